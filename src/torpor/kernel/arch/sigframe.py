@@ -1,0 +1,3 @@
+"""This machine's ``sigframe``."""
+
+from torpor.kernel.arch.x86_64.sigframe import *  # noqa: F403

@@ -1,0 +1,113 @@
+"""PAGEMAP_SCAN: which pages of an address space hold something (``/proc/PID/pagemap``).
+
+Source: Documentation/admin-guide/mm/pagemap.rst; in the kernel since 6.7.  Before that the 64-bit words of pagemap are
+read and say the same.
+"""
+
+from __future__ import annotations
+
+import array
+import errno
+import fcntl
+import os
+import struct
+from collections.abc import Iterator
+
+from torpor.kernel.syscall import address_of
+from torpor.kernel.vm import PAGE_SIZE
+
+PAGE_IS_WPALLOWED = 1 << 0
+PAGE_IS_WRITTEN = 1 << 1
+PAGE_IS_FILE = 1 << 2
+PAGE_IS_PRESENT = 1 << 3
+PAGE_IS_SWAPPED = 1 << 4
+PAGE_IS_PFNZERO = 1 << 5
+PAGE_IS_HUGE = 1 << 6
+PAGE_IS_SOFT_DIRTY = 1 << 7
+PAGE_IS_GUARD = 1 << 8
+
+_PAGEMAP_SCAN = 0xC0606610
+_SCAN_ARG = struct.Struct("12Q")
+_REGION_SIZE = 24
+_MAX_REGIONS = 4096
+
+_PM_FILE = 1 << 61
+_PM_SWAP = 1 << 62
+_PM_PRESENT = 1 << 63
+_PM_GUARD = 1 << 58
+
+
+class PagemapScanner:
+    """Walks one task's page tables.  Owns nothing: *fd* is the caller's open ``/proc/PID/pagemap``."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._regions = bytearray(_REGION_SIZE * _MAX_REGIONS)
+        self._have_scan = True
+
+    def iter_ranges(self, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+        """``(start, end, categories)`` of the populated (present or swapped) ranges between two addresses.
+
+        Categories are those of PAGE_IS_FILE, PRESENT, SWAPPED, PFNZERO and GUARD that hold.  Guard pages are reported
+        where the kernel can tell (6.15) although they are neither present nor swapped.
+        """
+        if self._have_scan:
+            try:
+                yield from self._iter_scan(start, end)
+                return
+            except OSError as error:
+                if error.errno not in (errno.ENOTTY, errno.EINVAL):
+                    raise
+                self._have_scan = False
+        yield from self._iter_words(start, end)
+
+    _guard = PAGE_IS_GUARD
+
+    def _iter_scan(self, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+        any_of = PAGE_IS_PRESENT | PAGE_IS_SWAPPED
+        returned = any_of | PAGE_IS_FILE | PAGE_IS_PFNZERO
+        while start < end:
+            arg = bytearray(
+                _SCAN_ARG.pack(
+                    *(_SCAN_ARG.size, 0, start, end, 0, address_of(self._regions), _MAX_REGIONS, 0),
+                    *(0, 0, any_of | self._guard, returned | self._guard),
+                )
+            )
+            try:
+                count = fcntl.ioctl(self._fd, _PAGEMAP_SCAN, arg, True)
+            except OSError as error:
+                if error.errno == errno.EINVAL and self._guard:
+                    self._guard = 0  # before 6.15
+                    continue
+                raise
+            regions = struct.unpack_from(f"{count * 3}Q", self._regions)
+            for index in range(0, len(regions), 3):
+                yield regions[index], regions[index + 1], regions[index + 2]
+            (start,) = struct.unpack_from("Q", arg, 32)
+
+    def _iter_words(self, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+        run_start, run_kind = start, 0
+        chunk = 64 * 1024
+        for base in range(start, end, chunk * PAGE_SIZE):
+            n_pages = min(chunk, (end - base) // PAGE_SIZE)
+            words = array.array("Q")
+            words.frombytes(os.pread(self._fd, n_pages * 8, base // PAGE_SIZE * 8))
+            for index, word in enumerate(words):
+                kind = _kind_of(word)
+                if kind != run_kind:
+                    address = base + index * PAGE_SIZE
+                    if run_kind:
+                        yield run_start, address, run_kind
+                    run_start, run_kind = address, kind
+        if run_kind:
+            yield run_start, end, run_kind
+
+
+def _kind_of(word: int) -> int:
+    if word & _PM_PRESENT:
+        return PAGE_IS_PRESENT | (PAGE_IS_FILE if word & _PM_FILE else 0)
+    if word & _PM_GUARD:
+        return PAGE_IS_GUARD
+    if word & _PM_SWAP:
+        return PAGE_IS_SWAPPED
+    return 0

@@ -1,0 +1,98 @@
+"""``/proc/PID/maps`` and the VmFlags of ``/proc/PID/smaps``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+PROT_READ = 1
+PROT_WRITE = 2
+PROT_EXEC = 4
+
+
+@dataclass(slots=True)
+class Vma:
+    """One mapping.  ``name`` is the raw text of the last column; ``flags`` the two-letter VmFlags, empty if not asked."""
+
+    start: int
+    end: int
+    prot: int
+    shared: bool
+    pgoff: int
+    device: int
+    inode: int
+    name: str
+    flags: frozenset[str] = frozenset()
+
+    @property
+    def length(self) -> int:
+        """Bytes."""
+        return self.end - self.start
+
+    @property
+    def is_file(self) -> bool:
+        """Whether a file (of any kind, shared memory included) is mapped."""
+        return self.inode != 0 or self.device != 0
+
+    @property
+    def is_vdso(self) -> bool:
+        """The kernel's code page."""
+        return self.name == "[vdso]"
+
+    @property
+    def is_vvar(self) -> bool:
+        """One of any number of the kernel's data mappings beside the vdso (vvar, vvar_vclock, ...)."""
+        return self.name.startswith("[vvar")
+
+    @property
+    def is_vsyscall(self) -> bool:
+        """The legacy page at a fixed address outside of the task's own memory."""
+        return self.name == "[vsyscall]"
+
+
+def parse_line(line: str) -> Vma:
+    """One line of maps."""
+    fields = line.split(" ", 5)
+    start, _, end = fields[0].partition("-")
+    perms = fields[1]
+    major, _, minor = fields[3].partition(":")
+    prot = (perms[0] == "r") * PROT_READ | (perms[1] == "w") * PROT_WRITE | (perms[2] == "x") * PROT_EXEC
+    device = makedev(int(major, 16), int(minor, 16))
+    name = fields[5].lstrip(" ") if len(fields) > 5 else ""
+    return Vma(int(start, 16), int(end, 16), prot, perms[3] == "s", int(fields[2], 16), device, int(fields[4]), name)
+
+
+def makedev(major: int, minor: int) -> int:
+    """``dev_t`` as stat(2) gives it."""
+    return (minor & 0xFF) | ((major & 0xFFF) << 8) | ((minor & ~0xFF) << 12) | ((major & ~0xFFF) << 32)
+
+
+def parse_maps(text: str) -> list[Vma]:
+    """All of maps, in address order."""
+    return [parse_line(line) for line in text.split("\n") if line]
+
+
+def parse_smaps(text: str) -> Iterator[Vma]:
+    """All of smaps: the mappings with their flags."""
+    vma: Vma | None = None
+    for line in text.split("\n"):
+        if not line:
+            continue
+        # Header lines begin with a lower-case hexadecimal address, all others with a capital letter.
+        if line[0] in "0123456789abcdef":
+            vma = parse_line(line)
+        elif line.startswith("VmFlags:") and vma is not None:
+            vma.flags = frozenset(line[8:].split())
+            yield vma
+
+
+def read_maps(pid: int) -> list[Vma]:
+    """The mappings without flags (cheap)."""
+    with open(f"/proc/{pid}/maps", encoding="utf-8", errors="surrogateescape") as stream:
+        return parse_maps(stream.read())
+
+
+def read_smaps(pid: int) -> list[Vma]:
+    """The mappings with flags (the kernel walks all page tables for it)."""
+    with open(f"/proc/{pid}/smaps", encoding="utf-8", errors="surrogateescape") as stream:
+        return list(parse_smaps(stream.read()))

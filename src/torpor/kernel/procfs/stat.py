@@ -1,0 +1,58 @@
+"""``/proc/PID/stat``: see proc_pid_stat(5)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """The fields that a checkpoint needs; addresses are 0 where we may not read them."""
+
+    pid: int
+    comm: str
+    state: str
+    ppid: int
+    pgrp: int
+    session: int
+    tty_nr: int
+    tty_pgrp: int
+    flags: int
+    priority: int
+    nice: int
+    start_time: int
+    start_code: int
+    end_code: int
+    start_stack: int
+    rt_priority: int
+    policy: int
+    start_data: int
+    end_data: int
+    start_brk: int
+    arg_start: int
+    arg_end: int
+    env_start: int
+    env_end: int
+    exit_code: int
+
+
+def parse_stat(text: str) -> Stat:
+    """One line; the comm may hold spaces and parentheses."""
+    head, _, tail = text.rpartition(")")
+    pid, _, comm = head.partition(" (")
+    f = tail.split()
+    # Field numbers of the manual page, which counts from 1; f[0] is field 3.
+    n = [0, 0, 0, *[int(value) for value in f[1:]]]
+    return Stat(
+        pid=int(pid), comm=comm, state=f[0], ppid=n[3], pgrp=n[4], session=n[5], tty_nr=n[6], tty_pgrp=n[7], flags=n[8],
+        priority=n[17], nice=n[18], start_time=n[21], start_code=n[25], end_code=n[26], start_stack=n[27],
+        rt_priority=n[39], policy=n[40], start_data=n[44], end_data=n[45], start_brk=n[46], arg_start=n[47],
+        arg_end=n[48], env_start=n[49], env_end=n[50], exit_code=n[51],
+    )  # fmt: skip
+
+
+def read_stat(pid: int, tid: int | None = None) -> Stat:
+    """Of a process, or of its thread *tid*.  FileNotFoundError or ProcessLookupError when it is gone."""
+    path = f"/proc/{pid}/stat" if tid is None else f"/proc/{pid}/task/{tid}/stat"
+    with open(path, encoding="utf-8", errors="surrogateescape") as stream:
+        return parse_stat(stream.read())

@@ -1,0 +1,42 @@
+"""The directories of ``/proc/PID``: threads, children, descriptors."""
+
+from __future__ import annotations
+
+import os
+
+
+def read_threads(pid: int) -> list[int]:
+    """Thread ids, the leader first.  FileNotFoundError when the process is gone."""
+    return sorted(map(int, os.listdir(f"/proc/{pid}/task")))
+
+
+def read_children(pid: int) -> list[int]:
+    """Children of all threads of *pid*, in the kernel's order."""
+    found: list[int] = []
+    for tid in os.listdir(f"/proc/{pid}/task"):
+        try:
+            with open(f"/proc/{pid}/task/{tid}/children", encoding="ascii") as stream:
+                found += map(int, stream.read().split())
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return found
+
+
+def read_fds(pid: int) -> list[int]:
+    """Open descriptor numbers, ascending."""
+    return sorted(map(int, os.listdir(f"/proc/{pid}/fd")))
+
+
+def read_fdinfo(pid: int | str, fd: int) -> dict[str, str]:
+    """``/proc/PID/fdinfo/FD`` up to its first repeated key; see ``read_fdinfo_lines`` for the kinds that repeat."""
+    found: dict[str, str] = {}
+    for line in read_fdinfo_lines(pid, fd):
+        key, _, value = line.partition(":")
+        found.setdefault(key, value.strip())
+    return found
+
+
+def read_fdinfo_lines(pid: int | str, fd: int) -> list[str]:
+    """``/proc/PID/fdinfo/FD``, line by line.  *pid* may be ``"self"``."""
+    with open(f"/proc/{pid}/fdinfo/{fd}", encoding="utf-8", errors="surrogateescape") as stream:
+        return stream.read().splitlines()

@@ -1,0 +1,76 @@
+"""process_vm_readv(2) and process_vm_writev(2): another task's memory, in vectors.
+
+Both release the GIL and may be called from any thread.  Pages are 4096 bytes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+
+from torpor.kernel.arch import nr
+from torpor.kernel.syscall import address_of, syscall
+
+PAGE_SIZE = 4096
+IOV_MAX = 1024
+
+
+class _Iovec(ctypes.Structure):
+    _fields_ = (("base", ctypes.c_void_p), ("len", ctypes.c_size_t))
+
+
+def read(pid: int, address: int, length: int) -> bytes:
+    """Exactly *length* bytes at *address*, or OSError (EFAULT where part of it is not there)."""
+    buffer = bytearray(length)
+    read_into(pid, [(address, length)], memoryview(buffer))
+    return bytes(buffer)
+
+
+def write(pid: int, address: int, data: bytes | bytearray | memoryview) -> None:
+    """All of *data* to *address*, or OSError."""
+    write_from(pid, [(address, len(data))], memoryview(bytearray(data)))
+
+
+def read_into(pid: int, ranges: Sequence[tuple[int, int]], into: memoryview) -> None:
+    """Read the remote *ranges* (address, length), one after the other, into *into*."""
+    _transfer("process_vm_readv", nr.process_vm_readv, pid, ranges, into)
+
+
+def write_from(pid: int, ranges: Sequence[tuple[int, int]], data: memoryview) -> None:
+    """Write *data* over the remote *ranges* (address, length), one after the other.  *data* must be writable memory."""
+    _transfer("process_vm_writev", nr.process_vm_writev, pid, ranges, data)
+
+
+def _transfer(name: str, number: int, pid: int, ranges: Sequence[tuple[int, int]], local: memoryview) -> None:
+    if not ranges:
+        return
+    base = address_of(local)
+    offset = 0
+    for start in range(0, len(ranges), IOV_MAX):
+        part = ranges[start : start + IOV_MAX]
+        offset += _transfer_part(name, number, pid, part, base + offset)
+
+
+def _transfer_part(name: str, number: int, pid: int, ranges: Sequence[tuple[int, int]], base: int) -> int:
+    total = sum(length for _, length in ranges)
+    todo = list(ranges)
+    done = 0
+    while done < total:
+        remote = (_Iovec * len(todo))(*todo)
+        local = _Iovec(base + done, total - done)
+        moved = syscall(name, number, pid, ctypes.addressof(local), 1, ctypes.addressof(remote), len(todo))
+        done += moved
+        if done < total:
+            if moved == 0:
+                raise OSError(14, f"{name}: nothing moved")
+            todo = _after(todo, moved)
+    return total
+
+
+def _after(ranges: list[tuple[int, int]], moved: int) -> list[tuple[int, int]]:
+    """What is left of *ranges* after their first *moved* bytes (one call moves at most 2 GiB)."""
+    for index, (address, length) in enumerate(ranges):
+        if moved < length:
+            return [(address + moved, length - moved), *ranges[index + 1 :]]
+        moved -= length
+    return []

@@ -1,0 +1,294 @@
+"""Borrowing a live task: our loop is put into its memory, runs in its threads, and goes without a trace.
+
+Crash safety (D4).  Before a thread runs anything for us, a signal frame with its complete state lies in its memory, and
+whatever it is about to run ends in rt_sigreturn on that frame.  If we die, it finishes the batch and walks back into its
+own code.  The first step, making room for the loop, has no code of ours to run yet: it uses ``syscall; ret`` and
+``mov eax, 15; syscall`` that every C library and the Go runtime contain, with the frame at the far end of the main
+stack, where no program has anything.  (A frame just below a thread's own stack pointer would do for C, but goroutine
+stacks are tiny and lie beside each other.)
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torpor.base import log
+from torpor.base.errors import KernelError, RefusedError, TorporError
+from torpor.kernel import vm
+from torpor.kernel.arch import loop, nr, sigframe
+from torpor.kernel.arch.regs import UserRegs
+from torpor.kernel.procfs.maps import PROT_EXEC, PROT_READ, PROT_WRITE, Vma
+from torpor.kernel.procfs.status import read_status
+from torpor.tracee.batch import Batch
+from torpor.tracee.remote import Runner, Scratch, mask_bit
+from torpor.tracee.rseq import ip_outside_critical_section
+from torpor.tracee.thread import Thread
+
+_MAP_PRIVATE_ANONYMOUS = 0x22
+_NO_SYSCALL = (1 << 64) - 1
+_MASK = (1 << 64) - 1
+_CODE_SIZE = vm.PAGE_SIZE
+_DATA_SIZE = 128 * 1024
+_SEARCH_LIMIT = 64 * 1024 * 1024
+_STACK_MARGIN = 16 * 1024
+_RED_ZONE = 128
+_STOP_SIGNALS = (signal.SIGURG, signal.SIGWINCH, signal.SIGCHLD)
+
+_gadget_cache: dict[tuple[int, int, int], tuple[int, int]] = {}
+
+
+class BorrowedRunner(Runner):
+    """Runs batches in a thread that gets back every register, its mask and its interrupted call afterwards."""
+
+    def __init__(self, thread: Thread, scratch: Scratch, frame_at: int, *, stop_signal: int) -> None:
+        super().__init__(thread, scratch, stop_signal=stop_signal)
+        self.regs = thread.get_regs()
+        self.sigmask = thread.get_sigmask()
+        self._frame_at = frame_at
+        self.start_from(self.regs)
+        frame = sigframe.build(frame_at, resume_regs(thread, self.regs), thread.get_xstate(), self.sigmask)
+        vm.write(thread.tid, frame_at, frame)
+
+    def _return_frame(self) -> int:
+        return self._frame_at
+
+    def give_back(self) -> None:
+        """The thread is as it was; its interrupted call goes on by the kernel's own restart, deadline included."""
+        self.thread.set_sigmask(self.sigmask)
+        self.thread.set_regs(self.regs)
+
+
+class Injection:
+    """Our loop in the address space of one stopped process.  Made by ``inject``."""
+
+    def __init__(self, leader: Thread, scratch: Scratch, frames: tuple[int, int], *, stop_signal: int) -> None:
+        self.leader = leader
+        self.scratch = scratch
+        self._frames = frames
+        self._stop_signal = stop_signal
+
+    @contextmanager
+    def borrow(self, thread: Thread) -> Iterator[BorrowedRunner]:
+        """Run batches in *thread*, one thread at a time beside the leader."""
+        frame_at = self._frames[0 if thread is self.leader else 1]
+        runner = BorrowedRunner(thread, self.scratch, frame_at, stop_signal=self._stop_signal)
+        try:
+            yield runner
+        finally:
+            runner.give_back()
+
+
+@contextmanager
+def inject(leader: Thread, maps: list[Vma]) -> Iterator[Injection]:
+    """Put the loop into the process of *leader*, all of whose threads are stopped, and take it out at the end.
+
+    *maps* are the process's mappings.  The scratch mapping is not among them: read them before.
+    """
+    stop_signal = _choose_stop_signal(leader.tgid)
+    regs = leader.get_regs()
+    if regs.is_compat:
+        raise RefusedError(f"pid {leader.tgid} runs 32-bit code", hint="only 64-bit processes can be checkpointed")
+    xstate = leader.get_xstate()
+    frame_size = (sigframe.size_for(xstate) + 63) & -64
+    with _bootstrap_area(leader, regs, xstate, maps, frame_size) as boot:
+        size = _CODE_SIZE + (2 * frame_size + _DATA_SIZE + vm.PAGE_SIZE - 1) // vm.PAGE_SIZE * vm.PAGE_SIZE
+        start = boot.map_scratch(size)
+        frames = (start + _CODE_SIZE, start + _CODE_SIZE + frame_size)
+        data = start + _CODE_SIZE + 2 * frame_size
+        scratch = Scratch(code=start, data=data, size=start + size - data)
+        try:
+            yield Injection(leader, scratch, frames, stop_signal=stop_signal)
+        finally:
+            boot.unmap(start, size)
+
+
+def resume_regs(thread: Thread, regs: UserRegs) -> UserRegs:
+    """Registers with which a thread that was met at *regs* can be resumed from outside of its system call."""
+    return ip_outside_critical_section(thread.tid, regs.without_syscall())
+
+
+class _Bootstrap:
+    """Makes single calls through gadgets in the target's own text, with a frame on its main stack behind them."""
+
+    def __init__(self, thread: Thread, regs: UserRegs, sigmask: int, stack: int, syscall_ret: int) -> None:
+        self._thread = thread
+        self._regs = regs
+        self._sigmask = sigmask
+        self._stack = stack
+        self._syscall_ret = syscall_ret
+
+    def call(self, number: int, *args: int) -> int:
+        """Make one call; KernelError if it fails.  The thread has its own registers again afterwards."""
+        words = [*args, *([0] * (6 - len(args)))]
+        regs = self._regs.copy()
+        regs.di, regs.si, regs.dx, regs.r10, regs.r8, regs.r9 = (word & _MASK for word in words)
+        regs.ax, regs.orig_ax = number, _NO_SYSCALL
+        regs.ip, regs.sp = self._syscall_ret, self._stack
+        thread = self._thread
+        thread.set_regs(regs)
+        thread.set_sigmask(_MASK)
+        try:
+            self._to_syscall_stop()
+            self._to_syscall_stop()
+            result = thread.get_regs().ax
+        finally:
+            thread.set_sigmask(self._sigmask)
+            thread.set_regs(self._regs)
+        if result >= _MASK - 4094:
+            raise KernelError(f"a call inside pid {thread.tgid}", _MASK + 1 - result)
+        return result
+
+    def _to_syscall_stop(self) -> None:
+        self._thread.cont_to_syscall()
+        while not (stop := self._thread.wait()).is_syscall:
+            if stop.is_signal:
+                self._thread.deferred.append(stop.signal)
+            self._thread.cont_to_syscall()
+
+    def map_scratch(self, size: int) -> int:
+        """Map *size* bytes with the loop at their start; the address."""
+        prot = PROT_READ | PROT_WRITE | PROT_EXEC
+        no_fd = _MASK
+        try:
+            start = self.call(nr.mmap, 0, size, prot, _MAP_PRIVATE_ANONYMOUS, no_fd, 0)
+        except KernelError as error:
+            log.debug(f"pid {self._thread.tgid} may not map writable code ({error}); code page read-only")
+            start = self.call(nr.mmap, 0, size, PROT_READ | PROT_EXEC, _MAP_PRIVATE_ANONYMOUS, no_fd, 0)
+            rest = (start + _CODE_SIZE, size - _CODE_SIZE)
+            prot = PROT_READ | PROT_WRITE
+            self.call(nr.mmap, rest[0], rest[1], prot, _MAP_PRIVATE_ANONYMOUS | 0x10, no_fd, 0)
+        write_forced(self._thread.tid, start, loop.CODE)
+        return start
+
+    def unmap(self, start: int, size: int) -> None:
+        """Unmap the scratch memory."""
+        self.call(nr.munmap, start, size)
+
+
+@contextmanager
+def _bootstrap_area(
+    leader: Thread, regs: UserRegs, xstate: bytes, maps: list[Vma], frame_size: int
+) -> Iterator[_Bootstrap]:
+    syscall_ret, sigreturn = find_gadgets(leader.tid, maps)
+    # [stack] holds the address that ``ret`` pops, then the frame that rt_sigreturn finds at the stack pointer.
+    stack = _scratch_stack(regs, maps, frame_size + 64)
+    sigmask = leader.get_sigmask()
+    frame = sigframe.build(stack + 8, resume_regs(leader, regs), xstate, sigmask)
+    content = sigreturn.to_bytes(8, "little") + frame
+    memory = os.open(f"/proc/{leader.tid}/mem", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        before = _pread_or_zeroes(memory, len(content), stack)
+        os.pwrite(memory, content, stack)
+        try:
+            yield _Bootstrap(leader, regs, sigmask, stack, syscall_ret)
+        finally:
+            os.pwrite(memory, before, stack)
+    finally:
+        os.close(memory)
+
+
+def _pread_or_zeroes(memory: int, length: int, address: int) -> bytes:
+    try:
+        return os.pread(memory, length, address)
+    except OSError:
+        return bytes(length)  # below the mapping as it is now: the write will grow it
+
+
+def _scratch_stack(regs: UserRegs, maps: list[Vma], size: int) -> int:
+    for vma in maps:
+        if vma.name == "[stack]":
+            if vma.start <= regs.sp < vma.start + size + _STACK_MARGIN:
+                break
+            return vma.start + 64
+    return (regs.sp - _RED_ZONE - size) & -64
+
+
+def write_forced(pid: int, address: int, data: bytes) -> None:
+    """Write through ``/proc/PID/mem``, read-only mappings included."""
+    memory = os.open(f"/proc/{pid}/mem", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        os.pwrite(memory, data, address)
+    finally:
+        os.close(memory)
+
+
+def find_gadgets(pid: int, maps: list[Vma]) -> tuple[int, int]:
+    """Addresses of ``syscall; ret`` and of ``mov eax, 15; syscall`` in the code that *pid* has mapped.
+
+    Where a program has no such code (nothing of libc, musl or Go in it), the vdso's ``syscall`` is used alone: it works,
+    but the instant of the first call is then not safe against our death.
+    """
+    code = [vma for vma in maps if vma.prot & PROT_EXEC and vma.prot & PROT_READ and not vma.is_vsyscall]
+    code.sort(key=lambda vma: (not _is_libc(vma.name), not vma.inode, vma.length))
+    syscall_ret = sigreturn = budget = 0
+    for vma in code:
+        budget += vma.length
+        if budget > _SEARCH_LIMIT:
+            break
+        found = _gadgets_in(pid, vma)
+        syscall_ret = syscall_ret or found[0]
+        sigreturn = sigreturn or found[1]
+        if syscall_ret and sigreturn:
+            return syscall_ret, sigreturn
+    for vma in code:
+        at = vm.read(pid, vma.start, vma.length).find(loop.SYSCALL_GADGET)
+        if at >= 0:
+            log.warn(f"pid {pid} has no sigreturn code: a crash of ours during the first call would harm it")
+            return vma.start + at, vma.start + at
+    raise TorporError(f"pid {pid} has no system call instruction in its code")
+
+
+def _is_libc(name: str) -> bool:
+    base = name.rpartition("/")[2]
+    return base.startswith(("libc.so", "libc-", "ld-musl", "libc.musl"))
+
+
+def _gadgets_in(pid: int, vma: Vma) -> tuple[int, int]:
+    key = (vma.device, vma.inode, vma.pgoff)
+    if vma.inode and key in _gadget_cache:
+        offsets = _gadget_cache[key]
+        if _still_there(pid, vma, offsets):
+            return (vma.start + offsets[0] if offsets[0] else 0, vma.start + offsets[1] if offsets[1] else 0)
+    try:
+        text = vm.read(pid, vma.start, vma.length)
+    except OSError:
+        return 0, 0
+    first = max(text.find(loop.SYSCALL_RET_GADGET), 0)
+    second = next((at for code in loop.SIGRETURN_GADGETS if (at := text.find(code)) > 0), 0)
+    if vma.inode:
+        _gadget_cache[key] = (first, second)
+    return (vma.start + first if first else 0, vma.start + second if second else 0)
+
+
+def _still_there(pid: int, vma: Vma, offsets: tuple[int, int]) -> bool:
+    """Text can be private to a process (patched, relocated): what another process had there is checked, not trusted."""
+    first, second = offsets
+    try:
+        good_first = not first or vm.read(pid, vma.start + first, 3) == loop.SYSCALL_RET_GADGET
+        good_second = not second or vm.read(pid, vma.start + second, 9).startswith(loop.SIGRETURN_GADGETS)
+    except OSError:
+        return False
+    return good_first and good_second
+
+
+def _choose_stop_signal(pid: int) -> int:
+    """A signal that the process ignores by default and has no handler for: harmless if nobody traces it any more."""
+    caught = read_status(pid).caught
+    for number in _STOP_SIGNALS:
+        if not caught & mask_bit(number):
+            return number
+    raise RefusedError(
+        f"pid {pid} has handlers for all of SIGURG, SIGWINCH and SIGCHLD",
+        hint="this rare case is not supported; please report it",
+    )
+
+
+def run_once(runner: Runner, number: int, *args: int) -> int:
+    """One call, its result; RemoteCallError if it fails."""
+    batch = Batch()
+    result = batch.call(number, *args)
+    runner.run(batch)
+    return result.value

@@ -1,0 +1,127 @@
+"""Running batches in a traced thread by the loop of :mod:`torpor.kernel.arch`.
+
+``Scratch`` is where the loop and its records lie in an address space; a :class:`Runner` drives one thread that is
+stopped and whose registers may be used up (a puppet).  :mod:`torpor.tracee.borrow` adds what it takes to do so in a task
+that is somebody's.
+"""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+
+from torpor.base.errors import TargetGoneError, TorporError
+from torpor.kernel import vm
+from torpor.kernel.arch import loop
+from torpor.kernel.arch.regs import CS_64BIT, UserRegs
+from torpor.tracee.batch import Batch
+from torpor.tracee.thread import Thread
+
+_NO_SYSCALL = (1 << 64) - 1
+_ALL_SIGNALS = (1 << 64) - 1
+_USER_SS = 0x2B
+_FAULTS = frozenset((signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGTRAP))
+# The loop's end: where a thread stands when it has sent itself the signal (behind the third-last instruction).
+_DONE_OFFSET = len(loop.CODE) - len(bytes.fromhex("4c89fc" "b80f000000" "0f05"))
+
+
+@dataclass(frozen=True, slots=True)
+class Scratch:
+    """Addresses in the target: the loop's code, and memory for records and data."""
+
+    code: int
+    data: int
+    size: int
+
+
+def mask_bit(number: int) -> int:
+    """A signal's bit in a mask."""
+    return 1 << (number - 1)
+
+
+class Runner:
+    """Makes a stopped thread run batches.  Its registers and mask are ours to use; nothing is given back."""
+
+    def __init__(self, thread: Thread, scratch: Scratch, *, stop_signal: int = signal.SIGURG) -> None:
+        self.thread = thread
+        self.scratch = scratch
+        self.stop_signal = stop_signal
+        self._mask = _ALL_SIGNALS & ~mask_bit(stop_signal)
+        self._mask_set = False
+        self._base_regs = UserRegs(cs=CS_64BIT, ss=_USER_SS, flags=0x202, orig_ax=_NO_SYSCALL)
+
+    @property
+    def tid(self) -> int:
+        """The thread's id."""
+        return self.thread.tid
+
+    def start_from(self, regs: UserRegs) -> None:
+        """Take segment registers, TLS bases and the stack pointer of batches from *regs*."""
+        self._base_regs = regs.copy()
+        self._base_regs.orig_ax = _NO_SYSCALL
+
+    def run(self, batch: Batch) -> None:
+        """Run *batch* and fill in its results.
+
+        RemoteCallError: a call failed.  TargetGoneError: the thread died.  TorporError: it faulted inside the loop.
+        """
+        if not batch.numbers:
+            return
+        if batch.size > self.scratch.size:
+            raise TorporError(f"a batch of {len(batch)} calls needs {batch.size} bytes of scratch memory")
+        memory = batch.encode(self.scratch.data)
+        vm.write_from(self.thread.tid, [(self.scratch.data, len(memory))], memoryview(memory))
+        regs = self._base_regs.copy()
+        regs.ip = self.scratch.code
+        regs.bx = self.scratch.data
+        regs.bp = len(batch)
+        regs.r12 = self.stop_signal
+        regs.r15 = self._return_frame()
+        self.thread.set_regs(regs)
+        if not self._mask_set:
+            self.thread.set_sigmask(self._mask)
+            self._mask_set = True
+        self._go()
+        vm.read_into(self.thread.tid, [(self.scratch.data, len(memory))], memoryview(memory))
+        batch.decode(memory)
+
+    def _return_frame(self) -> int:
+        return 0
+
+    def _go(self) -> None:
+        """Run to the loop's end."""
+        done = self.scratch.code + _DONE_OFFSET
+        self.thread.cont()
+        while True:
+            stop = self.thread.wait()
+            if stop.is_signal and stop.signal == self.stop_signal and self.thread.get_regs().ip == done:
+                return
+            if stop.is_signal and stop.signal in _FAULTS:
+                regs = self.thread.get_regs()
+                self._mask_set = False
+                raise TorporError(
+                    f"pid {self.thread.tgid} got signal {stop.signal} at {regs.ip:#x} while it worked for us"
+                )
+            if stop.is_signal and stop.signal != self.stop_signal:
+                self.thread.deferred.append(stop.signal)
+            self.thread.cont()
+
+
+def kill_and_reap(threads: list[Thread]) -> None:
+    """SIGKILL the processes of *threads* (puppets of ours) and wait for every traced thread, leaders last.
+
+    A leader is not reaped until each of its traced threads has been waited for.
+    """
+    import os
+
+    for tgid in {thread.tgid for thread in threads}:
+        try:
+            os.kill(tgid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    for thread in sorted(threads, key=lambda each: each.tid == each.tgid):
+        try:
+            while True:
+                thread.wait()
+        except TargetGoneError:
+            continue
