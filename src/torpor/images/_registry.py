@@ -73,6 +73,13 @@ def message_class(name: str) -> type[Message]:
     return made
 
 
+def decode_errors() -> tuple[type[Exception], ...]:
+    """What parsing hostile bytes may raise: the core's DecodeError, and what the pure-Python parser lets through."""
+    from google.protobuf.message import DecodeError
+
+    return (DecodeError, ValueError, IndexError)
+
+
 def lookup(name: str) -> object:
     """What ``torpor.images.messages`` has under `name`: a message class, an enum, or Message. AttributeError otherwise."""
     from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper  # type: ignore[import-untyped]
