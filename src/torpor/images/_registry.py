@@ -75,7 +75,7 @@ def message_class(name: str) -> type[Message]:
 
 def decode_errors() -> tuple[type[Exception], ...]:
     """What parsing hostile bytes may raise: the core's DecodeError, and what the pure-Python parser lets through."""
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     return (DecodeError, ValueError, IndexError)
 
@@ -83,7 +83,7 @@ def decode_errors() -> tuple[type[Exception], ...]:
 def lookup(name: str) -> object:
     """What ``torpor.images.messages`` has under `name`: a message class, an enum, or Message. AttributeError otherwise."""
     from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper  # type: ignore[import-untyped]
-    from google.protobuf.message import Message  # type: ignore[import-untyped]
+    from google.protobuf.message import Message
 
     if name == "Message":
         return Message

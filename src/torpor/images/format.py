@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, BinaryIO, Generic, cast
 from torpor.images import kinds
 from torpor.images._registry import decode_errors, message_class
 from torpor.images.errors import ImageError
-from torpor.images.kinds import EntryT, ImageKind
+from torpor.images.kinds import EntryT_co, ImageKind
 
 if TYPE_CHECKING:
     from torpor.images import messages as m
@@ -26,18 +26,19 @@ if TYPE_CHECKING:
 U32 = struct.Struct("<I")
 MAX_ENTRY_BYTES = 64 << 20
 MAX_ENTRIES = 1 << 24
+MAX_PAYLOAD_BYTES = 1 << 30
 _CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Entry(Generic[EntryT]):
+class Entry(Generic[EntryT_co]):
     """One message of an image, with what follows it.
 
     `payload` has no padding; `parts` are the messages of an IPC queue, each with its own payload; `offset` is where the entry
     begins in the file, in bytes (0 for one not read from a file).
     """
 
-    message: EntryT
+    message: EntryT_co
     payload: bytes = b""
     parts: tuple[Entry[m.ipc_msg], ...] = ()
     offset: int = 0
@@ -62,6 +63,8 @@ class Source:
 
     def read(self, n_bytes: int, what: str) -> bytes:
         """Exactly `n_bytes`; ImageError where the file ends before. Reads in steps, so a lie about a length costs nothing."""
+        if n_bytes > MAX_PAYLOAD_BYTES:
+            raise self.error(f"{what} needs {n_bytes} bytes; at most {MAX_PAYLOAD_BYTES} are read into memory")
         data = self._read(min(n_bytes, _CHUNK))
         if len(data) < n_bytes:
             pieces = [data]
@@ -96,16 +99,20 @@ class Source:
     def read_rest(self) -> bytes:
         """Everything up to the end of the file."""
         pieces = []
+        total = 0
         while data := self._read(_CHUNK):
             pieces.append(data)
             self.offset += len(data)
+            total += len(data)
+            if total > MAX_PAYLOAD_BYTES:
+                raise self.error(f"at most {MAX_PAYLOAD_BYTES} bytes are read into memory")
         return b"".join(pieces)
 
 
 _TRUNCATED = "the image was cut off, or its dump did not finish; dump again or copy it again"
 
 
-def parse_message(message_type: type[EntryT], data: bytes, where: str) -> EntryT:
+def parse_message(message_type: type[EntryT_co], data: bytes, where: str) -> EntryT_co:
     """`data` as a message; ImageError, which begins with `where`, for bytes that are none and for missing required fields."""
     try:
         message = message_type.FromString(data)
@@ -151,7 +158,7 @@ def header(kind: ImageKind[m.Message]) -> bytes:
     return U32.pack(kinds.SERVICE_MAGIC if kind.service else kinds.COMMON_MAGIC) + U32.pack(kind.magic)
 
 
-def read_entries(stream: BinaryIO, kind: ImageKind[EntryT], name: str | None = None) -> Iterator[Entry[EntryT]]:
+def read_entries(stream: BinaryIO, kind: ImageKind[EntryT_co], name: str | None = None) -> Iterator[Entry[EntryT_co]]:
     """The entries of an image of `kind`, in order. `name` is for errors: the file's.
 
     The later entries of a pagemap (pagemap_entry) and of a ghost file (ghost_chunk_entry) differ in type from the first.
@@ -162,7 +169,7 @@ def read_entries(stream: BinaryIO, kind: ImageKind[EntryT], name: str | None = N
     source = Source(stream, name or kind.file_pattern)
     read_header(source, kind)
     read_payload = READERS.get(kind.payload) if kind.payload else None
-    message_type = cast("type[EntryT]", message_class(kind.entry or ""))
+    message_type = cast("type[EntryT_co]", message_class(kind.entry or ""))
     for index in range(MAX_ENTRIES):
         offset = source.offset
         length = source.read_length()
@@ -175,7 +182,7 @@ def read_entries(stream: BinaryIO, kind: ImageKind[EntryT], name: str | None = N
         else:
             yield Entry(message, offset=offset)
         if index == 0 and (later := later_entry(kind)):
-            message_type = cast("type[EntryT]", message_class(later))
+            message_type = cast("type[EntryT_co]", message_class(later))
     raise source.error(f"more than {MAX_ENTRIES} entries")
 
 

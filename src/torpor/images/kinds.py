@@ -14,15 +14,15 @@ from torpor.images.errors import ImageError
 if TYPE_CHECKING:
     from torpor.images import messages as m
 
-    EntryT = TypeVar("EntryT", bound=m.Message, covariant=True)
+    EntryT_co = TypeVar("EntryT_co", bound=m.Message, covariant=True)
 else:
-    EntryT = TypeVar("EntryT", covariant=True)
+    EntryT_co = TypeVar("EntryT_co", covariant=True)
 
 _DIGITS = {"u": "0123456789", "lu": "0123456789", "x": "0123456789abcdef", "s": "abcdefghijklmnopqrstuvwxyz"}
 
 
 @dataclass(frozen=True, slots=True)
-class ImageKind(Generic[EntryT]):
+class ImageKind(Generic[EntryT_co]):
     """One kind of image file.
 
     `magic` is None for raw files. `file_pattern` holds at most one of %u, %lu, %x, %s. `entry` is the name of the (first) entry's
