@@ -1,0 +1,77 @@
+# `make test` and `make demo` need nothing but make and, where system packages are missing, root (or sudo) on Debian.
+# Everything Python goes into .venv; every step is done once and again only when its inputs change.
+
+SHELL := /bin/sh
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+
+# An installation made under PYTHONDONTWRITEBYTECODE has no .pyc files and starts several times slower.
+unexport PYTHONDONTWRITEBYTECODE
+unexport PYTHONPATH
+unexport PYTHONHOME
+
+VENV   := .venv
+PY     := $(VENV)/bin/python
+PIP    := $(PY) -m pip --disable-pip-version-check --quiet
+SOURCE := $(shell find src -type f ! -name '*.pyc')
+
+# What the tests cannot do without, and the real programs that some of them dump and restore.
+APT_TEST := gcc libc6-dev iproute2 procps util-linux git
+APT_REAL := redis-server redis-tools nginx-light postgresql default-jdk-headless golang-go nodejs sqlite3
+# For tests/e2e, once there is something in it.
+APT_E2E  := podman runc conmon netavark aardvark-dns catatonit iptables nftables mmdebstrap
+
+.PHONY: help test demo bench lint format install clean
+
+help:
+	@echo 'make test               set everything up, run all tests (PYTEST_ARGS="-k pipe -x" to choose)'
+	@echo 'make demo               set up, then show what torpor does'
+	@echo 'make bench [PEER=path]  measure; PEER is another criu to compare with'
+	@echo 'make lint / format      check / rewrite the sources'
+	@echo 'make install            only the virtual environment with torpor in it'
+	@echo 'make clean              remove what the other targets made here'
+
+test: $(VENV)/.dev $(VENV)/.installed
+	@tools/apt-install $(APT_TEST)
+	@tools/apt-install --optional $(APT_REAL)
+ifneq ($(wildcard tests/e2e/test_*.py),)
+	@tools/apt-install --optional $(APT_E2E)
+endif
+	$(PY) -m pytest $(PYTEST_ARGS)
+
+demo: install
+	$(PY) -m torpor.demo
+
+bench: install
+	@test -e tests/bench/__main__.py || { echo 'make bench: there are no benchmarks yet (tests/bench)' >&2; exit 1; }
+	PYTHONPATH=tests $(PY) -m bench $(if $(PEER),--peer '$(PEER)')
+
+lint: $(VENV)/.dev
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+format: $(VENV)/.dev
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+install: $(VENV)/.installed
+
+$(VENV)/.created:
+	@tools/find-python >/dev/null || tools/apt-install python3 python3-venv
+	rm -rf $(VENV)
+	"$$(tools/find-python)" -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.created pyproject.toml
+	$(PIP) install '.[dev]'
+	@touch $@
+
+# A regular installation, not an editable one: it is what users get, and it is compiled.
+$(VENV)/.installed: $(VENV)/.created pyproject.toml README.md $(SOURCE)
+	$(PIP) install .
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,292 @@
+"""A store that is a directory of files, as CRIU's is.
+
+Files are opened relative to the directory's descriptor and never through symbolic links, except for the link `parent`, which
+must lead to a directory. What is there may have come from somebody else.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import stat
+import threading
+from collections.abc import Sequence
+from types import TracebackType
+from typing import BinaryIO, Literal, NoReturn, Self, cast
+
+from torpor.images.errors import ImageError, ImageMissing, StoreError
+from torpor.images.store import check_name
+
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+_WRITE = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+_IOV_MAX = 1024  # UIO_MAXIOV of the kernel
+_BUFFER = 1 << 16
+
+_HINTS = {
+    errno.ENOSPC: "the file system is full: free some space, or choose another images directory",
+    errno.EDQUOT: "the disk quota is used up: free some space, or choose another images directory",
+    errno.EFBIG: "the file is too big for the file system or for the limit on file size (ulimit -f)",
+    errno.EACCES: "check the owner and the mode of the images directory",
+    errno.EROFS: "the file system is mounted read-only: choose another images directory",
+    errno.ELOOP: "an image must not be a symbolic link: images are not read through links",
+    errno.EMFILE: "too many open files (ulimit -n)",
+}
+
+
+def _fail(name: str, doing: str, error: OSError) -> NoReturn:
+    kind = ImageMissing if error.errno == errno.ENOENT else StoreError
+    text = f"{name}: cannot {doing}: {error.strerror}"
+    raise kind(text, hint=_HINTS.get(error.errno or 0)) from error
+
+
+class _ImageFile(io.FileIO):
+    """A file whose errors name the image."""
+
+    def __init__(self, fd: int, mode: str, name: str) -> None:
+        super().__init__(fd, mode)
+        self._image = name
+
+    def write(self, data: bytes) -> int:  # type: ignore[override]
+        try:
+            return super().write(data)
+        except OSError as error:
+            _fail(self._image, "write", error)
+
+    def close(self) -> None:
+        try:
+            super().close()
+        except OSError as error:
+            _fail(self._image, "write", error)
+
+
+class DirPagesReader:
+    """PagesReader of a file, by preadv."""
+
+    def __init__(self, fd: int, name: str) -> None:
+        self._fd = fd
+        self._name = name
+        self.size = os.fstat(fd).st_size
+
+    def read_at(self, offset: int, into: memoryview) -> None:
+        view = into.cast("B")
+        done = 0
+        while done < len(view):
+            try:
+                n_bytes = os.preadv(self._fd, [view[done:]], offset + done)
+            except (OSError, OverflowError) as error:
+                raise StoreError(f"{self._name}: cannot read at byte {offset + done}: {error}") from error
+            if n_bytes == 0:
+                raise ImageError(
+                    f"{self._name}: truncated: {len(view)} bytes wanted at byte {offset}, {done} are there"
+                )
+            done += n_bytes
+
+    def fileno(self) -> int | None:
+        return self._fd
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class DirPagesWriter:
+    """PagesWriter of a file, by pwritev; an append is a reservation written at once."""
+
+    supports_write_at = True
+
+    def __init__(self, fd: int, name: str) -> None:
+        self._fd = fd
+        self._name = name
+        self._end = 0
+        self._lock = threading.Lock()
+
+    def reserve(self, n_bytes: int) -> int:
+        with self._lock:
+            offset = self._end
+            self._end += n_bytes
+        return offset
+
+    def write_at(self, offset: int, buffers: Sequence[memoryview]) -> None:
+        pending = [view.cast("B") for view in buffers if view.nbytes]
+        first = 0
+        while first < len(pending):
+            try:
+                n_bytes = os.pwritev(self._fd, pending[first : first + _IOV_MAX], offset)
+            except OSError as error:
+                _fail(self._name, "write", error)
+            offset += n_bytes
+            while first < len(pending) and n_bytes >= len(pending[first]):
+                n_bytes -= len(pending[first])
+                first += 1
+            if n_bytes:
+                pending[first] = pending[first][n_bytes:]
+
+    def append(self, buffers: Sequence[memoryview]) -> None:
+        self.write_at(self.reserve(sum(view.nbytes for view in buffers)), buffers)
+
+    def close(self) -> None:
+        if self._fd < 0:
+            return
+        fd, self._fd = self._fd, -1
+        try:
+            os.close(fd)
+        except OSError as error:
+            _fail(self._name, "write", error)
+
+
+class DirStore:
+    """ImageStore over a directory.
+
+    `mode` "r" refuses to write; "w" reads too. The directory must exist unless `create`. Raises ImageMissing or StoreError.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], mode: Literal["r", "w"] = "r", *, create: bool = False) -> None:
+        self.path = os.fspath(path)
+        try:
+            if create:
+                os.makedirs(self.path, mode=0o700, exist_ok=True)
+            fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            _fail(self.path, "open the images directory", error)
+        self._start(fd, mode, frozenset())
+
+    @classmethod
+    def from_fd(cls, fd: int, mode: Literal["r", "w"] = "r", path: str = "images directory") -> Self:
+        """A store over an open directory; `fd` stays the caller's. `path` is for messages."""
+        try:
+            own = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
+        except OSError as error:
+            _fail(path, "open the images directory", error)
+        return cls._over(own, mode, path, frozenset())
+
+    @classmethod
+    def _over(cls, fd: int, mode: Literal["r", "w"], path: str, seen: frozenset[tuple[int, int]]) -> Self:
+        store = cls.__new__(cls)
+        store.path = path
+        store._start(fd, mode, seen)
+        return store
+
+    def _start(self, fd: int, mode: Literal["r", "w"], seen: frozenset[tuple[int, int]]) -> None:
+        self._fd = fd
+        self._mode = mode
+        self._written: set[str] = set()
+        self._seen = seen | {self._identity(fd)}
+
+    @staticmethod
+    def _identity(fd: int) -> tuple[int, int]:
+        status = os.fstat(fd)
+        return status.st_dev, status.st_ino
+
+    def fileno(self) -> int:
+        """The directory's descriptor, which stays the store's."""
+        return self._fd
+
+    def names(self) -> list[str]:
+        try:
+            with os.scandir(self._fd) as found:
+                return sorted(entry.name for entry in found if entry.is_file(follow_symlinks=False))
+        except OSError as error:
+            _fail(self.path, "list", error)
+
+    def exists(self, name: str) -> bool:
+        try:
+            status = os.stat(check_name(name), dir_fd=self._fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            _fail(name, "look for it", error)
+        return stat.S_ISREG(status.st_mode)
+
+    def _open(self, name: str, flags: int, doing: str) -> int:
+        check_name(name)
+        try:
+            fd = os.open(name, flags, 0o600, dir_fd=self._fd)
+        except OSError as error:
+            _fail(name, doing, error)
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise StoreError(f"{name}: not a plain file")
+        return fd
+
+    def _open_new(self, name: str) -> int:
+        if self._mode != "w":
+            raise StoreError(f"{name}: the store {self.path} is open for reading only")
+        fd = self._open(name, _WRITE, "write")
+        self._written.add(name)
+        return fd
+
+    def open_read(self, name: str) -> BinaryIO:
+        raw = _ImageFile(self._open(name, _READ, "open"), "r", name)
+        return io.BufferedReader(raw, _BUFFER)
+
+    def open_write(self, name: str) -> BinaryIO:
+        raw = _ImageFile(self._open_new(name), "w", name)
+        return cast(BinaryIO, io.BufferedWriter(raw, _BUFFER))
+
+    def pages_reader(self, name: str) -> DirPagesReader:
+        return DirPagesReader(self._open(name, _READ, "open"), name)
+
+    def pages_writer(self, name: str) -> DirPagesWriter:
+        return DirPagesWriter(self._open_new(name), name)
+
+    def parent(self) -> DirStore | None:
+        try:
+            fd = os.open("parent", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._fd)
+        except FileNotFoundError:
+            if self._has_parent_link():
+                raise ImageMissing(
+                    f"{self.path}/parent: the directory of the parent images is gone",
+                    hint="keep pre-dump directories where the link `parent` says, until the last dump is restored",
+                ) from None
+            return None
+        except OSError as error:
+            _fail("parent", "open the parent images", error)
+        if self._identity(fd) in self._seen:
+            os.close(fd)
+            raise ImageError(f"{self.path}/parent: leads back to images it is the parent of")
+        return type(self)._over(fd, "r", f"{self.path}/parent", self._seen)
+
+    def _has_parent_link(self) -> bool:
+        try:
+            os.stat("parent", dir_fd=self._fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def set_parent(self, path: str) -> None:
+        """Makes `path` (relative to this directory, or absolute) the parent; replaces an earlier link."""
+        try:
+            if self._has_parent_link():
+                os.unlink("parent", dir_fd=self._fd)
+            os.symlink(path, "parent", dir_fd=self._fd)
+        except OSError as error:
+            _fail("parent", "make the link to the parent images", error)
+
+    def sync(self) -> None:
+        for name in sorted(self._written):
+            fd = self._open(name, _READ, "sync")
+            try:
+                os.fsync(fd)
+            except OSError as error:
+                _fail(name, "sync", error)
+            finally:
+                os.close(fd)
+        try:
+            os.fsync(self._fd)
+        except OSError as error:
+            _fail(self.path, "sync", error)
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

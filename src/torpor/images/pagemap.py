@@ -1,0 +1,171 @@
+"""pagemap-*.img: which pages of a task (or shared segment) an image holds, and where in pages-*.img.
+
+A pagemap_head names the pages image; each pagemap_entry is a run of pages, in ascending order of address. Runs with
+PE_PRESENT lie in the pages image one after the other; runs with PE_PARENT are to be looked up in the parent images; PE_LAZY marks
+what may be fetched later. A run with none of them is of zero pages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from torpor.images import kinds
+from torpor.images import messages as m
+from torpor.images.errors import ImageError
+from torpor.images.format import U32, Entry, encode_image, read_entries
+from torpor.images.kinds import ImageKind
+from torpor.images.store import ImageStore
+
+PE_PARENT = 1
+PE_LAZY = 2
+PE_PRESENT = 4
+PAGE_BYTES = 4096
+_TOP = 1 << 64
+_MAX_COMPAT_PAGES = (1 << 32) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class PageRun:
+    """`n_pages` pages from address `vaddr` (bytes). `pages_offset` is where in the pages image, in bytes, None where not there."""
+
+    vaddr: int
+    n_pages: int
+    flags: int
+    pages_offset: int | None = None
+
+    @property
+    def in_parent(self) -> bool:
+        return bool(self.flags & PE_PARENT)
+
+    @property
+    def lazy(self) -> bool:
+        return bool(self.flags & PE_LAZY)
+
+    @property
+    def present(self) -> bool:
+        return bool(self.flags & PE_PRESENT)
+
+
+@dataclass(frozen=True, slots=True)
+class Pagemap:
+    """A whole pagemap. `n_present` counts the pages in the pages image."""
+
+    pages_id: int
+    runs: tuple[PageRun, ...]
+    n_present: int
+
+    @property
+    def pages_name(self) -> str:
+        return kinds.PAGES.file_name(self.pages_id)
+
+
+def _entry_flags(entry: m.pagemap_entry) -> int:
+    # Before flags existed an entry was in the parent or, without a word, present.
+    if entry.HasField("flags"):
+        return entry.flags | (PE_PARENT if entry.in_parent else 0)
+    return PE_PARENT if entry.in_parent else PE_PRESENT
+
+
+def load_pagemap(
+    store: ImageStore,
+    ident: int,
+    kind: ImageKind[m.pagemap_head] = kinds.PAGEMAP,
+    *,
+    page_bytes: int = PAGE_BYTES,
+    check_pages: bool = True,
+) -> Pagemap:
+    """The pagemap of task (or segment) `ident`.
+
+    Raises ImageError where runs are empty, unaligned, out of order, overlapping or beyond the address space, contradict
+    themselves, or say more pages than the pages image has (unless not `check_pages`).
+    """
+    name = kind.file_name(ident)
+    with store.open_read(name) as stream:
+        entries = read_entries(stream, kind, name)
+        head = next(entries, None)
+        if head is None:
+            raise ImageError(f"{name}: no pagemap_head")
+        runs, n_present = _read_runs(name, entries, page_bytes)
+    found = Pagemap(head.message.pages_id, tuple(runs), n_present)
+    if check_pages and n_present:
+        _check_pages(store, name, found, page_bytes)
+    return found
+
+
+def _read_runs(name: str, entries: Iterable[Entry[m.Message]], page_bytes: int) -> tuple[list[PageRun], int]:
+    runs: list[PageRun] = []
+    n_present = 0
+    end = 0
+    for item in entries:
+        entry = item.message
+        assert isinstance(entry, m.pagemap_entry)
+        n_pages = entry.nr_pages if entry.HasField("nr_pages") else entry.compat_nr_pages
+        vaddr, flags = entry.vaddr, _entry_flags(entry)
+        wrong = _run_fault(vaddr, n_pages, flags, end, page_bytes)
+        if wrong:
+            where = f"{name}: entry {len(runs) + 1} at byte {item.offset}"
+            raise ImageError(f"{where}: {wrong} ({n_pages} pages at {vaddr:#x}, flags {flags:#x})")
+        end = vaddr + n_pages * page_bytes
+        offset = n_present * page_bytes if flags & PE_PRESENT else None
+        runs.append(PageRun(vaddr, n_pages, flags, offset))
+        if offset is not None:
+            n_present += n_pages
+    return runs, n_present
+
+
+def _run_fault(vaddr: int, n_pages: int, flags: int, end: int, page_bytes: int) -> str | None:
+    if not n_pages:
+        return "a run of no pages"
+    if vaddr % page_bytes:
+        return f"the address is not a multiple of {page_bytes}"
+    if vaddr < end:
+        return f"begins before the end of the run before it, {end:#x}"
+    if vaddr + n_pages * page_bytes > _TOP:
+        return "reaches beyond the address space"
+    if flags & PE_PARENT and flags & PE_PRESENT:
+        return "both in the parent and present"
+    return None
+
+
+def _check_pages(store: ImageStore, name: str, found: Pagemap, page_bytes: int) -> None:
+    pages = store.pages_reader(found.pages_name)
+    try:
+        size = pages.size
+    finally:
+        pages.close()
+    if size < found.n_present * page_bytes:
+        needed = found.n_present * page_bytes
+        raise ImageError(f"{found.pages_name}: truncated: {name} needs {needed} bytes of it, it has {size}")
+
+
+def store_pagemap(
+    store: ImageStore,
+    ident: int,
+    pages_id: int,
+    runs: Sequence[PageRun],
+    kind: ImageKind[m.pagemap_head] = kinds.PAGEMAP,
+) -> None:
+    """Writes a pagemap in one write. The present runs must lie in the pages image in this order, without gaps.
+
+    Raises ImageError where they do not, or where `runs` is what `load_pagemap` would refuse.
+    """
+    name = kind.file_name(ident)
+    out = [encode_image(kind, (m.pagemap_head(pages_id=pages_id),))]
+    entry = m.pagemap_entry()
+    end = pages_offset = 0
+    for index, run in enumerate(runs, 1):
+        wrong = _run_fault(run.vaddr, run.n_pages, run.flags, end, PAGE_BYTES)
+        if not wrong and run.present and run.pages_offset not in (None, pages_offset):
+            wrong = f"lies at byte {run.pages_offset} of the pages image, where {pages_offset} is the next"
+        if wrong:
+            raise ImageError(f"{name}: entry {index}: {wrong}")
+        end = run.vaddr + run.n_pages * PAGE_BYTES
+        pages_offset += run.n_pages * PAGE_BYTES if run.present else 0
+        entry.vaddr, entry.nr_pages, entry.flags = run.vaddr, run.n_pages, run.flags
+        # Readers from before the 64-bit count know this one only.
+        entry.compat_nr_pages = run.n_pages if run.n_pages <= _MAX_COMPAT_PAGES else 0
+        data = entry.SerializeToString()
+        out += (U32.pack(len(data)), data)
+    with store.open_write(name) as stream:
+        stream.write(b"".join(out))

@@ -1,0 +1,189 @@
+"""Stores: where the images of one checkpoint lie, and how images go in and come out.
+
+A directory is one store (dirstore.py), memory another (memstore.py); archives, compression, encryption and other hosts come as
+further ones. Whatever a store is, names are plain file names and errors are ImageError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, Self, overload
+
+from torpor.images import kinds
+from torpor.images.errors import ImageError
+from torpor.images.format import Entry, encode_image, read_entries
+from torpor.images.kinds import EntryT_co, ImageKind
+
+if TYPE_CHECKING:
+    from torpor.images import messages as m
+
+
+class PagesReader(Protocol):
+    """Random access to one raw image. Safe for several threads at once."""
+
+    @property
+    def size(self) -> int:
+        """The image's length in bytes."""
+
+    def read_at(self, offset: int, into: memoryview) -> None:
+        """Fills `into` from byte `offset`; ImageError where the image ends before."""
+
+    def fileno(self) -> int | None:
+        """The descriptor behind it, for splice and mmap; None where there is none. The reader keeps it."""
+
+    def close(self) -> None: ...
+
+
+class PagesWriter(Protocol):
+    """One raw image being written."""
+
+    @property
+    def supports_write_at(self) -> bool:
+        """Whether `reserve` and `write_at` work here; `append` always does."""
+
+    def append(self, buffers: Sequence[memoryview]) -> None:
+        """Writes the buffers at the end, in order."""
+
+    def reserve(self, n_bytes: int) -> int:
+        """Makes room at the end and gives its offset; thread-safe."""
+
+    def write_at(self, offset: int, buffers: Sequence[memoryview]) -> None:
+        """Writes the buffers into room reserved before; thread-safe."""
+
+    def close(self) -> None:
+        """Ends the image; errors held back until now are raised."""
+
+
+class ImageStore(Protocol):
+    """The images of one checkpoint. A context manager that closes itself."""
+
+    def names(self) -> list[str]:
+        """The names of all images, sorted."""
+
+    def exists(self, name: str) -> bool: ...
+
+    def open_read(self, name: str) -> BinaryIO:
+        """Raises ImageMissing where there is no such image."""
+
+    def open_write(self, name: str) -> BinaryIO:
+        """A new image, which replaces one of that name."""
+
+    def pages_reader(self, name: str) -> PagesReader: ...
+
+    def pages_writer(self, name: str) -> PagesWriter: ...
+
+    def parent(self) -> ImageStore | None:
+        """The store of the pre-dump before this one, None for the first. The caller closes it."""
+
+    def sync(self) -> None:
+        """Returns when everything written so far survives a crash of the machine."""
+
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+def check_name(name: str) -> str:
+    """`name`, if it is a plain file name; ImageError otherwise. Names come out of images too, so they are not trusted."""
+    if not name or name in (".", "..") or "/" in name or "\0" in name or len(name.encode(errors="replace")) > 255:
+        raise ImageError(f"{name!r} is not the name of an image")
+    return name
+
+
+def resolve(kind: str | ImageKind[m.Message]) -> ImageKind[m.Message]:
+    """A kind by its name, or itself."""
+    return kinds.by_name(kind) if isinstance(kind, str) else kind
+
+
+@overload
+def iter_entries(
+    store: ImageStore, kind: ImageKind[EntryT_co], ident: int | str | None = None
+) -> Iterator[Entry[EntryT_co]]: ...
+@overload
+def iter_entries(store: ImageStore, kind: str, ident: int | str | None = None) -> Iterator[Entry[m.Message]]: ...
+def iter_entries(
+    store: ImageStore, kind: str | ImageKind[m.Message], ident: int | str | None = None
+) -> Iterator[Entry[m.Message]]:
+    """The entries of one image with their payloads. Raises ImageMissing, and ImageError for a damaged image."""
+    found = resolve(kind)
+    name = found.file_name(ident)
+    with store.open_read(name) as stream:
+        yield from read_entries(stream, found, name)
+
+
+@overload
+def load_all(store: ImageStore, kind: ImageKind[EntryT_co], ident: int | str | None = None) -> list[EntryT_co]: ...
+@overload
+def load_all(store: ImageStore, kind: str, ident: int | str | None = None) -> list[m.Message]: ...
+def load_all(store: ImageStore, kind: str | ImageKind[m.Message], ident: int | str | None = None) -> list[Any]:
+    """The messages of one image, without payloads."""
+    return [entry.message for entry in iter_entries(store, resolve(kind), ident)]
+
+
+@overload
+def load_one(store: ImageStore, kind: ImageKind[EntryT_co], ident: int | str | None = None) -> EntryT_co: ...
+@overload
+def load_one(store: ImageStore, kind: str, ident: int | str | None = None) -> m.Message: ...
+def load_one(store: ImageStore, kind: str | ImageKind[m.Message], ident: int | str | None = None) -> m.Message:
+    """The only message of one image; ImageError where it holds none or several."""
+    found = resolve(kind)
+    messages = load_all(store, found, ident)
+    if len(messages) != 1:
+        raise ImageError(f"{found.file_name(ident)}: {len(messages)} entries, where exactly one is expected")
+    return messages[0]
+
+
+def store_all(
+    store: ImageStore,
+    kind: str | ImageKind[m.Message],
+    entries: Iterable[Entry[m.Message] | m.Message],
+    ident: int | str | None = None,
+) -> None:
+    """Writes one image, in one write. ImageError where an entry is incomplete; nothing is written then."""
+    found = resolve(kind)
+    data = encode_image(found, entries)
+    with store.open_write(found.file_name(ident)) as stream:
+        stream.write(data)
+
+
+def store_one(
+    store: ImageStore,
+    kind: str | ImageKind[m.Message],
+    entry: Entry[m.Message] | m.Message,
+    ident: int | str | None = None,
+) -> None:
+    """Writes an image of one entry."""
+    store_all(store, kind, (entry,), ident)
+
+
+class ImageWriter:
+    """Collects entries of one image and writes them together when closed."""
+
+    def __init__(self, store: ImageStore, kind: str | ImageKind[m.Message], ident: int | str | None = None) -> None:
+        self._store = store
+        self._kind = resolve(kind)
+        self._ident = ident
+        self._entries: list[Entry[m.Message] | m.Message] = []
+
+    def add(self, entry: Entry[m.Message] | m.Message) -> None:
+        self._entries.append(entry)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def close(self) -> None:
+        store_all(self._store, self._kind, self._entries, self._ident)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.close()

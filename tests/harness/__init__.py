@@ -1,0 +1,1 @@
+"""What the tests share: small target programs, the engine under test, flavours, skips. Not part of the package."""

@@ -1,0 +1,69 @@
+"""Compiling the C programs in tests/workloads, on demand and once: the results are kept by content."""
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from harness.skips import missing
+
+SOURCES = Path(__file__).parent.parent / "workloads"
+CFLAGS = ("-O2", "-g", "-Wall", "-Wextra", "-pthread")
+
+
+class CompileError(Exception):
+    """A workload does not compile, or only with warnings, which count as errors here."""
+
+
+@cache
+def _compiler() -> tuple[str, str]:
+    """The compiler's path and its version text, which is part of what a cached program depends on."""
+    for name in (os.environ.get("CC"), "cc", "gcc", "clang"):
+        path = shutil.which(name) if name else None
+        if path:
+            return path, subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout
+    missing("a C compiler (Debian: gcc libc6-dev)")
+
+
+@cache
+def _cache_directory() -> Path:
+    path = Path(tempfile.gettempdir()) / f"torpor-workloads-{os.getuid()}"
+    path.mkdir(mode=0o700, exist_ok=True)
+    if path.is_symlink() or path.stat().st_uid != os.getuid():
+        raise CompileError(f"{path} belongs to somebody else; remove it or set TMPDIR")
+    return path
+
+
+@cache
+def compiled(name: str) -> Path:
+    """The program made from tests/workloads/NAME.c. Extra flags stand in a line `// cflags: ...` of the source."""
+    source = SOURCES / f"{name}.c"
+    text = source.read_text()
+    extra = [flag for line in re.findall(r"^// cflags:(.*)$", text, re.MULTILINE) for flag in line.split()]
+    compiler, version = _compiler()
+
+    digest = hashlib.sha256()
+    for part in (version, *CFLAGS, *extra, text, *(path.read_text() for path in _shared_sources())):
+        digest.update(part.encode() + b"\0")
+    directory = _cache_directory() / digest.hexdigest()[:16]
+    program = directory / source.stem
+    if program.exists():
+        return program
+
+    directory.mkdir(exist_ok=True)
+    unfinished = directory / f"{source.stem}.{os.getpid()}"
+    command = [compiler, *CFLAGS, f"-I{SOURCES}", "-o", str(unfinished), str(source), str(SOURCES / "workload.c"), *extra]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode != 0 or result.stderr:
+        unfinished.unlink(missing_ok=True)
+        raise CompileError(f"{' '.join(command)}\n{result.stderr}")
+    unfinished.rename(program)
+    return program
+
+
+def _shared_sources() -> list[Path]:
+    return [*sorted(SOURCES.glob("**/*.h")), SOURCES / "workload.c"]

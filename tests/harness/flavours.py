@@ -1,0 +1,81 @@
+"""The ways in which one and the same workload is tested, and the list of those that every workload goes through."""
+
+import enum
+import os
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from harness.workload import Workload
+
+
+class Flavour(enum.StrEnum):
+    """What happens to a workload between being ready and checking itself."""
+
+    CONTROL = "control"
+    """Nothing. If this fails, the workload is wrong, or the kernel is."""
+
+    HOST = "host"
+    """In the host's namespaces: dumped, killed by the dump, restored."""
+
+    HOST_RUNNING = "host-running"
+    """In the host's namespaces: dumped, and left running; the original checks that the dump did not disturb it."""
+
+    JOB = "job"
+    """In pid, mount, uts and ipc namespaces of its own: dumped, killed by the dump, restored."""
+
+
+#: What workload_test runs unless told otherwise. Switch a flavour on here once the engine can do it.
+DEFAULT_FLAVOURS: tuple[Flavour, ...] = (Flavour.CONTROL,)
+
+
+def default_flavours() -> tuple[Flavour, ...]:
+    """DEFAULT_FLAVOURS, or what $TORPOR_FLAVOURS names ("control,host") to try others by hand."""
+    chosen = os.environ.get("TORPOR_FLAVOURS")
+    return tuple(Flavour(name.strip()) for name in chosen.split(",")) if chosen else DEFAULT_FLAVOURS
+
+
+def start_in_job(name: str, args: Sequence[str]) -> Workload:
+    """HOOK: start a workload as the root of a job, in namespaces of its own (torpor.engine.jobs, which is to come)."""
+    raise NotImplementedError(f"{name} {args}: the flavour `job` waits for torpor.engine.jobs")
+
+
+def start(flavour: Flavour, name: str, args: Sequence[str] = ()) -> Workload:
+    """Start a workload the way the flavour wants it."""
+    return start_in_job(name, args) if flavour is Flavour.JOB else Workload.start(name, args)
+
+
+def carry_through(
+    flavour: Flavour, workload: Workload, *, dump_options: Sequence[str] = (), restore_options: Sequence[str] = ()
+) -> None:
+    """Do to a workload that is ready what the flavour does. The options are `criu`'s, for the dump and the restore."""
+    if flavour is Flavour.CONTROL:
+        return
+    workload.dump(leave_running=flavour is Flavour.HOST_RUNNING, options=dump_options)
+    if flavour is not Flavour.HOST_RUNNING:
+        workload.restore(options=restore_options)
+
+
+def workload_test(
+    name: str,
+    args: Sequence[str] = (),
+    *,
+    flavours: Sequence[Flavour] | None = None,
+    dump_options: Sequence[str] = (),
+    restore_options: Sequence[str] = (),
+) -> Callable[[Flavour], None]:
+    """A test, in each flavour, of tests/workloads/NAME.c: `test_counter = workload_test("counter")`."""
+    chosen = default_flavours() if flavours is None else tuple(flavours)
+    parameters = [
+        pytest.param(flavour, id=flavour.value, marks=() if flavour is Flavour.CONTROL else (pytest.mark.root,))
+        for flavour in chosen
+    ]
+
+    @pytest.mark.parametrize("flavour", parameters)
+    def test(flavour: Flavour) -> None:
+        with start(flavour, name, args) as workload:
+            workload.wait_ready()
+            carry_through(flavour, workload, dump_options=dump_options, restore_options=restore_options)
+            workload.expect_pass()
+
+    return test

@@ -1,0 +1,78 @@
+"""Finding and ending the processes of one workload, and only these.
+
+A workload is started with a mark in its environment. Children inherit it, a restored process has it again (the
+environment is memory like any other), and nobody else has it: so what bears it may be killed, whatever its pid.
+"""
+
+import os
+import signal
+from pathlib import Path
+
+from harness.events import ProcessWatch, reap, time_limit_s
+
+MARK_VARIABLE = "TORPOR_WORKLOAD"
+
+
+def _bears(pid: int, mark: str) -> bool:
+    try:
+        environment = Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return False
+    return f"{MARK_VARIABLE}={mark}".encode() in environment.split(b"\0")
+
+
+def _parents() -> dict[int, int]:
+    """The parent of every process there is."""
+    parents = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                stat = Path(f"/proc/{entry}/stat").read_text()
+            except OSError:
+                continue
+            # The name, in parentheses, may contain anything; the state and the parent follow its last parenthesis.
+            parents[int(entry)] = int(stat.rpartition(")")[2].split()[1])
+    return parents
+
+
+def find_tree(mark: str, roots: tuple[int, ...] = ()) -> list[int]:
+    """The pids (as this process sees them) of all that bear the mark or are in `roots`, and of their descendants."""
+    parents = _parents()
+    found = {pid for pid in parents if pid in roots or _bears(pid, mark)} - {os.getpid()}
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
+    return sorted(found)
+
+
+def kill_tree(mark: str, root: ProcessWatch | None) -> None:
+    """Kill all processes of a workload and wait until they are gone.
+
+    `root` is its root process, which is found by this even if its environment is not (yet) what it was. Raises
+    TimeoutError if one cannot be killed.
+    """
+    while True:
+        alive = []
+        # While the pidfd says that the root lives, its pid cannot be anybody else's.
+        roots = (root.pid,) if root is not None and not root.has_ended() else ()
+        for pid in find_tree(mark, roots):
+            try:
+                watch = ProcessWatch(pid)
+            except ProcessLookupError:
+                continue
+            # A zombie has no environment any more, but may be found as a descendant: it has ended and needs no signal.
+            if pid in roots or _bears(pid, mark) or not watch.has_ended():
+                alive.append(watch)
+            else:
+                watch.close()
+        if not alive:
+            return
+        for watch in alive:
+            watch.signal(signal.SIGKILL)
+        stubborn = [watch.pid for watch in alive if not watch.wait_ended(time_limit_s(10))]
+        for watch in alive:
+            if watch.has_ended():
+                reap(watch.pid)
+            watch.close()
+        if stubborn:
+            raise TimeoutError(f"processes {stubborn} do not die of SIGKILL")
+        # Once more: a process may have forked after it was looked for.
