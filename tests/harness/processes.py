@@ -8,7 +8,7 @@ import os
 import signal
 from pathlib import Path
 
-from harness.events import ProcessWatch, reap, time_limit_s
+from harness.events import ProcessWatch, time_limit_s
 
 MARK_VARIABLE = "TORPOR_WORKLOAD"
 
@@ -71,7 +71,7 @@ def kill_tree(mark: str, root: ProcessWatch | None) -> None:
         stubborn = [watch.pid for watch in alive if not watch.wait_ended(time_limit_s(10))]
         for watch in alive:
             if watch.has_ended():
-                reap(watch.pid)
+                watch.reap()
             watch.close()
         if stubborn:
             raise TimeoutError(f"processes {stubborn} do not die of SIGKILL")

@@ -18,7 +18,7 @@ from typing import Self
 
 from harness import engine
 from harness.compiler import compiled
-from harness.events import ProcessWatch, RenameWatch, become_subreaper, reap, time_limit_s, wait_renamed
+from harness.events import ProcessWatch, RenameWatch, become_subreaper, time_limit_s, wait_renamed
 from harness.processes import MARK_VARIABLE, find_tree, kill_tree
 
 READY = "ready"
@@ -120,7 +120,7 @@ class Workload:
             for watch in watches:
                 if not watch.wait_ended(time_limit_s(10)):
                     raise WorkloadError(f"process {watch.pid} of {self.name} is still there after it was dumped")
-            self._reap([watch.pid for watch in watches])
+                self._reap(watch)
         finally:
             for watch in watches:
                 watch.close()
@@ -151,7 +151,7 @@ class Workload:
         root.signal(signal.SIGTERM)
         if not root.wait_ended(time_limit_s(timeout_s)):
             raise WorkloadError(self._account(f"did not end within {time_limit_s(timeout_s):g} s of SIGTERM"))
-        self._reap([root.pid])
+        self._reap(root)
         status = self.status()
         if status in ("", READY):
             raise WorkloadError(self._account("ended without a report"))
@@ -166,7 +166,8 @@ class Workload:
         """Kill what is left of the workload and remove its files. May be called again."""
         try:
             kill_tree(self._mark, self._root)
-            self._reap([])
+            if self._root is not None:
+                self._reap(self._root)
         finally:
             self._renames.close()
             if self._root is not None:
@@ -182,12 +183,12 @@ class Workload:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def _reap(self, ended_pids: list[int]) -> None:
-        """Free the pids of processes that have ended: the first root is a Popen, the rest are children by adoption."""
-        if self._process is not None and self._process.returncode is None:
-            self._process.wait(time_limit_s(10))
-        for pid in ended_pids:
-            reap(pid)
+    def _reap(self, ended: ProcessWatch) -> None:
+        """Free the pid of a process that has ended: the first one is a Popen, others are children by adoption."""
+        if self._process is not None and self._process.returncode is None and self._process.pid == ended.pid:
+            self._process.wait()
+        else:
+            ended.reap()
 
     def _account(self, what: str) -> str:
         """What happened, with all that helps to find out why."""
