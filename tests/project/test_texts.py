@@ -16,7 +16,9 @@ ANY_LENGTH = re.compile(r"LICENSE$|\.tsv$|\.lock$")
 # A pattern with a one-letter class in it does not match its own text: this file needs no exception from its own tests.
 
 #: Paths that exist on one developer's machine only.
-MACHINE_PATHS = re.compile(r"(?<![\w.~-])/wor[k]/|/var/tm[p]/(?:peer|venv|cri[tu]|zdtm)|/op[t]/(?:pypi|wheels)|/roo[t]/\.pyenv")
+MACHINE_PATHS = re.compile(
+    r"(?<![\w.~-])/wor[k]/|/var/tm[p]/(?:peer|venv|cri[tu]|zdtm)|/op[t]/(?:pypi|wheels)|/roo[t]/\.pyenv"
+)
 
 #: Anything that points an installation at a particular registry or mirror.
 REGISTRIES = re.compile(
