@@ -19,7 +19,7 @@ from typing import Self
 from harness import engine
 from harness.compiler import compiled
 from harness.events import ProcessWatch, RenameWatch, become_subreaper, time_limit_s, wait_renamed
-from harness.processes import MARK_VARIABLE, find_tree, kill_tree
+from harness.processes import MARK_VARIABLE, find_tree, kill_tree, watch_tree
 
 READY = "ready"
 PASS = "pass"
@@ -47,6 +47,7 @@ class Workload:
         self._mark = uuid.uuid4().hex
         self._process: subprocess.Popen[bytes] | None = None
         self._root: ProcessWatch | None = None
+        self._left_behind: list[ProcessWatch] = []
         self._renames = RenameWatch(self.base)
 
     @classmethod
@@ -114,7 +115,7 @@ class Workload:
 
     def dump(self, *, leave_running: bool = False, options: Sequence[str] = ()) -> None:
         """Dump into `images`; unless it is left running, also wait until all its processes are gone, pids free."""
-        watches = [] if leave_running else [ProcessWatch(pid) for pid in self.processes()]
+        watches = [] if leave_running else watch_tree(self._mark, (self.pid,))
         try:
             engine.dump(self.pid, self.images, leave_running=leave_running, options=options)
             for watch in watches:
@@ -148,6 +149,9 @@ class Workload:
         Raises WorkloadError if it does not end in time or ends without a report.
         """
         root = self._watch()
+        if not root.has_ended():
+            # Children that the root does not wait for become ours when it ends; `close` frees their pids.
+            self._left_behind += watch_tree(self._mark, (root.pid,))
         root.signal(signal.SIGTERM)
         if not root.wait_ended(time_limit_s(timeout_s)):
             raise WorkloadError(self._account(f"did not end within {time_limit_s(timeout_s):g} s of SIGTERM"))
@@ -168,8 +172,13 @@ class Workload:
             kill_tree(self._mark, self._root)
             if self._root is not None:
                 self._reap(self._root)
+            for watch in self._left_behind:
+                if watch.has_ended():
+                    watch.reap()
         finally:
             self._renames.close()
+            while self._left_behind:
+                self._left_behind.pop().close()
             if self._root is not None:
                 self._root.close()
             if os.environ.get("TORPOR_KEEP"):

@@ -101,3 +101,12 @@ def test_what_is_missing_skips_here_and_fails_in_ci(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("TORPOR_CI", "1")
     with pytest.raises(pytest.fail.Exception, match="missing: the command nginx"):
         skips.missing("the command nginx")
+
+
+def test_zombies_that_the_root_leaves_are_reaped() -> None:
+    with Workload.start("misbehaving", ["leave-zombie"]) as workload:
+        workload.wait_ready()
+        root, zombie = workload.processes()
+        assert workload.finish() == PASS
+    assert not Path(f"/proc/{root}").exists()
+    assert not Path(f"/proc/{zombie}").exists()

@@ -22,6 +22,8 @@ int main(int argc, char **argv)
             _exit(0);
         pause();
     }
+    if (strcmp(how, "leave-zombie") == 0 && WL_TRY(fork()) == 0)
+        _exit(0);
     if (strcmp(how, "fail-in-child") == 0 && WL_TRY(fork()) == 0)
         wl_fail("the child failed");
 
