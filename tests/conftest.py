@@ -5,6 +5,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+
 from harness.skips import in_ci, is_allowed, missing
 
 _PASSED = pytest.StashKey[int]()

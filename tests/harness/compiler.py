@@ -56,7 +56,16 @@ def compiled(name: str) -> Path:
 
     directory.mkdir(exist_ok=True)
     unfinished = directory / f"{source.stem}.{os.getpid()}"
-    command = [compiler, *CFLAGS, f"-I{SOURCES}", "-o", str(unfinished), str(source), str(SOURCES / "workload.c"), *extra]
+    command = [
+        compiler,
+        *CFLAGS,
+        f"-I{SOURCES}",
+        "-o",
+        str(unfinished),
+        str(source),
+        str(SOURCES / "workload.c"),
+        *extra,
+    ]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode != 0 or result.stderr:
         unfinished.unlink(missing_ok=True)

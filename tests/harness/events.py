@@ -10,6 +10,7 @@ import signal
 import struct
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -33,19 +34,11 @@ def time_limit_s(seconds: float) -> float:
 
 
 def become_subreaper() -> None:
-    """Have orphans of our descendants reparented to us, so that their pids can be freed by `reap`.
+    """Have orphans of our descendants reparented to us, so that `ProcessWatch.reap` can free their pids.
 
     Nobody else does it where pid 1 of a test container is not an init, and a pid held by a zombie cannot be restored.
     """
     _checked(_libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "prctl(PR_SET_CHILD_SUBREAPER)")
-
-
-def reap(pid: int) -> None:
-    """Wait for a process that has ended already, if it is (or has become) our child."""
-    try:
-        os.waitpid(pid, 0)
-    except ChildProcessError:
-        pass
 
 
 class ProcessWatch:
@@ -75,6 +68,11 @@ class ProcessWatch:
 
     def has_ended(self) -> bool:
         return self.wait_ended(0)
+
+    def reap(self) -> None:
+        """Free the pid of a process that has ended, if it is (or has become) our child and nobody has done so yet."""
+        with suppress(ChildProcessError):
+            os.waitid(os.P_PIDFD, self._fd, os.WEXITED)
 
     def close(self) -> None:
         if self._fd >= 0:

@@ -6,9 +6,10 @@ environment is memory like any other), and nobody else has it: so what bears it 
 
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 
-from harness.events import ProcessWatch, reap, time_limit_s
+from harness.events import ProcessWatch, time_limit_s
 
 MARK_VARIABLE = "TORPOR_WORKLOAD"
 
@@ -44,6 +45,15 @@ def find_tree(mark: str, roots: tuple[int, ...] = ()) -> list[int]:
     return sorted(found)
 
 
+def watch_tree(mark: str, roots: tuple[int, ...] = ()) -> list[ProcessWatch]:
+    """Watches of all that `find_tree` finds; whoever asks for them closes them."""
+    watches = []
+    for pid in find_tree(mark, roots):
+        with suppress(ProcessLookupError):
+            watches.append(ProcessWatch(pid))
+    return watches
+
+
 def kill_tree(mark: str, root: ProcessWatch | None) -> None:
     """Kill all processes of a workload and wait until they are gone.
 
@@ -51,28 +61,20 @@ def kill_tree(mark: str, root: ProcessWatch | None) -> None:
     TimeoutError if one cannot be killed.
     """
     while True:
-        alive = []
         # While the pidfd says that the root lives, its pid cannot be anybody else's.
         roots = (root.pid,) if root is not None and not root.has_ended() else ()
-        for pid in find_tree(mark, roots):
-            try:
-                watch = ProcessWatch(pid)
-            except ProcessLookupError:
-                continue
-            # A zombie has no environment any more, but may be found as a descendant: it has ended and needs no signal.
-            if pid in roots or _bears(pid, mark) or not watch.has_ended():
-                alive.append(watch)
-            else:
-                watch.close()
-        if not alive:
-            return
+        watches = watch_tree(mark, roots)
+        alive = [watch for watch in watches if not watch.has_ended()]
         for watch in alive:
             watch.signal(signal.SIGKILL)
         stubborn = [watch.pid for watch in alive if not watch.wait_ended(time_limit_s(10))]
-        for watch in alive:
+        for watch in watches:
+            # Zombies among them too: their parents are gone now, so they have become ours.
             if watch.has_ended():
-                reap(watch.pid)
+                watch.reap()
             watch.close()
         if stubborn:
             raise TimeoutError(f"processes {stubborn} do not die of SIGKILL")
+        if not alive:
+            return
         # Once more: a process may have forked after it was looked for.

@@ -17,7 +17,7 @@ def in_ci() -> bool:
 def missing(what: str) -> NoReturn:
     """Skip the test because of what is missing here; in CI, fail instead unless EXPECTED_IN_CI names it.
 
-    `what` completes the sentence "missing: ...", as exactly as possible: "the command redis-server (Debian: redis-server)".
+    `what` completes the sentence "missing: ...", as exactly as possible: "the command nginx (Debian: nginx-light)".
     """
     if in_ci() and what not in EXPECTED_IN_CI:
         pytest.fail(f"missing: {what} (and TORPOR_CI does not allow this skip)", pytrace=False)

@@ -18,8 +18,8 @@ from typing import Self
 
 from harness import engine
 from harness.compiler import compiled
-from harness.events import ProcessWatch, RenameWatch, become_subreaper, reap, time_limit_s, wait_renamed
-from harness.processes import MARK_VARIABLE, find_tree, kill_tree
+from harness.events import ProcessWatch, RenameWatch, become_subreaper, time_limit_s, wait_renamed
+from harness.processes import MARK_VARIABLE, find_tree, kill_tree, watch_tree
 
 READY = "ready"
 PASS = "pass"
@@ -47,6 +47,7 @@ class Workload:
         self._mark = uuid.uuid4().hex
         self._process: subprocess.Popen[bytes] | None = None
         self._root: ProcessWatch | None = None
+        self._left_behind: list[ProcessWatch] = []
         self._renames = RenameWatch(self.base)
 
     @classmethod
@@ -114,13 +115,13 @@ class Workload:
 
     def dump(self, *, leave_running: bool = False, options: Sequence[str] = ()) -> None:
         """Dump into `images`; unless it is left running, also wait until all its processes are gone, pids free."""
-        watches = [] if leave_running else [ProcessWatch(pid) for pid in self.processes()]
+        watches = [] if leave_running else watch_tree(self._mark, (self.pid,))
         try:
             engine.dump(self.pid, self.images, leave_running=leave_running, options=options)
             for watch in watches:
                 if not watch.wait_ended(time_limit_s(10)):
                     raise WorkloadError(f"process {watch.pid} of {self.name} is still there after it was dumped")
-            self._reap([watch.pid for watch in watches])
+                self._reap(watch)
         finally:
             for watch in watches:
                 watch.close()
@@ -148,10 +149,13 @@ class Workload:
         Raises WorkloadError if it does not end in time or ends without a report.
         """
         root = self._watch()
+        if not root.has_ended():
+            # Children that the root does not wait for become ours when it ends; `close` frees their pids.
+            self._left_behind += watch_tree(self._mark, (root.pid,))
         root.signal(signal.SIGTERM)
         if not root.wait_ended(time_limit_s(timeout_s)):
             raise WorkloadError(self._account(f"did not end within {time_limit_s(timeout_s):g} s of SIGTERM"))
-        self._reap([root.pid])
+        self._reap(root)
         status = self.status()
         if status in ("", READY):
             raise WorkloadError(self._account("ended without a report"))
@@ -166,9 +170,15 @@ class Workload:
         """Kill what is left of the workload and remove its files. May be called again."""
         try:
             kill_tree(self._mark, self._root)
-            self._reap([])
+            if self._root is not None:
+                self._reap(self._root)
+            for watch in self._left_behind:
+                if watch.has_ended():
+                    watch.reap()
         finally:
             self._renames.close()
+            while self._left_behind:
+                self._left_behind.pop().close()
             if self._root is not None:
                 self._root.close()
             if os.environ.get("TORPOR_KEEP"):
@@ -182,12 +192,12 @@ class Workload:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def _reap(self, ended_pids: list[int]) -> None:
-        """Free the pids of processes that have ended: the first root is a Popen, the rest are children by adoption."""
-        if self._process is not None and self._process.returncode is None:
-            self._process.wait(time_limit_s(10))
-        for pid in ended_pids:
-            reap(pid)
+    def _reap(self, ended: ProcessWatch) -> None:
+        """Free the pid of a process that has ended: the first one is a Popen, others are children by adoption."""
+        if self._process is not None and self._process.returncode is None and self._process.pid == ended.pid:
+            self._process.wait()
+        else:
+            ended.reap()
 
     def _account(self, what: str) -> str:
         """What happened, with all that helps to find out why."""
