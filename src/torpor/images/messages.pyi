@@ -2480,6 +2480,7 @@ class thread_info_x86(Message):
     def fpregs(self) -> user_x86_fpregs_entry: ...
     @property
     def tls(self) -> _Messages[user_desc_t]: ...
+    torpor_xstate: _bytes
     def __init__(
         self,
         *,
@@ -2487,6 +2488,7 @@ class thread_info_x86(Message):
         gpregs: user_x86_regs_entry | None = ...,
         fpregs: user_x86_fpregs_entry | None = ...,
         tls: Iterable[user_desc_t] | None = ...,
+        torpor_xstate: _bytes | None = ...,
     ) -> None: ...
     def HasField(
         self,
@@ -2494,6 +2496,7 @@ class thread_info_x86(Message):
             "clear_tid_addr",
             "gpregs",
             "fpregs",
+            "torpor_xstate",
         ],
     ) -> bool: ...
     def ClearField(
@@ -2503,6 +2506,7 @@ class thread_info_x86(Message):
             "gpregs",
             "fpregs",
             "tls",
+            "torpor_xstate",
         ],
     ) -> None: ...
 

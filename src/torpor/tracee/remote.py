@@ -8,10 +8,11 @@ that is somebody's.
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torpor.base.errors import TargetGoneError, TorporError
-from torpor.kernel import vm
+from torpor.kernel import ptrace, vm
 from torpor.kernel.arch import loop
 from torpor.kernel.arch.regs import CS_64BIT, UserRegs
 from torpor.tracee.batch import Batch
@@ -48,6 +49,8 @@ class Runner:
         self.stop_signal = stop_signal
         self._mask = _ALL_SIGNALS & ~mask_bit(stop_signal)
         self._mask_set = False
+        #: Called at each ptrace event stop (a clone), while the thread is stopped there.
+        self.on_event: Callable[[], None] | None = None
         self._base_regs = UserRegs(cs=CS_64BIT, ss=_USER_SS, flags=0x202, orig_ax=_NO_SYSCALL)
 
     @property
@@ -102,6 +105,8 @@ class Runner:
                 raise TorporError(
                     f"pid {self.thread.tgid} got signal {stop.signal} at {regs.ip:#x} while it worked for us"
                 )
+            if stop.event and stop.event != ptrace.PTRACE_EVENT_STOP and self.on_event is not None:
+                self.on_event()
             if stop.is_signal and stop.signal != self.stop_signal:
                 self.thread.deferred.append(stop.signal)
             self.thread.cont()

@@ -1,0 +1,214 @@
+"""Dump: stop, ask, read, let go.
+
+    collect     what each process is, from /proc                       (outside)
+    files       descriptors come across by pidfd_getfd                 (outside)
+    ask         one batch a thread: what a task alone can say          (inside)
+    memory      pages in large vectors                                 (outside)
+    images      everything small is written, then the tree is let go
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from torpor.base import log
+from torpor.base.errors import RefusedError, TorporError
+from torpor.base.fds import OwnedFd
+from torpor.engine.ids import IdAllocator
+from torpor.engine.options import DumpOptions
+from torpor.engine.stats import DumpStats
+from torpor.images import messages as m
+from torpor.images.dirstore import DirStore
+from torpor.images.pagemap import store_pagemap
+from torpor.images.store import ImageStore, store_all, store_one
+from torpor.kernel.procfs.maps import read_smaps
+from torpor.kernel.procfs.stat import read_stat
+from torpor.kernel.procfs.status import read_status
+from torpor.objects.files import fdtable
+from torpor.objects.files.model import FileDump
+from torpor.objects.files.table import KINDS
+from torpor.objects.memory import mm as mm_object
+from torpor.objects.memory import pages, vmas
+from torpor.objects.memory.mapped import file_id_of
+from torpor.objects.model import DumpProcess, DumpThread
+from torpor.objects.task import registers
+from torpor.objects.task.table import PROCESS_ASPECTS, THREAD_ASPECTS
+from torpor.tracee.batch import Batch
+from torpor.tracee.borrow import inject
+from torpor.tracee.tree import FrozenTree, Process, freeze
+
+IMG_VERSION = 2
+ALIVE, DEAD, STOPPED = 1, 2, 3
+
+
+def dump(pid: int, directory: str | os.PathLike[str], options: DumpOptions | None = None) -> DumpStats:
+    """Checkpoint *pid* and everything below it into *directory* (which must exist).
+
+    TargetGoneError, NotPermittedError, RefusedError, StoreError; the tree runs on after any of them.
+    """
+    with DirStore(Path(directory), "w") as store:
+        return Dump(store, options or DumpOptions()).run(pid)
+
+
+class Dump:
+    """One dump in progress."""
+
+    def __init__(self, store: ImageStore, options: DumpOptions) -> None:
+        self._store = store
+        self._options = options
+        self._stats = DumpStats()
+        self._ids = IdAllocator()
+        self._files = FileDump(store, KINDS, options.files)
+        self._processes: list[DumpProcess] = []
+        self._root_ids = m.task_kobj_ids_entry(vm_id=1, files_id=1, fs_id=1, sighand_id=1)
+        self._ids.namespaces_of("self", self._root_ids)
+
+    def run(self, pid: int) -> DumpStats:
+        """Do it."""
+        watch = self._stats.watch
+        with watch.span("freezing"):
+            tree = freeze(pid)
+        with tree, watch.span("frozen"):
+            self._collect(tree.root, None)
+            self._files.processes = self._processes
+            self._check()
+            alive = [process for process in self._processes if not process.is_zombie]
+            for process in alive:
+                self._dump_files(process)
+            for number, process in enumerate(alive, 1):
+                self._dump_inside(process, number)
+            self._write_images()
+            self._let_go(tree)
+        self._stats.write(self._store)
+        return self._stats
+
+    # -- collect ---------------------------------------------------------------------------------------------
+
+    def _collect(self, tracee: Process, parent: DumpProcess | None) -> None:
+        pid = tracee.pid
+        status = read_status(pid)
+        core = m.core_entry(mtype=m.core_entry.X86_64)
+        process = DumpProcess(
+            tracee=tracee, parent=parent, pid=pid, ns_pid=status.ns_tgids[-1], stat=read_stat(pid), status=status,
+            pidfd=None if tracee.is_zombie else OwnedFd(os.pidfd_open(pid)),
+            core=core, mm=m.mm_entry(), ids=m.task_kobj_ids_entry(),
+        )  # fmt: skip
+        self._processes.append(process)
+        if not tracee.is_zombie:
+            process.ids = self._ids.ids_of(pid)
+            process.maps = read_smaps(pid)
+            for thread in tracee.threads:
+                thread_status = read_status(pid, thread.tid)
+                thread_core = core if thread.tid == pid else m.core_entry(mtype=m.core_entry.X86_64)
+                process.threads.append(
+                    DumpThread(process, thread, thread_status.ns_pids[-1], thread_status, thread_core)
+                )
+        self._stats.n_processes += 1
+        for child in tracee.children:
+            self._collect(child, process)
+
+    def _check(self) -> None:
+        for process in self._processes:
+            if not process.is_zombie and process.status.shadow_stack:
+                raise RefusedError(f"{process.describe()} uses a shadow stack", hint="not supported yet")
+
+    # -- one process ------------------------------------------------------------------------------------------
+
+    def _dump_files(self, process: DumpProcess) -> None:
+        process.mm.exe_file_id = fdtable.dump_executable(process, self._files)
+        for vma in process.maps:
+            process.mm.vmas.append(
+                vmas.dump_one(process, vma, lambda vma: file_id_of(process, vma, self._files))
+            )
+        if self._files.once(("table", process.ids.files_id)):
+            fdtable.dump_table(process, self._files)
+        fdtable.dump_fs(process, self._files)
+
+    def _dump_inside(self, process: DumpProcess, number: int) -> None:
+        for thread in process.threads:
+            registers.dump(thread)
+        private = [
+            vma for vma, entry in zip(process.maps, process.mm.vmas, strict=True) if vmas.is_private(entry)
+        ]
+        with open(f"/proc/{process.pid}/pagemap", "rb", buffering=0) as stream:
+            ranges = pages.own_ranges(stream.fileno(), private)
+        with inject(process.tracee.leader, process.maps) as injection:
+            for thread in reversed(process.threads):
+                with injection.borrow(thread.thread) as runner:
+                    batch = Batch()
+                    for aspect in THREAD_ASPECTS:
+                        aspect.dump(thread, runner.sigmask, batch)
+                    if thread.is_leader:
+                        for process_aspect in PROCESS_ASPECTS:
+                            process_aspect.dump(process, batch)
+                        mm_object.dump(process, batch)
+                    runner.run(batch)
+        with self._stats.watch.span("memdump"):
+            writer = self._store.pages_writer(f"pages-{number}.img")
+            try:
+                runs = pages.dump(process.pid, private, ranges, writer)
+            finally:
+                writer.close()
+        self._stats.pages_written += sum(run.n_pages for run in runs)
+        self._stats.pages_scanned += sum(vma.length for vma in private) // 4096
+        store_pagemap(self._store, process.ns_pid, number, runs)
+
+    # -- the end ----------------------------------------------------------------------------------------------
+
+    def _write_images(self) -> None:
+        store = self._store
+        for process in self._processes:
+            self._finish_core(process)
+            for thread in process.threads:
+                store_one(store, "CORE", thread.core, thread.ns_tid)
+            if process.is_zombie:
+                store_one(store, "CORE", process.core, process.ns_pid)
+                continue
+            store_one(store, "MM", process.mm, process.ns_pid)
+            store_one(store, "IDS", process.ids, process.ns_pid)
+        store_all(store, "PSTREE", [self._tree_entry(process) for process in self._processes])
+        store_all(store, "SECCOMP", [m.seccomp_entry()])
+        self._files.close()
+        inventory = m.inventory_entry(
+            img_version=IMG_VERSION, fdinfo_per_id=True, ns_per_id=True, lsmtype=m.lsmtype.NO_LSM
+        )
+        inventory.root_ids.CopyFrom(self._root_ids)
+        store_one(store, "INVENTORY", inventory)
+
+    def _finish_core(self, process: DumpProcess) -> None:
+        core = process.core.tc
+        core.comm = process.stat.comm
+        core.flags = process.stat.flags
+        if process.is_zombie:
+            core.task_state = DEAD
+            core.exit_code = process.stat.exit_code
+            core.personality = 0
+            core.blk_sigset = 0
+            return
+        group_stop = process.tracee.leader.group_stop
+        core.task_state = STOPPED if group_stop else ALIVE
+        if group_stop:
+            core.stop_signo = group_stop
+        core.exit_code = 0
+        core.blk_sigset = process.core.thread_core.blk_sigset
+        process.core.thread_core.ClearField("blk_sigset")
+
+    def _tree_entry(self, process: DumpProcess) -> m.pstree_entry:
+        status = process.status
+        return m.pstree_entry(
+            pid=process.ns_pid,
+            ppid=process.parent.ns_pid if process.parent else 0,
+            pgid=status.ns_pgids[-1],
+            sid=status.ns_sids[-1],
+            threads=[thread.ns_tid for thread in process.threads] or [process.ns_pid],
+        )
+
+    def _let_go(self, tree: FrozenTree) -> None:
+        if self._options.leave_running:
+            tree.release()
+        elif self._options.leave_stopped:
+            raise TorporError("--leave-stopped is not done yet")
+        else:
+            tree.kill()
+        log.info(f"Dumped {len(self._processes)} processes, {self._stats.pages_written} pages")

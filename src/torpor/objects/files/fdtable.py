@@ -1,0 +1,106 @@
+"""Descriptor tables, and the working directory, root and umask beside them.
+
+Kernel view
+    ``/proc/PID/fd``; ``cwd`` and ``root`` links; Umask in status.
+Image
+    ``fdinfo-ID.img`` per table, ``fs-PID.img``.
+Restore
+    Descriptors arrive by SCM_RIGHTS in ascending order and are moved into place; fchdir(2), chroot(2), umask(2).
+"""
+
+from __future__ import annotations
+
+import os
+
+from torpor.images import messages as m
+from torpor.images.store import load_all, load_one, store_all, store_one
+from torpor.kernel.arch import nr
+from torpor.kernel.procfs.task import read_fds
+from torpor.objects.files.model import FileDump, FileRestore, OpenFile
+from torpor.objects.model import DumpProcess, RestoreProcess
+from torpor.tracee.batch import Batch
+from torpor.tracee.puppet import Channel, place
+
+_O_PATH = 0o10000000
+
+
+def dump_table(process: DumpProcess, session: FileDump) -> None:
+    """All descriptors of *process*, into its table's image."""
+    entries = []
+    for number in read_fds(process.pid):
+        file_id, flags = session.add_descriptor(process, number)
+        entries.append(m.fdinfo_entry(id=file_id, flags=flags, type=session.type_of(file_id), fd=number))
+    store_all(session.store, "FDINFO", entries, process.ids.files_id)
+
+
+def dump_fs(process: DumpProcess, session: FileDump) -> None:
+    """Working directory, root and umask."""
+    entry = m.fs_entry(umask=process.status.umask)
+    entry.cwd_id = _dump_directory(process, "cwd", session)
+    entry.root_id = _dump_directory(process, "root", session)
+    store_one(session.store, "FS", entry, process.ns_pid)
+
+
+def _dump_directory(process: DumpProcess, name: str, session: FileDump) -> int:
+    path = f"/proc/{process.pid}/{name}"
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        file = OpenFile(process, -1, fd, os.readlink(path), os.fstat(fd), ["pos:\t0", "flags:\t00"])
+        return session.add_opened((name, process.pid), file)
+    finally:
+        os.close(fd)
+
+
+def dump_executable(process: DumpProcess, session: FileDump) -> int:
+    """The file behind /proc/PID/exe; its id."""
+    path = f"/proc/{process.pid}/exe"
+    fd = os.open(path, _O_PATH | os.O_CLOEXEC)
+    try:
+        info = os.fstat(fd)
+        file = OpenFile(process, -1, fd, os.readlink(path), info, ["pos:\t0", "flags:\t00"])
+        # The same description as its mappings' serves as well: both are read-only.
+        return session.add_opened(("map", info.st_dev, info.st_ino, 0), file)
+    finally:
+        os.close(fd)
+
+
+def restore_table(process: RestoreProcess, table_id: int, session: FileRestore, channel: Channel) -> None:
+    """Install all descriptors of the table.  The puppet holds nothing but the channel's far end."""
+    entries = load_all(session.store, "FDINFO", table_id)
+    wanted: list[m.fdinfo_entry] = []
+    for entry in entries:
+        assert isinstance(entry, m.fdinfo_entry)
+        wanted.append(entry)
+    wanted.sort(key=lambda entry: entry.fd)
+    far = channel.far_number
+    taken = {far}
+    step = 250
+    for start in range(0, len(wanted), step):
+        part = wanted[start : start + step]
+        landed = channel.give(process.runner, far, [session.open(entry.id) for entry in part], taken)
+        batch = Batch()
+        place(batch, [(at, entry.fd, bool(entry.flags & 1)) for at, entry in zip(landed, part, strict=True)])
+        process.runner.run(batch)
+        taken.difference_update(landed)
+        taken.update(entry.fd for entry in part)
+    for entry in wanted:
+        session.placed(entry.id, process, entry.fd)
+
+
+def restore_fs(process: RestoreProcess, session: FileRestore, channel: Channel, taken: set[int]) -> None:
+    """Root, working directory and umask, by descriptors that are closed again."""
+    entry = load_one(session.store, "FS", process.ns_pid)
+    assert isinstance(entry, m.fs_entry)
+    cwd, root = channel.give(
+        process.runner, channel.far_number, [session.open(entry.cwd_id), session.open(entry.root_id)], taken
+    )
+    batch = Batch()
+    if session.entry(entry.root_id).reg.name != "/":
+        batch.call(nr.fchdir, root)
+        batch.call(nr.chroot, batch.path("."))
+    batch.call(nr.fchdir, cwd)
+    batch.call(nr.umask, entry.umask)
+    batch.call(nr.close, cwd)
+    batch.call(nr.close, root)
+    process.runner.run(batch)
+    taken.difference_update((cwd, root))

@@ -1,0 +1,274 @@
+"""What all kinds of files share: the kind's shape, a file being dumped, and the two sessions.
+
+An *open file description* is dumped once, however many descriptors and processes share it (dup, fork, CLONE_FILES,
+SCM_RIGHTS); kcmp(2) tells, since /proc does not.  Restoring, the conductor opens each description once, in its own
+process, and sends it to every puppet that needs it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from torpor.base.errors import RefusedError, RestoreError
+from torpor.base.fds import OwnedFd
+from torpor.images import messages as m
+from torpor.images.errors import ImageError
+from torpor.images.store import ImageStore, ImageWriter
+from torpor.kernel.pidfd import KCMP_FILE, getfd, kcmp
+from torpor.kernel.procfs.task import read_fdinfo_lines
+from torpor.objects.model import DumpProcess, RestoreProcess
+
+
+@dataclass(frozen=True, slots=True)
+class FilePolicy:
+    """What the user allows or wants for files."""
+
+    ghost_limit: int = 1 << 20
+    link_remap: bool = False
+    file_locks: bool = False
+    ext_unix: bool = False
+    tcp_close: bool = False
+    tcp_established: bool = False
+    shell_job: bool = False
+    external: tuple[str, ...] = ()
+    evasive_devices: bool = False
+    root: str = "/"
+
+
+@dataclass(slots=True)
+class OpenFile:
+    """One open file description being dumped.
+
+    ``fd`` is a duplicate in our process; ``process`` and ``number`` say where it was met first.  ``fdinfo`` holds the
+    lines of ``/proc/PID/fdinfo/FD``.
+    """
+
+    process: DumpProcess
+    number: int
+    fd: int
+    target: str
+    stat: os.stat_result
+    fdinfo: list[str]
+
+    @property
+    def flags(self) -> int:
+        """O_* as fdinfo has them, without O_CLOEXEC, which belongs to the descriptor."""
+        return int(self.info("flags"), 8) & ~os.O_CLOEXEC
+
+    @property
+    def pos(self) -> int:
+        """The offset."""
+        return int(self.info("pos"))
+
+    def info(self, key: str) -> str:
+        """The first fdinfo line of that key; KeyError without one."""
+        for line in self.fdinfo:
+            name, _, value = line.partition(":")
+            if name == key:
+                return value.strip()
+        raise KeyError(key)
+
+    def describe(self) -> str:
+        """``fd 7 of pid 123 (postgres)``."""
+        return f"fd {self.number} of {self.process.describe()}"
+
+    def refuse(self, why: str, hint: str | None = None) -> RefusedError:
+        """The error for a file that cannot be carried."""
+        return RefusedError(f"{self.describe()}: {why}", hint=hint)
+
+
+@dataclass(frozen=True, slots=True)
+class FileKind:
+    """A kind of file: how to recognise it, and its two directions.
+
+    ``dump`` fills in the kind's member of the entry (``entry.id`` and ``type`` are set).  ``restore`` gives an open
+    descriptor that the caller owns.  ``attach``, for what can be done only in a process that has the descriptor
+    installed, is called once per description after all descriptors are in place.
+    """
+
+    name: str
+    fd_type: int
+    matches: Callable[[OpenFile], bool]
+    dump: Callable[[OpenFile, m.file_entry, FileDump], None]
+    restore: Callable[[m.file_entry, FileRestore], int]
+    attach: Callable[[m.file_entry, FileRestore, Placed], None] | None = None
+
+
+@dataclass(slots=True)
+class Placed:
+    """Where a description ended up: every (process, descriptor number)."""
+
+    fd: int
+    holders: list[tuple[RestoreProcess, int]] = field(default_factory=list)
+
+
+class FileDump:
+    """Collects the open file descriptions of a frozen tree, each once."""
+
+    def __init__(self, store: ImageStore, kinds: Sequence[FileKind], policy: FilePolicy) -> None:
+        self.store = store
+        self.policy = policy
+        self.entries: list[m.file_entry] = []
+        self.processes: list[DumpProcess] = []
+        self._kinds = kinds
+        self._known: dict[tuple[int, int, int], list[tuple[int, int, int]]] = {}
+        self._types: dict[int, int] = {}
+        self._by_key: dict[object, int] = {}
+        self._images: dict[str, ImageWriter] = {}
+        self._seen: set[object] = set()
+
+    def once(self, key: object) -> bool:
+        """True the first time it is asked about *key* (the object behind several descriptions)."""
+        if key in self._seen:
+            return False
+        self._seen.add(key)
+        return True
+
+    def image(self, kind: str) -> ImageWriter:
+        """The image *kind* (one per dump, such as PIPES_DATA), to which objects add entries."""
+        if kind not in self._images:
+            self._images[kind] = ImageWriter(self.store, kind)
+        return self._images[kind]
+
+    def new_id(self) -> int:
+        """An unused file id; 0 is never used."""
+        return len(self.entries) + 1
+
+    def type_of(self, file_id: int) -> int:
+        """The ``fd_types`` constant of a dumped file."""
+        return self._types[file_id]
+
+    def add_descriptor(self, process: DumpProcess, number: int) -> tuple[int, int]:
+        """Dump what is behind descriptor *number*; (file id, descriptor flags)."""
+        assert process.pidfd is not None
+        with OwnedFd(getfd(process.pidfd.fileno(), number)) as fd:
+            fdinfo = read_fdinfo_lines(process.pid, number)
+            target = os.readlink(f"/proc/{process.pid}/fd/{number}")
+            file = OpenFile(process, number, fd.fileno(), target, os.fstat(fd.fileno()), fdinfo)
+            cloexec = bool(int(file.info("flags"), 8) & os.O_CLOEXEC)
+            return self._identify(file), int(cloexec)
+
+    def add_opened(self, key: object, file: OpenFile) -> int:
+        """Dump a file that we opened ourselves (a mapping's, the executable, a directory); *key* says which is the same."""
+        if key not in self._by_key:
+            self._by_key[key] = self._dump(file)
+        return self._by_key[key]
+
+    def has(self, key: object) -> bool:
+        """Whether ``add_opened`` has had *key* already."""
+        return key in self._by_key
+
+    def opened_id(self, key: object) -> int:
+        """The id that ``add_opened`` gave for *key*."""
+        return self._by_key[key]
+
+    def _identify(self, file: OpenFile) -> int:
+        """Find the description among those that look alike.  kcmp orders them, so each list is kept sorted by it."""
+        pid, number = file.process.pid, file.number
+        alike = self._known.setdefault((file.stat.st_dev, file.stat.st_ino, file.flags), [])
+        low, high = 0, len(alike)
+        while low < high:
+            middle = (low + high) // 2
+            other_pid, other_number, file_id = alike[middle]
+            order = kcmp(pid, other_pid, KCMP_FILE, number, other_number)
+            if order == 0:
+                return file_id
+            if order == 1:
+                high = middle
+            else:
+                low = middle + 1
+        file_id = self._dump(file)
+        alike.insert(low, (pid, number, file_id))
+        return file_id
+
+    def _dump(self, file: OpenFile) -> int:
+        for kind in self._kinds:
+            if kind.matches(file):
+                entry = m.file_entry(type=kind.fd_type, id=self.new_id())
+                # The place is taken before the kind dumps other files that it refers to.
+                self.entries.append(entry)
+                self._types[entry.id] = kind.fd_type
+                kind.dump(file, entry, self)
+                return entry.id
+        raise file.refuse(f"{file.target} is of a kind that cannot be checkpointed", hint="close it and try again")
+
+    def close(self) -> None:
+        """Write files.img and the images that objects asked for."""
+        with ImageWriter(self.store, "FILES") as writer:
+            for entry in self.entries:
+                writer.add(entry)
+        for image in self._images.values():
+            image.close()
+
+
+class FileRestore:
+    """Opens descriptions on demand, each once, and keeps them open until the end of the restore."""
+
+    def __init__(self, store: ImageStore, kinds: Sequence[FileKind], entries: Sequence[m.file_entry], root_fd: int) -> None:
+        self.store = store
+        self.root_fd = root_fd
+        self.entries = {entry.id: entry for entry in entries}
+        self.processes: list[RestoreProcess] = []
+        self.inherited: dict[str, int] = {}
+        self._kinds = {kind.fd_type: kind for kind in kinds}
+        self._open: dict[int, OwnedFd] = {}
+        self._opening: set[int] = set()
+        self._placed: dict[int, Placed] = {}
+        self._shared: dict[object, OwnedFd] = {}
+
+    def entry(self, file_id: int) -> m.file_entry:
+        """The image of a file; ImageError for an id that no entry has."""
+        try:
+            return self.entries[file_id]
+        except KeyError:
+            raise ImageError(f"files.img has no file {file_id}") from None
+
+    def open(self, file_id: int) -> int:
+        """The description as a descriptor of ours, borrowed."""
+        if file_id not in self._open:
+            entry = self.entry(file_id)
+            kind = self._kinds.get(entry.type)
+            if kind is None:
+                raise RestoreError(f"file {file_id} is of type {entry.type}, which cannot be restored yet")
+            if file_id in self._opening:
+                raise ImageError(f"files.img: file {file_id} depends on itself")
+            self._opening.add(file_id)
+            try:
+                self._open[file_id] = OwnedFd(kind.restore(entry, self))
+            except OSError as error:
+                raise RestoreError(f"{kind.name} {file_id} cannot be opened: {error}") from error
+        return self._open[file_id].fileno()
+
+    def shared(self, key: object, make: Callable[[], int]) -> int:
+        """A descriptor of ours for the object *key* behind several descriptions, made by the first who asks; borrowed."""
+        if key not in self._shared:
+            self._shared[key] = OwnedFd(make())
+        return self._shared[key].fileno()
+
+    def adopt(self, file_id: int, fd: int) -> None:
+        """Give the session an open description of *file_id* (the other end of a pair that was just made)."""
+        self._open[file_id] = OwnedFd(fd)
+
+    def is_open(self, file_id: int) -> bool:
+        """Whether it was opened or adopted already."""
+        return file_id in self._open
+
+    def placed(self, file_id: int, process: RestoreProcess, number: int) -> None:
+        """Take note that *process* has the description at *number*."""
+        self._placed.setdefault(file_id, Placed(self.open(file_id))).holders.append((process, number))
+
+    def attach_all(self) -> None:
+        """The last step of each kind, once all descriptors are in place."""
+        for file_id, placed in self._placed.items():
+            kind = self._kinds[self.entry(file_id).type]
+            if kind.attach is not None:
+                kind.attach(self.entry(file_id), self, placed)
+
+    def close(self) -> None:
+        """Close our copies."""
+        for fd in (*self._open.values(), *self._shared.values()):
+            fd.close()
+        self._open.clear()
+        self._shared.clear()

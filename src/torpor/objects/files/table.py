@@ -1,0 +1,11 @@
+"""The kinds of files, in the order in which a descriptor is tried against them."""
+
+from __future__ import annotations
+
+from torpor.objects.files import pipe, regular
+from torpor.objects.files.model import FileKind
+
+KINDS: tuple[FileKind, ...] = (
+    pipe.KIND,
+    regular.KIND,
+)

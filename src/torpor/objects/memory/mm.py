@@ -1,0 +1,79 @@
+"""The numbers in ``mm_struct``: where code, data, heap, stack, arguments and environment lie; auxv; the executable.
+
+Kernel view
+    ``/proc/PID/stat`` and ``/proc/PID/auxv``; brk(2) inside the task for the end of the heap.
+Image
+    ``mm_entry``.
+Restore
+    PR_SET_MM_MAP, which needs CAP_CHECKPOINT_RESTORE only, and checks that the addresses lie in mappings; the
+    executable by descriptor, possible once no mapping of the old one is left.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from torpor.images import messages as m
+from torpor.kernel.arch import nr
+from torpor.objects.model import DumpProcess, RestoreProcess
+from torpor.tracee.batch import Arg, Batch
+
+PR_SET_MM = 35
+PR_SET_MM_MAP = 14
+PR_GET_DUMPABLE = 3
+PR_SET_DUMPABLE = 4
+PR_SET_THP_DISABLE = 41
+_NO_EXE = 0xFFFFFFFF
+_MM_MAP = "QQQQQQQQQQQQII"
+_SUID_DUMP_ROOT = 2
+
+
+def dump(process: DumpProcess, batch: Batch) -> None:
+    """Fill in ``mm_entry`` but for its mappings and executable."""
+    mm, stat = process.mm, process.stat
+    mm.mm_start_code, mm.mm_end_code = stat.start_code, stat.end_code
+    mm.mm_start_data, mm.mm_end_data = stat.start_data, stat.end_data
+    mm.mm_start_stack, mm.mm_start_brk = stat.start_stack, stat.start_brk
+    mm.mm_arg_start, mm.mm_arg_end = stat.arg_start, stat.arg_end
+    mm.mm_env_start, mm.mm_env_end = stat.env_start, stat.env_end
+    with open(f"/proc/{process.pid}/auxv", "rb") as stream:
+        data = stream.read()
+    mm.mm_saved_auxv.extend(struct.unpack(f"<{len(data) // 8}Q", data))
+    mm.thp_disabled = not process.status.thp_enabled
+    brk = batch.call(nr.brk, 0)
+    dumpable = batch.call(nr.prctl, PR_GET_DUMPABLE)
+
+    def collect() -> None:
+        mm.mm_brk = brk.value
+        mm.dumpable = dumpable.value
+
+    batch.then(collect)
+
+
+def restore(process: RestoreProcess, exe_fd: Arg | None, batch: Batch) -> None:
+    """Set everything at once.  All mappings must be in place."""
+    mm = mm_of(process)
+    auxv = batch.data(struct.pack(f"<{len(mm.mm_saved_auxv)}Q", *mm.mm_saved_auxv))
+    fd = exe_fd if isinstance(exe_fd, int) else _NO_EXE
+    numbers = (
+        mm.mm_start_code, mm.mm_end_code, mm.mm_start_data, mm.mm_end_data, mm.mm_start_brk, mm.mm_brk,
+        mm.mm_start_stack, mm.mm_arg_start, mm.mm_arg_end, mm.mm_env_start, mm.mm_env_end,
+    )  # fmt: skip
+    packed = batch.pack(_MM_MAP, *numbers, auxv, auxv.size, fd)
+    batch.call(nr.prctl, PR_SET_MM, PR_SET_MM_MAP, packed, packed.size, 0)
+    if mm.thp_disabled:
+        batch.call(nr.prctl, PR_SET_THP_DISABLE, 1, 0, 0, 0)
+
+
+def restore_dumpable(process: RestoreProcess, batch: Batch) -> None:
+    """After the credentials, whose change resets it.  2 (root only) is what the kernel gives, nobody can set it."""
+    mm = mm_of(process)
+    if mm.HasField("dumpable") and mm.dumpable != _SUID_DUMP_ROOT:
+        batch.call(nr.prctl, PR_SET_DUMPABLE, mm.dumpable)
+
+
+def mm_of(process: RestoreProcess) -> m.mm_entry:
+    """The process's mm image; a zombie has none and must not be asked."""
+    if process.mm is None:
+        raise ValueError(f"pid {process.ns_pid} is a zombie")
+    return process.mm

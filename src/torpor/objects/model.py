@@ -1,0 +1,111 @@
+"""The records that all objects share: a process being dumped, a process being restored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from torpor.base.errors import TorporError
+from torpor.base.fds import OwnedFd
+from torpor.images import messages as m
+from torpor.kernel.procfs.maps import Vma
+from torpor.kernel.procfs.stat import Stat
+from torpor.kernel.procfs.status import Status
+from torpor.tracee.puppet import Puppet
+from torpor.tracee.remote import Runner
+from torpor.tracee.thread import Thread
+from torpor.tracee.tree import Process
+
+
+@dataclass(slots=True)
+class DumpThread:
+    """A stopped thread, what /proc says of it, and the core image being filled in."""
+
+    process: DumpProcess
+    thread: Thread
+    ns_tid: int
+    status: Status
+    core: m.core_entry
+
+    @property
+    def tid(self) -> int:
+        """Its id as we see it."""
+        return self.thread.tid
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether it is the main thread."""
+        return self.thread.tid == self.thread.tgid
+
+
+@dataclass(slots=True)
+class DumpProcess:
+    """A stopped process (or a zombie, which has no threads, no maps and no pidfd)."""
+
+    tracee: Process
+    parent: DumpProcess | None
+    pid: int
+    ns_pid: int
+    stat: Stat
+    status: Status
+    pidfd: OwnedFd | None
+    core: m.core_entry
+    mm: m.mm_entry
+    ids: m.task_kobj_ids_entry
+    maps: list[Vma] = field(default_factory=list)
+    threads: list[DumpThread] = field(default_factory=list)
+
+    @property
+    def is_zombie(self) -> bool:
+        """Dead, waiting for its parent."""
+        return self.tracee.is_zombie
+
+    def describe(self) -> str:
+        """``pid 123 (postgres)``."""
+        return f"pid {self.pid} ({self.stat.comm})"
+
+
+@dataclass(slots=True)
+class RestoreProcess:
+    """A process as the images say, and, once born, the puppet that becomes it."""
+
+    entry: m.pstree_entry
+    core: m.core_entry
+    thread_cores: list[m.core_entry]
+    mm: m.mm_entry | None
+    parent: RestoreProcess | None = None
+    children: list[RestoreProcess] = field(default_factory=list)
+    born: Puppet | None = None
+
+    @property
+    def ns_pid(self) -> int:
+        """Its pid as the image has it."""
+        return self.entry.pid
+
+    @property
+    def is_zombie(self) -> bool:
+        """Dead, waiting for its parent."""
+        return self.mm is None
+
+    @property
+    def puppet(self) -> Puppet:
+        """The puppet; TorporError before it is born."""
+        if self.born is None:
+            raise TorporError(f"pid {self.ns_pid} has not been made yet")
+        return self.born
+
+    @property
+    def runner(self) -> Runner:
+        """The main thread's runner."""
+        return self.puppet.runner
+
+    @property
+    def pid(self) -> int:
+        """Its pid as we see it."""
+        return self.puppet.pid
+
+    def iter_tree(self) -> Iterator[RestoreProcess]:
+        """This process and all below it, parents before children."""
+        yield self
+        for child in self.children:
+            yield from child.iter_tree()

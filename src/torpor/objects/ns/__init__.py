@@ -1,0 +1,1 @@
+"""Namespaces that a tree has of its own."""

@@ -1,0 +1,100 @@
+"""Credentials of a thread: ids, groups, five capability sets, securebits, no_new_privs.
+
+Kernel view
+    ``/proc/PID/task/TID/status``; securebits only by prctl inside the thread.
+Image
+    ``creds_entry`` in ``thread_core_entry``; sets as two 32-bit words each.
+Restore
+    securebits with KEEP_CAPS, groups, ids, bounding set, capset, ambient set, then the securebits as they were.  The
+    order is the kernel's: dropping the bounding set needs CAP_SETPCAP, ambient needs permitted and inheritable.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+
+from torpor.images import messages as m
+from torpor.kernel.arch import nr
+from torpor.kernel.procfs.status import Status
+from torpor.objects.model import DumpThread
+from torpor.tracee.batch import Batch
+
+PR_CAPBSET_DROP = 24
+PR_GET_SECUREBITS = 27
+PR_SET_SECUREBITS = 28
+PR_SET_NO_NEW_PRIVS = 38
+PR_CAP_AMBIENT = 47
+PR_CAP_AMBIENT_RAISE = 2
+PR_CAP_AMBIENT_CLEAR_ALL = 4
+_CAPABILITY_VERSION_3 = 0x20080522
+_SECBIT_NO_SETUID_FIXUP = 1 << 2
+_SECBIT_KEEP_CAPS = 1 << 4
+_N_CAPS = 64
+
+
+def dump(thread: DumpThread, batch: Batch) -> None:
+    """Fill in ``creds``."""
+    status = thread.status
+    creds = thread.core.thread_core.creds
+    creds.uid, creds.euid, creds.suid, creds.fsuid = status.uids
+    creds.gid, creds.egid, creds.sgid, creds.fsgid = status.gids
+    creds.groups.extend(status.groups)
+    for words, value in (
+        (creds.cap_inh, status.cap_inheritable), (creds.cap_prm, status.cap_permitted),
+        (creds.cap_eff, status.cap_effective), (creds.cap_bnd, status.cap_bounding), (creds.cap_amb, status.cap_ambient),
+    ):  # fmt: skip
+        words.extend((value & 0xFFFFFFFF, value >> 32))
+    if status.no_new_privs:
+        creds.no_new_privs = 1
+    bits = batch.call(nr.prctl, PR_GET_SECUREBITS)
+
+    def collect() -> None:
+        creds.secbits = bits.value
+
+    batch.then(collect)
+
+
+def restore(core: m.core_entry, current: Status, batch: Batch) -> None:
+    """Become who the image says.  *current* is the puppet's status: its sets are what there is to drop from.
+
+    All privileges are kept until the last capset, so that nothing before it can fail for want of one.
+    """
+    creds = core.thread_core.creds
+    wanted = [_set_of(words) for words in (creds.cap_eff, creds.cap_prm, creds.cap_inh)]
+    bounding, ambient = _set_of(creds.cap_bnd), _set_of(creds.cap_amb)
+    batch.call(nr.prctl, PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP | _SECBIT_KEEP_CAPS)
+    groups = batch.data(struct.pack(f"<{len(creds.groups)}I", *creds.groups))
+    batch.call(nr.setgroups, len(creds.groups), groups)
+    batch.call(nr.setresgid, creds.gid, creds.egid, creds.sgid)
+    batch.call(nr.setfsgid, creds.fsgid)
+    batch.call(nr.setresuid, creds.uid, creds.euid, creds.suid)
+    batch.call(nr.setfsuid, creds.fsuid)
+    header = batch.data(struct.pack("<Ii", _CAPABILITY_VERSION_3, 0))
+    everything = current.cap_permitted
+    batch.call(nr.capset, header, batch.data(_pack_sets(everything, everything, wanted[2])))
+    batch.call(nr.prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+    for capability in range(_N_CAPS):
+        if ambient & 1 << capability:
+            batch.call(nr.prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability, 0, 0)
+        if current.cap_bounding & ~bounding & 1 << capability:
+            batch.call(nr.prctl, PR_CAPBSET_DROP, capability)
+    batch.call(nr.prctl, PR_SET_SECUREBITS, creds.secbits)
+    batch.call(nr.capset, header, batch.data(_pack_sets(*wanted)))
+
+
+def _pack_sets(effective: int, permitted: int, inheritable: int) -> bytes:
+    low, high = (
+        tuple(value >> shift & 0xFFFFFFFF for value in (effective, permitted, inheritable)) for shift in (0, 32)
+    )
+    return struct.pack("<6I", *low, *high)
+
+
+def _set_of(words: Iterable[int]) -> int:
+    return sum(word << 32 * index for index, word in enumerate(words))
+
+
+def restore_no_new_privs(core: m.core_entry, batch: Batch) -> None:
+    """The flag that cannot be taken back; after everything that needs privileges."""
+    if core.thread_core.creds.no_new_privs:
+        batch.call(nr.prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)

@@ -1,0 +1,109 @@
+"""Signal actions, masks, alternate stacks, and pending signals with their siginfo.
+
+Kernel view
+    rt_sigaction and sigaltstack inside the task; masks and pending signals by ptrace.
+Image
+    ``task_core_entry.sigactions`` (all but SIGKILL and SIGSTOP, in order), ``blk_sigset``, ``signals_s``;
+    ``thread_core_entry.blk_sigset``, ``sas``, ``signals_p``.
+Restore
+    rt_sigaction, sigaltstack, and rt_(tg)sigqueueinfo by the task to itself, which alone may carry any siginfo.
+"""
+
+from __future__ import annotations
+
+import signal
+import struct
+
+from torpor.images import messages as m
+from torpor.kernel import ptrace
+from torpor.kernel.arch import nr
+from torpor.objects.model import DumpProcess, DumpThread, RestoreProcess
+from torpor.tracee.batch import Batch
+
+NSIG = 64
+_FIXED = (signal.SIGKILL, signal.SIGSTOP)
+_SIGACTION = struct.Struct("<QQQQ")
+_STACK = struct.Struct("<QiiQ")
+_SS_DISABLE = 2
+
+
+def dump_process(process: DumpProcess, batch: Batch) -> None:
+    """Actions, and the signals pending for the whole process."""
+    core = process.core.tc
+    rooms = []
+    for number in range(1, NSIG + 1):
+        if number not in _FIXED:
+            room = batch.out(_SIGACTION.size)
+            batch.call(nr.rt_sigaction, number, 0, room, 8)
+            rooms.append(room)
+
+    def collect() -> None:
+        for room in rooms:
+            handler, flags, restorer, mask = _SIGACTION.unpack(room.bytes())
+            core.sigactions.add(sigaction=handler, flags=flags, restorer=restorer, mask=mask, compat_sigaction=False)
+
+    batch.then(collect)
+    core.signals_s.SetInParent()
+    for info in ptrace.peek_siginfo(process.pid, shared=True):
+        core.signals_s.signals.add(siginfo=info)
+
+
+def dump_thread(thread: DumpThread, sigmask: int, batch: Batch) -> None:
+    """Mask (as it was when the thread was stopped), alternate stack, pending signals."""
+    core = thread.core.thread_core
+    core.blk_sigset = sigmask
+    core.signals_p.SetInParent()
+    for info in ptrace.peek_siginfo(thread.tid, shared=False):
+        core.signals_p.signals.add(siginfo=info)
+    room = batch.out(_STACK.size)
+    batch.call(nr.sigaltstack, 0, room)
+
+    def collect() -> None:
+        core.sas.ss_sp, core.sas.ss_flags, _, core.sas.ss_size = _STACK.unpack(room.bytes())
+
+    batch.then(collect)
+
+
+def restore_process(process: RestoreProcess, batch: Batch) -> None:
+    """Actions."""
+    numbers = (number for number in range(1, NSIG + 1) if number not in _FIXED)
+    for number, action in zip(numbers, process.core.tc.sigactions, strict=False):
+        if not (action.sigaction or action.flags or action.mask):
+            continue
+        packed = batch.data(_SIGACTION.pack(action.sigaction, action.flags, action.restorer, action.mask))
+        batch.call(nr.rt_sigaction, number, packed, 0, 8)
+
+
+def restore_thread(core: m.core_entry, batch: Batch) -> None:
+    """Alternate stack.  Bits that only report a state (SS_ONSTACK) cannot be set."""
+    if not core.thread_core.HasField("sas"):
+        return
+    sas = core.thread_core.sas
+    if not sas.ss_flags & _SS_DISABLE:
+        batch.call(nr.sigaltstack, batch.data(_STACK.pack(sas.ss_sp, sas.ss_flags & ~1, 0, sas.ss_size)), 0)
+
+
+def flush_pending(batch: Batch) -> None:
+    """Take away what came while the task was built (the SIGCHLD of a zombie that it was given)."""
+    everything = batch.data(((1 << 64) - 1).to_bytes(8, "little"))
+    nothing = batch.data(bytes(16))
+    for _ in range(4):
+        batch.call(nr.rt_sigtimedwait, everything, 0, nothing, 8, may_fail=True)
+
+
+def restore_pending(core: m.core_entry, ns_pid: int, ns_tid: int, batch: Batch) -> None:
+    """Queue the pending signals again; all of them are blocked now."""
+    for entry in core.thread_core.signals_p.signals:
+        (number,) = struct.unpack_from("<i", entry.siginfo)
+        batch.call(nr.rt_tgsigqueueinfo, ns_pid, ns_tid, number, batch.data(entry.siginfo))
+    if core.HasField("tc"):
+        for entry in core.tc.signals_s.signals:
+            (number,) = struct.unpack_from("<i", entry.siginfo)
+            batch.call(nr.rt_sigqueueinfo, ns_pid, number, batch.data(entry.siginfo))
+
+
+def mask_of(core: m.core_entry) -> int:
+    """The mask to be set as the thread goes on."""
+    if core.thread_core.HasField("blk_sigset"):
+        return core.thread_core.blk_sigset
+    return core.tc.blk_sigset if core.HasField("tc") else 0

@@ -1,0 +1,171 @@
+"""Puppets: empty processes and threads that build themselves by our batches.
+
+A puppet dies with us (PTRACE_O_EXITKILL).  Each is cloned by its parent puppet with the pid that the image wants.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from torpor.base.errors import RestoreError, TorporError
+from torpor.kernel.arch import nr
+from torpor.kernel.syscall import address_of, syscall
+from torpor.tracee.batch import Batch, RemoteCallError
+from torpor.tracee.remote import Runner
+from torpor.tracee.thread import Thread
+
+CLONE_VM = 0x100
+CLONE_FS = 0x200
+CLONE_FILES = 0x400
+CLONE_SIGHAND = 0x800
+CLONE_PARENT = 0x8000
+CLONE_THREAD = 0x10000
+CLONE_SYSVSEM = 0x40000
+THREAD_FLAGS = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM
+
+_PTRACE_GETEVENTMSG = 0x4201
+_CLONE_ARGS = "11Q"
+_SCM_MAX = 253
+_MSG_CMSG_CLOEXEC = 0x40000000
+
+
+@dataclass(slots=True)
+class Puppet:
+    """A process being built.  ``pid`` is ours to see; ``threads`` has the leader first."""
+
+    pid: int
+    runner: Runner
+    threads: list[Runner] = field(default_factory=list)
+
+    @property
+    def leader(self) -> Thread:
+        """The main thread."""
+        return self.runner.thread
+
+
+def clone(parent: Runner, *, flags: int, exit_signal: int, set_tid: Sequence[int]) -> Runner:
+    """Let *parent* clone3 a task with the ids *set_tid* (innermost pid namespace first; empty: any); stopped.
+
+    RestoreError where the pid is taken.  The new task's runner uses the same scratch addresses.
+    """
+    batch = Batch()
+    tids = batch.data(struct.pack(f"{len(set_tid)}i", *set_tid)) if set_tid else 0
+    args = batch.pack(_CLONE_ARGS, flags, 0, 0, 0, exit_signal, 0, 0, 0, tids, len(set_tid), 0)
+    batch.call(nr.clone3, args, 88)
+    tid = _run_clone(parent, batch, set_tid)
+    is_thread = bool(flags & CLONE_THREAD)
+    thread = Thread(parent.thread.tgid if is_thread else tid, tid)
+    thread.wait_interrupted()
+    child = Runner(thread, parent.scratch, stop_signal=parent.stop_signal)
+    regs = parent.thread.get_regs()
+    child.start_from(regs)
+    return child
+
+
+def _run_clone(parent: Runner, batch: Batch, set_tid: Sequence[int]) -> int:
+    born: list[int] = []
+    parent.on_event = lambda: born.append(_event_message(parent.tid))
+    try:
+        parent.run(batch)
+    except RemoteCallError as error:
+        if error.errno == errno.EEXIST and set_tid:
+            raise RestoreError(
+                f"pid {set_tid[0]} is taken{_holder_of(set_tid)}",
+                hint="end that process, or restore into a new pid namespace",
+            ) from error
+        raise
+    finally:
+        parent.on_event = None
+    if len(born) != 1:
+        raise TorporError(f"clone3 in pid {parent.tid} made {len(born)} tasks")
+    return born[0]
+
+
+def _holder_of(set_tid: Sequence[int]) -> str:
+    try:
+        with open(f"/proc/{set_tid[-1]}/comm", encoding="utf-8", errors="replace") as stream:
+            return f" by {stream.read().strip()}"
+    except OSError:
+        return ""
+
+
+def _event_message(tid: int) -> int:
+    buffer = bytearray(8)
+    syscall("ptrace(GETEVENTMSG)", nr.ptrace, _PTRACE_GETEVENTMSG, tid, 0, address_of(buffer))
+    return int.from_bytes(buffer, "little")
+
+
+def set_options(thread: Thread, options: int) -> None:
+    """PTRACE_SETOPTIONS."""
+    syscall("ptrace(SETOPTIONS)", nr.ptrace, 0x4200, thread.tid, 0, options)
+
+
+class Channel:
+    """The socket pair by which descriptors get into puppets.  All puppets share the far end; only one listens at a time."""
+
+    def __init__(self, far_number: int) -> None:
+        #: The far end's number in every puppet, above all that the images use.
+        self.far_number = far_number
+        self._near, self.far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+    def close(self) -> None:
+        """Close our end, and our copy of the far one."""
+        self._near.close()
+        self.far.close()
+
+    def give(self, runner: Runner, far_number: int, fds: Sequence[int], taken: set[int]) -> list[int]:
+        """Put our descriptors *fds* into the puppet; the numbers they got, all of them close-on-exec.
+
+        *taken* are the numbers in use in the puppet (the far end's included); it is updated.  The kernel hands out the
+        lowest free numbers in order, so they are known beforehand.
+        """
+        numbers: list[int] = []
+        for start in range(0, len(fds), _SCM_MAX):
+            part = fds[start : start + _SCM_MAX]
+            socket.send_fds(self._near, [b"f"], part)
+            self._receive(runner, far_number, len(part))
+            numbers += _lowest_free(taken, len(part))
+        return numbers
+
+    def _receive(self, runner: Runner, far_number: int, count: int) -> None:
+        batch = Batch()
+        room = batch.out(16 + 4 * count + 8)
+        byte = batch.out(1)
+        iov = batch.pack("QQ", byte, 1)
+        header = batch.pack("QQQQQQQ", 0, 0, iov, 1, room, 16 + 4 * count + (-4 * count % 8), 0)
+        batch.call(nr.recvmsg, far_number, header, _MSG_CMSG_CLOEXEC)
+        runner.run(batch)
+        length = int.from_bytes(room.bytes()[:8], "little")
+        if length != 16 + 4 * count:
+            raise TorporError(f"pid {runner.tid} received {(length - 16) // 4} descriptors instead of {count}")
+
+
+def _lowest_free(taken: set[int], count: int) -> list[int]:
+    found: list[int] = []
+    number = 0
+    while len(found) < count:
+        if number not in taken:
+            found.append(number)
+            taken.add(number)
+        number += 1
+    return found
+
+
+def place(batch: Batch, moves: Sequence[tuple[int, int, bool]]) -> None:
+    """Add the calls that move descriptors from where they landed to where they belong.
+
+    *moves* are (landed, wanted, close_on_exec), both ascending, wanted never below landed: done from the last to the
+    first, no descriptor is overwritten before it has moved.
+    """
+    for landed, wanted, cloexec in reversed(moves):
+        if landed == wanted:
+            if not cloexec:
+                batch.call(nr.fcntl, landed, 2, 0)
+            continue
+        batch.call(nr.dup3, landed, wanted, os.O_CLOEXEC if cloexec else 0)
+        batch.call(nr.close, landed)

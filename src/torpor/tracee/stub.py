@@ -1,0 +1,171 @@
+"""The first puppet: a process that holds nothing but our loop.
+
+It starts as a tiny ELF program, made here, that waits in read(2) on a pipe of ours and exits when that pipe closes; so
+it cannot outlive us even in the instant before it is traced.  Then it maps the loop at an address that the images leave
+free, moves the vdso beside it and unmaps everything else, its own ELF included: /proc/PID/exe can be set only when no
+mapping of the old file is left.  All other puppets are its clones.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torpor.base.errors import TorporError
+from torpor.kernel import ptrace, vm
+from torpor.kernel.arch import loop, nr
+from torpor.kernel.arch.regs import UserRegs
+from torpor.kernel.procfs.maps import PROT_EXEC, PROT_READ, PROT_WRITE, Vma, read_maps
+from torpor.tracee.batch import Batch
+from torpor.tracee.borrow import write_forced
+from torpor.tracee.remote import Runner, Scratch
+from torpor.tracee.thread import Thread
+
+_BASE = 0x10000
+_CODE_AT = 120
+# read(0, sp - 8, 1); exit_group(0)
+_CODE = bytes.fromhex("31c0" "31ff" "488d7424f8" "ba01000000" "0f05" "b8e7000000" "31ff" "0f05")
+_SYSCALL_AT = _BASE + _CODE_AT + 14
+
+_MREMAP_MAYMOVE_FIXED = 3
+_MAP_FIXED_NOREPLACE = 0x100000
+_MAP_PRIVATE_ANONYMOUS = 0x22
+_DATA_SIZE = 256 * 1024
+_VDSO_ROOM = 256 * 1024
+AREA_SIZE = vm.PAGE_SIZE + _DATA_SIZE + _VDSO_ROOM
+_TASK_SIZE = 0x7FFFFFFFF000
+_NO_FD = (1 << 64) - 1
+OPTIONS = (
+    ptrace.PTRACE_O_TRACESYSGOOD
+    | ptrace.PTRACE_O_TRACEFORK
+    | ptrace.PTRACE_O_TRACEVFORK
+    | ptrace.PTRACE_O_TRACECLONE
+    | ptrace.PTRACE_O_EXITKILL
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ParkedVdso:
+    """The kernel's vdso and its data mappings as they lie beside the loop, in address order."""
+
+    mappings: tuple[Vma, ...]
+
+    @property
+    def vdso(self) -> Vma | None:
+        """The code mapping; None on a kernel booted without it."""
+        return next((vma for vma in self.mappings if vma.is_vdso), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Stub:
+    """The stopped stub, ready to run batches."""
+
+    thread: Thread
+    runner: Runner
+    area: int
+    vdso: ParkedVdso
+
+
+def find_area(taken: Sequence[tuple[int, int]]) -> int:
+    """An address with ``AREA_SIZE`` free bytes that no (start, end) of *taken* touches."""
+    top = _TASK_SIZE - AREA_SIZE
+    candidate = top & -0x200000
+    for start, end in sorted(taken, reverse=True):
+        if end <= candidate:
+            break
+        if start < candidate + AREA_SIZE:
+            candidate = (start - AREA_SIZE) & -0x1000
+    if candidate < _BASE + 0x10000:
+        raise TorporError("the address spaces of the images leave no room for the restorer")
+    return candidate
+
+
+def spawn(area: int, *, keep_fds: dict[int, int]) -> Stub:
+    """Start the stub with the loop at *area*.  *keep_fds* maps its descriptor numbers (above 0) to ours."""
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    try:
+        pid = _exec_stub(reader, keep_fds)
+        thread = Thread(pid, pid)
+        thread.seize(OPTIONS)
+        thread.interrupt()
+        thread.wait_interrupted()
+    finally:
+        os.close(reader)
+        os.close(writer)
+    try:
+        return _empty(thread, area)
+    except BaseException:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
+
+
+def _exec_stub(reader: int, keep_fds: dict[int, int]) -> int:
+    image = os.memfd_create("torpor-stub", os.MFD_CLOEXEC)
+    try:
+        os.write(image, _elf())
+        actions: list[tuple[int, ...]] = [(os.POSIX_SPAWN_DUP2, reader, 0)]
+        actions += [(os.POSIX_SPAWN_CLOSE, number) for number in (1, 2) if number not in keep_fds]
+        actions += [(os.POSIX_SPAWN_DUP2, ours, number) for number, ours in keep_fds.items()]
+        every = set(range(1, signal.NSIG)) - {signal.SIGKILL, signal.SIGSTOP, 32, 33}
+        path = f"/proc/self/fd/{image}"
+        return os.posix_spawn(path, ["torpor"], {}, file_actions=actions, setsigmask=[], setsigdef=every)
+    finally:
+        os.close(image)
+
+
+def _elf() -> bytes:
+    """A static ELF program of one segment: header, program header, code."""
+    size = _CODE_AT + len(_CODE)
+    header = struct.pack(
+        "<16sHHIQQQIHHHHHH", b"\x7fELF\x02\x01\x01", 2, 62, 1, _BASE + _CODE_AT, 64, 0, 0, 64, 56, 1, 0, 0, 0
+    )
+    segment = struct.pack("<IIQQQQQQ", 1, PROT_READ | PROT_EXEC, 0, _BASE, _BASE, size, size, 0x1000)
+    return header + segment + _CODE
+
+
+def _empty(thread: Thread, area: int) -> Stub:
+    regs = thread.get_regs()
+    prot = PROT_READ | PROT_WRITE | PROT_EXEC
+    flags = _MAP_PRIVATE_ANONYMOUS | _MAP_FIXED_NOREPLACE
+    size = vm.PAGE_SIZE + _DATA_SIZE
+    if call_at(thread, _SYSCALL_AT, regs, nr.mmap, area, size, prot, flags, _NO_FD, 0) != area:
+        raise TorporError(f"cannot map the restorer's loop at {area:#x}")
+    write_forced(thread.tid, area, loop.CODE)
+    runner = Runner(thread, Scratch(area, area + vm.PAGE_SIZE, _DATA_SIZE))
+    clean = UserRegs(cs=regs.cs, ss=regs.ss, flags=0x202, orig_ax=_NO_FD)
+    runner.start_from(clean)
+    batch = Batch()
+    parked = _park_vdso(batch, read_maps(thread.tid), area + size)
+    batch.call(nr.munmap, 0, area)
+    end = max([area + size, *(vma.end for vma in parked)])
+    batch.call(nr.munmap, end, _TASK_SIZE - end)
+    runner.run(batch)
+    return Stub(thread, runner, area, ParkedVdso(tuple(parked)))
+
+
+def _park_vdso(batch: Batch, maps: list[Vma], start: int) -> list[Vma]:
+    parked = []
+    for vma in maps:
+        if vma.is_vdso or vma.is_vvar:
+            batch.call(nr.mremap, vma.start, vma.length, vma.length, _MREMAP_MAYMOVE_FIXED, start)
+            parked.append(Vma(start, start + vma.length, vma.prot, False, 0, 0, 0, vma.name))
+            start += vma.length
+    return parked
+
+
+def call_at(thread: Thread, syscall_at: int, regs: UserRegs, number: int, *args: int) -> int:
+    """Make one call by a ``syscall`` instruction that is mapped in a puppet; its raw result (unsigned)."""
+    words = [*args, *([0] * (6 - len(args)))]
+    regs = regs.copy()
+    regs.di, regs.si, regs.dx, regs.r10, regs.r8, regs.r9 = (word & _NO_FD for word in words)
+    regs.ax, regs.orig_ax, regs.ip = number, _NO_FD, syscall_at
+    thread.set_regs(regs)
+    for _ in range(2):
+        thread.cont_to_syscall()
+        while not thread.wait().is_syscall:
+            thread.cont_to_syscall()
+    return thread.get_regs().ax

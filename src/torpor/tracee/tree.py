@@ -1,0 +1,201 @@
+"""Stopping a whole process tree while it forks, clones and dies under our hands.
+
+Every thread found is seized and interrupted; then threads and children are looked for again, until a full pass finds
+nothing new.  A stopped thread cannot make new tasks, so this ends.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from torpor.base import log
+from torpor.base.errors import NotPermittedError, RefusedError, TargetGoneError
+from torpor.kernel import ptrace
+from torpor.kernel.procfs.stat import Stat, read_stat
+from torpor.kernel.procfs.status import read_status
+from torpor.kernel.procfs.task import read_children, read_threads
+from torpor.tracee.thread import Thread
+
+_SECCOMP_DISABLED = 0
+
+
+@dataclass(slots=True)
+class Process:
+    """One process of a frozen tree.  ``threads`` is empty for a zombie; the leader comes first otherwise."""
+
+    pid: int
+    parent: Process | None
+    threads: list[Thread] = field(default_factory=list)
+    children: list[Process] = field(default_factory=list)
+    is_zombie: bool = False
+
+    @property
+    def leader(self) -> Thread:
+        """The thread whose id is the process's."""
+        return self.threads[0]
+
+    def iter_tree(self) -> Iterator[Process]:
+        """This process and all below it, parents before children."""
+        yield self
+        for child in self.children:
+            yield from child.iter_tree()
+
+
+class FrozenTree:
+    """A tree all of whose threads are in a ptrace stop.  ``release`` (or the end of the ``with``) lets it go on."""
+
+    def __init__(self, root: Process) -> None:
+        self.root = root
+        self._released = False
+
+    @property
+    def processes(self) -> list[Process]:
+        """All of them, parents before children."""
+        return list(self.root.iter_tree())
+
+    def release(self) -> None:
+        """Let every thread go on as it was."""
+        if self._released:
+            return
+        self._released = True
+        for process in self.processes:
+            for thread in process.threads:
+                thread.detach()
+
+    def kill(self) -> None:
+        """SIGKILL every process, and let go once all are dead."""
+        from torpor.tracee.remote import kill_and_reap
+
+        self._released = True
+        kill_and_reap([thread for process in self.processes for thread in process.threads])
+
+    def __enter__(self) -> FrozenTree:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+def freeze(pid: int, *, before_stop: Callable[[int], None] | None = None) -> FrozenTree:
+    """Stop *pid* and everything below it.
+
+    TargetGoneError: no such process.  NotPermittedError: we may not trace it.  RefusedError: somebody else traces it.
+    Whatever was stopped runs on after an error.  *before_stop* is called with each pid just before it is seized.
+    """
+    root = Process(pid, None)
+    tree = FrozenTree(root)
+    try:
+        _stop_process(root, before_stop)
+        while _stop_new_children(root, before_stop):
+            pass
+    except BaseException:
+        tree.release()
+        raise
+    return tree
+
+
+def _stop_new_children(root: Process, before_stop: Callable[[int], None] | None) -> bool:
+    known = {process.pid for process in root.iter_tree()}
+    found = False
+    for process in list(root.iter_tree()):
+        if process.is_zombie:
+            continue
+        for pid in read_children(process.pid):
+            if pid in known:
+                continue
+            child = Process(pid, process)
+            try:
+                _stop_process(child, before_stop)
+            except TargetGoneError:
+                continue
+            process.children.append(child)
+            known.add(pid)
+            found = True
+    return found
+
+
+def _stop_process(process: Process, before_stop: Callable[[int], None] | None) -> None:
+    stat = _stat_or_gone(process.pid)
+    if stat.state in "ZX":
+        process.is_zombie = True
+        return
+    if before_stop is not None:
+        before_stop(process.pid)
+    options = ptrace.PTRACE_O_TRACESYSGOOD
+    if read_status(process.pid).seccomp_mode != _SECCOMP_DISABLED:
+        options |= ptrace.PTRACE_O_SUSPEND_SECCOMP
+    known: dict[int, Thread] = {}
+    while new := [tid for tid in _threads_or_gone(process.pid) if tid not in known]:
+        fresh = [thread for tid in new if (thread := _seize(process.pid, tid, options)) is not None]
+        known |= dict.fromkeys(new, Thread(process.pid, 0))
+        process.threads += fresh
+        for thread in fresh:
+            _wait_stopped(process, thread)
+    process.threads.sort(key=lambda thread: thread.tid != process.pid)
+    if not process.threads:
+        if _stat_or_gone(process.pid).state in "ZX":
+            process.is_zombie = True
+            return
+        raise TargetGoneError(f"pid {process.pid} is gone")
+    if process.leader.tid != process.pid:
+        raise RefusedError(
+            f"pid {process.pid}: the main thread has exited while other threads go on",
+            hint="such a process cannot be rebuilt; wait until it has ended",
+        )
+
+
+def _wait_stopped(process: Process, thread: Thread) -> None:
+    try:
+        thread.wait_interrupted()
+    except TargetGoneError:
+        process.threads.remove(thread)
+
+
+def _seize(pid: int, tid: int, options: int) -> Thread | None:
+    thread = Thread(pid, tid)
+    try:
+        thread.seize(options)
+        thread.interrupt()
+    except TargetGoneError:
+        return None
+    except Exception as error:
+        errno = getattr(error, "errno", 0)
+        if errno != 1:
+            raise
+        raise _why_not(pid, tid) or error from error
+    return thread
+
+
+def _why_not(pid: int, tid: int) -> Exception | None:
+    try:
+        status = read_status(pid, tid)
+    except (FileNotFoundError, ProcessLookupError):
+        return TargetGoneError(f"pid {pid} is gone")
+    if status.state in "ZX":
+        return TargetGoneError(f"thread {tid} of pid {pid} has exited")
+    if status.tracer:
+        return RefusedError(
+            f"pid {pid} ({status.name}) is traced by pid {status.tracer}", hint="end the debugger or tracer first"
+        )
+    if pid == os.getpid():
+        return RefusedError("torpor cannot freeze itself")
+    log.debug(f"seize {tid}: not permitted")
+    return NotPermittedError(
+        f"pid {pid} ({status.name}) may not be traced", hint="run as root, or with CAP_SYS_PTRACE and its user"
+    )
+
+
+def _stat_or_gone(pid: int) -> Stat:
+    try:
+        return read_stat(pid)
+    except (FileNotFoundError, ProcessLookupError) as error:
+        raise TargetGoneError(f"no process has pid {pid}") from error
+
+
+def _threads_or_gone(pid: int) -> list[int]:
+    try:
+        return read_threads(pid)
+    except (FileNotFoundError, ProcessLookupError) as error:
+        raise TargetGoneError(f"pid {pid} is gone") from error
