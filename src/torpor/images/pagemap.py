@@ -1,8 +1,8 @@
 """pagemap-*.img: which pages of a task (or shared segment) an image holds, and where in pages-*.img.
 
 A pagemap_head names the pages image; each pagemap_entry is a run of pages, in ascending order of address. Runs with
-PE_PRESENT lie in the pages image one after the other; runs with PE_PARENT are to be looked up in the parent images; PE_LAZY marks
-what may be fetched later. A run with none of them is of zero pages.
+PE_PRESENT lie in the pages image one after the other; runs with PE_PARENT are to be looked up in the parent images;
+PE_LAZY marks what may be fetched later. A run with none of them is of zero pages.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ _MAX_COMPAT_PAGES = (1 << 32) - 1
 
 @dataclass(frozen=True, slots=True)
 class PageRun:
-    """`n_pages` pages from address `vaddr` (bytes). `pages_offset` is where in the pages image, in bytes, None where not there."""
+    """`n_pages` pages from address `vaddr` (bytes).
+
+    `pages_offset` is where they lie in the pages image, in bytes; None for runs which are not in it.
+    """
 
     vaddr: int
     n_pages: int
