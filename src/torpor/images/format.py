@@ -68,7 +68,7 @@ class Source:
         """
         if n_bytes > MAX_PAYLOAD_BYTES:
             raise self.error(f"{what} needs {n_bytes} bytes; at most {MAX_PAYLOAD_BYTES} are read into memory")
-        data = self._read(min(n_bytes, _CHUNK))
+        data = self._read(n_bytes if n_bytes < _CHUNK else _CHUNK)
         if len(data) < n_bytes:
             pieces = [data]
             left = n_bytes - len(data)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from torpor.images import kinds
 from torpor.images import messages as m
@@ -101,8 +102,7 @@ def _read_runs(name: str, entries: Iterable[Entry[m.Message]], page_bytes: int) 
     n_present = 0
     end = 0
     for item in entries:
-        entry = item.message
-        assert isinstance(entry, m.pagemap_entry)
+        entry = cast("m.pagemap_entry", item.message)
         n_pages = entry.nr_pages if entry.HasField("nr_pages") else entry.compat_nr_pages
         vaddr, flags = entry.vaddr, _entry_flags(entry)
         wrong = _run_fault(vaddr, n_pages, flags, end, page_bytes)

@@ -82,11 +82,11 @@ def _read_ghost(source: Source, message: Any, offset: int) -> Entry[Any]:
     return Entry(message, b"" if message.chunks else source.read_rest(), offset=offset)
 
 
-READERS: dict[str, Callable[[Source, Any, int], Entry[Any]]] = {
+READERS: dict[str, Callable[[Source, Any, int], Entry[Any]] | None] = {
     **{name: _sized_reader(name) for name in _SIZED},
     "ipc_msg_queue": _read_queue,
     "ghost_file": _read_ghost,
-    "pagemap": lambda _, message, offset: Entry(message, offset=offset),
+    "pagemap": None,
 }
 
 
