@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Makes the image layer's descriptors and types from the schema.
 
-Reads ``src/torpor/images/schema/*.txt`` (their form is told at their top) and writes, beside that folder, ``_descriptors.py`` (a
-serialized FileDescriptorProto) and ``messages.pyi`` (static types). Needs neither protoc nor protobuf: the few
-messages that describe messages are encoded here.
+Reads ``src/torpor/images/schema/*.txt`` (their form is told at their top) and writes, beside that folder,
+``_descriptors.py`` (a serialized FileDescriptorProto) and ``messages.pyi`` (static types). Needs neither protoc nor
+protobuf: the few messages that describe messages are encoded here.
 
 usage: gen_schema.py [--check]      --check: writes nothing, exit code 1 where the committed files differ
 """
@@ -230,24 +230,18 @@ def stub_arguments(schema: Schema, fields: list[Field]) -> Iterator[str]:
     if not fields:
         yield "    def __init__(self) -> None: ..."
         return
-    yield "    def __init__("
-    yield "        self,"
-    yield "        *,"
+    arguments = []
     for f in fields:
         type_ = python_type(schema, f, {other.name for other in fields})
         type_ = f"Iterable[{type_}]" if LABELS[f.label] == LABELS["repeated"] else type_
-        yield f"        {f.name}: {type_} | None = ...,"
-    yield "    ) -> None: ..."
+        arguments.append(f"{f.name}: {type_} | None = ...")
+    yield f"    def __init__(self, *, {', '.join(arguments)}) -> None: ..."
 
 
 def stub_names(method: str, returns: str, names: list[str]) -> Iterator[str]:
     if names:
-        yield f"    def {method}("
-        yield "        self,"
-        yield "        field_name: Literal["
-        yield from (f'            "{name}",' for name in names)
-        yield "        ],"
-        yield f"    ) -> {returns}: ..."
+        literal = ", ".join(f'"{name}"' for name in names)
+        yield f"    def {method}(self, field_name: Literal[{literal}]) -> {returns}: ..."
 
 
 def stub_message(schema: Schema, name: str) -> Iterator[str]:

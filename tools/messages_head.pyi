@@ -1,4 +1,5 @@
 # ruff: noqa
+# fmt: off
 """Types of the messages in src/torpor/images/schema, made by tools/gen_schema.py. Do not edit.
 
 Enum fields are plain integers; the enums' classes hold their constants.
@@ -106,4 +107,3 @@ class _Messages(Sequence[_M]):
     def pop(self, index: int = -1) -> _M: ...
     def remove(self, value: _M) -> None: ...
     def MergeFrom(self, other: Self) -> None: ...
-

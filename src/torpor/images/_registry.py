@@ -6,6 +6,8 @@ module, so where it is missing or has changed the public API makes the same clas
 
 from __future__ import annotations
 
+from functools import cache
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from torpor.images._descriptors import FILE
@@ -21,10 +23,8 @@ class _CorePool:
     """Classes straight from the C core."""
 
     def __init__(self) -> None:
-        from google._upb import _message  # type: ignore[import-untyped]
-
-        self._core = _message
-        self._pool = _message.DescriptorPool()
+        self._core = import_module("google._upb._message")
+        self._pool = self._core.DescriptorPool()
         self._pool.AddSerializedFile(FILE)
         without_well_known_types(lambda: self.message_class("timeval"))
 
@@ -41,10 +41,8 @@ class _PublicPool:
     """Classes by the public API, for a protobuf without that C core."""
 
     def __init__(self) -> None:
-        from google.protobuf import descriptor_pool, message_factory  # type: ignore[import-untyped]
-
-        self._make = message_factory.GetMessageClass
-        self._pool = descriptor_pool.DescriptorPool()
+        self._make = import_module("google.protobuf.message_factory").GetMessageClass
+        self._pool = import_module("google.protobuf.descriptor_pool").DescriptorPool()
         self._pool.AddSerializedFile(FILE)
 
     def message_class(self, name: str) -> Any:
@@ -54,45 +52,40 @@ class _PublicPool:
         return self._pool.FindEnumTypeByName(name)
 
 
-_pool: _CorePool | _PublicPool | None = None
-
-
-def _open_pool() -> _CorePool | _PublicPool:
-    global _pool
-    if _pool is None:
-        try:
-            _pool = _CorePool()
-        except (ImportError, AttributeError, TypeError):
-            _pool = _PublicPool()
-    return _pool
+@cache
+def open_pool() -> _CorePool | _PublicPool:
+    """The one pool of this process."""
+    try:
+        return _CorePool()
+    except (ImportError, AttributeError, TypeError):
+        return _PublicPool()
 
 
 def message_class(name: str) -> type[Message]:
     """The class of the message `name`; KeyError where the schema has none."""
-    made: type[Message] = _open_pool().message_class(name)
+    made: type[Message] = open_pool().message_class(name)
     return made
 
 
 def decode_errors() -> tuple[type[Exception], ...]:
     """What parsing hostile bytes may raise: the core's DecodeError, and what the pure-Python parser lets through."""
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-
-    return (DecodeError, ValueError, IndexError)
+    return (import_module("google.protobuf.message").DecodeError, ValueError, IndexError)
 
 
 def lookup(name: str) -> object:
-    """What ``torpor.images.messages`` has under `name`: a message class, an enum, or Message. AttributeError otherwise."""
-    from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper  # type: ignore[import-untyped]
-    from google.protobuf.message import Message
+    """What ``torpor.images.messages`` has under `name`: a message class, an enum, or Message.
 
+    Raises AttributeError for any other name.
+    """
     if name == "Message":
-        return Message
-    pool = _open_pool()
+        return import_module("google.protobuf.message").Message
+    pool = open_pool()
     try:
         return message_class(name)
     except KeyError:
         pass
     try:
-        return EnumTypeWrapper(pool.enum_descriptor(name))
+        descriptor = pool.enum_descriptor(name)
     except KeyError:
         raise AttributeError(f"the image schema has no message or enum {name!r}") from None
+    return import_module("google.protobuf.internal.enum_type_wrapper").EnumTypeWrapper(descriptor)

@@ -1,9 +1,9 @@
 """Defers protobuf's support code for its well-known types (Timestamp, Struct ...), which no image uses.
 
-The C core imports ``google.protobuf.internal.well_known_types`` when it makes its first message class, and with it datetime,
-calendar, locale and typing: 4 to 10 ms, more than all the rest of this layer. It takes one dictionary from there,
-WKTBASES, and keeps it. So it is handed an empty one, which is filled as soon as anything in this process imports the public API, the
-only way by which a class of a well-known type comes into being.
+The C core imports ``google.protobuf.internal.well_known_types`` when it makes its first message class, and with it
+datetime, calendar, locale and typing: 4 to 10 ms, more than all the rest of this layer. It takes one dictionary from
+there, WKTBASES, and keeps it. So it is handed an empty one, which is filled as soon as anything in this process
+imports the public API, the only way by which a class of a well-known type comes into being.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class _FillOnPublicApi:
 
 
 def without_well_known_types(make: Callable[[], object]) -> object:
-    """Calls `make`, which makes the first message class, without the import of the well-known types where that is safe."""
+    """Calls `make`, which makes the first message class, and spares it that import where this is safe."""
     if _WELL_KNOWN in sys.modules or any(name in sys.modules for name in _PUBLIC_API):
         return make()
     stand_in = ModuleType(_WELL_KNOWN)

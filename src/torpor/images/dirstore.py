@@ -1,7 +1,7 @@
 """A store that is a directory of files, as CRIU's is.
 
-Files are opened relative to the directory's descriptor and never through symbolic links, except for the link `parent`, which
-must lead to a directory. What is there may have come from somebody else.
+Files are opened relative to the directory's descriptor and never through symbolic links, except for the link `parent`,
+which must lead to a directory. What is there may have come from somebody else.
 """
 
 from __future__ import annotations
@@ -139,7 +139,8 @@ class DirPagesWriter:
 class DirStore:
     """ImageStore over a directory.
 
-    `mode` "r" refuses to write; "w" reads too. The directory must exist unless `create`. Raises ImageMissing or StoreError.
+    `mode` "r" refuses to write; "w" reads too. The directory must exist unless `create`. Raises ImageMissing or
+    StoreError.
     """
 
     def __init__(self, path: str | os.PathLike[str], mode: Literal["r", "w"] = "r", *, create: bool = False) -> None:

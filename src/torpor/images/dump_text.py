@@ -1,7 +1,7 @@
 """Messages and images as structures for JSON: what ``torpor inspect`` shows.
 
-Numbers stay numbers, bytes become base64, enums their names, strings that are not UTF-8 hold surrogates. Fields that are not set
-are left out. It goes one way only.
+Numbers stay numbers, bytes become base64, enums their names, strings that are not UTF-8 hold surrogates. Fields that
+are not set are left out. It goes one way only.
 """
 
 from __future__ import annotations

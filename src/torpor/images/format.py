@@ -4,8 +4,8 @@
     every other image    u32 common (or service) magic, u32 kind magic, entries
     entry                u32 length, message, payload
 
-Integers are little-endian. What a payload is stands in ``payloads.py``. Images are untrusted: whatever is in them, reading
-gives entries or ImageError, and allocates no more than the file really holds.
+Integers are little-endian. What a payload is stands in ``payloads.py``. Images are untrusted: whatever is in them,
+reading gives entries or ImageError, and allocates no more than the file really holds.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ _CHUNK = 1 << 20
 class Entry(Generic[EntryT_co]):
     """One message of an image, with what follows it.
 
-    `payload` has no padding; `parts` are the messages of an IPC queue, each with its own payload; `offset` is where the entry
-    begins in the file, in bytes (0 for one not read from a file).
+    `payload` has no padding; `parts` are the messages of an IPC queue, each with its own payload; `offset` is where
+    the entry begins in the file, in bytes (0 for one not read from a file).
     """
 
     message: EntryT_co
@@ -62,10 +62,13 @@ class Source:
             raise self.error(f"cannot read: {error.strerror}") from error
 
     def read(self, n_bytes: int, what: str) -> bytes:
-        """Exactly `n_bytes`; ImageError where the file ends before. Reads in steps, so a lie about a length costs nothing."""
+        """Exactly `n_bytes`; ImageError where the file ends before.
+
+        Reads in steps, so a lie about a length costs nothing.
+        """
         if n_bytes > MAX_PAYLOAD_BYTES:
             raise self.error(f"{what} needs {n_bytes} bytes; at most {MAX_PAYLOAD_BYTES} are read into memory")
-        data = self._read(min(n_bytes, _CHUNK))
+        data = self._read(n_bytes if n_bytes < _CHUNK else _CHUNK)
         if len(data) < n_bytes:
             pieces = [data]
             left = n_bytes - len(data)
@@ -112,14 +115,19 @@ class Source:
 _TRUNCATED = "the image was cut off, or its dump did not finish; dump again or copy it again"
 
 
-def parse_message(message_type: type[EntryT_co], data: bytes, where: str) -> EntryT_co:
-    """`data` as a message; ImageError, which begins with `where`, for bytes that are none and for missing required fields."""
+def parse_message(message_type: type[EntryT_co], data: bytes, name: str, index: int = 0, offset: int = 0) -> EntryT_co:
+    """`data`, which is entry `index` of the file `name`, at byte `offset`, as a message.
+
+    Raises ImageError for bytes that are no such message, and for missing required fields.
+    """
     try:
         message = message_type.FromString(data)
     except decode_errors() as error:
+        where = f"{name}: entry {index} at byte {offset}"
         raise ImageError(f"{where}: not a {message_type.__name__}: {error}") from error
     if not message.IsInitialized():
         missing = ", ".join(message.FindInitializationErrors())
+        where = f"{name}: entry {index} at byte {offset}"
         raise ImageError(f"{where}: {message_type.__name__} without the required {missing}")
     return message
 
@@ -161,22 +169,22 @@ def header(kind: ImageKind[m.Message]) -> bytes:
 def read_entries(stream: BinaryIO, kind: ImageKind[EntryT_co], name: str | None = None) -> Iterator[Entry[EntryT_co]]:
     """The entries of an image of `kind`, in order. `name` is for errors: the file's.
 
-    The later entries of a pagemap (pagemap_entry) and of a ghost file (ghost_chunk_entry) differ in type from the first.
-    Raises ImageError for anything that is not such an image.
+    The later entries of a pagemap (pagemap_entry) and of a ghost file (ghost_chunk_entry) differ in type from the
+    first. Raises ImageError for anything that is not such an image.
     """
     from torpor.images.payloads import READERS, later_entry
 
     source = Source(stream, name or kind.file_pattern)
     read_header(source, kind)
-    read_payload = READERS.get(kind.payload) if kind.payload else None
+    read_payload = READERS[kind.payload] if kind.payload else None
     message_type = cast("type[EntryT_co]", message_class(kind.entry or ""))
     for index in range(MAX_ENTRIES):
         offset = source.offset
         length = source.read_length()
         if length is None:
             return
-        data = source.read(length, f"entry {index}")
-        message = parse_message(message_type, data, f"{source.name}: entry {index} at byte {offset}")
+        data = source.read(length, "the entry")
+        message = parse_message(message_type, data, source.name, index, offset)
         if read_payload:
             yield read_payload(source, message, offset)
         else:

@@ -1,7 +1,7 @@
 """The kinds of images: magic, file name and entry of each.
 
-A kind is named by its constant (``kinds.CORE``, which carries the type of its entries) or by its name ("CORE"). Raw kinds
-have neither magic nor entries; their files are opened as they are.
+A kind is named by its constant (``kinds.CORE``, which carries the type of its entries) or by its name ("CORE"). Raw
+kinds have neither magic nor entries; their files are opened as they are.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _DIGITS = {"u": "0123456789", "lu": "0123456789", "x": "0123456789abcdef", "s": 
 class ImageKind(Generic[EntryT_co]):
     """One kind of image file.
 
-    `magic` is None for raw files. `file_pattern` holds at most one of %u, %lu, %x, %s. `entry` is the name of the (first) entry's
-    message; `payload` names what follows an entry (see format.py), None where nothing does. `service` kinds begin with
-    the other common magic.
+    `magic` is None for raw files. `file_pattern` holds at most one of %u, %lu, %x, %s. `entry` is the name of the
+    (first) entry's message; `payload` names what follows an entry (see format.py), None where nothing does. `service`
+    kinds begin with the other common magic.
     """
 
     name: str
@@ -107,7 +107,7 @@ IPCNS_MSG: ImageKind[m.ipc_msg_entry] = ImageKind(
     "IPCNS_MSG", 0x55453737, "ipcns-msg-%u.img", "ipc_msg_entry", payload="ipc_msg_queue"
 )
 IPCNS_SEM: ImageKind[m.ipc_sem_entry] = ImageKind(
-    "IPCNS_SEM", 0x59573019, "ipcns-sem-%u.img", "ipc_sem_entry", payload="ipc_sem_set"
+    "IPCNS_SEM", 0x59573019, "ipcns-sem-%u.img", "ipc_sem_entry", payload="ipc_sem"
 )
 REG_FILES: ImageKind[m.reg_file_entry] = ImageKind("REG_FILES", 0x50363636, "reg-files.img", "reg_file_entry")
 EXT_FILES: ImageKind[m.ext_file_entry] = ImageKind("EXT_FILES", 0x59255641, "ext-files.img", "ext_file_entry")

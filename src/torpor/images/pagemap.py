@@ -1,14 +1,15 @@
 """pagemap-*.img: which pages of a task (or shared segment) an image holds, and where in pages-*.img.
 
 A pagemap_head names the pages image; each pagemap_entry is a run of pages, in ascending order of address. Runs with
-PE_PRESENT lie in the pages image one after the other; runs with PE_PARENT are to be looked up in the parent images; PE_LAZY marks
-what may be fetched later. A run with none of them is of zero pages.
+PE_PRESENT lie in the pages image one after the other; runs with PE_PARENT are to be looked up in the parent images;
+PE_LAZY marks what may be fetched later. A run with none of them is of zero pages.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from torpor.images import kinds
 from torpor.images import messages as m
@@ -27,7 +28,10 @@ _MAX_COMPAT_PAGES = (1 << 32) - 1
 
 @dataclass(frozen=True, slots=True)
 class PageRun:
-    """`n_pages` pages from address `vaddr` (bytes). `pages_offset` is where in the pages image, in bytes, None where not there."""
+    """`n_pages` pages from address `vaddr` (bytes).
+
+    `pages_offset` is where they lie in the pages image, in bytes; None for runs which are not in it.
+    """
 
     vaddr: int
     n_pages: int
@@ -98,8 +102,7 @@ def _read_runs(name: str, entries: Iterable[Entry[m.Message]], page_bytes: int) 
     n_present = 0
     end = 0
     for item in entries:
-        entry = item.message
-        assert isinstance(entry, m.pagemap_entry)
+        entry = cast("m.pagemap_entry", item.message)
         n_pages = entry.nr_pages if entry.HasField("nr_pages") else entry.compat_nr_pages
         vaddr, flags = entry.vaddr, _entry_flags(entry)
         wrong = _run_fault(vaddr, n_pages, flags, end, page_bytes)

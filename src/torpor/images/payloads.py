@@ -7,8 +7,8 @@
     ipc_shm          `size` bytes padded to 4, none where the contents are in pagemaps
     ipc_sem          `nsems` u16 values, padded to 8
     ipc_msg_queue    `qnum` messages, each: u32 length, ipc_msg, `msize` bytes padded to 8
-    ghost_file       after a ghost_file_entry with `chunks`: ghost_chunk_entry each with `len` bytes; else the rest of the file
-    pagemap          nothing: a pagemap_head, then pagemap_entry messages
+    ghost_file       after a ghost_file_entry with `chunks`: ghost_chunk_entry each with `len` bytes; else the rest of
+    the file pagemap          nothing: a pagemap_head, then pagemap_entry messages
 
 Payloads with padding are given and taken without it.
 """
@@ -28,11 +28,8 @@ if TYPE_CHECKING:
 
 _LATER = {"pagemap": "pagemap_entry", "ghost_file": "ghost_chunk_entry"}
 
-# Which message a table below is asked about is known by the kind only; the messages' own fields are typed by name there.
-_Any = Any
-
 # payload name -> (its length by the message, what it is padded to)
-_SIZED: dict[str, tuple[Callable[[_Any], int], int]] = {
+_SIZED: dict[str, tuple[Callable[[Any], int], int]] = {
     "pipes_data": (lambda e: int(e.bytes), 1),
     "sk_queues": (lambda e: int(e.length), 1),
     "tcp_stream": (lambda e: int(e.inq_len + e.outq_len), 1),
@@ -51,10 +48,10 @@ def _padding(n_bytes: int, to: int) -> int:
     return -n_bytes % to
 
 
-def _sized_reader(name: str) -> Callable[[Source, _Any, int], Entry[_Any]]:
+def _sized_reader(name: str) -> Callable[[Source, Any, int], Entry[Any]]:
     length_of, to = _SIZED[name]
 
-    def read(source: Source, message: _Any, offset: int) -> Entry[_Any]:
+    def read(source: Source, message: Any, offset: int) -> Entry[Any]:
         n_bytes = length_of(message)
         payload = source.read(n_bytes, f"the payload of {name}")
         source.read(_padding(n_bytes, to), "padding")
@@ -63,7 +60,7 @@ def _sized_reader(name: str) -> Callable[[Source, _Any, int], Entry[_Any]]:
     return read
 
 
-def _read_queue(source: Source, message: m.ipc_msg_entry, offset: int) -> Entry[_Any]:
+def _read_queue(source: Source, message: m.ipc_msg_entry, offset: int) -> Entry[Any]:
     parts = []
     part_type = message_class("ipc_msg")
     for index in range(message.qnum):
@@ -71,24 +68,25 @@ def _read_queue(source: Source, message: m.ipc_msg_entry, offset: int) -> Entry[
         length = source.read_length()
         if length is None:
             raise source.error(f"the queue says {message.qnum} messages and has {index}")
-        data = source.read(length, f"message {index} of the queue")
-        part: _Any = parse_message(part_type, data, f"{source.name}: queued message at byte {at}")
+        data = source.read(length, "a queued message")
+        part: Any = parse_message(part_type, data, f"{source.name}: queue", index, at)
         payload = source.read(part.msize, "a queued message's text")
         source.read(_padding(part.msize, 8), "padding")
         parts.append(Entry(part, payload, offset=at))
     return Entry(message, parts=tuple(parts), offset=offset)
 
 
-def _read_ghost(source: Source, message: _Any, offset: int) -> Entry[_Any]:
+def _read_ghost(source: Source, message: Any, offset: int) -> Entry[Any]:
     if message.DESCRIPTOR.name == "ghost_chunk_entry":
         return Entry(message, source.read(message.len, "the chunk of a ghost file"), offset=offset)
     return Entry(message, b"" if message.chunks else source.read_rest(), offset=offset)
 
 
-READERS: dict[str, Callable[[Source, _Any, int], Entry[_Any]]] = {
+READERS: dict[str, Callable[[Source, Any, int], Entry[Any]] | None] = {
     **{name: _sized_reader(name) for name in _SIZED},
     "ipc_msg_queue": _read_queue,
     "ghost_file": _read_ghost,
+    "pagemap": None,
 }
 
 
@@ -97,7 +95,7 @@ def _check_length(kind: ImageKind[m.Message], told: int, found: int) -> None:
         raise ImageError(f"{kind.file_pattern}: the entry says a payload of {told} bytes, it has {found}")
 
 
-def _encode_queue(kind: ImageKind[m.Message], entry: Entry[_Any]) -> bytes:
+def _encode_queue(kind: ImageKind[m.Message], entry: Entry[Any]) -> bytes:
     if entry.message.qnum != len(entry.parts):
         raise ImageError(f"{kind.file_pattern}: {entry.message.qnum} messages told, {len(entry.parts)} given")
     out = []
@@ -108,7 +106,7 @@ def _encode_queue(kind: ImageKind[m.Message], entry: Entry[_Any]) -> bytes:
     return b"".join(out)
 
 
-def encode_payload(kind: ImageKind[m.Message], entry: Entry[_Any]) -> bytes:
+def encode_payload(kind: ImageKind[m.Message], entry: Entry[Any]) -> bytes:
     """The bytes that follow the message, padding included; ImageError where the message tells another length."""
     if kind.payload == "ipc_msg_queue":
         return _encode_queue(kind, entry)
@@ -118,6 +116,9 @@ def encode_payload(kind: ImageKind[m.Message], entry: Entry[_Any]) -> bytes:
         elif entry.message.chunks:
             _check_length(kind, 0, len(entry.payload))
         return entry.payload
-    length_of, to = _SIZED.get(kind.payload or "", (lambda _: 0, 1))
+    if kind.payload == "pagemap":
+        _check_length(kind, 0, len(entry.payload))
+        return b""
+    length_of, to = _SIZED[kind.payload or ""]
     _check_length(kind, length_of(entry.message), len(entry.payload))
     return entry.payload + bytes(_padding(len(entry.payload), to))

@@ -1,7 +1,7 @@
 """Stores: where the images of one checkpoint lie, and how images go in and come out.
 
-A directory is one store (dirstore.py), memory another (memstore.py); archives, compression, encryption and other hosts come as
-further ones. Whatever a store is, names are plain file names and errors are ImageError.
+A directory is one store (dirstore.py), memory another (memstore.py); archives, compression, encryption and other hosts
+come as further ones. Whatever a store is, names are plain file names and errors are ImageError.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class ImageStore(Protocol):
 
 
 def check_name(name: str) -> str:
-    """`name`, if it is a plain file name; ImageError otherwise. Names come out of images too, so they are not trusted."""
+    """`name`, if it is a plain file name; ImageError otherwise. Names may come out of images and are not trusted."""
     if not name or name in (".", "..") or "/" in name or "\0" in name or len(name.encode(errors="replace")) > 255:
         raise ImageError(f"{name!r} is not the name of an image")
     return name

@@ -1,7 +1,7 @@
 """String fields that are not UTF-8: file names and comm may hold any byte.
 
-The schema calls them strings, and the C core gives a value which is not UTF-8 as bytes and takes none. Here they are str
-with surrogates, as ``os.fsdecode`` has them; on the wire they are the bytes themselves, as in CRIU.
+The schema calls them strings, and the C core gives a value which is not UTF-8 as bytes and takes none. Here they are
+str with surrogates, as ``os.fsdecode`` has them; on the wire they are the bytes themselves, as in CRIU.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ import fcntl
 import struct
 
 from torpor.images import messages as m
+from torpor.objects.files.model import OpenFile
 
 F_SETSIG = 10
 F_GETSIG = 11
@@ -23,13 +24,13 @@ F_GETOWNER_UIDS = 17
 _O_PATH = 0o10000000
 
 
-def fill(fown: m.fown_entry, fd: int, flags: int) -> None:
-    """Fill in the owner of the description behind *fd* (ours), opened with *flags*."""
+def fill(fown: m.fown_entry, file: OpenFile) -> None:
+    """Fill in the owner of *file*; one that we opened ourselves has none."""
     fown.uid = fown.euid = fown.signum = fown.pid_type = fown.pid = 0
-    if flags & _O_PATH:
+    if file.number < 0 or file.flags & _O_PATH:
         return
-    kind, pid = struct.unpack("ii", fcntl.fcntl(fd, F_GETOWN_EX, bytes(8)))
+    kind, pid = struct.unpack("ii", fcntl.fcntl(file.fd, F_GETOWN_EX, bytes(8)))
     if pid:
         fown.pid_type, fown.pid = kind, pid
-        fown.signum = fcntl.fcntl(fd, F_GETSIG)
-        fown.uid, fown.euid = struct.unpack("II", fcntl.fcntl(fd, F_GETOWNER_UIDS, bytes(8)))
+        fown.signum = fcntl.fcntl(file.fd, F_GETSIG)
+        fown.uid, fown.euid = struct.unpack("II", fcntl.fcntl(file.fd, F_GETOWNER_UIDS, bytes(8)))

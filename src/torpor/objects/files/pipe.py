@@ -36,7 +36,7 @@ def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
     """Fill in ``entry.pipe``; the contents go to pipes-data.img once."""
     pipe = entry.pipe
     pipe.id, pipe.pipe_id, pipe.flags = entry.id, file.stat.st_ino, file.flags
-    fown.fill(pipe.fown, file.fd, file.flags)
+    fown.fill(pipe.fown, file)
     size = fcntl.fcntl(file.fd, F_GETPIPE_SZ)
     images = session.image("PIPES_DATA")
     if session.once(("pipe", file.stat.st_ino)):

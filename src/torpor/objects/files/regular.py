@@ -44,7 +44,7 @@ def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
     """Fill in ``entry.reg``."""
     reg = entry.reg
     reg.id, reg.flags, reg.pos = entry.id, file.flags, file.pos
-    fown.fill(reg.fown, file.fd, file.flags)
+    fown.fill(reg.fown, file)
     if file.target.endswith(_DELETED) and file.stat.st_nlink == 0:
         raise file.refuse(f"{file.target}: deleted files are not carried yet")
     reg.name = file.target

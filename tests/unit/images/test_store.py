@@ -1,0 +1,136 @@
+"""Stores: the same behaviour from a directory and from memory, and what a directory refuses."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from torpor.images import kinds
+from torpor.images import messages as m
+from torpor.images.dirstore import DirStore
+from torpor.images.errors import ImageError, ImageMissing, StoreError
+from torpor.images.memstore import MemStore
+from torpor.images.store import ImageStore, ImageWriter, iter_entries, load_all, load_one, store_all, store_one
+
+
+@pytest.fixture(params=["directory", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ImageStore]:
+    made: ImageStore = DirStore(tmp_path, "w") if request.param == "directory" else MemStore()
+    with made:
+        yield made
+
+
+def test_entries_go_in_and_come_out(store: ImageStore) -> None:
+    fs = m.fs_entry(cwd_id=1, root_id=2)
+    store_one(store, "FS", fs, 123)
+    assert load_one(store, kinds.FS, 123).root_id == 2
+    with ImageWriter(store, kinds.FDINFO, 2) as writer:
+        for fd in range(3):
+            writer.add(m.fdinfo_entry(id=fd, flags=0, type=m.fd_types.REG, fd=fd))
+    assert [e.fd for e in load_all(store, kinds.FDINFO, 2)] == [0, 1, 2]
+    assert [e.message.fd for e in iter_entries(store, kinds.FDINFO, 2)] == [0, 1, 2]
+    assert store.names() == ["fdinfo-2.img", "fs-123.img"]
+    assert store.exists("fs-123.img") and not store.exists("fs-1.img")
+    store.sync()
+
+
+def test_load_one_wants_exactly_one(store: ImageStore) -> None:
+    fs = m.fs_entry(cwd_id=1, root_id=2)
+    for n_entries in (0, 2):
+        store_all(store, "FS", [fs] * n_entries, 1)
+        with pytest.raises(ImageError, match=f"{n_entries} entries"):
+            load_one(store, "FS", 1)
+
+
+def test_a_missing_image_is_told(store: ImageStore) -> None:
+    with pytest.raises(ImageMissing, match=r"core-9\.img"):
+        load_one(store, "CORE", 9)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../x", "/etc/passwd", "a/b", "a\0b", "x" * 256])
+def test_names_that_are_no_file_names_are_refused(store: ImageStore, name: str) -> None:
+    for use in (store.open_read, store.open_write, store.pages_reader, store.pages_writer, store.exists):
+        with pytest.raises(ImageError, match="not the name of an image"):
+            use(name)
+
+
+def test_pages_are_written_by_several_threads(store: ImageStore) -> None:
+    writer = store.pages_writer("pages-1.img")
+    writer.append([memoryview(b"a" * 10), memoryview(b""), memoryview(b"b" * 5)])
+
+    def write(byte: int) -> None:
+        for _ in range(20):
+            offset = writer.reserve(3000)
+            writer.write_at(offset, [memoryview(bytes([byte]))] * 3000)
+
+    threads = [threading.Thread(target=write, args=(byte,)) for byte in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    writer.close()
+    reader = store.pages_reader("pages-1.img")
+    assert reader.size == 15 + 4 * 20 * 3000
+    data = bytearray(reader.size)
+    reader.read_at(0, memoryview(data))
+    assert data[:15] == b"a" * 10 + b"b" * 5
+    assert all(len(set(data[at : at + 3000])) == 1 for at in range(15, len(data), 3000))
+    with pytest.raises(ImageError, match="truncated"):
+        reader.read_at(reader.size - 1, memoryview(bytearray(2)))
+    reader.close()
+
+
+def test_files_are_private_and_links_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(b"secret")
+    with DirStore(tmp_path / "images", "w", create=True) as images:
+        store_one(images, "FS", m.fs_entry(cwd_id=1, root_id=2), 1)
+        assert (tmp_path / "images/fs-1.img").stat().st_mode & 0o777 == 0o600
+        (tmp_path / "images/fs-2.img").symlink_to("../secret")
+        os.mkfifo(tmp_path / "images/fs-3.img")
+        for name in ("fs-2.img", "fs-3.img"):
+            for use in (images.open_read, images.open_write, images.pages_reader):
+                with pytest.raises(StoreError, match=name):
+                    use(name)
+        assert images.names() == ["fs-1.img"]
+    assert (tmp_path / "secret").read_bytes() == b"secret"
+
+
+def test_a_store_for_reading_does_not_write(tmp_path: Path) -> None:
+    with DirStore(tmp_path) as images, pytest.raises(StoreError, match="reading only"):
+        images.open_write("x.img")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+def test_a_full_disk_is_told_with_a_hint(tmp_path: Path) -> None:
+    from torpor.images.dirstore import DirPagesWriter
+
+    writer = DirPagesWriter(os.open("/dev/full", os.O_RDWR), "pages-1.img")
+    with pytest.raises(StoreError, match=r"pages-1\.img: cannot write") as caught:
+        writer.append([memoryview(b"x")])
+    assert caught.value.hint and "free some space" in caught.value.hint
+    writer.close()
+
+
+def test_parents_are_followed_but_not_in_circles(tmp_path: Path) -> None:
+    for name in ("1", "2"):
+        (tmp_path / name).mkdir()
+    with DirStore(tmp_path / "2", "w") as second:
+        assert second.parent() is None
+        second.set_parent("../1")
+        first = second.parent()
+        assert first is not None and first.names() == []
+        (tmp_path / "1/parent").symlink_to("../2")
+        with pytest.raises(ImageError, match="leads back"):
+            first.parent()
+        first.close()
+        second.set_parent("../gone")
+        with pytest.raises(ImageMissing, match="gone"):
+            second.parent()
+    fd = os.open(tmp_path / "1", os.O_RDONLY)
+    with DirStore.from_fd(fd) as again:
+        os.close(fd)
+        assert again.names() == []
