@@ -26,7 +26,7 @@ class Flavour(enum.StrEnum):
 
 
 #: What workload_test runs unless told otherwise. Switch a flavour on here once the engine can do it.
-DEFAULT_FLAVOURS: tuple[Flavour, ...] = (Flavour.CONTROL,)
+DEFAULT_FLAVOURS: tuple[Flavour, ...] = (Flavour.CONTROL, Flavour.HOST, Flavour.HOST_RUNNING)
 
 
 def default_flavours() -> tuple[Flavour, ...]:

@@ -40,7 +40,7 @@ def first_error() -> str | None:
 
 def error(text: str) -> None:
     """Something failed; the command will exit with a failure because of it."""
-    global _first_error
+    global _first_error  # noqa: PLW0603 - one log a process
     if _first_error is None:
         _first_error = text
     _write(ERROR, f"Error {_where()}: {text}")

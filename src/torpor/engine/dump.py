@@ -1,10 +1,10 @@
 """Dump: stop, ask, read, let go.
 
-    collect     what each process is, from /proc                       (outside)
-    files       descriptors come across by pidfd_getfd                 (outside)
-    ask         one batch a thread: what a task alone can say          (inside)
-    memory      pages in large vectors                                 (outside)
-    images      everything small is written, then the tree is let go
+collect     what each process is, from /proc                       (outside)
+files       descriptors come across by pidfd_getfd                 (outside)
+ask         one batch a thread: what a task alone can say          (inside)
+memory      pages in large vectors                                 (outside)
+images      everything small is written, then the tree is let go
 """
 
 from __future__ import annotations
@@ -118,9 +118,7 @@ class Dump:
     def _dump_files(self, process: DumpProcess) -> None:
         process.mm.exe_file_id = fdtable.dump_executable(process, self._files)
         for vma in process.maps:
-            process.mm.vmas.append(
-                vmas.dump_one(process, vma, lambda vma: file_id_of(process, vma, self._files))
-            )
+            process.mm.vmas.append(vmas.dump_one(process, vma, lambda vma: file_id_of(process, vma, self._files)))
         if self._files.once(("table", process.ids.files_id)):
             fdtable.dump_table(process, self._files)
         fdtable.dump_fs(process, self._files)
@@ -128,9 +126,7 @@ class Dump:
     def _dump_inside(self, process: DumpProcess, number: int) -> None:
         for thread in process.threads:
             registers.dump(thread)
-        private = [
-            vma for vma, entry in zip(process.maps, process.mm.vmas, strict=True) if vmas.is_private(entry)
-        ]
+        private = [vma for vma, entry in zip(process.maps, process.mm.vmas, strict=True) if vmas.is_private(entry)]
         with open(f"/proc/{process.pid}/pagemap", "rb", buffering=0) as stream:
             ranges = pages.own_ranges(stream.fileno(), private)
         with inject(process.tracee.leader, process.maps) as injection:

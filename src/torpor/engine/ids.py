@@ -1,8 +1,8 @@
 """Numbers for kernel objects that tasks share: address spaces, descriptor tables, namespaces.
 
 Image
-    ``task_kobj_ids_entry`` of each task, and of the dumper itself as ``inventory_entry.root_ids``; a task whose namespace
-    id differs from the latter has a namespace of its own.
+    ``task_kobj_ids_entry`` of each task, and of the dumper itself as ``inventory_entry.root_ids``; a task whose
+    namespace id differs from the latter has a namespace of its own.
 """
 
 from __future__ import annotations

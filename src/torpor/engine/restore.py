@@ -1,12 +1,12 @@
 """Restore: one conductor, many puppets.
 
-    read        images, checked as a whole before anything is made
-    fork        puppets with the right pids, parents before children
-    memory      mappings, contents, protection
-    files       the conductor opens each description once and sends it where it belongs
-    threads     made when memory is in place, since they share it
-    aspects     one batch a thread; credentials last
-    go          scratch memory is unmapped, registers are set, all are let go together
+read        images, checked as a whole before anything is made
+fork        puppets with the right pids, parents before children
+memory      mappings, contents, protection
+files       the conductor opens each description once and sends it where it belongs
+threads     made when memory is in place, since they share it
+aspects     one batch a thread; credentials last
+go          scratch memory is unmapped, registers are set, all are let go together
 """
 
 from __future__ import annotations

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
+from torpor.base.errors import TorporError
 
-class ImageError(Exception):
+
+class ImageError(TorporError):
     """An image is damaged, missing, or does not hold what it must.
 
     The text names the file and, where known, the offset or entry; `hint` says what a user can do.
     """
-
-    hint: str | None
-
-    def __init__(self, text: str, *, hint: str | None = None) -> None:
-        super().__init__(text)
-        self.hint = hint
 
 
 class ImageMissing(ImageError):

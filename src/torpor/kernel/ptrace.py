@@ -139,9 +139,7 @@ def peek_siginfo(tid: int, *, shared: bool) -> list[bytes]:
     while True:
         flags = PTRACE_PEEKSIGINFO_SHARED if shared else 0
         args = bytearray(struct.pack("QIi", len(found), flags, per_call))
-        count = syscall(
-            "ptrace(PEEKSIGINFO)", nr.ptrace, PTRACE_PEEKSIGINFO, tid, address_of(args), address_of(buffer)
-        )
+        count = syscall("ptrace(PEEKSIGINFO)", nr.ptrace, PTRACE_PEEKSIGINFO, tid, address_of(args), address_of(buffer))
         found += [bytes(buffer[i * SIGINFO_SIZE : (i + 1) * SIGINFO_SIZE]) for i in range(count)]
         if count < per_call:
             return found
@@ -176,7 +174,9 @@ def seccomp_filter(tid: int, index: int) -> bytes | None:
 def seccomp_filter_flags(tid: int, index: int) -> int:
     """SECCOMP_FILTER_FLAG_* of program number *index*."""
     buffer = bytearray(struct.pack("QQ", index, 0))
-    syscall("ptrace(SECCOMP_GET_METADATA)", nr.ptrace, PTRACE_SECCOMP_GET_METADATA, tid, len(buffer), address_of(buffer))
+    syscall(
+        "ptrace(SECCOMP_GET_METADATA)", nr.ptrace, PTRACE_SECCOMP_GET_METADATA, tid, len(buffer), address_of(buffer)
+    )
     flags: int = struct.unpack_from("Q", buffer, 8)[0]
     return flags
 

@@ -56,7 +56,7 @@ def _transfer_part(name: str, number: int, pid: int, ranges: Sequence[tuple[int,
     todo = list(ranges)
     done = 0
     while done < total:
-        remote = (_Iovec * len(todo))(*todo)
+        remote = (_Iovec * len(todo))(*[_Iovec(*each) for each in todo])
         local = _Iovec(base + done, total - done)
         moved = syscall(name, number, pid, ctypes.addressof(local), 1, ctypes.addressof(remote), len(todo))
         done += moved

@@ -120,7 +120,7 @@ class Batch:
         for position, arg in enumerate(args):
             if isinstance(arg, Result):
                 targets = self._stores.setdefault(arg.index, [])
-                if len(targets) == 2:  # noqa: PLR2004 - a record has two store addresses
+                if len(targets) == 2:
                     raise ValueError("a result can be used twice in a batch at most")
                 targets.append((index, position))
         self.numbers.append(number)

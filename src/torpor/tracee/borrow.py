@@ -1,9 +1,9 @@
 """Borrowing a live task: our loop is put into its memory, runs in its threads, and goes without a trace.
 
-Crash safety (D4).  Before a thread runs anything for us, a signal frame with its complete state lies in its memory, and
-whatever it is about to run ends in rt_sigreturn on that frame.  If we die, it finishes the batch and walks back into its
-own code.  The first step, making room for the loop, has no code of ours to run yet: it uses ``syscall; ret`` and
-``mov eax, 15; syscall`` that every C library and the Go runtime contain, with the frame at the far end of the main
+Crash safety (D4).  Before a thread runs anything for us, a signal frame with its complete state lies in its memory,
+and whatever it is about to run ends in rt_sigreturn on that frame.  If we die, it finishes the batch and walks back
+into its own code.  The first step, making room for the loop, has no code of ours to run yet: it uses ``syscall; ret``
+and ``mov eax, 15; syscall`` that every C library and the Go runtime contain, with the frame at the far end of the main
 stack, where no program has anything.  (A frame just below a thread's own stack pointer would do for C, but goroutine
 stacks are tiny and lie beside each other.)
 """
@@ -218,8 +218,8 @@ def write_forced(pid: int, address: int, data: bytes) -> None:
 def find_gadgets(pid: int, maps: list[Vma]) -> tuple[int, int]:
     """Addresses of ``syscall; ret`` and of ``mov eax, 15; syscall`` in the code that *pid* has mapped.
 
-    Where a program has no such code (nothing of libc, musl or Go in it), the vdso's ``syscall`` is used alone: it works,
-    but the instant of the first call is then not safe against our death.
+    Where a program has no such code (nothing of libc, musl or Go in it), the vdso's ``syscall`` is used alone: it
+    works, but the instant of the first call is then not safe against our death.
     """
     code = [vma for vma in maps if vma.prot & PROT_EXEC and vma.prot & PROT_READ and not vma.is_vsyscall]
     code.sort(key=lambda vma: (not _is_libc(vma.name), not vma.inode, vma.length))

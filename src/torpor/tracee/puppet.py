@@ -29,7 +29,7 @@ CLONE_SYSVSEM = 0x40000
 THREAD_FLAGS = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM
 
 _PTRACE_GETEVENTMSG = 0x4201
-_CLONE_ARGS = "11Q"
+_CLONE_ARGS = "QQQQQQQQQQQ"
 _SCM_MAX = 253
 _MSG_CMSG_CLOEXEC = 0x40000000
 
@@ -106,7 +106,10 @@ def set_options(thread: Thread, options: int) -> None:
 
 
 class Channel:
-    """The socket pair by which descriptors get into puppets.  All puppets share the far end; only one listens at a time."""
+    """The socket pair by which descriptors get into puppets.
+
+    All puppets share the far end; only one listens at a time.
+    """
 
     def __init__(self, far_number: int) -> None:
         #: The far end's number in every puppet, above all that the images use.

@@ -1,8 +1,8 @@
 """Running batches in a traced thread by the loop of :mod:`torpor.kernel.arch`.
 
 ``Scratch`` is where the loop and its records lie in an address space; a :class:`Runner` drives one thread that is
-stopped and whose registers may be used up (a puppet).  :mod:`torpor.tracee.borrow` adds what it takes to do so in a task
-that is somebody's.
+stopped and whose registers may be used up (a puppet).  :mod:`torpor.tracee.borrow` adds what it takes to do so in a
+task that is somebody's.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _ALL_SIGNALS = (1 << 64) - 1
 _USER_SS = 0x2B
 _FAULTS = frozenset((signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGTRAP))
 # The loop's end: where a thread stands when it has sent itself the signal (behind the third-last instruction).
-_DONE_OFFSET = len(loop.CODE) - len(bytes.fromhex("4c89fc" "b80f000000" "0f05"))
+_DONE_OFFSET = len(loop.CODE) - len(bytes.fromhex("4c89fcb80f0000000f05"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from torpor.tracee.thread import Thread
 _BASE = 0x10000
 _CODE_AT = 120
 # read(0, sp - 8, 1); exit_group(0)
-_CODE = bytes.fromhex("31c0" "31ff" "488d7424f8" "ba01000000" "0f05" "b8e7000000" "31ff" "0f05")
+_CODE = bytes.fromhex("31c031ff488d7424f8ba010000000f05b8e700000031ff0f05")
 _SYSCALL_AT = _BASE + _CODE_AT + 14
 
 _MREMAP_MAYMOVE_FIXED = 3

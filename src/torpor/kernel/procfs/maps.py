@@ -12,7 +12,10 @@ PROT_EXEC = 4
 
 @dataclass(slots=True)
 class Vma:
-    """One mapping.  ``name`` is the raw text of the last column; ``flags`` the two-letter VmFlags, empty if not asked."""
+    """One mapping.
+
+    ``name`` is the raw text of the last column; ``flags`` the two-letter VmFlags, empty if not asked for.
+    """
 
     start: int
     end: int

@@ -72,7 +72,8 @@ class OpenFile:
 
     def describe(self) -> str:
         """``fd 7 of pid 123 (postgres)``."""
-        return f"fd {self.number} of {self.process.describe()}"
+        owner = self.process.describe()
+        return f"fd {self.number} of {owner}" if self.number >= 0 else f"a file of {owner}"
 
     def refuse(self, why: str, hint: str | None = None) -> RefusedError:
         """The error for a file that cannot be carried."""
@@ -151,7 +152,10 @@ class FileDump:
             return self._identify(file), int(cloexec)
 
     def add_opened(self, key: object, file: OpenFile) -> int:
-        """Dump a file that we opened ourselves (a mapping's, the executable, a directory); *key* says which is the same."""
+        """Dump a file that we opened ourselves (a mapping's, the executable, a directory).
+
+        *key* says which is the same.
+        """
         if key not in self._by_key:
             self._by_key[key] = self._dump(file)
         return self._by_key[key]
@@ -206,7 +210,9 @@ class FileDump:
 class FileRestore:
     """Opens descriptions on demand, each once, and keeps them open until the end of the restore."""
 
-    def __init__(self, store: ImageStore, kinds: Sequence[FileKind], entries: Sequence[m.file_entry], root_fd: int) -> None:
+    def __init__(
+        self, store: ImageStore, kinds: Sequence[FileKind], entries: Sequence[m.file_entry], root_fd: int
+    ) -> None:
         self.store = store
         self.root_fd = root_fd
         self.entries = {entry.id: entry for entry in entries}
@@ -242,7 +248,10 @@ class FileRestore:
         return self._open[file_id].fileno()
 
     def shared(self, key: object, make: Callable[[], int]) -> int:
-        """A descriptor of ours for the object *key* behind several descriptions, made by the first who asks; borrowed."""
+        """A descriptor of ours for the object *key* behind several descriptions, borrowed.
+
+        It is made by the first who asks.
+        """
         if key not in self._shared:
             self._shared[key] = OwnedFd(make())
         return self._shared[key].fileno()

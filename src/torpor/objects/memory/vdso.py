@@ -1,8 +1,8 @@
 """The vdso and its data mappings ([vvar], [vvar_vclock], ...): any number of them.
 
 Kernel view
-    Mappings by name in maps.  Their contents are the running kernel's and are not stored, but for the vdso's code, which
-    is, so that a different vdso can be recognised.
+    Mappings by name in maps.  Their contents are the running kernel's and are not stored, but for the vdso's code,
+    which is, so that a different vdso can be recognised.
 Image
     ``vma_entry`` with the VDSO or VVAR status.
 Restore

@@ -56,7 +56,7 @@ def dump(thread: DumpThread, batch: Batch) -> None:
 
 
 def restore(core: m.core_entry, current: Status, batch: Batch) -> None:
-    """Become who the image says.  *current* is the puppet's status: its sets are what there is to drop from.
+    """Become who the image says.  *current* is the puppet's status: what it has can be dropped.
 
     All privileges are kept until the last capset, so that nothing before it can fail for want of one.
     """

@@ -3,8 +3,8 @@
 Kernel view
     PTRACE_GETREGS; NT_X86_XSTATE, of the length that this CPU and kernel give.
 Image
-    ``thread_info_x86.gpregs`` and ``.fpregs``, which know components up to PKRU; ``torpor_xstate`` beside them holds the
-    bytes as the kernel gave them, so that newer components (AMX) survive.
+    ``thread_info_x86.gpregs`` and ``.fpregs``, which know components up to PKRU; ``torpor_xstate`` beside them holds
+    the bytes as the kernel gave them, so that newer components (AMX) survive.
 Restore
     NT_X86_XSTATE, then PTRACE_SETREGS as the very last step.
 Limits
@@ -72,7 +72,9 @@ def _dump_xstate(info: m.thread_info_x86, data: bytes) -> None:
     fp.xsave.xstate_bv = present
     for name, offset, length, form, bit in _components():
         if features & 1 << bit and offset + length <= len(data):
-            getattr(fp.xsave, name).extend(struct.unpack_from(f"<{length // struct.calcsize(form)}{form}", data, offset))
+            getattr(fp.xsave, name).extend(
+                struct.unpack_from(f"<{length // struct.calcsize(form)}{form}", data, offset)
+            )
     info.torpor_xstate = data
 
 

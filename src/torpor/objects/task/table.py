@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torpor.images import messages as m
 from torpor.kernel.procfs.status import Status
 from torpor.objects.model import DumpProcess, DumpThread, RestoreProcess
-from torpor.objects.task import creds, signals, threading
+from torpor.objects.task import creds, identity, signals, threading
 from torpor.tracee.batch import Batch
 
 
@@ -31,6 +31,7 @@ class ProcessAspect:
 
 
 PROCESS_ASPECTS: tuple[ProcessAspect, ...] = (
+    ProcessAspect("personality, OOM score", identity.dump, identity.restore),
     ProcessAspect("signal actions", signals.dump_process, signals.restore_process),
 )
 
