@@ -41,9 +41,12 @@ def dump(thread: DumpThread, batch: Batch) -> None:
     creds.gid, creds.egid, creds.sgid, creds.fsgid = status.gids
     creds.groups.extend(status.groups)
     for words, value in (
-        (creds.cap_inh, status.cap_inheritable), (creds.cap_prm, status.cap_permitted),
-        (creds.cap_eff, status.cap_effective), (creds.cap_bnd, status.cap_bounding), (creds.cap_amb, status.cap_ambient),
-    ):  # fmt: skip
+        (creds.cap_inh, status.cap_inheritable),
+        (creds.cap_prm, status.cap_permitted),
+        (creds.cap_eff, status.cap_effective),
+        (creds.cap_bnd, status.cap_bounding),
+        (creds.cap_amb, status.cap_ambient),
+    ):
         words.extend((value & 0xFFFFFFFF, value >> 32))
     if status.no_new_privs:
         creds.no_new_privs = 1
