@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Self
 
 IN_MOVED_TO = 0x80  # linux/inotify.h
+IN_MODIFY = 0x02
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -118,6 +119,33 @@ class RenameWatch:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+class FileWatch:
+    """An inotify watch of one file."""
+
+    def __init__(self, path: Path, mask: int) -> None:
+        self._fd = _checked(_libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK), "inotify_init1")
+        try:
+            _checked(_libc.inotify_add_watch(self._fd, os.fsencode(path), mask), "inotify_add_watch")
+        except OSError:
+            os.close(self._fd)
+            raise
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def drain(self) -> None:
+        """Forget the events so far."""
+        with suppress(BlockingIOError):
+            while os.read(self._fd, 65536):
+                pass
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        os.close(self._fd)
 
 
 def wait_renamed(watch: RenameWatch, process: ProcessWatch, is_there: Callable[[], bool], timeout_s: float) -> bool:
