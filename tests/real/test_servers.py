@@ -53,7 +53,7 @@ http {{
     access_log off;
     client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi; uwsgi_temp_path uwsgi;
     scgi_temp_path scgi;
-    limit_req_zone $server_name zone=calls:64k rate=1r/m;
+    limit_req_zone $binary_remote_addr zone=calls:64k rate=1r/m;
     server {{
         listen 127.0.0.1:{port};
         location / {{ return 200 "hello from $pid"; }}
