@@ -76,6 +76,7 @@ class Restore:
         root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         files = FileRestore(self._store, KINDS, entries, root_fd)
         files.processes = everyone
+        files.policy = self._options.files
         try:
             with self._stats.watch.span("forking"):
                 seed = self._fork(root, area, channel)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar, cast
 
 from torpor.base.errors import RefusedError, RestoreError
 from torpor.base.fds import OwnedFd
@@ -19,6 +20,8 @@ from torpor.images.store import ImageStore, ImageWriter
 from torpor.kernel.pidfd import KCMP_FILE, getfd, kcmp
 from torpor.kernel.procfs.task import read_fdinfo_lines
 from torpor.objects.model import DumpProcess, RestoreProcess
+
+PartT = TypeVar("PartT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +122,20 @@ class FileDump:
         self._by_key: dict[object, int] = {}
         self._images: dict[str, ImageWriter] = {}
         self._seen: set[object] = set()
+        self._parts: dict[type, object] = {}
+        self._at_end: list[Callable[[], None]] = []
+        self._in_flight: list[OwnedFd] = []
+
+    def part(self, kind: Callable[[FileDump], PartT]) -> PartT:
+        """What the objects of one subpackage share during this dump: one *kind* (a class), made when first asked for."""
+        assert isinstance(kind, type)
+        if kind not in self._parts:
+            self._parts[kind] = kind(self)
+        return cast(PartT, self._parts[kind])
+
+    def at_end(self, action: Callable[[], None]) -> None:
+        """Do *action* once all descriptors of all processes are dumped; it may refuse."""
+        self._at_end.append(action)
 
     def once(self, key: object) -> bool:
         """True the first time it is asked about *key* (the object behind several descriptions)."""
@@ -149,7 +166,7 @@ class FileDump:
             target = os.readlink(f"/proc/{process.pid}/fd/{number}")
             file = OpenFile(process, number, fd.fileno(), target, os.fstat(fd.fileno()), fdinfo)
             cloexec = bool(int(file.info("flags"), 8) & os.O_CLOEXEC)
-            return self._identify(file), int(cloexec)
+            return self._identify(file, process.pid, number), int(cloexec)
 
     def add_opened(self, key: object, file: OpenFile) -> int:
         """Dump a file that we opened ourselves (a mapping's, the executable, a directory).
@@ -160,6 +177,15 @@ class FileDump:
             self._by_key[key] = self._dump(file)
         return self._by_key[key]
 
+    def add_in_flight(self, process: DumpProcess, fd: OwnedFd) -> int:
+        """Dump a description that lies in a queue of *process*, by a duplicate of ours; its id."""
+        # Kept open: later descriptions are compared with it.
+        self._in_flight.append(fd)
+        number = fd.fileno()
+        fdinfo = read_fdinfo_lines(os.getpid(), number)
+        target = os.readlink(f"/proc/self/fd/{number}")
+        return self._identify(OpenFile(process, -1, number, target, os.fstat(number), fdinfo), os.getpid(), number)
+
     def has(self, key: object) -> bool:
         """Whether ``add_opened`` has had *key* already."""
         return key in self._by_key
@@ -168,9 +194,11 @@ class FileDump:
         """The id that ``add_opened`` gave for *key*."""
         return self._by_key[key]
 
-    def _identify(self, file: OpenFile) -> int:
-        """Find the description among those that look alike.  kcmp orders them, so each list is kept sorted by it."""
-        pid, number = file.process.pid, file.number
+    def _identify(self, file: OpenFile, pid: int, number: int) -> int:
+        """Find the description, *number* of *pid*, among those that look alike.
+
+        kcmp orders them, so each list is kept sorted by it.
+        """
         alike = self._known.setdefault((file.stat.st_dev, file.stat.st_ino, file.flags), [])
         low, high = 0, len(alike)
         while low < high:
@@ -183,9 +211,9 @@ class FileDump:
                 high = middle
             else:
                 low = middle + 1
-        file_id = self._dump(file)
-        alike.insert(low, (pid, number, file_id))
-        return file_id
+        # The place is taken before the kind dumps files that refer back to this one.
+        alike.insert(low, (pid, number, self.new_id()))
+        return self._dump(file)
 
     def _dump(self, file: OpenFile) -> int:
         for kind in self._kinds:
@@ -200,6 +228,10 @@ class FileDump:
 
     def close(self) -> None:
         """Write files.img and the images that objects asked for."""
+        for action in self._at_end:
+            action()
+        for fd in self._in_flight:
+            fd.close()
         with ImageWriter(self.store, "FILES") as writer:
             for entry in self.entries:
                 writer.add(entry)
@@ -217,12 +249,26 @@ class FileRestore:
         self.root_fd = root_fd
         self.entries = {entry.id: entry for entry in entries}
         self.processes: list[RestoreProcess] = []
+        self.policy = FilePolicy()
         self.inherited: dict[str, int] = {}
         self._kinds = {kind.fd_type: kind for kind in kinds}
         self._open: dict[int, OwnedFd] = {}
         self._opening: set[int] = set()
         self._placed: dict[int, Placed] = {}
         self._shared: dict[object, OwnedFd] = {}
+        self._parts: dict[type, object] = {}
+        self._before_attach: list[Callable[[], None]] = []
+
+    def part(self, kind: Callable[[FileRestore], PartT]) -> PartT:
+        """What the objects of one subpackage share during this restore: one *kind*, made when first asked for."""
+        assert isinstance(kind, type)
+        if kind not in self._parts:
+            self._parts[kind] = kind(self)
+        return cast(PartT, self._parts[kind])
+
+    def before_attach(self, action: Callable[[], None]) -> None:
+        """Do *action* when all descriptors are in place, before any kind's ``attach``."""
+        self._before_attach.append(action)
 
     def entry(self, file_id: int) -> m.file_entry:
         """The image of a file; ImageError for an id that no entry has."""
@@ -247,6 +293,10 @@ class FileRestore:
                 raise RestoreError(f"{kind.name} {file_id} cannot be opened: {error}") from error
         return self._open[file_id].fileno()
 
+    def holders(self, file_id: int) -> list[tuple[RestoreProcess, int]]:
+        """Every process that has the description so far, and its number there."""
+        return self._placed[file_id].holders if file_id in self._placed else []
+
     def shared(self, key: object, make: Callable[[], int]) -> int:
         """A descriptor of ours for the object *key* behind several descriptions, borrowed.
 
@@ -270,7 +320,9 @@ class FileRestore:
 
     def attach_all(self) -> None:
         """The last step of each kind, once all descriptors are in place."""
-        for file_id, placed in self._placed.items():
+        for action in self._before_attach:
+            action()
+        for file_id, placed in list(self._placed.items()):
             kind = self._kinds[self.entry(file_id).type]
             if kind.attach is not None:
                 kind.attach(self.entry(file_id), self, placed)
