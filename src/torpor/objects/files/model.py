@@ -127,7 +127,7 @@ class FileDump:
         self._in_flight: list[OwnedFd] = []
 
     def part(self, kind: Callable[[FileDump], PartT]) -> PartT:
-        """What the objects of one subpackage share during this dump: one *kind* (a class), made when first asked for."""
+        """What the objects of one subpackage share during this dump: one *kind*, made when first asked for."""
         assert isinstance(kind, type)
         if kind not in self._parts:
             self._parts[kind] = kind(self)
