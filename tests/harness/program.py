@@ -13,6 +13,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -124,6 +125,10 @@ class Program:
             self._process.wait()
         for watch in watches:
             watch.reap()
+        # A child forked after the watches were made has become ours as well, and holds its pid until it is waited for.
+        with suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
 
     def close(self) -> None:
         """Kill what is left and remove the files."""

@@ -1,0 +1,22 @@
+"""The call loop's bytes are what its listing says."""
+
+import subprocess
+from pathlib import Path
+
+from harness.program import need
+from torpor.kernel.arch import loop
+
+
+def test_the_bytes_are_the_listing(tmp_path: Path) -> None:
+    source, object_file, binary = tmp_path / "loop.s", tmp_path / "loop.o", tmp_path / "loop.bin"
+    source.write_text(loop.LISTING)
+    subprocess.run([need("as"), "--64", "-o", str(object_file), str(source)], check=True)
+    subprocess.run([need("objcopy"), "-O", "binary", "-j", ".text", str(object_file), str(binary)], check=True)
+    assert binary.read_bytes() == loop.CODE
+
+
+def test_a_record_has_ten_words() -> None:
+    assert loop.RECORD_SIZE == 80
+    packed = loop.RECORD.pack(1, 1, 2, 3, 4, 5, 6, 7, -8, 9, 10)
+    assert packed[loop.RESULT_OFFSET : loop.RESULT_OFFSET + 8] == (-8).to_bytes(8, "little", signed=True)
+    assert packed[loop.ARG_OFFSET] == 2

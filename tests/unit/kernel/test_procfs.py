@@ -1,0 +1,43 @@
+"""Parsers of /proc, on this process and on odd texts."""
+
+import ctypes
+import mmap
+import os
+
+from torpor.kernel.procfs.maps import makedev, parse_line, parse_smaps, read_maps
+from torpor.kernel.procfs.stat import parse_stat, read_stat
+from torpor.kernel.procfs.status import read_status
+
+
+def test_a_line_with_spaces_in_the_name() -> None:
+    vma = parse_line("7f00-8f00 rw-s 00001000 fe:00 77                         /tmp/a b (deleted)")
+    assert (vma.start, vma.end, vma.prot, vma.shared) == (0x7F00, 0x8F00, 3, True)
+    assert (vma.pgoff, vma.device, vma.inode) == (0x1000, makedev(0xFE, 0), 77)
+    assert vma.name == "/tmp/a b (deleted)"
+
+
+def test_smaps_gives_flags() -> None:
+    text = "1000-2000 r-xp 00000000 00:00 0 \nSize:  4 kB\nVmFlags: rd ex mr \n3000-4000 ---p 00000000 00:00 0 [heap]\n"
+    (first,) = parse_smaps(text)
+    assert first.flags == {"rd", "ex", "mr"}
+
+
+def test_own_mappings_hold_an_address_of_ours() -> None:
+    with mmap.mmap(-1, 8192) as area:
+        address = ctypes.addressof((ctypes.c_char * 0).from_buffer(area))
+        assert any(vma.start <= address < vma.end for vma in read_maps(os.getpid()))
+
+
+def test_a_comm_with_parentheses() -> None:
+    text = "42 (a) R (b) S 1 2 3 0 -1 4194304" + " 0" * 50
+    stat = parse_stat(text)
+    assert (stat.pid, stat.comm, stat.state, stat.ppid, stat.pgrp, stat.session) == (42, "a) R (b", "S", 1, 2, 3)
+
+
+def test_own_stat_and_status() -> None:
+    stat, status = read_stat(os.getpid()), read_status(os.getpid())
+    assert stat.pid == os.getpid() == status.tgid
+    assert stat.ppid == os.getppid() == status.ppid
+    assert stat.session == os.getsid(0)
+    assert status.uids == (*os.getresuid(), os.geteuid())
+    assert stat.start_code < stat.end_code
