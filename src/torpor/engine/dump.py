@@ -134,10 +134,12 @@ class Dump:
                 with injection.borrow(thread.thread) as runner:
                     batch = Batch()
                     for aspect in THREAD_ASPECTS:
-                        aspect.dump(thread, runner.sigmask, batch)
+                        if aspect.dump is not None:
+                            aspect.dump(thread, runner.sigmask, batch)
                     if thread.is_leader:
                         for process_aspect in PROCESS_ASPECTS:
-                            process_aspect.dump(process, batch)
+                            if process_aspect.dump is not None:
+                                process_aspect.dump(process, batch)
                         mm_object.dump(process, batch)
                     runner.run(batch)
         with self._stats.watch.span("memdump"):

@@ -10,8 +10,7 @@ from torpor.base.fds import OwnedFd
 from torpor.images import messages as m
 from torpor.kernel.procfs.maps import Vma
 from torpor.kernel.procfs.stat import Stat
-from torpor.kernel.procfs.status import Status
-from torpor.tracee.puppet import Puppet
+from torpor.kernel.procfs.status import Status, read_status
 from torpor.tracee.remote import Runner
 from torpor.tracee.thread import Thread
 from torpor.tracee.tree import Process
@@ -66,16 +65,49 @@ class DumpProcess:
 
 
 @dataclass(slots=True)
+class RestoreThread:
+    """A thread as its core image says, and, once made, the runner by which it builds itself."""
+
+    process: RestoreProcess
+    core: m.core_entry
+    ns_tid: int
+    made: Runner | None = None
+    _status: Status | None = None
+
+    @property
+    def runner(self) -> Runner:
+        """Makes the thread's calls; TorporError before the thread is made."""
+        if self.made is None:
+            raise TorporError(f"thread {self.ns_tid} of pid {self.process.ns_pid} has not been made yet")
+        return self.made
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether it is the main thread."""
+        return self is self.process.threads[0]
+
+    @property
+    def status(self) -> Status:
+        """What /proc said of the puppet when this was first asked for; credentials change afterwards."""
+        if self._status is None:
+            self._status = read_status(self.process.pid, self.runner.tid)
+        return self._status
+
+
+@dataclass(slots=True)
 class RestoreProcess:
-    """A process as the images say, and, once born, the puppet that becomes it."""
+    """A process as the images say, and, once born, the puppet that becomes it.
+
+    ``threads`` has the leader first; a zombie has only that one, and no ``mm``.
+    """
 
     entry: m.pstree_entry
     core: m.core_entry
-    thread_cores: list[m.core_entry]
     mm: m.mm_entry | None
+    ids: m.task_kobj_ids_entry
     parent: RestoreProcess | None = None
+    threads: list[RestoreThread] = field(default_factory=list)
     children: list[RestoreProcess] = field(default_factory=list)
-    born: Puppet | None = None
 
     @property
     def ns_pid(self) -> int:
@@ -88,21 +120,19 @@ class RestoreProcess:
         return self.mm is None
 
     @property
-    def puppet(self) -> Puppet:
-        """The puppet; TorporError before it is born."""
-        if self.born is None:
-            raise TorporError(f"pid {self.ns_pid} has not been made yet")
-        return self.born
+    def is_born(self) -> bool:
+        """Whether its puppet has been made."""
+        return self.threads[0].made is not None
 
     @property
     def runner(self) -> Runner:
-        """The main thread's runner."""
-        return self.puppet.runner
+        """The main thread's runner; TorporError before it is born."""
+        return self.threads[0].runner
 
     @property
     def pid(self) -> int:
-        """Its pid as we see it."""
-        return self.puppet.pid
+        """Its pid as we see it; TorporError before it is born."""
+        return self.runner.thread.tgid
 
     def iter_tree(self) -> Iterator[RestoreProcess]:
         """This process and all below it, parents before children."""

@@ -10,7 +10,6 @@ import os
 import socket
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from torpor.base.errors import RestoreError, TorporError
 from torpor.kernel.arch import nr
@@ -32,20 +31,6 @@ _PTRACE_GETEVENTMSG = 0x4201
 _CLONE_ARGS = "QQQQQQQQQQQ"
 _SCM_MAX = 253
 _MSG_CMSG_CLOEXEC = 0x40000000
-
-
-@dataclass(slots=True)
-class Puppet:
-    """A process being built.  ``pid`` is ours to see; ``threads`` has the leader first."""
-
-    pid: int
-    runner: Runner
-    threads: list[Runner] = field(default_factory=list)
-
-    @property
-    def leader(self) -> Thread:
-        """The main thread."""
-        return self.runner.thread
 
 
 def clone(parent: Runner, *, flags: int, exit_signal: int, set_tid: Sequence[int]) -> Runner:

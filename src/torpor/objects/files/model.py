@@ -246,6 +246,7 @@ class FileRestore:
         self, store: ImageStore, kinds: Sequence[FileKind], entries: Sequence[m.file_entry], root_fd: int
     ) -> None:
         self.store = store
+        #: The directory that the images' paths start from; closed with the session.
         self.root_fd = root_fd
         self.entries = {entry.id: entry for entry in entries}
         self.processes: list[RestoreProcess] = []
@@ -329,6 +330,7 @@ class FileRestore:
 
     def close(self) -> None:
         """Close our copies."""
+        os.close(self.root_fd)
         for fd in (*self._open.values(), *self._shared.values()):
             fd.close()
         self._open.clear()

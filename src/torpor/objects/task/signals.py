@@ -17,7 +17,7 @@ import struct
 from torpor.images import messages as m
 from torpor.kernel import ptrace
 from torpor.kernel.arch import nr
-from torpor.objects.model import DumpProcess, DumpThread, RestoreProcess
+from torpor.objects.model import DumpProcess, DumpThread, RestoreProcess, RestoreThread
 from torpor.tracee.batch import Batch
 
 NSIG = 64
@@ -91,12 +91,13 @@ def flush_pending(batch: Batch) -> None:
         batch.call(nr.rt_sigtimedwait, everything, 0, nothing, 8, may_fail=True)
 
 
-def restore_pending(core: m.core_entry, ns_pid: int, ns_tid: int, batch: Batch) -> None:
-    """Queue the pending signals again; all of them are blocked now."""
+def restore_pending(thread: RestoreThread, batch: Batch) -> None:
+    """Queue the pending signals again; all of them are blocked now.  The process's go with its main thread."""
+    core, ns_pid = thread.core, thread.process.ns_pid
     for entry in core.thread_core.signals_p.signals:
         (number,) = struct.unpack_from("<i", entry.siginfo)
-        batch.call(nr.rt_tgsigqueueinfo, ns_pid, ns_tid, number, batch.data(entry.siginfo))
-    if core.HasField("tc"):
+        batch.call(nr.rt_tgsigqueueinfo, ns_pid, thread.ns_tid, number, batch.data(entry.siginfo))
+    if thread.is_leader:
         for entry in core.tc.signals_s.signals:
             (number,) = struct.unpack_from("<i", entry.siginfo)
             batch.call(nr.rt_sigqueueinfo, ns_pid, number, batch.data(entry.siginfo))

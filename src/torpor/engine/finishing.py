@@ -1,0 +1,76 @@
+"""Restore, last part: who the tasks are, and letting them go."""
+
+from __future__ import annotations
+
+from torpor.base.errors import RestoreError
+from torpor.engine.session import RestoreSession
+from torpor.kernel import vm
+from torpor.kernel.arch import loop, nr
+from torpor.kernel.arch.regs import UserRegs
+from torpor.objects.memory import mm as mm_object
+from torpor.objects.memory import vdso, vmas
+from torpor.objects.model import RestoreProcess
+from torpor.objects.task import registers, signals
+from torpor.objects.task.table import When, restore_process, restore_thread
+from torpor.tracee import stub
+from torpor.tracee.batch import Batch
+
+_ALL_SIGNALS = (1 << 64) - 1
+
+
+def early(session: RestoreSession) -> None:
+    """Process aspects of the stage EARLY."""
+    for process in session.alive:
+        batch = Batch()
+        restore_process(When.EARLY, process, batch)
+        process.runner.run(batch)
+
+
+def aspects(session: RestoreSession) -> None:
+    """BUILD, CREDENTIALS and SEALED, one batch a thread."""
+    _run_stages(session, When.BUILD, When.CREDENTIALS, When.SEALED)
+
+
+def last(session: RestoreSession) -> None:
+    """LAST, when every thread has been through the stages before."""
+    _run_stages(session, When.LAST)
+
+
+def _run_stages(session: RestoreSession, *stages: When) -> None:
+    for thread in session.iter_threads():
+        batch = Batch()
+        for when in stages:
+            if thread.is_leader:
+                restore_process(when, thread.process, batch)
+            restore_thread(when, thread, batch)
+        thread.runner.run(batch)
+
+
+def clear(session: RestoreSession) -> None:
+    """Close the channel in each process, and unmap our memory by the ``syscall`` instruction in its vdso."""
+    for process in session.alive:
+        batch = Batch()
+        batch.call(nr.close, session.channel.far_number)
+        process.runner.run(batch)
+        _unmap_scratch(session, process)
+
+
+def _unmap_scratch(session: RestoreSession, process: RestoreProcess) -> None:
+    code = next((e for e in vdso.entries_of(mm_object.mm_of(process)) if e.status & vmas.AREA_VDSO), None)
+    if code is None or session.vdso.vdso is None:
+        raise RestoreError(f"pid {process.ns_pid} has no vdso")
+    at = vm.read(process.pid, code.start, session.vdso.vdso.length).find(loop.SYSCALL_GADGET)
+    thread = process.runner.thread
+    thread.set_sigmask(_ALL_SIGNALS)
+    regs = UserRegs(cs=0x33, ss=0x2B, flags=0x202)
+    if stub.call_at(thread, code.start + at, regs, nr.munmap, session.area, stub.AREA_SIZE) != 0:
+        raise RestoreError(f"pid {process.ns_pid}: the restorer's memory cannot be unmapped")
+
+
+def go(session: RestoreSession) -> None:
+    """Signal masks and registers, then everyone goes on."""
+    for thread in session.iter_threads():
+        thread.runner.thread.set_sigmask(signals.mask_of(thread.core))
+        thread.runner.thread.set_regs(registers.general(thread.core))
+    for thread in session.iter_threads():
+        thread.runner.thread.detach()

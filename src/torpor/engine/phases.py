@@ -1,0 +1,68 @@
+"""The order of a restore: the one place where it stands, each phase with the reason why it stands there.
+
+A phase works on the whole tree.  Whoever adds a kernel object that must come before or after another adds a line here;
+the work itself is in the modules below, or in ``objects``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torpor.engine import building, finishing, forking, reading
+from torpor.engine.session import RestoreSession
+from torpor.objects.model import RestoreProcess
+from torpor.objects.task.table import When
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A step of the restore.  ``span`` is the name under which its time is counted."""
+
+    name: str
+    run: Callable[[RestoreSession], None]
+    why: str
+    span: str = "restore"
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessStep:
+    """A step for one living process."""
+
+    name: str
+    run: Callable[[RestoreSession, RestoreProcess], None]
+    why: str
+
+
+#: In each puppet just before its children are cloned from it (parents first).
+BEFORE_CHILDREN: tuple[ProcessStep, ...] = ()
+
+#: In each puppet once all processes have all their descriptors.
+AFTER_FILES: tuple[ProcessStep, ...] = ()
+
+RESTORE: tuple[Phase, ...] = (
+    Phase("images", reading.read_images, "read and checked as a whole, before anything is made"),
+    Phase("plan", reading.plan, "where our memory and our channel lie in puppets must be free in all of them"),
+    Phase("root puppet", forking.make_root, "with the namespaces that can only be made by clone", "forking"),
+    Phase(
+        "children",
+        lambda session: forking.make_children(session, [step.run for step in BEFORE_CHILDREN]),
+        "they inherit what the root has by now: namespaces, mounts",
+        "forking",
+    ),
+    Phase("early aspects", finishing.early, f"what must be there before memory and files ({When.EARLY!r})"),
+    Phase("memory", building.memory, "the executable can be set only with no mapping of the old one left"),
+    Phase("directories", building.directories, "the last to use low descriptor numbers for itself"),
+    Phase("descriptors", building.descriptors, "what was opened for memory or directories is closed by now"),
+    Phase("attach", building.attach, "steps that need a description installed in a process, once per description"),
+    Phase(
+        "after files",
+        lambda session: building.each_alive(session, [step.run for step in AFTER_FILES]),
+        "steps that need all descriptors of a process, before credentials take privileges away",
+    ),
+    Phase("threads", forking.make_threads, "they share memory and files, which are now in place"),
+    Phase("aspects", finishing.aspects, "BUILD, CREDENTIALS and SEALED, in one batch a thread"),
+    Phase("last aspects", finishing.last, "nothing that follows disturbs timers, pending signals, the dumpable flag"),
+    Phase("clear", finishing.clear, "our memory and our channel go; nothing more can be asked of the puppets"),
+    Phase("go", finishing.go, "all together, so that none runs while another is only half there"),
+)

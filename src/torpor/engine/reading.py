@@ -1,0 +1,82 @@
+"""Restore, first part: the images are read and checked as a whole before anything is made."""
+
+from __future__ import annotations
+
+import os
+
+from torpor.engine.session import RestoreSession
+from torpor.images import kinds
+from torpor.images import messages as m
+from torpor.images.errors import ImageError
+from torpor.images.store import ImageStore, load_all, load_one
+from torpor.objects.files.model import FileRestore
+from torpor.objects.files.table import KINDS
+from torpor.objects.model import RestoreProcess, RestoreThread
+from torpor.tracee import stub
+from torpor.tracee.puppet import Channel
+
+_DEAD = 2
+
+
+def read_images(session: RestoreSession) -> None:
+    """The tree with its tasks' images, and the descriptor tables."""
+    inventory = load_one(session.store, kinds.INVENTORY)
+    if inventory.img_version not in (1, 2):
+        raise ImageError(f"inventory.img: image version {inventory.img_version} is not known")
+    session.everyone = list(_read_tree(session.store).iter_tree())
+    for process in session.alive:
+        table = process.ids.files_id
+        if table not in session.descriptors:
+            session.descriptors[table] = load_all(session.store, kinds.FDINFO, table)
+
+
+def _read_tree(store: ImageStore) -> RestoreProcess:
+    by_pid: dict[int, RestoreProcess] = {}
+    root: RestoreProcess | None = None
+    for entry in load_all(store, kinds.PSTREE):
+        process = _read_process(store, entry)
+        if entry.pid in by_pid:
+            raise ImageError(f"pstree.img: pid {entry.pid} twice")
+        by_pid[entry.pid] = process
+        if root is None:
+            root = process
+            continue
+        if entry.ppid not in by_pid or entry.ppid == entry.pid:
+            raise ImageError(f"pstree.img: pid {entry.pid} has no parent {entry.ppid}")
+        process.parent = by_pid[entry.ppid]
+        process.parent.children.append(process)
+    if root is None:
+        raise ImageError("pstree.img holds no process")
+    return root
+
+
+def _read_process(store: ImageStore, entry: m.pstree_entry) -> RestoreProcess:
+    core = load_one(store, kinds.CORE, entry.pid)
+    if core.mtype != m.core_entry.X86_64:
+        raise ImageError(f"core-{entry.pid}.img is of another architecture")
+    if not core.HasField("tc"):
+        raise ImageError(f"core-{entry.pid}.img says nothing of the process")
+    dead = core.tc.task_state == _DEAD
+    mm = None if dead else load_one(store, kinds.MM, entry.pid)
+    ids = m.task_kobj_ids_entry() if dead else load_one(store, kinds.IDS, entry.pid)
+    process = RestoreProcess(entry, core, mm, ids)
+    tids = [entry.pid] if dead else list(entry.threads)
+    if not tids or tids[0] != entry.pid:
+        raise ImageError(f"pstree.img: the first thread of pid {entry.pid} is another")
+    for tid in tids:
+        process.threads.append(
+            RestoreThread(process, core if tid == entry.pid else load_one(store, kinds.CORE, tid), tid)
+        )
+    return process
+
+
+def plan(session: RestoreSession) -> None:
+    """Choose what must be free in every puppet: an address for our memory, a number for our channel."""
+    mappings = [(vma.start, vma.end) for process in session.everyone if process.mm for vma in process.mm.vmas]
+    session.area = stub.find_area(mappings)
+    numbers = [entry.fd for entries in session.descriptors.values() for entry in entries]
+    channel = Channel(1 + max(numbers, default=2))
+    root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    files = FileRestore(session.store, KINDS, load_all(session.store, kinds.FILES), root_fd)
+    files.processes = session.everyone
+    session.plan(channel, files)

@@ -1,0 +1,90 @@
+"""The state of one restore in progress, which the phases read and add to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from torpor.engine.options import RestoreOptions
+from torpor.engine.stats import RestoreStats
+from torpor.images import messages as m
+from torpor.images.store import ImageStore
+from torpor.objects.files.model import FileRestore
+from torpor.objects.model import RestoreProcess, RestoreThread
+from torpor.tracee.batch import Batch
+from torpor.tracee.puppet import Channel
+from torpor.tracee.remote import Runner, kill_and_reap
+from torpor.tracee.stub import ParkedVdso
+
+
+@dataclass(slots=True)
+class RestoreSession:
+    """What is known and made so far.
+
+    From the phase "images" on: ``root``, ``everyone`` (parents before children), ``descriptors`` (of each table).
+    From the phase "plan" on: ``area`` (where our memory lies in every puppet), ``channel``, ``files``.
+    From the phase "root puppet" on: ``vdso`` and the runners.
+    """
+
+    store: ImageStore
+    options: RestoreOptions
+    stats: RestoreStats = field(default_factory=RestoreStats)
+    everyone: list[RestoreProcess] = field(default_factory=list)
+    descriptors: dict[int, list[m.fdinfo_entry]] = field(default_factory=dict)
+    area: int = 0
+    vdso: ParkedVdso = field(default_factory=lambda: ParkedVdso(()))
+    #: CLONE_NEW* flags with which the root puppet is cloned: set by what needs namespaces, before it is.
+    root_clone_flags: int = 0
+    #: Every traced task that exists: killed if the restore fails.
+    live: list[Runner] = field(default_factory=list)
+    _channel: Channel | None = None
+    _files: FileRestore | None = None
+
+    @property
+    def root(self) -> RestoreProcess:
+        """The tree's root."""
+        return self.everyone[0]
+
+    @property
+    def alive(self) -> list[RestoreProcess]:
+        """All processes but the zombies, parents before children."""
+        return [process for process in self.everyone if not process.is_zombie]
+
+    def iter_threads(self) -> Iterator[RestoreThread]:
+        """All threads of all living processes."""
+        for process in self.alive:
+            yield from process.threads
+
+    @property
+    def channel(self) -> Channel:
+        """The way by which descriptors get into puppets."""
+        assert self._channel is not None
+        return self._channel
+
+    @property
+    def files(self) -> FileRestore:
+        """The open file descriptions."""
+        assert self._files is not None
+        return self._files
+
+    def plan(self, channel: Channel, files: FileRestore) -> None:
+        """Take over what the phase "plan" made; ``close`` closes it."""
+        self._channel, self._files = channel, files
+
+    def flush(self, runner: Runner, batch: Batch) -> Batch:
+        """*batch*, or, once it fills half of the scratch memory, a new one after it has been run."""
+        if batch.size < runner.scratch.size // 2:
+            return batch
+        runner.run(batch)
+        return Batch()
+
+    def fail(self) -> None:
+        """Kill all that was made."""
+        kill_and_reap([runner.thread for runner in self.live])
+
+    def close(self) -> None:
+        """Close what is ours; what the restored processes have stays theirs."""
+        if self._files is not None:
+            self._files.close()
+        if self._channel is not None:
+            self._channel.close()
