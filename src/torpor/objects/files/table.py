@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from torpor.objects.files import pipe, regular
+from torpor.objects.files import eventfd, pidfd, pipe, regular, signalfd, timerfd
 from torpor.objects.files.model import FileKind
 
 KINDS: tuple[FileKind, ...] = (
     pipe.KIND,
+    eventfd.KIND,
+    signalfd.KIND,
+    timerfd.KIND,
+    pidfd.KIND,
     regular.KIND,
 )

@@ -1,0 +1,119 @@
+"""timerfd(2): a timer behind a descriptor.
+
+Kernel view
+    fdinfo gives clock, ticks, settime flags, and the remaining time and the interval in seconds and nanoseconds.  A
+    periodic timer that has expired stands still until it is read, with nothing remaining; timerfd_gettime(2) makes
+    it go on and counts the ticks that it has missed, exactly as a read would.
+Image
+    ``timerfd_entry``.  ``torpor_expiry_ns``: when an absolute timer of a wall clock is due by that clock.
+Restore
+    timerfd_settime(2), then the ticks by TFD_IOC_SET_TICKS.  Timers go on from the time that remained, as CRIU has it,
+    but absolute ones of a wall clock are due when they were.
+Limits
+    A timer cancelled by a change of the clock (TFD_TIMER_CANCEL_ON_SET) that nobody has read yet loses that news.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import struct
+import time
+
+from torpor.base.errors import RestoreError
+from torpor.images import messages as m
+from torpor.images.errors import ImageError
+from torpor.kernel.arch import nr
+from torpor.kernel.procfs.task import read_fdinfo
+from torpor.kernel.syscall import address_of, syscall
+from torpor.objects.files import fown, status_flags
+from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
+
+_LINK = "anon_inode:[timerfd]"
+_TFD_CLOEXEC = 0o2000000
+_TFD_TIMER_ABSTIME = 1
+_TFD_TIMER_CANCEL_ON_SET = 2
+_TFD_IOC_SET_TICKS = 0x40085400
+_CLOCK_REALTIME, _CLOCK_REALTIME_ALARM = 0, 8
+# CLOCK_REALTIME, MONOTONIC, BOOTTIME and the last two's _ALARM forms: what timerfd_create takes.
+_CLOCKS = (_CLOCK_REALTIME, 1, 7, _CLOCK_REALTIME_ALARM, 9)
+_NS = 10**9
+_MAX_S = (1 << 63) // _NS
+_itimerspec = struct.Struct("4q")
+
+
+def matches(file: OpenFile) -> bool:
+    """By the link's text."""
+    return file.target == _LINK
+
+
+def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
+    """Fill in ``entry.tfd``."""
+    tfd = entry.tfd
+    tfd.id, tfd.flags = entry.id, file.flags
+    fown.fill(tfd.fown, file)
+    # An expired periodic timer goes on from here, so that remaining time and ticks belong together.
+    unused = bytearray(_itimerspec.size)
+    syscall("timerfd_gettime", nr.timerfd_gettime, file.fd, address_of(unused))
+    state = read_fdinfo("self", file.fd)
+    if state["it_value"] == "(0, 0)" and state["ticks"] == "0":
+        # Not armed, or at the very instant of its expiry, before the tick was counted.
+        state = read_fdinfo("self", file.fd)
+    tfd.clockid = int(state["clockid"])
+    tfd.ticks = int(state["ticks"])
+    tfd.settime_flags = int(state["settime flags"], 8)
+    tfd.vsec, tfd.vnsec = _pair(state["it_value"])
+    tfd.isec, tfd.insec = _pair(state["it_interval"])
+    remaining_ns = tfd.vsec * _NS + tfd.vnsec
+    by_wall_clock = tfd.settime_flags & _TFD_TIMER_ABSTIME and tfd.clockid in (_CLOCK_REALTIME, _CLOCK_REALTIME_ALARM)
+    if remaining_ns and by_wall_clock:
+        tfd.torpor_expiry_ns = time.time_ns() + remaining_ns
+
+
+def _pair(text: str) -> tuple[int, int]:
+    seconds, _, nanoseconds = text.strip("()").partition(",")
+    return int(seconds), int(nanoseconds)
+
+
+def restore(entry: m.file_entry, session: FileRestore) -> int:
+    """A new timerfd that goes on from where it was."""
+    tfd = entry.tfd
+    if tfd.clockid not in _CLOCKS or max(tfd.vsec, tfd.isec) >= _MAX_S or max(tfd.vnsec, tfd.insec) >= _NS:
+        raise ImageError(f"timerfd {entry.id}: clock {tfd.clockid} or its times are out of range")
+    fd = syscall("timerfd_create", nr.timerfd_create, tfd.clockid, _TFD_CLOEXEC)
+    if tfd.vsec or tfd.vnsec or tfd.isec or tfd.insec:
+        _arm(fd, tfd)
+    if tfd.ticks:
+        _set_ticks(fd, tfd.ticks)
+    status_flags.restore(fd, tfd.flags)
+    return fd
+
+
+def _arm(fd: int, tfd: m.timerfd_entry) -> None:
+    flags = tfd.settime_flags & (_TFD_TIMER_ABSTIME | _TFD_TIMER_CANCEL_ON_SET)
+    interval_ns = tfd.isec * _NS + tfd.insec
+    value_ns = tfd.vsec * _NS + tfd.vnsec
+    if not value_ns and tfd.ticks:
+        # It has expired and was not read since (images by CRIU): the next tick is at most an interval away.
+        value_ns = interval_ns
+    if value_ns and flags & _TFD_TIMER_ABSTIME:
+        value_ns = tfd.torpor_expiry_ns or time.clock_gettime_ns(_readable(tfd.clockid)) + value_ns
+    spec = bytearray(_itimerspec.pack(*divmod(interval_ns, _NS), *divmod(value_ns, _NS)))
+    syscall("timerfd_settime", nr.timerfd_settime, fd, flags, address_of(spec), 0)
+
+
+def _readable(clock: int) -> int:
+    """The clock that an alarm clock shows."""
+    return {8: 0, 9: 7}.get(clock, clock)
+
+
+def _set_ticks(fd: int, ticks: int) -> None:
+    try:
+        fcntl.ioctl(fd, _TFD_IOC_SET_TICKS, struct.pack("Q", ticks))
+    except OSError as error:
+        raise RestoreError(
+            f"a timerfd has {ticks} unread expirations, which this kernel cannot set: {error.strerror}",
+            hint="a kernel with CONFIG_CHECKPOINT_RESTORE is needed",
+        ) from error
+
+
+KIND = FileKind("timerfd", m.fd_types.TIMERFD, matches, dump, restore)
