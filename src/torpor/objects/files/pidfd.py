@@ -19,7 +19,6 @@ import signal
 import struct
 from typing import NoReturn
 
-from torpor.base.errors import RestoreError
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.kernel.arch import nr
@@ -96,11 +95,10 @@ def _find(entry: m.file_entry, session: FileRestore) -> int:
     for process in session.processes:
         if process.ns_pid == wanted:
             return process.pid
-        if entry.pidfd.flags & _PIDFD_THREAD and wanted in process.entry.threads:
-            position = list(process.entry.threads).index(wanted)
-            if position < len(process.puppet.threads):
-                return process.puppet.threads[position].tid
-            raise RestoreError(f"pidfd {entry.id}: thread {wanted} has not been made yet")
+        if entry.pidfd.flags & _PIDFD_THREAD:
+            for thread in process.threads:
+                if thread.ns_tid == wanted:
+                    return thread.runner.tid
     raise ImageError(f"files.img: pidfd {entry.id} is of pid {wanted}, which is not in the tree")
 
 
