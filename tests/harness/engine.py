@@ -9,7 +9,8 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from harness.events import time_limit_s
@@ -26,8 +27,23 @@ class EngineError(Exception):
         self.log = log
 
 
+_other_engines: list[Sequence[str]] = []
+
+
+@contextmanager
+def using(engine: Sequence[str]) -> Iterator[None]:
+    """Within the block, dumps and restores are done by another command."""
+    _other_engines.append(engine)
+    try:
+        yield
+    finally:
+        _other_engines.pop()
+
+
 def command() -> list[str]:
     """What to run, before the subcommand."""
+    if _other_engines:
+        return list(_other_engines[-1])
     other = os.environ.get("TORPOR_TEST_ENGINE")
     return shlex.split(other) if other else [sys.executable, "-m", "torpor.cli.criu.main"]
 

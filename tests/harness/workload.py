@@ -44,7 +44,7 @@ class Workload:
         self.images = self.base / "images"
         self.directory.mkdir()
         self.images.mkdir()
-        self._mark = uuid.uuid4().hex
+        self.mark = uuid.uuid4().hex
         self._process: subprocess.Popen[bytes] | None = None
         self._root: ProcessWatch | None = None
         self._left_behind: list[ProcessWatch] = []
@@ -73,7 +73,7 @@ class Workload:
                     stderr=log_fd,
                     cwd="/",
                     # Few and known variables: the environment is part of what is dumped.
-                    env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", MARK_VARIABLE: self._mark},
+                    env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", MARK_VARIABLE: self.mark},
                     start_new_session=True,
                 )
             finally:
@@ -96,7 +96,7 @@ class Workload:
 
     def processes(self) -> list[int]:
         """The pids of all living processes of this workload, in order."""
-        return find_tree(self._mark, (self.pid,) if not self._watch().has_ended() else ())
+        return find_tree(self.mark, (self.pid,) if not self._watch().has_ended() else ())
 
     def status(self) -> str:
         """The last report: "" before the first, then "ready", then "pass" or "fail: ..."."""
@@ -115,7 +115,7 @@ class Workload:
 
     def dump(self, *, leave_running: bool = False, options: Sequence[str] = ()) -> None:
         """Dump into `images`; unless it is left running, also wait until all its processes are gone, pids free."""
-        watches = [] if leave_running else watch_tree(self._mark, (self.pid,))
+        watches = [] if leave_running else watch_tree(self.mark, (self.pid,))
         try:
             engine.dump(self.pid, self.images, leave_running=leave_running, options=options)
             for watch in watches:
@@ -151,7 +151,7 @@ class Workload:
         root = self._watch()
         if not root.has_ended():
             # Children that the root does not wait for become ours when it ends; `close` frees their pids.
-            self._left_behind += watch_tree(self._mark, (root.pid,))
+            self._left_behind += watch_tree(self.mark, (root.pid,))
         root.signal(signal.SIGTERM)
         if not root.wait_ended(time_limit_s(timeout_s)):
             raise WorkloadError(self._account(f"did not end within {time_limit_s(timeout_s):g} s of SIGTERM"))
@@ -169,7 +169,7 @@ class Workload:
     def close(self) -> None:
         """Kill what is left of the workload and remove its files. May be called again."""
         try:
-            kill_tree(self._mark, self._root)
+            kill_tree(self.mark, self._root)
             if self._root is not None:
                 self._reap(self._root)
             for watch in self._left_behind:
