@@ -1,0 +1,107 @@
+"""Signals to a job, waiting for its end, and its log."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from collections.abc import Iterator
+
+from torpor.base.errors import JobError
+from torpor.engine.jobs.registry import RUNNING, Job, find, is_alive
+from torpor.kernel.procfs.status import read_status
+from torpor.tracee.remote import mask_bit
+
+_CHUNK = 1 << 16
+
+
+def kill(job: Job, number: int = signal.SIGTERM, *, timeout_s: float = 10.0) -> Job:
+    """End a job: *number* first, SIGKILL after *timeout_s*; the job as it is afterwards.
+
+    The first process of a pid namespace does not get a signal that it has no handler for: then SIGKILL at once.
+    """
+    with _Process(job) as process:
+        caught = bool(read_status(job.pid).caught & mask_bit(number))
+        if number != signal.SIGKILL and caught:
+            process.send(number)
+            if process.wait_ended(timeout_s):
+                return _settled(job)
+        process.send(signal.SIGKILL)
+        process.wait_ended(None)
+    return _settled(job)
+
+
+def wait_ended(job: Job, timeout_s: float | None = None) -> Job:
+    """Wait until the job's process is gone (or has been put to sleep); the job as it is afterwards."""
+    try:
+        with _Process(job) as process:
+            process.wait_ended(timeout_s)
+    except JobError:
+        return find(job.name)
+    return _settled(job)
+
+
+def _settled(job: Job) -> Job:
+    """The record once the watcher has had its moment to write the exit status."""
+    deadline = time.monotonic() + 1.0
+    current = find(job.name)
+    while current.status != RUNNING and current.exit_status is None and time.monotonic() < deadline:
+        watcher = job.directory / "watcher"
+        if not watcher.exists():
+            break
+        time.sleep(0.01)
+        current = find(job.name)
+    return current
+
+
+def follow_log(job: Job, *, follow: bool = False) -> Iterator[bytes]:
+    """The log so far; with *follow*, also what is added, until the job ends."""
+    try:
+        fd = os.open(job.log, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise JobError(f"{job.name} has no log") from None
+    try:
+        while True:
+            ended = not is_alive(job)
+            while chunk := os.read(fd, _CHUNK):
+                yield chunk
+            if ended or not follow:
+                return
+            with _Process(job) as process:
+                process.wait_ended(0.1)
+    except JobError:
+        while chunk := os.read(fd, _CHUNK):
+            yield chunk
+    finally:
+        os.close(fd)
+
+
+class _Process:
+    """The job's root process, by pidfd."""
+
+    def __init__(self, job: Job) -> None:
+        try:
+            self._fd = os.pidfd_open(job.pid)
+        except (ProcessLookupError, ValueError, OSError):
+            raise JobError(f"{job.name} is not running") from None
+        if not is_alive(job):
+            os.close(self._fd)
+            raise JobError(f"{job.name} is not running")
+
+    def send(self, number: int) -> None:
+        try:
+            signal.pidfd_send_signal(self._fd, number)
+        except ProcessLookupError:
+            return
+
+    def wait_ended(self, timeout_s: float | None) -> bool:
+        poll = select.poll()
+        poll.register(self._fd, select.POLLIN)
+        return bool(poll.poll(None if timeout_s is None else timeout_s * 1000))
+
+    def __enter__(self) -> _Process:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)

@@ -1,0 +1,66 @@
+"""namespaces(7): unshare(2), setns(2), and work done inside another task's namespaces.
+
+setns(2) changes the calling *thread* only, so a short-lived thread of ours can look into, or work in, the uts, ipc,
+net and mount namespaces of another process while the rest of us stays where it is.  A pid namespace cannot be entered
+this way: it concerns children only.
+"""
+
+from __future__ import annotations
+
+import _thread
+from collections.abc import Callable
+from typing import TypeVar
+
+from torpor.kernel.arch import nr
+from torpor.kernel.syscall import syscall
+
+CLONE_FS = 0x200
+CLONE_NEWTIME = 0x80
+CLONE_NEWNS = 0x20000
+CLONE_NEWCGROUP = 0x2000000
+CLONE_NEWUTS = 0x4000000
+CLONE_NEWIPC = 0x8000000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+
+T = TypeVar("T")
+
+
+def unshare(flags: int) -> None:
+    """unshare(2)."""
+    syscall("unshare", nr.unshare, flags)
+
+
+def setns(fd: int, flags: int) -> None:
+    """setns(2) by a namespace descriptor, or (since 5.8) a pidfd with several flags."""
+    syscall("setns", nr.setns, fd, flags)
+
+
+def inside(pidfd: int, flags: int, work: Callable[[], T]) -> T:
+    """Do *work* in the namespaces *flags* of the process behind *pidfd*, in a thread made for it; its result or error.
+
+    With CLONE_NEWNS the thread's root and working directory are the root of that mount namespace.
+    """
+    done = _thread.allocate_lock()
+    done.acquire()
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            if flags & CLONE_NEWNS:
+                # A thread that shares its root directory with others may not change mount namespaces.
+                unshare(CLONE_FS)
+            setns(pidfd, flags)
+            results.append(work())
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            done.release()
+
+    _thread.start_new_thread(run, ())
+    done.acquire()
+    if errors:
+        raise errors[0]
+    return results[0]

@@ -1,0 +1,95 @@
+"""Jobs: started in namespaces of their own, listed, ended, their logs and exit statuses kept."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.events import time_limit_s
+from torpor.base.errors import JobError
+from torpor.engine import jobs
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A state directory of the test's own; what runs in it is killed at the end."""
+    monkeypatch.setenv("TORPOR_STATE", str(tmp_path))
+    yield tmp_path
+    for job in jobs.list_jobs():
+        if job.status == jobs.RUNNING:
+            jobs.kill(job, signal.SIGKILL)
+
+
+def _output(job: jobs.Job) -> str:
+    return b"".join(jobs.follow_log(job, follow=True)).decode()
+
+
+def test_a_job_has_namespaces_of_its_own_but_the_hosts_network() -> None:
+    job = jobs.start(["sleep", "1000"], "sleeper")
+    differs = {
+        name: os.readlink(f"/proc/{job.pid}/ns/{name}") != os.readlink(f"/proc/self/ns/{name}")
+        for name in ("pid", "mnt", "uts", "ipc", "net", "user")
+    }
+    assert differs == {"pid": True, "mnt": True, "uts": True, "ipc": True, "net": False, "user": False}
+    status = Path(f"/proc/{job.pid}/status").read_text()
+    assert f"NSpid:\t{job.pid}\t1\n" in status
+    assert jobs.find("sleeper") == job
+    assert [each.name for each in jobs.list_jobs()] == ["sleeper"]
+
+
+def test_the_log_and_the_exit_status_are_kept() -> None:
+    job = jobs.start(["sh", "-c", "hostname; echo $$; ls /proc | grep -c '^[0-9]'; exit 3"], "three")
+    assert _output(job).splitlines()[:2] == ["three", "1"]
+    ended = jobs.wait_ended(job, time_limit_s(10))
+    assert ended.status == jobs.ENDED
+    assert ended.exit_status is not None and os.waitstatus_to_exitcode(ended.exit_status) == 3
+
+
+def test_a_handled_signal_is_delivered_and_an_unhandled_one_becomes_sigkill() -> None:
+    handler = jobs.start(["sh", "-c", "trap 'exit 5' TERM; echo on; while :; do sleep 0.01; done"], "handler")
+    for _ in jobs.follow_log(handler, follow=True):
+        break
+    ended = jobs.kill(handler)
+    assert ended.exit_status is not None and os.waitstatus_to_exitcode(ended.exit_status) == 5
+    ended = jobs.kill(jobs.start(["sleep", "1000"], "deaf"))
+    assert ended.exit_status is not None and os.waitstatus_to_exitcode(ended.exit_status) == -signal.SIGKILL
+
+
+def test_a_name_is_refused_while_it_is_in_use() -> None:
+    first = jobs.start(["sleep", "1000"], "one")
+    with pytest.raises(JobError, match="one is running"):
+        jobs.start(["sleep", "1000"], "one")
+    with pytest.raises(JobError, match="is running"):
+        jobs.remove(first)
+    jobs.kill(first)
+    jobs.remove(jobs.find("one"))
+    with pytest.raises(JobError, match="no job called one"):
+        jobs.find("one")
+
+
+def test_a_command_that_is_not_there_leaves_no_job() -> None:
+    with pytest.raises(JobError, match="No such file"):
+        jobs.start(["/nonexistent/command"], "none")
+    assert jobs.list_jobs() == []
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "-x", "x" * 64, "a\n"])
+def test_a_bad_name_is_refused(name: str) -> None:
+    with pytest.raises(JobError, match="cannot name a job"):
+        jobs.start(["true"], name)
+
+
+def test_another_process_with_the_same_pid_is_not_the_job(state: Path) -> None:
+    job = jobs.start(["sleep", "1000"], "real")
+    record = state / "jobs" / "real" / "state.json"
+    text = record.read_text()
+    record.write_text(text.replace(f'"start_time": {job.start_time}', '"start_time": 1'))
+    assert jobs.find("real").status == jobs.ENDED
+    with pytest.raises(JobError, match="not running"):
+        jobs.kill(jobs.find("real"))
+    record.write_text(text)
+    assert jobs.find("real").status == jobs.RUNNING
