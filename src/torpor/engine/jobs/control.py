@@ -9,7 +9,8 @@ import time
 from collections.abc import Iterator
 
 from torpor.base.errors import JobError
-from torpor.engine.jobs.registry import RUNNING, Job, find, is_alive
+from torpor.engine.jobs.registry import Job, find, is_alive
+from torpor.engine.jobs.watch import marker
 from torpor.kernel.procfs.status import read_status
 from torpor.tracee.remote import mask_bit
 
@@ -36,23 +37,19 @@ def wait_ended(job: Job, timeout_s: float | None = None) -> Job:
     """Wait until the job's process is gone (or has been put to sleep); the job as it is afterwards."""
     try:
         with _Process(job) as process:
-            process.wait_ended(timeout_s)
+            if not process.wait_ended(timeout_s):
+                return find(job.name)
     except JobError:
-        return find(job.name)
+        pass
     return _settled(job)
 
 
 def _settled(job: Job) -> Job:
     """The record once the watcher has had its moment to write the exit status."""
     deadline = time.monotonic() + 1.0
-    current = find(job.name)
-    while current.status != RUNNING and current.exit_status is None and time.monotonic() < deadline:
-        watcher = job.directory / "watcher"
-        if not watcher.exists():
-            break
-        time.sleep(0.01)
-        current = find(job.name)
-    return current
+    while marker(job).exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    return find(job.name)
 
 
 def follow_log(job: Job, *, follow: bool = False) -> Iterator[bytes]:
