@@ -12,6 +12,7 @@ KCMP_FS = 3
 KCMP_SIGHAND = 4
 KCMP_IO = 5
 KCMP_SYSVSEM = 6
+KCMP_EPOLL_TFD = 7
 
 
 def getfd(pidfd: int, remote_fd: int) -> int:

@@ -8,7 +8,7 @@ process, and sends it to every puppet that needs it.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
@@ -185,6 +185,12 @@ class FileDump:
         fdinfo = read_fdinfo_lines(os.getpid(), number)
         target = os.readlink(f"/proc/self/fd/{number}")
         return self._identify(OpenFile(process, -1, number, target, os.fstat(number), fdinfo), os.getpid(), number)
+
+    def iter_alike(self, inode: int) -> Iterator[tuple[int, int, int]]:
+        """(pid, descriptor number, file id) of each description known so far whose file has that inode number."""
+        for (_, known_inode, _), alike in self._known.items():
+            if known_inode == inode:
+                yield from alike
 
     def has(self, key: object) -> bool:
         """Whether ``add_opened`` has had *key* already."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from torpor.objects.files import eventfd, pidfd, pipe, regular, signalfd, timerfd
+from torpor.objects.files import epoll, eventfd, pidfd, pipe, regular, signalfd, timerfd
 from torpor.objects.files.model import FileKind
 
 KINDS: tuple[FileKind, ...] = (
     pipe.KIND,
+    epoll.KIND,
     eventfd.KIND,
     signalfd.KIND,
     timerfd.KIND,

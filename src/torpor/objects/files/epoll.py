@@ -1,0 +1,256 @@
+"""epoll(7): a set of watched files behind a descriptor.
+
+Kernel view
+    A ``tfd:`` line in fdinfo for each watched file: the number by which it was added, events, data, offset, inode and
+    device of the file.  A number stays there when its descriptor is closed or becomes another file, as long as the
+    description lives: kcmp(2) with KCMP_EPOLL_TFD tells which description is meant.
+Image
+    ``eventpoll_file_entry``.  Where the number is not (any more) that of the file: ``tfd`` is one that is, as CRIU has
+    it, ``torpor_tfd`` the number itself, ``torpor_file_id`` the file.  ``torpor_idle``: nothing was ready.
+Restore
+    epoll_ctl(2) in a process that has both descriptors (signalfd shows the signals of who added it); where none has, in
+    a descriptor table of our own.  Adding a file that is ready makes an event: edges seen before the dump are taken out
+    again if nothing was ready then.
+Limits
+    A disarmed one-shot can be disarmed again only while its file is ready for something; else it may report one
+    EPOLLERR or EPOLLHUP.  Edges seen before are reported again if anything at all was ready.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import struct
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from torpor.base.errors import RestoreError
+from torpor.images import messages as m
+from torpor.images.errors import ImageError
+from torpor.kernel.arch import nr
+from torpor.kernel.pidfd import KCMP_EPOLL_TFD, kcmp
+from torpor.kernel.syscall import address_of, syscall
+from torpor.objects.files import fown, status_flags
+from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile, Placed
+from torpor.objects.model import RestoreProcess
+from torpor.tracee.batch import Batch
+
+_LINK = "anon_inode:[eventpoll]"
+_CTL_ADD = 1
+_CLONE_FILES = 0x400
+_ANY = select.EPOLLIN | select.EPOLLOUT | select.EPOLLPRI | select.EPOLLRDHUP
+# What the kernel adds to every armed watch; a one-shot without them is disarmed.
+_ALWAYS = select.EPOLLERR | select.EPOLLHUP
+_event = struct.Struct("<IQ")
+_BATCH = 256
+
+
+def matches(file: OpenFile) -> bool:
+    """By the link's text."""
+    return file.target == _LINK
+
+
+# -- dump -----------------------------------------------------------------------------------------------------
+
+
+def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
+    """Fill in ``entry.epfd``; files that are not at their number any more are looked for when all are known."""
+    epfd = entry.epfd
+    epfd.id, epfd.flags = entry.id, file.flags
+    fown.fill(epfd.fown, file)
+    poller = select.poll()
+    poller.register(file.fd, select.POLLIN)
+    epfd.torpor_idle = not poller.poll(0)
+    seen: dict[int, int] = {}
+    lost: list[tuple[m.eventpoll_tfd_entry, int]] = []
+    for line in file.fdinfo:
+        if not line.startswith("tfd:"):
+            continue
+        watch = _parse(line, entry.id)
+        # The same number can stand for several files: a later one added after the earlier was closed.
+        order = seen.get(watch.tfd, 0)
+        seen[watch.tfd] = order + 1
+        epfd.tfd.append(watch)
+        if not _is_watched(file, watch.tfd, order, file.process.pid, watch.tfd):
+            lost.append((epfd.tfd[-1], order))
+    if lost:
+        session.at_end(lambda: _find_lost(file, lost, session))
+
+
+def _parse(line: str, epoll_id: int) -> m.eventpoll_tfd_entry:
+    words = line.replace(":", ": ").split()
+    fields = dict(zip(words[::2], words[1::2], strict=True))
+    return m.eventpoll_tfd_entry(
+        id=epoll_id,
+        tfd=int(fields["tfd:"]),
+        events=int(fields["events:"], 16),
+        data=int(fields["data:"], 16),
+        pos=int(fields.get("pos:", "0")),
+        inode=int(fields.get("ino:", "0"), 16),
+        dev=int(fields.get("sdev:", "0"), 16),
+    )
+
+
+def _is_watched(file: OpenFile, tfd: int, order: int, pid: int, number: int) -> bool:
+    """Whether descriptor *number* of *pid* is the *order*-th file that *file* watches as *tfd*."""
+    slot = bytearray(struct.pack("=III", file.number, tfd, order))
+    try:
+        return kcmp(pid, file.process.pid, KCMP_EPOLL_TFD, number, address_of(slot)) == 0
+    except OSError:
+        return False  # no descriptor of that number
+
+
+def _find_lost(file: OpenFile, lost: list[tuple[m.eventpoll_tfd_entry, int]], session: FileDump) -> None:
+    for watch, order in lost:
+        number = watch.tfd
+        for pid, other, file_id in session.iter_alike(watch.inode):
+            if _is_watched(file, number, order, pid, other):
+                watch.torpor_tfd, watch.torpor_file_id = number, file_id
+                if pid == file.process.pid:
+                    watch.tfd = other
+                break
+        else:
+            raise file.refuse(
+                f"it watches a file by the number {number} that no process of the tree has open",
+                hint="checkpoint the process that has it as well",
+            )
+
+
+# -- restore --------------------------------------------------------------------------------------------------
+
+
+def restore(entry: m.file_entry, session: FileRestore) -> int:
+    """An empty set; what it watches is added by ``attach``."""
+    fd = syscall("epoll_create1", nr.epoll_create1, os.O_CLOEXEC)
+    status_flags.restore(fd, entry.epfd.flags)
+    return fd
+
+
+def attach(entry: m.file_entry, session: FileRestore, placed: Placed) -> None:
+    """Add what it watches, inner sets first: their readiness is an event of the outer ones."""
+    session.part(_Attaching).attach(entry)
+
+
+@dataclass(frozen=True, slots=True)
+class _Watch:
+    """One file to add: ``number`` is its key; ``is_there`` says whether that is the file's number in the process."""
+
+    number: int
+    events: int
+    data: int
+    file_id: int
+    is_there: bool
+
+    @property
+    def is_disarmed(self) -> bool:
+        return bool(self.events & select.EPOLLONESHOT) and not self.events & (_ANY | _ALWAYS)
+
+    @property
+    def is_edge(self) -> bool:
+        return bool(self.events & select.EPOLLET) and not self.events & select.EPOLLONESHOT
+
+
+class _Attaching:
+    """Which sets have been filled, and what each process has at which number."""
+
+    def __init__(self, session: FileRestore) -> None:
+        self._session = session
+        self._done: set[int] = set()
+        self._tables: dict[int, dict[int, int]] = {}
+        for file_id in session.entries:
+            for process, number in session.holders(file_id):
+                self._tables.setdefault(process.ns_pid, {})[number] = file_id
+
+    def attach(self, entry: m.file_entry) -> None:
+        """Fill the set of *entry*, and before it those that it watches."""
+        if entry.id in self._done:
+            return
+        self._done.add(entry.id)
+        process, epoll_number = self._choose_holder(entry)
+        watches = [self._read(tfd, self._tables[process.ns_pid]) for tfd in entry.epfd.tfd]
+        for watch in watches:
+            target = self._session.entry(watch.file_id)
+            if target.HasField("epfd"):
+                self.attach(target)
+        own = self._session.open(entry.id)
+        # Draining must not meet the events of others, so that each group goes in alone.
+        disarmed = [self._make_fire(watch) for watch in watches if watch.is_disarmed]
+        self._add(process, epoll_number, own, disarmed)
+        _drain(own, len(disarmed))
+        edges = [watch for watch in watches if watch.is_edge]
+        self._add(process, epoll_number, own, edges)
+        if entry.epfd.torpor_idle:
+            _drain(own, len(edges))
+        self._add(process, epoll_number, own, [w for w in watches if not w.is_disarmed and not w.is_edge])
+
+    def _choose_holder(self, entry: m.file_entry) -> tuple[RestoreProcess, int]:
+        """A process that has the set and all that it watches by number, or most of it."""
+        wanted = {tfd.tfd for tfd in entry.epfd.tfd if not tfd.torpor_file_id}
+        holders = self._session.holders(entry.id)
+        return max(holders, key=lambda holder: len(wanted & self._tables[holder[0].ns_pid].keys()))
+
+    def _read(self, tfd: m.eventpoll_tfd_entry, table: dict[int, int]) -> _Watch:
+        number = tfd.torpor_tfd if tfd.torpor_file_id else tfd.tfd
+        file_id = tfd.torpor_file_id or table.get(number, 0)
+        if not file_id:
+            raise ImageError(f"epoll {tfd.id} watches descriptor {number}, which its process does not have")
+        return _Watch(number, tfd.events, tfd.data, file_id, table.get(number) == file_id)
+
+    def _make_fire(self, watch: _Watch) -> _Watch:
+        """A disarmed watch armed for all, so that it fires at once and is disarmed by that; if its file is ready."""
+        poller = select.poll()
+        poller.register(self._session.open(watch.file_id), _ANY)
+        return replace(watch, events=watch.events | _ANY) if poller.poll(0) else watch
+
+    def _add(self, process: RestoreProcess, epoll_number: int, own: int, watches: list[_Watch]) -> None:
+        there = [watch for watch in watches if watch.is_there]
+        for start in range(0, len(there), _BATCH):
+            batch = Batch()
+            for watch in there[start : start + _BATCH]:
+                event = batch.data(_event.pack(watch.events, watch.data))
+                batch.call(nr.epoll_ctl, epoll_number, _CTL_ADD, watch.number, event)
+            process.runner.run(batch)
+        elsewhere = [(watch, self._session.open(watch.file_id)) for watch in watches if not watch.is_there]
+        if elsewhere:
+            _in_own_table(lambda: _add_by_duplicates(own, elsewhere))
+
+
+def _drain(own: int, n_events: int) -> None:
+    """Take out all events that are ready now."""
+    if n_events:
+        with select.epoll.fromfd(os.dup(own)) as poller:
+            poller.poll(0, n_events)
+
+
+def _add_by_duplicates(own: int, watches: list[tuple[_Watch, int]]) -> None:
+    """Add files by numbers that they have nowhere.  Overwrites any descriptor: only in a table that is thrown away."""
+    above = 1 + max(watch.number for watch, _ in watches)
+    poller = fcntl.fcntl(own, fcntl.F_DUPFD_CLOEXEC, above)
+    copies = [(watch, fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, above)) for watch, fd in watches]
+    for watch, fd in copies:
+        os.dup2(fd, watch.number, inheritable=False)
+        event = bytearray(_event.pack(watch.events, watch.data))
+        syscall("epoll_ctl", nr.epoll_ctl, poller, _CTL_ADD, watch.number, address_of(event))
+
+
+def _in_own_table(action: Callable[[], None]) -> None:
+    """Do *action* in a thread with a descriptor table of its own, a copy of ours."""
+    failed: list[OSError] = []
+
+    def work() -> None:
+        try:
+            syscall("unshare", nr.unshare, _CLONE_FILES)
+            action()
+        except OSError as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    if failed:
+        raise RestoreError(f"an epoll's files cannot be added: {failed[0]}") from failed[0]
+
+
+KIND = FileKind("epoll", m.fd_types.EVENTPOLL, matches, dump, restore, attach)
