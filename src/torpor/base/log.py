@@ -38,12 +38,12 @@ def first_error() -> str | None:
     return _first_error
 
 
-def error(text: str) -> None:
-    """Something failed; the command will exit with a failure because of it."""
+def error(text: str, *, where: str = "") -> None:
+    """Something failed; the command will exit with a failure because of it.  *where*, if not the caller's place."""
     global _first_error  # noqa: PLW0603 - one log a process
     if _first_error is None:
         _first_error = text
-    _write(ERROR, f"Error {_where()}: {text}")
+    _write(ERROR, f"Error {f'({where})' if where else _where()}: {text}")
 
 
 def warn(text: str) -> None:

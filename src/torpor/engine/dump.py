@@ -18,6 +18,7 @@ from torpor.base.fds import OwnedFd
 from torpor.engine.ids import IdAllocator
 from torpor.engine.options import DumpOptions
 from torpor.engine.stats import DumpStats
+from torpor.engine.time_limit import time_limit
 from torpor.images import messages as m
 from torpor.images.dirstore import DirStore
 from torpor.images.pagemap import store_pagemap
@@ -47,8 +48,12 @@ def dump(pid: int, directory: str | os.PathLike[str], options: DumpOptions | Non
 
     TargetGoneError, NotPermittedError, RefusedError, StoreError; the tree runs on after any of them.
     """
+    options = options or DumpOptions()
     with DirStore(Path(directory), "w") as store:
-        return Dump(store, options or DumpOptions()).run(pid)
+        stats = Dump(store, options).run(pid)
+    with DirStore(Path(options.stats_directory or directory), "w") as store:
+        stats.write(store)
+    return stats
 
 
 class Dump:
@@ -67,7 +72,9 @@ class Dump:
     def run(self, pid: int) -> DumpStats:
         """Do it."""
         watch = self._stats.watch
-        with watch.span("freezing"):
+        notify = self._options.notify
+        notify("pre-dump", pid)
+        with watch.span("freezing"), time_limit(self._options.timeout_s, f"stopping pid {pid} and all below it"):
             tree = freeze(pid)
         with tree, watch.span("frozen"):
             self._collect(tree.root, None)
@@ -79,8 +86,8 @@ class Dump:
             for number, process in enumerate(alive, 1):
                 self._dump_inside(process, number)
             self._write_images()
+            notify("post-dump", pid)
             self._let_go(tree)
-        self._stats.write(self._store)
         return self._stats
 
     # -- collect ---------------------------------------------------------------------------------------------

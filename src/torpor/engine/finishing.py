@@ -67,6 +67,12 @@ def _unmap_scratch(session: RestoreSession, process: RestoreProcess) -> None:
         raise RestoreError(f"pid {process.ns_pid}: the restorer's memory cannot be unmapped")
 
 
+def notify_ready(session: RestoreSession) -> None:
+    """Tell that all is there and about to go on."""
+    for action in ("post-restore", "pre-resume"):
+        session.options.notify(action, session.root.pid)
+
+
 def go(session: RestoreSession) -> None:
     """Signal masks and registers, then everyone goes on."""
     for thread in session.iter_threads():

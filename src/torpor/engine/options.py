@@ -2,24 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from torpor.objects.files.model import FilePolicy
 
+#: Called at each stage with its name, as criu(8) has them for action scripts, and the root's pid (0: none yet).
+#: Whoever is called says no by an exception, and the work ends as after any other error.
+Notify = Callable[[str, int], None]
+
+
+def nobody(action: str, pid: int) -> None:
+    """The notifier for when nobody wants to know."""
+
 
 @dataclass(frozen=True, slots=True)
 class DumpOptions:
-    """``leave_running`` and ``leave_stopped`` say what becomes of the tree; without either it is killed."""
+    """``leave_running`` and ``leave_stopped`` say what becomes of the tree; without either it is killed.
+
+    ``timeout_s``: how long stopping the tree may take; 0 is for ever.  ``stats_directory``: where stats-dump goes, if
+    not to the images.
+    """
 
     leave_running: bool = False
     leave_stopped: bool = False
+    timeout_s: int = 10
+    stats_directory: str = ""
+    notify: Notify = nobody
     files: FilePolicy = field(default_factory=FilePolicy)
 
 
 @dataclass(frozen=True, slots=True)
 class RestoreOptions:
-    """``sibling``: the restored root becomes a child of our parent.  ``leave_stopped``: it stays stopped."""
+    """``sibling``: the restored root becomes a child of our parent.  ``leave_stopped``: it stays stopped.
+
+    ``inherit_fds``: open descriptors of ours, each with the name of the file (``pipe:[123]``, a path) it stands for.
+    """
 
     sibling: bool = False
     leave_stopped: bool = False
+    stats_directory: str = ""
+    notify: Notify = nobody
+    inherit_fds: tuple[tuple[int, str], ...] = ()
     files: FilePolicy = field(default_factory=FilePolicy)

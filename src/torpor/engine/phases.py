@@ -43,6 +43,7 @@ AFTER_FILES: tuple[ProcessStep, ...] = ()
 RESTORE: tuple[Phase, ...] = (
     Phase("images", reading.read_images, "read and checked as a whole, before anything is made"),
     Phase("plan", reading.plan, "where our memory and our channel lie in puppets must be free in all of them"),
+    Phase("pre-restore", reading.notify_start, "whoever is told prepares what is restored into"),
     Phase("root puppet", forking.make_root, "with the namespaces that can only be made by clone", "forking"),
     Phase(
         "children",
@@ -64,5 +65,6 @@ RESTORE: tuple[Phase, ...] = (
     Phase("aspects", finishing.aspects, "BUILD, CREDENTIALS and SEALED, in one batch a thread"),
     Phase("last aspects", finishing.last, "nothing that follows disturbs timers, pending signals, the dumpable flag"),
     Phase("clear", finishing.clear, "our memory and our channel go; nothing more can be asked of the puppets"),
+    Phase("post-restore", finishing.notify_ready, "all is there, and a hook that says no can still stop it"),
     Phase("go", finishing.go, "all together, so that none runs while another is only half there"),
 )

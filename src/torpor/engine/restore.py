@@ -14,7 +14,7 @@ from torpor.engine.options import RestoreOptions
 from torpor.engine.phases import RESTORE
 from torpor.engine.session import RestoreSession
 from torpor.images.dirstore import DirStore
-from torpor.images.errors import ImageError
+from torpor.images.errors import ImageError, StoreError
 
 
 def restore(directory: str | os.PathLike[str], options: RestoreOptions | None = None) -> int:
@@ -22,8 +22,17 @@ def restore(directory: str | os.PathLike[str], options: RestoreOptions | None = 
 
     ImageError: the images are damaged.  RestoreError: this machine cannot.  Nothing is left of a restore that failed.
     """
+    options = options or RestoreOptions()
     with DirStore(Path(directory), "r") as store:
-        return run(RestoreSession(store, options or RestoreOptions()))
+        session = RestoreSession(store, options)
+        pid = run(session)
+    try:
+        with DirStore(Path(options.stats_directory or directory), "w") as store:
+            session.stats.write(store)
+    except StoreError as error:
+        # The tree runs by now; figures that cannot be written (read-only images) harm nobody.
+        log.warn(error.describe())
+    return pid
 
 
 def run(session: RestoreSession) -> int:
@@ -38,6 +47,7 @@ def run(session: RestoreSession) -> int:
         raise
     finally:
         session.close()
+    session.options.notify("post-resume", session.root.pid)
     log.info(f"Restored {len(session.everyone)} processes, {session.stats.pages_restored} pages")
     return session.root.pid
 

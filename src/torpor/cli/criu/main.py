@@ -1,55 +1,177 @@
-"""Entry of the ``criu`` command."""
+"""Entry of the ``criu`` command: words to options, the log, the command, and how it all ends.
+
+Start-up is part of what a dump costs, so a command's module is imported when it is asked for; it imports the engine.
+"""
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
+from types import FrameType
+from typing import NoReturn
 
 from torpor.base import log
-from torpor.base.errors import TorporError
+from torpor.base.errors import TorporError, UsageError
+from torpor.cli.criu.options import Options, missing
+from torpor.cli.criu.parse import parse
+
+#: The command, its module, and whether options that are not done yet matter to it.
+COMMANDS = {
+    "dump": "dump",
+    "pre-dump": "",
+    "restore": "restore",
+    "check": "check",
+    "page-server": "",
+    "lazy-pages": "",
+    "service": "",
+    "swrk": "",
+    "dedup": "",
+    "cpuinfo": "",
+}
+#: What is done when the work is interrupted, as a shell reports it: 128 + SIGINT.
+INTERRUPTED = 130
+
+
+class Interrupted(BaseException):
+    """A signal asks us to stop; everything borrowed is given back on the way up.  Nobody handles it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run; the exit code."""
-    parser = argparse.ArgumentParser(prog="criu")
-    parser.add_argument("action", choices=("dump", "restore"))
-    parser.add_argument("-t", "--tree", type=int)
-    parser.add_argument("-D", "--images-dir", default=".")
-    parser.add_argument("-o", "--log-file")
-    parser.add_argument("-v", dest="level", nargs="?", const="1", default="2")
-    parser.add_argument("-d", "--restore-detached", action="store_true")
-    parser.add_argument("-R", "--leave-running", action="store_true")
-    parser.add_argument("--pidfile")
-    args = parser.parse_args(argv)
-    fd = 2
-    if args.log_file:
-        path = os.path.join(args.images_dir, args.log_file)
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    log.configure(fd=fd, level=int(args.level))
+    words = list(sys.argv[1:] if argv is None else argv)
+    _catch_signals()
     try:
-        _run(args)
-    except TorporError as error:
-        log.error(error.describe())
+        return _run(words)
+    except UsageError as error:
+        sys.stderr.write(f"criu: {error.describe()}\n")
         return error.exit_code
+    except TorporError as error:
+        log.error(error.describe(), where=_origin(error))
+        return error.exit_code
+    except Interrupted as stop:
+        log.error(f"interrupted by signal {stop.number}; nothing was left half done")
+        return 128 + stop.number
+    except OSError as error:
+        return _unexpected(error, "unexpected failure")
+    except Exception as error:
+        return _unexpected(error, "bug")
+
+
+def _run(words: list[str]) -> int:
+    options, rest = parse(words)
+    if options.version:
+        return _version()
+    if options.help:
+        from torpor.cli.criu.usage import text
+
+        sys.stdout.write(text())
+        return 0
+    if not rest:
+        raise UsageError("a command is required", hint="criu --help lists what there is")
+    command = rest[0]
+    if command not in COMMANDS:
+        raise UsageError(f"unknown command {command!r}", hint="criu --help lists what there is")
+    options.command = rest[1:]
+    for fd in options.close:
+        os.closerange(fd, fd + 1)
+    if not COMMANDS[command]:
+        raise TorporError(f"criu {command} is not done yet")
+    if command == "check":
+        from torpor.cli.criu import check
+
+        return check.main(options)
+    _check_words(command, options)
+    _enter(options)
+    if refused := missing(options):
+        raise TorporError("; ".join(refused), hint="leave it out if you can do without")
+    if command == "dump":
+        from torpor.cli.criu import dump
+
+        return dump.main(options)
+    from torpor.cli.criu import restore
+
+    return restore.main(options)
+
+
+def _check_words(command: str, options: Options) -> None:
+    """What can be wrong with a command line as a whole."""
+    if options.exec_cmd:
+        if command != "restore":
+            raise UsageError("--exec-cmd is for restore only")
+        if not options.command:
+            raise UsageError("--exec-cmd needs a command", hint="criu restore --exec-cmd … -- COMMAND")
+        if options.restore_detached:
+            raise UsageError("--restore-detached and --exec-cmd exclude each other")
+    elif options.command:
+        raise UsageError(f"{options.command[0]!r} is too much for criu {command}")
+    if command == "dump" and not options.tree:
+        raise UsageError("criu dump needs to know what to dump", hint="-t PID")
+    if options.inherit_fd and command != "restore":
+        raise UsageError("--inherit-fd is for restore only")
+    if options.tcp_established and options.tcp_close:
+        raise UsageError("--tcp-established and --tcp-close exclude each other")
+
+
+def _enter(options: Options) -> None:
+    """Go to the work directory and open the log there."""
+    options.images_dir = os.path.abspath(options.images_dir)
+    options.work_dir = os.path.abspath(options.work_dir or options.images_dir)
+    if not os.path.isdir(options.images_dir):
+        raise TorporError(f"{options.images_dir} is no directory", hint="-D names where the images are")
+    try:
+        os.chdir(options.work_dir)
+    except OSError as error:
+        raise TorporError(f"work directory {options.work_dir}: {error.strerror}") from None
+    fd = 2
+    if options.log_file and options.log_file != "-":
+        try:
+            fd = os.open(options.log_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise TorporError(f"log file {options.log_file}: {error.strerror}") from None
+    log.configure(fd=fd, level=options.verbosity)
+
+
+def _version() -> int:
+    from torpor import __version__
+
+    # Container runtimes read the first line, and ask for at least 3.something.
+    sys.stdout.write(f"Version: 4.2\nGitID: torpor {__version__}\n")
     return 0
 
 
-def _run(args: argparse.Namespace) -> None:
-    if args.action == "dump":
-        from torpor.engine.dump import dump
-        from torpor.engine.options import DumpOptions
+def _catch_signals() -> None:
+    import signal
 
-        dump(args.tree, args.images_dir, DumpOptions(leave_running=args.leave_running))
-        return
-    from torpor.engine.restore import restore
+    signal.signal(signal.SIGINT, _interrupt)
+    signal.signal(signal.SIGTERM, _interrupt)
 
-    pid = restore(args.images_dir)
-    if args.pidfile:
-        path = os.path.join(args.images_dir, args.pidfile)
-        with open(path, "w", encoding="ascii") as stream:
-            stream.write(str(pid))
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    raise Interrupted(number)
+
+
+def _unexpected(error: Exception, what: str) -> int:
+    """One line; where it happened only for whoever asks for details."""
+    log.error(f"{what}: {type(error).__name__}: {error}", where=_origin(error))
+    if log.level() >= log.DEBUG:
+        import traceback
+
+        for line in "".join(traceback.format_exception(error)).splitlines():
+            log.debug(line)
+    return 1
+
+
+def _origin(error: BaseException) -> str:
+    """``file.py:12``, where it was raised."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}" if trace else "?"
 
 
 if __name__ == "__main__":

@@ -1,0 +1,64 @@
+"""``criu dump``."""
+
+from __future__ import annotations
+
+import os
+
+from torpor.base.errors import RefusedError
+from torpor.cli.criu.options import Options
+from torpor.cli.criu.scripts import notifier
+from torpor.engine.dump import dump
+from torpor.engine.options import DumpOptions
+from torpor.objects.files.model import FilePolicy
+
+
+def main(options: Options) -> int:
+    """Dump the tree of ``--tree``; the exit code."""
+    _check_freezer(options.freeze_cgroup)
+    dump(
+        options.tree,
+        options.images_dir,
+        DumpOptions(
+            leave_running=options.leave_running,
+            leave_stopped=options.leave_stopped,
+            stats_directory=options.work_dir,
+            timeout_s=options.timeout,
+            notify=notifier(options),
+            files=file_policy(options),
+        ),
+    )
+    if options.display_stats:
+        from torpor.cli.criu.show_stats import show_dump
+
+        show_dump(options.work_dir)
+    return 0
+
+
+def file_policy(options: Options) -> FilePolicy:
+    """What the command line says about files."""
+    return FilePolicy(
+        ghost_limit=options.ghost_limit,
+        link_remap=options.link_remap,
+        file_locks=options.file_locks,
+        ext_unix=options.ext_unix_sk,
+        tcp_close=options.tcp_close,
+        tcp_established=options.tcp_established,
+        shell_job=options.shell_job,
+        external=options.all_external,
+        evasive_devices=options.evasive_devices,
+        root=options.root or "/",
+    )
+
+
+def _check_freezer(path: str) -> None:
+    """Tasks are stopped one by one here; a cgroup that is frozen already would keep them from being stopped."""
+    if not path:
+        return
+    for name, frozen in (("freezer.state", ("FROZEN", "FREEZING")), ("cgroup.freeze", ("1",))):
+        try:
+            with open(os.path.join(path, name), encoding="ascii") as stream:
+                state = stream.read().strip()
+        except OSError:
+            continue
+        if state in frozen:
+            raise RefusedError(f"cgroup {path} is frozen", hint="thaw it; torpor stops the tasks itself")

@@ -1,0 +1,81 @@
+"""``criu restore``."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from torpor.base import log
+from torpor.base.errors import TorporError
+from torpor.cli.criu.dump import file_policy
+from torpor.cli.criu.options import Options
+from torpor.cli.criu.scripts import notifier
+from torpor.engine.options import Notify, RestoreOptions
+from torpor.engine.restore import restore
+
+
+def main(options: Options) -> int:
+    """Restore the tree in ``--images-dir``; the exit code, which without ``-d`` is the restored root's."""
+    notify = notifier(options)
+    if options.pidfile:
+        notify = _PidFile(options.pidfile, notify)
+    pid = restore(
+        options.images_dir,
+        RestoreOptions(
+            sibling=options.restore_sibling,
+            leave_stopped=options.leave_stopped,
+            stats_directory=options.work_dir,
+            notify=notify,
+            inherit_fds=tuple(options.inherit_fd),
+            files=file_policy(options),
+        ),
+    )
+    if options.display_stats:
+        from torpor.cli.criu.show_stats import show_restore
+
+        show_restore(options.work_dir)
+    if options.exec_cmd:
+        return _exec(options.command)
+    if options.restore_detached or options.restore_sibling:
+        return 0
+    return _wait(pid)
+
+
+class _PidFile:
+    """Notifier that writes the root's pid before anything runs: one that cannot be written harms nobody then."""
+
+    def __init__(self, path: str, then: Notify) -> None:
+        self._path, self._then = path, then
+
+    def __call__(self, action: str, pid: int) -> None:
+        if action == "post-restore":
+            try:
+                with open(self._path, "w", encoding="ascii") as stream:
+                    stream.write(str(pid))
+            except OSError as error:
+                raise TorporError(f"pid file {self._path}: {error.strerror}") from None
+        self._then(action, pid)
+
+
+def _exec(command: list[str]) -> int:
+    """Become *command*, which so is the parent of what was restored."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    try:
+        os.execvp(command[0], command)
+    except OSError as error:
+        log.error(f"--exec-cmd {command[0]}: {error.strerror}")
+        return 1
+
+
+def _wait(pid: int) -> int:
+    """Until the root has ended; its status as a shell shows it.  The terminal's Ctrl-C is for the tree, not for us."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    while True:
+        try:
+            gone, status = os.waitpid(-1, 0)
+        except ChildProcessError:
+            return 0
+        if gone == pid:
+            code = os.waitstatus_to_exitcode(status)
+            return code if code >= 0 else 128 - code
