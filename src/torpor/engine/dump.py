@@ -21,7 +21,6 @@ from torpor.engine.stats import DumpStats
 from torpor.engine.time_limit import time_limit
 from torpor.images import messages as m
 from torpor.images.dirstore import DirStore
-from torpor.images.pagemap import store_pagemap
 from torpor.images.store import ImageStore, store_all, store_one
 from torpor.kernel.procfs.maps import read_smaps
 from torpor.kernel.procfs.stat import read_stat
@@ -30,8 +29,7 @@ from torpor.objects.files import fdtable
 from torpor.objects.files.model import FileDump
 from torpor.objects.files.table import KINDS
 from torpor.objects.memory import mm as mm_object
-from torpor.objects.memory import pages, vmas
-from torpor.objects.memory.mapped import file_id_of
+from torpor.objects.memory import space
 from torpor.objects.model import DumpProcess, DumpThread
 from torpor.objects.task import registers
 from torpor.objects.task.table import PROCESS_ASPECTS, THREAD_ASPECTS
@@ -83,8 +81,10 @@ class Dump:
             alive = [process for process in self._processes if not process.is_zombie]
             for process in alive:
                 self._dump_files(process)
-            for number, process in enumerate(alive, 1):
-                self._dump_inside(process, number)
+            for process in alive:
+                self._dump_inside(process)
+            with watch.span("memdump"):
+                self._stats.shared_pages_written += space.dump_segments(self._files)
             self._write_images()
             notify("post-dump", pid)
             self._let_go(tree)
@@ -124,18 +124,15 @@ class Dump:
 
     def _dump_files(self, process: DumpProcess) -> None:
         process.mm.exe_file_id = fdtable.dump_executable(process, self._files)
-        for vma in process.maps:
-            process.mm.vmas.append(vmas.dump_one(process, vma, lambda vma: file_id_of(process, vma, self._files)))
+        space.dump_maps(process, self._files)
         if self._files.once(("table", process.ids.files_id)):
             fdtable.dump_table(process, self._files)
         fdtable.dump_fs(process, self._files)
 
-    def _dump_inside(self, process: DumpProcess, number: int) -> None:
+    def _dump_inside(self, process: DumpProcess) -> None:
         for thread in process.threads:
             registers.dump(thread)
-        private = [vma for vma, entry in zip(process.maps, process.mm.vmas, strict=True) if vmas.is_private(entry)]
-        with open(f"/proc/{process.pid}/pagemap", "rb", buffering=0) as stream:
-            ranges = pages.own_ranges(stream.fileno(), private)
+        scanned = space.scan(process)
         with inject(process.tracee.leader, process.maps) as injection:
             for thread in reversed(process.threads):
                 with injection.borrow(thread.thread) as runner:
@@ -150,14 +147,9 @@ class Dump:
                         mm_object.dump(process, batch)
                     runner.run(batch)
         with self._stats.watch.span("memdump"):
-            writer = self._store.pages_writer(f"pages-{number}.img")
-            try:
-                runs = pages.dump(process.pid, private, ranges, writer)
-            finally:
-                writer.close()
-        self._stats.pages_written += sum(run.n_pages for run in runs)
-        self._stats.pages_scanned += sum(vma.length for vma in private) // 4096
-        store_pagemap(self._store, process.ns_pid, number, runs)
+            dumped = space.dump_contents(process, scanned, self._files)
+        self._stats.pages_written += dumped.n_written
+        self._stats.pages_scanned += dumped.n_scanned
 
     # -- the end ----------------------------------------------------------------------------------------------
 

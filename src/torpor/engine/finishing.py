@@ -7,8 +7,8 @@ from torpor.engine.session import RestoreSession
 from torpor.kernel import vm
 from torpor.kernel.arch import loop, nr
 from torpor.kernel.arch.regs import UserRegs
+from torpor.objects.memory import areas, vdso
 from torpor.objects.memory import mm as mm_object
-from torpor.objects.memory import vdso, vmas
 from torpor.objects.model import RestoreProcess
 from torpor.objects.task import registers, signals
 from torpor.objects.task.table import When, restore_process, restore_thread
@@ -56,7 +56,7 @@ def clear(session: RestoreSession) -> None:
 
 
 def _unmap_scratch(session: RestoreSession, process: RestoreProcess) -> None:
-    code = next((e for e in vdso.entries_of(mm_object.mm_of(process)) if e.status & vmas.AREA_VDSO), None)
+    code = next((e for e in vdso.entries_of(mm_object.mm_of(process)) if e.status & areas.AREA_VDSO), None)
     if code is None or session.vdso.vdso is None:
         raise RestoreError(f"pid {process.ns_pid} has no vdso")
     at = vm.read(process.pid, code.start, session.vdso.vdso.length).find(loop.SYSCALL_GADGET)

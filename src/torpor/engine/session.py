@@ -11,7 +11,6 @@ from torpor.images import messages as m
 from torpor.images.store import ImageStore
 from torpor.objects.files.model import FileRestore
 from torpor.objects.model import RestoreProcess, RestoreThread
-from torpor.tracee.batch import Batch
 from torpor.tracee.puppet import Channel
 from torpor.tracee.remote import Runner, kill_and_reap
 from torpor.tracee.stub import ParkedVdso
@@ -70,13 +69,6 @@ class RestoreSession:
     def plan(self, channel: Channel, files: FileRestore) -> None:
         """Take over what the phase "plan" made; ``close`` closes it."""
         self._channel, self._files = channel, files
-
-    def flush(self, runner: Runner, batch: Batch) -> Batch:
-        """*batch*, or, once it fills half of the scratch memory, a new one after it has been run."""
-        if batch.size < runner.scratch.size // 2:
-            return batch
-        runner.run(batch)
-        return Batch()
 
     def fail(self) -> None:
         """Kill all that was made."""

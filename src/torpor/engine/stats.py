@@ -34,6 +34,7 @@ class DumpStats:
     watch: Stopwatch = field(default_factory=Stopwatch)
     pages_scanned: int = 0
     pages_written: int = 0
+    shared_pages_written: int = 0
     n_processes: int = 0
 
     def write(self, store: ImageStore) -> None:
@@ -49,6 +50,7 @@ class DumpStats:
         dump.pages_written = self.pages_written
         dump.irmap_resolve = 0
         dump.pages_lazy = 0
+        dump.shpages_written = self.shared_pages_written
         store_one(store, "STATS", entry, "dump")
 
 

@@ -88,6 +88,13 @@ class Runner:
         vm.read_into(self.thread.tid, [(self.scratch.data, len(memory))], memoryview(memory))
         batch.decode(memory)
 
+    def flush(self, batch: Batch) -> Batch:
+        """*batch*, or, once it fills half of the scratch memory, a new one after it has been run."""
+        if batch.size < self.scratch.size // 2:
+            return batch
+        self.run(batch)
+        return Batch()
+
     def _return_frame(self) -> int:
         return 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 PROT_READ = 1
 PROT_WRITE = 2
@@ -14,7 +15,8 @@ PROT_EXEC = 4
 class Vma:
     """One mapping.
 
-    ``name`` is the raw text of the last column; ``flags`` the two-letter VmFlags, empty if not asked for.
+    ``name`` is the raw text of the last column; ``flags`` the two-letter VmFlags, empty if not asked for;
+    ``page_size`` is that of huge pages where such are mapped.
     """
 
     start: int
@@ -26,6 +28,7 @@ class Vma:
     inode: int
     name: str
     flags: frozenset[str] = frozenset()
+    page_size: int = 4096
 
     @property
     def length(self) -> int:
@@ -76,17 +79,28 @@ def parse_maps(text: str) -> list[Vma]:
 
 
 def parse_smaps(text: str) -> Iterator[Vma]:
-    """All of smaps: the mappings with their flags."""
-    vma: Vma | None = None
-    for line in text.split("\n"):
-        if not line:
-            continue
-        # Header lines begin with a lower-case hexadecimal address, all others with a capital letter.
-        if line[0] in "0123456789abcdef":
-            vma = parse_line(line)
-        elif line.startswith("VmFlags:") and vma is not None:
-            vma.flags = frozenset(line[8:].split())
-            yield vma
+    """All of smaps: the mappings with their flags, which end each mapping's lines."""
+    header = text[: text.find("\n")]
+    body = text
+    for part in text.split("\nVmFlags: ")[1:]:
+        flags, _, following = part.partition("\n")
+        vma = parse_line(header)
+        vma.flags = _flag_set(flags)
+        if "ht" in vma.flags:
+            vma.page_size = _kernel_page_size(body)
+        yield vma
+        header = following[: following.find("\n")]
+        body = following
+
+
+@lru_cache(maxsize=256)
+def _flag_set(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+def _kernel_page_size(text: str) -> int:
+    at = text.index("KernelPageSize:")
+    return int(text[at : text.index("kB", at)].split()[1]) << 10
 
 
 def read_maps(pid: int) -> list[Vma]:

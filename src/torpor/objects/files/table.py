@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torpor.objects.files import epoll, eventfd, pidfd, pipe, regular, signalfd, timerfd
+from torpor.objects.files import epoll, eventfd, memfd, pidfd, pipe, regular, signalfd, timerfd
 from torpor.objects.files.model import FileKind
 
 KINDS: tuple[FileKind, ...] = (
@@ -12,5 +12,6 @@ KINDS: tuple[FileKind, ...] = (
     signalfd.KIND,
     timerfd.KIND,
     pidfd.KIND,
+    memfd.KIND,
     regular.KIND,
 )

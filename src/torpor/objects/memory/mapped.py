@@ -1,33 +1,156 @@
-"""The files behind mappings.
+"""What is behind a mapping: nothing, a file, shared memory, or something of the kernel's.
 
 Kernel view
-    ``/proc/PID/map_files/START-END`` opens the very file, renamed or deleted.
+    The name and device in maps; ``/proc/PID/map_files/START-END`` opens the very file, renamed or deleted.
 Image
-    An entry in files.img like any file's, opened for reading, or for both where a shared mapping may be written.
+    The VMA_AREA_* of ``vma_entry.status``, and ``shmid``: the id of an entry in files.img like any file's, opened for
+    reading, or for both where a shared mapping may be written; or the id of a shared segment.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
 
+from torpor.base.errors import RefusedError
+from torpor.base.fds import OwnedFd
+from torpor.images import messages as m
+from torpor.kernel import sharedmem
 from torpor.kernel.procfs.maps import Vma
 from torpor.objects.files.model import FileDump, OpenFile
+from torpor.objects.memory.areas import (
+    ANON_PRIVATE,
+    ANON_SHARED,
+    AREA_HEAP,
+    AREA_MEMFD,
+    AREA_REGULAR,
+    AREA_SYSVIPC,
+    AREA_VDSO,
+    AREA_VSYSCALL,
+    AREA_VVAR,
+    FILE_PRIVATE,
+    FILE_SHARED,
+    MAP_ANONYMOUS,
+)
+from torpor.objects.memory.segments import SegmentDump
 from torpor.objects.model import DumpProcess
 
 _O_PATH = 0o10000000
+_RDWR = os.O_RDWR
+_ANON_SHMEM = ("/dev/zero (deleted)", "/anon_hugepage (deleted)")
+_DEVICE_FLAGS = frozenset(("io", "pf"))
+_SYSV = "/SYSV"
 
 
-def file_id_of(process: DumpProcess, vma: Vma, session: FileDump) -> int:
-    """Dump the file that *vma* maps, once for all mappings of it; its id."""
+@dataclass(frozen=True, slots=True)
+class Backing:
+    """A kind of mapping: ``fill`` completes ``status``, ``shmid``, ``pgoff`` and MAP_ANONYMOUS of its entry."""
+
+    name: str
+    matches: Callable[[Vma], bool]
+    fill: Callable[[DumpProcess, Vma, m.vma_entry, FileDump], None]
+
+
+def fill(process: DumpProcess, vma: Vma, entry: m.vma_entry, session: FileDump) -> None:
+    """Complete *entry* by what is behind *vma*; RefusedError for what cannot be mapped again."""
+    next(backing for backing in BACKINGS if backing.matches(vma)).fill(process, vma, entry, session)
+
+
+def _without_file(status: int) -> Callable[[DumpProcess, Vma, m.vma_entry, FileDump], None]:
+    def fill(process: DumpProcess, vma: Vma, entry: m.vma_entry, session: FileDump) -> None:
+        entry.status = status | ANON_PRIVATE
+        entry.flags |= MAP_ANONYMOUS
+        entry.pgoff = 0
+
+    return fill
+
+
+def _refuse(what: str, hint: str) -> Callable[[DumpProcess, Vma, m.vma_entry, FileDump], None]:
+    def fill(process: DumpProcess, vma: Vma, entry: m.vma_entry, session: FileDump) -> None:
+        raise RefusedError(f"{process.describe()} maps {what} ({vma.name}) at {vma.start:#x}", hint=hint)
+
+    return fill
+
+
+def _fill_shared_anonymous(process: DumpProcess, vma: Vma, entry: m.vma_entry, session: FileDump) -> None:
+    path = map_file(process, vma)
+    with OwnedFd(os.open(path, _O_PATH | os.O_CLOEXEC)) as fd:
+        entry.shmid = session.part(SegmentDump).add(path, os.fstat(fd.fileno()))
+    entry.status = AREA_REGULAR | ANON_SHARED
+    entry.flags |= MAP_ANONYMOUS
+
+
+def _fill_sysv(process: DumpProcess, vma: Vma, entry: m.vma_entry, session: FileDump) -> None:
+    entry.shmid = vma.inode
+    entry.status = AREA_REGULAR | AREA_SYSVIPC | ANON_SHARED
+    entry.flags |= MAP_ANONYMOUS
+
+
+def _fill_file(process: DumpProcess, vma: Vma, entry: m.vma_entry, session: FileDump) -> None:
     writable = vma.shared and "mw" in vma.flags
-    key = ("map", vma.device, vma.inode, os.O_RDWR if writable else 0)
+    entry.status = AREA_REGULAR | (FILE_SHARED if vma.shared else FILE_PRIVATE)
+    entry.fdflags = _RDWR if writable else 0
+    entry.shmid = _file_id(process, vma, session, entry.fdflags)
+    if session.type_of(entry.shmid) == m.fd_types.MEMFD:
+        entry.status |= AREA_MEMFD
+
+
+def _file_id(process: DumpProcess, vma: Vma, session: FileDump, flags: int) -> int:
+    """Dump the file, once for all mappings of it that need it in the same way."""
+    key = ("map", vma.device, vma.inode, flags)
     if session.has(key):
         return session.opened_id(key)
-    path = f"/proc/{process.pid}/map_files/{vma.start:x}-{vma.end:x}"
-    fd = os.open(path, _O_PATH | os.O_CLOEXEC)
-    try:
-        flags = f"flags:\t{os.O_RDWR if writable else 0:o}"
-        file = OpenFile(process, -1, fd, os.readlink(path), os.fstat(fd), ["pos:\t0", flags])
+    path = map_file(process, vma)
+    with OwnedFd(os.open(path, _O_PATH | os.O_CLOEXEC)) as fd:
+        fdinfo = ["pos:\t0", f"flags:\t{flags:o}"]
+        file = OpenFile(process, -1, fd.fileno(), os.readlink(path), os.fstat(fd.fileno()), fdinfo)
         return session.add_opened(key, file)
-    finally:
-        os.close(fd)
+
+
+def map_file(process: DumpProcess, vma: Vma) -> str:
+    """The link in /proc that opens what *vma* maps."""
+    return f"/proc/{process.pid}/map_files/{vma.start:x}-{vma.end:x}"
+
+
+def _is_shared_anonymous(vma: Vma) -> bool:
+    if not vma.shared or not vma.is_file:
+        return False
+    named = vma.name in _ANON_SHMEM or vma.name.startswith("[anon_shmem:")
+    return named and (vma.device == sharedmem.internal_device() or "ht" in vma.flags)
+
+
+def _is_private_huge(vma: Vma) -> bool:
+    return not vma.shared and "ht" in vma.flags and vma.name == "/anon_hugepage (deleted)"
+
+
+def _is_sysv(vma: Vma) -> bool:
+    return vma.shared and vma.is_file and vma.name.startswith(_SYSV) and vma.name.endswith(" (deleted)")
+
+
+BACKINGS: tuple[Backing, ...] = (
+    Backing("vsyscall", lambda vma: vma.is_vsyscall, _without_file(AREA_VSYSCALL)),
+    Backing("vdso", lambda vma: vma.is_vdso, _without_file(AREA_REGULAR | AREA_VDSO)),
+    Backing("vvar", lambda vma: vma.is_vvar, _without_file(AREA_REGULAR | AREA_VVAR)),
+    Backing("heap", lambda vma: vma.name == "[heap]", _without_file(AREA_REGULAR | AREA_HEAP)),
+    Backing("private huge pages", _is_private_huge, _without_file(AREA_REGULAR)),
+    Backing(
+        "AIO ring",
+        lambda vma: vma.name.startswith("/[aio]"),
+        _refuse("a ring of asynchronous I/O", "io_setup(2) contexts are not carried yet"),
+    ),
+    Backing(
+        "io_uring",
+        lambda vma: vma.name.startswith("anon_inode:[io_uring]"),
+        _refuse("a ring of io_uring", "have the program close its io_uring instances, or use another I/O backend"),
+    ),
+    Backing(
+        "device memory",
+        lambda vma: vma.is_file and bool(vma.flags & _DEVICE_FLAGS),
+        _refuse("device memory", "close the device before the checkpoint"),
+    ),
+    Backing("System V shared memory", _is_sysv, _fill_sysv),
+    Backing("shared anonymous memory", _is_shared_anonymous, _fill_shared_anonymous),
+    Backing("file", lambda vma: vma.is_file, _fill_file),
+    Backing("private anonymous memory", lambda vma: True, _without_file(AREA_REGULAR)),
+)

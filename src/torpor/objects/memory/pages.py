@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -32,27 +32,41 @@ _ANON = pagemap.PAGE_IS_PRESENT | pagemap.PAGE_IS_SWAPPED
 Range = tuple[int, int]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class PagesDumped:
     """What one address space came to, in pages."""
 
-    n_scanned: int = 0
-    n_written: int = 0
+    n_scanned: int
+    n_written: int
 
 
-def own_ranges(fd: int, vmas: Iterable[Vma]) -> list[Range]:
-    """(start, end) of the pages that only this task has, by its open ``/proc/PID/pagemap``."""
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What page tables hold: pages of the task's own, and guard pages, as (start, end)."""
+
+    ranges: list[Range]
+    guards: list[Range]
+
+
+def scan(fd: int, vmas: Iterable[Vma]) -> Found:
+    """The pages that only this task has, by its open ``/proc/PID/pagemap``."""
     scanner = pagemap.PagemapScanner(fd)
-    found: list[Range] = []
+    ranges: list[Range] = []
+    guards: list[Range] = []
     for vma in vmas:
+        if vma.is_vdso:  # the task has touched some of it perhaps, and all of it is wanted
+            ranges.append((vma.start, vma.end))
+            continue
         for start, end, kind in scanner.iter_ranges(vma.start, vma.end):
-            if not kind & _ANON or kind & pagemap.PAGE_IS_PFNZERO or (vma.is_file and kind & pagemap.PAGE_IS_FILE):
+            if kind & pagemap.PAGE_IS_GUARD:
+                guards.append((start, end))
+            elif not kind & _ANON or kind & pagemap.PAGE_IS_PFNZERO or (vma.is_file and kind & pagemap.PAGE_IS_FILE):
                 continue
-            if found and found[-1][1] == start:
-                found[-1] = (found[-1][0], end)
+            elif ranges and ranges[-1][1] == start:
+                ranges[-1] = (ranges[-1][0], end)
             else:
-                found.append((start, end))
-    return found
+                ranges.append((start, end))
+    return Found(ranges, guards)
 
 
 def dump(pid: int, vmas: Sequence[Vma], ranges: Sequence[Range], writer: PagesWriter) -> list[PageRun]:
@@ -152,33 +166,42 @@ def _read_forced(pid: int, group: list[Range], into: memoryview) -> None:
         os.close(fd)
 
 
-def restore(pid: int, found: Pagemap, reader: PagesReader) -> int:
-    """Write all present runs of *found* into the task; the number of pages."""
-    pieces: list[tuple[int, int, int]] = []
-    for run in found.runs:
-        if run.pages_offset is None:
-            continue
-        length = run.n_pages * PAGE_SIZE
-        if pieces and pieces[-1][0] + pieces[-1][2] == run.vaddr:
-            pieces[-1] = (pieces[-1][0], pieces[-1][1], pieces[-1][2] + length)
-        else:
-            pieces.append((run.vaddr, run.pages_offset, length))
-    groups = list(_chunks((start, start + length) for start, _, length in pieces))
-    offsets: list[int] = []
-    at = 0
-    for group in groups:
-        offsets.append(at)
-        at += sum(length for _, length in group)
+def restore(pid: int, found: Pagemap, reader: PagesReader, left_out: Sequence[Range] = ()) -> int:
+    """Write all present runs of *found* into the task, but for those in *left_out*; the number of pages."""
+    groups = list(_groups(found, left_out))
 
     def copy(index: int, buffer: memoryview) -> None:
-        group = groups[index]
-        view = buffer[: sum(length for _, length in group)]
-        reader.read_at(offsets[index], view)
-        vm.write_from(pid, group, view)
+        offset, ranges = groups[index]
+        view = buffer[: sum(length for _, length in ranges)]
+        reader.read_at(offset, view)
+        vm.write_from(pid, ranges, view)
 
     if len(groups) == 1:
         with _Buffer() as buffer:
             copy(0, buffer)
     else:
         _in_parallel(len(groups), copy)
-    return at // PAGE_SIZE
+    return sum(length for _, ranges in groups for _, length in ranges) // PAGE_SIZE
+
+
+def _groups(found: Pagemap, left_out: Sequence[Range]) -> Iterator[tuple[int, list[Range]]]:
+    """What lies together in the pages image, as (offset, (start, length) pieces) of about ``_CHUNK`` bytes."""
+    together: list[Range] = []
+    offset = end = 0
+    for run in found.runs:
+        if run.pages_offset is None or any(start <= run.vaddr < stop for start, stop in left_out):
+            continue
+        if together and run.pages_offset != end:
+            yield from _split(offset, together)
+            together = []
+        if not together:
+            offset = run.pages_offset
+        together.append((run.vaddr, run.vaddr + run.n_pages * PAGE_SIZE))
+        end = run.pages_offset + run.n_pages * PAGE_SIZE
+    yield from _split(offset, together)
+
+
+def _split(offset: int, together: list[Range]) -> Iterator[tuple[int, list[Range]]]:
+    for group in _chunks(together):
+        yield offset, group
+        offset += sum(length for _, length in group)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from torpor.base.errors import RestoreError
 from torpor.images import messages as m
 from torpor.kernel.arch import nr
-from torpor.objects.memory.vmas import AREA_VDSO, AREA_VVAR
+from torpor.objects.memory.areas import AREA_VDSO, AREA_VVAR
 from torpor.tracee.batch import Batch
 from torpor.tracee.stub import ParkedVdso
 

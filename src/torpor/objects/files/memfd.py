@@ -1,0 +1,157 @@
+"""memfd_create(2): memory behind a descriptor, with seals, mapped or not.
+
+Kernel view
+    A nameless file of the kernel's own tmpfs or hugetlbfs mount; F_GET_SEALS; ``/memfd:NAME (deleted)`` as its link.
+    Shared anonymous memory that a descriptor (of map_files) or a private mapping reaches is the same thing,
+    ``/dev/zero (deleted)``.
+Image
+    ``memfd_file_entry`` per description, ``memfd_inode_entry`` per file; the contents are a segment's.
+Restore
+    memfd_create, mode, size, contents; the seals once every mapping is made, since F_SEAL_FUTURE_WRITE leaves alone the
+    writable mappings that there are.
+Limits
+    The times of the inode are new.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+
+from torpor.base.errors import RestoreError
+from torpor.base.fds import OwnedFd
+from torpor.images import kinds
+from torpor.images import messages as m
+from torpor.images.errors import ImageError
+from torpor.images.store import iter_entries
+from torpor.kernel import sharedmem
+from torpor.objects.files import fown
+from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
+from torpor.objects.memory import segments
+from torpor.objects.memory.segments import SegmentDump
+
+F_ADD_SEALS = 1033
+F_GET_SEALS = 1034
+F_SEAL_SEAL = 0x1
+F_SEAL_WRITE = 0x8
+MFD_ALLOW_SEALING = 0x2
+MFD_HUGETLB = 0x4
+MFD_EXEC = 0x10
+_PREFIX = "/memfd:"
+_DELETED = " (deleted)"
+_DEV_ZERO = "/dev/zero"
+_O_PATH = 0o10000000
+_HUGE_SHIFT = 26
+_MAX_NAME = 249
+
+
+def matches(file: OpenFile) -> bool:
+    """Files of the kernel's own mounts of shared memory, but for System V's."""
+    if not stat.S_ISREG(file.stat.st_mode) or not file.target.endswith(_DELETED):
+        return False
+    if file.target.startswith("/SYSV"):
+        return False
+    if file.stat.st_dev == sharedmem.internal_device():
+        return True
+    return file.target.startswith(_PREFIX) and file.stat.st_nlink == 0 and os.major(file.stat.st_dev) == 0
+
+
+def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
+    """Fill in ``entry.memfd``, and add the inode's entry the first time."""
+    memfd = entry.memfd
+    memfd.id, memfd.flags = entry.id, file.flags
+    memfd.pos = 0 if file.flags & _O_PATH else file.pos
+    fown.fill(memfd.fown, file)
+    path = f"/proc/self/fd/{file.fd}"
+    memfd.inode_id = session.part(SegmentDump).add(path, file.stat)
+    if session.once(("memfd", memfd.inode_id)):
+        with OwnedFd(os.open(path, os.O_RDONLY | os.O_CLOEXEC)) as fd:
+            session.image("MEMFD_INODE").add(_inode(file, fd.fileno(), memfd.inode_id))
+
+
+def _inode(file: OpenFile, fd: int, shmid: int) -> m.memfd_inode_entry:
+    info = file.stat
+    name = file.target.removesuffix(_DELETED).removeprefix(_PREFIX)
+    inode = m.memfd_inode_entry(
+        name=name, uid=info.st_uid, gid=info.st_gid, size=info.st_size, shmid=shmid, inode_id=shmid, mode=info.st_mode,
+        seals=fcntl.fcntl(fd, F_GET_SEALS),
+    )  # fmt: skip
+    if info.st_dev != sharedmem.internal_device():
+        inode.hugetlb_flag = MFD_HUGETLB | (info.st_blksize.bit_length() - 1) << _HUGE_SHIFT
+    return inode
+
+
+def restore(entry: m.file_entry, session: FileRestore) -> int:
+    """A description of the file, which the first to ask makes."""
+    memfd = entry.memfd
+    keeper = open_inode(memfd.inode_id, session)
+    fd = os.open(f"/proc/self/fd/{keeper}", memfd.flags & ~os.O_TRUNC | os.O_CLOEXEC)
+    if memfd.pos and not memfd.flags & _O_PATH:
+        os.lseek(fd, memfd.pos, os.SEEK_SET)
+    return fd
+
+
+def open_inode(inode_id: int, session: FileRestore) -> int:
+    """The file itself, opened for both, borrowed."""
+    inodes = iter_entries(session.store, kinds.MEMFD_INODE)
+    inode = next((item.message for item in inodes if item.message.inode_id == inode_id), None)
+    if inode is None:
+        raise ImageError(f"memfd.img has no inode {inode_id}")
+    return session.shared(("segment", inode.shmid), lambda: _make(inode, session))
+
+
+def _make(inode: m.memfd_inode_entry, session: FileRestore) -> int:
+    is_anonymous = inode.name == _DEV_ZERO and inode.seals == F_SEAL_SEAL and not inode.hugetlb_flag
+    fd = sharedmem.create_anonymous(inode.size) if is_anonymous and inode.size else _create(inode)
+    try:
+        if not is_anonymous:
+            os.ftruncate(fd, inode.size)
+            os.fchown(fd, inode.uid, inode.gid)
+            if inode.HasField("mode"):
+                os.fchmod(fd, stat.S_IMODE(inode.mode))
+        segments.restore(session.store, inode.shmid, fd, inode.size)
+    except BaseException:
+        os.close(fd)
+        raise
+    if not is_anonymous:
+        _seal(fd, inode.seals, session)
+    return fd
+
+
+def _create(inode: m.memfd_inode_entry) -> int:
+    flags = MFD_ALLOW_SEALING | inode.hugetlb_flag
+    name = inode.name.encode(errors="surrogateescape")
+    if len(name) > _MAX_NAME or b"\0" in name:
+        raise ImageError(f"memfd.img: the name of inode {inode.inode_id} is too long")
+    try:
+        return _memfd_create(inode.name, flags)
+    except OSError as error:
+        hint = "reserve huge pages (vm.nr_hugepages)" if inode.hugetlb_flag else None
+        raise RestoreError(f"memfd {inode.name!r} cannot be made: {error}", hint=hint) from error
+
+
+def _memfd_create(name: str, flags: int) -> int:
+    try:
+        return os.memfd_create(name, flags | MFD_EXEC | os.MFD_CLOEXEC)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return os.memfd_create(name, flags | os.MFD_CLOEXEC)  # before 6.3
+
+
+def _seal(fd: int, seals: int, session: FileRestore) -> None:
+    """F_SEAL_WRITE before anything is mapped, when it cannot fail; the others when everything is."""
+    if seals & F_SEAL_WRITE:
+        fcntl.fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE)
+    later = seals & ~F_SEAL_WRITE
+    if later:
+        session.before_attach(lambda: _add_seals(fd, later))
+
+
+def _add_seals(fd: int, seals: int) -> None:
+    fcntl.fcntl(fd, F_ADD_SEALS, seals)
+
+
+KIND = FileKind("memfd", m.fd_types.MEMFD, matches, dump, restore)

@@ -1,0 +1,30 @@
+"""The numbers of ``vma_entry``: CRIU's VMA_AREA_*, and the kernel's MAP_*, PROT_* and MADV_* that it holds."""
+
+from __future__ import annotations
+
+AREA_REGULAR = 1 << 0
+AREA_VSYSCALL = 1 << 2
+AREA_VDSO = 1 << 3
+AREA_HEAP = 1 << 5
+FILE_PRIVATE = 1 << 6
+FILE_SHARED = 1 << 7
+ANON_SHARED = 1 << 8
+ANON_PRIVATE = 1 << 9
+AREA_SYSVIPC = 1 << 10
+AREA_SOCKET = 1 << 11
+AREA_VVAR = 1 << 12
+AREA_AIORING = 1 << 13
+AREA_MEMFD = 1 << 14
+AREA_SHSTK = 1 << 15
+#: Entries behind all others, for ranges of guard pages; no mappings themselves.
+AREA_GUARD = 1 << 16
+
+MAP_SHARED = 0x01
+MAP_PRIVATE = 0x02
+MAP_FIXED = 0x10
+MAP_ANONYMOUS = 0x20
+MAP_GROWSDOWN = 0x0100
+MAP_LOCKED = 0x2000
+MAP_NORESERVE = 0x4000
+MAP_HUGETLB = 0x40000
+MAP_HUGE_SHIFT = 26

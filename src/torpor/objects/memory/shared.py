@@ -1,0 +1,63 @@
+"""Shared memory without a descriptor: shared anonymous mappings, and System V segments where they are mapped.
+
+Kernel view
+    MAP_SHARED|MAP_ANONYMOUS and a shared mapping of /dev/zero are the same: an inode that maps show as ``/dev/zero
+    (deleted)``.  A System V segment's inode number is its id.
+Image
+    ANON_SHARED, with the segment's id as ``shmid``; AREA_SYSVIPC, with the kernel's id.
+Restore
+    The conductor makes the memory, opens it by its own map_files and sends it to all that map it.
+Limits
+    The size is that of what is mapped or has contents.
+    System V segments are found in the IPC namespace of the conductor or of the tree, not made here.
+"""
+
+from __future__ import annotations
+
+from torpor.base.errors import RestoreError
+from torpor.images import messages as m
+from torpor.kernel import sharedmem
+from torpor.objects.files.model import FileRestore
+from torpor.objects.memory import segments
+from torpor.objects.memory.areas import ANON_SHARED, AREA_SYSVIPC, MAP_HUGE_SHIFT, MAP_HUGETLB, MAP_NORESERVE
+
+_KEPT = MAP_NORESERVE | MAP_HUGETLB | 0x3F << MAP_HUGE_SHIFT
+
+
+def is_segment(entry: m.vma_entry) -> bool:
+    """Whether ``shmid`` is a segment's id, not a file's."""
+    return bool(entry.status & (ANON_SHARED | AREA_SYSVIPC))
+
+
+def is_sysv(entry: m.vma_entry) -> bool:
+    """Whether it is attached by shmat(2)."""
+    return bool(entry.status & AREA_SYSVIPC)
+
+
+def open_segment(entry: m.vma_entry, session: FileRestore) -> int:
+    """The segment that *entry* maps, as a descriptor of ours, borrowed; made and filled by the first who asks."""
+    return session.shared(("segment", entry.shmid), lambda: _make(entry, session))
+
+
+def _make(entry: m.vma_entry, session: FileRestore) -> int:
+    size = max(segments.size_of(session.store, entry.shmid), _mapped_size(entry.shmid, session))
+    try:
+        fd = sharedmem.create_anonymous(size, entry.flags & _KEPT)
+    except (OSError, ValueError, OverflowError) as error:
+        raise RestoreError(f"{size} bytes of shared memory cannot be made: {error}", hint=_hint(entry)) from error
+    segments.restore(session.store, entry.shmid, fd, size)
+    return fd
+
+
+def _hint(entry: m.vma_entry) -> str | None:
+    return "reserve huge pages (vm.nr_hugepages)" if entry.flags & MAP_HUGETLB else None
+
+
+def _mapped_size(shmid: int, session: FileRestore) -> int:
+    return max(
+        entry.pgoff + entry.end - entry.start
+        for process in session.processes
+        if process.mm is not None
+        for entry in process.mm.vmas
+        if entry.shmid == shmid and is_segment(entry)
+    )

@@ -1,0 +1,3 @@
+from harness.flavours import workload_test
+
+test_memfd = workload_test("memfd")
