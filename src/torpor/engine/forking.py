@@ -50,8 +50,9 @@ def make_children(
 def make_threads(session: RestoreSession) -> None:
     """All threads but the main ones, and everyone's extended registers."""
     for process in session.alive:
-        for thread in process.threads[1:]:
-            runner = puppets.clone(process.runner, flags=puppets.THREAD_FLAGS, exit_signal=0, set_tid=[thread.ns_tid])
+        others = process.threads[1:]
+        runners = puppets.clone_threads(process.runner, [thread.ns_tid for thread in others]) if others else []
+        for thread, runner in zip(others, runners, strict=True):
             thread.made = runner
             session.live.append(runner)
         for thread in process.threads:

@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass, field
 
 from torpor.images import messages as m
-from torpor.kernel.pidfd import KCMP_FILES, KCMP_FS, KCMP_SIGHAND, KCMP_VM, kcmp
+from torpor.kernel.kcmp import KCMP_FILES, KCMP_FS, KCMP_SIGHAND, KCMP_VM, KcmpIndex
 
 _SHARED = (("vm_id", KCMP_VM), ("files_id", KCMP_FILES), ("fs_id", KCMP_FS), ("sighand_id", KCMP_SIGHAND))
 #: Image field and the name of the link in /proc/PID/ns.
@@ -26,7 +26,7 @@ class IdAllocator:
     """Hands out ids: the same for the same object, counted from 1."""
 
     _namespaces: dict[tuple[str, str], int] = field(default_factory=dict)
-    _owners: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
+    _owners: dict[str, KcmpIndex] = field(default_factory=dict)
 
     def namespaces_of(self, pid: int | str, ids: m.task_kobj_ids_entry) -> None:
         """Fill in the namespace ids of *pid* (or ``"self"``)."""
@@ -41,12 +41,12 @@ class IdAllocator:
         """All ids of the stopped process *pid*."""
         ids = m.task_kobj_ids_entry()
         for name, what in _SHARED:
-            known = self._owners.setdefault(name, [])
-            same = next((number for other, number in known if kcmp(pid, other, what) == 0), None)
+            index = self._owners.setdefault(name, KcmpIndex(what))
+            same, place = index.find(pid)
             if same is None:
                 # 1 stands for the dumper's own objects, as CRIU counts.
-                same = len(known) + 2
-                known.append((pid, same))
+                same = len(index) + 2
+                index.insert(place, pid, 0, same)
             setattr(ids, name, same)
         self.namespaces_of(pid, ids)
         return ids

@@ -18,7 +18,8 @@ from contextlib import contextmanager
 from torpor.base.fds import OwnedFd
 from torpor.kernel import ptrace
 from torpor.kernel.arch import nr
-from torpor.kernel.pidfd import getfd, kcmp
+from torpor.kernel.kcmp import kcmp
+from torpor.kernel.pidfd import getfd
 from torpor.kernel.syscall import syscall
 
 _AF_NETLINK = 16

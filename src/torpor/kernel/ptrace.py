@@ -49,7 +49,8 @@ PTRACE_EVENT_STOP = 128
 PTRACE_PEEKSIGINFO_SHARED = 1
 
 SIGINFO_SIZE = 128
-_MAX_XSTATE = 64 * 1024
+# More than any CPU's extended state; one for all, since fresh memory of that size costs more than the call.
+_xstate_buffer = bytearray(64 * 1024)
 
 
 def seize(tid: int, options: int) -> None:
@@ -97,7 +98,7 @@ def set_regs(tid: int, values: UserRegs) -> None:
 
 def get_regset(tid: int, note: int) -> bytes:
     """A register set by its ELF note, in whatever length the kernel gives."""
-    buffer = bytearray(_MAX_XSTATE)
+    buffer = _xstate_buffer
     iov = bytearray(struct.pack("QQ", address_of(buffer), len(buffer)))
     syscall("ptrace(GETREGSET)", nr.ptrace, PTRACE_GETREGSET, tid, note, address_of(iov))
     (length,) = struct.unpack_from("Q", iov, 8)

@@ -12,21 +12,35 @@ import struct
 from collections.abc import Sequence
 
 from torpor.base.errors import RestoreError, TorporError
+from torpor.kernel import ptrace
 from torpor.kernel.arch import nr
+from torpor.kernel.procfs.status import read_status
+from torpor.kernel.procfs.task import read_threads
 from torpor.kernel.syscall import address_of, syscall
 from torpor.tracee.batch import Batch, RemoteCallError
-from torpor.tracee.remote import Runner
+from torpor.tracee.remote import Runner, kill_and_reap
 from torpor.tracee.thread import Thread
 
 CLONE_VM = 0x100
 CLONE_FS = 0x200
 CLONE_FILES = 0x400
 CLONE_SIGHAND = 0x800
+CLONE_PTRACE = 0x2000
 CLONE_PARENT = 0x8000
 CLONE_THREAD = 0x10000
 CLONE_SYSVSEM = 0x40000
 THREAD_FLAGS = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM
 
+OPTIONS = (
+    ptrace.PTRACE_O_TRACESYSGOOD
+    | ptrace.PTRACE_O_TRACEFORK
+    | ptrace.PTRACE_O_TRACEVFORK
+    | ptrace.PTRACE_O_TRACECLONE
+    | ptrace.PTRACE_O_EXITKILL
+)
+_QUIET_OPTIONS = ptrace.PTRACE_O_TRACESYSGOOD | ptrace.PTRACE_O_EXITKILL
+
+_CLONES_PER_BATCH = 500
 _PTRACE_GETEVENTMSG = 0x4201
 _CLONE_ARGS = "QQQQQQQQQQQ"
 _SCM_MAX = 253
@@ -52,6 +66,57 @@ def clone(parent: Runner, *, flags: int, exit_signal: int, set_tid: Sequence[int
     return child
 
 
+def clone_threads(parent: Runner, set_tids: Sequence[int]) -> list[Runner]:
+    """Let *parent* make threads with the ids *set_tids* (innermost namespace); all stopped, in that order.
+
+    By CLONE_PTRACE a new thread is ours from its birth without a stop of its parent, so one batch makes hundreds.
+    RestoreError where an id is taken; the process is dead then, and has been waited for.
+    """
+    tgid = parent.thread.tgid
+    set_options(parent.thread, _QUIET_OPTIONS)
+    try:
+        for start in range(0, len(set_tids), _CLONES_PER_BATCH):
+            batch = Batch()
+            for tid in set_tids[start : start + _CLONES_PER_BATCH]:
+                tids = batch.data(struct.pack("i", tid))
+                flags = THREAD_FLAGS | CLONE_PTRACE
+                args = batch.pack(_CLONE_ARGS, flags, 0, 0, 0, 0, 0, 0, 0, tids, 1, 0)
+                batch.call(nr.clone3, args, 88)
+            parent.run(batch)
+    except RemoteCallError as error:
+        threads = [Thread(tgid, tid) for tid in read_threads(tgid)]
+        taken = next((tid for tid in set_tids if tid not in {thread.tid for thread in threads}), 0)
+        kill_and_reap(threads)
+        if error.errno == errno.EEXIST:
+            raise _taken([taken]) from error
+        raise
+    regs = parent.thread.get_regs()
+    outer = _outer_ids(tgid, set_tids)
+    runners = []
+    for set_tid in set_tids:
+        thread = Thread(tgid, outer[set_tid])
+        thread.wait_interrupted()
+        runner = Runner(thread, parent.scratch, stop_signal=parent.stop_signal)
+        runner.start_from(regs)
+        runners.append(runner)
+    set_options(parent.thread, OPTIONS)
+    return runners
+
+
+def _outer_ids(tgid: int, set_tids: Sequence[int]) -> dict[int, int]:
+    """Ids in the process's own pid namespace -> the same as we see them."""
+    if len(read_status(tgid).ns_pids) == 1:
+        return {tid: tid for tid in set_tids}
+    return {read_status(tgid, tid).ns_pids[-1]: tid for tid in read_threads(tgid)}
+
+
+def _taken(set_tid: Sequence[int]) -> RestoreError:
+    return RestoreError(
+        f"pid {set_tid[0]} is taken{_holder_of(set_tid)}",
+        hint="end that process, or restore into a new pid namespace",
+    )
+
+
 def _run_clone(parent: Runner, batch: Batch, set_tid: Sequence[int]) -> int:
     born: list[int] = []
     parent.on_event = lambda: born.append(_event_message(parent.tid))
@@ -59,10 +124,7 @@ def _run_clone(parent: Runner, batch: Batch, set_tid: Sequence[int]) -> int:
         parent.run(batch)
     except RemoteCallError as error:
         if error.errno == errno.EEXIST and set_tid:
-            raise RestoreError(
-                f"pid {set_tid[0]} is taken{_holder_of(set_tid)}",
-                hint="end that process, or restore into a new pid namespace",
-            ) from error
+            raise _taken(set_tid) from error
         raise
     finally:
         parent.on_event = None

@@ -15,12 +15,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torpor.base.errors import TorporError
-from torpor.kernel import ptrace, vm
+from torpor.kernel import vm
 from torpor.kernel.arch import loop, nr
 from torpor.kernel.arch.regs import UserRegs
 from torpor.kernel.procfs.maps import PROT_EXEC, PROT_READ, PROT_WRITE, Vma, read_maps
 from torpor.tracee.batch import Batch
 from torpor.tracee.borrow import write_forced
+from torpor.tracee.puppet import OPTIONS
 from torpor.tracee.remote import Runner, Scratch
 from torpor.tracee.thread import Thread
 
@@ -38,13 +39,6 @@ _VDSO_ROOM = 256 * 1024
 AREA_SIZE = vm.PAGE_SIZE + _DATA_SIZE + _VDSO_ROOM
 _TASK_SIZE = 0x7FFFFFFFF000
 _NO_FD = (1 << 64) - 1
-OPTIONS = (
-    ptrace.PTRACE_O_TRACESYSGOOD
-    | ptrace.PTRACE_O_TRACEFORK
-    | ptrace.PTRACE_O_TRACEVFORK
-    | ptrace.PTRACE_O_TRACECLONE
-    | ptrace.PTRACE_O_EXITKILL
-)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from harness.program import need
-from torpor.kernel import pidfd, ptrace
+from torpor.kernel import kcmp, ptrace
 from torpor.kernel.arch import nr, regs, sigframe
 
 
@@ -56,4 +56,4 @@ def test_structures(tmp_path: Path) -> None:
     (mask_at,) = evaluate(tmp_path, ["stddef.h", "ucontext.h"], ["offsetof(ucontext_t, uc_sigmask)"])
     assert mask_at == sigframe.UCONTEXT_SIZE - 8
     values = evaluate(tmp_path, ["linux/kcmp.h"], ["KCMP_FILE + 0", "KCMP_SYSVSEM + 0"])
-    assert values == [pidfd.KCMP_FILE, pidfd.KCMP_SYSVSEM]
+    assert values == [kcmp.KCMP_FILE, kcmp.KCMP_SYSVSEM]

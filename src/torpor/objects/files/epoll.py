@@ -30,7 +30,7 @@ from torpor.base.errors import RestoreError
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.kernel.arch import nr
-from torpor.kernel.pidfd import KCMP_EPOLL_TFD, kcmp
+from torpor.kernel.kcmp import KCMP_EPOLL_TFD, kcmp
 from torpor.kernel.syscall import address_of, syscall
 from torpor.objects.files import fown, status_flags
 from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile, Placed

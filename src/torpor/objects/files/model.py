@@ -17,7 +17,8 @@ from torpor.base.fds import OwnedFd
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.images.store import ImageStore, ImageWriter
-from torpor.kernel.pidfd import KCMP_FILE, getfd, kcmp
+from torpor.kernel.kcmp import KCMP_FILE, KcmpIndex
+from torpor.kernel.pidfd import getfd
 from torpor.kernel.procfs.task import read_fdinfo_lines
 from torpor.objects.model import DumpProcess, RestoreProcess
 
@@ -117,7 +118,7 @@ class FileDump:
         self.entries: list[m.file_entry] = []
         self.processes: list[DumpProcess] = []
         self._kinds = kinds
-        self._known: dict[tuple[int, int, int], list[tuple[int, int, int]]] = {}
+        self._known: dict[tuple[int, int, int], KcmpIndex] = {}
         self._types: dict[int, int] = {}
         self._by_key: dict[object, int] = {}
         self._images: dict[str, ImageWriter] = {}
@@ -201,24 +202,13 @@ class FileDump:
         return self._by_key[key]
 
     def _identify(self, file: OpenFile, pid: int, number: int) -> int:
-        """Find the description, *number* of *pid*, among those that look alike.
-
-        kcmp orders them, so each list is kept sorted by it.
-        """
-        alike = self._known.setdefault((file.stat.st_dev, file.stat.st_ino, file.flags), [])
-        low, high = 0, len(alike)
-        while low < high:
-            middle = (low + high) // 2
-            other_pid, other_number, file_id = alike[middle]
-            order = kcmp(pid, other_pid, KCMP_FILE, number, other_number)
-            if order == 0:
-                return file_id
-            if order == 1:
-                high = middle
-            else:
-                low = middle + 1
+        """Find the description, *number* of *pid*, among those that look alike."""
+        alike = self._known.setdefault((file.stat.st_dev, file.stat.st_ino, file.flags), KcmpIndex(KCMP_FILE))
+        file_id, place = alike.find(pid, number)
+        if file_id is not None:
+            return file_id
         # The place is taken before the kind dumps files that refer back to this one.
-        alike.insert(low, (pid, number, self.new_id()))
+        alike.insert(place, pid, number, self.new_id())
         return self._dump(file)
 
     def _dump(self, file: OpenFile) -> int:
