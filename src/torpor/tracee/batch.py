@@ -7,13 +7,21 @@ places in the batch's own data.  Nothing happens until a :class:`~torpor.tracee.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from array import array
+from collections.abc import Callable, Sequence
 
 from torpor.base.errors import KernelError
 from torpor.kernel.arch import loop, nr
 
 _MASK = (1 << 64) - 1
 _NOT_RUN = -4096
+_WORD = 8
+_RECORD_WORDS = loop.RECORD_SIZE // _WORD
+_RESULT = loop.RESULT_OFFSET // _WORD
+_FIRST_STORE = _RESULT + 1
+_STORES = 2
+#: What follows n arguments in a record: the arguments that are not given, the result, no stores.
+_TAILS = [[0] * (6 - n) + [_NOT_RUN & (1 << 64) - 1, 0, 0] for n in range(7)]
 _ERRNO_MAX = 4095
 _ALIGN = 16
 
@@ -67,27 +75,30 @@ class RemoteCallError(KernelError):
 
 
 class Batch:
-    """Calls in the order in which they will be made."""
+    """Calls in the order in which they will be made.
 
-    __slots__ = ("_after", "_args", "_fixups", "_stores", "may_fail", "numbers", "payload", "results")
+    Records are kept as the words that the loop reads, so that a batch of thousands is encoded by one copy; only what
+    points into the batch is filled in when the address is known.
+    """
+
+    __slots__ = ("_after", "_data_args", "_fixups", "_stores", "_words", "payload", "results")
 
     def __init__(self) -> None:
-        self.numbers: list[int] = []
-        self.may_fail: list[bool] = []
         self.payload = bytearray()
-        self.results: list[int] = []
-        self._args: list[tuple[Arg, ...]] = []
-        self._stores: dict[int, list[tuple[int, int]]] = {}
+        self.results: Sequence[int] = ()
+        self._words = array("Q")
+        self._data_args: list[tuple[int, Data]] = []
+        self._stores: dict[int, list[int]] = {}
         self._fixups: list[tuple[int, Data]] = []
         self._after: list[Callable[[], None]] = []
 
     def __len__(self) -> int:
-        return len(self.numbers)
+        return len(self._words) // _RECORD_WORDS
 
     @property
     def size(self) -> int:
         """Bytes of scratch memory that a run needs."""
-        return len(self.numbers) * loop.RECORD_SIZE + len(self.payload) + _ALIGN
+        return len(self._words) * _WORD + len(self.payload) + _ALIGN
 
     def data(self, content: bytes | bytearray) -> Data:
         """Place *content* in the batch."""
@@ -116,17 +127,27 @@ class Batch:
 
     def call(self, number: int, *args: Arg, may_fail: bool = False) -> Result:
         """Add a call.  Unless it *may_fail*, a failure ends the batch there and ``run`` raises."""
-        index = len(self.numbers)
-        for position, arg in enumerate(args):
-            if isinstance(arg, Result):
-                targets = self._stores.setdefault(arg.index, [])
-                if len(targets) == 2:
-                    raise ValueError("a result can be used twice in a batch at most")
-                targets.append((index, position))
-        self.numbers.append(number)
-        self.may_fail.append(may_fail)
-        self._args.append(args)
-        return Result(self, index)
+        words = self._words
+        at = len(words)
+        words.append((number & 0xFFFFFFFF) | may_fail << 32)
+        for arg in args:
+            if type(arg) is int:
+                words.append(arg & _MASK)
+            else:
+                self._refer(arg)
+        words.extend(_TAILS[len(args)])
+        return Result(self, at // _RECORD_WORDS)
+
+    def _refer(self, arg: Arg) -> None:
+        """Add an argument that is known only when the batch runs, or a number of some other type."""
+        if isinstance(arg, Data):
+            self._data_args.append((len(self._words), arg))
+        elif isinstance(arg, Result):
+            targets = self._stores.setdefault(arg.index, [])
+            if len(targets) == _STORES:
+                raise ValueError("a result can be used twice in a batch at most")
+            targets.append(len(self._words))
+        self._words.append(0 if isinstance(arg, (Data, Result)) else int(arg) & _MASK)
 
     def then(self, action: Callable[[], None]) -> None:
         """Do *action* once the batch has run well."""
@@ -134,46 +155,35 @@ class Batch:
 
     def encode(self, base: int) -> bytearray:
         """Records and data for scratch memory at *base* (16-byte aligned)."""
-        records_size = len(self.numbers) * loop.RECORD_SIZE
-        payload_at = base + records_size + (-records_size % _ALIGN)
+        words = self._words
+        payload_at = base + len(words) * _WORD
         for offset, target in self._fixups:
             struct.pack_into("<Q", self.payload, offset, payload_at + target.offset)
-        out = bytearray(payload_at - base)
-        for index, number in enumerate(self.numbers):
-            words = [self._word(arg, payload_at) for arg in self._args[index]]
-            words += [0] * (6 - len(words))
-            stores = [
-                base + to * loop.RECORD_SIZE + loop.ARG_OFFSET + 8 * position
-                for to, position in self._stores.get(index, ())
-            ]
-            stores += [0] * (2 - len(stores))
-            loop.RECORD.pack_into(
-                out, index * loop.RECORD_SIZE, number & 0xFFFFFFFF, self.may_fail[index], *words, _NOT_RUN, *stores
-            )
-        out += self.payload
-        return out
+        for index, data in self._data_args:
+            words[index] = payload_at + data.offset
+        for record, targets in self._stores.items():
+            for position, index in enumerate(targets):
+                words[record * _RECORD_WORDS + _FIRST_STORE + position] = base + index * _WORD
+        return bytearray(words.tobytes() + self.payload)
 
     def decode(self, memory: bytes | bytearray) -> None:
         """Take results and data from the scratch memory after a run; RemoteCallError where a call failed."""
-        size = loop.RECORD_SIZE
-        self.results = [
-            int.from_bytes(memory[at : at + 8], "little", signed=True)
-            for at in range(loop.RESULT_OFFSET, len(self.numbers) * size, size)
-        ]
-        start = len(self.numbers) * size + (-len(self.numbers) * size % _ALIGN)
-        self.payload[:] = memory[start : start + len(self.payload)]
-        for index, value in enumerate(self.results):
-            if value == _NOT_RUN or (-_ERRNO_MAX <= value < 0 and not self.may_fail[index]):
-                at = index * size + loop.ARG_OFFSET
-                args = struct.unpack_from("<6Q", memory, at)
-                raise RemoteCallError(self.numbers[index], args, -value if value != _NOT_RUN else 0)
+        length = len(self._words) * _WORD
+        found = array("q")
+        found.frombytes(memoryview(memory)[:length])
+        self.results = found[_RESULT::_RECORD_WORDS]
+        self.payload[:] = memoryview(memory)[length : length + len(self.payload)]
+        if min(self.results) < 0:
+            self._raise_failed(memory)
         for action in self._after:
             action()
 
-    def _word(self, arg: Arg, payload_at: int) -> int:
-        if isinstance(arg, Data):
-            return payload_at + arg.offset
-        return 0 if isinstance(arg, Result) else arg & _MASK
+    def _raise_failed(self, memory: bytes | bytearray) -> None:
+        for index, value in enumerate(self.results):
+            head = self._words[index * _RECORD_WORDS]
+            if value == _NOT_RUN or (-_ERRNO_MAX <= value < 0 and not head >> 32):
+                args = struct.unpack_from("<6Q", memory, index * loop.RECORD_SIZE + loop.ARG_OFFSET)
+                raise RemoteCallError(head & 0xFFFFFFFF, args, -value if value != _NOT_RUN else 0)
 
 
 def name_of(number: int) -> str:

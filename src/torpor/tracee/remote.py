@@ -68,7 +68,7 @@ class Runner:
 
         RemoteCallError: a call failed.  TargetGoneError: the thread died.  TorporError: it faulted inside the loop.
         """
-        if not batch.numbers:
+        if not len(batch):
             return
         if batch.size > self.scratch.size:
             raise TorporError(f"a batch of {len(batch)} calls needs {batch.size} bytes of scratch memory")
