@@ -7,7 +7,7 @@ in the target's memory.
 
 from __future__ import annotations
 
-from typing import NewType
+from torpor.base.typed import NewType
 
 Pid = NewType("Pid", int)
 NsPid = NewType("NsPid", int)

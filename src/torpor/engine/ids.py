@@ -8,8 +8,8 @@ Image
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
 
+from torpor.base.records import dataclass, field
 from torpor.images import messages as m
 from torpor.kernel.kcmp import KCMP_FILES, KCMP_FS, KCMP_SIGHAND, KCMP_VM, KcmpIndex
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
+from torpor.base.records import dataclass, field
 from torpor.objects.files.model import FilePolicy
 
 #: Called at each stage with its name, as criu(8) has them for action scripts, and the root's pid (0: none yet).

@@ -7,8 +7,8 @@ the work itself is in the modules below, or in ``objects``.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from torpor.base.records import dataclass
 from torpor.engine import building, finishing, forking, reading
 from torpor.engine.session import RestoreSession
 from torpor.objects.model import RestoreProcess

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
+from torpor.base.records import dataclass, field
 from torpor.engine.options import RestoreOptions
 from torpor.engine.stats import RestoreStats
 from torpor.images import messages as m

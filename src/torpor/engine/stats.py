@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
+from torpor.base.records import dataclass, field
 from torpor.images import messages as m
 from torpor.images.store import ImageStore, store_one
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
+from torpor.base.typed import TYPE_CHECKING, Any
 from torpor.images._descriptors import FILE
 from torpor.images._well_known import without_well_known_types
 

@@ -13,8 +13,8 @@ import stat
 import threading
 from collections.abc import Sequence
 from types import TracebackType
-from typing import BinaryIO, Literal, NoReturn, Self, cast
 
+from torpor.base.typed import BinaryIO, Literal, NoReturn, Self, cast
 from torpor.images.errors import ImageError, ImageMissing, StoreError
 from torpor.images.store import check_name
 

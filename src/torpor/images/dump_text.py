@@ -7,8 +7,8 @@ are not set are left out. It goes one way only.
 from __future__ import annotations
 
 from binascii import b2a_base64
-from typing import TYPE_CHECKING
 
+from torpor.base.typed import TYPE_CHECKING
 from torpor.images.text import get_text
 
 if TYPE_CHECKING:

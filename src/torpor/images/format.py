@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, Generic, cast
 
+from torpor.base.records import dataclass
+from torpor.base.typed import TYPE_CHECKING, BinaryIO, Generic, cast
 from torpor.images import kinds
 from torpor.images._registry import decode_errors, message_class
 from torpor.images.errors import ImageError

@@ -6,9 +6,8 @@ kinds have neither magic nor entries; their files are opened as they are.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
-
+from torpor.base.records import dataclass
+from torpor.base.typed import TYPE_CHECKING, Generic, TypeVar
 from torpor.images.errors import ImageError
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import io
 import threading
 from collections.abc import Sequence
 from types import TracebackType
-from typing import BinaryIO, Self
 
+from torpor.base.typed import BinaryIO, Self
 from torpor.images.errors import ImageError, ImageMissing
 from torpor.images.store import ImageStore, check_name
 

@@ -8,9 +8,9 @@ PE_LAZY marks what may be fetched later. A run with none of them is of zero page
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import cast
 
+from torpor.base.records import dataclass
+from torpor.base.typed import cast
 from torpor.images import kinds
 from torpor.images import messages as m
 from torpor.images.errors import ImageError

@@ -16,8 +16,8 @@ Payloads with padding are given and taken without it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
 
+from torpor.base.typed import TYPE_CHECKING, Any
 from torpor.images._registry import message_class
 from torpor.images.errors import ImageError
 from torpor.images.format import U32, Entry, Source, parse_message, serialize

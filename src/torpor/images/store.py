@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, Self, overload
 
+from torpor.base.typed import TYPE_CHECKING, Any, BinaryIO, Protocol, Self, overload
 from torpor.images import kinds
 from torpor.images.errors import ImageError
 from torpor.images.format import Entry, encode_image, read_entries

@@ -6,7 +6,7 @@ str with surrogates, as ``os.fsdecode`` has them; on the wire they are the bytes
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from torpor.base.typed import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torpor.images import messages as m

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import _thread
 from collections.abc import Callable
-from typing import TypeVar
 
+from torpor.base.typed import TypeVar
 from torpor.kernel.arch import nr
 from torpor.kernel.syscall import syscall
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 from torpor.base.errors import TorporError
 from torpor.base.fds import OwnedFd
+from torpor.base.records import dataclass, field
 from torpor.images import messages as m
 from torpor.kernel.procfs.maps import Vma
 from torpor.kernel.procfs.stat import Stat

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from torpor.base.errors import TargetGoneError, TorporError
+from torpor.base.records import dataclass
 from torpor.kernel import ptrace, vm
 from torpor.kernel.arch import loop
 from torpor.kernel.arch.regs import CS_64BIT, UserRegs

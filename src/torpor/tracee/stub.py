@@ -12,9 +12,9 @@ import os
 import signal
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from torpor.base.errors import TorporError
+from torpor.base.records import dataclass
 from torpor.kernel import vm
 from torpor.kernel.arch import loop, nr
 from torpor.kernel.arch.regs import UserRegs

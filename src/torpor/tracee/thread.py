@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 import signal
-from dataclasses import dataclass
 
 from torpor.base.errors import KernelError, TargetGoneError
+from torpor.base.records import dataclass
 from torpor.kernel import ptrace
 from torpor.kernel.arch.regs import NT_X86_XSTATE, UserRegs
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 
 from torpor.base import log
 from torpor.base.errors import NotPermittedError, RefusedError, TargetGoneError
+from torpor.base.records import dataclass, field
 from torpor.kernel import ptrace
 from torpor.kernel.procfs.stat import Stat, read_stat
 from torpor.kernel.procfs.status import read_status

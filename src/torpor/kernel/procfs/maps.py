@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
+
+from torpor.base.records import dataclass
 
 PROT_READ = 1
 PROT_WRITE = 2

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+from torpor.base.records import dataclass
 
 _OCTAL = re.compile(r"\\([0-7]{3})")
 

@@ -24,9 +24,9 @@ import select
 import struct
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 
 from torpor.base.errors import RestoreError
+from torpor.base.records import dataclass, replace
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.kernel.arch import nr

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import TypeVar, cast
 
 from torpor.base.errors import RefusedError, RestoreError
 from torpor.base.fds import OwnedFd
+from torpor.base.records import dataclass, field
+from torpor.base.typed import TypeVar, cast
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.images.store import ImageStore, ImageWriter

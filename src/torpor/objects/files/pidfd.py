@@ -17,8 +17,8 @@ import fcntl
 import os
 import signal
 import struct
-from typing import NoReturn
 
+from torpor.base.typed import NoReturn
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.kernel.arch import nr

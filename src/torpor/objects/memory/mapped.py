@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from torpor.base.errors import RefusedError
 from torpor.base.fds import OwnedFd
+from torpor.base.records import dataclass
 from torpor.images import messages as m
 from torpor.kernel import sharedmem
 from torpor.kernel.procfs.maps import Vma

@@ -17,9 +17,9 @@ import mmap
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 from torpor.base.errors import TorporError
+from torpor.base.records import dataclass
 from torpor.images.pagemap import PE_PRESENT, Pagemap, PageRun
 from torpor.images.store import PagesReader, PagesWriter
 from torpor.kernel import pagemap, vm

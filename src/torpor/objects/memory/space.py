@@ -6,8 +6,7 @@ What is behind a mapping is in ``mapped``, its flags in ``vmas``, private conten
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from torpor.base.records import dataclass
 from torpor.images import kinds
 from torpor.images import messages as m
 from torpor.images.pagemap import load_pagemap, store_pagemap

@@ -14,8 +14,8 @@ Limits
 from __future__ import annotations
 
 import struct
-from dataclasses import fields
 
+from torpor.base.records import fields
 from torpor.images import messages as m
 from torpor.kernel.arch.regs import UserRegs
 from torpor.objects.model import DumpThread

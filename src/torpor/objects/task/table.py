@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from torpor.base.records import dataclass
 from torpor.objects.memory import mm
 from torpor.objects.model import DumpProcess, DumpThread, RestoreProcess, RestoreThread
 from torpor.objects.task import creds, identity, signals, threading

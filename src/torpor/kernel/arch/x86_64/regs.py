@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, fields
 from operator import attrgetter
+
+from torpor.base.records import dataclass, fields
 
 NT_PRSTATUS = 1
 NT_PRFPREG = 2
