@@ -10,7 +10,6 @@ images      everything small is written, then the tree is let go
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from torpor.base import log
 from torpor.base.errors import RefusedError, TorporError
@@ -47,9 +46,9 @@ def dump(pid: int, directory: str | os.PathLike[str], options: DumpOptions | Non
     TargetGoneError, NotPermittedError, RefusedError, StoreError; the tree runs on after any of them.
     """
     options = options or DumpOptions()
-    with DirStore(Path(directory), "w") as store:
+    with DirStore(directory, "w") as store:
         stats = Dump(store, options).run(pid)
-    with DirStore(Path(options.stats_directory or directory), "w") as store:
+    with DirStore(options.stats_directory or directory, "w") as store:
         stats.write(store)
     return stats
 

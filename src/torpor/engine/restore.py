@@ -6,7 +6,6 @@ import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from torpor.base import log
 from torpor.base.errors import RestoreError, TorporError
@@ -23,11 +22,11 @@ def restore(directory: str | os.PathLike[str], options: RestoreOptions | None = 
     ImageError: the images are damaged.  RestoreError: this machine cannot.  Nothing is left of a restore that failed.
     """
     options = options or RestoreOptions()
-    with DirStore(Path(directory), "r") as store:
+    with DirStore(directory, "r") as store:
         session = RestoreSession(store, options)
         pid = run(session)
     try:
-        with DirStore(Path(options.stats_directory or directory), "w") as store:
+        with DirStore(options.stats_directory or directory, "w") as store:
             session.stats.write(store)
     except StoreError as error:
         # The tree runs by now; figures that cannot be written (read-only images) harm nobody.

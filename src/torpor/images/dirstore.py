@@ -6,11 +6,11 @@ which must lead to a directory. What is there may have come from somebody else.
 
 from __future__ import annotations
 
+import _thread
 import errno
 import io
 import os
 import stat
-import threading
 from collections.abc import Sequence
 from types import TracebackType
 
@@ -100,7 +100,7 @@ class DirPagesWriter:
         self._fd = fd
         self._name = name
         self._end = 0
-        self._lock = threading.Lock()
+        self._lock = _thread.allocate_lock()
 
     def reserve(self, n_bytes: int) -> int:
         with self._lock:

@@ -22,7 +22,6 @@ import fcntl
 import os
 import select
 import struct
-import threading
 from collections.abc import Callable
 
 from torpor.base.errors import RestoreError
@@ -245,6 +244,8 @@ def _in_own_table(action: Callable[[], None]) -> None:
             action()
         except OSError as error:
             failed.append(error)
+
+    import threading
 
     thread = threading.Thread(target=work)
     thread.start()

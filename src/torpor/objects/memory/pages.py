@@ -16,7 +16,6 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from torpor.base.errors import TorporError
 from torpor.base.records import dataclass
@@ -137,6 +136,12 @@ def _in_parallel(count: int, work: Callable[[int, memoryview], None]) -> None:
         with _Buffer() as buffer:
             for index in range(first, count, _WORKERS):
                 work(index, buffer)
+
+    if count < 2:
+        run(0)
+        return
+    # Late: it brings logging and threading with it, which a small dump does without.
+    from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(_WORKERS) as pool:
         for future in [pool.submit(run, first) for first in range(min(_WORKERS, count))]:
