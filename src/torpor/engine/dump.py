@@ -30,7 +30,7 @@ from torpor.objects.files.table import KINDS
 from torpor.objects.memory import mm as mm_object
 from torpor.objects.memory import space
 from torpor.objects.model import DumpProcess, DumpThread
-from torpor.objects.task import registers
+from torpor.objects.task import registers, seccomp
 from torpor.objects.task.table import PROCESS_ASPECTS, THREAD_ASPECTS
 from torpor.tracee.batch import Batch
 from torpor.tracee.borrow import inject
@@ -63,6 +63,7 @@ class Dump:
         self._ids = IdAllocator()
         self._files = FileDump(store, KINDS, options.files)
         self._processes: list[DumpProcess] = []
+        self._seccomp = m.seccomp_entry()
         self._root_ids = m.task_kobj_ids_entry(vm_id=1, files_id=1, fs_id=1, sighand_id=1)
         self._ids.namespaces_of("self", self._root_ids)
 
@@ -78,6 +79,7 @@ class Dump:
             self._files.processes = self._processes
             self._check()
             alive = [process for process in self._processes if not process.is_zombie]
+            self._seccomp = seccomp.dump(alive)
             for process in alive:
                 self._dump_files(process)
             for process in alive:
@@ -164,7 +166,7 @@ class Dump:
             store_one(store, "MM", process.mm, process.ns_pid)
             store_one(store, "IDS", process.ids, process.ns_pid)
         store_all(store, "PSTREE", [self._tree_entry(process) for process in self._processes])
-        store_all(store, "SECCOMP", [m.seccomp_entry()])
+        store_all(store, "SECCOMP", [self._seccomp])
         self._files.close()
         inventory = m.inventory_entry(
             img_version=IMG_VERSION, fdinfo_per_id=True, ns_per_id=True, lsmtype=m.lsmtype.NO_LSM

@@ -47,9 +47,10 @@ def _run_stages(session: RestoreSession, *stages: When) -> None:
 
 
 def clear(session: RestoreSession) -> None:
-    """Close the channel in each process, and unmap our memory by the ``syscall`` instruction in its vdso."""
+    """Start timers, close the channel in each process, and unmap our memory by the vdso's ``syscall``."""
     for process in session.alive:
         batch = Batch()
+        restore_process(When.ARMED, process, batch)
         batch.call(nr.close, session.channel.far_number)
         process.runner.run(batch)
         _unmap_scratch(session, process)

@@ -64,7 +64,11 @@ RESTORE: tuple[Phase, ...] = (
     Phase("threads", forking.make_threads, "they share memory and files, which are now in place"),
     Phase("aspects", finishing.aspects, "BUILD, CREDENTIALS and SEALED, in one batch a thread"),
     Phase("last aspects", finishing.last, "nothing that follows disturbs timers, pending signals, the dumpable flag"),
-    Phase("clear", finishing.clear, "our memory and our channel go; nothing more can be asked of the puppets"),
+    Phase(
+        "clear",
+        finishing.clear,
+        "timers start (ARMED); our memory and our channel go; nothing more can be asked of the puppets",
+    ),
     Phase("post-restore", finishing.notify_ready, "all is there, and a hook that says no can still stop it"),
     Phase("go", finishing.go, "all together, so that none runs while another is only half there"),
 )

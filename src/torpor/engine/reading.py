@@ -12,6 +12,7 @@ from torpor.images.store import ImageStore, load_all, load_one
 from torpor.objects.files.model import FileRestore
 from torpor.objects.files.table import KINDS
 from torpor.objects.model import RestoreProcess, RestoreThread
+from torpor.objects.task import seccomp
 from torpor.tracee import stub
 from torpor.tracee.puppet import Channel
 
@@ -24,6 +25,8 @@ def read_images(session: RestoreSession) -> None:
     if inventory.img_version not in (1, 2):
         raise ImageError(f"inventory.img: image version {inventory.img_version} is not known")
     session.everyone = list(_read_tree(session.store).iter_tree())
+    if session.store.exists(kinds.SECCOMP.file_name()):
+        seccomp.assign_chains(session.everyone, load_one(session.store, kinds.SECCOMP))
     for process in session.alive:
         table = process.ids.files_id
         if table not in session.descriptors:

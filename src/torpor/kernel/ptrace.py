@@ -51,6 +51,7 @@ PTRACE_PEEKSIGINFO_SHARED = 1
 SIGINFO_SIZE = 128
 # More than any CPU's extended state; one for all, since fresh memory of that size costs more than the call.
 _xstate_buffer = bytearray(64 * 1024)
+_MAX_FILTER = 4096 * 8  # BPF_MAXINSNS records of eight bytes
 
 
 def seize(tid: int, options: int) -> None:
@@ -161,15 +162,16 @@ def seccomp_filter(tid: int, index: int) -> bytes | None:
     """Program number *index* (0 is the newest) as ``sock_filter`` records; None past the end."""
     import errno
 
+    buffer = bytearray(_MAX_FILTER)
     try:
-        count = syscall("ptrace(SECCOMP_GET_FILTER)", nr.ptrace, PTRACE_SECCOMP_GET_FILTER, tid, index, 0)
+        count = syscall(
+            "ptrace(SECCOMP_GET_FILTER)", nr.ptrace, PTRACE_SECCOMP_GET_FILTER, tid, index, address_of(buffer)
+        )
     except OSError as error:
         if error.errno == errno.ENOENT:
             return None
         raise
-    buffer = bytearray(count * 8)
-    syscall("ptrace(SECCOMP_GET_FILTER)", nr.ptrace, PTRACE_SECCOMP_GET_FILTER, tid, index, address_of(buffer))
-    return bytes(buffer)
+    return bytes(buffer[: count * 8])
 
 
 def seccomp_filter_flags(tid: int, index: int) -> int:

@@ -72,6 +72,9 @@ class RestoreThread:
     core: m.core_entry
     ns_tid: int
     made: Runner | None = None
+    #: Its seccomp filters, oldest first; the first ``n_shared_filters`` are the same in all threads of the process.
+    filters: list[m.seccomp_filter] = field(default_factory=list)
+    n_shared_filters: int = 0
     _status: Status | None = None
 
     @property

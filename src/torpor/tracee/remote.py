@@ -8,7 +8,7 @@ task that is somebody's.
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from torpor.base.errors import TargetGoneError, TorporError
 from torpor.base.records import dataclass
@@ -21,6 +21,7 @@ from torpor.tracee.thread import Thread
 _NO_SYSCALL = (1 << 64) - 1
 _ALL_SIGNALS = (1 << 64) - 1
 _USER_SS = 0x2B
+_SIGRTMAX = 64
 _FAULTS = frozenset((signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGTRAP))
 # The loop's end: where a thread stands when it has sent itself the signal (behind the third-last instruction).
 _DONE_OFFSET = len(loop.CODE) - len(bytes.fromhex("4c89fcb80f0000000f05"))
@@ -57,6 +58,16 @@ class Runner:
     def tid(self) -> int:
         """The thread's id."""
         return self.thread.tid
+
+    def spare_signals(self, numbers: Collection[int]) -> None:
+        """End the loop by a signal other than *numbers*, which are pending and must stay so.  Only for a puppet."""
+        if self.stop_signal in numbers:
+            taken = {*numbers, signal.SIGKILL, signal.SIGSTOP}
+            self.stop_signal = next((number for number in range(_SIGRTMAX, 0, -1) if number not in taken), 0)
+            if not self.stop_signal:
+                raise TorporError("every signal there is is pending")
+            self._mask = _ALL_SIGNALS & ~mask_bit(self.stop_signal)
+            self._mask_set = False
 
     def start_from(self, regs: UserRegs) -> None:
         """Take segment registers, TLS bases and the stack pointer of batches from *regs*."""

@@ -1,25 +1,33 @@
-"""Credentials of a thread: ids, groups, five capability sets, securebits, no_new_privs.
+"""Credentials of a thread: ids, groups, five capability sets, securebits, no_new_privs, parent-death signal.
 
 Kernel view
-    ``/proc/PID/task/TID/status``; securebits only by prctl inside the thread.
+    ``/proc/PID/task/TID/status``; securebits and parent-death signal only by prctl inside the thread.
 Image
-    ``creds_entry`` in ``thread_core_entry``; sets as two 32-bit words each.
+    ``creds_entry`` in ``thread_core_entry``, sets as two 32-bit words each; ``pdeath_sig`` beside it.
 Restore
     securebits with KEEP_CAPS, groups, ids, bounding set, capset, ambient set, then the securebits as they were.  The
     order is the kernel's: dropping the bounding set needs CAP_SETPCAP, ambient needs permitted and inheritable.
+    Nothing at all where the puppet is that already.  The parent-death signal comes last: a change of credentials
+    clears it.
+Limits
+    Capabilities that we do not have ourselves cannot be given; keyrings and security labels are not carried.
 """
 
 from __future__ import annotations
 
+import functools
 import struct
 from collections.abc import Iterable
 
 from torpor.images import messages as m
 from torpor.kernel.arch import nr
 from torpor.kernel.procfs.status import Status
+from torpor.kernel.syscall import syscall
 from torpor.objects.model import DumpThread
 from torpor.tracee.batch import Batch
 
+PR_SET_PDEATHSIG = 1
+PR_GET_PDEATHSIG = 2
 PR_CAPBSET_DROP = 24
 PR_GET_SECUREBITS = 27
 PR_SET_SECUREBITS = 28
@@ -34,7 +42,7 @@ _N_CAPS = 64
 
 
 def dump(thread: DumpThread, batch: Batch) -> None:
-    """Fill in ``creds``."""
+    """Fill in ``creds`` and ``pdeath_sig``."""
     status = thread.status
     creds = thread.core.thread_core.creds
     creds.uid, creds.euid, creds.suid, creds.fsuid = status.uids
@@ -51,9 +59,13 @@ def dump(thread: DumpThread, batch: Batch) -> None:
     if status.no_new_privs:
         creds.no_new_privs = 1
     bits = batch.call(nr.prctl, PR_GET_SECUREBITS)
+    room = batch.out(4)
+    batch.call(nr.prctl, PR_GET_PDEATHSIG, room)
 
     def collect() -> None:
         creds.secbits = bits.value
+        if number := int.from_bytes(room.bytes(), "little"):
+            thread.core.thread_core.pdeath_sig = number
 
     batch.then(collect)
 
@@ -64,6 +76,8 @@ def restore(core: m.core_entry, current: Status, batch: Batch) -> None:
     All privileges are kept until the last capset, so that nothing before it can fail for want of one.
     """
     creds = core.thread_core.creds
+    if _is_already(creds, current):
+        return
     wanted = [_set_of(words) for words in (creds.cap_eff, creds.cap_prm, creds.cap_inh)]
     bounding, ambient = _set_of(creds.cap_bnd), _set_of(creds.cap_amb)
     batch.call(nr.prctl, PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP | _SECBIT_KEEP_CAPS)
@@ -84,6 +98,32 @@ def restore(core: m.core_entry, current: Status, batch: Batch) -> None:
             batch.call(nr.prctl, PR_CAPBSET_DROP, capability)
     batch.call(nr.prctl, PR_SET_SECUREBITS, creds.secbits)
     batch.call(nr.capset, header, batch.data(_pack_sets(*wanted)))
+
+
+def restore_pdeath_signal(core: m.core_entry, batch: Batch) -> None:
+    """Ask for the signal again."""
+    if core.thread_core.pdeath_sig:
+        batch.call(nr.prctl, PR_SET_PDEATHSIG, core.thread_core.pdeath_sig)
+
+
+def _is_already(creds: m.creds_entry, current: Status) -> bool:
+    """Whether a puppet, which has our own securebits, is who the image says: true of most threads."""
+    return (
+        (creds.uid, creds.euid, creds.suid, creds.fsuid) == current.uids
+        and (creds.gid, creds.egid, creds.sgid, creds.fsgid) == current.gids
+        and tuple(creds.groups) == current.groups
+        and _set_of(creds.cap_inh) == current.cap_inheritable
+        and _set_of(creds.cap_prm) == current.cap_permitted
+        and _set_of(creds.cap_eff) == current.cap_effective
+        and _set_of(creds.cap_bnd) == current.cap_bounding
+        and _set_of(creds.cap_amb) == current.cap_ambient
+        and creds.secbits == _own_securebits()
+    )
+
+
+@functools.cache
+def _own_securebits() -> int:
+    return syscall("prctl(PR_GET_SECUREBITS)", nr.prctl, PR_GET_SECUREBITS)
 
 
 def _pack_sets(effective: int, permitted: int, inheritable: int) -> bytes:

@@ -5,21 +5,35 @@ Kernel view
 Image
     ``task_core_entry``.
 Restore
-    personality(2) inside; the rest through /proc by the conductor.
+    personality(2) inside, once there is memory: READ_IMPLIES_EXEC would change the protections that the image gives.
+    The OOM score by the conductor; the login uid, which a process can set only for itself, through the /proc it sees.
+Limits
+    An OOM score or login uid that we are not allowed to set is a warning: no program computes on them.
 """
 
 from __future__ import annotations
 
+from torpor.base import log
 from torpor.kernel.arch import nr
 from torpor.objects.model import DumpProcess, RestoreProcess
 from torpor.tracee.batch import Batch
 
+_NO_LOGIN = 0xFFFFFFFF
+_O_WRONLY = 1
+
 
 def dump(process: DumpProcess, batch: Batch) -> None:
     """Fill in the fields."""
+    del batch
     core = process.core.tc
     core.personality = int(_read(process.pid, "personality"), 16)
     core.oom_score_adj = int(_read(process.pid, "oom_score_adj"))
+    try:
+        login = int(_read(process.pid, "loginuid"))
+    except FileNotFoundError:
+        return  # a kernel without audit
+    if login != _NO_LOGIN:
+        core.loginuid = login
 
 
 def restore(process: RestoreProcess, batch: Batch) -> None:
@@ -29,8 +43,32 @@ def restore(process: RestoreProcess, batch: Batch) -> None:
     if core.HasField("oom_score_adj"):
         text = str(core.oom_score_adj)
         if _read(process.pid, "oom_score_adj") != text:
-            with open(f"/proc/{process.pid}/oom_score_adj", "w", encoding="ascii") as stream:
-                stream.write(text)
+            try:
+                with open(f"/proc/{process.pid}/oom_score_adj", "w", encoding="ascii") as stream:
+                    stream.write(text)
+            except OSError as error:
+                log.warn(f"pid {process.ns_pid} does not get its OOM score of {text}: {error.strerror}")
+    if core.HasField("loginuid"):
+        _restore_login(process, core.loginuid, batch)
+
+
+def _restore_login(process: RestoreProcess, login: int, batch: Batch) -> None:
+    try:
+        if int(_read(process.pid, "loginuid")) == login:
+            return
+    except FileNotFoundError:
+        return
+    path = batch.path("/proc/self/loginuid")
+    content = batch.data(str(login).encode())
+    fd = batch.call(nr.open, path, _O_WRONLY, 0, may_fail=True)
+    written = batch.call(nr.write, fd, content, content.size, may_fail=True)
+    batch.call(nr.close, fd, may_fail=True)
+
+    def check() -> None:
+        if written.errno:
+            log.warn(f"pid {process.ns_pid} does not get its login uid of {login}: errno {written.errno}")
+
+    batch.then(check)
 
 
 def _read(pid: int, name: str) -> str:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import signal
 import struct
 
+from torpor.base.errors import RestoreError
 from torpor.images import messages as m
 from torpor.kernel import ptrace
 from torpor.kernel.arch import nr
@@ -93,14 +94,27 @@ def flush_pending(batch: Batch) -> None:
 
 def restore_pending(thread: RestoreThread, batch: Batch) -> None:
     """Queue the pending signals again; all of them are blocked now.  The process's go with its main thread."""
-    core, ns_pid = thread.core, thread.process.ns_pid
-    for entry in core.thread_core.signals_p.signals:
-        (number,) = struct.unpack_from("<i", entry.siginfo)
-        batch.call(nr.rt_tgsigqueueinfo, ns_pid, thread.ns_tid, number, batch.data(entry.siginfo))
+    ns_pid = thread.process.ns_pid
+    shared = _siginfos(thread.process.core.tc.signals_s)
+    own = _siginfos(thread.core.thread_core.signals_p)
+    # The signal that ends our loop is let through, and would take a pending one of its kind along.
+    thread.runner.spare_signals({number for number, _ in own + shared})
+    for number, info in own:
+        batch.call(nr.rt_tgsigqueueinfo, ns_pid, thread.ns_tid, number, batch.data(info))
     if thread.is_leader:
-        for entry in core.tc.signals_s.signals:
-            (number,) = struct.unpack_from("<i", entry.siginfo)
-            batch.call(nr.rt_sigqueueinfo, ns_pid, number, batch.data(entry.siginfo))
+        for number, info in shared:
+            batch.call(nr.rt_sigqueueinfo, ns_pid, number, batch.data(info))
+
+
+def _siginfos(queue: m.signal_queue_entry) -> list[tuple[int, bytes]]:
+    found = []
+    for entry in queue.signals:
+        info = entry.siginfo
+        number = int.from_bytes(info[:4], "little") if len(info) == ptrace.SIGINFO_SIZE else 0
+        if not 1 <= number <= NSIG:
+            raise RestoreError("the image has a pending signal that is none")
+        found.append((number, info))
+    return found
 
 
 def mask_of(core: m.core_entry) -> int:

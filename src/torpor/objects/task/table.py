@@ -8,7 +8,18 @@ from collections.abc import Callable
 from torpor.base.records import dataclass
 from torpor.objects.memory import mm
 from torpor.objects.model import DumpProcess, DumpThread, RestoreProcess, RestoreThread
-from torpor.objects.task import creds, identity, signals, threading
+from torpor.objects.task import (
+    creds,
+    identity,
+    itimers,
+    limits,
+    membarrier,
+    posix_timers,
+    scheduling,
+    seccomp,
+    signals,
+    threading,
+)
 from torpor.tracee.batch import Batch
 
 
@@ -29,8 +40,10 @@ class When(enum.IntEnum):
     LAST = 5
     """Every thread of every process has become who it is, and nothing else will be built.
 
-    For what the steps before would disturb or set off: the dumpable flag, armed timers, pending signals.
+    For what the steps before would disturb or set off: the dumpable flag, pending signals.
     """
+    ARMED = 6
+    """With the last calls that a process makes for us: timers start (only process aspects)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +69,15 @@ class ProcessAspect:
 PROCESS_ASPECTS: tuple[ProcessAspect, ...] = (
     ProcessAspect("personality, OOM score", identity.dump, identity.restore),
     ProcessAspect("signal actions", signals.dump_process, signals.restore_process),
+    ProcessAspect("membarrier", membarrier.dump, membarrier.restore),
+    ProcessAspect("limits", limits.dump, limits.restore),
+    ProcessAspect("POSIX timers", posix_timers.dump, posix_timers.restore),
     # A change of credentials in any thread resets it.
     ProcessAspect("dumpable", None, mm.restore_dumpable, When.LAST),
+    # Pending signals count against it.
+    ProcessAspect("limit of queued signals", None, limits.restore_signal_limit, When.ARMED),
+    ProcessAspect("POSIX timers, armed", None, posix_timers.arm, When.ARMED),
+    ProcessAspect("interval timers", itimers.dump, itimers.restore, When.ARMED),
 )
 
 THREAD_ASPECTS: tuple[ThreadAspect, ...] = (
@@ -72,6 +92,11 @@ THREAD_ASPECTS: tuple[ThreadAspect, ...] = (
         lambda thread, batch: threading.restore(thread.core, batch),
     ),
     ThreadAspect(
+        "scheduling", lambda thread, mask, batch: scheduling.dump(thread, batch), scheduling.restore, When.BUILD
+    ),
+    # With the privileges that installing filters needs; dumped for the whole tree at once (seccomp.dump).
+    ThreadAspect("seccomp", None, seccomp.restore),
+    ThreadAspect(
         "credentials",
         lambda thread, mask, batch: creds.dump(thread, batch),
         lambda thread, batch: creds.restore(thread.core, thread.status, batch),
@@ -79,6 +104,10 @@ THREAD_ASPECTS: tuple[ThreadAspect, ...] = (
     ),
     ThreadAspect(
         "no_new_privs", None, lambda thread, batch: creds.restore_no_new_privs(thread.core, batch), When.SEALED
+    ),
+    # A change of credentials clears it.
+    ThreadAspect(
+        "parent-death signal", None, lambda thread, batch: creds.restore_pdeath_signal(thread.core, batch), When.SEALED
     ),
     ThreadAspect("pending signals", None, signals.restore_pending, When.LAST),
 )

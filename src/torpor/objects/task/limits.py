@@ -1,0 +1,91 @@
+"""Resource limits.
+
+Kernel view
+    prlimit(2) inside the task: from outside, that of another user's task needs CAP_SYS_RESOURCE.
+Image
+    ``task_core_entry.rlimits``, in the kernel's order; all ones stand for no limit.
+Restore
+    Inside, while the puppet still has our privileges.  The soft limit on queued signals comes last, since the pending
+    signals that are queued again count against it.
+Limits
+    A hard limit above ours can be given only with CAP_SYS_RESOURCE: refused otherwise, as in CRIU.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import struct
+
+from torpor.base.errors import RestoreError
+from torpor.images import messages as m
+from torpor.kernel.arch import nr
+from torpor.kernel.procfs.status import read_status
+from torpor.objects.model import DumpProcess, RestoreProcess
+from torpor.tracee.batch import Batch
+
+_RLIMIT = struct.Struct("<QQ")
+CAP_SYS_RESOURCE = 24
+RLIMIT_SIGPENDING = 11
+N_LIMITS = 16
+_INFINITY = (1 << 64) - 1
+_NAMES = (
+    "CPU", "FSIZE", "DATA", "STACK", "CORE", "RSS", "NPROC", "NOFILE", "MEMLOCK", "AS", "LOCKS", "SIGPENDING",
+    "MSGQUEUE", "NICE", "RTPRIO", "RTTIME",
+)  # fmt: skip
+
+
+def dump(process: DumpProcess, batch: Batch) -> None:
+    """Fill in ``rlimits``."""
+    rooms = [batch.out(_RLIMIT.size) for _ in range(N_LIMITS)]
+    for number, room in enumerate(rooms):
+        batch.call(nr.prlimit64, 0, number, 0, room)
+
+    def collect() -> None:
+        for room in rooms:
+            cur, top = _RLIMIT.unpack(room.bytes())
+            process.core.tc.rlimits.rlimits.add(cur=cur, max=top)
+
+    batch.then(collect)
+
+
+def restore(process: RestoreProcess, batch: Batch) -> None:
+    """All limits, that on queued signals at its hard limit for now.  RestoreError where ours are lower."""
+    for number, limit in enumerate(process.core.tc.rlimits.rlimits):
+        if number >= N_LIMITS:
+            break
+        if limit.cur > limit.max:
+            raise RestoreError(f"pid {process.ns_pid}: RLIMIT_{_NAMES[number]} has a soft limit above the hard one")
+        ours = _own_hard_limits()[number]
+        if limit.max > ours:
+            raise RestoreError(
+                f"pid {process.ns_pid}: its hard limit RLIMIT_{_NAMES[number]} of {_shown(limit.max)} is above ours,"
+                f" {_shown(ours)}",
+                hint="restore with CAP_SYS_RESOURCE or with a higher limit",
+            )
+        cur = limit.max if number == RLIMIT_SIGPENDING else limit.cur
+        batch.call(nr.prlimit64, 0, number, batch.data(_RLIMIT.pack(cur, limit.max)), 0)
+
+
+def restore_signal_limit(process: RestoreProcess, batch: Batch) -> None:
+    """The soft limit on queued signals."""
+    limits = process.core.tc.rlimits.rlimits
+    if len(limits) > RLIMIT_SIGPENDING:
+        limit: m.rlimit_entry = limits[RLIMIT_SIGPENDING]
+        if limit.cur != limit.max:
+            packed = batch.data(_RLIMIT.pack(limit.cur, limit.max))
+            batch.call(nr.prlimit64, 0, RLIMIT_SIGPENDING, packed, 0)
+
+
+@functools.cache
+def _own_hard_limits() -> tuple[int, ...]:
+    """Ours, which every puppet has inherited; none where we may raise them."""
+    import resource
+
+    if read_status(os.getpid()).cap_effective >> CAP_SYS_RESOURCE & 1:
+        return (_INFINITY,) * N_LIMITS
+    return tuple(resource.getrlimit(number)[1] & _INFINITY for number in range(N_LIMITS))
+
+
+def _shown(value: int) -> str:
+    return "no limit" if value == _INFINITY else str(value)

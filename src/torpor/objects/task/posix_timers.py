@@ -1,0 +1,197 @@
+"""POSIX timers: timer_create(2) and its kin.
+
+Kernel view
+    ``/proc/PID/timers`` tells id, clock, signal, value and whom it notifies; timer_gettime(2) and timer_getoverrun(2)
+    inside the task tell the rest.
+Image
+    ``posix_timer_entry``; ``notify_thread_id`` for those that signal one thread.
+Restore
+    Created with its id (PR_TIMER_CREATE_RESTORE_IDS, Linux 6.15; before, by creating and deleting timers until the id
+    comes up), while we have our privileges and all threads exist; armed as the very last call before the task goes on.
+Limits
+    The count of overruns starts from zero.  An absolute time becomes a relative one: a restored timer does not follow
+    later changes of the wall clock.  A timer on a thread's own CPU clock is taken for the main thread's, or for that of
+    the thread which it signals: the kernel does not tell which thread made it.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+from torpor.base import log
+from torpor.base.errors import RefusedError, RestoreError
+from torpor.base.records import dataclass
+from torpor.images import messages as m
+from torpor.kernel.arch import nr
+from torpor.objects.model import DumpProcess, RestoreProcess, RestoreThread
+from torpor.tracee.batch import Batch, Data, RemoteCallError
+from torpor.tracee.remote import Runner
+
+PR_TIMER_CREATE_RESTORE_IDS = 77
+_RESTORE_IDS_OFF = 0
+_RESTORE_IDS_ON = 1
+_SIGEV_SIGNAL = 0
+_SIGEV_NONE = 1
+_SIGEV_THREAD = 2
+_SIGEV_THREAD_ID = 4
+_NOTIFY = {"signal": _SIGEV_SIGNAL, "none": _SIGEV_NONE, "thread": _SIGEV_THREAD}
+_ITIMERSPEC = struct.Struct("<4q")
+_SIGEVENT = struct.Struct("<Qiii44x")
+_NSEC = 1000000000
+_ID_LIMIT = 1 << 31
+_IDS_BY_TRIAL = 100000
+_TRIALS_PER_BATCH = 500
+_THREAD_CLOCK = -2 & 0xFFFFFFFF
+_KEYS = ("ID: ", "signal: ", "notify: ", "ClockID: ")
+
+
+@dataclass(frozen=True, slots=True)
+class Timer:
+    """One entry of ``/proc/PID/timers``; ``thread`` is the id of the thread signalled, or 0."""
+
+    number: int
+    clock: int
+    signal: int
+    value: int
+    notify: int
+    thread: int
+
+
+def parse_timers(text: str) -> Iterator[Timer]:
+    """All of the file."""
+    lines = text.splitlines()
+    for start in range(0, len(lines) - len(_KEYS) + 1, len(_KEYS)):
+        block = zip(_KEYS, lines[start : start + len(_KEYS)], strict=True)
+        number, signalled, notified, clock = (line.removeprefix(key) for key, line in block)
+        signo, value = signalled.split("/")
+        how, whom = notified.split("/")
+        kind, _, pid = whom.partition(".")
+        is_thread = kind == "tid"
+        yield Timer(
+            number=int(number), clock=int(clock), signal=int(signo), value=int(value, 16),
+            notify=_NOTIFY[how] | (_SIGEV_THREAD_ID if is_thread else 0), thread=int(pid) if is_thread else 0,
+        )  # fmt: skip
+
+
+def dump(process: DumpProcess, batch: Batch) -> None:
+    """Fill in ``timers.posix``."""
+    with open(f"/proc/{process.pid}/timers", encoding="ascii") as stream:
+        text = stream.read()
+    for timer in sorted(parse_timers(text), key=lambda timer: timer.number):
+        _dump_one(process, timer, batch)
+
+
+def _dump_one(process: DumpProcess, timer: Timer, batch: Batch) -> None:
+    entry = process.core.tc.timers.posix.add()
+    entry.it_id, entry.clock_id = timer.number, timer.clock & 0xFFFFFFFF
+    entry.si_signo, entry.sival_ptr = timer.signal, timer.value
+    entry.it_sigev_notify = timer.notify
+    if timer.notify & _SIGEV_THREAD_ID:
+        known = {thread.tid: thread.ns_tid for thread in process.threads}
+        if timer.thread not in known:
+            raise RefusedError(
+                f"{process.describe()}: POSIX timer {timer.number} signals a thread that has ended",
+                hint="it can be carried once the program has deleted it",
+            )
+        entry.notify_thread_id = known[timer.thread]
+    if entry.clock_id == _THREAD_CLOCK and len(process.threads) > 1:
+        log.warn(f"{process.describe()}: POSIX timer {timer.number} is on the CPU clock of a thread that is not known")
+    room = batch.out(_ITIMERSPEC.size)
+    batch.call(nr.timer_gettime, timer.number, room)
+    overrun = batch.call(nr.timer_getoverrun, timer.number)
+
+    def collect() -> None:
+        entry.isec, entry.insec, entry.vsec, entry.vnsec = _ITIMERSPEC.unpack(room.bytes())
+        entry.overrun = overrun.value
+
+    batch.then(collect)
+
+
+def restore(process: RestoreProcess, batch: Batch) -> None:
+    """Create the timers in their places, at once: *batch* is not used."""
+    del batch
+    entries = sorted(process.core.tc.timers.posix, key=lambda entry: entry.it_id)
+    if not entries:
+        return
+    for entry, after in zip(entries, [*entries[1:], None], strict=True):
+        is_sane = entry.it_id < _ID_LIMIT and max(entry.insec, entry.vnsec) < _NSEC
+        if not is_sane or max(entry.isec, entry.vsec) >= 1 << 62 or (after and after.it_id == entry.it_id):
+            raise RestoreError(f"pid {process.ns_pid}: the image has a POSIX timer with impossible values")
+    if _has_restore_ids(process.runner):
+        for thread in process.threads:
+            _create_with_ids(thread, [entry for entry in entries if _maker_of(process, entry) is thread])
+    else:
+        _create_by_trial(process, entries)
+
+
+def arm(process: RestoreProcess, batch: Batch) -> None:
+    """Start those that were running."""
+    for entry in process.core.tc.timers.posix:
+        value = (entry.vsec, entry.vnsec)
+        if value != (0, 0):
+            packed = batch.data(_ITIMERSPEC.pack(entry.isec, entry.insec, *value))
+            batch.call(nr.timer_settime, entry.it_id, 0, packed, 0)
+
+
+def _maker_of(process: RestoreProcess, entry: m.posix_timer_entry) -> RestoreThread:
+    """The thread that creates the timer: it matters for a thread's CPU clock only."""
+    if entry.clock_id == _THREAD_CLOCK and entry.it_sigev_notify & _SIGEV_THREAD_ID:
+        return next((each for each in process.threads if each.ns_tid == entry.notify_thread_id), process.threads[0])
+    return process.threads[0]
+
+
+def _has_restore_ids(runner: Runner) -> bool:
+    batch = Batch()
+    answer = batch.call(nr.prctl, PR_TIMER_CREATE_RESTORE_IDS, _RESTORE_IDS_ON, 0, 0, 0, may_fail=True)
+    batch.call(nr.prctl, PR_TIMER_CREATE_RESTORE_IDS, _RESTORE_IDS_OFF, 0, 0, 0, may_fail=True)
+    runner.run(batch)
+    return not answer.errno
+
+
+def _create_with_ids(thread: RestoreThread, entries: list[m.posix_timer_entry]) -> None:
+    for start in range(0, len(entries), _TRIALS_PER_BATCH):
+        batch = Batch()
+        batch.call(nr.prctl, PR_TIMER_CREATE_RESTORE_IDS, _RESTORE_IDS_ON, 0, 0, 0)
+        for entry in entries[start : start + _TRIALS_PER_BATCH]:
+            _add_create(entry, batch.data(entry.it_id.to_bytes(8, "little")), batch)
+        batch.call(nr.prctl, PR_TIMER_CREATE_RESTORE_IDS, _RESTORE_IDS_OFF, 0, 0, 0)
+        _run(thread, batch)
+
+
+def _create_by_trial(process: RestoreProcess, entries: list[m.posix_timer_entry]) -> None:
+    """A new process gives ids from zero upwards: timers that nobody wants are made and deleted in between."""
+    if entries[-1].it_id >= _IDS_BY_TRIAL:
+        raise RestoreError(
+            f"pid {process.ns_pid}: POSIX timer {entries[-1].it_id} cannot be given its id by this kernel",
+            hint="Linux 6.15 and later can",
+        )
+    wanted = {entry.it_id: entry for entry in entries}
+    for start in range(0, entries[-1].it_id + 1, _TRIALS_PER_BATCH):
+        batch = Batch()
+        got = []
+        for number in range(start, min(start + _TRIALS_PER_BATCH, entries[-1].it_id + 1)):
+            room = batch.out(8)
+            if number in wanted:
+                _add_create(wanted[number], room, batch)
+                got.append((number, room))
+            else:
+                batch.call(nr.timer_create, 1, batch.data(_SIGEVENT.pack(0, 0, _SIGEV_NONE, 0)), room)
+                batch.call(nr.timer_delete, number)
+        _run(process.threads[0], batch)
+        for number, room in got:
+            if int.from_bytes(room.bytes()[:4], "little") != number:
+                raise RestoreError(f"pid {process.ns_pid}: this kernel does not give POSIX timer ids in order")
+
+
+def _add_create(entry: m.posix_timer_entry, room: Data, batch: Batch) -> None:
+    clock = entry.clock_id - (1 << 32) if entry.clock_id >= 1 << 31 else entry.clock_id
+    event = _SIGEVENT.pack(entry.sival_ptr, entry.si_signo, entry.it_sigev_notify, entry.notify_thread_id)
+    batch.call(nr.timer_create, clock, batch.data(event), room)
+
+
+def _run(thread: RestoreThread, batch: Batch) -> None:
+    try:
+        thread.runner.run(batch)
+    except RemoteCallError as error:
+        raise RestoreError(f"pid {thread.process.ns_pid}: a POSIX timer cannot be made: {error}") from error

@@ -1,0 +1,151 @@
+"""How a thread is scheduled: policy, priority, nice, deadline, CPU affinity, I/O priority, timer slack.
+
+Kernel view
+    sched_getattr(2), sched_getaffinity(2) and ioprio_get(2) from outside; PR_GET_TIMERSLACK inside.
+Image
+    ``thread_core_entry.sched_policy``, ``sched_prio``, ``sched_nice``; what CRIU does not carry is in ``torpor_sched``
+    (flags, deadline parameters), ``torpor_cpus`` (only where it is not all CPUs), ``torpor_ioprio``,
+    ``torpor_timer_slack`` (only where they are not the default).
+Restore
+    By the conductor, whose capabilities count everywhere, only where the puppet differs; before an affinity is set,
+    since a deadline task must be allowed on all CPUs at that moment.
+Limits
+    An affinity, I/O priority or timer slack that this machine refuses is a warning, not a failure.  The nominal slice
+    of a fair task, utilisation clamps and core scheduling cookies are not carried.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import struct
+
+from torpor.base import log
+from torpor.base.errors import RestoreError
+from torpor.images import messages as m
+from torpor.kernel.arch import nr
+from torpor.kernel.syscall import address_of, syscall
+from torpor.objects.model import DumpThread, RestoreThread
+from torpor.tracee.batch import Batch
+
+PR_SET_TIMERSLACK = 29
+PR_GET_TIMERSLACK = 30
+SCHED_FIFO = 1
+SCHED_RR = 2
+SCHED_IDLE = 5
+SCHED_DEADLINE = 6
+_REALTIME = (SCHED_FIFO, SCHED_RR, SCHED_DEADLINE)
+SCHED_FLAG_RESET_ON_FORK = 1
+_SCHED_FLAGS_CARRIED = 0x7  # RESET_ON_FORK, RECLAIM, DL_OVERRUN
+_SCHED_ATTR = struct.Struct("<IIQiIQQQ")
+_IOPRIO_WHO_PROCESS = 1
+_IOPRIO_BEST_EFFORT = 2 << 13
+_DEFAULT_SLACK_NS = 50000
+_CPU_MASK_BYTES = 1024
+
+
+def dump(thread: DumpThread, batch: Batch) -> None:
+    """Fill in the fields."""
+    core = thread.core.thread_core
+    policy, flags, nice, priority, *deadline = _get_attr(thread.tid)
+    if policy in _REALTIME:
+        nice = os.getpriority(os.PRIO_PROCESS, thread.tid)
+    core.sched_policy, core.sched_nice, core.sched_prio = policy, nice, priority
+    if flags & _SCHED_FLAGS_CARRIED:
+        core.torpor_sched.flags = flags & _SCHED_FLAGS_CARRIED
+    if policy == SCHED_DEADLINE:
+        core.torpor_sched.runtime, core.torpor_sched.deadline, core.torpor_sched.period = deadline
+    cpus = _get_affinity(thread.tid)
+    if cpus != _online_cpus():
+        core.torpor_cpus = cpus
+    ioprio = _get_ioprio(thread.tid)
+    if ioprio not in (0, _IOPRIO_BEST_EFFORT | (nice + 20) // 5):  # before 5.18 the kernel told the effective one
+        core.torpor_ioprio = ioprio
+    slack = batch.call(nr.prctl, PR_GET_TIMERSLACK)
+
+    def collect() -> None:
+        if slack.value not in (0, _DEFAULT_SLACK_NS):  # a realtime thread has none
+            core.torpor_timer_slack = slack.value
+
+    batch.then(collect)
+
+
+def restore(thread: RestoreThread, batch: Batch) -> None:
+    """Set what differs.  RestoreError where the policy or the nice value is not ours to give."""
+    core, tid = thread.core.thread_core, thread.runner.tid
+    if core.HasField("sched_policy"):
+        _restore_attr(core, tid)
+    if core.HasField("torpor_ioprio"):
+        _try("I/O priority", tid, nr.ioprio_set, _IOPRIO_WHO_PROCESS, tid, core.torpor_ioprio)
+    if core.HasField("torpor_cpus"):
+        mask = bytearray(core.torpor_cpus[:_CPU_MASK_BYTES])
+        mask += bytes(-len(mask) % 8 or (0 if mask else 8))
+        _try("CPU affinity", tid, nr.sched_setaffinity, tid, len(mask), address_of(mask))
+    if core.HasField("torpor_timer_slack"):
+        batch.call(nr.prctl, PR_SET_TIMERSLACK, core.torpor_timer_slack, may_fail=True)
+
+
+def _restore_attr(core: m.thread_core_entry, tid: int) -> None:
+    more = core.torpor_sched
+    policy, nice, priority = core.sched_policy & ~0x40000000, core.sched_nice, core.sched_prio
+    flags = more.flags & _SCHED_FLAGS_CARRIED
+    if core.sched_policy & 0x40000000:  # as sched_getscheduler(2) tells it
+        flags |= SCHED_FLAG_RESET_ON_FORK
+    if not -20 <= nice <= 19:
+        raise RestoreError(f"thread {tid}: the image has a nice value of {nice}")
+    current = _get_attr(tid)
+    if policy not in _REALTIME and current[:4] == (policy, flags, nice, 0):
+        return
+    deadline = (more.runtime, more.deadline, more.period) if policy == SCHED_DEADLINE else (0, 0, 0)
+    # A realtime or idle thread keeps its nice value for later; sched_setattr does not set it there.
+    plans = [(0, 0, nice, 0, 0, 0, 0)] if policy in (*_REALTIME, SCHED_IDLE) and current[2] != nice else []
+    plans.append((policy, flags, nice, priority if policy in _REALTIME else 0, *deadline))
+    for plan in plans:
+        buffer = bytearray(_SCHED_ATTR.pack(_SCHED_ATTR.size, *plan))
+        try:
+            syscall("sched_setattr", nr.sched_setattr, tid, address_of(buffer), 0)
+        except OSError as error:
+            raise RestoreError(
+                f"thread {tid}: scheduling policy {policy}, priority {priority}, nice {nice}: {error.strerror}",
+                hint="needs CAP_SYS_NICE" if error.errno == errno.EPERM else None,
+            ) from error
+
+
+def _try(what: str, tid: int, number: int, *args: int) -> None:
+    try:
+        syscall(what, number, *args)
+    except OSError as error:
+        log.warn(f"thread {tid} does not get its {error.strerror}")
+
+
+def _get_attr(tid: int) -> tuple[int, int, int, int, int, int, int]:
+    """policy, flags, nice, priority, runtime, deadline, period."""
+    buffer = bytearray(_SCHED_ATTR.size)
+    syscall("sched_getattr", nr.sched_getattr, tid, address_of(buffer), len(buffer), 0)
+    _, policy, flags, nice, priority, runtime, deadline, period = _SCHED_ATTR.unpack(buffer)
+    return policy, flags, nice, priority, runtime, deadline, period
+
+
+def _get_affinity(tid: int) -> bytes:
+    buffer = bytearray(_CPU_MASK_BYTES)
+    syscall("sched_getaffinity", nr.sched_getaffinity, tid, len(buffer), address_of(buffer))
+    return bytes(buffer).rstrip(b"\0")
+
+
+@functools.cache
+def _online_cpus() -> bytes:
+    mask = 0
+    with open("/sys/devices/system/cpu/online", encoding="ascii") as stream:
+        for part in stream.read().strip().split(","):
+            first, _, last = part.partition("-")
+            for cpu in range(int(first), int(last or first) + 1):
+                mask |= 1 << cpu
+    return mask.to_bytes(_CPU_MASK_BYTES, "little").rstrip(b"\0")
+
+
+def _get_ioprio(tid: int) -> int:
+    try:
+        return syscall("ioprio_get", nr.ioprio_get, _IOPRIO_WHO_PROCESS, tid)
+    except OSError:
+        return 0  # a kernel without block layer
