@@ -5,9 +5,9 @@ A puppet dies with us (PTRACE_O_EXITKILL).  Each is cloned by its parent puppet 
 
 from __future__ import annotations
 
+import _socket  # without the enumerations of `socket`, which take as long as a small dump
 import errno
 import os
-import socket
 import struct
 from collections.abc import Sequence
 
@@ -161,7 +161,7 @@ class Channel:
     def __init__(self, far_number: int) -> None:
         #: The far end's number in every puppet, above all that the images use.
         self.far_number = far_number
-        self._near, self.far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._near, self.far = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
 
     def close(self) -> None:
         """Close our end, and our copy of the far one."""
@@ -177,7 +177,8 @@ class Channel:
         numbers: list[int] = []
         for start in range(0, len(fds), _SCM_MAX):
             part = fds[start : start + _SCM_MAX]
-            socket.send_fds(self._near, [b"f"], part)
+            rights = struct.pack(f"{len(part)}i", *part)
+            self._near.sendmsg([b"f"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)])
             self._receive(runner, far_number, len(part))
             numbers += _lowest_free(taken, len(part))
         return numbers

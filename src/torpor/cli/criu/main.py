@@ -9,10 +9,10 @@ import os
 import sys
 from collections.abc import Sequence
 from types import FrameType
-from typing import NoReturn
 
 from torpor.base import log
 from torpor.base.errors import TorporError, UsageError
+from torpor.base.typed import NoReturn
 from torpor.cli.criu.options import Options, missing
 from torpor.cli.criu.parse import parse
 

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import re
-
 from torpor.base.records import dataclass
-
-_OCTAL = re.compile(r"\\([0-7]{3})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +35,8 @@ class Mount:
 
 def unescape(text: str) -> str:
     """Undo the octal escapes of white space and backslashes."""
-    return _OCTAL.sub(lambda match: chr(int(match[1], 8)), text) if "\\" in text else text
+    first, *escaped = text.split("\\")
+    return first + "".join(chr(int(part[:3], 8)) + part[3:] for part in escaped)
 
 
 def parse_line(line: str) -> Mount:
