@@ -24,7 +24,7 @@ from torpor.images.store import ImageStore, store_all, store_one
 from torpor.kernel.procfs.maps import read_smaps
 from torpor.kernel.procfs.stat import read_stat
 from torpor.kernel.procfs.status import read_status
-from torpor.objects.files import fdtable
+from torpor.objects.files import fdtable, locks
 from torpor.objects.files.model import FileDump
 from torpor.objects.files.table import KINDS
 from torpor.objects.memory import mm as mm_object
@@ -74,7 +74,7 @@ class Dump:
         notify("pre-dump", pid)
         with watch.span("freezing"), time_limit(self._options.timeout_s, f"stopping pid {pid} and all below it"):
             tree = freeze(pid)
-        with tree, watch.span("frozen"):
+        with tree, self._files, watch.span("frozen"):
             self._collect(tree.root, None)
             self._files.processes = self._processes
             self._check()
@@ -82,6 +82,7 @@ class Dump:
             self._seccomp = seccomp.dump(alive)
             for process in alive:
                 self._dump_files(process)
+            locks.dump(self._files)
             for process in alive:
                 self._dump_inside(process)
             with watch.span("memdump"):
@@ -204,6 +205,7 @@ class Dump:
 
     def _let_go(self, tree: FrozenTree) -> None:
         if self._options.leave_running:
+            self._files.undo()
             tree.release()
         elif self._options.leave_stopped:
             raise TorporError("--leave-stopped is not done yet")

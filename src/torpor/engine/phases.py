@@ -11,6 +11,7 @@ from collections.abc import Callable
 from torpor.base.records import dataclass
 from torpor.engine import building, finishing, forking, reading
 from torpor.engine.session import RestoreSession
+from torpor.objects.files import fown, locks
 from torpor.objects.model import RestoreProcess
 from torpor.objects.task.table import When
 
@@ -56,12 +57,14 @@ RESTORE: tuple[Phase, ...] = (
     Phase("directories", building.directories, "the last to use low descriptor numbers for itself"),
     Phase("descriptors", building.descriptors, "what was opened for memory or directories is closed by now"),
     Phase("attach", building.attach, "steps that need a description installed in a process, once per description"),
+    Phase("file locks", lambda session: locks.restore(session.files), "a lease minds who else has the file open"),
     Phase(
         "after files",
         lambda session: building.each_alive(session, [step.run for step in AFTER_FILES]),
         "steps that need all descriptors of a process, before credentials take privileges away",
     ),
     Phase("threads", forking.make_threads, "they share memory and files, which are now in place"),
+    Phase("file owners", lambda session: fown.restore(session.files), "a thread can be owner; locks change the owner"),
     Phase("aspects", finishing.aspects, "BUILD, CREDENTIALS and SEALED, in one batch a thread"),
     Phase("last aspects", finishing.last, "nothing that follows disturbs timers, pending signals, the dumpable flag"),
     Phase(
@@ -70,5 +73,6 @@ RESTORE: tuple[Phase, ...] = (
         "timers start (ARMED); our memory and our channel go; nothing more can be asked of the puppets",
     ),
     Phase("post-restore", finishing.notify_ready, "all is there, and a hook that says no can still stop it"),
+    Phase("links", lambda session: session.files.finish(), "link_remap names serve a restore that fails once more"),
     Phase("go", finishing.go, "all together, so that none runs while another is only half there"),
 )

@@ -82,6 +82,7 @@ def plan(session: RestoreSession) -> None:
     root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     files = FileRestore(session.store, KINDS, load_all(session.store, kinds.FILES), root_fd)
     files.processes = session.everyone
+    files.policy = session.options.files
     files.inherited.update((name, fd) for fd, name in session.options.inherit_fds)
     session.plan(channel, files)
 

@@ -66,7 +66,7 @@ class Options:
     tree: int = 0
     leave_running: bool = False
     leave_stopped: bool = False
-    ghost_limit: int = 1 << 20
+    ghost_limit: int | None = None
     ghost_fiemap: bool = False
     link_remap: bool = False
     file_locks: bool = False
@@ -264,7 +264,7 @@ OPTIONS = (
     Option("irmap-scan-path", VALUE, HARMLESS),
     Option("allow-uprobes", SWITCH, HARMLESS),
     Option("weak-sysctls", SWITCH, HARMLESS),
-    Option("skip-file-rwx-check", SWITCH, HARMLESS),
+    Option("skip-file-rwx-check", SWITCH, USED),
     Option("file-validation", VALUE, HARMLESS, parse=_one_of("filesize", "buildid")),
     Option("cpu-cap", MAYBE, HARMLESS, parse=_cpu_caps),  # the registers say themselves what they need
     Option("network-lock", VALUE, HARMLESS, parse=_one_of("iptables", "nftables", "skip", "none")),

@@ -1,11 +1,14 @@
-"""The owner of a file: whom to signal for it (F_SETOWN, F_SETSIG).
+"""The owner of a file: whom to signal for it (F_SETOWN, F_SETSIG, O_ASYNC).
 
 Kernel view
-    F_GETOWN_EX, F_GETSIG and F_GETOWNER_UIDS on any descriptor of the description.
+    F_GETOWN_EX, F_GETSIG and F_GETOWNER_UIDS on any descriptor of the description; the pid is as the caller sees it.
 Image
-    ``fown_entry`` in each kind's entry.
+    ``fown_entry`` in each kind's entry, with the pid as the tree sees it; O_ASYNC in its flags.
 Restore
-    In ``attach``: by a process that holds it, so that pids mean what they mean there.
+    The last step of all, for all kinds alike: by a process that holds it, so that pids mean what they mean there, and
+    so that signals tell the descriptor's number in that process.
+Limits
+    An owner that is gone at the dump is forgotten.
 """
 
 from __future__ import annotations
@@ -14,14 +17,23 @@ import fcntl
 import struct
 
 from torpor.images import messages as m
-from torpor.objects.files.model import OpenFile
+from torpor.kernel.arch import nr
+from torpor.kernel.procfs.status import read_status
+from torpor.objects.files.model import FileRestore, OpenFile
+from torpor.objects.model import RestoreProcess
+from torpor.tracee.batch import Batch
+from torpor.tracee.remote import Runner
 
+F_SETFL = 4
 F_SETSIG = 10
 F_GETSIG = 11
 F_SETOWN_EX = 15
 F_GETOWN_EX = 16
 F_GETOWNER_UIDS = 17
+_F_OWNER_PGRP = 2
 _O_PATH = 0o10000000
+_O_ASYNC = 0o20000
+_EMPTY = bytes(8)
 
 
 def fill(fown: m.fown_entry, file: OpenFile) -> None:
@@ -29,8 +41,60 @@ def fill(fown: m.fown_entry, file: OpenFile) -> None:
     fown.uid = fown.euid = fown.signum = fown.pid_type = fown.pid = 0
     if file.number < 0 or file.flags & _O_PATH:
         return
-    kind, pid = struct.unpack("ii", fcntl.fcntl(file.fd, F_GETOWN_EX, bytes(8)))
+    fown.signum = fcntl.fcntl(file.fd, F_GETSIG)
+    owner = fcntl.fcntl(file.fd, F_GETOWN_EX, _EMPTY)
+    kind, pid = struct.unpack("ii", owner)
     if pid:
-        fown.pid_type, fown.pid = kind, pid
-        fown.signum = fcntl.fcntl(file.fd, F_GETSIG)
-        fown.uid, fown.euid = struct.unpack("II", fcntl.fcntl(file.fd, F_GETOWNER_UIDS, bytes(8)))
+        fown.pid_type, fown.pid = kind, _seen_inside(kind, pid)
+        fown.uid, fown.euid = struct.unpack("II", fcntl.fcntl(file.fd, F_GETOWNER_UIDS, _EMPTY))
+
+
+def _seen_inside(kind: int, pid: int) -> int:
+    """The owner's number in its own pid namespace."""
+    try:
+        status = read_status(pid)
+    except (FileNotFoundError, ProcessLookupError):
+        return pid
+    return (status.ns_pgids if kind == _F_OWNER_PGRP else status.ns_pids)[-1]
+
+
+def restore(session: FileRestore) -> None:
+    """Give every description its owner and switch its signals on."""
+    runners: dict[int, tuple[Runner, Batch]] = {}
+    for entry, placed in session.placements():
+        flags, fown = _owner_of(entry, session)
+        if fown is None or not (fown.pid or fown.signum or flags & _O_ASYNC):
+            continue
+        process, number = placed.holders[0]
+        _, batch = runners.setdefault(process.pid, (process.runner, Batch()))
+        _add(batch, process, number, flags, fown)
+    for runner, batch in runners.values():
+        runner.run(batch)
+
+
+def _owner_of(entry: m.file_entry, session: FileRestore) -> tuple[int, m.fown_entry | None]:
+    if entry.type == m.fd_types.FIFO and entry.fifo.HasField("regf_id"):
+        entry = session.entry(entry.fifo.regf_id)
+    for _, member in entry.ListFields():
+        fown = getattr(member, "fown", None)
+        if fown is not None:
+            return getattr(member, "flags", 0), fown
+    return 0, None
+
+
+def _add(batch: Batch, process: RestoreProcess, number: int, flags: int, fown: m.fown_entry) -> None:
+    if fown.signum:
+        batch.call(nr.fcntl, number, F_SETSIG, fown.signum)
+    if flags & _O_ASYNC:
+        batch.call(nr.fcntl, number, F_SETFL, flags)
+    if not fown.pid:
+        return
+    owner = batch.pack("ii", fown.pid_type, fown.pid)
+    switch = bool(fown.uid or fown.euid)
+    if switch:
+        # The kernel notes the real and effective ids of whoever sets the owner.
+        batch.call(nr.setresuid, fown.uid, fown.euid, 0)
+    # It may fail: an owner outside of the tree can be gone by now.
+    batch.call(nr.fcntl, number, F_SETOWN_EX, owner, may_fail=True)
+    if switch:
+        batch.call(nr.setresuid, 0, 0, 0)

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
 
 from torpor.base.errors import RefusedError, RestoreError
 from torpor.base.fds import OwnedFd
 from torpor.base.records import dataclass, field
-from torpor.base.typed import TypeVar, cast
+from torpor.base.typed import Self, TypeVar, cast
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.images.store import ImageStore, ImageWriter
@@ -29,7 +30,8 @@ PartT = TypeVar("PartT")
 class FilePolicy:
     """What the user allows or wants for files."""
 
-    ghost_limit: int = 1 << 20
+    #: Bytes on disk; None: any.
+    ghost_limit: int | None = None
     link_remap: bool = False
     file_locks: bool = False
     ext_unix: bool = False
@@ -38,6 +40,7 @@ class FilePolicy:
     shell_job: bool = False
     external: tuple[str, ...] = ()
     evasive_devices: bool = False
+    skip_file_rwx_check: bool = False
     root: str = "/"
 
 
@@ -126,6 +129,9 @@ class FileDump:
         self._parts: dict[type, object] = {}
         self._at_end: list[Callable[[], None]] = []
         self._in_flight: list[OwnedFd] = []
+        self._undo: list[Callable[[], None]] = []
+        #: (process, number, file id, line) of each ``lock:`` line met; :mod:`locks` turns them into an image.
+        self.lock_lines: list[tuple[DumpProcess, int, int, str]] = []
 
     def part(self, kind: Callable[[FileDump], PartT]) -> PartT:
         """What the objects of one subpackage share during this dump: one *kind*, made when first asked for."""
@@ -137,6 +143,23 @@ class FileDump:
     def at_end(self, action: Callable[[], None]) -> None:
         """Do *action* once all descriptors of all processes are dumped; it may refuse."""
         self._at_end.append(action)
+
+    def on_undo(self, action: Callable[[], None]) -> None:
+        """Do *action*, which takes back a change outside of the tree, if the dump fails or leaves the tree running."""
+        self._undo.append(action)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """A dump that fails leaves nothing outside of the tree."""
+        if error is not None:
+            self.undo()
+
+    def undo(self) -> None:
+        """Take back what was changed outside of the tree."""
+        while self._undo:
+            self._undo.pop()()
 
     def once(self, key: object) -> bool:
         """True the first time it is asked about *key* (the object behind several descriptions)."""
@@ -155,6 +178,13 @@ class FileDump:
         """An unused file id; 0 is never used."""
         return len(self.entries) + 1
 
+    def new_entry(self, fd_type: int) -> m.file_entry:
+        """An entry beside the one being dumped (a file that stands for it); the caller fills it in."""
+        entry = m.file_entry(type=fd_type, id=self.new_id())
+        self.entries.append(entry)
+        self._types[entry.id] = fd_type
+        return entry
+
     def type_of(self, file_id: int) -> int:
         """The ``fd_types`` constant of a dumped file."""
         return self._types[file_id]
@@ -167,7 +197,9 @@ class FileDump:
             target = os.readlink(f"/proc/{process.pid}/fd/{number}")
             file = OpenFile(process, number, fd.fileno(), target, os.fstat(fd.fileno()), fdinfo)
             cloexec = bool(int(file.info("flags"), 8) & os.O_CLOEXEC)
-            return self._identify(file, process.pid, number), int(cloexec)
+            file_id = self._identify(file, process.pid, number)
+            self.lock_lines += [(process, number, file_id, line) for line in fdinfo if line.startswith("lock:")]
+            return file_id, int(cloexec)
 
     def add_opened(self, key: object, file: OpenFile) -> int:
         """Dump a file that we opened ourselves (a mapping's, the executable, a directory).
@@ -214,10 +246,8 @@ class FileDump:
     def _dump(self, file: OpenFile) -> int:
         for kind in self._kinds:
             if kind.matches(file):
-                entry = m.file_entry(type=kind.fd_type, id=self.new_id())
                 # The place is taken before the kind dumps other files that it refers to.
-                self.entries.append(entry)
-                self._types[entry.id] = kind.fd_type
+                entry = self.new_entry(kind.fd_type)
                 kind.dump(file, entry, self)
                 return entry.id
         raise file.refuse(f"{file.target} is of a kind that cannot be checkpointed", hint="close it and try again")
@@ -255,6 +285,7 @@ class FileRestore:
         self._shared: dict[object, OwnedFd] = {}
         self._parts: dict[type, object] = {}
         self._before_attach: list[Callable[[], None]] = []
+        self._at_end: dict[object, Callable[[], None]] = {}
 
     def part(self, kind: Callable[[FileRestore], PartT]) -> PartT:
         """What the objects of one subpackage share during this restore: one *kind*, made when first asked for."""
@@ -266,6 +297,19 @@ class FileRestore:
     def before_attach(self, action: Callable[[], None]) -> None:
         """Do *action* when all descriptors are in place, before any kind's ``attach``."""
         self._before_attach.append(action)
+
+    def at_end(self, key: object, action: Callable[[], None]) -> None:
+        """Do *action*, once for each *key*, when the restore has succeeded."""
+        self._at_end[key] = action
+
+    def finish(self) -> None:
+        """The restore has succeeded: do what was left for that."""
+        for action in self._at_end.values():
+            action()
+
+    def placements(self) -> list[tuple[m.file_entry, Placed]]:
+        """Every description that is in some descriptor table, and where."""
+        return [(self.entry(file_id), placed) for file_id, placed in self._placed.items()]
 
     def entry(self, file_id: int) -> m.file_entry:
         """The image of a file; ImageError for an id that no entry has."""
@@ -288,6 +332,8 @@ class FileRestore:
                 self._open[file_id] = OwnedFd(kind.restore(entry, self))
             except OSError as error:
                 raise RestoreError(f"{kind.name} {file_id} cannot be opened: {error}") from error
+            except (OverflowError, ValueError) as error:
+                raise ImageError(f"files.img: {kind.name} {file_id} has an impossible value: {error}") from error
         return self._open[file_id].fileno()
 
     def holders(self, file_id: int) -> list[tuple[RestoreProcess, int]]:

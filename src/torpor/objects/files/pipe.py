@@ -16,15 +16,18 @@ import fcntl
 import os
 import stat
 
+from torpor.base.fds import OwnedFd
 from torpor.images import messages as m
 from torpor.images.format import Entry
 from torpor.images.store import iter_entries
-from torpor.objects.files import fown
+from torpor.objects.files import fown, status_flags
 from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
 
 F_SETPIPE_SZ = 1031
 F_GETPIPE_SZ = 1032
 _SPLICE_NONBLOCK = 2
+_O_ASYNC = 0o20000
+_O_LARGEFILE = 0o100000
 
 
 def matches(file: OpenFile) -> bool:
@@ -72,25 +75,51 @@ def restore(entry: m.file_entry, session: FileRestore) -> int:
     """This end; the pipe itself with its contents when it is the first."""
     pipe = entry.pipe
     keeper = session.shared(("pipe", pipe.pipe_id), lambda: _make(pipe.pipe_id, session))
-    return os.open(f"/proc/self/fd/{keeper}", pipe.flags | os.O_CLOEXEC)
+    flags = pipe.flags & ~_O_ASYNC
+    if not flags & _O_LARGEFILE:
+        # An end that pipe(2) made: open(2) would add O_LARGEFILE.
+        end = session.part(Ends).take(pipe.pipe_id, flags & os.O_ACCMODE)
+        if end is not None:
+            status_flags.restore(end, flags)
+            return end
+    fd = os.open(f"/proc/self/fd/{keeper}", flags & ~os.O_DIRECT | os.O_CLOEXEC)
+    if flags & os.O_DIRECT:
+        fcntl.fcntl(fd, fcntl.F_SETFL, flags)
+    return fd
+
+
+class Ends:
+    """The ends that pipe(2) made, each for one description; the others are opened."""
+
+    def __init__(self, session: FileRestore) -> None:
+        self._free: dict[tuple[int, int], OwnedFd] = {}
+
+    def add(self, pipe_id: int, reader: int, writer: int) -> None:
+        """Keep both ends, blocking ones."""
+        self._free[pipe_id, os.O_RDONLY] = OwnedFd(reader)
+        self._free[pipe_id, os.O_WRONLY] = OwnedFd(writer)
+
+    def take(self, pipe_id: int, access: int) -> int | None:
+        """The end with that access mode, if nobody has taken it."""
+        found = self._free.pop((pipe_id, access), None)
+        return None if found is None else found.release()
 
 
 def _make(pipe_id: int, session: FileRestore) -> int:
     reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     # One description with both directions keeps the pipe and its contents alive while the others are opened.
     keeper = os.open(f"/proc/self/fd/{reader}", os.O_RDWR | os.O_CLOEXEC)
-    try:
-        for item in iter_entries(session.store, "PIPES_DATA"):
-            data = item.message
-            assert isinstance(data, m.pipe_data_entry)
-            if data.pipe_id == pipe_id:
-                if data.size:
-                    fcntl.fcntl(writer, F_SETPIPE_SZ, data.size)
-                if data.bytes:
-                    os.write(writer, item.payload)
-    finally:
-        os.close(reader)
-        os.close(writer)
+    session.part(Ends).add(pipe_id, reader, writer)
+    for item in iter_entries(session.store, "PIPES_DATA"):
+        data = item.message
+        assert isinstance(data, m.pipe_data_entry)
+        if data.pipe_id == pipe_id:
+            if data.size:
+                fcntl.fcntl(writer, F_SETPIPE_SZ, data.size)
+            if data.bytes:
+                os.write(writer, item.payload)
+    os.set_blocking(reader, True)
+    os.set_blocking(writer, True)
     return keeper
 
 

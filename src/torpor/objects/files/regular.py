@@ -3,11 +3,13 @@
 Kernel view
     The link in ``/proc/PID/fd``, fstat(2), fdinfo's offset and flags.
 Image
-    ``reg_file_entry``.
+    ``reg_file_entry``; where the name is gone, ``remap-fpath.img`` says what stands for it (ghost.py, linked.py,
+    deadproc.py).
 Restore
     open(2) below the task's root, then lseek(2).
 Limits
-    The size is compared at restore: a file that has shrunk or grown under a mapping is not the file that was mapped.
+    Mode, and size unless the file is only appended to, are compared at restore: a file that has shrunk or grown is not
+    the file that was open or mapped.
 """
 
 from __future__ import annotations
@@ -17,27 +19,34 @@ import stat
 
 from torpor.base.errors import RestoreError
 from torpor.images import messages as m
-from torpor.objects.files import fown
+from torpor.images.errors import ImageMissing
+from torpor.images.store import load_all
+from torpor.images.text import get_text
+from torpor.objects.files import deadproc, fown, ghost, linked
 from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
+from torpor.objects.files.paths import DELETED, O_PATH, O_TMPFILE_ONLY, is_there, open_below, reopen, roots_of, set_name
 
-_O_PATH = 0o10000000
-_O_TMPFILE = 0o20000000
-_DELETED = " (deleted)"
+_O_ASYNC = 0o20000
 _ONCE = os.O_CREAT | os.O_EXCL | os.O_TRUNC | os.O_NOCTTY
+_NO_POSITION = (1 << 64) - 1
+_NFS_SILLY = ".nfs"
+_NFS_SILLY_DIGITS = 24
+#: Minor numbers of /dev/mem's family (major 1) without state: null, zero, full, random, urandom, kmsg.
+_PLAIN = frozenset((3, 5, 7, 8, 9, 11))
 
 
 def matches(file: OpenFile) -> bool:
     """Anything with a path that is a regular file, a directory, or opened with O_PATH; and plain devices."""
     mode = file.stat.st_mode
     return file.target.startswith("/") and (
-        stat.S_ISREG(mode) or stat.S_ISDIR(mode) or bool(file.flags & _O_PATH) or _is_plain_device(file)
+        stat.S_ISREG(mode) or stat.S_ISDIR(mode) or _is_plain_device(file) or bool(file.flags & O_PATH)
     )
 
 
 def _is_plain_device(file: OpenFile) -> bool:
-    """/dev/null, zero, full, random, urandom: no state."""
+    """/dev/null, zero, full, random, urandom, kmsg: no state."""
     mode, rdev = file.stat.st_mode, file.stat.st_rdev
-    return stat.S_ISCHR(mode) and os.major(rdev) == 1 and os.minor(rdev) in (3, 5, 7, 8, 9)
+    return stat.S_ISCHR(mode) and os.major(rdev) == 1 and os.minor(rdev) in _PLAIN
 
 
 def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
@@ -45,22 +54,62 @@ def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
     reg = entry.reg
     reg.id, reg.flags, reg.pos = entry.id, file.flags, file.pos
     fown.fill(reg.fown, file)
-    if file.target.endswith(_DELETED) and file.stat.st_nlink == 0:
-        raise file.refuse(f"{file.target}: deleted files are not carried yet")
-    reg.name = file.target
     reg.mode = file.stat.st_mode
-    if stat.S_ISREG(file.stat.st_mode):
+    if stat.S_ISREG(file.stat.st_mode) and _has_fixed_size(reg.flags):
         reg.size = file.stat.st_size
+    set_name(reg, "name", _find_name(file, entry.id, session))
+
+
+def _has_fixed_size(flags: int) -> bool:
+    """A file that is only appended to may grow meanwhile (a log)."""
+    return not (flags & os.O_ACCMODE == os.O_WRONLY and flags & os.O_APPEND)
+
+
+def _find_name(file: OpenFile, file_id: int, session: FileDump) -> str:
+    """The name to restore *file* by; what it takes beyond the name is dumped as well."""
+    target = file.target
+    silly = _is_silly(target.rpartition("/")[2])
+    if not silly and is_there(file, target, session):
+        return target
+    name = target.removesuffix(DELETED)
+    if roots_of(session).is_proc(file.stat.st_dev):
+        deadproc.dump(file, name, file_id, session)
+    elif file.stat.st_nlink == 0:
+        ghost.dump(file, file_id, session)
+    elif target != name or silly or not session.policy.link_remap:
+        linked.dump(file, name, file_id, session)
+    else:
+        raise file.refuse(f"{target} is not the file that was opened by that name", hint="is it mounted over?")
+    return name
+
+
+def _is_silly(name: str) -> bool:
+    """Whether NFS has given the name to a deleted file that is still open."""
+    digits = name.removeprefix(_NFS_SILLY)
+    return len(digits) == _NFS_SILLY_DIGITS == len(name) - len(_NFS_SILLY) and not digits.strip("0123456789abcdef")
+
+
+class Remaps:
+    """``remap-fpath.img``, read once."""
+
+    def __init__(self, session: FileRestore) -> None:
+        try:
+            entries = load_all(session.store, "REMAP_FPATH")
+        except ImageMissing:
+            entries = []
+        self.by_file: dict[int, m.remap_file_path_entry] = {}
+        for entry in entries:
+            assert isinstance(entry, m.remap_file_path_entry)
+            self.by_file[entry.orig_id] = entry
 
 
 def restore(entry: m.file_entry, session: FileRestore) -> int:
     """Open the file and set its offset."""
     reg = entry.reg
-    fd = open_below(session.root_fd, reg.name, reg.flags & ~_ONCE & ~_O_TMPFILE | os.O_NOCTTY)
+    fd = open_file(reg, reg.flags & ~_ONCE & ~_O_ASYNC, session)
     try:
-        if reg.HasField("mode") and stat.S_IFMT(os.fstat(fd).st_mode) != stat.S_IFMT(reg.mode):
-            raise RestoreError(f"{reg.name} is not the kind of file that it was", hint="bring the old file back")
-        if reg.pos and not reg.flags & _O_PATH:
+        _check(reg, fd, session)
+        if reg.pos and reg.pos != _NO_POSITION and not reg.flags & O_PATH:
             os.lseek(fd, reg.pos, os.SEEK_SET)
     except BaseException:
         os.close(fd)
@@ -68,14 +117,33 @@ def restore(entry: m.file_entry, session: FileRestore) -> int:
     return fd
 
 
-def open_below(root_fd: int, path: str, flags: int) -> int:
-    """Open *path* as a process whose root is *root_fd* would; RestoreError says what is missing."""
-    try:
-        return os.open(path.lstrip("/") or ".", flags | os.O_CLOEXEC, dir_fd=root_fd)
-    except OSError as error:
+def open_file(reg: m.reg_file_entry, flags: int, session: FileRestore) -> int:
+    """Open what *reg* names, or what stands for it, with *flags*; the caller owns it."""
+    remap = session.part(Remaps).by_file.get(reg.id)
+    if flags & O_TMPFILE_ONLY:
+        flags &= ~os.O_TMPFILE  # which is O_DIRECTORY as well
+    if remap is None:
+        return open_below(session.root_fd, get_text(reg.name), flags | os.O_NOCTTY)
+    if remap.remap_type == m.remap_type.GHOST:
+        return reopen(ghost.keeper(reg, remap.remap_id, session), flags & ~os.O_NOFOLLOW)
+    if remap.remap_type == m.remap_type.PROCFS:
+        return deadproc.restore(reg, remap.remap_id, flags, session)
+    return linked.restore(reg, remap.remap_id, flags, session)
+
+
+def _check(reg: m.reg_file_entry, fd: int, session: FileRestore) -> None:
+    info = os.fstat(fd)
+    name = get_text(reg.name)
+    if reg.HasField("mode"):
+        ignored = 0o777 if session.policy.skip_file_rwx_check else 0
+        if (info.st_mode ^ reg.mode) & ~ignored:
+            raise RestoreError(
+                f"{name} has mode {info.st_mode:o}, it had {reg.mode:o}", hint="bring the old file back, or its mode"
+            )
+    if reg.HasField("size") and info.st_size != reg.size:
         raise RestoreError(
-            f"{path}: {error.strerror}", hint="the file must be where it was when the checkpoint was made"
-        ) from error
+            f"{name} has bad size {info.st_size} (expect {reg.size})", hint="bring the file back as it was"
+        )
 
 
 KIND = FileKind("file", m.fd_types.REG, matches, dump, restore)

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from torpor.objects.files import epoll, eventfd, memfd, pidfd, pipe, regular, signalfd, timerfd
+from torpor.objects.files import (
+    epoll,
+    eventfd,
+    fifo,
+    inotify,
+    memfd,
+    pidfd,
+    pipe,
+    refused,
+    regular,
+    signalfd,
+    timerfd,
+)
 from torpor.objects.files.model import FileKind
 
 KINDS: tuple[FileKind, ...] = (
@@ -13,5 +25,8 @@ KINDS: tuple[FileKind, ...] = (
     timerfd.KIND,
     pidfd.KIND,
     memfd.KIND,
+    fifo.KIND,
+    inotify.KIND,
     regular.KIND,
+    refused.KIND,  # whatever is left
 )

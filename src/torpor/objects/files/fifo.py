@@ -1,0 +1,86 @@
+"""FIFOs: pipes with a name in the file system.
+
+Kernel view
+    As a pipe's; the inode has a path, which may be deleted.
+Image
+    ``fifo_entry`` per description, which refers to a ``reg_file_entry`` for name and flags; the contents per FIFO in
+    ``fifo-data.img``, as of pipes.
+Restore
+    A description with both directions is opened first: it takes the contents, and no other open waits for a partner.
+Limits
+    Contents are carried whoever else outside of the tree has the FIFO open.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+
+from torpor.images import messages as m
+from torpor.images.errors import ImageError, ImageMissing
+from torpor.images.format import Entry
+from torpor.images.store import iter_entries
+from torpor.objects.files import pipe, regular
+from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
+from torpor.objects.files.paths import O_PATH
+
+_O_ASYNC = 0o20000
+_OPENING = os.O_CREAT | os.O_EXCL | os.O_TRUNC
+
+
+def matches(file: OpenFile) -> bool:
+    """A FIFO with a path, opened for its data."""
+    return stat.S_ISFIFO(file.stat.st_mode) and file.target.startswith("/") and not file.flags & O_PATH
+
+
+def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
+    """Fill in ``entry.fifo`` and an entry for the name; the contents once."""
+    inner = session.new_entry(m.fd_types.REG)
+    regular.dump(file, inner, session)
+    fifo = entry.fifo
+    fifo.id, fifo.pipe_id, fifo.regf_id = entry.id, file.stat.st_ino, inner.id
+    images = session.image("FIFO_DATA")
+    if session.once(("fifo", file.stat.st_dev, file.stat.st_ino)):
+        size = fcntl.fcntl(file.fd, pipe.F_GETPIPE_SZ)
+        data = pipe.peek(file, size)
+        images.add(Entry(m.pipe_data_entry(pipe_id=file.stat.st_ino, bytes=len(data), size=size), data))
+
+
+def restore(entry: m.file_entry, session: FileRestore) -> int:
+    """This description; the contents with the first one of the FIFO."""
+    reg = _name_entry(entry, session)
+    keeper = session.shared(("fifo", entry.fifo.pipe_id), lambda: _fill(entry.fifo.pipe_id, reg, session))
+    return os.open(f"/proc/self/fd/{keeper}", reg.flags & ~_OPENING & ~_O_ASYNC | os.O_CLOEXEC)
+
+
+def _name_entry(entry: m.file_entry, session: FileRestore) -> m.reg_file_entry:
+    found = session.entry(entry.fifo.regf_id if entry.fifo.HasField("regf_id") else entry.id)
+    if not found.HasField("reg"):
+        raise ImageError(f"files.img: FIFO {entry.id} has no name")
+    return found.reg
+
+
+def _fill(pipe_id: int, reg: m.reg_file_entry, session: FileRestore) -> int:
+    fd = regular.open_file(reg, os.O_RDWR | os.O_NONBLOCK, session)
+    try:
+        if not stat.S_ISFIFO(os.fstat(fd).st_mode):
+            raise ImageError(f"files.img: {reg.name} is no FIFO")
+        try:
+            for item in iter_entries(session.store, "FIFO_DATA"):
+                data = item.message
+                assert isinstance(data, m.pipe_data_entry)
+                if data.pipe_id == pipe_id:
+                    if data.size:
+                        fcntl.fcntl(fd, pipe.F_SETPIPE_SZ, data.size)
+                    if item.payload:
+                        os.write(fd, item.payload)
+        except ImageMissing:
+            pass
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+KIND = FileKind("FIFO", m.fd_types.FIFO, matches, dump, restore)

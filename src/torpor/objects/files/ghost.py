@@ -1,0 +1,209 @@
+"""Ghost files: deleted, but open or mapped; they travel inside the checkpoint.
+
+Kernel view
+    No link is left (st_nlink 0); the contents are read through the descriptor, holes by SEEK_DATA and SEEK_HOLE.
+Image
+    ``ghost-file-ID.img`` per inode: ``ghost_file_entry``, then the pieces that are no holes; ``remap-fpath.img`` says
+    which ``reg_file_entry`` is which ghost.
+Restore
+    A file is made under its old name (another one where that is taken), opened and unlinked at once, then filled; every
+    description of it is opened through ``/proc/self/fd``.  A restore that fails leaves no trace.
+Limits
+    Extended attributes are not kept, and several deleted names of one inode become one.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from torpor.base.errors import RestoreError
+from torpor.base.fds import OwnedFd
+from torpor.images import kinds
+from torpor.images import messages as m
+from torpor.images.errors import ImageError
+from torpor.images.format import Entry, header, write_entry
+from torpor.images.store import iter_entries
+from torpor.images.text import get_text
+from torpor.objects.files import paths
+from torpor.objects.files.model import FileDump, FileRestore, OpenFile
+
+_STEP = 4 << 20
+_BLOCK = 512
+_MAX_SIZE = (1 << 63) - 1
+
+
+class Ghosts:
+    """The ghosts of a dump, by inode."""
+
+    def __init__(self, session: FileDump) -> None:
+        self._ids: dict[tuple[int, int], int] = {}
+
+    def find(self, device: int, inode: int) -> int | None:
+        """The id of a ghost that is in the checkpoint already."""
+        return self._ids.get((device, inode))
+
+    def add(self, device: int, inode: int) -> int:
+        """A new ghost's id."""
+        return self._ids.setdefault((device, inode), len(self._ids) + 1)
+
+
+def dump(file: OpenFile, file_id: int, session: FileDump) -> None:
+    """Put the deleted *file* into the checkpoint, once an inode, and tie ``reg_file_entry`` *file_id* to it."""
+    ghosts = session.part(Ghosts)
+    info = file.stat
+    ghost_id = ghosts.find(info.st_dev, info.st_ino)
+    if ghost_id is None:
+        limit = session.policy.ghost_limit
+        if limit is not None and info.st_blocks * _BLOCK > limit:
+            raise file.refuse(
+                f"{file.target} takes {info.st_blocks * _BLOCK} bytes, more than --ghost-limit {limit}",
+                hint="raise --ghost-limit",
+            )
+        ghost_id = ghosts.add(info.st_dev, info.st_ino)
+        _write(file, ghost_id, session)
+    remap = m.remap_file_path_entry(orig_id=file_id, remap_id=ghost_id, remap_type=m.remap_type.GHOST)
+    session.image("REMAP_FPATH").add(remap)
+
+
+def _write(file: OpenFile, ghost_id: int, session: FileDump) -> None:
+    info = file.stat
+    entry = m.ghost_file_entry(uid=info.st_uid, gid=info.st_gid, mode=info.st_mode, ino=info.st_ino)
+    entry.dev = kernel_device(info.st_dev)
+    entry.atim.tv_sec, entry.atim.tv_usec = divmod(info.st_atime_ns // 1000, 1_000_000)
+    entry.mtim.tv_sec, entry.mtim.tv_usec = divmod(info.st_mtime_ns // 1000, 1_000_000)
+    if stat.S_ISCHR(info.st_mode) or stat.S_ISBLK(info.st_mode):
+        entry.rdev = kernel_device(info.st_rdev)
+    elif stat.S_ISLNK(info.st_mode):
+        paths.set_name(entry, "symlnk_target", os.readlink("", dir_fd=file.fd))
+    elif stat.S_ISREG(info.st_mode):
+        entry.chunks, entry.size = True, info.st_size
+    elif not (stat.S_ISDIR(info.st_mode) or stat.S_ISFIFO(info.st_mode)):
+        raise file.refuse(f"{file.target}: a deleted file of mode {info.st_mode:o} cannot be carried")
+    kind = kinds.GHOST_FILE
+    with session.store.open_write(kind.file_name(ghost_id)) as stream:
+        stream.write(header(kind))
+        write_entry(stream, kind, entry)
+        if not stat.S_ISREG(info.st_mode):
+            return
+        reader = os.open(f"/proc/self/fd/{file.fd}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOATIME)
+        with OwnedFd(reader):
+            for offset, length in _pieces(reader, info.st_size):
+                data = os.pread(reader, length, offset)
+                write_entry(stream, kind, Entry(m.ghost_chunk_entry(len=len(data), off=offset), data))
+
+
+def _pieces(fd: int, size: int) -> list[tuple[int, int]]:
+    """(offset, length) of what is not a hole, in steps that fit into memory."""
+    found: list[tuple[int, int]] = []
+    at = 0
+    while at < size:
+        try:
+            start = os.lseek(fd, at, os.SEEK_DATA)
+        except OSError:
+            break  # ENXIO: a hole up to the end
+        at = min(os.lseek(fd, start, os.SEEK_HOLE), size)
+        found += [(offset, min(_STEP, at - offset)) for offset in range(start, at, _STEP)]
+    return found
+
+
+def kernel_device(device: int) -> int:
+    """A device number as the kernel has it inside, and images: 20 bits of minor."""
+    return os.major(device) << 20 | os.minor(device)
+
+
+def keeper(reg: m.reg_file_entry, ghost_id: int, session: FileRestore) -> int:
+    """The ghost, made by the first who asks, as a borrowed O_PATH descriptor."""
+    return session.shared(("ghost", ghost_id), lambda: _make(reg, ghost_id, session))
+
+
+def find_restored(device: int, inode: int, session: FileRestore) -> int | None:
+    """The keeper of the ghost that had that inode (*device* as the kernel has it), if it has been made."""
+    found = session.part(Restored).by_inode.get((device, inode))
+    return None if found is None else session.shared(("ghost", found), _never)
+
+
+def _never() -> int:
+    raise ImageError("a ghost file that was made is gone")
+
+
+class Restored:
+    """Ghosts that a restore has made, by their old inode."""
+
+    def __init__(self, session: FileRestore) -> None:
+        self.by_inode: dict[tuple[int, int], int] = {}
+
+
+def _make(reg: m.reg_file_entry, ghost_id: int, session: FileRestore) -> int:
+    entries = iter_entries(session.store, "GHOST_FILE", ghost_id)
+    first = next(entries, None)
+    if first is None or not isinstance(first.message, m.ghost_file_entry):
+        raise ImageError(f"ghost-file-{ghost_id:x}.img is empty")
+    entry = first.message
+    name = get_text(reg.name)
+    session.part(Restored).by_inode[entry.dev, entry.ino] = ghost_id
+    with OwnedFd(_create(entry, reg, name, session)) as fd:
+        path = f"/proc/self/fd/{fd.fileno()}"
+        if stat.S_ISREG(entry.mode):
+            with OwnedFd(os.open(path, os.O_WRONLY | os.O_CLOEXEC)) as writer:
+                if not entry.chunks:
+                    os.pwrite(writer.fileno(), first.payload, 0)
+                for chunk in entries:
+                    _put(writer.fileno(), chunk)
+                if entry.HasField("size"):
+                    os.ftruncate(writer.fileno(), min(entry.size, _MAX_SIZE))
+        os.chown(path, entry.uid, entry.gid)
+        if not stat.S_ISLNK(entry.mode):
+            os.chmod(path, stat.S_IMODE(entry.mode))
+        if entry.HasField("mtim"):
+            os.utime(path, ns=(_ns(entry.atim), _ns(entry.mtim)))
+        return fd.release()
+
+
+def _ns(value: m.timeval) -> int:
+    return value.tv_sec * 1_000_000_000 + value.tv_usec * 1000
+
+
+def _put(fd: int, chunk: Entry[m.Message]) -> None:
+    assert isinstance(chunk.message, m.ghost_chunk_entry)
+    view = memoryview(chunk.payload)
+    at = chunk.message.off
+    while view:
+        n_bytes = os.pwrite(fd, view, at)
+        view, at = view[n_bytes:], at + n_bytes
+
+
+def _create(entry: m.ghost_file_entry, reg: m.reg_file_entry, name: str, session: FileRestore) -> int:
+    """Make the inode, open it with O_PATH, and take its name away."""
+    root = session.root_fd
+    with paths.MissingParents(root, name):
+        if reg.flags & paths.O_TMPFILE_ONLY and stat.S_ISREG(entry.mode):
+            # Such a file may be given a name later (linkat), which one that was unlinked may not.
+            flags = reg.flags & ~(os.O_ACCMODE | os.O_DIRECT) | os.O_RDWR | os.O_TMPFILE
+            directory = name.strip("/").rpartition("/")[0] or "."
+            with OwnedFd(os.open(directory, flags | os.O_CLOEXEC, 0o600, dir_fd=root)) as fd:
+                return os.open(f"/proc/self/fd/{fd.fileno()}", paths.O_PATH | os.O_CLOEXEC)
+        for candidate in paths.free_names(name):
+            try:
+                _make_node(entry, candidate, root)
+            except FileExistsError:
+                continue
+            try:
+                return os.open(candidate, paths.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=root)
+            finally:
+                (os.rmdir if stat.S_ISDIR(entry.mode) else os.unlink)(candidate, dir_fd=root)
+    raise RestoreError(f"{name}: no name beside it is free for a deleted file")
+
+
+def _make_node(entry: m.ghost_file_entry, name: str, root: int) -> None:
+    if stat.S_ISDIR(entry.mode):
+        os.mkdir(name, 0o700, dir_fd=root)
+    elif stat.S_ISLNK(entry.mode):
+        os.symlink(get_text(entry.symlnk_target), name, dir_fd=root)
+    elif stat.S_ISREG(entry.mode):
+        os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=root))
+    elif stat.S_ISFIFO(entry.mode) or stat.S_ISCHR(entry.mode) or stat.S_ISBLK(entry.mode):
+        device = os.makedev(entry.rdev >> 20, entry.rdev & 0xFFFFF)
+        os.mknod(name, stat.S_IFMT(entry.mode) | 0o600, device, dir_fd=root)
+    else:
+        raise ImageError(f"a ghost file of mode {entry.mode:o}")

@@ -1,0 +1,126 @@
+"""inotify(7): watches on files and directories.
+
+Kernel view
+    ``inotify`` lines in fdinfo: watch descriptor, inode, device, mask, and a file handle.
+Image
+    ``inotify_file_entry`` with one ``inotify_wd_entry`` a watch; the handle, and the path found by it.
+Restore
+    Watches are added in ascending order of their descriptors; the kernel counts up, so the numbers in between are used
+    up by watches that are taken away again.
+Limits
+    Events that wait to be read are lost, with a warning: nothing can put them back.
+"""
+
+from __future__ import annotations
+
+import os
+
+from torpor.base import log
+from torpor.base.errors import RestoreError
+from torpor.base.fds import OwnedFd
+from torpor.images import messages as m
+from torpor.images.errors import ImageError
+from torpor.images.text import get_text
+from torpor.kernel.arch import nr
+from torpor.kernel.syscall import address_of, syscall
+from torpor.objects.files import fown, ghost, watched
+from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile, Placed
+from torpor.objects.files.paths import O_PATH, open_below, set_name
+
+_FIONREAD = 0x541B
+_HANDLE_WORDS = 16
+_IN_CLOEXEC = os.O_CLOEXEC
+_IN_DONT_FOLLOW = 0x02000000
+_MAX_WATCH = 1 << 22
+#: A mask that the kernel takes and that no event meets for long: the watch is removed at once.
+_IN_IGNORABLE = 0x800
+
+
+def matches(file: OpenFile) -> bool:
+    """inotify_init1(2)'s."""
+    return file.target == "anon_inode:inotify"
+
+
+def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
+    """Fill in ``entry.ify``."""
+    import fcntl
+
+    inotify = entry.ify
+    inotify.id, inotify.flags = entry.id, file.flags
+    fown.fill(inotify.fown, file)
+    waiting = int.from_bytes(fcntl.ioctl(file.fd, _FIONREAD, bytes(4)), "little")
+    if waiting:
+        log.warn(f"{file.describe()}: inotify events are waiting to be read ({waiting} bytes); they will be lost")
+    for line in file.fdinfo:
+        if line.startswith("inotify "):
+            _dump_watch(file, line, inotify.wd.add(), session)
+
+
+def _dump_watch(file: OpenFile, line: str, watch: m.inotify_wd_entry, session: FileDump) -> None:
+    fields = dict(part.split(":", 1) for part in line.split()[1:])
+    watch.id = 0
+    watch.wd, watch.i_ino = int(fields["wd"], 16), int(fields["ino"], 16)
+    watch.s_dev, watch.mask = int(fields["sdev"], 16), int(fields["mask"], 16)
+    watch.ignored_mask = int(fields.get("ignored_mask", "0"), 16)
+    handle = bytes.fromhex(fields.get("f_handle", ""))
+    watch.f_handle.bytes, watch.f_handle.type = len(handle), int(fields.get("fhandle-type", "0"), 16)
+    padded = handle + bytes(8 * _HANDLE_WORDS - len(handle))
+    watch.f_handle.handle.extend(int.from_bytes(padded[at : at + 8], "little") for at in range(0, 8 * _HANDLE_WORDS, 8))
+    path = watched.find(file, watch.s_dev, watch.i_ino, watch.f_handle.type, handle, session)
+    set_name(watch.f_handle, "path", path)
+
+
+def restore(entry: m.file_entry, session: FileRestore) -> int:
+    """An instance without watches; they come when all files are open, so that opening those is not reported."""
+    flags = entry.ify.flags & os.O_NONBLOCK | _IN_CLOEXEC
+    return syscall("inotify_init1", nr.inotify_init1, flags)
+
+
+def attach(entry: m.file_entry, session: FileRestore, placed: Placed) -> None:
+    """Add the watches."""
+    used = 0
+    for watch in sorted(entry.ify.wd, key=lambda each: each.wd):
+        if not used < watch.wd < _MAX_WATCH:
+            raise ImageError(f"files.img: inotify {entry.id} has a watch descriptor {watch.wd}")
+        with OwnedFd(_open_watched(watch, session)) as fd:
+            path = f"/proc/self/fd/{fd.fileno()}".encode() + b"\0"
+            while used < watch.wd - 1:
+                used = _add_watch(placed.fd, path, _IN_IGNORABLE)
+                syscall("inotify_rm_watch", nr.inotify_rm_watch, placed.fd, used)
+            used = _add_watch(placed.fd, path, watch.mask & ~_IN_DONT_FOLLOW)
+        if used != watch.wd:
+            raise RestoreError(f"inotify {entry.id}: the watch descriptor {watch.wd} became {used}")
+    _drain(placed.fd)
+
+
+def _add_watch(fd: int, path: bytes, mask: int) -> int:
+    buffer = bytearray(path)
+    return syscall("inotify_add_watch", nr.inotify_add_watch, fd, address_of(buffer), mask)
+
+
+def _open_watched(watch: m.inotify_wd_entry, session: FileRestore) -> int:
+    flags = O_PATH | os.O_NOFOLLOW
+    known = ghost.find_restored(watch.s_dev, watch.i_ino, session)
+    if known is not None:
+        return os.dup(known)
+    if not watch.f_handle.path:
+        raise RestoreError(f"an inotify watch on inode {watch.i_ino} has no path", hint="dump it with torpor")
+    return open_below(session.root_fd, get_text(watch.f_handle.path), flags)
+
+
+def _drain(fd: int) -> None:
+    """Read away the IN_IGNORED events of the watches that were only counted."""
+    import fcntl
+
+    flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+    fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_NONBLOCK)
+    try:
+        while os.read(fd, 65536):
+            pass
+    except BlockingIOError:
+        pass
+    finally:
+        fcntl.fcntl(fd, fcntl.F_SETFL, flags)
+
+
+KIND = FileKind("inotify", m.fd_types.INOTIFY, matches, dump, restore, attach)

@@ -1,0 +1,165 @@
+"""File locks: flock(2), POSIX and open-file-description locks, leases.
+
+Kernel view
+    ``lock:`` lines in ``/proc/PID/fdinfo/FD``: those of the description, and the POSIX locks of the process.
+Image
+    ``file_lock_entry`` in filelocks.img: kind, type, process and descriptor, range.
+Restore
+    By the process that had the lock, through that descriptor, once all files are open; leases after the locks.  A lease
+    that was being broken is broken again by an open, without a signal: the process has had it.
+Limits
+    Only with ``--file-locks``.  The time left to give up a lease starts anew.  A lock that somebody else has taken in
+    the meantime makes the restore fail.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable
+
+from torpor.base.errors import RefusedError, RestoreError
+from torpor.base.records import dataclass
+from torpor.images import messages as m
+from torpor.images.errors import ImageError, ImageMissing
+from torpor.images.store import load_all
+from torpor.kernel.arch import nr
+from torpor.objects.files.fown import F_SETOWN_EX
+from torpor.objects.files.model import FileDump, FileRestore
+from torpor.objects.model import RestoreProcess
+from torpor.tracee.batch import Batch, Result
+
+POSIX, FLOCK, OFD, LEASE = 1, 2, 4, 8
+RDLCK, WRLCK, UNLCK = 0, 1, 2
+BREAKING = 4
+
+_KINDS = {"POSIX": POSIX, "FLOCK": FLOCK, "OFDLCK": OFD, "LEASE": LEASE}
+_TYPES = {"READ": RDLCK, "WRITE": WRLCK, "UNLCK": UNLCK}
+_F_SETLK = 6
+_F_OFD_SETLK = 37
+_F_SETLEASE = 1024
+_LOCK_NB = 4
+_FLOCK_LAYOUT = "hhiqqii"
+_O_NONBLOCK = 0o4000
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """A ``lock:`` line.  ``length`` is 0 up to the end of the file; ``place`` is device and inode."""
+
+    kind: int
+    type: int
+    place: str
+    start: int
+    length: int
+
+
+def parse_lock(line: str) -> Lock:
+    """``lock: 1: POSIX ADVISORY WRITE 123 fe:00:456 5 14``."""
+    fields = line.split()[2:]
+    kind, state, type_name, place, start, end = (fields[i] for i in (0, 1, 2, 4, 5, 6))
+    type_ = _TYPES[type_name] | (BREAKING if state == "BREAKING" else 0)
+    return Lock(_KINDS[kind], type_, place, int(start), 0 if end == "EOF" else int(end) + 1 - int(start))
+
+
+def dump(session: FileDump) -> None:
+    """Write filelocks.img from the lines that the descriptors had."""
+    entries: list[m.file_lock_entry] = []
+    seen: set[object] = set()
+    for process, number, file_id, line in session.lock_lines:
+        if not session.policy.file_locks:
+            raise RefusedError(
+                f"fd {number} of {process.describe()}: a file lock is held ({line.partition(':')[2].strip()})",
+                hint="try --file-locks",
+            )
+        try:
+            lock = parse_lock(line)
+        except (KeyError, IndexError, ValueError):
+            raise RefusedError(f"fd {number} of {process.describe()}: a lock of an unknown kind: {line}") from None
+        owner = process.ids.files_id if lock.kind == POSIX else file_id
+        if (owner, lock) in seen:
+            continue
+        seen.add((owner, lock))
+        entries.append(
+            m.file_lock_entry(
+                flag=lock.kind, type=lock.type, pid=process.ns_pid, fd=number, start=lock.start, len=lock.length
+            )
+        )
+    if entries:
+        image = session.image("FILE_LOCKS")
+        for entry in entries:
+            image.add(entry)
+
+
+def restore(session: FileRestore) -> None:
+    """Take all locks again."""
+    try:
+        found = load_all(session.store, "FILE_LOCKS")
+    except ImageMissing:
+        return
+    entries = [entry for entry in found if isinstance(entry, m.file_lock_entry)]
+    processes = {process.ns_pid: process for process in session.processes if not process.is_zombie}
+    flags = _descriptor_flags(session)
+    for wanted in (POSIX | FLOCK | OFD, LEASE):
+        for process, own in _by_process(entries, wanted, processes):
+            batch = Batch()
+            results: list[tuple[m.file_lock_entry, Result]] = []
+            for entry in own:
+                results += _add(batch, entry, flags.get((process.ns_pid, entry.fd), 0))
+            process.runner.run(batch)
+            for entry, result in results:
+                _check(entry, result.errno)
+
+
+def _by_process(
+    entries: Iterable[m.file_lock_entry], wanted: int, processes: dict[int, RestoreProcess]
+) -> list[tuple[RestoreProcess, list[m.file_lock_entry]]]:
+    found: dict[int, list[m.file_lock_entry]] = {}
+    for entry in entries:
+        if entry.flag & wanted:
+            found.setdefault(entry.pid, []).append(entry)
+    for pid in found:
+        if pid not in processes:
+            raise ImageError(f"filelocks.img: a lock of pid {pid}, which is not in the tree")
+    return [(processes[pid], own) for pid, own in found.items()]
+
+
+def _descriptor_flags(session: FileRestore) -> dict[tuple[int, int], int]:
+    return {
+        (process.ns_pid, number): entry.reg.flags
+        for entry, placed in session.placements()
+        for process, number in placed.holders
+    }
+
+
+def _check(entry: m.file_lock_entry, error: int) -> None:
+    if not error:
+        return
+    hint = "somebody else has it now" if error in (errno.EAGAIN, errno.EACCES) else None
+    raise RestoreError(f"pid {entry.pid}: the lock on fd {entry.fd} cannot be taken: {os.strerror(error)}", hint=hint)
+
+
+def _add(batch: Batch, entry: m.file_lock_entry, flags: int) -> list[tuple[m.file_lock_entry, Result]]:
+    """The calls for one lock, and the results that must be good."""
+    if entry.flag & FLOCK:
+        operation = {RDLCK: 1, WRLCK: 2}.get(entry.type)
+        if operation is None:
+            raise ImageError(f"filelocks.img: a flock of type {entry.type}")
+        return [(entry, batch.call(nr.flock, entry.fd, operation | _LOCK_NB, may_fail=True))]
+    if entry.flag & (POSIX | OFD):
+        lock = batch.pack(_FLOCK_LAYOUT, entry.type, 0, 0, entry.start, entry.len, 0, 0)
+        command = _F_OFD_SETLK if entry.flag & OFD else _F_SETLK
+        return [(entry, batch.call(nr.fcntl, entry.fd, command, lock, may_fail=True))]
+    if not entry.type & BREAKING:
+        return [(entry, batch.call(nr.fcntl, entry.fd, _F_SETLEASE, entry.type, may_fail=True))]
+    return [(entry, _add_breaking(batch, entry, flags))]
+
+
+def _add_breaking(batch: Batch, entry: m.file_lock_entry, flags: int) -> Result:
+    before = RDLCK if flags & os.O_ACCMODE == os.O_RDONLY else WRLCK
+    result = batch.call(nr.fcntl, entry.fd, _F_SETLEASE, before, may_fail=True)
+    # F_SETLEASE makes the caller the owner; without one the break sends no signal.
+    batch.call(nr.fcntl, entry.fd, F_SETOWN_EX, batch.pack("ii", 1, 0))
+    access = os.O_WRONLY if entry.type & ~BREAKING == UNLCK else os.O_RDONLY
+    batch.call(nr.open, batch.path(f"/proc/self/fd/{entry.fd}"), access | _O_NONBLOCK, 0, may_fail=True)
+    return result

@@ -1,0 +1,118 @@
+"""Names of files: as the dumper sees them, as images hold them, and opening them again.
+
+A name in an image is absolute and starts at the root of the mount namespace, whatever root the task itself has.
+"""
+
+from __future__ import annotations
+
+import os
+
+from torpor.base.errors import RestoreError
+from torpor.base.fds import OwnedFd
+from torpor.images import messages as m
+from torpor.images.text import set_text
+from torpor.objects.files.model import FileDump, OpenFile
+
+O_PATH = 0o10000000
+O_TMPFILE_ONLY = 0o20000000
+DELETED = " (deleted)"
+
+
+class Roots:
+    """Roots of the mount namespaces of dumped processes, open for the length of a dump."""
+
+    def __init__(self, session: FileDump) -> None:
+        self._own = os.readlink("/proc/self/ns/mnt")
+        self._by_process: dict[int, OwnedFd | None] = {}
+        self._proc_device = os.stat("/proc").st_dev
+
+    def of(self, pid: int) -> int | None:
+        """A directory to resolve names of *pid*'s files against; None where ours is the same."""
+        if pid not in self._by_process:
+            own = os.readlink(f"/proc/{pid}/ns/mnt") == self._own
+            fd = None if own else OwnedFd(os.open(f"/proc/{pid}/root", O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+            self._by_process[pid] = fd
+        found = self._by_process[pid]
+        return found.fileno() if found else None
+
+    def is_proc(self, device: int) -> bool:
+        """Whether *device* is the proc file system that we see."""
+        return device == self._proc_device
+
+
+def roots_of(session: FileDump) -> Roots:
+    """This dump's roots."""
+    return session.part(Roots)
+
+
+def locate(root: int | None, path: str) -> tuple[str, int | None]:
+    """*path* as the ``*at`` calls want it, with their directory."""
+    return (path, None) if root is None else (path.lstrip("/") or ".", root)
+
+
+def is_there(file: OpenFile, path: str, session: FileDump) -> bool:
+    """Whether *path* names the very file."""
+    where, dir_fd = locate(roots_of(session).of(file.process.pid), path)
+    try:
+        found = os.stat(where, dir_fd=dir_fd, follow_symlinks=False)
+    except OSError:
+        return False
+    return found.st_ino == file.stat.st_ino and found.st_dev == file.stat.st_dev
+
+
+def set_name(message: m.Message, field: str, path: str) -> None:
+    """Set a string field to a file name, which may hold any byte."""
+    try:
+        setattr(message, field, path)
+    except (ValueError, TypeError):
+        set_text(message, field, path)
+
+
+def open_below(root_fd: int, path: str, flags: int, *, mode: int = 0o600) -> int:
+    """Open *path* as a process whose root is *root_fd* would; RestoreError says what is missing."""
+    try:
+        return os.open(path.lstrip("/") or ".", flags | os.O_CLOEXEC, mode, dir_fd=root_fd)
+    except OSError as error:
+        raise RestoreError(
+            f"{path}: {error.strerror}", hint="the file must be where it was when the checkpoint was made"
+        ) from error
+
+
+def reopen(fd: int, flags: int) -> int:
+    """Another description of the file behind *fd*, whatever became of its name."""
+    if flags & O_PATH:
+        return os.dup(fd)
+    return os.open(f"/proc/self/fd/{fd}", flags | os.O_CLOEXEC)
+
+
+class MissingParents:
+    """Directories of a name that are not there, made for as long as the ``with`` lasts."""
+
+    def __init__(self, root_fd: int, path: str) -> None:
+        self._root = root_fd
+        self._parents = path.strip("/").split("/")[:-1]
+        self._made: list[str] = []
+
+    def __enter__(self) -> MissingParents:
+        for depth in range(1, len(self._parents) + 1):
+            name = "/".join(self._parents[:depth])
+            try:
+                os.mkdir(name, 0o700, dir_fd=self._root)
+            except FileExistsError:
+                continue
+            except OSError as error:
+                self.__exit__()
+                raise RestoreError(f"/{name}: {error.strerror}") from error
+            self._made.append(name)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for name in reversed(self._made):
+            os.rmdir(name, dir_fd=self._root)
+        self._made.clear()
+
+
+def free_names(path: str) -> list[str]:
+    """Names to try for a file that is to be deleted again: its own, then others beside it."""
+    relative = path.strip("/")
+    return [relative, *(f"{relative}.torpor-{number}" for number in range(1, 100))]

@@ -1,0 +1,113 @@
+"""Finding the name of a watched inode (inotify, fanotify): the kernel tells device, inode and file handle only."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+
+from torpor.base.errors import RefusedError
+from torpor.kernel.arch import nr
+from torpor.kernel.syscall import address_of, syscall
+from torpor.objects.files import ghost
+from torpor.objects.files.model import FileDump, OpenFile
+from torpor.objects.files.paths import DELETED, O_PATH, locate, roots_of
+
+_SEARCH_LIMIT = 200_000
+
+
+class Mounts:
+    """Mount points by device, one of each, as a process sees them."""
+
+    def __init__(self, session: FileDump) -> None:
+        self._known: dict[int, dict[int, list[str]]] = {}
+
+    def on_device(self, pid: int, device: int) -> list[str]:
+        """Where the file system with that kernel device number is mounted for *pid*."""
+        if pid not in self._known:
+            found: dict[int, list[str]] = {}
+            with open(f"/proc/{pid}/mountinfo", encoding="utf-8", errors="surrogateescape") as stream:
+                for line in stream:
+                    fields = line.split(" ")
+                    major, minor = map(int, fields[2].split(":"))
+                    path = fields[4].encode(errors="surrogateescape").decode("unicode_escape")
+                    found.setdefault(major << 20 | minor, []).append(path)
+            self._known[pid] = found
+        return self._known[pid].get(device, [])
+
+
+def find(file: OpenFile, device: int, inode: int, handle_type: int, handle: bytes, session: FileDump) -> str:
+    """The path of the inode that *file* watches; it is refused where there is none.
+
+    *device* is the kernel's number.  First by the handle, then, where the file system cannot find by handle
+    (overlayfs), by a search of likely places and then of the mount itself.
+    """
+    user_device = os.makedev(device >> 20, device & 0xFFFFF)
+    mounts = session.part(Mounts).on_device(file.process.pid, device)
+    root = roots_of(session).of(file.process.pid)
+    names = (_by_handle(root, mount, handle_type, handle) for mount in mounts)
+    found = next(filter(None, names), None)
+    if found is None:
+        found = next((name for name in _candidates(file, mounts) if _is_at(root, name, user_device, inode)), None)
+    if found is None:
+        raise file.refuse(f"the file that it watches (inode {inode}, device {device:#x}) has no name that can be found")
+    if not found.endswith(DELETED) or _is_at(root, found, user_device, inode):
+        return found
+    found = found.removesuffix(DELETED)
+    error = file.refuse(f"it watches {found}, which is deleted", "remove the watch before the checkpoint")
+    session.at_end(lambda: _expect_ghost(user_device, inode, session, error))
+    return found
+
+
+def _expect_ghost(device: int, inode: int, session: FileDump, error: RefusedError) -> None:
+    """A deleted file can be watched again only if somebody of the tree has it open, and it so travels with it."""
+    if session.part(ghost.Ghosts).find(device, inode) is None:
+        raise error
+
+
+def _by_handle(root: int | None, mount: str, handle_type: int, handle: bytes) -> str | None:
+    if not handle:
+        return None
+    where, dir_fd = locate(root, mount)
+    packed = bytearray(struct.pack("Ii", len(handle), handle_type) + handle)
+    try:
+        mount_fd = os.open(where, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=dir_fd)
+    except OSError:
+        return None
+    try:
+        fd = syscall("open_by_handle_at", nr.open_by_handle_at, mount_fd, address_of(packed), O_PATH | os.O_CLOEXEC)
+    except OSError:
+        return None
+    finally:
+        os.close(mount_fd)
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}")
+    finally:
+        os.close(fd)
+
+
+def _is_at(root: int | None, name: str, device: int, inode: int) -> bool:
+    where, dir_fd = locate(root, name)
+    try:
+        info = os.stat(where, dir_fd=dir_fd, follow_symlinks=False)
+    except (OSError, ValueError):
+        return False
+    return info.st_ino == inode and info.st_dev == device
+
+
+def _candidates(file: OpenFile, mounts: list[str]) -> Iterator[str]:
+    yield from mounts
+    cwd = os.readlink(f"/proc/{file.process.pid}/cwd")
+    while cwd.strip("/"):
+        yield cwd
+        cwd = cwd.rpartition("/")[0]
+    left = _SEARCH_LIMIT
+    for mount in mounts:
+        base = f"/proc/{file.process.pid}/root"
+        for directory, subdirectories, names in os.walk(base + mount):
+            subdirectories[:] = [name for name in subdirectories if not os.path.ismount(f"{directory}/{name}")]
+            for name in (*subdirectories, *names):
+                yield f"{directory.removeprefix(base)}/{name}"
+            left -= len(names) + len(subdirectories)
+            if left < 0:
+                return
