@@ -45,6 +45,7 @@ _DEV_ZERO = "/dev/zero"
 _O_PATH = 0o10000000
 _HUGE_SHIFT = 26
 _MAX_NAME = 249
+_MAX_INODE_ID = (1 << 31) - 1
 
 
 def matches(file: OpenFile) -> bool:
@@ -65,17 +66,18 @@ def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
     memfd.pos = 0 if file.flags & _O_PATH else file.pos
     fown.fill(memfd.fown, file)
     path = f"/proc/self/fd/{file.fd}"
-    memfd.inode_id = session.part(SegmentDump).add(path, file.stat)
-    if session.once(("memfd", memfd.inode_id)):
+    shmid = session.part(SegmentDump).add(path, file.stat)
+    memfd.inode_id = shmid & _MAX_INODE_ID  # CRIU takes it for a signed number
+    if session.once(("memfd", shmid)):
         with OwnedFd(os.open(path, os.O_RDONLY | os.O_CLOEXEC)) as fd:
-            session.image("MEMFD_INODE").add(_inode(file, fd.fileno(), memfd.inode_id))
+            session.image("MEMFD_INODE").add(_inode(file, fd.fileno(), shmid, memfd.inode_id))
 
 
-def _inode(file: OpenFile, fd: int, shmid: int) -> m.memfd_inode_entry:
+def _inode(file: OpenFile, fd: int, shmid: int, inode_id: int) -> m.memfd_inode_entry:
     info = file.stat
     name = file.target.removesuffix(_DELETED).removeprefix(_PREFIX)
     inode = m.memfd_inode_entry(
-        name=name, uid=info.st_uid, gid=info.st_gid, size=info.st_size, shmid=shmid, inode_id=shmid, mode=info.st_mode,
+        name=name, uid=info.st_uid, gid=info.st_gid, size=info.st_size, shmid=shmid, inode_id=inode_id, mode=info.st_mode,
         seals=fcntl.fcntl(fd, F_GET_SEALS),
     )  # fmt: skip
     if info.st_dev != sharedmem.internal_device():

@@ -49,7 +49,7 @@ class SegmentDump:
         """Have the contents of what *path* opens (*info* is its fstat) dumped, once; the segment's id."""
         key = (info.st_dev, info.st_ino)
         if key not in self._ids:
-            self._ids[key] = _FIRST_ID + len(self._ids)
+            self._ids[key] = _FIRST_ID + len(self._ids) + 1
             self.add_as(self._ids[key], path)
         return self._ids[key]
 

@@ -6,6 +6,9 @@ What is behind a mapping is in ``mapped``, its flags in ``vmas``, private conten
 
 from __future__ import annotations
 
+import fcntl
+import os
+
 from torpor.base.records import dataclass
 from torpor.images import kinds
 from torpor.images import messages as m
@@ -20,6 +23,8 @@ from torpor.objects.model import DumpProcess, RestoreProcess
 from torpor.tracee.batch import Batch
 from torpor.tracee.puppet import Channel
 from torpor.tracee.stub import ParkedVdso
+
+_Key = tuple[bool, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +74,8 @@ def restore(process: RestoreProcess, parked: ParkedVdso, files: FileRestore, cha
     remote = _give_files(process, made, files, channel)
     batch = Batch()
     for entry in made:
-        vmas.restore_map(entry, remote.get(_key(entry)), batch)
+        key = _key(entry)
+        vmas.restore_map(entry, None if key is None else remote[key], batch)
         batch = runner.flush(batch)
     runner.run(batch)
     n_pages = _write_contents(process, files)
@@ -79,7 +85,7 @@ def restore(process: RestoreProcess, parked: ParkedVdso, files: FileRestore, cha
         batch = runner.flush(batch)
     vmas.restore_guards(mm, batch)
     vdso.restore(vdso.entries_of(mm), parked, batch)
-    mm_object.restore(process, remote[("file", mm.exe_file_id)], batch)
+    mm_object.restore(process, remote[None], batch)
     for number in remote.values():
         batch.call(nr.close, number)
         batch = runner.flush(batch)
@@ -87,24 +93,34 @@ def restore(process: RestoreProcess, parked: ParkedVdso, files: FileRestore, cha
     return n_pages
 
 
-def _key(entry: m.vma_entry) -> tuple[str, int] | None:
-    """What names the descriptor that is mapped."""
+def _key(entry: m.vma_entry) -> _Key | None:
+    """What names the descriptor that is mapped: is it a segment, its id, how it must be open."""
     if not entry.shmid:
         return None
-    return ("segment" if shared.is_segment(entry) else "file", entry.shmid)
+    return shared.is_segment(entry), entry.shmid, entry.fdflags & os.O_ACCMODE
+
+
+def _open(key: _Key, entry: m.vma_entry, files: FileRestore) -> int:
+    """What *entry* maps, as a descriptor of ours, borrowed."""
+    if key[0]:
+        return shared.open_segment(entry, files)
+    fd = files.open(entry.shmid)
+    # In CRIU's images the entry of a file may be open in another way than the mapping needs.
+    if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == key[2]:
+        return fd
+    return files.shared(key, lambda: os.open(f"/proc/self/fd/{fd}", key[2] | os.O_CLOEXEC))
 
 
 def _give_files(
     process: RestoreProcess, made: list[m.vma_entry], files: FileRestore, channel: Channel
-) -> dict[tuple[str, int] | None, int]:
-    """Put what is mapped, and the executable, into the puppet; their numbers there."""
-    wanted = {_key(entry): entry for entry in made if entry.shmid}
-    ours = {
-        key: files.open(entry.shmid) if key and key[0] == "file" else shared.open_segment(entry, files)
-        for key, entry in wanted.items()
-    }
-    exe = mm_object.mm_of(process).exe_file_id
-    ours[("file", exe)] = files.open(exe)
+) -> dict[_Key | None, int]:
+    """Put what is mapped, and the executable (under None), into the puppet; their numbers there."""
+    ours: dict[_Key | None, int] = {}
+    for entry in made:
+        key = _key(entry)
+        if key is not None and key not in ours:
+            ours[key] = _open(key, entry, files)
+    ours[None] = files.open(mm_object.mm_of(process).exe_file_id)
     taken = {channel.far_number}
     numbers = channel.give(process.runner, channel.far_number, list(ours.values()), taken)
     return dict(zip(ours, numbers, strict=True))
