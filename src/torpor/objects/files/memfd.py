@@ -77,8 +77,8 @@ def _inode(file: OpenFile, fd: int, shmid: int, inode_id: int) -> m.memfd_inode_
     info = file.stat
     name = file.target.removesuffix(_DELETED).removeprefix(_PREFIX)
     inode = m.memfd_inode_entry(
-        name=name, uid=info.st_uid, gid=info.st_gid, size=info.st_size, shmid=shmid, inode_id=inode_id, mode=info.st_mode,
-        seals=fcntl.fcntl(fd, F_GET_SEALS),
+        name=name, uid=info.st_uid, gid=info.st_gid, size=info.st_size, shmid=shmid, inode_id=inode_id,
+        mode=info.st_mode, seals=fcntl.fcntl(fd, F_GET_SEALS),
     )  # fmt: skip
     if info.st_dev != sharedmem.internal_device():
         inode.hugetlb_flag = MFD_HUGETLB | (info.st_blksize.bit_length() - 1) << _HUGE_SHIFT

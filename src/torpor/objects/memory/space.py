@@ -84,6 +84,7 @@ def restore(process: RestoreProcess, parked: ParkedVdso, files: FileRestore, cha
         vmas.restore_attributes(entry, batch)
         batch = runner.flush(batch)
     vmas.restore_guards(mm, batch)
+    vmas.restore_seals(mm, batch)
     vdso.restore(vdso.entries_of(mm), parked, batch)
     mm_object.restore(process, remote[None], batch)
     for number in remote.values():

@@ -11,6 +11,7 @@ Restore
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 from torpor.base.errors import RefusedError
 from torpor.images import messages as m
@@ -41,6 +42,11 @@ from torpor.tracee.batch import Arg, Batch
 #: VmFlags and the advice of madvise(2) that sets each again.
 MADVICE = {"sr": 2, "rr": 1, "dc": 10, "dd": 16, "mg": 12, "hg": 14, "nh": 15, "wf": 18}
 _MADV_GUARD_INSTALL = 102
+_MAP_FLAGS = {"gd": MAP_GROWSDOWN, "lo": MAP_LOCKED, "nr": MAP_NORESERVE, "ht": MAP_HUGETLB}
+_MLOCK_ONFAULT = 1
+_PR_SET_VMA = 0x53564D41
+_PR_SET_VMA_ANON_NAME = 0
+_NAMED = "[anon:"
 _NO_FD = (1 << 64) - 1
 #: VmFlags that nothing can be made of again, with what they mean and what to do.
 _REFUSED = {
@@ -53,28 +59,34 @@ _REFUSED = {
 
 def dump_one(process: DumpProcess, vma: Vma, session: FileDump) -> m.vma_entry:
     """The image of one mapping.  RefusedError for what cannot be made again: device memory, and the like."""
-    for flag, (why, hint) in _REFUSED.items():
-        if flag in vma.flags:
-            raise RefusedError(f"{process.describe()} has {why} at {vma.start:#x}", hint=hint)
-    entry = m.vma_entry(start=vma.start, end=vma.end, pgoff=vma.pgoff, shmid=0, prot=vma.prot, fd=-1, flags=0, status=0)
-    entry.flags = MAP_SHARED if vma.shared else MAP_PRIVATE
-    _add_flags(entry, vma)
+    flags, advice, refused = _meaning(vma.flags)
+    if refused:
+        why, hint = _REFUSED[refused]
+        raise RefusedError(f"{process.describe()} has {why} at {vma.start:#x}", hint=hint)
+    entry = m.vma_entry(
+        start=vma.start, end=vma.end, pgoff=vma.pgoff, shmid=0, prot=vma.prot, fd=-1, status=0,
+        flags=flags | (MAP_SHARED if vma.shared else MAP_PRIVATE),
+    )  # fmt: skip
+    if advice:
+        entry.madv = advice
+    if flags & MAP_HUGETLB:
+        entry.flags |= (vma.page_size.bit_length() - 1) << MAP_HUGE_SHIFT
+    if flags & MAP_LOCKED and "lf" in vma.flags:
+        entry.torpor_lock_on_fault = True
+    if "sl" in vma.flags:
+        entry.torpor_sealed = True
+    if vma.name.startswith(_NAMED):
+        entry.torpor_name = vma.name[len(_NAMED) : -1]
     mapped.fill(process, vma, entry, session)
     return entry
 
 
-def _add_flags(entry: m.vma_entry, vma: Vma) -> None:
-    if "gd" in vma.flags:
-        entry.flags |= MAP_GROWSDOWN
-    if "lo" in vma.flags:
-        entry.flags |= MAP_LOCKED
-    if "nr" in vma.flags:
-        entry.flags |= MAP_NORESERVE
-    if "ht" in vma.flags:
-        entry.flags |= MAP_HUGETLB | (vma.page_size.bit_length() - 1) << MAP_HUGE_SHIFT
-    advice = sum(1 << number for flag, number in MADVICE.items() if flag in vma.flags)
-    if advice:
-        entry.madv = advice
+@lru_cache(maxsize=256)
+def _meaning(flags: frozenset[str]) -> tuple[int, int, str]:
+    """The MAP_* and the bits of ``madv`` that VmFlags stand for, and a flag that is refused."""
+    mapping = sum(bit for flag, bit in _MAP_FLAGS.items() if flag in flags)
+    advice = sum(1 << number for flag, number in MADVICE.items() if flag in flags)
+    return mapping, advice, next((flag for flag in _REFUSED if flag in flags), "")
 
 
 def is_made(entry: m.vma_entry) -> bool:
@@ -102,15 +114,26 @@ def restore_map(entry: m.vma_entry, fd: Arg | None, batch: Batch) -> None:
 
 
 def restore_attributes(entry: m.vma_entry, batch: Batch) -> None:
-    """Protection, advice and locks, once the contents are in."""
-    length = entry.end - entry.start
+    """Protection, advice, locks and name, once the contents are in."""
+    start, length = entry.start, entry.end - entry.start
     if is_private(entry) and not entry.prot & PROT_WRITE:
-        batch.call(nr.mprotect, entry.start, length, entry.prot)
-    for number in MADVICE.values():
-        if entry.madv & 1 << number:
-            batch.call(nr.madvise, entry.start, length, number, may_fail=True)
+        batch.call(nr.mprotect, start, length, entry.prot)
+    if entry.madv:
+        for number in MADVICE.values():
+            if entry.madv & 1 << number:
+                batch.call(nr.madvise, start, length, number, may_fail=True)
     if entry.flags & MAP_LOCKED:
-        batch.call(nr.mlock, entry.start, length)
+        batch.call(nr.mlock2, start, length, _MLOCK_ONFAULT if entry.torpor_lock_on_fault else 0)
+    if entry.torpor_name:
+        name = batch.path(entry.torpor_name)
+        batch.call(nr.prctl, _PR_SET_VMA, _PR_SET_VMA_ANON_NAME, start, length, name, may_fail=True)
+
+
+def restore_seals(mm: m.mm_entry, batch: Batch) -> None:
+    """mseal(2): nothing can be changed in a sealed mapping afterwards."""
+    for entry in mm.vmas:
+        if entry.torpor_sealed and is_made(entry):
+            batch.call(nr.mseal, entry.start, entry.end - entry.start, 0)
 
 
 def add_guards(mm: m.mm_entry, ranges: Iterable[tuple[int, int]]) -> None:
