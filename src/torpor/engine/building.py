@@ -19,19 +19,19 @@ def each_alive(session: RestoreSession, steps: Sequence[Callable[[RestoreSession
 
 def memory(session: RestoreSession) -> None:
     """Mappings, contents, protection, the vdso, the numbers in mm."""
-    for process in session.alive:
+    for process in session.iter_owners("vm_id"):
         session.stats.pages_restored += space.restore(process, session.vdso, session.files, session.channel)
 
 
 def directories(session: RestoreSession) -> None:
     """Root, working directory and umask."""
-    for process in session.alive:
+    for process in session.iter_owners("fs_id"):
         fdtable.restore_fs(process, session.files, session.channel, {session.channel.far_number})
 
 
 def descriptors(session: RestoreSession) -> None:
     """Descriptor tables."""
-    for process in session.alive:
+    for process in session.iter_owners("files_id"):
         fdtable.restore_table(process, process.ids.files_id, session.files, session.channel)
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 
 from torpor.base import log
-from torpor.base.errors import RefusedError, TorporError
+from torpor.base.errors import RefusedError
 from torpor.base.fds import OwnedFd
 from torpor.engine.ids import IdAllocator
 from torpor.engine.options import DumpOptions
@@ -30,14 +30,13 @@ from torpor.objects.files.table import KINDS
 from torpor.objects.memory import mm as mm_object
 from torpor.objects.memory import space
 from torpor.objects.model import DumpProcess, DumpThread
-from torpor.objects.task import registers, seccomp
+from torpor.objects.task import registers, seccomp, zombie
 from torpor.objects.task.table import PROCESS_ASPECTS, THREAD_ASPECTS
 from torpor.tracee.batch import Batch
 from torpor.tracee.borrow import inject
 from torpor.tracee.tree import FrozenTree, Process, freeze
 
 IMG_VERSION = 2
-ALIVE, DEAD, STOPPED = 1, 2, 3
 
 
 def dump(pid: int, directory: str | os.PathLike[str], options: DumpOptions | None = None) -> DumpStats:
@@ -180,15 +179,8 @@ class Dump:
         core.comm = process.stat.comm
         core.flags = process.stat.flags
         if process.is_zombie:
-            core.task_state = DEAD
-            core.exit_code = process.stat.exit_code
-            core.personality = 0
-            core.blk_sigset = 0
+            zombie.dump(process)
             return
-        group_stop = process.tracee.leader.group_stop
-        core.task_state = STOPPED if group_stop else ALIVE
-        if group_stop:
-            core.stop_signo = group_stop
         core.exit_code = 0
         core.blk_sigset = process.core.thread_core.blk_sigset
         process.core.thread_core.ClearField("blk_sigset")
@@ -208,7 +200,7 @@ class Dump:
             self._files.undo()
             tree.release()
         elif self._options.leave_stopped:
-            raise TorporError("--leave-stopped is not done yet")
+            tree.leave_stopped()
         else:
             tree.kill()
         log.info(f"Dumped {len(self._processes)} processes, {self._stats.pages_written} pages")

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import signal
+
 from torpor.base.errors import RestoreError
 from torpor.engine.session import RestoreSession
-from torpor.kernel import vm
+from torpor.kernel import ptrace, vm
 from torpor.kernel.arch import loop, nr
 from torpor.kernel.arch.regs import UserRegs
 from torpor.objects.memory import areas, vdso
 from torpor.objects.memory import mm as mm_object
 from torpor.objects.model import RestoreProcess
-from torpor.objects.task import registers, signals
+from torpor.objects.task import registers, signals, stopped
 from torpor.objects.task.table import When, restore_process, restore_thread
 from torpor.tracee import stub
 from torpor.tracee.batch import Batch
+from torpor.tracee.puppet import set_options
 
 _ALL_SIGNALS = (1 << 64) - 1
 
@@ -46,13 +49,26 @@ def _run_stages(session: RestoreSession, *stages: When) -> None:
         thread.runner.run(batch)
 
 
+def stop(session: RestoreSession) -> None:
+    """Those that the images have stopped, or all of them, stop; they still work for us."""
+    for process in session.alive:
+        if stopped.is_stopped(process):
+            stopped.restore(process)
+        elif session.options.leave_stopped:
+            stopped.restore(process, signal.SIGSTOP)
+
+
 def clear(session: RestoreSession) -> None:
     """Start timers, close the channel in each process, and unmap our memory by the vdso's ``syscall``."""
     for process in session.alive:
         batch = Batch()
         restore_process(When.ARMED, process, batch)
+        process.runner.run(batch)
+    for process in session.iter_owners("files_id"):
+        batch = Batch()
         batch.call(nr.close, session.channel.far_number)
         process.runner.run(batch)
+    for process in session.iter_owners("vm_id"):
         _unmap_scratch(session, process)
 
 
@@ -74,10 +90,24 @@ def notify_ready(session: RestoreSession) -> None:
         session.options.notify(action, session.root.pid)
 
 
-def go(session: RestoreSession) -> None:
-    """Signal masks and registers, then everyone goes on."""
+def guard(session: RestoreSession) -> None:
+    """Signal masks and registers; from here on the guardian, no longer ptrace, ends all if we die.
+
+    PTRACE_O_EXITKILL goes from one thread after the other.  Were it all that protects, our death between two of them
+    would leave half a tree; the guardian is dismissed by one call.
+    """
     for thread in session.iter_threads():
         thread.runner.thread.set_sigmask(signals.mask_of(thread.core))
         thread.runner.thread.set_regs(registers.general(thread.core))
+    assert session.guardian is not None
+    session.guardian.watch([process.pid for process in session.alive])
+    for thread in session.iter_threads():
+        set_options(thread.runner.thread, ptrace.PTRACE_O_TRACESYSGOOD)
+
+
+def go(session: RestoreSession) -> None:
+    """The guardian is dismissed, and everyone goes on."""
+    assert session.guardian is not None
+    session.guardian.dismiss()
     for thread in session.iter_threads():
         thread.runner.thread.detach()

@@ -1,50 +1,190 @@
-"""Restore, second part: puppets with the right pids, parents before children; threads once memory is in place."""
+"""Restore, second part: puppets with the right pids, in their sessions and groups; threads once memory is in place."""
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 
+from torpor.base.errors import RestoreError
+from torpor.engine.births import Birth, End, Member, Orphan, SetPgid, SetSid, Step, plan_births, plan_groups
 from torpor.engine.session import RestoreSession
 from torpor.kernel.arch import nr
+from torpor.kernel.procfs.status import read_status
 from torpor.objects.model import RestoreProcess
-from torpor.objects.task import registers
+from torpor.objects.task import registers, zombie
 from torpor.tracee import puppet as puppets
 from torpor.tracee import stub
 from torpor.tracee.batch import Batch
+from torpor.tracee.guardian import Guardian
 from torpor.tracee.remote import Runner, kill_and_reap
 
+ProcessStep = Callable[[RestoreSession, RestoreProcess], None]
 _SIGCHLD = 17
+_WALL = 0x40000000
+_PR_SET_CHILD_SUBREAPER = 36
+#: What tasks share by the flag they were cloned with: name, flag.
+_SHARES = (
+    ("vm_id", puppets.CLONE_VM), ("fs_id", puppets.CLONE_FS),
+    ("files_id", puppets.CLONE_FILES), ("sighand_id", puppets.CLONE_SIGHAND),
+)  # fmt: skip
+_FLAGS = dict(_SHARES)
 
 
 def make_root(session: RestoreSession) -> None:
     """The stub, and the root puppet, which is its clone.  Every other puppet descends from the latter."""
-    channel = session.channel
-    seed = stub.spawn(session.area, keep_fds={channel.far_number: channel.far.fileno()})
-    session.live.append(seed.runner)
+    channel, root = session.channel, session.root
+    if root.is_zombie:
+        raise RestoreError(f"the tree's root, pid {root.ns_pid}, is dead")
+    keep = {channel.far_number: channel.far.fileno()}
+    if session.options.sibling:
+        sibling = stub.Sibling(session.root_clone_flags, (root.ns_pid,))
+        first = stub.spawn(session.area, keep_fds=keep, sibling=sibling)
+        _born(session, root, first.runner)
+        # What it was to learn of our death by, it learns by ptrace now.
+        first.life.close()
+    seed = stub.spawn(session.area, keep_fds=keep)
+    session.guardian = Guardian(seed)
+    if not root.is_born:
+        flags = puppets.CLONE_PARENT | session.root_clone_flags
+        _born(session, root, puppets.clone(seed.runner, flags=flags, exit_signal=0, set_tid=[root.ns_pid]))
     session.vdso = seed.vdso
     batch = Batch()
     batch.call(nr.close, 0)
-    seed.runner.run(batch)
-    flags = puppets.CLONE_PARENT | session.root_clone_flags
-    _born(session, session.root, puppets.clone(seed.runner, flags=flags, exit_signal=0, set_tid=[session.root.ns_pid]))
-    session.live.remove(seed.runner)
-    kill_and_reap([seed.thread])
+    root.runner.run(batch)
 
 
-def make_children(
-    session: RestoreSession, before: Sequence[Callable[[RestoreSession, RestoreProcess], None]] = ()
-) -> None:
-    """All other puppets; *before* is done in each living one just before its children are cloned from it."""
-    for process in session.everyone:
-        if not process.is_zombie:
-            for step in before:
-                step(session, process)
-        for child in process.children:
-            _born(
-                session,
-                child,
-                puppets.clone(process.runner, flags=0, exit_signal=_SIGCHLD, set_tid=[child.ns_pid]),
+def make_children(session: RestoreSession, before: Sequence[ProcessStep] = ()) -> None:
+    """All other puppets, in their sessions and groups; *before* is done in each just before any is cloned from it."""
+    members = family_of(session.everyone)
+    root = members[0]
+    _check_outside(session, root)
+    midwife = _Midwife(session, dict(zip(members, session.everyone, strict=True)), before)
+    births = plan_births(root)
+    midwife.follow(births)
+    midwife.follow(plan_groups(root, births))
+
+
+def family_of(everyone: Sequence[RestoreProcess]) -> list[Member]:
+    """The members that stand for the processes, in the same order."""
+    pairs = Counter(pair for process in everyone if not process.is_zombie for pair in _ids_of(process))
+    members: dict[int, Member] = {}
+    for process in everyone:
+        entry = process.entry
+        parent = members[process.parent.ns_pid] if process.parent else None
+        shares = () if process.is_zombie else [pair for pair in _ids_of(process) if pairs[pair] > 1]
+        member = Member(entry.pid, entry.sid, entry.pgid, parent, frozenset(shares))
+        members[entry.pid] = member
+    return list(members.values())
+
+
+def _ids_of(process: RestoreProcess) -> list[tuple[str, int]]:
+    return [(name, number) for name, _ in _SHARES if (number := getattr(process.ids, name))]
+
+
+def _check_outside(session: RestoreSession, root: Member) -> None:
+    pids = {process.ns_pid for process in session.everyone}
+    if session.options.files.shell_job:
+        return
+    for what, number in (("session", root.sid), ("process group", root.pgid)):
+        if number and number not in pids:
+            raise RestoreError(
+                f"the {what} {number} of pid {root.pid} is not in the images",
+                hint="use --shell-job to restore into the caller's own",
             )
+
+
+class _Midwife:
+    """Carries out the steps of a plan."""
+
+    def __init__(
+        self, session: RestoreSession, processes: dict[Member, RestoreProcess], before: Sequence[ProcessStep]
+    ) -> None:
+        self._session = session
+        self._processes = processes
+        self._before = before
+        self._runners: dict[Member, Runner] = {}
+        #: Whose address space each one's is a copy of.
+        self._image: dict[Member, RestoreProcess] = {}
+        self._reserved = {thread.ns_tid for process in processes.values() for thread in process.threads}
+        self._reserved |= {number for member in processes for number in (member.sid, member.pgid)}
+        for member, process in processes.items():
+            if process.is_born:
+                self._runners[member] = process.runner
+                self._image[member] = process
+
+    def follow(self, steps: Sequence[Step]) -> None:
+        """All of them, in order."""
+        for step in steps:
+            match step:
+                case Birth(child, by, sibling):
+                    self._bear(child, by, self._runner_before_birth(by), sibling)
+                case Orphan(child, by, to):
+                    self._orphan(child, by, to)
+                case SetSid(who):
+                    self._call(who, nr.setsid)
+                case SetPgid(who, pgid):
+                    self._set_group(who, pgid)
+                case End(who):
+                    self._end(self._runners[who], who.pid, who.parent)
+
+    def _call(self, who: Member, number: int, *args: int) -> None:
+        batch = Batch()
+        batch.call(number, *args)
+        self._runners[who].run(batch)
+
+    def _runner_before_birth(self, by: Member) -> Runner:
+        process = self._processes.get(by)
+        if process is not None and not process.has_borne:
+            process.has_borne = True
+            if not process.is_zombie:
+                for step in self._before:
+                    step(self._session, process)
+        return self._runners[by]
+
+    def _bear(self, child: Member, by: Member, runner: Runner, sibling: bool) -> None:
+        flags = puppets.CLONE_PARENT if sibling else 0
+        for kind, _ in child.shares & by.shares:
+            flags |= _FLAGS[kind]
+        process = self._processes.get(child)
+        exit_signal = zombie.exit_signal_of(process.core) if process else _SIGCHLD
+        made = puppets.clone(runner, flags=flags, exit_signal=0 if sibling else exit_signal, set_tid=[child.pid])
+        self._runners[child] = made
+        self._image[child] = self._image[by]
+        if process is not None:
+            process.cloned_from = self._image[by]
+            self._image[child] = process
+            _born(self._session, process, made)
+        else:
+            self._session.live.append(made)
+
+    def _orphan(self, child: Member, by: Member, to: Member) -> None:
+        mother = self._runner_before_birth(by)
+        while True:
+            between = puppets.clone(mother, flags=0, exit_signal=0, set_tid=())
+            self._session.live.append(between)
+            pid = read_status(between.tid).ns_pids[-1]
+            if pid not in self._reserved:
+                break
+            self._end(between, pid, by)
+        self._bear(child, by, between, False)
+        self._call(to, nr.prctl, _PR_SET_CHILD_SUBREAPER, 1)
+        self._end(between, pid, by)
+        self._call(to, nr.prctl, _PR_SET_CHILD_SUBREAPER, 0)
+        if read_status(self._runners[child].tid).ppid != self._runners[to].tid:
+            raise RestoreError(f"pid {child.pid} did not become a child of pid {to.pid}")
+
+    def _end(self, runner: Runner, pid: int, parent: Member | None) -> None:
+        assert parent is not None
+        kill_and_reap([runner.thread])
+        self._session.live.remove(runner)
+        self._call(parent, nr.wait4, pid, 0, _WALL, 0)
+        if parent in self._processes:
+            self._processes[parent].got_sigchld = True
+
+    def _set_group(self, who: Member, pgid: int) -> None:
+        outside = all(member.pid != pgid for member in self._runners)
+        self._call(who, nr.setpgid, 0, os.getpgrp() if outside else pgid)
 
 
 def make_threads(session: RestoreSession) -> None:
@@ -57,6 +197,14 @@ def make_threads(session: RestoreSession) -> None:
             session.live.append(runner)
         for thread in process.threads:
             registers.restore_xstate(thread.runner.thread, thread.core)
+
+
+def make_zombies(session: RestoreSession) -> None:
+    """Those that are dead in the images die."""
+    for process in session.everyone:
+        if process.is_zombie:
+            session.live.remove(process.runner)
+            zombie.restore(process)
 
 
 def _born(session: RestoreSession, process: RestoreProcess, runner: Runner) -> None:

@@ -52,6 +52,7 @@ RESTORE: tuple[Phase, ...] = (
         "they inherit what the root has by now: namespaces, mounts",
         "forking",
     ),
+    Phase("the dead", forking.make_zombies, "groups and sessions may need them as leaders until here", "forking"),
     Phase("early aspects", finishing.early, f"what must be there before memory and files ({When.EARLY!r})"),
     Phase("memory", building.memory, "the executable can be set only with no mapping of the old one left"),
     Phase("directories", building.directories, "the last to use low descriptor numbers for itself"),
@@ -66,6 +67,7 @@ RESTORE: tuple[Phase, ...] = (
     Phase("threads", forking.make_threads, "they share memory and files, which are now in place"),
     Phase("file owners", lambda session: fown.restore(session.files), "a thread can be owner; locks change the owner"),
     Phase("aspects", finishing.aspects, "BUILD, CREDENTIALS and SEALED, in one batch a thread"),
+    Phase("stops", finishing.stop, "with all threads there; the SIGCHLD that parents get is taken away in the next"),
     Phase("last aspects", finishing.last, "nothing that follows disturbs timers, pending signals, the dumpable flag"),
     Phase(
         "clear",
@@ -74,5 +76,6 @@ RESTORE: tuple[Phase, ...] = (
     ),
     Phase("post-restore", finishing.notify_ready, "all is there, and a hook that says no can still stop it"),
     Phase("links", lambda session: session.files.finish(), "link_remap names serve a restore that fails once more"),
+    Phase("guard", finishing.guard, "the last instant at which our death still has to be the death of all"),
     Phase("go", finishing.go, "all together, so that none runs while another is only half there"),
 )

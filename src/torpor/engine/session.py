@@ -11,6 +11,7 @@ from torpor.images import messages as m
 from torpor.images.store import ImageStore
 from torpor.objects.files.model import FileRestore
 from torpor.objects.model import RestoreProcess, RestoreThread
+from torpor.tracee.guardian import Guardian
 from torpor.tracee.puppet import Channel
 from torpor.tracee.remote import Runner, kill_and_reap
 from torpor.tracee.stub import ParkedVdso
@@ -32,6 +33,8 @@ class RestoreSession:
     descriptors: dict[int, list[m.fdinfo_entry]] = field(default_factory=dict)
     area: int = 0
     vdso: ParkedVdso = field(default_factory=lambda: ParkedVdso(()))
+    #: What kills all puppets if we die between letting the first and the last of them go.
+    guardian: Guardian | None = None
     #: CLONE_NEW* flags with which the root puppet is cloned: set by what needs namespaces, before it is.
     root_clone_flags: int = 0
     #: Every traced task that exists: killed if the restore fails.
@@ -48,6 +51,15 @@ class RestoreSession:
     def alive(self) -> list[RestoreProcess]:
         """All processes but the zombies, parents before children."""
         return [process for process in self.everyone if not process.is_zombie]
+
+    def iter_owners(self, kind: str) -> Iterator[RestoreProcess]:
+        """One living process for each table of that kind (``files_id``, ...): the first of those that share it."""
+        seen: set[int] = set()
+        for process in self.alive:
+            number = getattr(process.ids, kind)
+            if number not in seen:
+                seen.add(number)
+                yield process
 
     def iter_threads(self) -> Iterator[RestoreThread]:
         """All threads of all living processes."""
@@ -76,6 +88,8 @@ class RestoreSession:
 
     def close(self) -> None:
         """Close what is ours; what the restored processes have stays theirs."""
+        if self.guardian is not None:
+            self.guardian.dismiss()
         if self._files is not None:
             self._files.close()
         if self._channel is not None:

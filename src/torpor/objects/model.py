@@ -111,6 +111,12 @@ class RestoreProcess:
     parent: RestoreProcess | None = None
     threads: list[RestoreThread] = field(default_factory=list)
     children: list[RestoreProcess] = field(default_factory=list)
+    #: Whose address space its own is a copy of, as that was once the steps before children were done; None: the stub's.
+    cloned_from: RestoreProcess | None = None
+    #: Whether the steps before children have been done.
+    has_borne: bool = False
+    #: Whether a SIGCHLD came that is of our making (a zombie, a stopped child).
+    got_sigchld: bool = False
 
     @property
     def ns_pid(self) -> int:

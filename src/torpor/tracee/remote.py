@@ -81,6 +81,13 @@ class Runner:
         """
         if not len(batch):
             return
+        memory = self.start(batch)
+        self._go()
+        vm.read_into(self.thread.tid, [(self.scratch.data, len(memory))], memoryview(memory))
+        batch.decode(memory)
+
+    def start(self, batch: Batch) -> bytearray:
+        """Prepare everything for a run of *batch*, which begins when the thread goes on; its records."""
         if batch.size > self.scratch.size:
             raise TorporError(f"a batch of {len(batch)} calls needs {batch.size} bytes of scratch memory")
         memory = batch.encode(self.scratch.data)
@@ -95,9 +102,7 @@ class Runner:
         if not self._mask_set:
             self.thread.set_sigmask(self._mask)
             self._mask_set = True
-        self._go()
-        vm.read_into(self.thread.tid, [(self.scratch.data, len(memory))], memoryview(memory))
-        batch.decode(memory)
+        return memory
 
     def flush(self, batch: Batch) -> Batch:
         """*batch*, or, once it fills half of the scratch memory, a new one after it has been run."""

@@ -11,18 +11,21 @@ from __future__ import annotations
 import os
 import signal
 import struct
+from array import array
 from collections.abc import Sequence
 
 from torpor.base.errors import TorporError
+from torpor.base.fds import OwnedFd
 from torpor.base.records import dataclass
 from torpor.kernel import vm
 from torpor.kernel.arch import loop, nr
 from torpor.kernel.arch.regs import UserRegs
 from torpor.kernel.procfs.maps import PROT_EXEC, PROT_READ, PROT_WRITE, Vma, read_maps
+from torpor.kernel.syscall import syscall
 from torpor.tracee.batch import Batch
 from torpor.tracee.borrow import write_forced
 from torpor.tracee.puppet import OPTIONS
-from torpor.tracee.remote import Runner, Scratch
+from torpor.tracee.remote import Runner, Scratch, kill_and_reap
 from torpor.tracee.thread import Thread
 
 _BASE = 0x10000
@@ -31,6 +34,7 @@ _CODE_AT = 120
 _CODE = bytes.fromhex("31c031ff488d7424f8ba010000000f05b8e700000031ff0f05")
 _SYSCALL_AT = _BASE + _CODE_AT + 14
 
+_CLONE_PARENT = 0x8000
 _MREMAP_MAYMOVE_FIXED = 3
 _MAP_FIXED_NOREPLACE = 0x100000
 _MAP_PRIVATE_ANONYMOUS = 0x22
@@ -61,6 +65,15 @@ class Stub:
     runner: Runner
     area: int
     vdso: ParkedVdso
+    life: OwnedFd
+
+
+@dataclass(frozen=True, slots=True)
+class Sibling:
+    """How to clone the stub as a child of our parent: CLONE_NEW* flags, and its pids (innermost namespace first)."""
+
+    flags: int
+    set_tid: tuple[int, ...]
 
 
 def find_area(taken: Sequence[tuple[int, int]]) -> int:
@@ -77,38 +90,70 @@ def find_area(taken: Sequence[tuple[int, int]]) -> int:
     return candidate
 
 
-def spawn(area: int, *, keep_fds: dict[int, int]) -> Stub:
-    """Start the stub with the loop at *area*.  *keep_fds* maps its descriptor numbers (above 0) to ours."""
+def spawn(area: int, *, keep_fds: dict[int, int], sibling: Sibling | None = None) -> Stub:
+    """Start the stub with the loop at *area*.  *keep_fds* maps its descriptor numbers (above 0) to ours.
+
+    Its descriptor 0 is the pipe that tells it of our death, ``Stub.life`` our end.
+    """
     reader, writer = os.pipe2(os.O_CLOEXEC)
+    life = OwnedFd(writer)
     try:
-        pid = _exec_stub(reader, keep_fds)
+        pid = _exec_stub(reader, keep_fds, sibling)
         thread = Thread(pid, pid)
         thread.seize(OPTIONS)
         thread.interrupt()
         thread.wait_interrupted()
+    except BaseException:
+        life.close()
+        raise
     finally:
         os.close(reader)
-        os.close(writer)
     try:
-        return _empty(thread, area)
+        return _empty(thread, area, life)
     except BaseException:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+        kill_and_reap([thread])
         raise
 
 
-def _exec_stub(reader: int, keep_fds: dict[int, int]) -> int:
+def _exec_stub(reader: int, keep_fds: dict[int, int], sibling: Sibling | None) -> int:
     image = os.memfd_create("torpor-stub", os.MFD_CLOEXEC)
+    path = f"/proc/self/fd/{image}"
     try:
         os.write(image, _elf())
+        if sibling is not None:
+            return _clone_sibling(path, reader, keep_fds, sibling)
         actions: list[tuple[int, ...]] = [(os.POSIX_SPAWN_DUP2, reader, 0)]
         actions += [(os.POSIX_SPAWN_CLOSE, number) for number in (1, 2) if number not in keep_fds]
         actions += [(os.POSIX_SPAWN_DUP2, ours, number) for number, ours in keep_fds.items()]
         every = set(range(1, signal.NSIG)) - {signal.SIGKILL, signal.SIGSTOP, 32, 33}
-        path = f"/proc/self/fd/{image}"
         return os.posix_spawn(path, ["torpor"], {}, file_actions=actions, setsigmask=[], setsigdef=every)
     finally:
         os.close(image)
+
+
+def _clone_sibling(path: str, reader: int, keep_fds: dict[int, int], sibling: Sibling) -> int:
+    """A copy of this process, child of our own parent, that becomes the stub at once.
+
+    Nobody but we ourselves can bear a child to our parent, and posix_spawn cannot.
+    """
+    tids = array("i", sibling.set_tid)
+    flags = _CLONE_PARENT | sibling.flags
+    args = array("Q", (flags, 0, 0, 0, 0, 0, 0, 0, tids.buffer_info()[0], len(tids), 0))
+    pid = syscall("clone3", nr.clone3, args.buffer_info()[0], args.itemsize * len(args))
+    if pid:
+        return pid
+    try:
+        for ignored in (signal.SIGPIPE, signal.SIGXFSZ):
+            signal.signal(ignored, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        for number in (1, 2):
+            if number not in keep_fds:
+                os.close(number)
+        for number, ours in {0: reader, **keep_fds}.items():
+            os.dup2(ours, number)
+        os.execve(path, ["torpor"], {})
+    finally:
+        os._exit(127)
 
 
 def _elf() -> bytes:
@@ -121,7 +166,7 @@ def _elf() -> bytes:
     return header + segment + _CODE
 
 
-def _empty(thread: Thread, area: int) -> Stub:
+def _empty(thread: Thread, area: int, life: OwnedFd) -> Stub:
     regs = thread.get_regs()
     prot = PROT_READ | PROT_WRITE | PROT_EXEC
     flags = _MAP_PRIVATE_ANONYMOUS | _MAP_FIXED_NOREPLACE
@@ -138,7 +183,7 @@ def _empty(thread: Thread, area: int) -> Stub:
     end = max([area + size, *(vma.end for vma in parked)])
     batch.call(nr.munmap, end, _TASK_SIZE - end)
     runner.run(batch)
-    return Stub(thread, runner, area, ParkedVdso(tuple(parked)))
+    return Stub(thread, runner, area, ParkedVdso(tuple(parked)), life)
 
 
 def _park_vdso(batch: Batch, maps: list[Vma], start: int) -> list[Vma]:

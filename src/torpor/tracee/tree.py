@@ -64,6 +64,15 @@ class FrozenTree:
             for thread in process.threads:
                 thread.detach()
 
+    def leave_stopped(self) -> None:
+        """Let go, each process stopped as by SIGSTOP, and unstopped by SIGCONT."""
+        from torpor.tracee.fate import stop_group
+
+        for process in self.processes:
+            if process.threads and not process.leader.group_stop:
+                stop_group(process.threads)
+        self.release()
+
     def kill(self) -> None:
         """SIGKILL every process, and let go once all are dead."""
         from torpor.tracee.remote import kill_and_reap

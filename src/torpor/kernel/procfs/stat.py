@@ -20,6 +20,7 @@ class Stat:
     flags: int
     priority: int
     nice: int
+    exit_signal: int
     start_time: int
     start_code: int
     end_code: int
@@ -44,10 +45,10 @@ def parse_stat(text: str) -> Stat:
     # Field numbers of the manual page, which counts from 1; f[0] is field 3.
     n = [0, 0, 0, *[int(value) for value in f[1:]]]
     return Stat(
-        pid=int(pid), comm=comm, state=f[0], ppid=n[3], pgrp=n[4], session=n[5], tty_nr=n[6], tty_pgrp=n[7], flags=n[8],
-        priority=n[17], nice=n[18], start_time=n[21], start_code=n[25], end_code=n[26], start_stack=n[27],
-        rt_priority=n[39], policy=n[40], start_data=n[44], end_data=n[45], start_brk=n[46], arg_start=n[47],
-        arg_end=n[48], env_start=n[49], env_end=n[50], exit_code=n[51],
+        pid=int(pid), comm=comm, state=f[0], ppid=n[3], pgrp=n[4], session=n[5], tty_nr=n[6], tty_pgrp=n[7],
+        flags=n[8], priority=n[17], nice=n[18], start_time=n[21], start_code=n[25], end_code=n[26],
+        start_stack=n[27], exit_signal=n[37], rt_priority=n[39], policy=n[40], start_data=n[44], end_data=n[45],
+        start_brk=n[46], arg_start=n[47], arg_end=n[48], env_start=n[49], env_end=n[50], exit_code=n[51],
     )  # fmt: skip
 
 

@@ -43,8 +43,22 @@ _N_CAPS = 64
 
 def dump(thread: DumpThread, batch: Batch) -> None:
     """Fill in ``creds`` and ``pdeath_sig``."""
-    status = thread.status
     creds = thread.core.thread_core.creds
+    fill(creds, thread.status)
+    bits = batch.call(nr.prctl, PR_GET_SECUREBITS)
+    room = batch.out(4)
+    batch.call(nr.prctl, PR_GET_PDEATHSIG, room)
+
+    def collect() -> None:
+        creds.secbits = bits.value
+        if number := int.from_bytes(room.bytes(), "little"):
+            thread.core.thread_core.pdeath_sig = number
+
+    batch.then(collect)
+
+
+def fill(creds: m.creds_entry, status: Status) -> None:
+    """All but the securebits, which /proc does not tell."""
     creds.uid, creds.euid, creds.suid, creds.fsuid = status.uids
     creds.gid, creds.egid, creds.sgid, creds.fsgid = status.gids
     creds.groups.extend(status.groups)
@@ -58,16 +72,6 @@ def dump(thread: DumpThread, batch: Batch) -> None:
         words.extend((value & 0xFFFFFFFF, value >> 32))
     if status.no_new_privs:
         creds.no_new_privs = 1
-    bits = batch.call(nr.prctl, PR_GET_SECUREBITS)
-    room = batch.out(4)
-    batch.call(nr.prctl, PR_GET_PDEATHSIG, room)
-
-    def collect() -> None:
-        creds.secbits = bits.value
-        if number := int.from_bytes(room.bytes(), "little"):
-            thread.core.thread_core.pdeath_sig = number
-
-    batch.then(collect)
 
 
 def restore(core: m.core_entry, current: Status, batch: Batch) -> None:
@@ -81,12 +85,7 @@ def restore(core: m.core_entry, current: Status, batch: Batch) -> None:
     wanted = [_set_of(words) for words in (creds.cap_eff, creds.cap_prm, creds.cap_inh)]
     bounding, ambient = _set_of(creds.cap_bnd), _set_of(creds.cap_amb)
     batch.call(nr.prctl, PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP | _SECBIT_KEEP_CAPS)
-    groups = batch.data(struct.pack(f"<{len(creds.groups)}I", *creds.groups))
-    batch.call(nr.setgroups, len(creds.groups), groups)
-    batch.call(nr.setresgid, creds.gid, creds.egid, creds.sgid)
-    batch.call(nr.setfsgid, creds.fsgid)
-    batch.call(nr.setresuid, creds.uid, creds.euid, creds.suid)
-    batch.call(nr.setfsuid, creds.fsuid)
+    restore_ids(creds, batch)
     header = batch.data(struct.pack("<Ii", _CAPABILITY_VERSION_3, 0))
     everything = current.cap_permitted
     batch.call(nr.capset, header, batch.data(_pack_sets(everything, everything, wanted[2])))
@@ -124,6 +123,16 @@ def _is_already(creds: m.creds_entry, current: Status) -> bool:
 @functools.cache
 def _own_securebits() -> int:
     return syscall("prctl(PR_GET_SECUREBITS)", nr.prctl, PR_GET_SECUREBITS)
+
+
+def restore_ids(creds: m.creds_entry, batch: Batch) -> None:
+    """Groups, group ids, user ids."""
+    groups = batch.data(struct.pack(f"<{len(creds.groups)}I", *creds.groups))
+    batch.call(nr.setgroups, len(creds.groups), groups)
+    batch.call(nr.setresgid, creds.gid, creds.egid, creds.sgid)
+    batch.call(nr.setfsgid, creds.fsgid)
+    batch.call(nr.setresuid, creds.uid, creds.euid, creds.suid)
+    batch.call(nr.setfsuid, creds.fsuid)
 
 
 def _pack_sets(effective: int, permitted: int, inheritable: int) -> bytes:

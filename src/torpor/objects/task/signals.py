@@ -26,6 +26,7 @@ _FIXED = (signal.SIGKILL, signal.SIGSTOP)
 _SIGACTION = struct.Struct("<QQQQ")
 _STACK = struct.Struct("<QiiQ")
 _SS_DISABLE = 2
+_SIGCHLD_SET = (1 << (signal.SIGCHLD - 1)).to_bytes(8, "little")
 
 
 def dump_process(process: DumpProcess, batch: Batch) -> None:
@@ -84,12 +85,10 @@ def restore_thread(core: m.core_entry, batch: Batch) -> None:
         batch.call(nr.sigaltstack, batch.data(_STACK.pack(sas.ss_sp, sas.ss_flags & ~1, 0, sas.ss_size)), 0)
 
 
-def flush_pending(batch: Batch) -> None:
-    """Take away what came while the task was built (the SIGCHLD of a zombie that it was given)."""
-    everything = batch.data(((1 << 64) - 1).to_bytes(8, "little"))
-    nothing = batch.data(bytes(16))
-    for _ in range(4):
-        batch.call(nr.rt_sigtimedwait, everything, 0, nothing, 8, may_fail=True)
+def flush_sigchld(process: RestoreProcess, batch: Batch) -> None:
+    """Take away the SIGCHLD that came while the tree was built; those of the image are not queued yet."""
+    if process.got_sigchld:
+        batch.call(nr.rt_sigtimedwait, batch.data(_SIGCHLD_SET), 0, batch.data(bytes(16)), 8, may_fail=True)
 
 
 def restore_pending(thread: RestoreThread, batch: Batch) -> None:

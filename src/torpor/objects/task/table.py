@@ -18,7 +18,10 @@ from torpor.objects.task import (
     scheduling,
     seccomp,
     signals,
+    stopped,
+    subreaper,
     threading,
+    zombie,
 )
 from torpor.tracee.batch import Batch
 
@@ -72,6 +75,11 @@ PROCESS_ASPECTS: tuple[ProcessAspect, ...] = (
     ProcessAspect("membarrier", membarrier.dump, membarrier.restore),
     ProcessAspect("limits", limits.dump, limits.restore),
     ProcessAspect("POSIX timers", posix_timers.dump, posix_timers.restore),
+    ProcessAspect("stopped or not", stopped.dump, None),
+    ProcessAspect("exit signal", lambda process, batch: zombie.dump_exit_signal(process), None),
+    ProcessAspect("subreaper", subreaper.dump, subreaper.restore, When.EARLY),
+    ProcessAspect("waits for stopped children", None, stopped.restore_waited, When.LAST),
+    ProcessAspect("SIGCHLD of our making", None, signals.flush_sigchld, When.LAST),
     # A change of credentials in any thread resets it.
     ProcessAspect("dumpable", None, mm.restore_dumpable, When.LAST),
     # Pending signals count against it.

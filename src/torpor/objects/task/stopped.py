@@ -1,0 +1,61 @@
+"""Running, or stopped by job control (SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU), all threads together.
+
+Kernel view
+    The stop that PTRACE_SEIZE reports; the last field of ``/proc/PID/stat`` is the signal until the parent has waited.
+Image
+    ``task_core_entry.task_state`` and ``stop_signo``; ``torpor_stop_reported`` once the parent has waited.
+Restore
+    The puppet is stopped for good while we still trace it, so that its parent's SIGCHLD comes early enough to be taken
+    away again.  A stop that the parent had waited for is waited for once more.
+Limits
+    Where the stopping signal no longer stops (it has a handler by now), SIGSTOP does it.
+"""
+
+from __future__ import annotations
+
+import signal
+
+from torpor.images.errors import ImageError
+from torpor.kernel.arch import nr
+from torpor.objects.model import DumpProcess, RestoreProcess
+from torpor.tracee.batch import Batch
+from torpor.tracee.fate import STOP_SIGNALS, stop_group
+
+ALIVE, STOPPED = 1, 3
+_P_PID = 1
+_WNOHANG = 1
+_WSTOPPED = 2
+
+
+def dump(process: DumpProcess, batch: Batch) -> None:
+    """Fill in the state."""
+    core = process.core.tc
+    number = process.tracee.leader.group_stop
+    core.task_state = STOPPED if number else ALIVE
+    if number:
+        core.stop_signo = number
+        if not process.stat.exit_code:
+            core.torpor_stop_reported = True
+
+
+def is_stopped(process: RestoreProcess) -> bool:
+    """Whether the image says so."""
+    return process.core.tc.task_state == STOPPED
+
+
+def restore(process: RestoreProcess, number: int = 0) -> None:
+    """Stop all threads of the puppet by *number*, or by the signal that the image has."""
+    core = process.core.tc
+    number = number or (core.stop_signo if core.HasField("stop_signo") else signal.SIGSTOP)
+    if number not in STOP_SIGNALS:
+        raise ImageError(f"pid {process.ns_pid} cannot have been stopped by signal {number}")
+    stop_group([thread.runner.thread for thread in process.threads], number)
+    if process.parent is not None:
+        process.parent.got_sigchld = True
+
+
+def restore_waited(process: RestoreProcess, batch: Batch) -> None:
+    """Wait for those stopped children whose stop *process* had waited for."""
+    for child in process.children:
+        if not child.is_zombie and is_stopped(child) and child.core.tc.torpor_stop_reported:
+            batch.call(nr.waitid, _P_PID, child.ns_pid, 0, _WSTOPPED | _WNOHANG, 0, may_fail=True)

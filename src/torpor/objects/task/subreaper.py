@@ -1,0 +1,35 @@
+"""Whether a process adopts the orphans below it (PR_SET_CHILD_SUBREAPER).
+
+Kernel view
+    prctl(2) in the process itself.
+Image
+    ``task_core_entry.child_subreaper``.
+Restore
+    Once the tree stands: what died in making it must not have been adopted by the wrong one.
+"""
+
+from __future__ import annotations
+
+from torpor.kernel.arch import nr
+from torpor.objects.model import DumpProcess, RestoreProcess
+from torpor.tracee.batch import Batch
+
+PR_SET_CHILD_SUBREAPER = 36
+PR_GET_CHILD_SUBREAPER = 37
+
+
+def dump(process: DumpProcess, batch: Batch) -> None:
+    """Ask for the flag."""
+    room = batch.out(4)
+    batch.call(nr.prctl, PR_GET_CHILD_SUBREAPER, room)
+
+    def collect() -> None:
+        process.core.tc.child_subreaper = any(room.bytes())
+
+    batch.then(collect)
+
+
+def restore(process: RestoreProcess, batch: Batch) -> None:
+    """Set it."""
+    if process.core.tc.child_subreaper:
+        batch.call(nr.prctl, PR_SET_CHILD_SUBREAPER, 1)

@@ -1,0 +1,51 @@
+"""A process that ends all puppets if we die while they are let go.
+
+It is the stub, when that has borne the root puppet: it reads a pipe of ours, untraced, by the same loop as everything,
+and kills what it was told to once the pipe closes, which our death does.  To dismiss it is to kill it: one instant.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Sequence
+from contextlib import suppress
+
+from torpor.base.errors import TargetGoneError
+from torpor.kernel.arch import nr
+from torpor.tracee.batch import Batch
+from torpor.tracee.remote import kill_and_reap
+from torpor.tracee.stub import Stub
+
+
+class Guardian:
+    """Traced and idle until ``watch``, gone after ``dismiss``."""
+
+    def __init__(self, stub: Stub) -> None:
+        self._stub = stub
+        self._is_traced = True
+        self._is_there = True
+
+    def watch(self, pids: Sequence[int]) -> None:
+        """From now on our death kills *pids* (as the guardian's pid namespace has them), whoever traces them."""
+        batch = Batch()
+        batch.call(nr.read, 0, batch.out(16), 1)
+        for pid in pids:
+            batch.call(nr.kill, pid, signal.SIGKILL, may_fail=True)
+        batch.call(nr.exit_group, 0)
+        self._stub.runner.start(batch)
+        self._stub.thread.detach()
+        self._is_traced = False
+
+    def dismiss(self) -> None:
+        """It ends without doing anything."""
+        if not self._is_there:
+            return
+        self._is_there = False
+        if self._is_traced:
+            kill_and_reap([self._stub.thread])
+        else:
+            os.kill(self._stub.thread.tgid, signal.SIGKILL)
+            with suppress(TargetGoneError):
+                self._stub.thread.wait()
+        self._stub.life.close()
