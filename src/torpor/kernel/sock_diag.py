@@ -1,0 +1,94 @@
+"""sock_diag(7): what the kernel's tables say of unix and UDP sockets that the sockets themselves do not say.
+
+TCP needs no table: TCP_INFO tells a socket's state, and a listener's backlog in ``tcpi_unacked`` and ``tcpi_sacked``.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from torpor.kernel import netlink
+
+SOCK_DIAG_BY_FAMILY = 20
+_AF_UNIX = 1
+
+_UNIX_REQUEST = struct.Struct("=BBHIIIII")
+_UNIX_HEADER = struct.Struct("=BBBBIII")
+_SHOW = 0x1 | 0x2 | 0x4 | 0x8 | 0x10
+_NAME, _VFS, _PEER, _ICONS, _RQLEN, _, _SHUTDOWN = range(7)
+
+_INET_REQUEST = struct.Struct("=BBBBI48x")
+_INET_HEADER = struct.Struct("=BBBB48xIIIII")
+_INET_SHUTDOWN = 8
+
+
+@dataclass(frozen=True, slots=True)
+class UnixSocket:
+    """A unix socket: ``peer`` is an inode or 0; ``pending`` the inodes that wait to be accepted, 0 for one closed.
+
+    ``file`` is (inode, device as the kernel packs it) of its name in a file system.
+    """
+
+    ino: int
+    type: int
+    state: int
+    name: bytes = b""
+    peer: int = 0
+    pending: tuple[int, ...] = ()
+    n_unread: int = 0
+    backlog: int = 0
+    shutdown: int = 0
+    file: tuple[int, int] | None = None
+
+
+def read_unix() -> dict[int, UnixSocket]:
+    """All unix sockets of our network namespace by inode."""
+    request = _UNIX_REQUEST.pack(_AF_UNIX, 0, 0, 0xFFFFFFFF, 0, _SHOW, 0xFFFFFFFF, 0xFFFFFFFF)
+    answers = netlink.dump(netlink.NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY, request)
+    found = (parse_unix(answer) for answer in answers)
+    return {each.ino: each for each in found}
+
+
+def parse_unix(answer: bytes) -> UnixSocket:
+    """One ``unix_diag_msg`` with its attributes."""
+    _, kind, state, _, ino, _, _ = _UNIX_HEADER.unpack_from(answer)
+    attributes = netlink.parse_attributes(answer[_UNIX_HEADER.size :])
+    icons = attributes.get(_ICONS, b"")
+    unread, backlog = struct.unpack_from("=II", attributes.get(_RQLEN, bytes(8)))
+    vfs = attributes.get(_VFS)
+    return UnixSocket(
+        ino=ino,
+        type=kind,
+        state=state,
+        name=attributes.get(_NAME, b""),
+        peer=int.from_bytes(attributes.get(_PEER, b""), "little"),
+        pending=struct.unpack(f"={len(icons) // 4}I", icons),
+        n_unread=unread,
+        backlog=backlog,
+        shutdown=int.from_bytes(attributes.get(_SHUTDOWN, b""), "little"),
+        file=struct.unpack("=II", vfs) if vfs else None,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class InetSocket:
+    """A socket of the internet families: bytes in its queues, and the directions that are shut down."""
+
+    ino: int
+    state: int
+    n_unread: int
+    n_unsent: int
+    shutdown: int
+
+
+def read_inet(family: int, protocol: int) -> dict[int, InetSocket]:
+    """All sockets of *family* and *protocol* in our network namespace by inode (TCP: those with an inode)."""
+    request = _INET_REQUEST.pack(family, protocol, 0, 0, 0xFFFFFFFF)
+    found = {}
+    for answer in netlink.dump(netlink.NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY, request):
+        _, state, _, _, _, unread, unsent, _, ino = _INET_HEADER.unpack_from(answer)
+        attributes = netlink.parse_attributes(answer[_INET_HEADER.size :])
+        shutdown = int.from_bytes(attributes.get(_INET_SHUTDOWN, b""), "little")
+        found[ino] = InetSocket(ino, state, unread, unsent, shutdown)
+    return found

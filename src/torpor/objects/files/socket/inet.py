@@ -1,0 +1,208 @@
+"""Sockets of the internet families: TCP, UDP, UDP-Lite, raw, ping, MPTCP listeners.
+
+Kernel view
+    getsockname(2), getpeername(2), SO_PROTOCOL; the rest by protocol (``tcp``, ``udp``).
+Image
+    ``inet_sk_entry``; addresses are words in network order.
+Restore
+    All sockets are made and bound before any is finished: SO_REUSEADDR stays on until then, so that sockets that share
+    a port can be bound whatever their own value.  Established TCP: ``tcp_stream``.
+Limits
+    Multicast memberships that the kernel does not tell, IP options (IP_OPTIONS), and corked UDP data are not carried;
+    the last is refused.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+
+from torpor.base.errors import RestoreError
+from torpor.images import messages as m
+from torpor.images.errors import ImageError
+from torpor.objects.files import fown
+from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
+from torpor.objects.files.socket import addresses, ip_options, options, tcp, udp
+from torpor.objects.files.socket.finish import finish
+from torpor.objects.files.socket.make import NetNamespaces, borrow, family_of, make_socket
+
+_FAMILIES = (socket.AF_INET, socket.AF_INET6)
+_IPPROTO_MPTCP = 262
+_IPPROTO_UDPLITE = 136
+_TCPS = (socket.IPPROTO_TCP, _IPPROTO_MPTCP)
+_UDPS = (socket.IPPROTO_UDP, _IPPROTO_UDPLITE)
+_PINGS = (socket.IPPROTO_ICMP, socket.IPPROTO_ICMPV6)
+_KNOWN = (socket.IPPROTO_IP, *_TCPS, *_UDPS, *_PINGS)
+_TYPES = (socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_RAW)
+
+
+def matches(file: OpenFile) -> bool:
+    """AF_INET and AF_INET6."""
+    return family_of(file) in _FAMILIES
+
+
+def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
+    """Fill in ``entry.isk``."""
+    sk = entry.isk
+    sk.id, sk.ino, sk.flags = entry.id, file.stat.st_ino & 0xFFFFFFFF, file.flags
+    sk.ns_id = session.part(NetNamespaces).id_of(file)
+    fown.fill(sk.fown, file)
+    with borrow(file.fd) as connection:
+        shape = _shape(connection)
+        sk.family, sk.type, sk.proto = shape.family, shape.type, shape.protocol
+        if (shape.type != socket.SOCK_RAW and shape.protocol not in _KNOWN) or shape.type not in _TYPES:
+            raise file.refuse(f"an internet socket of protocol {shape.protocol}", hint="close it and try again")
+        with socket.socket(shape.family, shape.type, shape.protocol, fileno=file.fd) as typed:
+            try:
+                _addresses(typed, sk)
+            finally:
+                typed.detach()
+        if shape.family == socket.AF_INET6:
+            sk.v6only = bool(connection.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY))
+        sk.state, sk.backlog = tcp.TCP_CLOSE, 0
+        ip_options.dump(connection, sk)
+    options.dump(file, shape, sk.opts, session)
+    if shape.type != socket.SOCK_RAW and shape.protocol in _TCPS:
+        tcp.dump(file, sk, session)
+    else:
+        udp.dump(file, sk, session)
+
+
+def _shape(connection: socket.socket) -> options.Shape:
+    family, kind, protocol = (connection.getsockopt(socket.SOL_SOCKET, option) for option in (39, 3, 38))
+    return options.Shape(family, kind, protocol)
+
+
+def _addresses(connection: socket.socket, sk: m.inet_sk_entry) -> None:
+    n_words = 4 if sk.family == socket.AF_INET6 else 1
+    source = addresses.read(connection.getsockname(), sk.family)
+    try:
+        target = addresses.read(connection.getpeername(), sk.family)
+    except OSError as error:
+        if error.errno not in (errno.ENOTCONN, errno.EINVAL):
+            raise
+        target = addresses.Address((0,) * n_words, 0)
+    sk.src_addr.extend(source.words)
+    sk.src_port = source.port
+    sk.dst_addr.extend(target.words)
+    sk.dst_port = target.port
+    if source.scope:
+        sk.ifname = socket.if_indextoname(source.scope)
+
+
+def restore(entry: m.file_entry, session: FileRestore) -> int:
+    """Make, bind, and connect or listen."""
+    sk = entry.isk
+    what = f"socket {entry.id}"
+    if sk.family not in _FAMILIES or sk.type not in _TYPES:
+        raise ImageError(f"files.img: {what}: family {sk.family}, type {sk.type}")
+    connection = make_socket(session, sk.family, sk.type, sk.proto, sk.ns_id)
+    try:
+        if sk.v6only:
+            connection.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        is_tcp = sk.type != socket.SOCK_RAW and sk.proto in _TCPS
+        if is_tcp and tcp.is_connection(sk):
+            tcp.restore_connection(connection, sk, session, what)
+        else:
+            _restore_plain(connection, sk, what)
+        session.part(Unfinished).add(entry.id, sk)
+        return connection.detach()
+    except OSError as error:
+        raise RestoreError(f"{what} ({_name(sk)}): {error.strerror}", hint=_hint(error)) from error
+    finally:
+        connection.close()
+
+
+class Unfinished:
+    """The sockets that still have SO_REUSEADDR and the buffers of a new socket."""
+
+    def __init__(self, session: FileRestore) -> None:
+        self._session = session
+        self._sockets: list[tuple[int, m.inet_sk_entry]] = []
+        session.before_attach(self._finish)
+
+    def add(self, file_id: int, sk: m.inet_sk_entry) -> None:
+        """Finish it when all are bound."""
+        self._sockets.append((file_id, sk))
+
+    def _finish(self) -> None:
+        for file_id, sk in self._sockets:
+            what = f"socket {file_id}"
+            with borrow(self._session.open(file_id)) as connection:
+                ip_options.restore(connection, sk, what)
+                is_tcp = sk.type != socket.SOCK_RAW and sk.proto in _TCPS
+                if is_tcp and tcp.is_connection(sk):
+                    tcp.before_finish(connection, sk, self._session)
+                finish(connection, sk, what, shut=tcp.shut_of(sk) if is_tcp else sk.shutdown)
+
+
+def _restore_plain(connection: socket.socket, sk: m.inet_sk_entry, what: str) -> None:
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if sk.opts.so_reuseport:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    if sk.opts.so_bound_dev:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, sk.opts.so_bound_dev.encode() + b"\0")
+    target = addresses.to_python(sk.family, sk.dst_addr, sk.dst_port)
+    source = addresses.to_python(sk.family, sk.src_addr, sk.src_port, _scope(sk, what))
+    is_bound = sk.src_port or (any(sk.src_addr) and not sk.dst_port and not any(sk.dst_addr))
+    if is_bound:
+        _bind(connection, sk, source)
+    if sk.state == tcp.TCP_LISTEN:
+        if sk.proto not in _TCPS:
+            raise ImageError(f"files.img: {what} listens, but is no TCP socket")
+        connection.listen(sk.backlog)
+    elif sk.dst_port or any(sk.dst_addr):
+        _set_broadcast(connection, sk)
+        connection.connect(target)
+
+
+def _bind(connection: socket.socket, sk: m.inet_sk_entry, source: tuple[str | int, ...]) -> None:
+    """With IP_FREEBIND, since an address may be new to the machine and not usable yet (IPv6: tentative)."""
+    level, option = (41, ip_options.IPV6_FREEBIND) if sk.family == socket.AF_INET6 else (0, ip_options.IP_FREEBIND)
+    is_free = sk.ip_opts.freebind or (sk.family == socket.AF_INET6 and sk.type != socket.SOCK_RAW)
+    if is_free:
+        connection.setsockopt(level, option, 1)
+    try:
+        connection.bind(source)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        # The sockets of one image may share a port that they could share only because of when they were bound.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        connection.bind(source)
+    if is_free and not sk.ip_opts.freebind:
+        connection.setsockopt(level, option, 0)
+
+
+def _set_broadcast(connection: socket.socket, sk: m.inet_sk_entry) -> None:
+    if sk.opts.so_broadcast:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+
+
+def _scope(sk: m.inet_sk_entry, what: str) -> int:
+    if not sk.ifname:
+        return 0
+    try:
+        return socket.if_nametoindex(sk.ifname)
+    except OSError as error:
+        raise RestoreError(f"{what}: there is no interface {sk.ifname}") from error
+
+
+def _name(sk: m.inet_sk_entry) -> str:
+    try:
+        host, port = addresses.to_python(sk.family, sk.src_addr, sk.src_port)[:2]
+    except (ImageError, struct.error):
+        return "?"
+    return f"{host}:{port}"
+
+
+def _hint(error: OSError) -> str | None:
+    if error.errno == errno.EADDRINUSE:
+        return "another process has the port; end it, or restore into a network namespace of its own"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return "the address is not one of this machine's"
+    return None
+
+
+KIND = FileKind("internet socket", m.fd_types.INETSK, matches, dump, restore)

@@ -1,0 +1,246 @@
+"""Options of sockets: SOL_SOCKET's by CRIU's fields, all others opaquely.
+
+Kernel view
+    getsockopt(2) on our duplicate.
+Image
+    ``sk_opts_entry``; ``torpor_option`` for every further option that differs from that of a new socket of the kind.
+Restore
+    setsockopt(2), when whatever they could disturb (binding, filling queues) is done.
+Limits
+    An option that the kernel refuses for a family is left out (6.16 limited SO_PASSCRED to a few).  eBPF filters stay
+    unseen: the kernel gives out classic ones only.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torpor.base import log
+from torpor.base.errors import RestoreError
+from torpor.images import messages as m
+from torpor.images.errors import ImageError
+from torpor.objects.files.model import FileDump, OpenFile
+from torpor.objects.files.socket import filters
+from torpor.objects.files.socket.make import borrow
+
+SOL_SOCKET = socket.SOL_SOCKET
+SO_SNDBUFFORCE = 32
+SO_RCVBUFFORCE = 33
+_MAX_BUFFER = (1 << 30) - 1
+
+
+class Field(NamedTuple):
+    """A member of ``sk_opts_entry``, and its option at SOL_SOCKET."""
+
+    name: str
+    option: int
+
+
+#: Numbers that are always written and set.
+_NUMBERS = (Field("so_priority", 12), Field("so_rcvlowat", 18), Field("so_buf_lock", 72))
+#: Switches: always written, set when on.
+_SWITCHES = (
+    Field("so_passcred", 16), Field("so_passsec", 34), Field("so_dontroute", 5), Field("so_no_check", 11),
+    Field("so_broadcast", 6), Field("so_keepalive", 9), Field("so_oobinline", 10),
+)  # fmt: skip
+_REUSE = (Field("reuseaddr", 2), Field("so_reuseport", 15))
+_SO_SNDBUF, _SO_RCVBUF, _SO_LINGER, _SO_BINDTODEVICE = 7, 8, 13, 25
+_SO_MARK = 36
+_SO_RCVTIMEO, _SO_SNDTIMEO = 20, 21
+_SWITCH_FAMILIES = {
+    "so_passcred": (socket.AF_UNIX, socket.AF_NETLINK),
+    "so_passsec": (socket.AF_UNIX, socket.AF_NETLINK),
+}
+_ABSENT = (errno.ENOPROTOOPT, errno.EOPNOTSUPP, errno.EINVAL)
+
+
+class Opaque(NamedTuple):
+    """An option without a field in CRIU's messages: level, number, bytes."""
+
+    level: int
+    name: int
+    size: int = 4
+
+
+def _of_level(level: int, *names: int) -> tuple[Opaque, ...]:
+    return tuple(Opaque(level, name) for name in names)
+
+
+#: PEEK_OFF, RXQ_OVFL, TIMESTAMP and its kin, SELECT_ERR_QUEUE, BUSY_POLL, PASSPIDFD, PASSRIGHTS, RCVPRIORITY, ZEROCOPY.
+_ANY = _of_level(SOL_SOCKET, 42, 40, 29, 35, 37, 45, 46, 76, 82, 83, 60)
+#: MTU_DISCOVER, RECVERR, RECVTTL, RECVTOS, RECVOPTS, RETOPTS, TRANSPARENT, MINTTL, RECVORIGDSTADDR, PASSSEC,
+#: BIND_ADDRESS_NO_PORT, RECVFRAGSIZE, MULTICAST_TTL, MULTICAST_LOOP, MULTICAST_ALL, UNICAST_IF, LOCAL_PORT_RANGE.
+_IP = _of_level(socket.IPPROTO_IP, 10, 11, 12, 13, 6, 7, 19, 21, 20, 18, 24, 25, 33, 34, 49, 50, 51)
+#: UNICAST_HOPS, MULTICAST_IF, MULTICAST_HOPS, MULTICAST_LOOP, MTU_DISCOVER, RECVERR, RECVHOPLIMIT, RECVTCLASS, TCLASS,
+#: RECVRTHDR, RECVHOPOPTS, RECVDSTOPTS, FLOWINFO_SEND, DONTFRAG, MULTICAST_ALL, AUTOFLOWLABEL, ADDR_PREFERENCES,
+#: MINHOPCOUNT, RECVORIGDSTADDR, TRANSPARENT, UNICAST_IF.
+_IPV6 = _of_level(
+    socket.IPPROTO_IPV6, 16, 17, 18, 19, 23, 25, 51, 66, 67, 56, 53, 58, 33, 62, 29, 70, 72, 73, 74, 75, 76
+)
+#: SYNCNT, LINGER2, DEFER_ACCEPT, USER_TIMEOUT, FASTOPEN, NOTSENT_LOWAT, SAVE_SYN, FASTOPEN_CONNECT, FASTOPEN_NO_COOKIE,
+#: INQ, TX_DELAY, and the name of the congestion control.
+_TCP = (*_of_level(socket.IPPROTO_TCP, 7, 8, 9, 18, 23, 25, 27, 30, 34, 36, 37), Opaque(socket.IPPROTO_TCP, 13, 16))
+#: SEGMENT, GRO, NO_CHECK6_TX, NO_CHECK6_RX; UDP-Lite's coverages.
+_UDP = _of_level(socket.IPPROTO_UDP, 103, 104, 101, 102)
+_UDPLITE = _of_level(136, 10, 11)
+#: NETLINK_PKTINFO, BROADCAST_ERROR, NO_ENOBUFS, LISTEN_ALL_NSID, CAP_ACK, EXT_ACK, GET_STRICT_CHK.
+_NETLINK = _of_level(270, 3, 4, 5, 8, 10, 11, 12)
+
+_BY_FAMILY = {
+    socket.AF_INET: _IP,
+    socket.AF_INET6: (*_IPV6, Opaque(socket.IPPROTO_IP, 10), Opaque(socket.IPPROTO_IP, 24)),
+    socket.AF_NETLINK: _NETLINK,
+}  # fmt: skip
+_BY_PROTOCOL = {socket.IPPROTO_TCP: _TCP, 262: _TCP, socket.IPPROTO_UDP: _UDP, 136: (*_UDP, *_UDPLITE)}
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What decides which options a socket has."""
+
+    family: int
+    type: int
+    protocol: int
+
+    @property
+    def opaque(self) -> tuple[Opaque, ...]:
+        """The options to look at beside CRIU's."""
+        has_transport = self.type != socket.SOCK_RAW and self.family in (socket.AF_INET, socket.AF_INET6)
+        transport = _BY_PROTOCOL.get(self.protocol, ()) if has_transport else ()
+        return (*_ANY, *_BY_FAMILY.get(socket.AddressFamily(self.family), ()), *transport)
+
+
+class Defaults:
+    """The options of new sockets, asked for once a shape."""
+
+    def __init__(self, session: FileDump) -> None:
+        self._known: dict[Shape, dict[Opaque, bytes]] = {}
+
+    def of(self, shape: Shape) -> dict[Opaque, bytes]:
+        """Every opaque option that a new socket has, and its value."""
+        if shape not in self._known:
+            with socket.socket(shape.family, shape.type, shape.protocol) as fresh:
+                self._known[shape] = read_opaque(fresh, shape.opaque)
+        return self._known[shape]
+
+
+def read_opaque(connection: socket.socket, options: tuple[Opaque, ...]) -> dict[Opaque, bytes]:
+    """The values of those options that the socket has."""
+    found = {}
+    for option in options:
+        try:
+            found[option] = connection.getsockopt(option.level, option.name, option.size)
+        except OSError as error:
+            if error.errno not in _ABSENT:
+                log.debug(f"socket option {option.level}:{option.name}: {error.strerror}")
+    return found
+
+
+def dump(file: OpenFile, shape: Shape, opts: m.sk_opts_entry, session: FileDump) -> None:
+    """Fill in *opts*."""
+    with borrow(file.fd) as connection:
+        get = connection.getsockopt
+        opts.so_sndbuf, opts.so_rcvbuf = get(SOL_SOCKET, _SO_SNDBUF), get(SOL_SOCKET, _SO_RCVBUF)
+        for field in (*_NUMBERS, *_SWITCHES, *_REUSE):
+            if shape.family not in _SWITCH_FAMILIES.get(field.name, (shape.family,)):
+                continue
+            try:
+                value = get(SOL_SOCKET, field.option)
+            except OSError:
+                continue
+            setattr(opts, field.name, value if field in _NUMBERS else bool(value))
+        if mark := get(SOL_SOCKET, _SO_MARK):
+            opts.so_mark = mark
+        opts.so_snd_tmo_sec, opts.so_snd_tmo_usec = struct.unpack("QQ", get(SOL_SOCKET, _SO_SNDTIMEO, 16))
+        opts.so_rcv_tmo_sec, opts.so_rcv_tmo_usec = struct.unpack("QQ", get(SOL_SOCKET, _SO_RCVTIMEO, 16))
+        is_lingering, linger_s = struct.unpack("ii", get(SOL_SOCKET, _SO_LINGER, 8))
+        if is_lingering:
+            opts.so_linger = linger_s
+        if device := get(SOL_SOCKET, _SO_BINDTODEVICE, 16).rstrip(b"\0"):
+            opts.so_bound_dev = device.decode()
+        filters.dump(connection, opts)
+        defaults = session.part(Defaults).of(shape)
+        for option, content in read_opaque(connection, shape.opaque).items():
+            if content != defaults.get(option):
+                opts.torpor_option.add(level=option.level, name=option.name, value=content)
+    if file.stat.st_uid or file.stat.st_gid:
+        opts.torpor_uid, opts.torpor_gid = file.stat.st_uid, file.stat.st_gid
+
+
+def widen(connection: socket.socket) -> None:
+    """Make the buffers as large as they can be, so that a queue can be filled; ``restore`` sets them right."""
+    _set_buffers(connection, _MAX_BUFFER, _MAX_BUFFER)
+
+
+def restore(connection: socket.socket, opts: m.sk_opts_entry, what: str) -> None:
+    """Set everything that *opts* says except SO_REUSEADDR and SO_REUSEPORT; RestoreError names *what*."""
+    _set_buffers(connection, opts.so_sndbuf // 2, opts.so_rcvbuf // 2)
+    for field in _NUMBERS:
+        if opts.HasField(field.name):  # type: ignore[arg-type]
+            _set(connection, SOL_SOCKET, field.option, _int(getattr(opts, field.name)), what)
+    for field in _SWITCHES:
+        if getattr(opts, field.name):
+            _set(connection, SOL_SOCKET, field.option, _int(1), what)
+    if opts.so_mark:
+        _set(connection, SOL_SOCKET, _SO_MARK, _int(opts.so_mark), what)
+    if opts.HasField("so_linger"):
+        _set(connection, SOL_SOCKET, _SO_LINGER, struct.pack("iI", 1, opts.so_linger), what)
+    for option, seconds, micros in (
+        (_SO_SNDTIMEO, opts.so_snd_tmo_sec, opts.so_snd_tmo_usec),
+        (_SO_RCVTIMEO, opts.so_rcv_tmo_sec, opts.so_rcv_tmo_usec),
+    ):
+        if seconds or micros:
+            _set(connection, SOL_SOCKET, option, struct.pack("QQ", seconds, micros), what)
+    if opts.so_bound_dev:
+        _set(connection, SOL_SOCKET, _SO_BINDTODEVICE, opts.so_bound_dev.encode() + b"\0", what)
+    filters.restore(connection, opts, what)
+    for option_entry in opts.torpor_option:
+        _set_opaque(connection, option_entry, what)
+    if opts.HasField("torpor_uid"):
+        os.fchown(connection.fileno(), opts.torpor_uid, opts.torpor_gid)
+
+
+def restore_reuse(connection: socket.socket, opts: m.sk_opts_entry, what: str) -> None:
+    """SO_REUSEADDR and SO_REUSEPORT as they were; to be called when everything is bound."""
+    for field in _REUSE:
+        if opts.HasField(field.name):  # type: ignore[arg-type]
+            _set(connection, SOL_SOCKET, field.option, _int(getattr(opts, field.name)), what, may_lack=True)
+
+
+def _set_buffers(connection: socket.socket, send: int, receive: int) -> None:
+    for forced, plain, wanted in ((SO_SNDBUFFORCE, _SO_SNDBUF, send), (SO_RCVBUFFORCE, _SO_RCVBUF, receive)):
+        size = min(wanted, _MAX_BUFFER)
+        try:
+            connection.setsockopt(SOL_SOCKET, forced, size)
+        except PermissionError:
+            connection.setsockopt(SOL_SOCKET, plain, size)
+
+
+def _int(value: int) -> bytes:
+    return struct.pack("I", int(value) & 0xFFFFFFFF)
+
+
+def _set(
+    connection: socket.socket, level: int, option: int, value: bytes, what: str, *, may_lack: bool = False
+) -> None:
+    try:
+        connection.setsockopt(level, option, value)
+    except OSError as error:
+        if may_lack and error.errno in _ABSENT:
+            return
+        raise RestoreError(f"{what}: option {level}:{option} cannot be set: {error.strerror}") from error
+
+
+def _set_opaque(connection: socket.socket, option: m.torpor_socket_option, what: str) -> None:
+    if len(option.value) > 256:
+        raise ImageError(f"files.img: {what}: an option of {len(option.value)} bytes")
+    try:
+        connection.setsockopt(option.level, option.name, option.value)
+    except OSError as error:
+        # What another kernel does not know was never part of CRIU's format: the default must do.
+        log.warn(f"{what}: option {option.level}:{option.name} cannot be set: {error.strerror}")

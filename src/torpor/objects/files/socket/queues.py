@@ -1,0 +1,190 @@
+"""What waits to be read in unix sockets: messages, descriptors in flight, credentials.
+
+Kernel view
+    recvmsg(2) with MSG_PEEK takes nothing away; SO_PEEK_OFF makes it go on behind what was seen.  Peeked SCM_RIGHTS
+    arrive in our process.
+Image
+    ``sk_packet_entry`` with the bytes, one per message (per stretch of a stream).
+Restore
+    Messages are sent again by the socket at the other end, once every file that may lie in a queue can be opened.
+Limits
+    While messages are peeked at, SO_PEEK_OFF of the target's socket is in use: were we killed in that instant, its own
+    MSG_PEEK would begin further on.  Not done for a stream that one look shows whole.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+import struct
+from dataclasses import dataclass, field
+
+from torpor.base.errors import RestoreError
+from torpor.base.fds import OwnedFd
+from torpor.images import messages as m
+from torpor.images.errors import ImageError
+from torpor.images.format import Entry
+from torpor.images.store import iter_entries
+from torpor.objects.files.model import FileDump, FileRestore, OpenFile
+from torpor.objects.files.socket.make import borrow
+from torpor.objects.files.socket.options import widen
+
+SO_PEEK_OFF = 42
+SCM_RIGHTS, SCM_CREDENTIALS = 1, 2
+_SCM_SECURITY, _SCM_PIDFD = 3, 4
+_CONTROL_ROOM = socket.CMSG_SPACE(253 * 4) + socket.CMSG_SPACE(12) + 512
+_PEEK = socket.MSG_PEEK | socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
+_FIRST_ROOM = 1 << 16
+_MAX_ROOM = 1 << 30
+
+
+@dataclass(slots=True)
+class Message:
+    """One message: bytes, and what came with it."""
+
+    data: bytes
+    rights: list[OwnedFd] = field(default_factory=list)
+    credentials: tuple[int, int, int] | None = None
+    sender: bytes = b""
+    is_cut: bool = False
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether there is nothing but bytes."""
+        return not self.rights and self.credentials is None
+
+
+def dump(file: OpenFile, file_id: int, kind: int, n_unread: int, session: FileDump) -> None:
+    """Write what waits in the socket.  *n_unread* bytes do; of a datagram socket the first message's."""
+    if kind != socket.SOCK_DGRAM and not n_unread:
+        return
+    image = session.image("SK_QUEUES")
+    with borrow(file.fd) as connection:
+        messages = _read(file, connection, kind, n_unread)
+    for message in messages:
+        packet = m.sk_packet_entry(id_for=file_id, length=len(message.data))
+        if message.rights:
+            # The place in the image is taken after the files, which may hold queues of their own.
+            rights = [session.add_in_flight(file.process, fd) for fd in message.rights]
+            packet.scm.add(type=SCM_RIGHTS, rights=rights)
+        if message.credentials is not None:
+            pid, packet.torpor_uid, packet.torpor_gid = message.credentials
+            packet.torpor_pid = next((p.ns_pid for p in session.processes if p.pid == pid), 0)
+        if message.sender:
+            packet.torpor_from = message.sender
+        image.add(Entry(packet, message.data))
+
+
+def _read(file: OpenFile, connection: socket.socket, kind: int, n_unread: int) -> list[Message]:
+    before = connection.getsockopt(socket.SOL_SOCKET, SO_PEEK_OFF)
+    if not _is_readable(connection):
+        return []
+    if kind == socket.SOCK_STREAM and before < 0:
+        first = _peek(file, connection, n_unread + 1)
+        if first is None:
+            return []
+        if first.is_plain and len(first.data) == n_unread:
+            return [first]
+    try:
+        return _read_on(file, connection, kind, n_unread)
+    finally:
+        connection.setsockopt(socket.SOL_SOCKET, SO_PEEK_OFF, before)
+
+
+def _is_readable(connection: socket.socket) -> bool:
+    poller = select.poll()
+    poller.register(connection, select.POLLIN)
+    return bool(poller.poll(0))
+
+
+def _read_on(file: OpenFile, connection: socket.socket, kind: int, n_unread: int) -> list[Message]:
+    messages: list[Message] = []
+    seen, room = 0, max(_FIRST_ROOM, n_unread + 1)
+    while kind == socket.SOCK_DGRAM or seen < n_unread:
+        connection.setsockopt(socket.SOL_SOCKET, SO_PEEK_OFF, seen)
+        message = _peek(file, connection, room)
+        if message is None:
+            break
+        if message.is_cut:
+            room *= 4
+            if room > _MAX_ROOM:
+                raise file.refuse("a message of more than a gigabyte waits in it")
+            continue
+        messages.append(message)
+        seen += len(message.data)
+        # An empty message is marked as seen by the kernel, which passes over it at the same offset next time.
+    return messages
+
+
+def _peek(file: OpenFile, connection: socket.socket, room: int) -> Message | None:
+    try:
+        data, control, flags, _ = connection.recvmsg(room, _CONTROL_ROOM, _PEEK)
+    except BlockingIOError:
+        return None
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.ENOTCONN, errno.EINVAL, errno.ECONNRESET):
+            return None
+        raise
+    message = Message(data, is_cut=bool(flags & socket.MSG_TRUNC))
+    for level, kind, content in control:
+        if level != socket.SOL_SOCKET:
+            continue
+        if kind == SCM_RIGHTS:
+            message.rights = [OwnedFd(fd) for (fd,) in struct.iter_unpack("i", content[: len(content) & ~3])]
+        elif kind == SCM_CREDENTIALS:
+            message.credentials = struct.unpack("iII", content)
+        elif kind == _SCM_PIDFD:
+            os.close(struct.unpack("i", content[:4])[0])
+    if flags & socket.MSG_CTRUNC:
+        raise file.refuse("a message with too many descriptors or other ancillary data waits in it")
+    return message
+
+
+class Queues:
+    """The messages in the image, by the file that they wait in."""
+
+    def __init__(self, session: FileRestore) -> None:
+        self._session = session
+        self._by_file: dict[int, list[Entry[m.sk_packet_entry]]] = {}
+        if not session.store.exists("sk-queues.img"):
+            return
+        for item in iter_entries(session.store, "SK_QUEUES"):
+            assert isinstance(item.message, m.sk_packet_entry)
+            packet = Entry(item.message, item.payload)
+            self._by_file.setdefault(item.message.id_for, []).append(packet)
+
+    def has(self, file_id: int) -> bool:
+        """Whether anything waits in that file."""
+        return file_id in self._by_file
+
+    def fill(self, file_id: int, sender: socket.socket, *, address: bytes | None = None) -> None:
+        """Send what waits in *file_id* by *sender*, which is connected to it (or knows its *address*)."""
+        widen(sender)
+        for packet in self._by_file.get(file_id, ()):
+            try:
+                self._send(packet, sender, address)
+            except OSError as error:
+                raise RestoreError(
+                    f"socket {file_id}: a message of {len(packet.payload)} bytes cannot be put into its queue: "
+                    f"{error.strerror}",
+                    hint="net.unix.max_dgram_qlen may be smaller here" if error.errno == errno.EAGAIN else None,
+                ) from error
+
+    def _send(self, packet: Entry[m.sk_packet_entry], sender: socket.socket, address: bytes | None) -> None:
+        control: list[tuple[int, int, bytes]] = []
+        message = packet.message
+        for scm in message.scm:
+            if scm.type != SCM_RIGHTS or len(scm.rights) > 253:
+                raise ImageError(f"sk-queues.img: {len(scm.rights)} of ancillary data of type {scm.type}")
+            fds = [self._session.open(file_id) for file_id in scm.rights]
+            control.append((socket.SOL_SOCKET, SCM_RIGHTS, struct.pack(f"{len(fds)}i", *fds)))
+        if message.HasField("torpor_uid"):
+            pid = next((p.pid for p in self._session.processes if p.ns_pid == message.torpor_pid), os.getpid())
+            credentials = struct.pack("iII", pid, message.torpor_uid, message.torpor_gid)
+            control.append((socket.SOL_SOCKET, SCM_CREDENTIALS, credentials))
+        args = () if address is None else (address,)
+        sent = sender.sendmsg([packet.payload], control, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL, *args)
+        if sent != len(packet.payload):
+            raise RestoreError(f"socket {message.id_for}: only {sent} of {len(packet.payload)} bytes fit into its queue")

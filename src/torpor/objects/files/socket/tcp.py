@@ -1,0 +1,80 @@
+"""TCP and MPTCP sockets: closed, listening, and what becomes of connections.
+
+Kernel view
+    TCP_INFO: the state; of a listener, ``tcpi_unacked`` connections wait and ``tcpi_sacked`` may wait.
+Image
+    ``inet_sk_entry.state``, ``backlog``; ``tcp_stream`` for connections.
+Restore
+    A connection that was dumped with --tcp-close comes back as a socket that has been shut down.
+Limits
+    Connections without --tcp-close or --tcp-established are refused; so are those that wait to be accepted.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+
+from torpor.base import log
+from torpor.base.errors import RestoreError
+from torpor.images import messages as m
+from torpor.objects.files.model import FileDump, FileRestore, OpenFile
+from torpor.objects.files.socket import shutdown
+from torpor.objects.files.socket.make import borrow
+
+TCP_ESTABLISHED, TCP_SYN_SENT, TCP_SYN_RECV, TCP_FIN_WAIT1, TCP_FIN_WAIT2, TCP_TIME_WAIT = range(1, 7)
+TCP_CLOSE, TCP_CLOSE_WAIT, TCP_LAST_ACK, TCP_LISTEN, TCP_CLOSING = range(7, 12)
+_TCP_INFO = 11
+_IPPROTO_MPTCP = 262
+_HINT = "use --tcp-close to have it closed, or --tcp-established to carry it"
+
+
+def dump(file: OpenFile, sk: m.inet_sk_entry, session: FileDump) -> None:
+    """Fill in state, backlog and shutdown; a connection's stream."""
+    with borrow(file.fd) as connection:
+        info = connection.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, 104)
+    sk.state = info[0]
+    if sk.state == TCP_LISTEN:
+        n_waiting, sk.backlog = struct.unpack_from("=24xII", info)
+        if n_waiting and not session.policy.tcp_close:
+            _refuse_waiting(file, n_waiting, session)
+        return
+    if sk.state == TCP_CLOSE:
+        bits = shutdown.poll_bits(file.fd)
+        # A new socket hangs up without having been shut down; reading gives an end of file only afterwards.
+        sk.shutdown = bits & shutdown.RECEIVE
+        sk.dst_port = 0
+        del sk.dst_addr[:]
+        sk.dst_addr.extend([0] * len(sk.src_addr))
+        return
+    if session.policy.tcp_close:
+        return
+    peer = f"a TCP connection to port {sk.dst_port}"
+    if sk.proto == _IPPROTO_MPTCP:
+        raise file.refuse(f"{peer} over MPTCP", hint="use --tcp-close; GODEBUG=multipathtcp=0 keeps Go from MPTCP")
+    raise file.refuse(peer, hint=_HINT)
+
+
+def _refuse_waiting(file: OpenFile, n_waiting: int, session: FileDump) -> None:
+    raise file.refuse(f"{n_waiting} TCP connections wait to be accepted", hint="try again when they are")
+
+
+def is_connection(sk: m.inet_sk_entry) -> bool:
+    """Whether the image is one of a connection."""
+    return bool(sk.dst_port)
+
+
+def restore_connection(connection: socket.socket, sk: m.inet_sk_entry, session: FileRestore, what: str) -> None:
+    """Make the connection again, or with --tcp-close a socket that was connected once."""
+    if not session.policy.tcp_close:
+        raise RestoreError(f"{what} is a TCP connection to port {sk.dst_port}", hint="use --tcp-close")
+    log.info(f"{what}: TCP connection closed")
+
+
+def before_finish(connection: socket.socket, sk: m.inet_sk_entry, session: FileRestore) -> None:
+    """The last step of a connection before its options are set."""
+
+
+def shut_of(sk: m.inet_sk_entry) -> int:
+    """The directions to shut down: all of a connection that is not carried."""
+    return shutdown.BOTH if is_connection(sk) else sk.shutdown

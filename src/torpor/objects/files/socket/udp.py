@@ -1,0 +1,59 @@
+"""UDP, UDP-Lite, raw and ping sockets: whatever is not TCP.
+
+Kernel view
+    A socket is connected when it has a peer.  The directions that are shut down are in the table of sock_diag(7),
+    which is read only for UDP.
+Limits
+    Datagrams that wait to be read are dropped, as the network might have done: warned about.  Corked data are refused.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import socket
+import termios
+
+from torpor.base import log
+from torpor.base.errors import KernelError
+from torpor.images import messages as m
+from torpor.kernel import sock_diag
+from torpor.objects.files.model import FileDump, OpenFile
+from torpor.objects.files.socket import shutdown
+from torpor.objects.files.socket.make import get_int
+
+_UDP_CORK = 1
+_UDPS = (socket.IPPROTO_UDP, 136)
+_ESTABLISHED = 1
+
+
+class Tables:
+    """sock_diag's tables by family and protocol, each read once."""
+
+    def __init__(self, session: FileDump) -> None:
+        self._tables: dict[tuple[int, int], dict[int, sock_diag.InetSocket]] = {}
+
+    def find(self, sk: m.inet_sk_entry) -> sock_diag.InetSocket | None:
+        """The socket's row; None where the kernel has none (an unbound socket, a protocol without a table)."""
+        key = (sk.family, sk.proto)
+        if key not in self._tables:
+            try:
+                self._tables[key] = sock_diag.read_inet(*key)
+            except KernelError as error:
+                # 7.1 removed UDP-Lite's table.
+                log.debug(f"no table of sockets for {key}: {error}")
+                self._tables[key] = {}
+        return self._tables[key].get(sk.ino)
+
+
+def dump(file: OpenFile, sk: m.inet_sk_entry, session: FileDump) -> None:
+    """Fill in the state and the directions that are shut down; refuses corked data."""
+    if sk.dst_port or any(sk.dst_addr):
+        sk.state = _ESTABLISHED
+    if sk.type == socket.SOCK_DGRAM and sk.proto in _UDPS:
+        if get_int(file.fd, sk.proto, _UDP_CORK):
+            raise file.refuse("a corked UDP socket", hint="try again when it has sent its datagram")
+        row = session.part(Tables).find(sk)
+        sk.shutdown = row.shutdown & 3 if row else shutdown.poll_bits(file.fd)
+    n_unread = int.from_bytes(fcntl.ioctl(file.fd, termios.FIONREAD, bytes(4)), "little")
+    if n_unread:
+        log.warn(f"{file.describe()}: unread datagrams are dropped")
