@@ -16,7 +16,7 @@ from torpor.objects.files import (
     timerfd,
 )
 from torpor.objects.files.model import FileKind
-from torpor.objects.files.socket import inet
+from torpor.objects.files.socket import inet, unix
 
 KINDS: tuple[FileKind, ...] = (
     pipe.KIND,
@@ -28,6 +28,7 @@ KINDS: tuple[FileKind, ...] = (
     memfd.KIND,
     fifo.KIND,
     inotify.KIND,
+    unix.KIND,
     inet.KIND,
     regular.KIND,
     refused.KIND,  # whatever is left

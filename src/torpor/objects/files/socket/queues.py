@@ -187,4 +187,6 @@ class Queues:
         args = () if address is None else (address,)
         sent = sender.sendmsg([packet.payload], control, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL, *args)
         if sent != len(packet.payload):
-            raise RestoreError(f"socket {message.id_for}: only {sent} of {len(packet.payload)} bytes fit into its queue")
+            raise RestoreError(
+                f"socket {message.id_for}: only {sent} of {len(packet.payload)} bytes fit into its queue"
+            )

@@ -238,8 +238,10 @@ def _remove_stale(name: Name) -> None:
     if not stat.S_ISSOCK(info.st_mode):
         return
     for other in sock_diag.read_unix().values():
-        if other.file and other.file[0] == info.st_ino & 0xFFFFFFFF and other.name.rstrip(b"\0").endswith(
-            os.path.basename(name.text)
+        if (
+            other.file
+            and other.file[0] == info.st_ino & 0xFFFFFFFF
+            and other.name.rstrip(b"\0").endswith(os.path.basename(name.text))
         ):
             raise RestoreError(f"unix socket {name} is in use", hint="end the process that has it")
     os.unlink(name.text)

@@ -1,0 +1,107 @@
+"""unix(7) sockets.
+
+Kernel view
+    The table of sock_diag(7): state, name, peer, connections that wait to be accepted, directions shut down, bytes
+    unread.  Names: ``unix_name``.  Peers: ``unix_peers``.  What waits in them: ``queues``.
+Image
+    ``unix_sk_entry``.  ``peer`` of a connection that was not accepted yet is the listener.
+Restore
+    ``unix_graph``, all of them together.
+Limits
+    Data sent into a connection that is not accepted yet cannot be seen by anyone: refused.
+"""
+
+from __future__ import annotations
+
+import socket
+
+from torpor.base.errors import KernelError
+from torpor.images import messages as m
+from torpor.kernel import sock_diag
+from torpor.objects.files import fown
+from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
+from torpor.objects.files.socket import options, queues, unix_name
+from torpor.objects.files.socket.make import NetNamespaces, family_of
+from torpor.objects.files.socket.unix_graph import Graph
+from torpor.objects.files.socket.unix_peers import Peers
+from torpor.objects.files.socket.unix_state import ESTABLISHED, LISTEN
+
+
+class Table:
+    """The unix sockets of the machine, read once."""
+
+    def __init__(self, session: FileDump) -> None:
+        try:
+            self.sockets = sock_diag.read_unix()
+        except KernelError as error:
+            error.add_note("unix sockets need CONFIG_UNIX_DIAG")
+            raise
+        self.listener_of = {
+            ino: (listener, place)
+            for listener in self.sockets.values()
+            for place, ino in enumerate(listener.pending, 1)
+            if ino
+        }
+
+
+def matches(file: OpenFile) -> bool:
+    """AF_UNIX."""
+    return family_of(file) == socket.AF_UNIX
+
+
+def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
+    """Fill in ``entry.usk``, and the queue's image."""
+    ino = file.stat.st_ino
+    ns_id = session.part(NetNamespaces).id_of(file)
+    table = session.part(Table)
+    row = table.sockets.get(ino)
+    if row is None:
+        raise file.refuse("a unix socket that the kernel's table does not have")
+    sk = entry.usk
+    sk.id, sk.ino, sk.type, sk.state, sk.flags = entry.id, ino, row.type, row.state, file.flags
+    sk.uflags, sk.backlog, sk.peer, sk.ns_id = 0, row.backlog, row.peer, ns_id
+    fown.fill(sk.fown, file)
+    unix_name.dump(file, sk, row.name)
+    if row.shutdown:
+        sk.shutdown = row.shutdown & 3
+    options.dump(file, options.Shape(socket.AF_UNIX, row.type, 0), sk.opts, session)
+    peers = session.part(Peers)
+    if row.state == LISTEN:
+        _check_listener(file, row)
+    else:
+        if row.state == ESTABLISHED and row.type != socket.SOCK_DGRAM and not row.peer:
+            _dump_unaccepted(file, sk, row, table)
+        queues.dump(file, entry.id, row.type, row.n_unread, session)
+    peers.add(file, sk, table.sockets)
+
+
+def _check_listener(file: OpenFile, row: sock_diag.UnixSocket) -> None:
+    if 0 in row.pending:
+        raise file.refuse(
+            "a connection waits to be accepted whose other end is closed",
+            hint="what it sent cannot be seen; try again when it is accepted",
+        )
+
+
+def _dump_unaccepted(file: OpenFile, sk: m.unix_sk_entry, row: sock_diag.UnixSocket, table: Table) -> None:
+    """A socket that is connected to none: its connection waits to be accepted, or the other end is closed."""
+    found = table.listener_of.get(row.ino)
+    if found is None:
+        return
+    listener, place = found
+    # Of a connected socket this counts what the other side has not read.
+    if row.backlog:
+        raise file.refuse(
+            "it has sent data into a connection that is not accepted yet",
+            hint="they cannot be seen; try again when it is accepted",
+        )
+    sk.peer = listener.ino
+    sk.torpor_pending = place
+
+
+def restore(entry: m.file_entry, session: FileRestore) -> int:
+    """Make all unix sockets of the image when the first is asked for."""
+    return session.part(Graph).make(entry.id)
+
+
+KIND = FileKind("unix socket", m.fd_types.UNIXSK, matches, dump, restore)

@@ -1,0 +1,281 @@
+"""Restoring unix sockets: all of an image together, since each may need others.
+
+make        every socket, pairs at once; names are bound, listeners listen
+accept      connections that were accepted under a listener's name get it by being accepted again
+wait        connections that were not accepted yet, in their order
+(later, when all files can be opened)
+fill        what waits in each, sent from its other end
+connect     datagram sockets whose peer is not connected to them, since only the peer may send to them afterwards
+finish      options, flags, directions
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torpor.base import log
+from torpor.base.errors import RestoreError
+from torpor.images import messages as m
+from torpor.images.errors import ImageError
+from torpor.objects.files.model import FileRestore
+from torpor.objects.files.socket.finish import finish
+from torpor.objects.files.socket.make import make_pair, make_socket
+from torpor.objects.files.socket.queues import Queues
+from torpor.objects.files.socket.unix_name import Name, Namer, name_of
+from torpor.objects.files.socket.unix_state import ESTABLISHED, EXTERN, LISTEN
+
+_STREAMS = (socket.SOCK_STREAM, socket.SOCK_SEQPACKET)
+
+
+@dataclass(slots=True)
+class Node:
+    """A socket of the image, its peer in the image, and what was made of it.
+
+    ``other`` is the far end, ours alone, of a socket whose peer is closed or that must be sent to.
+    """
+
+    sk: m.unix_sk_entry
+    name: Name
+    peer: Node | None = None
+    made: socket.socket | None = None
+    other: socket.socket | None = None
+
+    @property
+    def id(self) -> int:
+        """The file id."""
+        return self.sk.id
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether it is connected to one other for good."""
+        return self.sk.type in _STREAMS
+
+    @property
+    def is_mutual(self) -> bool:
+        """Whether the peer is connected back."""
+        return self.peer is not None and self.peer is not self and self.peer.peer is self
+
+    @property
+    def is_extern(self) -> bool:
+        """Whether it is a socket outside of the tree."""
+        return bool(self.sk.uflags & EXTERN)
+
+    @property
+    def socket(self) -> socket.socket:
+        """The socket; ImageError where the image's order does not give it one."""
+        if self.made is None:
+            raise ImageError(f"files.img: unix socket {self.id} depends on itself")
+        return self.made
+
+    def __str__(self) -> str:
+        return f"unix socket {self.id}" + (f" ({self.name})" if self.name.text else "")
+
+
+class Graph:
+    """All unix sockets of a restore."""
+
+    def __init__(self, session: FileRestore) -> None:
+        self._session = session
+        self._nodes = {
+            entry.id: Node(entry.usk, name_of(entry.usk))
+            for entry in session.entries.values()
+            if entry.type == m.fd_types.UNIXSK
+        }
+        self._namer = Namer(session)
+        self._link()
+
+    def make(self, file_id: int) -> int:
+        """Make all; the descriptor of *file_id*, which the caller owns.  The others are the session's."""
+        try:
+            self._make_all()
+        except OSError as error:
+            raise RestoreError(f"unix sockets cannot be made: {error.strerror}") from error
+        finally:
+            if any(node.made is None for node in self._inside()):
+                self._namer.close()
+        self._session.before_attach(self._complete)
+        asked = -1
+        for node in self._inside():
+            fd = node.socket.detach()
+            if node.id == file_id:
+                asked = fd
+            else:
+                self._session.adopt(node.id, fd)
+        if asked < 0:
+            raise RestoreError(f"{self._nodes[file_id]} is outside of the tree and cannot be opened")
+        return asked
+
+    def _inside(self) -> Iterator[Node]:
+        return (node for node in self._nodes.values() if not node.is_extern)
+
+    def _link(self) -> None:
+        by_ino: dict[int, Node] = {}
+        for node in self._nodes.values():
+            if node.sk.ino in by_ino:
+                raise ImageError(f"files.img: two unix sockets of inode {node.sk.ino}")
+            by_ino[node.sk.ino] = node
+        for node in self._inside():
+            if node.sk.peer:
+                node.peer = by_ino.get(node.sk.peer)
+                if node.peer is None:
+                    raise ImageError(f"files.img: {node} has a peer, inode {node.sk.peer}, that is not there")
+
+    # -- make -------------------------------------------------------------------------------------------------
+
+    def _make_all(self) -> None:
+        listeners = {node.name.key: node for node in self._inside() if node.sk.state == LISTEN and node.name.text}
+        for node in self._inside():
+            if not (node.is_mutual or self._is_connected_stream(node)):
+                self._make_alone(node)
+        for node in self._inside():
+            if node.made is None and node.is_mutual:
+                assert node.peer is not None
+                self._make_pair(node, node.peer, listeners)
+            elif node.made is None:
+                self._make_orphan(node)
+        unaccepted = [node for node in self._inside() if self._is_unaccepted(node)]
+        for node in sorted(unaccepted, key=lambda node: node.sk.torpor_pending):
+            assert node.peer is not None
+            # A backlog that was made smaller since must not make us wait.
+            node.socket.setblocking(False)
+            self._namer.connect(node.socket, node.peer.id, node.peer.name)
+
+    def _is_connected_stream(self, node: Node) -> bool:
+        return node.is_stream and node.sk.state == ESTABLISHED and not self._is_unaccepted(node)
+
+    def _is_unaccepted(self, node: Node) -> bool:
+        return node.is_stream and node.peer is not None and node.peer.sk.state == LISTEN and not node.peer.is_extern
+
+    def _make_alone(self, node: Node) -> None:
+        sk = node.sk
+        if sk.type == socket.SOCK_DGRAM and self._queues.has(node.id):
+            node.made, node.other = self._pair_with_sender(node)
+        else:
+            node.made = make_socket(self._session, socket.AF_UNIX, sk.type, 0, sk.ns_id)
+        if node.name.text:
+            self._namer.bind(node.id, node.made, node.name)
+        if sk.state == LISTEN:
+            node.made.listen(sk.backlog)
+
+    @property
+    def _queues(self) -> Queues:
+        return self._session.part(Queues)
+
+    def _pair_with_sender(self, node: Node) -> tuple[socket.socket, socket.socket]:
+        """A datagram socket that is connected to none, and another that is connected to it and can fill it."""
+        receiver, sender = make_pair(self._session, node.sk.type, node.sk.ns_id)
+        # connect(2) to AF_UNSPEC takes away the peer; Python has no address for that.
+        disconnect(receiver.fileno())
+        # The sender is told of it by one error, which reading takes away.
+        sender.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        return receiver, sender
+
+    def _make_orphan(self, node: Node) -> None:
+        """A connected stream whose other end is closed: ours stands in for it until the queue is filled."""
+        if node.peer is not None:
+            raise RestoreError(
+                f"{node} is connected to a socket outside of the tree ({node.peer.name})",
+                hint=f"give the restore a connected socket for it: --inherit-fd fd[N]:socket:[{node.sk.ino}]",
+            )
+        node.made, node.other = make_pair(self._session, node.sk.type, node.sk.ns_id)
+        self._bind_connected(node)
+
+    def _make_pair(self, node: Node, peer: Node, listeners: dict[tuple[str, bytes], Node]) -> None:
+        if node.sk.type != peer.sk.type:
+            raise ImageError(f"files.img: {node} and {peer} are of different types")
+        for client, server in ((node, peer), (peer, node)):
+            listener = listeners.get(server.name.key) if server.name.text and node.is_stream else None
+            if listener is not None and listener.made is not None and listener.sk.type == server.sk.type:
+                self._accept(client, server, listener)
+                return
+        node.made, peer.made = make_pair(self._session, node.sk.type, node.sk.ns_id)
+        self._bind_connected(node)
+        self._bind_connected(peer)
+
+    def _accept(self, client: Node, server: Node, listener: Node) -> None:
+        """Let *client* connect to *listener*, which gives *server* the listener's name."""
+        client.made = make_socket(self._session, socket.AF_UNIX, client.sk.type, 0, client.sk.ns_id)
+        if client.name.text:
+            self._namer.bind(client.id, client.made, client.name)
+        # A backlog of 0 lets one connection wait, and nobody else knows the listener yet.
+        self._namer.connect(client.made, listener.id, listener.name)
+        server.made, _ = listener.socket.accept()
+
+    def _bind_connected(self, node: Node) -> None:
+        """The name of a connected socket; taken from a listener that is gone it may come several times."""
+        if not node.name.text:
+            return
+        try:
+            self._namer.bind(node.id, node.socket, node.name)
+        except RestoreError as error:
+            if node.name.is_path or not node.is_stream:
+                raise
+            log.warn(f"{node} stays without a name: {error}")
+
+    # -- later ------------------------------------------------------------------------------------------------
+
+    def _complete(self) -> None:
+        nodes = list(self._inside())
+        try:
+            for node in nodes:
+                node.made = borrowed(self._session.open(node.id), node.sk.type)
+            for node in nodes:
+                self._fill(node)
+            for node in nodes:
+                self._connect(node)
+            for node in nodes:
+                finish(node.socket, node.sk, str(node), shut=0 if self._is_orphan(node) else node.sk.shutdown)
+        finally:
+            for node in nodes:
+                if node.made is not None:
+                    node.made.detach()
+            self._namer.close()
+
+    def _is_orphan(self, node: Node) -> bool:
+        return node.is_stream and node.sk.state == ESTABLISHED and node.peer is None
+
+    def _fill(self, node: Node) -> None:
+        if self._queues.has(node.id):
+            if node.other is not None:
+                sender = node.other
+            elif node.is_mutual and node.peer is not None:
+                sender = node.peer.socket
+            else:
+                raise ImageError(f"sk-queues.img: messages wait in {node}, where none can")
+            self._queues.fill(node.id, sender)
+        if node.other is not None:
+            node.other.close()
+
+    def _connect(self, node: Node) -> None:
+        peer = node.peer
+        if peer is None or node.is_stream or node.is_mutual:
+            return
+        if peer.is_extern and not self._session.policy.ext_unix:
+            raise RestoreError(
+                f"{node} was connected to {peer.name}, outside of the tree", hint="--ext-unix-sk lets it connect again"
+            )
+        if not peer.name.text:
+            raise RestoreError(f"{node}: its peer {peer} has no name to connect to")
+        try:
+            self._namer.connect(node.socket, peer.id, peer.name)
+        except OSError as error:
+            raise RestoreError(f"{node} cannot connect to {peer.name}: {error.strerror}") from error
+
+
+def borrowed(fd: int, kind: int) -> socket.socket:
+    """A socket object for a descriptor that others own; to be detached."""
+    return socket.socket(socket.AF_UNIX, kind, 0, fileno=fd)
+
+
+def disconnect(fd: int) -> None:
+    """connect(2) with AF_UNSPEC."""
+    import ctypes
+
+    from torpor.kernel.arch import nr
+    from torpor.kernel.syscall import syscall
+
+    address = ctypes.create_string_buffer(struct.pack("H", socket.AF_UNSPEC), 2)
+    syscall("connect", nr.connect, fd, ctypes.addressof(address), 2)
