@@ -42,11 +42,11 @@ class Field(NamedTuple):
 
 
 #: Numbers that are always written and set.
-_NUMBERS = (Field("so_priority", 12), Field("so_rcvlowat", 18), Field("so_buf_lock", 72))
+_NUMBERS = (Field("so_priority", 12), Field("so_rcvlowat", 18), Field("so_buf_lock", 72), Field("so_oobinline", 10))
 #: Switches: always written, set when on.
 _SWITCHES = (
     Field("so_passcred", 16), Field("so_passsec", 34), Field("so_dontroute", 5), Field("so_no_check", 11),
-    Field("so_broadcast", 6), Field("so_keepalive", 9), Field("so_oobinline", 10),
+    Field("so_broadcast", 6), Field("so_keepalive", 9),
 )  # fmt: skip
 _REUSE = (Field("reuseaddr", 2), Field("so_reuseport", 15))
 _SO_SNDBUF, _SO_RCVBUF, _SO_LINGER, _SO_BINDTODEVICE = 7, 8, 13, 25

@@ -15,6 +15,7 @@ Limits
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import select
 import socket
@@ -27,6 +28,8 @@ from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.images.format import Entry
 from torpor.images.store import iter_entries
+from torpor.kernel.arch import nr
+from torpor.kernel.syscall import syscall
 from torpor.objects.files.model import FileDump, FileRestore, OpenFile
 from torpor.objects.files.socket.make import borrow
 from torpor.objects.files.socket.options import widen
@@ -36,6 +39,9 @@ SCM_RIGHTS, SCM_CREDENTIALS = 1, 2
 _SCM_SECURITY, _SCM_PIDFD = 3, 4
 _CONTROL_ROOM = socket.CMSG_SPACE(253 * 4) + socket.CMSG_SPACE(12) + 512
 _PEEK = socket.MSG_PEEK | socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
+_PAGE = 4096
+_ANONYMOUS = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+_NO_FD = (1 << 64) - 1
 _FIRST_ROOM = 1 << 16
 _MAX_ROOM = 1 << 30
 
@@ -112,10 +118,38 @@ def _read_on(file: OpenFile, connection: socket.socket, kind: int, n_unread: int
             if room > _MAX_ROOM:
                 raise file.refuse("a message of more than a gigabyte waits in it")
             continue
+        if kind == socket.SOCK_STREAM and message.rights:
+            n_before = _bytes_before_rights(connection, seen, len(message.data))
+            if n_before:
+                messages.append(Message(message.data[:n_before]))
+                message.data = message.data[n_before:]
+            seen += n_before
         messages.append(message)
         seen += len(message.data)
         # An empty message is marked as seen by the kernel, which passes over it at the same offset next time.
     return messages
+
+
+def _bytes_before_rights(connection: socket.socket, at: int, length: int) -> int:
+    """How many bytes of a stretch of a stream were sent before the descriptors that came with it.
+
+    The kernel ends a stretch behind the message with descriptors, but lets plain messages run into it; whoever reads as
+    far as that message's first byte gets them.  It copies message by message: where the memory ends one byte early,
+    the last message fails as a whole, and the length of those before is told.
+    """
+    connection.setsockopt(socket.SOL_SOCKET, SO_PEEK_OFF, at)
+    room = (length + _PAGE - 1) & -_PAGE
+    memory = syscall("mmap", nr.mmap, 0, room + _PAGE, mmap.PROT_READ | mmap.PROT_WRITE, _ANONYMOUS, _NO_FD, 0)
+    try:
+        syscall("mprotect", nr.mprotect, memory + room, _PAGE, 0)
+        start = memory + room - (length - 1)
+        return syscall("recvfrom", nr.recvfrom, connection.fileno(), start, length, _PEEK)
+    except OSError as error:
+        if error.errno != errno.EFAULT:
+            raise
+        return 0
+    finally:
+        syscall("munmap", nr.munmap, memory, room + _PAGE)
 
 
 def _peek(file: OpenFile, connection: socket.socket, room: int) -> Message | None:
