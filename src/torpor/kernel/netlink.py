@@ -6,11 +6,12 @@ Source
 
 from __future__ import annotations
 
-import socket
+import _socket as socket
 import struct
 from collections.abc import Iterator
 
 from torpor.base.errors import KernelError
+from torpor.kernel.sockets import Socket
 
 NETLINK_ROUTE = 0
 NETLINK_SOCK_DIAG = 4
@@ -42,7 +43,7 @@ def dump(protocol: int, kind: int, request: bytes) -> list[bytes]:
 def _dump_once(protocol: int, kind: int, request: bytes) -> tuple[list[bytes], bool]:
     payloads: list[bytes] = []
     is_torn = False
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol) as connection:
+    with Socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol) as connection:
         size = _HEADER.size + len(request)
         connection.send(_HEADER.pack(size, kind, NLM_F_REQUEST | NLM_F_DUMP, 1, 0) + request)
         while True:

@@ -6,8 +6,8 @@ TCP needs no table: TCP_INFO tells a socket's state, and a listener's backlog in
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 
+from torpor.base.records import dataclass
 from torpor.kernel import netlink
 
 SOCK_DIAG_BY_FAMILY = 20

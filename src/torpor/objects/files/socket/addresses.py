@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import socket
+import _socket as socket
 import struct
 from collections.abc import Sequence
-from typing import NamedTuple
 
+from torpor.base.records import dataclass
 from torpor.images.errors import ImageError
 
 _AF_SIZES = {socket.AF_INET: 4, socket.AF_INET6: 16}
 
 
-class Address(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Address:
     """An address and port; ``scope`` is an interface index, 0 where there is none."""
 
     words: tuple[int, ...]
@@ -35,7 +36,7 @@ def read(sockaddr: object, family: int) -> Address:
 
 def to_python(family: int, words: Sequence[int], port: int, scope: int = 0) -> tuple[str | int, ...]:
     """The address for bind(2) or connect(2) in Python's form; ImageError for what cannot be one."""
-    size = _AF_SIZES.get(socket.AddressFamily(family), 0)
+    size = _AF_SIZES.get(family, 0)
     # Old images have four words for IPv4 too.
     if len(words) * 4 < size or port > 0xFFFF:
         raise ImageError(f"files.img: an internet address of {len(words)} words, port {port}")

@@ -8,14 +8,15 @@ Image
 
 from __future__ import annotations
 
+import _socket as socket
 import ctypes
 import os
-import socket
 import struct
 
 from torpor.base.errors import RestoreError
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
+from torpor.kernel.sockets import Socket
 
 SO_ATTACH_FILTER = 26
 SO_GET_FILTER = 26
@@ -25,7 +26,7 @@ _MAX_INSTRUCTIONS = 4096
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def dump(connection: socket.socket, opts: m.sk_opts_entry) -> None:
+def dump(connection: Socket, opts: m.sk_opts_entry) -> None:
     """Fill in ``so_filter``."""
     count = _get(connection, None, 0)
     if not count:
@@ -36,7 +37,7 @@ def dump(connection: socket.socket, opts: m.sk_opts_entry) -> None:
         opts.so_filter.append(code << 48 | jt << 40 | jf << 32 | k)
 
 
-def _get(connection: socket.socket, room: ctypes.Array[ctypes.c_char] | None, count: int) -> int:
+def _get(connection: Socket, room: ctypes.Array[ctypes.c_char] | None, count: int) -> int:
     # socket.getsockopt takes the length for bytes, and asking for none gives an integer.
     length = ctypes.c_uint(count)
     fd = connection.fileno()
@@ -46,7 +47,7 @@ def _get(connection: socket.socket, room: ctypes.Array[ctypes.c_char] | None, co
     return length.value
 
 
-def restore(connection: socket.socket, opts: m.sk_opts_entry, what: str) -> None:
+def restore(connection: Socket, opts: m.sk_opts_entry, what: str) -> None:
     """Attach the filter, if there is one."""
     if not opts.so_filter:
         return

@@ -7,16 +7,16 @@ SO_REUSEADDR, both directions.
 from __future__ import annotations
 
 import os
-import socket
 
 from torpor.images import messages as m
+from torpor.kernel.sockets import Socket
 from torpor.objects.files import status_flags
 from torpor.objects.files.socket import options, shutdown
 
 SocketEntry = m.unix_sk_entry | m.inet_sk_entry | m.netlink_sk_entry | m.packet_sock_entry
 
 
-def finish(connection: socket.socket, sk: SocketEntry, what: str, *, shut: int = 0) -> None:
+def finish(connection: Socket, sk: SocketEntry, what: str, *, shut: int = 0) -> None:
     """Make the socket as *sk* says; *shut* are the directions that are shut down."""
     options.restore(connection, sk.opts, what)
     options.restore_reuse(connection, sk.opts, what)

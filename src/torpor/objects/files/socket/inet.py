@@ -14,18 +14,19 @@ Limits
 
 from __future__ import annotations
 
+import _socket as socket
 import errno
-import socket
 import struct
 
 from torpor.base.errors import RestoreError
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
+from torpor.kernel.sockets import Borrowed, Socket
 from torpor.objects.files import fown
 from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
 from torpor.objects.files.socket import addresses, ip_options, options, tcp, udp
 from torpor.objects.files.socket.finish import finish
-from torpor.objects.files.socket.make import NetNamespaces, borrow, family_of, make_socket
+from torpor.objects.files.socket.make import NetNamespaces, family_of, make_socket
 
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
 _IPPROTO_MPTCP = 262
@@ -48,16 +49,12 @@ def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
     sk.id, sk.ino, sk.flags = entry.id, file.stat.st_ino & 0xFFFFFFFF, file.flags
     sk.ns_id = session.part(NetNamespaces).id_of(file)
     fown.fill(sk.fown, file)
-    with borrow(file.fd) as connection:
+    with Borrowed(file.fd) as connection:
         shape = _shape(connection)
         sk.family, sk.type, sk.proto = shape.family, shape.type, shape.protocol
         if (shape.type != socket.SOCK_RAW and shape.protocol not in _KNOWN) or shape.type not in _TYPES:
             raise file.refuse(f"an internet socket of protocol {shape.protocol}", hint="close it and try again")
-        with socket.socket(shape.family, shape.type, shape.protocol, fileno=file.fd) as typed:
-            try:
-                _addresses(typed, sk)
-            finally:
-                typed.detach()
+        _addresses(connection, sk)
         if shape.family == socket.AF_INET6:
             sk.v6only = bool(connection.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY))
         sk.state, sk.backlog = tcp.TCP_CLOSE, 0
@@ -69,12 +66,12 @@ def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
         udp.dump(file, sk, session)
 
 
-def _shape(connection: socket.socket) -> options.Shape:
+def _shape(connection: Socket) -> options.Shape:
     family, kind, protocol = (connection.getsockopt(socket.SOL_SOCKET, option) for option in (39, 3, 38))
     return options.Shape(family, kind, protocol)
 
 
-def _addresses(connection: socket.socket, sk: m.inet_sk_entry) -> None:
+def _addresses(connection: Socket, sk: m.inet_sk_entry) -> None:
     n_words = 4 if sk.family == socket.AF_INET6 else 1
     source = addresses.read(connection.getsockname(), sk.family)
     try:
@@ -129,7 +126,7 @@ class Unfinished:
     def _finish(self) -> None:
         for file_id, sk in self._sockets:
             what = f"socket {file_id}"
-            with borrow(self._session.open(file_id)) as connection:
+            with Borrowed(self._session.open(file_id)) as connection:
                 ip_options.restore(connection, sk, what)
                 is_tcp = sk.type != socket.SOCK_RAW and sk.proto in _TCPS
                 if is_tcp and tcp.is_connection(sk):
@@ -137,7 +134,7 @@ class Unfinished:
                 finish(connection, sk, what, shut=tcp.shut_of(sk) if is_tcp else sk.shutdown)
 
 
-def _restore_plain(connection: socket.socket, sk: m.inet_sk_entry, what: str) -> None:
+def _restore_plain(connection: Socket, sk: m.inet_sk_entry, what: str) -> None:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if sk.opts.so_reuseport:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -157,7 +154,7 @@ def _restore_plain(connection: socket.socket, sk: m.inet_sk_entry, what: str) ->
         connection.connect(target)
 
 
-def _bind(connection: socket.socket, sk: m.inet_sk_entry, source: tuple[str | int, ...]) -> None:
+def _bind(connection: Socket, sk: m.inet_sk_entry, source: tuple[str | int, ...]) -> None:
     """With IP_FREEBIND, since an address may be new to the machine and not usable yet (IPv6: tentative)."""
     level, option = (41, ip_options.IPV6_FREEBIND) if sk.family == socket.AF_INET6 else (0, ip_options.IP_FREEBIND)
     is_free = sk.ip_opts.freebind or (sk.family == socket.AF_INET6 and sk.type != socket.SOCK_RAW)
@@ -175,7 +172,7 @@ def _bind(connection: socket.socket, sk: m.inet_sk_entry, source: tuple[str | in
         connection.setsockopt(level, option, 0)
 
 
-def _set_broadcast(connection: socket.socket, sk: m.inet_sk_entry) -> None:
+def _set_broadcast(connection: Socket, sk: m.inet_sk_entry) -> None:
     if sk.opts.so_broadcast:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
 

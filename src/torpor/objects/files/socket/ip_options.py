@@ -6,12 +6,13 @@ Image
 
 from __future__ import annotations
 
-import socket
+import _socket as socket
 import struct
-from typing import NamedTuple
 
 from torpor.base.errors import RestoreError
+from torpor.base.records import dataclass
 from torpor.images import messages as m
+from torpor.kernel.sockets import Socket
 
 IP_FREEBIND = 15
 IPV6_FREEBIND = 78
@@ -20,7 +21,8 @@ _SOL_RAW, _SOL_ICMPV6 = 255, 58
 _ICMPV6 = 58
 
 
-class Field(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Field:
     """A member of the message, and its option."""
 
     name: str
@@ -41,14 +43,14 @@ _TCP = (
 _BOOLEANS = frozenset(("freebind", "pktinfo", "hdrincl", "nodefrag", "checksum", "nodelay", "cork"))
 
 
-def dump(connection: socket.socket, sk: m.inet_sk_entry) -> None:
+def dump(connection: Socket, sk: m.inet_sk_entry) -> None:
     """Fill in ``ip_opts``, and ``tcp_opts`` for TCP."""
     sk.ip_opts.SetInParent()
     _read(connection, sk.ip_opts, _IPV6 if sk.family == socket.AF_INET6 else _IPV4)
     if sk.type == socket.SOCK_RAW:
         raw = sk.ip_opts.raw
         raw.SetInParent()
-        _read(connection, raw, _RAW[socket.AddressFamily(sk.family)])
+        _read(connection, raw, _RAW[sk.family])
         level, option, size = _filter_of(sk)
         if size:
             raw.icmpv_filter.extend(struct.unpack(f"={size // 4}I", connection.getsockopt(level, option, size)))
@@ -66,7 +68,7 @@ def _filter_of(sk: m.inet_sk_entry) -> tuple[int, int, int]:
 
 
 def _read(
-    connection: socket.socket,
+    connection: Socket,
     entry: m.ip_opts_entry | m.ip_opts_raw_entry | m.tcp_opts_entry,
     fields: tuple[Field, ...],
 ) -> None:
@@ -79,13 +81,13 @@ def _read(
             setattr(entry, field.name, bool(value) if field.name in _BOOLEANS else value)
 
 
-def restore(connection: socket.socket, sk: m.inet_sk_entry, what: str) -> None:
+def restore(connection: Socket, sk: m.inet_sk_entry, what: str) -> None:
     """Set what the image has."""
     fields = _IPV6 if sk.family == socket.AF_INET6 else _IPV4
     _write(connection, sk.ip_opts, fields, what)
     if sk.type == socket.SOCK_RAW:
         raw = sk.ip_opts.raw
-        _write(connection, raw, _RAW[socket.AddressFamily(sk.family)], what)
+        _write(connection, raw, _RAW[sk.family], what)
         level, option, size = _filter_of(sk)
         if size and len(raw.icmpv_filter) * 4 == size:
             connection.setsockopt(level, option, struct.pack(f"={size // 4}I", *raw.icmpv_filter))
@@ -94,7 +96,7 @@ def restore(connection: socket.socket, sk: m.inet_sk_entry, what: str) -> None:
 
 
 def _write(
-    connection: socket.socket,
+    connection: Socket,
     entry: m.ip_opts_entry | m.ip_opts_raw_entry | m.tcp_opts_entry,
     fields: tuple[Field, ...],
     what: str,

@@ -13,20 +13,19 @@ Limits
 
 from __future__ import annotations
 
+import _socket as socket
 import errno
 import os
-import socket
 import struct
-from dataclasses import dataclass
-from typing import NamedTuple
 
 from torpor.base import log
 from torpor.base.errors import RestoreError
+from torpor.base.records import dataclass
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
+from torpor.kernel.sockets import Borrowed, Socket
 from torpor.objects.files.model import FileDump, OpenFile
 from torpor.objects.files.socket import filters
-from torpor.objects.files.socket.make import borrow
 
 SOL_SOCKET = socket.SOL_SOCKET
 SO_SNDBUFFORCE = 32
@@ -34,7 +33,8 @@ SO_RCVBUFFORCE = 33
 _MAX_BUFFER = (1 << 30) - 1
 
 
-class Field(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Field:
     """A member of ``sk_opts_entry``, and its option at SOL_SOCKET."""
 
     name: str
@@ -59,7 +59,8 @@ _SWITCH_FAMILIES = {
 _ABSENT = (errno.ENOPROTOOPT, errno.EOPNOTSUPP, errno.EINVAL)
 
 
-class Opaque(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Opaque:
     """An option without a field in CRIU's messages: level, number, bytes."""
 
     level: int
@@ -112,7 +113,7 @@ class Shape:
         """The options to look at beside CRIU's."""
         has_transport = self.type != socket.SOCK_RAW and self.family in (socket.AF_INET, socket.AF_INET6)
         transport = _BY_PROTOCOL.get(self.protocol, ()) if has_transport else ()
-        return (*_ANY, *_BY_FAMILY.get(socket.AddressFamily(self.family), ()), *transport)
+        return (*_ANY, *_BY_FAMILY.get(self.family, ()), *transport)
 
 
 class Defaults:
@@ -124,12 +125,12 @@ class Defaults:
     def of(self, shape: Shape) -> dict[Opaque, bytes]:
         """Every opaque option that a new socket has, and its value."""
         if shape not in self._known:
-            with socket.socket(shape.family, shape.type, shape.protocol) as fresh:
+            with Socket(shape.family, shape.type, shape.protocol) as fresh:
                 self._known[shape] = read_opaque(fresh, shape.opaque)
         return self._known[shape]
 
 
-def read_opaque(connection: socket.socket, options: tuple[Opaque, ...]) -> dict[Opaque, bytes]:
+def read_opaque(connection: Socket, options: tuple[Opaque, ...]) -> dict[Opaque, bytes]:
     """The values of those options that the socket has."""
     found = {}
     for option in options:
@@ -143,7 +144,7 @@ def read_opaque(connection: socket.socket, options: tuple[Opaque, ...]) -> dict[
 
 def dump(file: OpenFile, shape: Shape, opts: m.sk_opts_entry, session: FileDump) -> None:
     """Fill in *opts*."""
-    with borrow(file.fd) as connection:
+    with Borrowed(file.fd) as connection:
         get = connection.getsockopt
         opts.so_sndbuf, opts.so_rcvbuf = get(SOL_SOCKET, _SO_SNDBUF), get(SOL_SOCKET, _SO_RCVBUF)
         for field in (*_NUMBERS, *_SWITCHES, *_REUSE):
@@ -172,12 +173,12 @@ def dump(file: OpenFile, shape: Shape, opts: m.sk_opts_entry, session: FileDump)
         opts.torpor_uid, opts.torpor_gid = file.stat.st_uid, file.stat.st_gid
 
 
-def widen(connection: socket.socket) -> None:
+def widen(connection: Socket) -> None:
     """Make the buffers as large as they can be, so that a queue can be filled; ``restore`` sets them right."""
     _set_buffers(connection, _MAX_BUFFER, _MAX_BUFFER)
 
 
-def restore(connection: socket.socket, opts: m.sk_opts_entry, what: str) -> None:
+def restore(connection: Socket, opts: m.sk_opts_entry, what: str) -> None:
     """Set everything that *opts* says except SO_REUSEADDR and SO_REUSEPORT; RestoreError names *what*."""
     _set_buffers(connection, opts.so_sndbuf // 2, opts.so_rcvbuf // 2)
     for field in _NUMBERS:
@@ -205,14 +206,14 @@ def restore(connection: socket.socket, opts: m.sk_opts_entry, what: str) -> None
         os.fchown(connection.fileno(), opts.torpor_uid, opts.torpor_gid)
 
 
-def restore_reuse(connection: socket.socket, opts: m.sk_opts_entry, what: str) -> None:
+def restore_reuse(connection: Socket, opts: m.sk_opts_entry, what: str) -> None:
     """SO_REUSEADDR and SO_REUSEPORT as they were; to be called when everything is bound."""
     for field in _REUSE:
         if opts.HasField(field.name):  # type: ignore[arg-type]
             _set(connection, SOL_SOCKET, field.option, _int(getattr(opts, field.name)), what, may_lack=True)
 
 
-def _set_buffers(connection: socket.socket, send: int, receive: int) -> None:
+def _set_buffers(connection: Socket, send: int, receive: int) -> None:
     for forced, plain, wanted in ((SO_SNDBUFFORCE, _SO_SNDBUF, send), (SO_RCVBUFFORCE, _SO_RCVBUF, receive)):
         size = min(wanted, _MAX_BUFFER)
         try:
@@ -225,9 +226,7 @@ def _int(value: int) -> bytes:
     return struct.pack("I", int(value) & 0xFFFFFFFF)
 
 
-def _set(
-    connection: socket.socket, level: int, option: int, value: bytes, what: str, *, may_lack: bool = False
-) -> None:
+def _set(connection: Socket, level: int, option: int, value: bytes, what: str, *, may_lack: bool = False) -> None:
     try:
         connection.setsockopt(level, option, value)
     except OSError as error:
@@ -236,7 +235,7 @@ def _set(
         raise RestoreError(f"{what}: option {level}:{option} cannot be set: {error.strerror}") from error
 
 
-def _set_opaque(connection: socket.socket, option: m.torpor_socket_option, what: str) -> None:
+def _set_opaque(connection: Socket, option: m.torpor_socket_option, what: str) -> None:
     if len(option.value) > 256:
         raise ImageError(f"files.img: {what}: an option of {len(option.value)} bytes")
     try:

@@ -14,24 +14,24 @@ Limits
 
 from __future__ import annotations
 
+import _socket as socket
 import errno
 import mmap
 import os
 import select
-import socket
 import struct
-from dataclasses import dataclass, field
 
 from torpor.base.errors import RestoreError
 from torpor.base.fds import OwnedFd
+from torpor.base.records import dataclass, field
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.images.format import Entry
 from torpor.images.store import iter_entries
 from torpor.kernel.arch import nr
+from torpor.kernel.sockets import Borrowed, Socket
 from torpor.kernel.syscall import syscall
 from torpor.objects.files.model import FileDump, FileRestore, OpenFile
-from torpor.objects.files.socket.make import borrow
 from torpor.objects.files.socket.options import widen
 
 SO_PEEK_OFF = 42
@@ -67,7 +67,7 @@ def dump(file: OpenFile, file_id: int, kind: int, n_unread: int, session: FileDu
     if kind != socket.SOCK_DGRAM and not n_unread:
         return
     image = session.image("SK_QUEUES")
-    with borrow(file.fd) as connection:
+    with Borrowed(file.fd) as connection:
         messages = _read(file, connection, kind, n_unread)
     for message in messages:
         packet = m.sk_packet_entry(id_for=file_id, length=len(message.data))
@@ -83,7 +83,7 @@ def dump(file: OpenFile, file_id: int, kind: int, n_unread: int, session: FileDu
         image.add(Entry(packet, message.data))
 
 
-def _read(file: OpenFile, connection: socket.socket, kind: int, n_unread: int) -> list[Message]:
+def _read(file: OpenFile, connection: Socket, kind: int, n_unread: int) -> list[Message]:
     before = connection.getsockopt(socket.SOL_SOCKET, SO_PEEK_OFF)
     if not _is_readable(connection):
         return []
@@ -99,13 +99,13 @@ def _read(file: OpenFile, connection: socket.socket, kind: int, n_unread: int) -
         connection.setsockopt(socket.SOL_SOCKET, SO_PEEK_OFF, before)
 
 
-def _is_readable(connection: socket.socket) -> bool:
+def _is_readable(connection: Socket) -> bool:
     poller = select.poll()
     poller.register(connection, select.POLLIN)
     return bool(poller.poll(0))
 
 
-def _read_on(file: OpenFile, connection: socket.socket, kind: int, n_unread: int) -> list[Message]:
+def _read_on(file: OpenFile, connection: Socket, kind: int, n_unread: int) -> list[Message]:
     messages: list[Message] = []
     seen, room = 0, max(_FIRST_ROOM, n_unread + 1)
     while kind == socket.SOCK_DGRAM or seen < n_unread:
@@ -130,7 +130,7 @@ def _read_on(file: OpenFile, connection: socket.socket, kind: int, n_unread: int
     return messages
 
 
-def _bytes_before_rights(connection: socket.socket, at: int, length: int) -> int:
+def _bytes_before_rights(connection: Socket, at: int, length: int) -> int:
     """How many bytes of a stretch of a stream were sent before the descriptors that came with it.
 
     The kernel ends a stretch behind the message with descriptors, but lets plain messages run into it; whoever reads as
@@ -152,7 +152,7 @@ def _bytes_before_rights(connection: socket.socket, at: int, length: int) -> int
         syscall("munmap", nr.munmap, memory, room + _PAGE)
 
 
-def _peek(file: OpenFile, connection: socket.socket, room: int) -> Message | None:
+def _peek(file: OpenFile, connection: Socket, room: int) -> Message | None:
     try:
         data, control, flags, _ = connection.recvmsg(room, _CONTROL_ROOM, _PEEK)
     except BlockingIOError:
@@ -193,7 +193,7 @@ class Queues:
         """Whether anything waits in that file."""
         return file_id in self._by_file
 
-    def fill(self, file_id: int, sender: socket.socket, *, address: bytes | None = None) -> None:
+    def fill(self, file_id: int, sender: Socket, *, address: bytes | None = None) -> None:
         """Send what waits in *file_id* by *sender*, which is connected to it (or knows its *address*)."""
         widen(sender)
         for packet in self._by_file.get(file_id, ()):
@@ -206,7 +206,7 @@ class Queues:
                     hint="net.unix.max_dgram_qlen may be smaller here" if error.errno == errno.EAGAIN else None,
                 ) from error
 
-    def _send(self, packet: Entry[m.sk_packet_entry], sender: socket.socket, address: bytes | None) -> None:
+    def _send(self, packet: Entry[m.sk_packet_entry], sender: Socket, address: bytes | None) -> None:
         control: list[tuple[int, int, bytes]] = []
         message = packet.message
         for scm in message.scm:

@@ -8,10 +8,11 @@ Image
 
 from __future__ import annotations
 
+import _socket as socket
 import select
-import socket
 
 from torpor.base.errors import RestoreError
+from torpor.kernel.sockets import Socket
 
 RECEIVE, SEND, BOTH = 1, 2, 3
 _HOW = {RECEIVE: socket.SHUT_RD, SEND: socket.SHUT_WR, BOTH: socket.SHUT_RDWR}
@@ -27,7 +28,7 @@ def poll_bits(fd: int) -> int:
     return RECEIVE if events & select.POLLRDHUP else 0
 
 
-def restore(connection: socket.socket, bits: int, what: str) -> None:
+def restore(connection: Socket, bits: int, what: str) -> None:
     """Shut those directions down; a socket that is not connected says so, but remembers."""
     if bits not in _HOW:
         return

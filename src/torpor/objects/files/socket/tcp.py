@@ -12,15 +12,15 @@ Limits
 
 from __future__ import annotations
 
-import socket
+import _socket as socket
 import struct
 
 from torpor.base import log
 from torpor.base.errors import RestoreError
 from torpor.images import messages as m
+from torpor.kernel.sockets import Borrowed, Socket
 from torpor.objects.files.model import FileDump, FileRestore, OpenFile
 from torpor.objects.files.socket import shutdown
-from torpor.objects.files.socket.make import borrow
 
 TCP_ESTABLISHED, TCP_SYN_SENT, TCP_SYN_RECV, TCP_FIN_WAIT1, TCP_FIN_WAIT2, TCP_TIME_WAIT = range(1, 7)
 TCP_CLOSE, TCP_CLOSE_WAIT, TCP_LAST_ACK, TCP_LISTEN, TCP_CLOSING = range(7, 12)
@@ -31,7 +31,7 @@ _HINT = "use --tcp-close to have it closed, or --tcp-established to carry it"
 
 def dump(file: OpenFile, sk: m.inet_sk_entry, session: FileDump) -> None:
     """Fill in state, backlog and shutdown; a connection's stream."""
-    with borrow(file.fd) as connection:
+    with Borrowed(file.fd) as connection:
         info = connection.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, 104)
     sk.state = info[0]
     if sk.state == TCP_LISTEN:
@@ -64,14 +64,14 @@ def is_connection(sk: m.inet_sk_entry) -> bool:
     return bool(sk.dst_port)
 
 
-def restore_connection(connection: socket.socket, sk: m.inet_sk_entry, session: FileRestore, what: str) -> None:
+def restore_connection(connection: Socket, sk: m.inet_sk_entry, session: FileRestore, what: str) -> None:
     """Make the connection again, or with --tcp-close a socket that was connected once."""
     if not session.policy.tcp_close:
         raise RestoreError(f"{what} is a TCP connection to port {sk.dst_port}", hint="use --tcp-close")
     log.info(f"{what}: TCP connection closed")
 
 
-def before_finish(connection: socket.socket, sk: m.inet_sk_entry, session: FileRestore) -> None:
+def before_finish(connection: Socket, sk: m.inet_sk_entry, session: FileRestore) -> None:
     """The last step of a connection before its options are set."""
 
 

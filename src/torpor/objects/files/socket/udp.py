@@ -9,17 +9,17 @@ Limits
 
 from __future__ import annotations
 
+import _socket as socket
 import fcntl
-import socket
 import termios
 
 from torpor.base import log
 from torpor.base.errors import KernelError
 from torpor.images import messages as m
 from torpor.kernel import sock_diag
+from torpor.kernel.sockets import get_int
 from torpor.objects.files.model import FileDump, OpenFile
 from torpor.objects.files.socket import shutdown
-from torpor.objects.files.socket.make import get_int
 
 _UDP_CORK = 1
 _UDPS = (socket.IPPROTO_UDP, 136)

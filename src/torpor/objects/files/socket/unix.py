@@ -13,7 +13,7 @@ Limits
 
 from __future__ import annotations
 
-import socket
+import _socket as socket
 
 from torpor.base.errors import KernelError
 from torpor.images import messages as m

@@ -11,15 +11,16 @@ finish      options, flags, directions
 
 from __future__ import annotations
 
-import socket
+import _socket as socket
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from torpor.base import log
 from torpor.base.errors import RestoreError
+from torpor.base.records import dataclass
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
+from torpor.kernel.sockets import Socket
 from torpor.objects.files.model import FileRestore
 from torpor.objects.files.socket.finish import finish
 from torpor.objects.files.socket.make import make_pair, make_socket
@@ -40,8 +41,8 @@ class Node:
     sk: m.unix_sk_entry
     name: Name
     peer: Node | None = None
-    made: socket.socket | None = None
-    other: socket.socket | None = None
+    made: Socket | None = None
+    other: Socket | None = None
 
     @property
     def id(self) -> int:
@@ -64,7 +65,7 @@ class Node:
         return bool(self.sk.uflags & EXTERN)
 
     @property
-    def socket(self) -> socket.socket:
+    def socket(self) -> Socket:
         """The socket; ImageError where the image's order does not give it one."""
         if self.made is None:
             raise ImageError(f"files.img: unix socket {self.id} depends on itself")
@@ -164,7 +165,7 @@ class Graph:
     def _queues(self) -> Queues:
         return self._session.part(Queues)
 
-    def _pair_with_sender(self, node: Node) -> tuple[socket.socket, socket.socket]:
+    def _pair_with_sender(self, node: Node) -> tuple[Socket, Socket]:
         """A datagram socket that is connected to none, and another that is connected to it and can fill it."""
         receiver, sender = make_pair(self._session, node.sk.type, node.sk.ns_id)
         # connect(2) to AF_UNSPEC takes away the peer; Python has no address for that.
@@ -202,7 +203,7 @@ class Graph:
             self._namer.bind(client.id, client.made, client.name)
         # A backlog of 0 lets one connection wait, and nobody else knows the listener yet.
         self._namer.connect(client.made, listener.id, listener.name)
-        server.made, _ = listener.socket.accept()
+        server.made = listener.socket.accept_one()
 
     def _bind_connected(self, node: Node) -> None:
         """The name of a connected socket; taken from a listener that is gone it may come several times."""
@@ -265,9 +266,9 @@ class Graph:
             raise RestoreError(f"{node} cannot connect to {peer.name}: {error.strerror}") from error
 
 
-def borrowed(fd: int, kind: int) -> socket.socket:
+def borrowed(fd: int, kind: int) -> Socket:
     """A socket object for a descriptor that others own; to be detached."""
-    return socket.socket(socket.AF_UNIX, kind, 0, fileno=fd)
+    return Socket(socket.AF_UNIX, kind, 0, fileno=fd)
 
 
 def disconnect(fd: int) -> None:

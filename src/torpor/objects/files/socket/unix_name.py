@@ -17,18 +17,17 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import socket
 import stat
-import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from torpor.base import log
 from torpor.base.errors import RestoreError
+from torpor.base.records import dataclass, field
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.kernel import sock_diag
 from torpor.kernel.arch import nr
+from torpor.kernel.sockets import Socket
 from torpor.kernel.syscall import syscall
 from torpor.objects.files.model import FileRestore, OpenFile
 
@@ -119,7 +118,7 @@ class Namer:
         self._ghost_of: dict[int, str] = {}
         self._bound: set[tuple[str, bytes]] = set()
 
-    def bind(self, ident: int, connection: socket.socket, name: Name) -> None:
+    def bind(self, ident: int, connection: Socket, name: Name) -> None:
         """Give the socket *ident* its name.  RestoreError where another process has it."""
         if not name.is_path:
             _bind(connection, name)
@@ -129,14 +128,14 @@ class Namer:
             self._bound.add(name.key)
             self._within(self._session.root_fd, name.directory, lambda: _bind_file(connection, name))
 
-    def bind_apart(self, ident: int, connection: socket.socket, name: Name) -> None:
+    def bind_apart(self, ident: int, connection: Socket, name: Name) -> None:
         """Give it the name without taking a path in the real file system."""
         if name.is_path:
             self._bind_ghost(ident, connection, name)
         else:
             _bind(connection, name)
 
-    def connect(self, connection: socket.socket, ident: int, name: Name) -> None:
+    def connect(self, connection: Socket, ident: int, name: Name) -> None:
         """Connect to the socket *ident* (bound here, or one of another process) by its name."""
         if not name.is_path:
             connection.connect(name.text)
@@ -162,7 +161,7 @@ class Namer:
         _ignore_missing(os.rmdir, self._ghosts.path)
         self._ghosts = None
 
-    def _bind_ghost(self, ident: int, connection: socket.socket, name: Name) -> None:
+    def _bind_ghost(self, ident: int, connection: Socket, name: Name) -> None:
         if ".." in os.fsdecode(name.text).split("/"):
             raise RestoreError(f"unix socket {name}: a deleted name with .. in it cannot be bound again")
         if self._ghosts is None:
@@ -180,6 +179,8 @@ class Namer:
 
     def _within(self, root_fd: int, directory: str, action: Callable[[], None]) -> None:
         """Do *action* in a thread that has that root and working directory."""
+        import threading
+
         failures: list[BaseException] = []
 
         def run() -> None:
@@ -206,7 +207,7 @@ def _ignore_missing(action: Callable[[str], None], path: str) -> None:
         log.debug(f"{path}: {error.strerror}")
 
 
-def _bind(connection: socket.socket, name: Name) -> None:
+def _bind(connection: Socket, name: Name) -> None:
     try:
         connection.bind(name.text)
     except OSError as error:
@@ -214,7 +215,7 @@ def _bind(connection: socket.socket, name: Name) -> None:
         raise RestoreError(f"unix socket {name} cannot be bound: {error.strerror}", hint=hint) from error
 
 
-def _bind_file(connection: socket.socket, name: Name) -> None:
+def _bind_file(connection: Socket, name: Name) -> None:
     _remove_stale(name)
     before = os.umask(0)
     try:

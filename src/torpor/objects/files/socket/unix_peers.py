@@ -10,8 +10,8 @@ Limits
 
 from __future__ import annotations
 
+import _socket as socket
 import os
-import socket
 
 from torpor.images import messages as m
 from torpor.kernel import sock_diag

@@ -1,0 +1,79 @@
+"""Sockets without :mod:`socket`, whose enumerations take as long to import as a small dump takes altogether."""
+
+from __future__ import annotations
+
+import _socket
+import os
+
+SO_DOMAIN = 39
+SO_NETNS_COOKIE = 71
+SIOCGSKNS = 0x894C
+
+
+class Socket(_socket.socket):
+    """A socket that is closed at the end of a ``with``."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> Socket:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def accept_one(self) -> Socket:
+        """The next connection (close-on-exec)."""
+        fd, _ = self._accept()  # type: ignore[attr-defined]
+        return Socket(self.family, self.type, self.proto, fileno=fd)
+
+
+class Borrowed:
+    """A descriptor that somebody else owns, as a socket object for the length of a ``with``."""
+
+    __slots__ = ("_socket",)
+
+    def __init__(self, fd: int, family: int = _socket.AF_UNIX) -> None:
+        # Python asks for family and type unless told; only addresses depend on the family.
+        self._socket = Socket(family, _socket.SOCK_STREAM, 0, fileno=fd)
+
+    def __enter__(self) -> Socket:
+        return self._socket
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.detach()
+
+
+def pair(kind: int) -> tuple[Socket, Socket]:
+    """Two connected unix sockets (close-on-exec)."""
+    near, far = _socket.socketpair(_socket.AF_UNIX, kind | _socket.SOCK_CLOEXEC, 0)
+    return _own(near, kind), _own(far, kind)
+
+
+def _own(end: _socket.socket, kind: int) -> Socket:
+    return Socket(_socket.AF_UNIX, kind, 0, fileno=end.detach())
+
+
+def get_int(fd: int, level: int, option: int) -> int:
+    """An integer option; OSError where the socket does not have it."""
+    with Borrowed(fd) as connection:
+        return connection.getsockopt(level, option)
+
+
+def net_namespace_of(fd: int) -> tuple[str, int]:
+    """What tells the network namespace of a socket from others: SO_NETNS_COOKIE (5.14), or the namespace's inode."""
+    with Borrowed(fd) as connection:
+        try:
+            cookie = connection.getsockopt(_socket.SOL_SOCKET, SO_NETNS_COOKIE, 8)
+        except OSError:
+            return ("inode", _namespace_inode(fd))
+    return ("cookie", int.from_bytes(cookie, "little"))
+
+
+def _namespace_inode(fd: int) -> int:
+    import fcntl
+
+    namespace = fcntl.ioctl(fd, SIOCGSKNS)
+    try:
+        return os.fstat(namespace).st_ino
+    finally:
+        os.close(namespace)
