@@ -1,0 +1,3 @@
+from harness.flavours import workload_test
+
+test_udp = workload_test("udp")
