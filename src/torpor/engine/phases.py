@@ -11,7 +11,7 @@ from collections.abc import Callable
 from torpor.base.records import dataclass
 from torpor.engine import building, finishing, forking, reading
 from torpor.engine.session import RestoreSession
-from torpor.objects.files import fown, locks
+from torpor.objects.files import fown, locks, tty
 from torpor.objects.model import RestoreProcess
 from torpor.objects.task.table import When
 
@@ -39,7 +39,13 @@ class ProcessStep:
 BEFORE_CHILDREN: tuple[ProcessStep, ...] = ()
 
 #: In each puppet once all processes have all their descriptors.
-AFTER_FILES: tuple[ProcessStep, ...] = ()
+AFTER_FILES: tuple[ProcessStep, ...] = (
+    ProcessStep(
+        "controlling terminals",
+        lambda session, process: tty.restore_sessions(process, session.files),
+        "sessions and groups exist, and so do all terminals",
+    ),
+)
 
 RESTORE: tuple[Phase, ...] = (
     Phase("images", reading.read_images, "read and checked as a whole, before anything is made"),

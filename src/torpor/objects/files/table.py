@@ -14,6 +14,7 @@ from torpor.objects.files import (
     regular,
     signalfd,
     timerfd,
+    tty,
 )
 from torpor.objects.files.model import FileKind
 from torpor.objects.files.socket import inet, unix
@@ -30,6 +31,7 @@ KINDS: tuple[FileKind, ...] = (
     inotify.KIND,
     unix.KIND,
     inet.KIND,
+    tty.KIND,
     regular.KIND,
     refused.KIND,  # whatever is left
 )

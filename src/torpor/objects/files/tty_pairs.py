@@ -1,0 +1,129 @@
+"""Pseudo-terminals: the two ends of a pair, its number, what lies in it.
+
+Kernel view
+    TIOCGPTN of a master is the number of its slave, ``/dev/pts/N``.  A new master gets the lowest number that is free.
+    A slave whose master is closed is hung up for good; a master whose slave has been open and is closed reads EIO.
+Image
+    ``tty_info_entry`` of each end, told apart by ``rdev``.  Nothing but numbers for a slave that has been hung up.
+Restore
+    Masters are opened until the number is right; slaves by TIOCGPTPEER.  A hung-up slave is opened beside a master that
+    is closed at once.  Contents and the modes that would hinder us (locked, exclusive, packet) come last.
+Limits
+    A number that is taken on this machine cannot be given; the restore fails.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+
+from torpor.base.errors import RestoreError
+from torpor.base.fds import OwnedFd
+from torpor.base.records import dataclass
+from torpor.images import messages as m
+from torpor.images.errors import ImageError
+from torpor.objects.files import status_flags, tty_data, tty_params
+from torpor.objects.files.regular import open_below
+
+TIOCGPTN = 0x80045430
+_MAX_SKIPPED = 4096
+
+
+def is_master(rdev: int) -> bool:
+    """Whether the device is a master: /dev/ptmx, or a node of the majors 128 to 135."""
+    return (os.major(rdev), os.minor(rdev)) == (5, 2) or 128 <= os.major(rdev) <= 135
+
+
+@dataclass(slots=True)
+class Pair:
+    """A pair being restored.
+
+    ``master`` is a descriptor of ours of its one description.  ``slave`` is a description of our own, which keeps the
+    terminal that of its session until the tree has the slave open.
+    """
+
+    index: int
+    master: OwnedFd
+    master_info: m.tty_info_entry | None = None
+    slave_info: m.tty_info_entry | None = None
+    slave: OwnedFd | None = None
+
+    def close(self) -> None:
+        """Close our copies."""
+        self.master.close()
+        if self.slave is not None:
+            self.slave.close()
+
+
+class Masters:
+    """Opens masters by number; those met on the way are kept until all are there."""
+
+    def __init__(self, root_fd: int) -> None:
+        self._root_fd = root_fd
+        self._spare: dict[str, dict[int, OwnedFd]] = {}
+
+    def open(self, path: str, index: int | None) -> OwnedFd:
+        """An unlocked master of that number, or of any."""
+        spare = self._spare.setdefault(path, {})
+        for _ in range(_MAX_SKIPPED):
+            if index is None and spare:
+                return spare.popitem()[1]
+            if index in spare:
+                return spare.pop(index)
+            fd = OwnedFd(open_below(self._root_fd, path, os.O_RDWR | os.O_NOCTTY))
+            number = tty_params.read_int(fd.fileno(), TIOCGPTN)
+            tty_params.write_int(fd.fileno(), tty_params.TIOCSPTLCK, 0)
+            spare[number] = fd
+            if index is not None and number > index:
+                break
+        raise RestoreError(
+            f"pty {index} is in use on this machine",
+            hint="end whatever has that terminal open, or restore into a new mount namespace",
+        )
+
+    def close(self) -> None:
+        """Give up those that nobody wanted."""
+        self._spare.clear()
+
+
+def prepare(pair: Pair, flags: int) -> None:
+    """Settings of a new pair; *flags* are its master's."""
+    master = pair.master.fileno()
+    status_flags.restore(master, flags)
+    info = pair.slave_info or pair.master_info
+    if info is not None:
+        tty_params.restore(master, info)
+    if pair.slave_info is not None:
+        pair.slave = OwnedFd(open_slave(pair, os.O_RDWR | os.O_NONBLOCK))
+        tty_params.restore_owner(pair.slave.fileno(), pair.slave_info)
+
+
+def open_slave(pair: Pair, flags: int) -> int:
+    """A description of the slave."""
+    return tty_data.open_slave(pair.master.fileno(), flags)
+
+
+def fill(pair: Pair, output: bytes, to_slave: bytes) -> None:
+    """Contents, and the modes; the last thing done to a pair.  *output* is for the master to read."""
+    master, info = pair.master.fileno(), pair.master_info
+    if pair.slave is None and info is not None and info.torpor_slave_closed:
+        os.close(open_slave(pair, os.O_RDWR))
+    slave = None if pair.slave is None else pair.slave.fileno()
+    tty_data.put_output(master, slave, output)
+    if slave is not None:
+        tty_data.put_input(master, slave, to_slave)
+        if pair.slave_info is not None and pair.slave_info.exclusive:
+            fcntl.ioctl(slave, tty_params.TIOCEXCL)
+    if info is None:
+        return
+    if info.packet_mode:
+        tty_params.write_int(master, tty_params.TIOCPKT, 1)
+    if info.locked:
+        tty_params.write_int(master, tty_params.TIOCSPTLCK, 1)
+
+
+def check_index(info: m.tty_info_entry) -> int:
+    """The number of a pty; ImageError if it is none."""
+    if not info.HasField("pty") or info.pty.index > 1 << 20:
+        raise ImageError(f"tty-info.img: {info.id}: a pty without a number")
+    return info.pty.index

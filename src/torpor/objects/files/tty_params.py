@@ -1,0 +1,145 @@
+"""What a terminal is set to: termios, window size, owner, lock, exclusive and packet mode.
+
+Kernel view
+    TCGETS2, TIOCGLCKTRMIOS, TIOCGWINSZ, TIOCGPTLCK, TIOCGEXCL, TIOCGPKT.  Asked of a master, the first three answer for
+    its slave.  A terminal that has been hung up answers EIO to all.
+Image
+    The fields of ``tty_info_entry``.
+Limits
+    Output that was stopped by the user (^S, tcflow) goes on: nothing tells that it was.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import struct
+
+from torpor.images import messages as m
+from torpor.images.errors import ImageError
+from torpor.objects.files.model import OpenFile
+
+TIOCSWINSZ, TIOCGWINSZ = 0x5414, 0x5413
+TIOCPKT, TIOCGPKT = 0x5420, 0x80045438
+TIOCEXCL, TIOCGEXCL = 0x540C, 0x80045440
+TIOCSPTLCK, TIOCGPTLCK = 0x40045431, 0x80045439
+_TCGETS2, _TCSETS2 = 0x802C542A, 0x402C542B
+_TIOCGLCKTRMIOS, _TIOCSLCKTRMIOS = 0x5456, 0x5457
+_TCSETS = 0x5402
+_N_CC = 19
+# struct termios: four flag words, the line discipline, control characters; termios2 adds the speeds.
+_termios = struct.Struct(f"<4IB{_N_CC}s")
+_termios2 = struct.Struct(f"<4IB{_N_CC}s2I")
+_winsize = struct.Struct("<4H")
+
+
+def is_hung_up(fd: int) -> bool:
+    """Whether the terminal has been hung up."""
+    try:
+        fcntl.ioctl(fd, _TCGETS2, bytes(_termios2.size))
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return True
+    return False
+
+
+def read_int(fd: int, request: int) -> int:
+    """The answer of an ioctl that gives an int."""
+    return int(struct.unpack("i", fcntl.ioctl(fd, request, bytes(4)))[0])
+
+
+def write_int(fd: int, request: int, value: int) -> None:
+    """An ioctl that takes a pointer to an int."""
+    fcntl.ioctl(fd, request, struct.pack("i", value))
+
+
+def dump(file: OpenFile, info: m.tty_info_entry, *, is_master: bool) -> None:
+    """Fill in all of *info* that the terminal itself can tell."""
+    info.rdev = file.stat.st_rdev
+    info.dev = file.stat.st_dev
+    info.uid, info.gid = file.stat.st_uid, file.stat.st_gid
+    info.locked = info.exclusive = info.packet_mode = False
+    if is_hung_up(file.fd):
+        return
+    info.exclusive = bool(read_int(file.fd, TIOCGEXCL))
+    if is_master:
+        info.locked = bool(read_int(file.fd, TIOCGPTLCK))
+        info.packet_mode = bool(read_int(file.fd, TIOCGPKT))
+    _unpack(read_termios(file.fd), info.termios)
+    _unpack(fcntl.ioctl(file.fd, _TIOCGLCKTRMIOS, bytes(_termios.size)), info.termios_locked)
+    size = info.winsize
+    size.ws_row, size.ws_col, size.ws_xpixel, size.ws_ypixel = _winsize.unpack(
+        fcntl.ioctl(file.fd, TIOCGWINSZ, bytes(_winsize.size))
+    )
+
+
+def read_termios(fd: int) -> bytes:
+    """The settings as ``write_termios`` takes them."""
+    return fcntl.ioctl(fd, _TCGETS2, bytes(_termios2.size))
+
+
+def write_termios(fd: int, settings: bytes) -> None:
+    """Set all settings at once; what is queued stays."""
+    fcntl.ioctl(fd, _TCSETS2, settings)
+
+
+def changed(settings: bytes, *, iflag: int, oflag: int, lflag: int, cc: dict[int, int]) -> bytes:
+    """*settings* with other flags, and no control characters but *cc*."""
+    _, _, cflag, _, line, _, ispeed, ospeed = _termios2.unpack(settings)
+    characters = bytes(cc.get(index, 0) for index in range(_N_CC))
+    return _termios2.pack(iflag, oflag, cflag, lflag, line, characters, ispeed, ospeed)
+
+
+def lflag_of(settings: bytes) -> int:
+    """The local flags."""
+    return int(_termios2.unpack(settings)[3])
+
+
+def cc_of(settings: bytes, index: int) -> int:
+    """A control character."""
+    return int(_termios2.unpack(settings)[5][index])
+
+
+def _unpack(raw: bytes, entry: m.termios_entry) -> None:
+    padded = raw.ljust(_termios2.size, b"\0")
+    entry.c_iflag, entry.c_oflag, entry.c_cflag, entry.c_lflag, entry.c_line, characters, ispeed, ospeed = (
+        _termios2.unpack(padded)
+    )
+    entry.c_ispeed, entry.c_ospeed = ispeed, ospeed
+    entry.c_cc.extend(characters)
+
+
+def restore(fd: int, info: m.tty_info_entry) -> None:
+    """Give the terminal behind *fd* (or, for a master, its slave) all settings but the modes of the pair."""
+    try:
+        if info.HasField("termios_locked") and any(_pack(info.termios_locked)):
+            fcntl.ioctl(fd, _TIOCSLCKTRMIOS, _pack(info.termios_locked))
+        if info.HasField("termios"):
+            termios = info.termios
+            if termios.c_ospeed:
+                write_termios(fd, _pack(termios) + struct.pack("<2I", termios.c_ispeed, termios.c_ospeed))
+            else:
+                fcntl.ioctl(fd, _TCSETS, _pack(termios))
+        size = info.winsize
+        if info.HasField("winsize"):
+            fcntl.ioctl(fd, TIOCSWINSZ, _winsize.pack(size.ws_row, size.ws_col, size.ws_xpixel, size.ws_ypixel))
+    except struct.error as error:
+        raise ImageError(f"tty-info.img: {info.id}: {error}") from error
+
+
+def restore_owner(fd: int, info: m.tty_info_entry) -> None:
+    """Owner and group of the device node behind *fd*."""
+    if info.HasField("uid") and info.HasField("gid"):
+        found = os.fstat(fd)
+        if (found.st_uid, found.st_gid) != (info.uid, info.gid):
+            os.fchown(fd, info.uid, info.gid)
+
+
+def _pack(entry: m.termios_entry) -> bytes:
+    if len(entry.c_cc) < _N_CC or any(value > 0xFF for value in entry.c_cc):
+        raise ImageError("tty-info.img: control characters are missing or too large")
+    return _termios.pack(
+        entry.c_iflag, entry.c_oflag, entry.c_cflag, entry.c_lflag, entry.c_line & 0xFF, bytes(list(entry.c_cc)[:_N_CC])
+    )
