@@ -27,15 +27,14 @@ from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.images.kinds import TTY_DATA, TTY_INFO
 from torpor.images.store import load_all
-from torpor.objects.files import fown, regular, status_flags, tty_data, tty_pairs, tty_params
+from torpor.objects.files import fown, status_flags, tty_data, tty_pairs, tty_params
 from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
+from torpor.objects.files.paths import DELETED, O_PATH, open_below
 from torpor.objects.files.tty_pairs import Masters, Pair, is_master
 from torpor.objects.files.tty_sessions import Sessions, owner_of, set_foreground
 from torpor.objects.model import RestoreProcess
 
-_O_PATH = 0o10000000
 _TIOCGDEV = 0x80045432
-_DELETED = " (deleted)"
 _PTS_MAJOR = 136
 _PTY = m.TtyType.PTY
 # First numbers of what is no pty, and of ptys whose own number is taken (two instances of devpts, hung-up slaves).
@@ -46,7 +45,7 @@ _MAX_NUMBER = 1087
 
 def matches(file: OpenFile) -> bool:
     """Character devices of the majors that terminals have."""
-    return stat.S_ISCHR(file.stat.st_mode) and not file.flags & _O_PATH and _type_of(file) is not None
+    return stat.S_ISCHR(file.stat.st_mode) and not file.flags & O_PATH and _type_of(file) is not None
 
 
 def _type_of(file: OpenFile) -> int | None:
@@ -76,12 +75,11 @@ def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
 
 def _dump_path(file: OpenFile, session: FileDump) -> int:
     """An entry for the node, which no descriptor has; its id."""
-    entry = m.file_entry(type=m.fd_types.REG, id=session.new_id())
-    session.entries.append(entry)
+    entry = session.new_entry(m.fd_types.REG)
     reg = entry.reg
     reg.id, reg.flags, reg.pos = entry.id, file.flags, 0
     fown.fill(reg.fown, file)
-    reg.name = file.target.removesuffix(_DELETED)
+    reg.name = file.target.removesuffix(DELETED)
     reg.mode = file.stat.st_mode
     return entry.id
 
@@ -356,7 +354,7 @@ class _Restoring:
 
     def _open_node(self, entry: m.file_entry, info: m.tty_info_entry) -> int:
         path = self._path_of(entry, "/dev/console")
-        fd = regular.open_below(self._session.root_fd, path, entry.tty.flags & ~os.O_CREAT | os.O_NOCTTY)
+        fd = open_below(self._session.root_fd, path, entry.tty.flags & ~os.O_CREAT | os.O_NOCTTY)
         if info.id not in self._is_prepared:
             self._is_prepared.add(info.id)
             tty_params.restore(fd, info)

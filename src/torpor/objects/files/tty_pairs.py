@@ -23,7 +23,7 @@ from torpor.base.records import dataclass
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.objects.files import status_flags, tty_data, tty_params
-from torpor.objects.files.regular import open_below
+from torpor.objects.files.paths import open_below
 
 TIOCGPTN = 0x80045430
 _MAX_SKIPPED = 4096
