@@ -131,10 +131,11 @@ class Dump:
         fdtable.dump_fs(process, self._files)
 
     def _dump_inside(self, process: DumpProcess) -> None:
-        for thread in process.threads:
-            registers.dump(thread)
         scanned = space.scan(process)
-        with inject(process.tracee.leader, process.maps) as injection:
+        pending = 0
+        for thread in process.threads:
+            pending |= thread.status.pending
+        with inject(process.tracee.leader, process.maps, pending=pending) as injection:
             for thread in reversed(process.threads):
                 with injection.borrow(thread.thread) as runner:
                     batch = Batch()
@@ -147,6 +148,8 @@ class Dump:
                                 process_aspect.dump(process, batch)
                         mm_object.dump(process, batch)
                     runner.run(batch)
+        for thread in process.threads:
+            registers.dump(thread)
         with self._stats.watch.span("memdump"):
             dumped = space.dump_contents(process, scanned, self._files)
         self._stats.pages_written += dumped.n_written

@@ -18,12 +18,12 @@ from contextlib import contextmanager
 from torpor.base import log
 from torpor.base.errors import KernelError, RefusedError, TorporError
 from torpor.kernel import vm
-from torpor.kernel.arch import loop, nr, sigframe
+from torpor.kernel.arch import loop, nr, restart, sigframe
 from torpor.kernel.arch.regs import UserRegs
 from torpor.kernel.procfs.maps import PROT_EXEC, PROT_READ, PROT_WRITE, Vma
 from torpor.kernel.procfs.status import read_status
 from torpor.tracee.batch import Batch
-from torpor.tracee.remote import Runner, Scratch, mask_bit
+from torpor.tracee.remote import FAULTS, Runner, Scratch, mask_bit
 from torpor.tracee.rseq import ip_outside_critical_section
 from torpor.tracee.thread import Thread
 
@@ -36,6 +36,8 @@ _SEARCH_LIMIT = 64 * 1024 * 1024
 _STACK_MARGIN = 16 * 1024
 _RED_ZONE = 128
 _STOP_SIGNALS = (signal.SIGURG, signal.SIGWINCH, signal.SIGCHLD)
+_NEVER = (signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT, *FAULTS)
+_SIGRTMIN = 32
 
 _gadget_cache: dict[tuple[int, int, int], tuple[int, int]] = {}
 
@@ -45,11 +47,11 @@ class BorrowedRunner(Runner):
 
     def __init__(self, thread: Thread, scratch: Scratch, frame_at: int, *, stop_signal: int) -> None:
         super().__init__(thread, scratch, stop_signal=stop_signal)
-        self.regs = thread.get_regs()
+        self.regs = _regs_to_give_back(thread)
         self.sigmask = thread.get_sigmask()
         self._frame_at = frame_at
         self.start_from(self.regs)
-        frame = sigframe.build(frame_at, resume_regs(thread, self.regs), thread.get_xstate(), self.sigmask)
+        frame = sigframe.build(frame_at, restart.outside(self.regs), thread.get_xstate(), self.sigmask)
         vm.write(thread.tid, frame_at, frame)
 
     def _return_frame(self) -> int:
@@ -82,13 +84,14 @@ class Injection:
 
 
 @contextmanager
-def inject(leader: Thread, maps: list[Vma]) -> Iterator[Injection]:
+def inject(leader: Thread, maps: list[Vma], *, pending: int = 0) -> Iterator[Injection]:
     """Put the loop into the process of *leader*, all of whose threads are stopped, and take it out at the end.
 
-    *maps* are the process's mappings.  The scratch mapping is not among them: read them before.
+    *maps* are the process's mappings.  The scratch mapping is not among them: read them before.  *pending*: the signals
+    pending for any of its threads.
     """
-    stop_signal = _choose_stop_signal(leader.tgid)
-    regs = leader.get_regs()
+    stop_signal = _choose_stop_signal(leader.tgid, pending)
+    regs = _regs_to_give_back(leader)
     if regs.is_compat:
         raise RefusedError(f"pid {leader.tgid} runs 32-bit code", hint="only 64-bit processes can be checkpointed")
     xstate = leader.get_xstate()
@@ -105,9 +108,13 @@ def inject(leader: Thread, maps: list[Vma]) -> Iterator[Injection]:
             boot.unmap(start, size)
 
 
-def resume_regs(thread: Thread, regs: UserRegs) -> UserRegs:
-    """Registers with which a thread that was met at *regs* can be resumed from outside of its system call."""
-    return ip_outside_critical_section(thread.tid, regs.without_syscall())
+def _regs_to_give_back(thread: Thread) -> UserRegs:
+    """The thread's registers, but for what only a stop explains.
+
+    Our calls make the kernel forget a restartable sequence, which nobody would abort afterwards: the thread is at the
+    abort handler then.  A call that gave up because of our stop goes on.
+    """
+    return ip_outside_critical_section(thread.tid, restart.transparent(thread.get_regs()))
 
 
 class _Bootstrap:
@@ -176,7 +183,7 @@ def _bootstrap_area(
     # [stack] holds the address that ``ret`` pops, then the frame that rt_sigreturn finds at the stack pointer.
     stack = _scratch_stack(regs, maps, frame_size + 64)
     sigmask = leader.get_sigmask()
-    frame = sigframe.build(stack + 8, resume_regs(leader, regs), xstate, sigmask)
+    frame = sigframe.build(stack + 8, restart.outside(regs), xstate, sigmask)
     content = sigreturn.to_bytes(8, "little") + frame
     memory = os.open(f"/proc/{leader.tid}/mem", os.O_RDWR | os.O_CLOEXEC)
     try:
@@ -274,14 +281,19 @@ def _still_there(pid: int, vma: Vma, offsets: tuple[int, int]) -> bool:
     return good_first and good_second
 
 
-def _choose_stop_signal(pid: int) -> int:
-    """A signal that the process ignores by default and has no handler for: harmless if nobody traces it any more."""
-    caught = read_status(pid).caught
-    for number in _STOP_SIGNALS:
-        if not caught & mask_bit(number):
+def _choose_stop_signal(tgid: int, pending: int) -> int:
+    """A signal that the process ignores and that is not pending: harmless if nobody traces it any more.
+
+    While it ends our loops, a pending one of its kind would be taken for it and be lost.
+    """
+    status = read_status(tgid)
+    pending |= status.shared_pending | status.pending
+    ignored = [number for number in range(1, _SIGRTMIN) if status.ignored & mask_bit(number)]
+    for number in (*_STOP_SIGNALS, *ignored):
+        if not (status.caught | pending) & mask_bit(number) and number not in _NEVER:
             return number
     raise RefusedError(
-        f"pid {pid} has handlers for all of SIGURG, SIGWINCH and SIGCHLD",
+        f"pid {tgid} has handlers for, or has pending, all of SIGURG, SIGWINCH and SIGCHLD",
         hint="this rare case is not supported; please report it",
     )
 

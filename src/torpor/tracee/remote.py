@@ -22,7 +22,7 @@ _NO_SYSCALL = (1 << 64) - 1
 _ALL_SIGNALS = (1 << 64) - 1
 _USER_SS = 0x2B
 _SIGRTMAX = 64
-_FAULTS = frozenset((signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGTRAP))
+FAULTS = frozenset((signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGTRAP))
 # The loop's end: where a thread stands when it has sent itself the signal (behind the third-last instruction).
 _DONE_OFFSET = len(loop.CODE) - len(bytes.fromhex("4c89fcb80f0000000f05"))
 
@@ -122,7 +122,7 @@ class Runner:
             stop = self.thread.wait()
             if stop.is_signal and stop.signal == self.stop_signal and self.thread.get_regs().ip == done:
                 return
-            if stop.is_signal and stop.signal in _FAULTS:
+            if stop.is_signal and stop.signal in FAULTS:
                 regs = self.thread.get_regs()
                 self._mask_set = False
                 raise TorporError(
@@ -130,7 +130,7 @@ class Runner:
                 )
             if stop.event and stop.event != ptrace.PTRACE_EVENT_STOP and self.on_event is not None:
                 self.on_event()
-            if stop.is_signal and stop.signal != self.stop_signal:
+            if stop.is_signal:
                 self.thread.deferred.append(stop.signal)
             self.thread.cont()
 

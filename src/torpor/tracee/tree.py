@@ -6,11 +6,12 @@ nothing new.  A stopped thread cannot make new tasks, so this ends.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 
 from torpor.base import log
-from torpor.base.errors import NotPermittedError, RefusedError, TargetGoneError
+from torpor.base.errors import KernelError, NotPermittedError, RefusedError, TargetGoneError
 from torpor.base.records import dataclass, field
 from torpor.kernel import ptrace
 from torpor.kernel.procfs.stat import Stat, read_stat
@@ -132,12 +133,9 @@ def _stop_process(process: Process, before_stop: Callable[[int], None] | None) -
         return
     if before_stop is not None:
         before_stop(process.pid)
-    options = ptrace.PTRACE_O_TRACESYSGOOD
-    if read_status(process.pid).seccomp_mode != _SECCOMP_DISABLED:
-        options |= ptrace.PTRACE_O_SUSPEND_SECCOMP
     known: dict[int, Thread] = {}
     while new := [tid for tid in _threads_or_gone(process.pid) if tid not in known]:
-        fresh = [thread for tid in new if (thread := _seize(process.pid, tid, options)) is not None]
+        fresh = [thread for tid in new if (thread := _seize(process.pid, tid)) is not None]
         known |= dict.fromkeys(new, Thread(process.pid, 0))
         process.threads += fresh
         for thread in fresh:
@@ -162,19 +160,41 @@ def _wait_stopped(process: Process, thread: Thread) -> None:
         process.threads.remove(thread)
 
 
-def _seize(pid: int, tid: int, options: int) -> Thread | None:
+def _seize(pid: int, tid: int) -> Thread | None:
     thread = Thread(pid, tid)
     try:
-        thread.seize(options)
+        _seize_unfiltered(thread)
         thread.interrupt()
     except TargetGoneError:
         return None
     except Exception as error:
-        errno = getattr(error, "errno", 0)
-        if errno != 1:
+        if getattr(error, "errno", 0) != errno.EPERM:
             raise
         raise _why_not(pid, tid) or error from error
     return thread
+
+
+def _seize_unfiltered(thread: Thread) -> None:
+    """Seize with the thread's seccomp filters suspended: they would kill it for what it is going to do for us.
+
+    Any thread may have some (a filter need not be its process's), so this is asked for always, and where we may not
+    (it needs CAP_SYS_ADMIN, and no filter on ourselves) it must be known that there is none.
+    """
+    try:
+        thread.seize(ptrace.PTRACE_O_TRACESYSGOOD | ptrace.PTRACE_O_SUSPEND_SECCOMP)
+    except KernelError as error:
+        if error.errno not in (errno.EPERM, errno.EINVAL):
+            raise
+        try:
+            status = read_status(thread.tgid, thread.tid)
+        except (FileNotFoundError, ProcessLookupError):
+            raise TargetGoneError(f"thread {thread.tid} of pid {thread.tgid} is gone") from error
+        if status.seccomp_mode != _SECCOMP_DISABLED and not status.tracer and status.state not in "ZX":
+            raise NotPermittedError(
+                f"thread {thread.tid} of pid {thread.tgid} uses seccomp",
+                hint="this needs CAP_SYS_ADMIN, and that torpor itself is under no seccomp filter",
+            ) from error
+        thread.seize(ptrace.PTRACE_O_TRACESYSGOOD)
 
 
 def _why_not(pid: int, tid: int) -> Exception | None:

@@ -10,6 +10,7 @@ Restore
     Nothing at all where the puppet is that already.  The parent-death signal comes last: a change of credentials
     clears it.
 Limits
+    The root of the tree does not get its parent-death signal: it would die as the restore ends.
     Capabilities that we do not have ourselves cannot be given; keyrings and security labels are not carried.
 """
 
@@ -19,11 +20,12 @@ import functools
 import struct
 from collections.abc import Iterable
 
+from torpor.base import log
 from torpor.images import messages as m
 from torpor.kernel.arch import nr
 from torpor.kernel.procfs.status import Status
 from torpor.kernel.syscall import syscall
-from torpor.objects.model import DumpThread
+from torpor.objects.model import DumpThread, RestoreThread
 from torpor.tracee.batch import Batch
 
 PR_SET_PDEATHSIG = 1
@@ -99,10 +101,13 @@ def restore(core: m.core_entry, current: Status, batch: Batch) -> None:
     batch.call(nr.capset, header, batch.data(_pack_sets(*wanted)))
 
 
-def restore_pdeath_signal(core: m.core_entry, batch: Batch) -> None:
+def restore_pdeath_signal(thread: RestoreThread, batch: Batch) -> None:
     """Ask for the signal again."""
-    if core.thread_core.pdeath_sig:
-        batch.call(nr.prctl, PR_SET_PDEATHSIG, core.thread_core.pdeath_sig)
+    number = thread.core.thread_core.pdeath_sig
+    if number and thread.process.parent is None:
+        log.warn(f"pid {thread.process.ns_pid} does not get its parent-death signal: its parent is we, and we end")
+    elif number:
+        batch.call(nr.prctl, PR_SET_PDEATHSIG, number)
 
 
 def _is_already(creds: m.creds_entry, current: Status) -> bool:

@@ -8,7 +8,8 @@ Image
 Restore
     NT_X86_XSTATE, then PTRACE_SETREGS as the very last step.
 Limits
-    A thread inside a call that waits for a length of time gets EINTR when restored from images; see ``UserRegs``.
+    A call that waits for a length of time starts over where the program has not asked how much is left; a few give
+    EINTR: see ``torpor.kernel.arch.restart``.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ import struct
 
 from torpor.base.records import fields
 from torpor.images import messages as m
+from torpor.kernel.arch import restart
 from torpor.kernel.arch.regs import UserRegs
 from torpor.objects.model import DumpThread
-from torpor.tracee.borrow import resume_regs
+from torpor.objects.task import signals
 from torpor.tracee.thread import Thread
 
 _GENERAL = tuple(field.name for field in fields(UserRegs))
@@ -48,9 +50,13 @@ _COMPONENTS_AMD = (
 
 
 def dump(thread: DumpThread) -> None:
-    """Fill in ``thread_info``.  The thread must be stopped with its own registers."""
+    """Fill in ``thread_info``.
+
+    The thread must be stopped with its own registers, outside of any restartable sequence (as after it was borrowed),
+    and its signals known: a handler that will run first decides what becomes of an interrupted call.
+    """
     info = thread.core.thread_info
-    regs = resume_regs(thread.thread, thread.thread.get_regs())
+    regs = restart.outside(thread.thread.get_regs(), signals.next_handler_flags(thread))
     for name in _GENERAL:
         setattr(info.gpregs, name, getattr(regs, name))
     info.gpregs.mode = m.user_x86_regs_mode.NATIVE

@@ -27,6 +27,7 @@ _SIGACTION = struct.Struct("<QQQQ")
 _STACK = struct.Struct("<QiiQ")
 _SS_DISABLE = 2
 _SIGCHLD_SET = (1 << (signal.SIGCHLD - 1)).to_bytes(8, "little")
+_SIG_DFL, _SIG_IGN = 0, 1
 
 
 def dump_process(process: DumpProcess, batch: Batch) -> None:
@@ -64,6 +65,27 @@ def dump_thread(thread: DumpThread, sigmask: int, batch: Batch) -> None:
         core.sas.ss_sp, core.sas.ss_flags, _, core.sas.ss_size = _STACK.unpack(room.bytes())
 
     batch.then(collect)
+
+
+def next_handler_flags(thread: DumpThread) -> int | None:
+    """``sa_flags`` of the handler that the thread will run first as it goes on; None where it will run none."""
+    core = thread.core.thread_core
+    pending = [number for number, _ in _siginfos(core.signals_p)]
+    shared = [number for number, _ in _siginfos(thread.process.core.tc.signals_s)]
+    if shared:
+        # One thread gets each of the process's: the first that does not block it.
+        for each in thread.process.threads:
+            mine = [number for number in shared if not each.core.thread_core.blk_sigset >> (number - 1) & 1]
+            if each is thread:
+                pending += mine
+                break
+            shared = [number for number in shared if number not in mine]
+    for number in sorted(number for number in pending if not core.blk_sigset >> (number - 1) & 1):
+        index = number - 1 - sum(1 for fixed in _FIXED if fixed < number)
+        action = thread.process.core.tc.sigactions[index]
+        if number not in _FIXED and action.sigaction not in (_SIG_DFL, _SIG_IGN):
+            return action.flags
+    return None
 
 
 def restore_process(process: RestoreProcess, batch: Batch) -> None:

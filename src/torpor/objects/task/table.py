@@ -114,9 +114,7 @@ THREAD_ASPECTS: tuple[ThreadAspect, ...] = (
         "no_new_privs", None, lambda thread, batch: creds.restore_no_new_privs(thread.core, batch), When.SEALED
     ),
     # A change of credentials clears it.
-    ThreadAspect(
-        "parent-death signal", None, lambda thread, batch: creds.restore_pdeath_signal(thread.core, batch), When.SEALED
-    ),
+    ThreadAspect("parent-death signal", None, creds.restore_pdeath_signal, When.SEALED),
     ThreadAspect("pending signals", None, signals.restore_pending, When.LAST),
 )
 

@@ -79,24 +79,6 @@ class UserRegs:
         """Whether the task runs 32-bit code."""
         return self.cs != CS_64BIT
 
-    def without_syscall(self) -> UserRegs:
-        """The state with which a *new* task, or one that lost its restart block, goes on where this one was.
-
-        A call that was interrupted before it did anything is made again; one that waits for a length of time
-        (-ERESTART_RESTARTBLOCK) gives EINTR, since the kernel keeps the deadline where nobody can read it.
-        Source: ``arch_do_signal_or_restart`` in arch/x86/kernel/signal.c.
-        """
-        regs = self.copy()
-        if self.in_syscall:
-            error = -((self.ax ^ (1 << 63)) - (1 << 63))
-            if error in (ERESTARTSYS, ERESTARTNOINTR, ERESTARTNOHAND):
-                regs.ax = self.orig_ax
-                regs.ip = self.ip - 2
-            elif error == ERESTART_RESTARTBLOCK:
-                regs.ax = -EINTR & _MASK
-        regs.orig_ax = _MASK
-        return regs
-
 
 #: All members at once, in the kernel's order; ``dataclasses.astuple`` copies deeply and takes fifty times as long.
 _values = attrgetter(*(field.name for field in fields(UserRegs)))
