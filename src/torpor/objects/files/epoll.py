@@ -94,9 +94,10 @@ def _parse(line: str, epoll_id: int) -> m.eventpoll_tfd_entry:
 
 def _is_watched(file: OpenFile, tfd: int, order: int, pid: int, number: int) -> bool:
     """Whether descriptor *number* of *pid* is the *order*-th file that *file* watches as *tfd*."""
-    slot = bytearray(struct.pack("=III", file.number, tfd, order))
+    owner, own_number = file.place
+    slot = bytearray(struct.pack("=III", own_number, tfd, order))
     try:
-        return kcmp(pid, file.process.pid, KCMP_EPOLL_TFD, number, address_of(slot)) == 0
+        return kcmp(pid, owner, KCMP_EPOLL_TFD, number, address_of(slot)) == 0
     except OSError:
         return False  # no descriptor of that number
 

@@ -39,7 +39,7 @@ _EMPTY = bytes(8)
 def fill(fown: m.fown_entry, file: OpenFile) -> None:
     """Fill in the owner of *file*; one that we opened ourselves has none."""
     fown.uid = fown.euid = fown.signum = fown.pid_type = fown.pid = 0
-    if file.number < 0 or file.flags & _O_PATH:
+    if (file.number < 0 and not file.in_flight) or file.flags & _O_PATH:
         return
     fown.signum = fcntl.fcntl(file.fd, F_GETSIG)
     owner = fcntl.fcntl(file.fd, F_GETOWN_EX, _EMPTY)

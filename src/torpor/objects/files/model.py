@@ -58,6 +58,12 @@ class OpenFile:
     target: str
     stat: os.stat_result
     fdinfo: list[str]
+    in_flight: bool = False
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """A process and its number for the description: ours for one that lies in a queue."""
+        return (os.getpid(), self.fd) if self.in_flight else (self.process.pid, self.number)
 
     @property
     def flags(self) -> int:
@@ -80,6 +86,8 @@ class OpenFile:
     def describe(self) -> str:
         """``fd 7 of pid 123 (postgres)``."""
         owner = self.process.describe()
+        if self.in_flight:
+            return f"a file in a queue of {owner}"
         return f"fd {self.number} of {owner}" if self.number >= 0 else f"a file of {owner}"
 
     def refuse(self, why: str, hint: str | None = None) -> RefusedError:
@@ -217,7 +225,8 @@ class FileDump:
         number = fd.fileno()
         fdinfo = read_fdinfo_lines(os.getpid(), number)
         target = os.readlink(f"/proc/self/fd/{number}")
-        return self._identify(OpenFile(process, -1, number, target, os.fstat(number), fdinfo), os.getpid(), number)
+        file = OpenFile(process, -1, number, target, os.fstat(number), fdinfo, in_flight=True)
+        return self._identify(file, os.getpid(), number)
 
     def iter_alike(self, inode: int) -> Iterator[tuple[int, int, int]]:
         """(pid, descriptor number, file id) of each description known so far whose file has that inode number."""

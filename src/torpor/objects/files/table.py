@@ -17,7 +17,7 @@ from torpor.objects.files import (
     tty,
 )
 from torpor.objects.files.model import FileKind
-from torpor.objects.files.socket import inet, unix
+from torpor.objects.files.socket import inet, netlink, unix, unsupported
 
 KINDS: tuple[FileKind, ...] = (
     pipe.KIND,
@@ -32,6 +32,8 @@ KINDS: tuple[FileKind, ...] = (
     unix.KIND,
     inet.KIND,
     tty.KIND,
+    netlink.KIND,
+    unsupported.KIND,
     regular.KIND,
     refused.KIND,  # whatever is left
 )

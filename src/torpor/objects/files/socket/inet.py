@@ -18,6 +18,7 @@ import _socket as socket
 import errno
 import struct
 
+from torpor.base import log
 from torpor.base.errors import RestoreError
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
@@ -144,7 +145,7 @@ def _restore_plain(connection: Socket, sk: m.inet_sk_entry, what: str) -> None:
     source = addresses.to_python(sk.family, sk.src_addr, sk.src_port, _scope(sk, what))
     is_bound = sk.src_port or (any(sk.src_addr) and not sk.dst_port and not any(sk.dst_addr))
     if is_bound:
-        _bind(connection, sk, source)
+        _bind(connection, sk, source, what)
     if sk.state == tcp.TCP_LISTEN:
         if sk.proto not in _TCPS:
             raise ImageError(f"files.img: {what} listens, but is no TCP socket")
@@ -154,7 +155,7 @@ def _restore_plain(connection: Socket, sk: m.inet_sk_entry, what: str) -> None:
         connection.connect(target)
 
 
-def _bind(connection: Socket, sk: m.inet_sk_entry, source: tuple[str | int, ...]) -> None:
+def _bind(connection: Socket, sk: m.inet_sk_entry, source: tuple[str | int, ...], what: str) -> None:
     """With IP_FREEBIND, since an address may be new to the machine and not usable yet (IPv6: tentative)."""
     level, option = (41, ip_options.IPV6_FREEBIND) if sk.family == socket.AF_INET6 else (0, ip_options.IP_FREEBIND)
     is_free = sk.ip_opts.freebind or (sk.family == socket.AF_INET6 and sk.type != socket.SOCK_RAW)
@@ -167,7 +168,13 @@ def _bind(connection: Socket, sk: m.inet_sk_entry, source: tuple[str | int, ...]
             raise
         # The sockets of one image may share a port that they could share only because of when they were bound.
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        connection.bind(source)
+        try:
+            connection.bind(source)
+        except OSError:
+            # A connection that has ended shows a port that it has given back.
+            if sk.state != tcp.TCP_CLOSE or not sk.shutdown:
+                raise
+            log.debug(f"{what}: its connection has ended, and others use its port")
     if is_free and not sk.ip_opts.freebind:
         connection.setsockopt(level, option, 0)
 

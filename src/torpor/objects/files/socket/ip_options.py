@@ -34,13 +34,13 @@ _IPV4 = (Field("freebind", 0, IP_FREEBIND), Field("pktinfo", 0, 8), Field("tos",
 _IPV6 = (Field("freebind", 41, IPV6_FREEBIND), Field("pktinfo", 41, 49))
 _RAW = {
     socket.AF_INET: (Field("hdrincl", 0, 3), Field("nodefrag", 0, 22)),
-    socket.AF_INET6: (Field("hdrincl", 41, 36), Field("checksum", 41, 7)),
+    socket.AF_INET6: (Field("hdrincl", 41, 36),),
 }
 _TCP = (
     Field("nodelay", 6, 1), Field("cork", 6, 3),
     Field("keepcnt", 6, 6), Field("keepidle", 6, 4), Field("keepintvl", 6, 5),
 )  # fmt: skip
-_BOOLEANS = frozenset(("freebind", "pktinfo", "hdrincl", "nodefrag", "checksum", "nodelay", "cork"))
+_BOOLEANS = frozenset(("freebind", "pktinfo", "hdrincl", "nodefrag", "nodelay", "cork"))
 
 
 def dump(connection: Socket, sk: m.inet_sk_entry) -> None:

@@ -20,7 +20,12 @@ _TYPES = (socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_RAW, socket.SOCK_SE
 
 def family_of(file: OpenFile) -> int:
     """The family of a socket, -1 for what is no socket."""
-    return get_int(file.fd, socket.SOL_SOCKET, SO_DOMAIN) if stat.S_ISSOCK(file.stat.st_mode) else -1
+    if not stat.S_ISSOCK(file.stat.st_mode):
+        return -1
+    try:
+        return get_int(file.fd, socket.SOL_SOCKET, SO_DOMAIN)
+    except OSError:
+        return -1  # a socket's file, opened with O_PATH
 
 
 class NetNamespaces:

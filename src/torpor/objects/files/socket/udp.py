@@ -54,6 +54,12 @@ def dump(file: OpenFile, sk: m.inet_sk_entry, session: FileDump) -> None:
             raise file.refuse("a corked UDP socket", hint="try again when it has sent its datagram")
         row = session.part(Tables).find(sk)
         sk.shutdown = row.shutdown & 3 if row else shutdown.poll_bits(file.fd)
-    n_unread = int.from_bytes(fcntl.ioctl(file.fd, termios.FIONREAD, bytes(4)), "little")
-    if n_unread:
+    if _n_unread(file):
         log.warn(f"{file.describe()}: unread datagrams are dropped")
+
+
+def _n_unread(file: OpenFile) -> int:
+    try:
+        return int.from_bytes(fcntl.ioctl(file.fd, termios.FIONREAD, bytes(4)), "little")
+    except OSError:
+        return 0  # ping sockets do not tell
