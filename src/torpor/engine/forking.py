@@ -22,6 +22,7 @@ from torpor.tracee.remote import Runner, kill_and_reap
 ProcessStep = Callable[[RestoreSession, RestoreProcess], None]
 _SIGCHLD = 17
 _WALL = 0x40000000
+_LAST_FD = (1 << 32) - 1
 _PR_SET_CHILD_SUBREAPER = 36
 #: What tasks share by the flag they were cloned with: name, flag.
 _SHARES = (
@@ -50,7 +51,10 @@ def make_root(session: RestoreSession) -> None:
         _born(session, root, puppets.clone(seed.runner, flags=flags, exit_signal=0, set_tid=[root.ns_pid]))
     session.vdso = seed.vdso
     batch = Batch()
-    batch.call(nr.close, 0)
+    # Whatever the stub inherited from us or ours from their callers, the end by which it learns of our death included.
+    if channel.far_number:
+        batch.call(nr.close_range, 0, channel.far_number - 1, 0)
+    batch.call(nr.close_range, channel.far_number + 1, _LAST_FD, 0)
     root.runner.run(batch)
 
 

@@ -83,7 +83,7 @@ def plan(session: RestoreSession) -> None:
     files = FileRestore(session.store, KINDS, load_all(session.store, kinds.FILES), root_fd)
     files.processes = session.everyone
     files.policy = session.options.files
-    files.inherited.update((name, fd) for fd, name in session.options.inherit_fds)
+    files.inherited.update((name.lstrip("/"), fd) for fd, name in session.options.inherit_fds)
     session.plan(channel, files)
 
 

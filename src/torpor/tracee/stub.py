@@ -117,6 +117,11 @@ def spawn(area: int, *, keep_fds: dict[int, int], sibling: Sibling | None = None
 
 def _exec_stub(reader: int, keep_fds: dict[int, int], sibling: Sibling | None) -> int:
     image = os.memfd_create("torpor-stub", os.MFD_CLOEXEC)
+    if image in keep_fds:
+        # What the stub keeps takes this number before the program is executed by it.
+        image, taken = os.dup(image), image
+        os.close(taken)
+        os.set_inheritable(image, False)
     path = f"/proc/self/fd/{image}"
     try:
         os.write(image, _elf())

@@ -5,16 +5,17 @@ Kernel view
 Image
     ``remap-fpath.img``: PROCFS, with the pid in place of a file's id.
 Restore
-    The root of the tree makes a process of that pid for a moment, in which the file is opened.
+    The root of the tree makes a process of that pid for as long as files are opened and directories entered.
 Limits
     Other proc files that are gone (of a thread, of a closed descriptor) are refused.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 
-from torpor.base.errors import RestoreError
+from torpor.base.errors import RestoreError, TargetGoneError
 from torpor.images import messages as m
 from torpor.images.text import get_text
 from torpor.kernel.arch import nr
@@ -22,7 +23,7 @@ from torpor.objects.files.model import FileDump, FileRestore, OpenFile
 from torpor.objects.files.paths import open_below
 from torpor.tracee.batch import Batch
 from torpor.tracee.puppet import clone
-from torpor.tracee.remote import kill_and_reap
+from torpor.tracee.remote import Runner, kill_and_reap
 
 _WALL = 0x40000000
 
@@ -40,16 +41,36 @@ def dump(file: OpenFile, name: str, file_id: int, session: FileDump) -> None:
     session.image("REMAP_FPATH").add(remap)
 
 
+class StandIns:
+    """Processes that have the pids of dead ones until all files are open and all directories are entered."""
+
+    def __init__(self, session: FileRestore) -> None:
+        self._session = session
+        self._made: dict[int, Runner] = {}
+        session.before_attach(self.end)
+        session.on_close(self.end)
+
+    def ensure(self, pid: int) -> None:
+        """See to it that a process *pid* exists."""
+        if pid in self._made:
+            return
+        root = self._session.processes[0]
+        if not root.is_born:
+            raise RestoreError(f"there is no process yet that could stand for pid {pid}")
+        self._made[pid] = clone(root.runner, flags=0, exit_signal=0, set_tid=[pid])
+
+    def end(self) -> None:
+        """Let them go; nothing is left of them."""
+        while self._made:
+            pid, runner = self._made.popitem()
+            kill_and_reap([runner.thread])
+            batch = Batch()
+            batch.call(nr.wait4, pid, 0, _WALL, 0, may_fail=True)
+            with contextlib.suppress(TargetGoneError):  # after a restore that failed
+                self._session.processes[0].runner.run(batch)
+
+
 def restore(reg: m.reg_file_entry, pid: int, flags: int, session: FileRestore) -> int:
     """Open *reg* while a process *pid* exists."""
-    root = next((process for process in session.processes if process.is_born), None)
-    if root is None:
-        raise RestoreError(f"{get_text(reg.name)}: there is no process yet that could stand for pid {pid}")
-    runner = clone(root.runner, flags=0, exit_signal=0, set_tid=[pid])
-    try:
-        return open_below(session.root_fd, get_text(reg.name), flags)
-    finally:
-        kill_and_reap([runner.thread])
-        batch = Batch()
-        batch.call(nr.wait4, pid, 0, _WALL, 0, may_fail=True)
-        root.runner.run(batch)
+    session.part(StandIns).ensure(pid)
+    return open_below(session.root_fd, get_text(reg.name), flags)

@@ -43,10 +43,12 @@ def dump_fs(process: DumpProcess, session: FileDump) -> None:
 
 def _dump_directory(process: DumpProcess, name: str, session: FileDump) -> int:
     path = f"/proc/{process.pid}/{name}"
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    # O_PATH opens the directory of a process that is gone from /proc, too.
+    fd = os.open(path, _O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        file = OpenFile(process, -1, fd, os.readlink(path), os.fstat(fd), ["pos:\t0", "flags:\t00"])
-        return session.add_opened((name, process.pid), file)
+        info, target = os.fstat(fd), os.readlink(path)
+        file = OpenFile(process, -1, fd, target, info, ["pos:\t0", "flags:\t00"])
+        return session.add_opened(("directory", info.st_dev, info.st_ino, target), file)
     finally:
         os.close(fd)
 

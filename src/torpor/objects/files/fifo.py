@@ -21,6 +21,7 @@ from torpor.images import messages as m
 from torpor.images.errors import ImageError, ImageMissing
 from torpor.images.format import Entry
 from torpor.images.store import iter_entries
+from torpor.images.text import get_text
 from torpor.objects.files import pipe, regular
 from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
 from torpor.objects.files.paths import O_PATH
@@ -83,4 +84,11 @@ def _fill(pipe_id: int, reg: m.reg_file_entry, session: FileRestore) -> int:
     return fd
 
 
-KIND = FileKind("FIFO", m.fd_types.FIFO, matches, dump, restore)
+KIND = FileKind(
+    "FIFO",
+    m.fd_types.FIFO,
+    matches,
+    dump,
+    restore,
+    inherit_name=lambda entry, session: get_text(_name_entry(entry, session).name),
+)

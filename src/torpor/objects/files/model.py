@@ -7,7 +7,9 @@ process, and sends it to every puppet that needs it.
 
 from __future__ import annotations
 
+import fcntl
 import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 
@@ -110,6 +112,8 @@ class FileKind:
     dump: Callable[[OpenFile, m.file_entry, FileDump], None]
     restore: Callable[[m.file_entry, FileRestore], int]
     attach: Callable[[m.file_entry, FileRestore, Placed], None] | None = None
+    #: What ``--inherit-fd`` calls the file.
+    inherit_name: Callable[[m.file_entry, FileRestore], str] | None = None
 
 
 @dataclass(slots=True)
@@ -295,6 +299,7 @@ class FileRestore:
         self._parts: dict[type, object] = {}
         self._before_attach: list[Callable[[], None]] = []
         self._at_end: dict[object, Callable[[], None]] = {}
+        self._on_close: list[Callable[[], None]] = []
 
     def part(self, kind: Callable[[FileRestore], PartT]) -> PartT:
         """What the objects of one subpackage share during this restore: one *kind*, made when first asked for."""
@@ -310,6 +315,10 @@ class FileRestore:
     def at_end(self, key: object, action: Callable[[], None]) -> None:
         """Do *action*, once for each *key*, when the restore has succeeded."""
         self._at_end[key] = action
+
+    def on_close(self, action: Callable[[], None]) -> None:
+        """Do *action* at the end of the restore, however it ends."""
+        self._on_close.append(action)
 
     def finish(self) -> None:
         """The restore has succeeded: do what was left for that."""
@@ -338,12 +347,23 @@ class FileRestore:
                 raise ImageError(f"files.img: file {file_id} depends on itself")
             self._opening.add(file_id)
             try:
-                self._open[file_id] = OwnedFd(kind.restore(entry, self))
+                self._open[file_id] = OwnedFd(self._inherit(kind, entry) or kind.restore(entry, self))
             except OSError as error:
                 raise RestoreError(f"{kind.name} {file_id} cannot be opened: {error}") from error
             except (OverflowError, ValueError) as error:
                 raise ImageError(f"files.img: {kind.name} {file_id} has an impossible value: {error}") from error
         return self._open[file_id].fileno()
+
+    def _inherit(self, kind: FileKind, entry: m.file_entry) -> int | None:
+        """A descriptor that the caller gave us in the file's place (``--inherit-fd``)."""
+        if not self.inherited or kind.inherit_name is None:
+            return None
+        fd = self.inherited.get(kind.inherit_name(entry, self).lstrip("/"))
+        if fd is None:
+            return None
+        if stat.S_ISFIFO(os.fstat(fd).st_mode) and entry.type == m.fd_types.PIPE:
+            return os.open(f"/proc/self/fd/{fd}", entry.pipe.flags | os.O_CLOEXEC)
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
 
     def holders(self, file_id: int) -> list[tuple[RestoreProcess, int]]:
         """Every process that has the description so far, and its number there."""
@@ -381,6 +401,8 @@ class FileRestore:
 
     def close(self) -> None:
         """Close our copies."""
+        for action in self._on_close:
+            action()
         os.close(self.root_fd)
         for fd in (*self._open.values(), *self._shared.values()):
             fd.close()

@@ -123,4 +123,6 @@ def _make(pipe_id: int, session: FileRestore) -> int:
     return keeper
 
 
-KIND = FileKind("pipe", m.fd_types.PIPE, matches, dump, restore)
+KIND = FileKind(
+    "pipe", m.fd_types.PIPE, matches, dump, restore, inherit_name=lambda entry, session: f"pipe:[{entry.pipe.pipe_id}]"
+)

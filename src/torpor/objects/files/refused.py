@@ -38,6 +38,7 @@ ANONYMOUS: dict[str, tuple[str, str]] = {
 }
 _PREFIXES = (("/dmabuf:", "dmabuf"), ("/secretmem", "[secretmem]"), ("anon_inode:kvm-vcpu", "kvm-vcpu"))
 #: Character devices by major number.
+_DRIVER = "its driver may keep state"
 MAJORS: dict[int, str] = {
     1: "memory devices show the machine itself",
     10: "a miscellaneous device has state in its driver",
@@ -49,23 +50,23 @@ MAJORS: dict[int, str] = {
 
 
 def matches(file: OpenFile) -> bool:
-    """Everything: this kind is the last."""
-    return True
-
-
-def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
-    """RefusedError."""
+    """RefusedError, always: this kind is the last, and no file gets an entry of it."""
     mode = file.stat.st_mode
     name = _anonymous_name(file.target)
     if name in ANONYMOUS:
         why, hint = ANONYMOUS[name]
         raise file.refuse(f"{file.target}: {why}", hint)
     if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
-        number = f"{os.major(file.stat.st_rdev)}:{os.minor(file.stat.st_rdev)}"
         kind = "block" if stat.S_ISBLK(mode) else "character"
-        why = MAJORS.get(os.major(file.stat.st_rdev), "its driver may keep state") if kind == "character" else ""
-        raise file.refuse(f"{file.target}: {kind} device {number} cannot be carried{': ' if why else ''}{why}", _CLOSE)
+        major, minor = os.major(file.stat.st_rdev), os.minor(file.stat.st_rdev)
+        why = MAJORS.get(major, _DRIVER) if kind == "character" else "what was written to it may not be there yet"
+        raise file.refuse(f"{file.target}: {kind} device {major}:{minor} cannot be carried: {why}", _CLOSE)
     raise file.refuse(f"{file.target} is of a kind that cannot be checkpointed", hint="close it and try again")
+
+
+def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
+    """Never reached."""
+    raise file.refuse(f"{file.target} is of a kind that cannot be checkpointed")
 
 
 def _anonymous_name(target: str) -> str:

@@ -54,10 +54,23 @@ def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
     reg = entry.reg
     reg.id, reg.flags, reg.pos = entry.id, file.flags, file.pos
     fown.fill(reg.fown, file)
+    external = _external_name(file, session)
+    if external:
+        reg.ext = True
+        set_name(reg, "name", external)
+        return
     reg.mode = file.stat.st_mode
     if stat.S_ISREG(file.stat.st_mode) and _has_fixed_size(reg.flags):
         reg.size = file.stat.st_size
     set_name(reg, "name", _find_name(file, entry.id, session))
+
+
+def _external_name(file: OpenFile, session: FileDump) -> str:
+    """What ``--external`` calls the file, if it does: ``file[MNT_ID:INODE]``, both hexadecimal."""
+    if not session.policy.external or file.number < 0:
+        return ""
+    name = f"file[{int(file.info('mnt_id')):x}:{file.stat.st_ino:x}]"
+    return name if name in session.policy.external else ""
 
 
 def _has_fixed_size(flags: int) -> bool:
@@ -119,6 +132,10 @@ def restore(entry: m.file_entry, session: FileRestore) -> int:
 
 def open_file(reg: m.reg_file_entry, flags: int, session: FileRestore) -> int:
     """Open what *reg* names, or what stands for it, with *flags*; the caller owns it."""
+    if reg.ext:
+        raise RestoreError(
+            f"{get_text(reg.name)} is an external file", hint=f"give one with --inherit-fd fd[N]:{get_text(reg.name)}"
+        )
     remap = session.part(Remaps).by_file.get(reg.id)
     if flags & O_TMPFILE_ONLY:
         flags &= ~os.O_TMPFILE  # which is O_DIRECTORY as well
@@ -146,4 +163,11 @@ def _check(reg: m.reg_file_entry, fd: int, session: FileRestore) -> None:
         )
 
 
-KIND = FileKind("file", m.fd_types.REG, matches, dump, restore)
+KIND = FileKind(
+    "file",
+    m.fd_types.REG,
+    matches,
+    dump,
+    restore,
+    inherit_name=lambda entry, session: get_text(entry.reg.name),
+)
