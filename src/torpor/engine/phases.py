@@ -36,7 +36,10 @@ class ProcessStep:
 
 
 #: In each puppet just before its children are cloned from it (parents first).
-BEFORE_CHILDREN: tuple[ProcessStep, ...] = ()
+BEFORE_CHILDREN: tuple[ProcessStep, ...] = (
+    # Last, for files are opened in the namespaces made before.
+    ProcessStep("memory", building.early_memory, "pages that a child shares by copy-on-write stay shared"),
+)
 
 #: In each puppet once all processes have all their descriptors.
 AFTER_FILES: tuple[ProcessStep, ...] = (

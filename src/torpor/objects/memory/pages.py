@@ -1,7 +1,7 @@
 """Contents of private memory: which pages a task has made its own, and moving them.
 
 Kernel view
-    PAGEMAP_SCAN; process_vm_readv, and ``/proc/PID/mem`` where a mapping may not be read.
+    PAGEMAP_SCAN; process_vm_readv, and ``/proc/PID/mem`` where it would do harm or a mapping may not be read.
 Image
     ``pagemap-PID.img`` and ``pages-N.img``.
 Restore
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import mmap
 import os
+from _thread import LockType, allocate_lock, start_new_thread
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from torpor.base.errors import TorporError
@@ -24,9 +25,10 @@ from torpor.images.store import PagesReader, PagesWriter
 from torpor.kernel import pagemap, vm
 from torpor.kernel.procfs.maps import PROT_READ, Vma
 from torpor.kernel.vm import PAGE_SIZE
+from torpor.objects.memory.inherited import Extent
 
-_CHUNK = 2 * 1024 * 1024
-_WORKERS = 2
+_CHUNK = 512 * 1024
+_MAX_WORKERS = 4
 _ANON = pagemap.PAGE_IS_PRESENT | pagemap.PAGE_IS_SWAPPED
 Range = tuple[int, int]
 
@@ -68,11 +70,45 @@ def scan(fd: int, vmas: Iterable[Vma]) -> Found:
     return Found(ranges, guards)
 
 
-def dump(pid: int, vmas: Sequence[Vma], ranges: Sequence[Range], writer: PagesWriter) -> list[PageRun]:
-    """Copy *ranges* into the pages image; the runs for the page map."""
-    unreadable = [vma for vma in vmas if not vma.prot & PROT_READ]
-    _copy_out(pid, list(_chunks(ranges)), unreadable, writer)
+def dump(
+    pid: int, vmas: Sequence[Vma], ranges: Sequence[Range], writer: PagesWriter, *, may_share: bool
+) -> list[PageRun]:
+    """Copy *ranges* into the pages image; the runs for the page map.
+
+    *may_share*: another task that lives on may have some of these pages by fork.
+    """
+    memory = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        unreadable = any(not vma.prot & PROT_READ for vma in vmas)
+        read = _reader(pid, memory, gentle=may_share, unreadable=unreadable)
+        _copy_out(list(_chunks(ranges)), read, writer)
+    finally:
+        os.close(memory)
     return [PageRun(start, (end - start) // PAGE_SIZE, PE_PRESENT) for start, end in ranges]
+
+
+def _reader(pid: int, memory: int, *, gentle: bool, unreadable: bool) -> Callable[[list[Range], memoryview], None]:
+    """How pieces are read.  process_vm_readv takes them in one call, but pins pages, and to pin one that is shared by
+    fork the kernel first makes a copy (FAULT_FLAG_UNSHARE, since 6.0): *gentle* goes by ``/proc/PID/mem``, which reads
+    what the task itself may not as well.
+    """
+
+    def read_pieces(group: list[Range], into: memoryview) -> None:
+        done = 0
+        for start, length in group:
+            if os.preadv(memory, [into[done : done + length]], start) != length:
+                raise TorporError(f"memory of pid {pid} at {start:#x} cannot be read")
+            done += length
+
+    def read(group: list[Range], into: memoryview) -> None:
+        try:
+            vm.read_into(pid, group, into)
+        except OSError:
+            if not unreadable:
+                raise
+            read_pieces(group, into)
+
+    return read_pieces if gentle else read
 
 
 def _chunks(ranges: Iterable[Range]) -> Iterable[list[Range]]:
@@ -93,12 +129,12 @@ def _chunks(ranges: Iterable[Range]) -> Iterable[list[Range]]:
         yield group
 
 
-def _copy_out(pid: int, groups: list[list[Range]], unreadable: Sequence[Vma], writer: PagesWriter) -> None:
+def _copy_out(groups: list[list[Range]], read: Callable[[list[Range], memoryview], None], writer: PagesWriter) -> None:
     sizes = [sum(length for _, length in group) for group in groups]
 
     def copy(index: int, buffer: memoryview, at: int | None) -> None:
         view = buffer[: sizes[index]]
-        _read(pid, groups[index], unreadable, view)
+        read(groups[index], view)
         if at is None:
             writer.append([view])
         else:
@@ -107,73 +143,67 @@ def _copy_out(pid: int, groups: list[list[Range]], unreadable: Sequence[Vma], wr
     if writer.supports_write_at and len(groups) > 1:
         places = [writer.reserve(size) for size in sizes]
         _in_parallel(len(groups), lambda index, buffer: copy(index, buffer, places[index]))
-    else:
-        with _Buffer() as buffer:
+    elif groups:
+        with mmap.mmap(-1, _CHUNK) as memory, memoryview(memory) as buffer:
             for index in range(len(groups)):
                 copy(index, buffer, None)
 
 
-class _Buffer:
-    """Memory for one chunk, page-aligned and touched only once."""
-
-    def __enter__(self) -> memoryview:
-        self._memory = mmap.mmap(-1, _CHUNK)
-        self._view = memoryview(self._memory)
-        return self._view
-
-    def __exit__(self, *_: object) -> None:
-        import contextlib
-
-        self._view.release()
-        with contextlib.suppress(BufferError):  # a failing worker may still be named by its traceback
-            self._memory.close()
-
-
 def _in_parallel(count: int, work: Callable[[int, memoryview], None]) -> None:
-    """Do *work* for 0..count-1 by several threads, each with a buffer of its own; the first error is raised."""
+    """Do *work* for 0..count-1 by several threads, each with a buffer of its own; the first error is raised.
 
-    def run(first: int) -> None:
-        with _Buffer() as buffer:
-            for index in range(first, count, _WORKERS):
+    Bare threads: what the standard library makes of them costs more to import than a small copy takes.
+    """
+    pending = iter(range(count))
+    errors: list[BaseException] = []
+
+    def run(done: LockType | None) -> None:
+        buffer = memoryview(mmap.mmap(-1, _CHUNK))
+        try:
+            for index in pending:
                 work(index, buffer)
+                if errors:
+                    break
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            if done is not None:
+                done.release()
 
-    if count < 2:
-        run(0)
-        return
-    # Late: it brings logging and threading with it, which a small dump does without.
-    from concurrent.futures import ThreadPoolExecutor
-
-    with ThreadPoolExecutor(_WORKERS) as pool:
-        for future in [pool.submit(run, first) for first in range(min(_WORKERS, count))]:
-            future.result()
-
-
-def _read(pid: int, group: list[Range], unreadable: Sequence[Vma], into: memoryview) -> None:
-    try:
-        vm.read_into(pid, group, into)
-    except OSError:
-        if not unreadable:
-            raise
-        _read_forced(pid, group, into)
-
-
-def _read_forced(pid: int, group: list[Range], into: memoryview) -> None:
-    """By ``/proc/PID/mem``, which ptrace's rights let read what the task itself may not."""
-    fd = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        done = 0
-        for start, length in group:
-            part = into[done : done + length]
-            if os.preadv(fd, [part], start) != length:
-                raise TorporError(f"memory of pid {pid} at {start:#x} cannot be read")
-            done += length
-    finally:
-        os.close(fd)
+    others = [allocate_lock() for _ in range(min(_workers(), count // 2) - 1)]
+    for lock in others:
+        lock.acquire()
+        start_new_thread(run, (lock,))
+    if count:
+        run(None)
+    for lock in others:
+        lock.acquire()
+    if errors:
+        raise errors[0]
 
 
-def restore(pid: int, found: Pagemap, reader: PagesReader, left_out: Sequence[Range] = ()) -> int:
-    """Write all present runs of *found* into the task, but for those in *left_out*; the number of pages."""
-    groups = list(_groups(found, left_out))
+def _workers() -> int:
+    return min(max(len(os.sched_getaffinity(0)), 2), _MAX_WORKERS)
+
+
+def extents_of(found: Pagemap, left_out: Sequence[Range] = ()) -> list[Extent]:
+    """Where the present pages go, and where they lie in the pages image; without those in *left_out*."""
+    extents: list[Extent] = []
+    for run in found.runs:
+        offset = run.pages_offset
+        if offset is None or (left_out and any(start <= run.vaddr < end for start, end in left_out)):
+            continue
+        end = run.vaddr + run.n_pages * PAGE_SIZE
+        if extents and extents[-1][1] == run.vaddr and extents[-1][2] + extents[-1][1] - extents[-1][0] == offset:
+            extents[-1] = (extents[-1][0], end, extents[-1][2])
+        else:
+            extents.append((run.vaddr, end, offset))
+    return extents
+
+
+def restore(pid: int, extents: Sequence[Extent], reader: PagesReader) -> int:
+    """Write *extents* of the pages image into the task; the number of pages."""
+    groups = list(_groups(extents))
 
     def copy(index: int, buffer: memoryview) -> None:
         offset, ranges = groups[index]
@@ -181,29 +211,23 @@ def restore(pid: int, found: Pagemap, reader: PagesReader, left_out: Sequence[Ra
         reader.read_at(offset, view)
         vm.write_from(pid, ranges, view)
 
-    if len(groups) == 1:
-        with _Buffer() as buffer:
-            copy(0, buffer)
-    else:
-        _in_parallel(len(groups), copy)
+    _in_parallel(len(groups), copy)
     return sum(length for _, ranges in groups for _, length in ranges) // PAGE_SIZE
 
 
-def _groups(found: Pagemap, left_out: Sequence[Range]) -> Iterator[tuple[int, list[Range]]]:
+def _groups(extents: Sequence[Extent]) -> Iterator[tuple[int, list[Range]]]:
     """What lies together in the pages image, as (offset, (start, length) pieces) of about ``_CHUNK`` bytes."""
     together: list[Range] = []
-    offset = end = 0
-    for run in found.runs:
-        if run.pages_offset is None or any(start <= run.vaddr < stop for start, stop in left_out):
-            continue
-        if together and run.pages_offset != end:
-            yield from _split(offset, together)
+    first = last = 0
+    for start, end, offset in extents:
+        if together and offset != last:
+            yield from _split(first, together)
             together = []
         if not together:
-            offset = run.pages_offset
-        together.append((run.vaddr, run.vaddr + run.n_pages * PAGE_SIZE))
-        end = run.pages_offset + run.n_pages * PAGE_SIZE
-    yield from _split(offset, together)
+            first = offset
+        together.append((start, end))
+        last = offset + end - start
+    yield from _split(first, together)
 
 
 def _split(offset: int, together: list[Range]) -> Iterator[tuple[int, list[Range]]]:

@@ -9,19 +9,22 @@ from __future__ import annotations
 import fcntl
 import os
 
-from torpor.base.records import dataclass
+from torpor.base.records import dataclass, field
 from torpor.images import kinds
 from torpor.images import messages as m
 from torpor.images.pagemap import load_pagemap, store_pagemap
+from torpor.images.store import ImageStore, PagesReader
 from torpor.kernel.arch import nr
-from torpor.kernel.procfs.maps import Vma
+from torpor.kernel.procfs.maps import PROT_WRITE, Vma
 from torpor.objects.files.model import FileDump, FileRestore
 from torpor.objects.memory import mm as mm_object
 from torpor.objects.memory import pages, shared, vdso, vmas
+from torpor.objects.memory.inherited import Call, Extent, Inheritance, PageSource, differing, keep
 from torpor.objects.memory.segments import SegmentDump
 from torpor.objects.model import DumpProcess, RestoreProcess
 from torpor.tracee.batch import Batch
 from torpor.tracee.puppet import Channel
+from torpor.tracee.remote import Runner
 from torpor.tracee.stub import ParkedVdso
 
 _Key = tuple[bool, int, int]
@@ -54,7 +57,9 @@ def dump_contents(process: DumpProcess, scanned: Scan, session: FileDump) -> pag
     pages_id = session.part(SegmentDump).new_pages_id()
     writer = session.store.pages_writer(kinds.PAGES.file_name(pages_id))
     try:
-        runs = pages.dump(process.pid, scanned.private, scanned.found.ranges, writer)
+        runs = pages.dump(
+            process.pid, scanned.private, scanned.found.ranges, writer, may_share=len(session.processes) > 1
+        )
     finally:
         writer.close()
     store_pagemap(session.store, process.ns_pid, pages_id, runs)
@@ -67,31 +72,132 @@ def dump_segments(session: FileDump) -> int:
     return session.part(SegmentDump).dump_contents()
 
 
-def restore(process: RestoreProcess, parked: ParkedVdso, files: FileRestore, channel: Channel) -> int:
-    """Mappings, contents, protection, the vdso, the numbers in mm; the number of pages written."""
+class Spaces:
+    """The address spaces made so far in one restore, by ``vm_id``."""
+
+    def __init__(self, session: FileRestore) -> None:
+        self.made: dict[int, Made] = {}
+
+
+@dataclass(slots=True)
+class Made:
+    """An address space whose mappings and contents are there; ``raised``: the starts of those writable only for now."""
+
+    entries: list[m.vma_entry]
+    extents: list[Extent]
+    pages_name: str
+    raised: set[int] = field(default_factory=set)
+    source: PageSource | None = None
+
+
+def make(process: RestoreProcess, files: FileRestore, channel: Channel) -> int:
+    """Mappings and contents, once for all that share the space, before any child is cloned; the number of pages."""
+    spaces = files.part(Spaces).made
+    if process.ids.vm_id in spaces:
+        return 0
     mm, runner = mm_object.mm_of(process), process.runner
-    made = [entry for entry in mm.vmas if vmas.is_made(entry)]
-    remote = _give_files(process, made, files, channel)
+    found = load_pagemap(files.store, process.ns_pid)
+    left_out = [(entry.start, entry.end) for entry in vdso.entries_of(mm)]
+    made = Made(
+        [entry for entry in mm.vmas if vmas.is_made(entry)], pages.extents_of(found, left_out), found.pages_name
+    )
+    parent = spaces.get(process.cloned_from.ids.vm_id) if process.cloned_from is not None else None
+    calls: list[Call] = []
+    inherited = keep(parent.entries if parent else (), made.entries, calls)
+    _run(runner, calls)
+    calls = [(nr.close, number) for number in _map(process, made, inherited, parent, files, channel)]
+    reader = files.store.pages_reader(found.pages_name)
+    try:
+        extents = _to_write(made, parent, inherited, reader, files.store, calls) if parent else made.extents
+        _run(runner, calls)
+        n_pages = pages.restore(process.pid, extents, reader)
+    finally:
+        reader.close()
+    spaces[process.ids.vm_id] = made
+    return n_pages
+
+
+def _run(runner: Runner, calls: list[Call]) -> None:
     batch = Batch()
-    for entry in made:
-        key = _key(entry)
-        vmas.restore_map(entry, None if key is None else remote[key], batch)
+    for call in calls:
+        batch.call(*call)
         batch = runner.flush(batch)
     runner.run(batch)
-    n_pages = _write_contents(process, files)
+
+
+def _map(
+    process: RestoreProcess,
+    made: Made,
+    inherited: Inheritance,
+    parent: Made | None,
+    files: FileRestore,
+    channel: Channel,
+) -> list[int]:
+    """Make the mappings that are not inherited; the numbers of the descriptors to be closed."""
+    runner = process.runner
+    remote = _give_files(process, inherited.made, files, channel)
+    filled = _with_contents(made)
+    fresh = {entry.start for entry in inherited.made}
     batch = Batch()
-    for entry in made:
-        vmas.restore_attributes(entry, batch)
-        batch = runner.flush(batch)
+    for index, entry in enumerate(made.entries):
+        raised = entry.start in filled and not entry.prot & PROT_WRITE
+        if entry.start in fresh:
+            key = _key(entry)
+            vmas.restore_map(entry, None if key is None else remote[key], raised, batch)
+        elif parent is not None and entry.start in parent.raised:
+            raised = True
+        elif raised:
+            batch.call(nr.mprotect, entry.start, entry.end - entry.start, entry.prot | PROT_WRITE)
+        if raised:
+            made.raised.add(entry.start)
+        if not index & 0xFF:
+            batch = runner.flush(batch)
+    runner.run(batch)
+    return list(remote.values())
+
+
+def _with_contents(made: Made) -> set[int]:
+    """The starts of the mappings into which something will be written."""
+    found: set[int] = set()
+    extents = iter(made.extents)
+    extent = next(extents, None)
+    for entry in made.entries:
+        start, end = entry.start, entry.end
+        while extent is not None and extent[1] <= start:
+            extent = next(extents, None)
+        if extent is None:
+            break
+        if extent[0] < end:
+            found.add(start)
+    return found
+
+
+def _to_write(
+    made: Made, parent: Made, inherited: Inheritance, reader: PagesReader, store: ImageStore, calls: list[Call]
+) -> list[Extent]:
+    if parent.source is None:
+        parent.source = PageSource(store.pages_reader(parent.pages_name))
+    return differing(parent.extents, made.extents, inherited.kept, (parent.source, PageSource(reader)), calls)
+
+
+def finish(process: RestoreProcess, parked: ParkedVdso, files: FileRestore, channel: Channel) -> None:
+    """Protection and attributes, the vdso, the numbers in mm: what a clone must not inherit, or could not change."""
+    mm, runner = mm_object.mm_of(process), process.runner
+    made = files.part(Spaces).made[process.ids.vm_id]
+    if made.source is not None:
+        made.source.close()
+    exe = channel.give(runner, channel.far_number, [files.open(mm.exe_file_id)], {channel.far_number})[0]
+    batch = Batch()
+    for index, entry in enumerate(made.entries):
+        vmas.restore_attributes(entry, entry.start in made.raised, batch)
+        if not index & 0x1F:
+            batch = runner.flush(batch)
     vmas.restore_guards(mm, batch)
     vmas.restore_seals(mm, batch)
     vdso.restore(vdso.entries_of(mm), parked, batch)
-    mm_object.restore(process, remote[None], batch)
-    for number in remote.values():
-        batch.call(nr.close, number)
-        batch = runner.flush(batch)
+    mm_object.restore(process, exe, batch)
+    batch.call(nr.close, exe)
     runner.run(batch)
-    return n_pages
 
 
 def _key(entry: m.vma_entry) -> _Key | None:
@@ -113,25 +219,13 @@ def _open(key: _Key, entry: m.vma_entry, files: FileRestore) -> int:
 
 
 def _give_files(
-    process: RestoreProcess, made: list[m.vma_entry], files: FileRestore, channel: Channel
-) -> dict[_Key | None, int]:
-    """Put what is mapped, and the executable (under None), into the puppet; their numbers there."""
-    ours: dict[_Key | None, int] = {}
-    for entry in made:
+    process: RestoreProcess, entries: list[m.vma_entry], files: FileRestore, channel: Channel
+) -> dict[_Key, int]:
+    """Put what is mapped into the puppet; the numbers there."""
+    ours: dict[_Key, int] = {}
+    for entry in entries:
         key = _key(entry)
         if key is not None and key not in ours:
             ours[key] = _open(key, entry, files)
-    ours[None] = files.open(mm_object.mm_of(process).exe_file_id)
-    taken = {channel.far_number}
-    numbers = channel.give(process.runner, channel.far_number, list(ours.values()), taken)
+    numbers = channel.give(process.runner, channel.far_number, list(ours.values()), {channel.far_number})
     return dict(zip(ours, numbers, strict=True))
-
-
-def _write_contents(process: RestoreProcess, files: FileRestore) -> int:
-    found = load_pagemap(files.store, process.ns_pid)
-    reader = files.store.pages_reader(found.pages_name)
-    try:
-        left_out = [(entry.start, entry.end) for entry in vdso.entries_of(mm_object.mm_of(process))]
-        return pages.restore(process.pid, found, reader, left_out)
-    finally:
-        reader.close()

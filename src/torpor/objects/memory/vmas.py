@@ -104,19 +104,20 @@ def has_contents(entry: m.vma_entry) -> bool:
     return is_private(entry) or bool(entry.status & AREA_VDSO)
 
 
-def restore_map(entry: m.vma_entry, fd: Arg | None, batch: Batch) -> None:
-    """Make the mapping, writable where contents will be put into it."""
+def restore_map(entry: m.vma_entry, fd: Arg | None, writable: bool, batch: Batch) -> None:
+    """Make the mapping, *writable* at any rate if contents will be put into it."""
     flags = entry.flags & ~MAP_LOCKED | MAP_FIXED
-    prot = entry.prot | (PROT_WRITE if is_private(entry) else 0)
+    prot = entry.prot | PROT_WRITE if writable else entry.prot
     if fd is not None:
         flags &= ~(MAP_ANONYMOUS | MAP_HUGETLB | 0x3F << MAP_HUGE_SHIFT)
-    batch.call(nr.mmap, entry.start, entry.end - entry.start, prot, flags, _NO_FD if fd is None else fd, entry.pgoff)
+    start = entry.start
+    batch.call(nr.mmap, start, entry.end - start, prot, flags, _NO_FD if fd is None else fd, entry.pgoff)
 
 
-def restore_attributes(entry: m.vma_entry, batch: Batch) -> None:
-    """Protection, advice, locks and name, once the contents are in."""
+def restore_attributes(entry: m.vma_entry, raised: bool, batch: Batch) -> None:
+    """Protection where it was *raised*, advice, locks and name, once the contents are in."""
     start, length = entry.start, entry.end - entry.start
-    if is_private(entry) and not entry.prot & PROT_WRITE:
+    if raised:
         batch.call(nr.mprotect, start, length, entry.prot)
     if entry.madv:
         for number in MADVICE.values():
