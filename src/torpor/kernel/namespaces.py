@@ -42,6 +42,22 @@ def inside(pidfd: int, flags: int, work: Callable[[], T]) -> T:
 
     With CLONE_NEWNS the thread's root and working directory are the root of that mount namespace.
     """
+
+    def enter() -> T:
+        if flags & CLONE_NEWNS:
+            # A thread that shares its root directory with others may not change mount namespaces.
+            unshare(CLONE_FS)
+        setns(pidfd, flags)
+        return work()
+
+    return isolated(enter)
+
+
+def isolated(work: Callable[[], T]) -> T:
+    """Do *work* in a thread made for it, wait for it, and give its result or raise its error.
+
+    Whatever it does to its own namespaces, directories or credentials by system calls ends with it.
+    """
     done = _thread.allocate_lock()
     done.acquire()
     results: list[T] = []
@@ -49,10 +65,6 @@ def inside(pidfd: int, flags: int, work: Callable[[], T]) -> T:
 
     def run() -> None:
         try:
-            if flags & CLONE_NEWNS:
-                # A thread that shares its root directory with others may not change mount namespaces.
-                unshare(CLONE_FS)
-            setns(pidfd, flags)
             results.append(work())
         except BaseException as error:
             errors.append(error)

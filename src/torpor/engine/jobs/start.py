@@ -112,10 +112,11 @@ class _Watcher:
 
     def _become(self) -> None:
         os.setsid()
-        log = os.open(self._log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         ns.unshare(ns.CLONE_NEWNS | ns.CLONE_NEWUTS | ns.CLONE_NEWIPC)
         socket.sethostname(self._job.name)
         make_mounts()
+        # Only now: a file opened before would lie on a mount that the job's namespace does not have.
+        log = os.open(self._log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         for number in (1, 2):
             os.dup2(log, number)
         null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)

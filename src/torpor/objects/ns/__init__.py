@@ -1,1 +1,1 @@
-"""Namespaces that a tree has of its own."""
+"""Namespaces that a tree has for itself: uts, ipc, mount; the pid namespace is made by clone alone."""

@@ -1,0 +1,20 @@
+"""mount namespace: a tree of mounts.
+
+Kernel view
+    ``/proc/PID/mountinfo``; contents of file systems in memory through copies of their mounts.
+Image
+    ``mnt_entry`` in ``mountpoints-%u.img``; ``tmpfs-dev-%u.tar.gz.img`` per tmpfs.
+Restore
+    The root puppet is cloned into a copy of our namespace.  A new tree is put together by descriptors, attached over
+    the old root, made the root, and the old one detached.
+Limits
+    Mounts of file systems that live on devices or in other processes are those of the host, found again by their path,
+    or by ``--external``; anything else is refused.
+"""
+
+from __future__ import annotations
+
+from torpor.objects.ns.mnt.build import restore
+from torpor.objects.ns.mnt.entries import dump
+
+__all__ = ["dump", "restore"]

@@ -1,0 +1,100 @@
+"""The kinds of file systems that can be mounted anew, and how mountinfo's flags are written in images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torpor.kernel import mount as mounts
+from torpor.kernel.procfs.mountinfo import Mount
+from torpor.objects.ns.mnt import tmpfs
+
+if TYPE_CHECKING:
+    from torpor.images.store import ImageStore
+
+UNSUPPORTED = 0
+TMPFS = 5
+AUTO = 16
+
+#: Options of a mount, and of a file system, that are flags.
+_MOUNT_FLAGS = {
+    "ro": mounts.MS_RDONLY, "nosuid": mounts.MS_NOSUID, "nodev": mounts.MS_NODEV, "noexec": mounts.MS_NOEXEC,
+    "noatime": mounts.MS_NOATIME, "nodiratime": mounts.MS_NODIRATIME, "relatime": mounts.MS_RELATIME,
+    "nosymfollow": mounts.MS_NOSYMFOLLOW,
+}  # fmt: skip
+_SUPER_FLAGS = {"ro": 1, "sync": 16, "mand": 64, "dirsync": 128, "lazytime": 1 << 25}
+
+
+@dataclass(frozen=True, slots=True)
+class Filesystem:
+    """A kind.  ``code`` is the image's number for it; ``extra`` are options to add that mountinfo does not show."""
+
+    code: int
+    name: str
+    by_puppet: bool = False
+    """Made in the tree's pid namespace, which only a process in it can do."""
+    extra: Callable[[str], str] | None = None
+    dump: Callable[[ImageStore, int, int], None] | None = None
+    restore: Callable[[ImageStore, int, int], None] | None = None
+
+
+def _named_hierarchy(options: str) -> str:
+    words = options.split(",")
+    controllers = [word for word in words if "=" not in word and word not in ("xattr", "noprefix", "clone_children")]
+    return "none" if any(word.startswith("name=") for word in words) and not any(controllers) else ""
+
+
+ALL: tuple[Filesystem, ...] = (
+    Filesystem(1, "proc", by_puppet=True),
+    Filesystem(2, "sysfs"),
+    Filesystem(3, "devtmpfs"),
+    Filesystem(TMPFS, "tmpfs", dump=tmpfs.dump, restore=tmpfs.restore),
+    Filesystem(6, "devpts", extra=lambda options: "newinstance"),
+    Filesystem(7, "pstore"),
+    Filesystem(9, "securityfs"),
+    Filesystem(10, "fusectl"),
+    Filesystem(11, "debugfs"),
+    Filesystem(12, "cgroup", extra=_named_hierarchy),
+    Filesystem(14, "mqueue"),
+    Filesystem(19, "tracefs"),
+    Filesystem(23, "cgroup2"),
+)
+BY_NAME = {kind.name: kind for kind in ALL}
+BY_CODE = {kind.code: kind for kind in ALL}
+#: Known to images, but never made anew by us.
+OTHER_CODES = {"binfmt_misc": 4, "fuse": 15, "overlay": 17, "autofs": 18}
+
+
+def code_of(fstype: str) -> int:
+    """The image's number of a file system type."""
+    kind = BY_NAME.get(fstype)
+    return kind.code if kind else OTHER_CODES.get(fstype, UNSUPPORTED)
+
+
+def mount_flags(mount: Mount) -> int:
+    """MS_* of the mount itself, propagation included."""
+    flags = sum(flag for name, flag in _MOUNT_FLAGS.items() if name in mount.options)
+    flags |= mounts.MS_SHARED if mount.shared else 0
+    flags |= mounts.MS_SLAVE if mount.master else 0
+    return flags | (mounts.MS_UNBINDABLE if mount.unbindable else 0)
+
+
+def super_flags(mount: Mount) -> int:
+    """MS_* of the file system."""
+    words = mount.super_options.split(",")
+    return sum(flag for name, flag in _SUPER_FLAGS.items() if name in words)
+
+
+def super_options(mount: Mount) -> str:
+    """The file system's options that are no flags, and those that mountinfo does not show."""
+    words = [word for word in mount.super_options.split(",") if word != "rw" and word not in _SUPER_FLAGS]
+    kind = BY_NAME.get(mount.fstype)
+    if kind is not None and kind.extra is not None and (more := kind.extra(",".join(words))):
+        words.append(more)
+    return ",".join(words)
+
+
+def super_flag_names(flags: int) -> list[str]:
+    """The options by which fsconfig(2) takes the flags of a file system."""
+    return [name for name, flag in _SUPER_FLAGS.items() if flags & flag]

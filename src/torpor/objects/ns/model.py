@@ -1,0 +1,58 @@
+"""What the kinds of namespaces share: their shape, and what they are told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from torpor.images.store import ImageStore
+from torpor.tracee.remote import Runner
+
+
+@dataclass(frozen=True, slots=True)
+class NsDump:
+    """A namespace being dumped: of the stopped process behind *pidfd*, under the image id *ident*."""
+
+    store: ImageStore
+    pid: int
+    pidfd: int
+    ident: int
+    #: ``--external`` as given: ``mnt[/path]:key`` and the like.
+    external: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NsRestore:
+    """Namespaces being restored: those that the root puppet was cloned with.
+
+    ``flags`` are all of them.  ``root`` is the directory that becomes the root of a mount namespace.
+    """
+
+    store: ImageStore
+    runner: Runner
+    pidfd: int
+    ident: int
+    flags: int
+    root: str = "/"
+    external: tuple[str, ...] = field(default=())
+
+    @property
+    def pid(self) -> int:
+        """The root puppet's, as we see it."""
+        return self.runner.tid
+
+
+@dataclass(frozen=True, slots=True)
+class NsKind:
+    """A kind of namespace.
+
+    ``field`` is its id's in ``task_kobj_ids_entry``, ``link`` its name in /proc/PID/ns, ``clone_flag`` what makes one.
+    Without ``dump`` and ``restore``, ``refusal`` says why a tree may not have one of its own.
+    """
+
+    field: str
+    link: str
+    clone_flag: int
+    dump: Callable[[NsDump], None] | None = None
+    restore: Callable[[NsRestore], None] | None = None
+    refusal: str | None = None
