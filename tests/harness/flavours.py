@@ -26,7 +26,7 @@ class Flavour(enum.StrEnum):
 
 
 #: What workload_test runs unless told otherwise. Switch a flavour on here once the engine can do it.
-DEFAULT_FLAVOURS: tuple[Flavour, ...] = (Flavour.CONTROL, Flavour.HOST, Flavour.HOST_RUNNING)
+DEFAULT_FLAVOURS: tuple[Flavour, ...] = (Flavour.CONTROL, Flavour.HOST, Flavour.HOST_RUNNING, Flavour.JOB)
 
 
 def default_flavours() -> tuple[Flavour, ...]:
@@ -35,14 +35,9 @@ def default_flavours() -> tuple[Flavour, ...]:
     return tuple(Flavour(name.strip()) for name in chosen.split(",")) if chosen else DEFAULT_FLAVOURS
 
 
-def start_in_job(name: str, args: Sequence[str]) -> Workload:
-    """HOOK: start a workload as the root of a job, in namespaces of its own (torpor.engine.jobs, which is to come)."""
-    raise NotImplementedError(f"{name} {args}: the flavour `job` waits for torpor.engine.jobs")
-
-
 def start(flavour: Flavour, name: str, args: Sequence[str] = ()) -> Workload:
     """Start a workload the way the flavour wants it."""
-    return start_in_job(name, args) if flavour is Flavour.JOB else Workload.start(name, args)
+    return Workload.start_in_job(name, args) if flavour is Flavour.JOB else Workload.start(name, args)
 
 
 def carry_through(

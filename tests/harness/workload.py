@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import uuid
 from collections.abc import Sequence
@@ -23,6 +24,15 @@ from harness.processes import MARK_VARIABLE, find_tree, kill_tree, watch_tree
 
 READY = "ready"
 PASS = "pass"
+
+
+#: Arguments: the log, the command. The environment of the job is ours but for what concerns Python and torpor.
+_START_JOB = """
+import os, sys
+from torpor.engine import jobs
+keep = {name: os.environ[name] for name in ("PATH", "LC_ALL", sys.argv[1])}
+print(jobs.start(sys.argv[3:], "workload", environment=keep, directory="/", log=sys.argv[2]).pid)
+"""
 
 
 class WorkloadError(Exception):
@@ -48,6 +58,7 @@ class Workload:
         self._process: subprocess.Popen[bytes] | None = None
         self._root: ProcessWatch | None = None
         self._left_behind: list[ProcessWatch] = []
+        self._in_job = False
         self._renames = RenameWatch(self.base)
 
     @classmethod
@@ -59,21 +70,17 @@ class Workload:
         program = compiled(name)
         become_subreaper()
         self = cls(name)
-        command = [*prefix, str(program), "--status", str(self.status_file), "--dir", str(self.directory)]
-        if args:
-            command += ["--", *args]
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         try:
             log_fd = os.open(self.log_file, flags, 0o644)
             try:
                 self._process = subprocess.Popen(
-                    command,
+                    [*prefix, *self._command(program, args)],
                     stdin=subprocess.DEVNULL,
                     stdout=log_fd,
                     stderr=log_fd,
                     cwd="/",
-                    # Few and known variables: the environment is part of what is dumped.
-                    env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", MARK_VARIABLE: self.mark},
+                    env=self._environment(),
                     start_new_session=True,
                 )
             finally:
@@ -83,6 +90,37 @@ class Workload:
             self.close()
             raise
         return self
+
+    @classmethod
+    def start_in_job(cls, name: str, args: Sequence[str] = ()) -> Self:
+        """Like `start`, as a job of torpor: the first process of pid, mount, uts and ipc namespaces of its own.
+
+        Its pid is the one that we see, and another one after a restore.
+        """
+        program = compiled(name)
+        become_subreaper()
+        self = cls(name)
+        self._in_job = True
+        state = {**os.environ, "TORPOR_STATE": str(self.base / "state")}
+        start = [sys.executable, "-c", _START_JOB, MARK_VARIABLE, str(self.log_file), *self._command(program, args)]
+        try:
+            # By a process of its own, so that the watcher is no fork of a test run.
+            done = subprocess.run(
+                start, env=state | self._environment(), stdout=subprocess.PIPE, cwd="/", text=True, check=True
+            )
+            self._root = ProcessWatch(int(done.stdout))
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def _command(self, program: Path, args: Sequence[str]) -> list[str]:
+        command = [str(program), "--status", str(self.status_file), "--dir", str(self.directory)]
+        return [*command, "--", *args] if args else command
+
+    def _environment(self) -> dict[str, str]:
+        """Few and known variables: the environment is part of what is dumped."""
+        return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", MARK_VARIABLE: self.mark}
 
     @property
     def pid(self) -> int:
@@ -129,7 +167,7 @@ class Workload:
             raise WorkloadError(self._account("was to be left running, but has ended"))
 
     def restore(self, *, options: Sequence[str] = ()) -> None:
-        """Restore from `images`; the pid must be the one that was dumped."""
+        """Restore from `images`; the pid must be the one that was dumped (in a job's namespace it always is)."""
         dumped_pid = self.pid
         if not self._watch().has_ended():
             raise WorkloadError(f"{self.name} is to be restored but still runs")
@@ -140,7 +178,7 @@ class Workload:
             raise WorkloadError(self._account("was gone right after its restore")) from None
         self._watch().close()
         self._root = restored
-        if pid != dumped_pid:
+        if pid != dumped_pid and not self._in_job:
             raise WorkloadError(self._account(f"had pid {dumped_pid} and was restored as {pid}"))
 
     def finish(self, timeout_s: float = 30) -> str:

@@ -14,6 +14,7 @@ import os
 from torpor.base import log
 from torpor.base.errors import RefusedError
 from torpor.base.fds import OwnedFd
+from torpor.engine import namespaces
 from torpor.engine.ids import IdAllocator
 from torpor.engine.options import DumpOptions
 from torpor.engine.stats import DumpStats
@@ -117,6 +118,7 @@ class Dump:
             self._collect(child, process)
 
     def _check(self) -> None:
+        namespaces.check(self._processes, self._root_ids)
         for process in self._processes:
             if not process.is_zombie and process.status.shadow_stack:
                 raise RefusedError(f"{process.describe()} uses a shadow stack", hint="not supported yet")
@@ -169,6 +171,7 @@ class Dump:
             store_one(store, "MM", process.mm, process.ns_pid)
             store_one(store, "IDS", process.ids, process.ns_pid)
         store_all(store, "PSTREE", [self._tree_entry(process) for process in self._processes])
+        namespaces.dump(self._processes[0], self._root_ids, store, self._options.files.external)
         store_all(store, "SECCOMP", [self._seccomp])
         self._files.close()
         inventory = m.inventory_entry(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from torpor.base.records import dataclass
-from torpor.engine import building, finishing, forking, reading
+from torpor.engine import building, finishing, forking, namespaces, reading
 from torpor.engine.session import RestoreSession
 from torpor.objects.files import fown, locks, tty
 from torpor.objects.model import RestoreProcess
@@ -54,7 +54,9 @@ RESTORE: tuple[Phase, ...] = (
     Phase("images", reading.read_images, "read and checked as a whole, before anything is made"),
     Phase("plan", reading.plan, "where our memory and our channel lie in puppets must be free in all of them"),
     Phase("pre-restore", reading.notify_start, "whoever is told prepares what is restored into"),
+    Phase("namespaces to make", namespaces.plan, "the root puppet is cloned with them"),
     Phase("root puppet", forking.make_root, "with the namespaces that can only be made by clone", "forking"),
+    Phase("namespaces", namespaces.make, "children inherit them, and all files are opened inside of them", "forking"),
     Phase(
         "children",
         lambda session: forking.make_children(session, [step.run for step in BEFORE_CHILDREN]),

@@ -136,9 +136,10 @@ class Runner:
 
 
 def kill_and_reap(threads: list[Thread]) -> None:
-    """SIGKILL the processes of *threads* (puppets of ours) and wait for every traced thread, leaders last.
+    """SIGKILL the processes of *threads* (parents before children) and wait for every traced thread, last ones first.
 
-    A leader is not reaped until each of its traced threads has been waited for.
+    A leader is not reaped until each of its traced threads has been waited for, and the first process of a pid
+    namespace does not end before all others in it have.
     """
     import os
 
@@ -147,7 +148,8 @@ def kill_and_reap(threads: list[Thread]) -> None:
             os.kill(tgid, signal.SIGKILL)
         except ProcessLookupError:
             continue
-    for thread in sorted(threads, key=lambda each: each.tid == each.tgid):
+    order = {tgid: number for number, tgid in enumerate(dict.fromkeys(thread.tgid for thread in threads))}
+    for thread in sorted(threads, key=lambda each: (-order[each.tgid], each.tid == each.tgid)):
         try:
             while True:
                 thread.wait()

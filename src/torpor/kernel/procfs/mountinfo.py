@@ -54,7 +54,12 @@ def parse_line(line: str) -> Mount:
     )  # fmt: skip
 
 
+def parse_mountinfo(text: str) -> list[Mount]:
+    """All of the file, in the kernel's order."""
+    return [parse_line(line) for line in text.split("\n") if line]
+
+
 def read_mountinfo(pid: int | str) -> list[Mount]:
-    """The mounts below the root of *pid* (or ``"self"``), in the kernel's order."""
+    """The mounts below the root of *pid* (or ``"self"``)."""
     with open(f"/proc/{pid}/mountinfo", encoding="utf-8", errors="surrogateescape") as stream:
-        return [parse_line(line) for line in stream.read().split("\n") if line]
+        return parse_mountinfo(stream.read())

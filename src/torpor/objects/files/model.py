@@ -301,6 +301,11 @@ class FileRestore:
         self._at_end: dict[object, Callable[[], None]] = {}
         self._on_close: list[Callable[[], None]] = []
 
+    def enter_root(self, root_fd: int) -> None:
+        """Have the images' paths start from *root_fd*, which is ours to close (the root of a new mount namespace)."""
+        os.close(self.root_fd)
+        self.root_fd = root_fd
+
     def part(self, kind: Callable[[FileRestore], PartT]) -> PartT:
         """What the objects of one subpackage share during this restore: one *kind*, made when first asked for."""
         assert isinstance(kind, type)

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
+from torpor.base.records import dataclass, field
+from torpor.base.typed import Literal
 from torpor.images.store import ImageStore
 from torpor.tracee.remote import Runner
+
+IdField = Literal[
+    "pid_ns_id", "net_ns_id", "ipc_ns_id", "uts_ns_id", "mnt_ns_id", "user_ns_id", "cgroup_ns_id", "time_ns_id"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +51,11 @@ class NsRestore:
 class NsKind:
     """A kind of namespace.
 
-    ``field`` is its id's in ``task_kobj_ids_entry``, ``link`` its name in /proc/PID/ns, ``clone_flag`` what makes one.
+    ``id_field`` is its id in ``task_kobj_ids_entry``, ``link`` its name in /proc/PID/ns, ``clone_flag`` what makes one.
     Without ``dump`` and ``restore``, ``refusal`` says why a tree may not have one of its own.
     """
 
-    field: str
+    id_field: IdField
     link: str
     clone_flag: int
     dump: Callable[[NsDump], None] | None = None

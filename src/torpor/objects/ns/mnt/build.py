@@ -7,9 +7,9 @@ that mounts on top of each other come out as they were.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
 
 from torpor.base.errors import RestoreError
+from torpor.base.records import dataclass, field
 from torpor.images import kinds
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
@@ -201,7 +201,7 @@ def _made_by_puppet(session: NsRestore, entry: m.mnt_entry) -> int:
     context = batch.call(nr.fsopen, batch.path(_type_of(entry)), 1)
     runner.run(batch)
     batch = Batch()
-    for key, value in _options_of(entry):
+    for key, value in [("source", entry.source or "none"), *_options_of(entry)]:
         command = mounts.FSCONFIG_SET_FLAG if value is None else mounts.FSCONFIG_SET_STRING
         text = 0 if value is None else batch.path(value)
         batch.call(nr.fsconfig, context.value, command, batch.path(key), text, 0)

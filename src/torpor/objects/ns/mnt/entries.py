@@ -9,7 +9,7 @@ from torpor.images import messages as m
 from torpor.images.store import store_all
 from torpor.kernel import mount as mounts
 from torpor.kernel.namespaces import CLONE_NEWNS, inside
-from torpor.kernel.procfs.mountinfo import Mount, read_mountinfo
+from torpor.kernel.procfs.mountinfo import Mount, parse_mountinfo, read_mountinfo
 from torpor.objects.ns.mnt import filesystems
 from torpor.objects.ns.model import NsDump
 
@@ -50,7 +50,16 @@ def dump(session: NsDump) -> None:
 
 def read_namespace(pidfd: int) -> list[Mount]:
     """All mounts of the namespace, as seen from its root (the process itself may have another)."""
-    return inside(pidfd, CLONE_NEWNS, lambda: read_mountinfo("thread-self"))
+    # The /proc in there need not know of us.
+    proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fd = inside(
+            pidfd, CLONE_NEWNS, lambda: os.open("thread-self/mountinfo", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc)
+        )
+    finally:
+        os.close(proc)
+    with open(fd, encoding="utf-8", errors="surrogateescape") as stream:
+        return parse_mountinfo(stream.read())
 
 
 def root_of(found: list[Mount]) -> Mount:
@@ -87,7 +96,7 @@ def host_path(mount: Mount, host: list[Mount]) -> str | None:
 
 
 def _is_below(path: str, top: str) -> bool:
-    return top == "/" or path == top or path.startswith(top + "/")
+    return top in ("/", path) or path.startswith(top + "/")
 
 
 def _entry(mount: Mount, found: list[Mount]) -> m.mnt_entry:

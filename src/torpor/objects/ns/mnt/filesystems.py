@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from torpor.base.records import dataclass
+from torpor.base.typed import TYPE_CHECKING
 from torpor.kernel import mount as mounts
 from torpor.kernel.procfs.mountinfo import Mount
 from torpor.objects.ns.mnt import tmpfs

@@ -11,8 +11,8 @@ Limits
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, BinaryIO
 
+from torpor.base.typed import TYPE_CHECKING, BinaryIO
 from torpor.images.errors import ImageError
 from torpor.images.store import ImageStore
 from torpor.kernel.namespaces import CLONE_FS, isolated, unshare
@@ -37,9 +37,12 @@ def dump(store: ImageStore, directory: int, device: int) -> None:
 
 
 def _add(archive: tarfile.TarFile, path: str, name: str) -> None:
-    member = archive.gettarinfo(path + "/." if name == "." else path, name)
-    if member is None:
-        return  # a socket
+    # The type stubs do not know that it gives None, for a socket.
+    found: object = archive.gettarinfo(path + "/." if name == "." else path, name)
+    if found is None:
+        return
+    assert isinstance(found, type(archive).tarinfo)
+    member = found
     member.uname = member.gname = ""
     if member.isreg():
         with open(path, "rb") as stream:

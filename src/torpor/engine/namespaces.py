@@ -1,0 +1,95 @@
+"""The namespaces that a tree has for itself: which, checked before anything is done; dumped; made again.
+
+Image
+    A task whose namespace id differs from ``inventory_entry.root_ids`` has a namespace of its own; each namespace's
+    images bear that id.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from torpor.base.errors import RefusedError, RestoreError
+from torpor.base.fds import OwnedFd
+from torpor.engine.session import RestoreSession
+from torpor.images import kinds
+from torpor.images import messages as m
+from torpor.images.store import ImageStore, load_one
+from torpor.kernel.namespaces import CLONE_NEWNS, CLONE_NEWPID
+from torpor.objects.model import DumpProcess
+from torpor.objects.ns.model import NsDump, NsKind, NsRestore
+from torpor.objects.ns.table import NAMESPACES
+
+
+def own(ids: m.task_kobj_ids_entry, root_ids: m.task_kobj_ids_entry) -> list[NsKind]:
+    """The kinds of which a task with *ids* has one that is not the dumper's."""
+    return [
+        kind
+        for kind in NAMESPACES
+        if ids.HasField(kind.id_field) and getattr(ids, kind.id_field) != getattr(root_ids, kind.id_field)
+    ]
+
+
+def check(processes: Sequence[DumpProcess], root_ids: m.task_kobj_ids_entry) -> None:
+    """RefusedError for namespaces that cannot be carried."""
+    root = processes[0]
+    for kind in own(root.ids, root_ids):
+        if kind.refusal:
+            raise RefusedError(f"{root.describe()}: {kind.refusal}", hint=f"a {kind.link} namespace as ours has")
+        if kind.clone_flag == CLONE_NEWPID and root.ns_pid != 1:
+            raise RefusedError(
+                f"{root.describe()} is not the first process of its pid namespace", hint="checkpoint that one"
+            )
+    for process in processes[1:]:
+        if process.is_zombie:
+            continue
+        for kind in NAMESPACES:
+            if getattr(process.ids, kind.id_field) != getattr(root.ids, kind.id_field):
+                raise RefusedError(
+                    f"{process.describe()} has another {kind.link} namespace than {root.describe()}",
+                    hint="all processes of a tree must share their namespaces for now",
+                )
+
+
+def dump(root: DumpProcess, root_ids: m.task_kobj_ids_entry, store: ImageStore, external: tuple[str, ...]) -> None:
+    """The images of all namespaces of the tree's own."""
+    assert root.pidfd is not None
+    for kind in own(root.ids, root_ids):
+        if kind.dump is not None:
+            kind.dump(NsDump(store, root.pid, root.pidfd.fileno(), getattr(root.ids, kind.id_field), external))
+
+
+def plan(session: RestoreSession) -> None:
+    """Which namespaces the root puppet is to be cloned with."""
+    session.root_clone_flags |= sum(kind.clone_flag for kind in _wanted(session))
+    if session.root_clone_flags & CLONE_NEWPID and session.root.ns_pid != 1:
+        raise RestoreError(
+            f"pid {session.root.ns_pid} cannot be the first of a new pid namespace",
+            hint="the images are of a part of a namespace",
+        )
+
+
+def make(session: RestoreSession) -> None:
+    """Fill the namespaces in which the root puppet now is."""
+    wanted = _wanted(session)
+    external, root = session.options.files.external, session.options.files.root
+    with OwnedFd(os.pidfd_open(session.root.pid)) as pidfd:
+        for kind in wanted:
+            if kind.restore is not None:
+                ident = getattr(session.root.ids, kind.id_field)
+                flags = session.root_clone_flags
+                kind.restore(
+                    NsRestore(session.store, session.root.runner, pidfd.fileno(), ident, flags, root, external)
+                )
+    if session.root_clone_flags & CLONE_NEWNS:
+        session.files.enter_root(os.open(f"/proc/{session.root.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+
+
+def _wanted(session: RestoreSession) -> list[NsKind]:
+    inventory = load_one(session.store, kinds.INVENTORY)
+    found = own(session.root.ids, inventory.root_ids) if inventory.HasField("root_ids") else []
+    for kind in found:
+        if kind.refusal:
+            raise RestoreError(f"the images have a {kind.link} namespace: {kind.refusal}")
+    return found
