@@ -8,8 +8,11 @@ this way: it concerns children only.
 from __future__ import annotations
 
 import _thread
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
+from torpor.base.fds import OwnedFd
 from torpor.base.typed import TypeVar
 from torpor.kernel.arch import nr
 from torpor.kernel.syscall import syscall
@@ -51,6 +54,18 @@ def inside(pidfd: int, flags: int, work: Callable[[], T]) -> T:
         return work()
 
     return isolated(enter)
+
+
+@contextmanager
+def children_in(pid: int) -> Iterator[None]:
+    """Processes that this thread forks meanwhile are born into the pid namespace of *pid*."""
+    with OwnedFd(os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)) as ours:
+        with OwnedFd(os.open(f"/proc/{pid}/ns/pid", os.O_RDONLY | os.O_CLOEXEC)) as theirs:
+            setns(theirs.fileno(), CLONE_NEWPID)
+        try:
+            yield
+        finally:
+            setns(ours.fileno(), CLONE_NEWPID)
 
 
 def isolated(work: Callable[[], T]) -> T:

@@ -20,7 +20,7 @@ from torpor.images import messages as m
 from torpor.images.text import get_text
 from torpor.kernel.arch import nr
 from torpor.objects.files.model import FileDump, FileRestore, OpenFile
-from torpor.objects.files.paths import open_below
+from torpor.objects.files.paths import locate, open_below, roots_of
 from torpor.tracee.batch import Batch
 from torpor.tracee.puppet import clone
 from torpor.tracee.remote import Runner, kill_and_reap
@@ -35,10 +35,20 @@ def dump(file: OpenFile, name: str, file_id: int, session: FileDump) -> None:
     if top != "proc" or not digits.isdecimal():
         raise file.refuse(f"{file.target} is gone from /proc", hint="close it and try again")
     pid = int(digits)
-    if os.path.exists(f"/proc/{pid}"):
+    if is_alive(file, pid, session):
         raise file.refuse(f"{file.target} is gone, but pid {pid} lives", hint="close it and try again")
     remap = m.remap_file_path_entry(orig_id=file_id, remap_id=pid, remap_type=m.remap_type.PROCFS)
     session.image("REMAP_FPATH").add(remap)
+
+
+def is_alive(file: OpenFile, pid: int, session: FileDump) -> bool:
+    """Whether there is a process of that pid in the file's own proc."""
+    where, dir_fd = locate(roots_of(session).of(file.process.pid), f"/proc/{pid}")
+    try:
+        os.stat(where, dir_fd=dir_fd)
+    except OSError:
+        return False
+    return True
 
 
 class StandIns:

@@ -6,6 +6,7 @@ A name in an image is absolute and starts at the root of the mount namespace, wh
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 from torpor.base.errors import RestoreError
 from torpor.base.fds import OwnedFd
@@ -24,7 +25,7 @@ class Roots:
     def __init__(self, session: FileDump) -> None:
         self._own = os.readlink("/proc/self/ns/mnt")
         self._by_process: dict[int, OwnedFd | None] = {}
-        self._proc_device = os.stat("/proc").st_dev
+        self._proc_devices = {os.stat("/proc").st_dev}
 
     def of(self, pid: int) -> int | None:
         """A directory to resolve names of *pid*'s files against; None where ours is the same."""
@@ -32,12 +33,16 @@ class Roots:
             own = os.readlink(f"/proc/{pid}/ns/mnt") == self._own
             fd = None if own else OwnedFd(os.open(f"/proc/{pid}/root", O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
             self._by_process[pid] = fd
+            if fd is not None:
+                with suppress(OSError):
+                    self._proc_devices.add(os.stat("proc", dir_fd=fd.fileno()).st_dev)
         found = self._by_process[pid]
         return found.fileno() if found else None
 
-    def is_proc(self, device: int) -> bool:
-        """Whether *device* is the proc file system that we see."""
-        return device == self._proc_device
+    def is_proc(self, pid: int, device: int) -> bool:
+        """Whether *device* is a proc file system that we see, or that *pid* does."""
+        self.of(pid)
+        return device in self._proc_devices
 
 
 def roots_of(session: FileDump) -> Roots:

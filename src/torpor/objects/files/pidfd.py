@@ -22,6 +22,7 @@ from torpor.base.typed import NoReturn
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.kernel.arch import nr
+from torpor.kernel.namespaces import children_in
 from torpor.kernel.syscall import syscall
 from torpor.objects.files import fown
 from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
@@ -109,7 +110,9 @@ def _open_dead(entry: m.file_entry, session: FileRestore) -> int:
         for other in session.entries.values()
         if other.HasField("pidfd") and other.pidfd.nspid == _DEAD and other.pidfd.ino == entry.pidfd.ino
     ]
-    child, go = _spawn(entry.pidfd.torpor_exit_status)
+    # In the tree's own pid namespace: from another one a pidfd can hardly be used.
+    with children_in(session.processes[0].pid):
+        child, go = _spawn(entry.pidfd.torpor_exit_status)
     own = -1
     try:
         for other in alike:

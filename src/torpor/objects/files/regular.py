@@ -85,7 +85,7 @@ def _find_name(file: OpenFile, file_id: int, session: FileDump) -> str:
     if not silly and is_there(file, target, session):
         return target
     name = target.removesuffix(DELETED)
-    if roots_of(session).is_proc(file.stat.st_dev):
+    if roots_of(session).is_proc(file.process.pid, file.stat.st_dev):
         deadproc.dump(file, name, file_id, session)
     elif file.stat.st_nlink == 0:
         ghost.dump(file, file_id, session)
