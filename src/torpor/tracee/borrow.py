@@ -35,8 +35,8 @@ _DATA_SIZE = 128 * 1024
 _SEARCH_LIMIT = 64 * 1024 * 1024
 _STACK_MARGIN = 16 * 1024
 _RED_ZONE = 128
-_STOP_SIGNALS = (signal.SIGURG, signal.SIGWINCH, signal.SIGCHLD)
-_NEVER = (signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT, *FAULTS)
+_STOP_SIGNALS: tuple[int, ...] = (signal.SIGURG, signal.SIGWINCH, signal.SIGCHLD)
+_NEVER = (signal.SIGKILL, signal.SIGSTOP, *FAULTS)
 _SIGRTMIN = 32
 
 _gadget_cache: dict[tuple[int, int, int], tuple[int, int]] = {}
@@ -90,7 +90,7 @@ def inject(leader: Thread, maps: list[Vma], *, pending: int = 0) -> Iterator[Inj
     *maps* are the process's mappings.  The scratch mapping is not among them: read them before.  *pending*: the signals
     pending for any of its threads.
     """
-    stop_signal = _choose_stop_signal(leader.tgid, pending)
+    stop_signal = _choose_stop_signal(leader, pending)
     regs = _regs_to_give_back(leader)
     if regs.is_compat:
         raise RefusedError(f"pid {leader.tgid} runs 32-bit code", hint="only 64-bit processes can be checkpointed")
@@ -281,20 +281,24 @@ def _still_there(pid: int, vma: Vma, offsets: tuple[int, int]) -> bool:
     return good_first and good_second
 
 
-def _choose_stop_signal(tgid: int, pending: int) -> int:
+def _choose_stop_signal(leader: Thread, pending: int) -> int:
     """A signal that the process ignores and that is not pending: harmless if nobody traces it any more.
 
     While it ends our loops, a pending one of its kind would be taken for it and be lost.
     """
-    status = read_status(tgid)
+    status = read_status(leader.tgid)
     pending |= status.shared_pending | status.pending
-    ignored = [number for number in range(1, _SIGRTMIN) if status.ignored & mask_bit(number)]
-    for number in (*_STOP_SIGNALS, *ignored):
+    ignored = [
+        number for number in range(1, _SIGRTMIN) if status.ignored & ~mask_bit(signal.SIGCONT) & mask_bit(number)
+    ]
+    # The Go runtime handles all but SIGCONT, which would end a stop, so it is none for a stopped process.
+    last = [] if leader.group_stop else [int(signal.SIGCONT)]
+    for number in [*_STOP_SIGNALS, *ignored, *last]:
         if not (status.caught | pending) & mask_bit(number) and number not in _NEVER:
             return number
     raise RefusedError(
-        f"pid {tgid} has handlers for, or has pending, all of SIGURG, SIGWINCH and SIGCHLD",
-        hint="this rare case is not supported; please report it",
+        f"pid {leader.tgid} has handlers for, or has pending, all of SIGURG, SIGWINCH, SIGCHLD and SIGCONT",
+        hint="if it is stopped, continue it and try again",
     )
 
 

@@ -3,7 +3,7 @@
 Kernel view
     ``/proc/PID/stat`` and ``/proc/PID/auxv``; brk(2) inside the task for the end of the heap.
 Image
-    ``mm_entry``.
+    ``mm_entry``; ``torpor_auxv`` where the vector is longer than CRIU reads.
 Restore
     PR_SET_MM_MAP, which needs CAP_CHECKPOINT_RESTORE only, and checks that the addresses lie in mappings; the
     executable by descriptor, possible once no mapping of the old one is left.
@@ -23,6 +23,8 @@ PR_SET_MM_MAP = 14
 PR_GET_DUMPABLE = 3
 PR_SET_DUMPABLE = 4
 PR_SET_THP_DISABLE = 41
+#: The most words that CRIU takes; kernels have more by now, so all of them stand in a field of our own.
+_CRIU_AUXV = 44
 _NO_EXE = 0xFFFFFFFF
 _MM_MAP = "QQQQQQQQQQQQII"
 _SUID_DUMP_ROOT = 2
@@ -38,7 +40,10 @@ def dump(process: DumpProcess, batch: Batch) -> None:
     mm.mm_env_start, mm.mm_env_end = stat.env_start, stat.env_end
     with open(f"/proc/{process.pid}/auxv", "rb") as stream:
         data = stream.read()
-    mm.mm_saved_auxv.extend(struct.unpack(f"<{len(data) // 8}Q", data))
+    words = struct.unpack(f"<{len(data) // 8}Q", data)
+    mm.mm_saved_auxv.extend(words[:_CRIU_AUXV])
+    if len(words) > _CRIU_AUXV:
+        mm.torpor_auxv.extend(words)
     mm.thp_disabled = not process.status.thp_enabled
     brk = batch.call(nr.brk, 0)
     dumpable = batch.call(nr.prctl, PR_GET_DUMPABLE)
@@ -53,7 +58,8 @@ def dump(process: DumpProcess, batch: Batch) -> None:
 def restore(process: RestoreProcess, exe_fd: Arg | None, batch: Batch) -> None:
     """Set everything at once.  All mappings must be in place."""
     mm = mm_of(process)
-    auxv = batch.data(struct.pack(f"<{len(mm.mm_saved_auxv)}Q", *mm.mm_saved_auxv))
+    words = mm.torpor_auxv or mm.mm_saved_auxv
+    auxv = batch.data(struct.pack(f"<{len(words)}Q", *words))
     fd = exe_fd if isinstance(exe_fd, int) else _NO_EXE
     numbers = (
         mm.mm_start_code, mm.mm_end_code, mm.mm_start_data, mm.mm_end_data, mm.mm_start_brk, mm.mm_brk,
