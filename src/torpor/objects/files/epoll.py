@@ -72,7 +72,8 @@ def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
         order = seen.get(watch.tfd, 0)
         seen[watch.tfd] = order + 1
         epfd.tfd.append(watch)
-        if not _is_watched(file, watch.tfd, order, file.process.pid, watch.tfd):
+        # A set in a queue has no process whose numbers it could mean.
+        if file.in_flight or not _is_watched(file, watch.tfd, order, file.process.pid, watch.tfd):
             lost.append((epfd.tfd[-1], order))
     if lost:
         session.at_end(lambda: _find_lost(file, lost, session))
@@ -168,8 +169,10 @@ class _Attaching:
         if entry.id in self._done:
             return
         self._done.add(entry.id)
-        process, epoll_number = self._choose_holder(entry)
-        watches = [self._read(tfd, self._tables[process.ns_pid]) for tfd in entry.epfd.tfd]
+        process, epoll_number, table = self._choose_holder(entry)
+        watches = [self._read(tfd, table) for tfd in entry.epfd.tfd]
+        if process is None:
+            watches = [replace(watch, is_there=False) for watch in watches]
         for watch in watches:
             target = self._session.entry(watch.file_id)
             if target.HasField("epfd"):
@@ -185,11 +188,18 @@ class _Attaching:
             _drain(own, len(edges))
         self._add(process, epoll_number, own, [w for w in watches if not w.is_disarmed and not w.is_edge])
 
-    def _choose_holder(self, entry: m.file_entry) -> tuple[RestoreProcess, int]:
-        """A process that has the set and all that it watches by number, or most of it."""
+    def _choose_holder(self, entry: m.file_entry) -> tuple[RestoreProcess | None, int, dict[int, int]]:
+        """A process that has the set and all that it watches by number, or most of it; no process for one in a queue.
+
+        Then what each number means.
+        """
         wanted = {tfd.tfd for tfd in entry.epfd.tfd if not tfd.torpor_file_id}
         holders = self._session.holders(entry.id)
-        return max(holders, key=lambda holder: len(wanted & self._tables[holder[0].ns_pid].keys()))
+        if holders:
+            process, number = max(holders, key=lambda holder: len(wanted & self._tables[holder[0].ns_pid].keys()))
+            return process, number, self._tables[process.ns_pid]
+        tables = self._tables.values()
+        return None, -1, max(tables, key=lambda table: len(wanted & table.keys()), default={})
 
     def _read(self, tfd: m.eventpoll_tfd_entry, table: dict[int, int]) -> _Watch:
         number = tfd.torpor_tfd if tfd.torpor_file_id else tfd.tfd
@@ -204,9 +214,10 @@ class _Attaching:
         poller.register(self._session.open(watch.file_id), _ANY)
         return replace(watch, events=watch.events | _ANY) if poller.poll(0) else watch
 
-    def _add(self, process: RestoreProcess, epoll_number: int, own: int, watches: list[_Watch]) -> None:
+    def _add(self, process: RestoreProcess | None, epoll_number: int, own: int, watches: list[_Watch]) -> None:
         there = [watch for watch in watches if watch.is_there]
-        for start in range(0, len(there), _BATCH):
+        for start in range(0, len(there) if process is not None else 0, _BATCH):
+            assert process is not None
             batch = Batch()
             for watch in there[start : start + _BATCH]:
                 event = batch.data(_event.pack(watch.events, watch.data))

@@ -399,10 +399,11 @@ class FileRestore:
         """The last step of each kind, once all descriptors are in place."""
         for action in self._before_attach:
             action()
-        for file_id, placed in list(self._placed.items()):
+        for file_id, fd in list(self._open.items()):
             kind = self._kinds[self.entry(file_id).type]
             if kind.attach is not None:
-                kind.attach(self.entry(file_id), self, placed)
+                # What lies in a queue is nowhere else.
+                kind.attach(self.entry(file_id), self, self._placed.get(file_id) or Placed(fd.fileno()))
 
     def close(self) -> None:
         """Close our copies."""

@@ -20,7 +20,7 @@ from torpor.images import messages as m
 from torpor.kernel import sock_diag
 from torpor.objects.files import fown
 from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
-from torpor.objects.files.socket import options, queues, unix_name
+from torpor.objects.files.socket import options, peer_cred, queues, unix_name
 from torpor.objects.files.socket.make import NetNamespaces, family_of
 from torpor.objects.files.socket.unix_graph import Graph
 from torpor.objects.files.socket.unix_peers import Peers
@@ -62,6 +62,7 @@ def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
     sk.uflags, sk.backlog, sk.peer, sk.ns_id = 0, row.backlog, row.peer, ns_id
     fown.fill(sk.fown, file)
     unix_name.dump(file, sk, row.name)
+    peer_cred.dump(file, sk, session)
     if row.shutdown:
         sk.shutdown = row.shutdown & 3
     options.dump(file, options.Shape(socket.AF_UNIX, row.type, 0), sk.opts, session)

@@ -22,6 +22,7 @@ from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.kernel.sockets import Socket
 from torpor.objects.files.model import FileRestore
+from torpor.objects.files.socket import peer_cred
 from torpor.objects.files.socket.finish import finish
 from torpor.objects.files.socket.make import make_pair, make_socket
 from torpor.objects.files.socket.queues import Queues
@@ -192,7 +193,8 @@ class Graph:
             if listener is not None and listener.made is not None and listener.sk.type == server.sk.type:
                 self._accept(client, server, listener)
                 return
-        node.made, peer.made = make_pair(self._session, node.sk.type, node.sk.ns_id)
+        made = peer_cred.make_pair(node.sk, peer.sk, self._session)
+        node.made, peer.made = made or make_pair(self._session, node.sk.type, node.sk.ns_id)
         self._bind_connected(node)
         self._bind_connected(peer)
 
@@ -228,6 +230,8 @@ class Graph:
             for node in nodes:
                 self._connect(node)
             for node in nodes:
+                if node.sk.state == LISTEN:
+                    peer_cred.listen_again(node.sk, self._session)
                 finish(node.socket, node.sk, str(node), shut=0 if self._is_orphan(node) else node.sk.shutdown)
         finally:
             for node in nodes:

@@ -1,0 +1,109 @@
+"""Sockets that cannot be carried are named before anything happens to their process; --ext-unix-sk and --tcp-close."""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from harness import engine
+
+pytestmark = pytest.mark.root
+
+_PROGRAM = """
+import os, signal, socket, sys
+{body}
+os.write(int(sys.argv[1]), b"x")
+os.close(int(sys.argv[1]))
+signal.pause()
+"""
+
+
+@contextmanager
+def _running(body: str) -> Iterator[subprocess.Popen[bytes]]:
+    reader, writer = os.pipe()
+    with open("/dev/null", "wb") as null:
+        process = subprocess.Popen(
+            [sys.executable, "-c", _PROGRAM.format(body=body), str(writer)], stdin=subprocess.DEVNULL, stdout=null, stderr=null,
+            pass_fds=(writer,), start_new_session=True,
+        )  # fmt: skip
+    os.close(writer)
+    try:
+        assert os.read(reader, 1) == b"x", "the program did not come up"
+        yield process
+    finally:
+        os.close(reader)
+        process.kill()
+        process.wait()
+
+
+def _refusal(body: str, *options: str) -> str:
+    with _running(body) as process, tempfile.TemporaryDirectory() as directory:
+        with pytest.raises(engine.EngineError) as caught:
+            engine.dump(process.pid, Path(directory), options=options)
+        assert process.poll() is None, "a refused dump ended the process"
+        return caught.value.log
+
+
+@pytest.fixture
+def outside() -> Iterator[tuple[str, socket.socket]]:
+    """A datagram socket of another process than the dumped one."""
+    with tempfile.TemporaryDirectory() as directory, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
+        path = f"{directory}/outside"
+        end.bind(path)
+        end.settimeout(10)
+        yield path, end
+
+
+def test_tcp_connection() -> None:
+    body = (
+        "l = socket.create_server(('127.0.0.1', 0)); a = socket.create_connection(l.getsockname()); b, _ = l.accept()"
+    )
+    log = _refusal(body)
+    assert re.search(r"fd \d+ of pid \d+ \(python.*\): a TCP connection to port \d+", log)
+    assert "--tcp-close" in log
+
+
+def test_waiting_tcp_connection() -> None:
+    body = "l = socket.create_server(('127.0.0.1', 0)); a = socket.create_connection(l.getsockname())"
+    assert "connections wait to be accepted" in _refusal(body) or "a TCP connection" in _refusal(body)
+
+
+def test_unix_peer_outside(outside: tuple[str, socket.socket]) -> None:
+    log = _refusal(f"s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); s.connect({outside[0]!r})")
+    assert outside[0] in log
+    assert "--ext-unix-sk" in log
+
+
+def test_family_without_support() -> None:
+    assert "family 40 (vsock)" in _refusal("s = socket.socket(40, socket.SOCK_STREAM)")
+
+
+def test_data_in_a_waiting_unix_connection() -> None:
+    body = (
+        "l = socket.socket(socket.AF_UNIX); l.bind(''); l.listen(3)\n"
+        "c = socket.socket(socket.AF_UNIX); c.connect(l.getsockname()); c.send(b'x')"
+    )
+    assert "not accepted yet" in _refusal(body)
+
+
+def test_unix_peer_outside_is_found_again(outside: tuple[str, socket.socket]) -> None:
+    path, end = outside
+    body = (
+        f"s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); s.connect({path!r})\n"
+        "signal.signal(signal.SIGUSR1, lambda *_: s.send(b'back'))"
+    )
+    with _running(body) as process, tempfile.TemporaryDirectory() as directory:
+        engine.dump(process.pid, Path(directory), options=["--ext-unix-sk"])
+        process.wait()
+        pid = engine.restore(Path(directory), options=["--ext-unix-sk"])
+        try:
+            os.kill(pid, 10)
+            assert end.recv(100) == b"back"
+        finally:
+            os.kill(pid, 9)
