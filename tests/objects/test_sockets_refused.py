@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
 from harness import engine
 
 pytestmark = pytest.mark.root
@@ -29,7 +30,8 @@ def _running(body: str) -> Iterator[subprocess.Popen[bytes]]:
     reader, writer = os.pipe()
     with open("/dev/null", "wb") as null:
         process = subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM.format(body=body), str(writer)], stdin=subprocess.DEVNULL, stdout=null, stderr=null,
+            [sys.executable, "-c", _PROGRAM.format(body=body), str(writer)], stdin=subprocess.DEVNULL,
+            stdout=null, stderr=null,
             pass_fds=(writer,), start_new_session=True,
         )  # fmt: skip
     os.close(writer)
