@@ -28,7 +28,8 @@ def _parents() -> dict[int, int]:
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             try:
-                stat = Path(f"/proc/{entry}/stat").read_text()
+                # A name need not be text.
+                stat = Path(f"/proc/{entry}/stat").read_text(errors="replace")
             except OSError:
                 continue
             # The name, in parentheses, may contain anything; the state and the parent follow its last parenthesis.

@@ -80,6 +80,7 @@ RESTORE: tuple[Phase, ...] = (
     Phase("aspects", finishing.aspects, "BUILD, CREDENTIALS and SEALED, in one batch a thread"),
     Phase("stops", finishing.stop, "with all threads there; the SIGCHLD that parents get is taken away in the next"),
     Phase("last aspects", finishing.last, "nothing that follows disturbs timers, pending signals, the dumpable flag"),
+    Phase("our copies", lambda session: session.files.release(), "a closed end must read as closed from the start"),
     Phase(
         "clear",
         finishing.clear,

@@ -405,12 +405,17 @@ class FileRestore:
                 # What lies in a queue is nowhere else.
                 kind.attach(self.entry(file_id), self, self._placed.get(file_id) or Placed(fd.fileno()))
 
-    def close(self) -> None:
-        """Close our copies."""
-        for action in self._on_close:
-            action()
-        os.close(self.root_fd)
+    def release(self) -> None:
+        """Close our copies: an end that nobody else has must be seen to be closed when the tree runs."""
         for fd in (*self._open.values(), *self._shared.values()):
             fd.close()
         self._open.clear()
         self._shared.clear()
+        self._parts.clear()
+
+    def close(self) -> None:
+        """Close all."""
+        for action in self._on_close:
+            action()
+        self.release()
+        os.close(self.root_fd)

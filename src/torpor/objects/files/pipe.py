@@ -1,33 +1,47 @@
 """Pipes: both ends of each, contents, size and packet mode.
 
 Kernel view
-    pipefs inodes; tee(2) copies the contents without consuming them; F_GETPIPE_SZ.
+    pipefs inodes; tee(2) copies the contents without consuming them, packet boundaries included; F_GETPIPE_SZ.  POLLHUP
+    and POLLERR tell that nobody has the other end.
 Image
-    ``pipe_entry`` per description, ``pipe_data_entry`` with the bytes per pipe.
+    ``pipe_entry`` per description, ``pipe_data_entry`` with the bytes per pipe; ``torpor_packets`` are the lengths of
+    the packets in it, ``torpor_outside`` says that the other end is open outside of the tree only.
 Restore
-    The first end asked for makes the pipe, fills it, and opens further descriptions through ``/proc/self/fd``.
+    The first end asked for makes the pipe, fills it, and opens further descriptions through ``/proc/self/fd``.  A pipe
+    that leads outside is given by ``--inherit-fd``.
 Limits
-    Packet boundaries are kept only as far as splice keeps them.
+    A packet behind bytes that were written without O_DIRECT is one with them.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import select
 import stat
 
+from torpor.base import log
+from torpor.base.errors import RestoreError
 from torpor.base.fds import OwnedFd
+from torpor.base.records import dataclass, field
 from torpor.images import messages as m
+from torpor.images.errors import ImageError, ImageMissing
 from torpor.images.format import Entry
+from torpor.images.kinds import PIPES_DATA
 from torpor.images.store import iter_entries
+from torpor.kernel.arch import nr
+from torpor.kernel.syscall import syscall
 from torpor.objects.files import fown, status_flags
 from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
 
 F_SETPIPE_SZ = 1031
 F_GETPIPE_SZ = 1032
 _SPLICE_NONBLOCK = 2
+_PACKET_MAX = 4096
 _O_ASYNC = 0o20000
 _O_LARGEFILE = 0o100000
+_OPENING = os.O_CREAT | os.O_EXCL | os.O_TRUNC
 
 
 def matches(file: OpenFile) -> bool:
@@ -35,29 +49,93 @@ def matches(file: OpenFile) -> bool:
     return stat.S_ISFIFO(file.stat.st_mode) and file.target.startswith("pipe:")
 
 
+# -- dump -----------------------------------------------------------------------------------------------------
+
+
 def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
-    """Fill in ``entry.pipe``; the contents go to pipes-data.img once."""
+    """Fill in ``entry.pipe``; the contents go to pipes-data.img once, when all ends are known."""
     pipe = entry.pipe
     pipe.id, pipe.pipe_id, pipe.flags = entry.id, file.stat.st_ino, file.flags
     fown.fill(pipe.fown, file)
-    size = fcntl.fcntl(file.fd, F_GETPIPE_SZ)
-    images = session.image("PIPES_DATA")
-    if session.once(("pipe", file.stat.st_ino)):
-        data = peek(file, size)
-        images.add(Entry(m.pipe_data_entry(pipe_id=file.stat.st_ino, bytes=len(data), size=size), data))
+    session.part(_Pipes).add(file)
+
+
+@dataclass(slots=True)
+class _Pipe:
+    """What is known of a pipe from the ends met so far."""
+
+    first: str
+    chunks: list[bytes]
+    size: int
+    is_packetized: bool = False
+    access: set[int] = field(default_factory=set)
+    has_reader: bool = True
+    has_writer: bool = True
+
+
+class _Pipes:
+    """All pipes of a dump."""
+
+    def __init__(self, session: FileDump) -> None:
+        self._session = session
+        self._pipes: dict[int, _Pipe] = {}
+        session.at_end(self._store)
+
+    def add(self, file: OpenFile) -> None:
+        """Take note of an end, and of the contents with the first."""
+        number = file.stat.st_ino
+        if number not in self._pipes:
+            size = fcntl.fcntl(file.fd, F_GETPIPE_SZ)
+            self._pipes[number] = _Pipe(file.describe(), peek_chunks(file, size), size)
+        known = self._pipes[number]
+        access = file.flags & os.O_ACCMODE
+        known.access.add(access)
+        known.is_packetized |= bool(file.flags & os.O_DIRECT)
+        poller = select.poll()
+        poller.register(file.fd, 0)
+        events = sum(found for _, found in poller.poll(0))
+        if access == os.O_RDONLY:
+            known.has_writer = not events & select.POLLHUP
+        elif access == os.O_WRONLY:
+            known.has_reader = not events & select.POLLERR
+
+    def _store(self) -> None:
+        for number, known in self._pipes.items():
+            data = b"".join(known.chunks)
+            entry = m.pipe_data_entry(pipe_id=number, bytes=len(data), size=known.size)
+            if known.is_packetized or len(known.chunks) > 1:
+                entry.torpor_packets.extend(map(len, known.chunks))
+            if self._leads_outside(known):
+                entry.torpor_outside = True
+                log.warn(f"{known.first}: pipe:[{number}] leads out of the tree; to restore, --inherit-fd must give it")
+            self._session.image("PIPES_DATA").add(Entry(entry, data))
+
+    def _leads_outside(self, known: _Pipe) -> bool:
+        if os.O_RDWR in known.access or len(known.access) > 1:
+            return False
+        return known.has_writer if os.O_RDONLY in known.access else known.has_reader
 
 
 def peek(file: OpenFile, size: int) -> bytes:
-    """The contents, left in place.  A write end is reopened for reading."""
+    """The contents of a pipe or FIFO, left in place."""
+    return b"".join(peek_chunks(file, size))
+
+
+def peek_chunks(file: OpenFile, size: int) -> list[bytes]:
+    """The contents, left in place, as reads would give them: each packet by itself.  A write end is reopened."""
     source = os.open(f"/proc/self/fd/{file.fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    chunks: list[bytes] = []
     try:
         fcntl.fcntl(writer, F_SETPIPE_SZ, size)
         try:
-            count = tee(source, writer, size)
+            left = tee(source, writer, size)
         except BlockingIOError:
-            return b""
-        return os.read(reader, count) if count else b""
+            return []
+        while left > 0 and (chunk := os.read(reader, left)):
+            chunks.append(chunk)
+            left -= len(chunk)
+        return chunks
     finally:
         for fd in (source, reader, writer):
             os.close(fd)
@@ -65,39 +143,49 @@ def peek(file: OpenFile, size: int) -> bytes:
 
 def tee(source: int, target: int, length: int) -> int:
     """tee(2), not blocking; the number of bytes."""
-    from torpor.kernel.arch import nr
-    from torpor.kernel.syscall import syscall
-
     return syscall("tee", nr.tee, source, target, length, _SPLICE_NONBLOCK)
+
+
+# -- restore --------------------------------------------------------------------------------------------------
 
 
 def restore(entry: m.file_entry, session: FileRestore) -> int:
     """This end; the pipe itself with its contents when it is the first."""
     pipe = entry.pipe
-    keeper = session.shared(("pipe", pipe.pipe_id), lambda: _make(pipe.pipe_id, session))
     flags = pipe.flags & ~_O_ASYNC
+    inherited = session.inherited.get(f"pipe:[{pipe.pipe_id}]")
+    if inherited is not None:
+        is_pipe = stat.S_ISFIFO(os.fstat(inherited).st_mode)
+        return _open_end(inherited, flags) if is_pipe else os.dup(inherited)
+    keeper = session.shared(("pipe", pipe.pipe_id), lambda: _make(pipe.pipe_id, session))
     if not flags & _O_LARGEFILE:
         # An end that pipe(2) made: open(2) would add O_LARGEFILE.
-        end = session.part(Ends).take(pipe.pipe_id, flags & os.O_ACCMODE)
+        end = session.part(_Ends).take(pipe.pipe_id, flags & os.O_ACCMODE)
         if end is not None:
             status_flags.restore(end, flags)
             return end
-    fd = os.open(f"/proc/self/fd/{keeper}", flags & ~os.O_DIRECT | os.O_CLOEXEC)
+    return _open_end(keeper, flags)
+
+
+def _open_end(of: int, flags: int) -> int:
+    fd = os.open(f"/proc/self/fd/{of}", flags & ~(os.O_DIRECT | _OPENING) | os.O_CLOEXEC)
     if flags & os.O_DIRECT:
+        # Packet mode, which open(2) takes for something else.
         fcntl.fcntl(fd, fcntl.F_SETFL, flags)
     return fd
 
 
-class Ends:
+class _Ends:
     """The ends that pipe(2) made, each for one description; the others are opened."""
 
     def __init__(self, session: FileRestore) -> None:
         self._free: dict[tuple[int, int], OwnedFd] = {}
 
-    def add(self, pipe_id: int, reader: int, writer: int) -> None:
+    def add(self, pipe_id: int, reader: OwnedFd, writer: OwnedFd) -> None:
         """Keep both ends, blocking ones."""
-        self._free[pipe_id, os.O_RDONLY] = OwnedFd(reader)
-        self._free[pipe_id, os.O_WRONLY] = OwnedFd(writer)
+        for access, end in ((os.O_RDONLY, reader), (os.O_WRONLY, writer)):
+            os.set_blocking(end.fileno(), True)
+            self._free[pipe_id, access] = end
 
     def take(self, pipe_id: int, access: int) -> int | None:
         """The end with that access mode, if nobody has taken it."""
@@ -106,21 +194,62 @@ class Ends:
 
 
 def _make(pipe_id: int, session: FileRestore) -> int:
-    reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    reader, writer = map(OwnedFd, os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK))
     # One description with both directions keeps the pipe and its contents alive while the others are opened.
-    keeper = os.open(f"/proc/self/fd/{reader}", os.O_RDWR | os.O_CLOEXEC)
-    session.part(Ends).add(pipe_id, reader, writer)
-    for item in iter_entries(session.store, "PIPES_DATA"):
-        data = item.message
-        assert isinstance(data, m.pipe_data_entry)
+    keeper = OwnedFd(os.open(f"/proc/self/fd/{reader.fileno()}", os.O_RDWR | os.O_CLOEXEC))
+    for data, content in _read_data(session):
         if data.pipe_id == pipe_id:
-            if data.size:
-                fcntl.fcntl(writer, F_SETPIPE_SZ, data.size)
-            if data.bytes:
-                os.write(writer, item.payload)
-    os.set_blocking(reader, True)
-    os.set_blocking(writer, True)
-    return keeper
+            if data.torpor_outside:
+                raise RestoreError(
+                    f"pipe:[{pipe_id}] led out of the tree", hint=f"give it by --inherit-fd fd[N]:pipe:[{pipe_id}]"
+                )
+            fill(writer.fileno(), data, content)
+    fcntl.fcntl(writer.fileno(), fcntl.F_SETFL, 0)
+    session.part(_Ends).add(pipe_id, reader, writer)
+    return keeper.release()
+
+
+def _read_data(session: FileRestore) -> list[tuple[m.pipe_data_entry, bytes]]:
+    try:
+        return [(item.message, item.payload) for item in iter_entries(session.store, PIPES_DATA)]
+    except ImageMissing:
+        return []
+
+
+def fill(fd: int, data: m.pipe_data_entry, content: bytes) -> None:
+    """Size and contents, by a write end that does not block."""
+    if data.size:
+        _set_size(fd, data.size, len(content))
+    lengths = list(data.torpor_packets) or [len(content)]
+    if sum(lengths) != len(content):
+        raise ImageError(f"pipes-data.img: {data.pipe_id}: the packets' lengths do not add up")
+    start = 0
+    try:
+        for length in lengths:
+            if data.torpor_packets:
+                is_packet = length <= _PACKET_MAX
+                fcntl.fcntl(fd, fcntl.F_SETFL, os.O_NONBLOCK | (os.O_DIRECT if is_packet else 0))
+            if length and os.write(fd, content[start : start + length]) != length:
+                raise BlockingIOError
+            start += length
+    except BlockingIOError:
+        raise RestoreError(f"pipe {data.pipe_id}: {len(content)} bytes do not fit into it here") from None
+
+
+def _set_size(fd: int, size: int, n_bytes: int) -> None:
+    try:
+        fcntl.fcntl(fd, F_SETPIPE_SZ, size)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EINVAL):
+            raise
+        with open("/proc/sys/fs/pipe-max-size", encoding="ascii") as stream:
+            largest = int(stream.read())
+        if n_bytes > largest or error.errno == errno.EINVAL:
+            raise RestoreError(
+                f"a pipe of {size} bytes cannot be made: {error.strerror}", hint="raise fs.pipe-max-size"
+            ) from error
+        log.warn(f"a pipe had {size} bytes, and can have {largest} here: raise fs.pipe-max-size")
+        fcntl.fcntl(fd, F_SETPIPE_SZ, largest)
 
 
 KIND = FileKind(
