@@ -14,7 +14,7 @@ import os
 from torpor.base import log
 from torpor.base.errors import RefusedError
 from torpor.base.fds import OwnedFd
-from torpor.engine import namespaces
+from torpor.engine import namespaces, preflight
 from torpor.engine.ids import IdAllocator
 from torpor.engine.options import DumpOptions
 from torpor.engine.stats import DumpStats
@@ -71,6 +71,7 @@ class Dump:
         """Do it."""
         watch = self._stats.watch
         notify = self._options.notify
+        preflight.check(pid, self._options.files)
         notify("pre-dump", pid)
         with watch.span("freezing"), time_limit(self._options.timeout_s, f"stopping pid {pid} and all below it"):
             tree = freeze(pid)

@@ -8,11 +8,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from types import FrameType
 
 from torpor.base import log
 from torpor.base.errors import TorporError, UsageError
-from torpor.base.typed import NoReturn
+from torpor.cli import interrupts
 from torpor.cli.criu.options import Options, missing
 from torpor.cli.criu.parse import parse
 
@@ -29,22 +28,12 @@ COMMANDS = {
     "dedup": "",
     "cpuinfo": "",
 }
-#: What is done when the work is interrupted, as a shell reports it: 128 + SIGINT.
-INTERRUPTED = 130
-
-
-class Interrupted(BaseException):
-    """A signal asks us to stop; everything borrowed is given back on the way up.  Nobody handles it."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run; the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    _catch_signals()
+    interrupts.catch()
     try:
         return _run(words)
     except UsageError as error:
@@ -53,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except TorporError as error:
         log.error(error.describe(), where=_origin(error))
         return error.exit_code
-    except Interrupted as stop:
+    except interrupts.Interrupted as stop:
         log.error(f"interrupted by signal {stop.number}; nothing was left half done")
         return 128 + stop.number
     except OSError as error:
@@ -142,17 +131,6 @@ def _version() -> int:
     # Container runtimes read the first line, and ask for at least 3.something.
     sys.stdout.write(f"Version: 4.2\nGitID: torpor {__version__}\n")
     return 0
-
-
-def _catch_signals() -> None:
-    import signal
-
-    signal.signal(signal.SIGINT, _interrupt)
-    signal.signal(signal.SIGTERM, _interrupt)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    raise Interrupted(number)
 
 
 def _unexpected(error: Exception, what: str) -> int:

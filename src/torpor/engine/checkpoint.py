@@ -1,0 +1,226 @@
+"""What a checkpoint holds, read from its images alone: nothing is restored, no kernel is asked."""
+
+from __future__ import annotations
+
+import os
+
+from torpor.base.records import dataclass
+from torpor.images import kinds
+from torpor.images import messages as m
+from torpor.images.dirstore import DirStore
+from torpor.images.errors import ImageError, ImageMissing
+from torpor.images.pagemap import load_pagemap
+from torpor.images.store import load_all, load_one
+
+PAGE_SIZE = 4096
+_DEAD = 2
+_STATES = {1: "running", 2: "zombie", 3: "stopped"}
+_AREA_FILE = 1 << 5 | 1 << 4
+_NAMESPACES = ("pid", "net", "ipc", "uts", "time", "mnt", "user", "cgroup")
+_SOCKETS = ("INETSK", "UNIXSK", "PACKETSK", "NETLINKSK")
+_TCP_LISTEN = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """One descriptor of a process: its number, the kind of file, and what it leads to (as far as images name it)."""
+
+    number: int
+    kind: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointedProcess:
+    """One process.  ``pid`` and ``parent`` are as it sees them itself; sizes are in bytes."""
+
+    pid: int
+    parent: int
+    name: str
+    state: str
+    threads: tuple[int, ...]
+    executable: str
+    n_mappings: int
+    mapped_bytes: int
+    memory_bytes: int
+    descriptors: tuple[Descriptor, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What must be there where the checkpoint is restored."""
+
+    files: tuple[str, ...]
+    pids: tuple[int, ...]
+    namespaces: tuple[str, ...]
+    addresses: tuple[str, ...]
+    architecture: str
+
+
+class Checkpoint:
+    """A checkpoint in a directory, read on demand.
+
+    ImageError where images are damaged or missing.  Use it in a ``with``, or ``close`` it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.fspath(path)
+        self._store = DirStore(path, "r")
+        load_one(self._store, kinds.INVENTORY)
+        self._files: dict[int, m.file_entry] | None = None
+        self._processes: tuple[CheckpointedProcess, ...] | None = None
+
+    @property
+    def processes(self) -> tuple[CheckpointedProcess, ...]:
+        """All of them, parents before children."""
+        if self._processes is None:
+            self._processes = tuple(self._process(entry) for entry in load_all(self._store, kinds.PSTREE))
+        return self._processes
+
+    @property
+    def size_bytes(self) -> int:
+        """What the images take on disk, apart from holes."""
+        return sum(
+            os.stat(name, dir_fd=self._store.fileno()).st_blocks * 512
+            for name in self._store.names()
+            if name.endswith(".img")
+        )
+
+    @property
+    def memory_bytes(self) -> int:
+        """The memory that the processes get back."""
+        return sum(process.memory_bytes for process in self.processes)
+
+    @property
+    def sockets(self) -> tuple[str, ...]:
+        """One line for each socket."""
+        return tuple(
+            _describe(entry)[1] for entry in self._all_files().values() if _type_name(entry) in (*_SOCKETS, "NETLINK")
+        )
+
+    @property
+    def needs(self) -> Needs:
+        """What the destination must have."""
+        namespaces, shared = self._namespaces()
+        files = {_describe(entry)[1] for entry in self._all_files().values() if _type_name(entry) == "REG"}
+        own_pids = "pid" in namespaces
+        return Needs(
+            files=tuple(sorted(path for path in files if path.startswith("/") and "(deleted)" not in path)),
+            pids=() if own_pids else tuple(tid for process in self.processes for tid in process.threads),
+            namespaces=tuple(namespaces),
+            addresses=tuple(
+                sorted(
+                    {
+                        _describe(entry)[1]
+                        for entry in self._all_files().values()
+                        if entry.HasField("isk") and entry.isk.state == _TCP_LISTEN and shared
+                    }
+                )
+            ),
+            architecture="x86_64",
+        )
+
+    def close(self) -> None:
+        """Let go of the directory."""
+        self._store.close()
+
+    def __enter__(self) -> Checkpoint:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- reading ----------------------------------------------------------------------------------------------
+
+    def _all_files(self) -> dict[int, m.file_entry]:
+        if self._files is None:
+            self._files = {entry.id: entry for entry in load_all(self._store, kinds.FILES)}
+        return self._files
+
+    def _process(self, entry: m.pstree_entry) -> CheckpointedProcess:
+        core = load_one(self._store, kinds.CORE, entry.pid)
+        if core.tc.task_state == _DEAD:
+            return CheckpointedProcess(
+                entry.pid, entry.ppid, core.tc.comm, "zombie", (entry.pid,), "", 0, 0, 0, ()
+            )  # fmt: skip
+        mm = load_one(self._store, kinds.MM, entry.pid)
+        return CheckpointedProcess(
+            pid=entry.pid,
+            parent=entry.ppid,
+            name=core.tc.comm,
+            state=_STATES.get(core.tc.task_state, str(core.tc.task_state)),
+            threads=tuple(entry.threads),
+            executable=self._target(mm.exe_file_id)[1],
+            n_mappings=len(mm.vmas),
+            mapped_bytes=sum(vma.end - vma.start for vma in mm.vmas),
+            memory_bytes=self._memory_of(entry.pid),
+            descriptors=self._descriptors_of(entry.pid),
+        )
+
+    def _memory_of(self, pid: int) -> int:
+        try:
+            return sum(run.n_pages for run in load_pagemap(self._store, pid).runs) * PAGE_SIZE
+        except ImageMissing:
+            return 0
+
+    def _descriptors_of(self, pid: int) -> tuple[Descriptor, ...]:
+        table = load_one(self._store, kinds.IDS, pid).files_id
+        return tuple(
+            Descriptor(entry.fd, *self._target(entry.id)) for entry in load_all(self._store, kinds.FDINFO, table)
+        )
+
+    def _target(self, file_id: int) -> tuple[str, str]:
+        entry = self._all_files().get(file_id)
+        if entry is None:
+            raise ImageError(f"files.img has no file {file_id}")
+        return _describe(entry)
+
+    def _namespaces(self) -> tuple[list[str], bool]:
+        """Kinds of namespaces that the tree has of its own, and whether it shares the network's."""
+        outside = load_one(self._store, kinds.INVENTORY).root_ids
+        inside = load_one(self._store, kinds.IDS, self.processes[0].pid)
+        own = [
+            name
+            for name in _NAMESPACES
+            if getattr(inside, f"{name}_ns_id")
+            and getattr(inside, f"{name}_ns_id") != getattr(outside, f"{name}_ns_id")
+        ]
+        return own, "net" not in own
+
+
+def _type_name(entry: m.file_entry) -> str:
+    try:
+        return m.fd_types.Name(entry.type)
+    except ValueError:
+        return str(entry.type)
+
+
+def _describe(entry: m.file_entry) -> tuple[str, str]:
+    """Kind and target of a file, for people."""
+    kind = _type_name(entry)
+    if entry.HasField("reg"):
+        return "file", entry.reg.name
+    if entry.HasField("isk"):
+        return "socket", _inet(entry.isk)
+    if entry.HasField("usk"):
+        name = entry.usk.name.rstrip(b"\0").replace(b"\0", b"@", 1).decode(errors="replace")
+        return "socket", f"unix {name or entry.usk.ino}"
+    if entry.HasField("pipe"):
+        return "pipe", f"pipe {entry.pipe.pipe_id}"
+    return kind.lower(), kind.lower()
+
+
+def _inet(socket: m.inet_sk_entry) -> str:
+    import struct
+
+    from torpor.kernel.addresses import format_address
+
+    protocol = {6: "tcp", 17: "udp", 136: "udplite"}.get(socket.proto, f"protocol {socket.proto}")
+
+    def side(words: list[int], port: int) -> str:
+        return format_address(struct.pack(f"={len(words)}I", *words), port)
+
+    text = f"{protocol} {side(list(socket.src_addr), socket.src_port)}"
+    if socket.state == _TCP_LISTEN and protocol == "tcp":
+        return f"{text} (listening)"
+    return f"{text} to {side(list(socket.dst_addr), socket.dst_port)}" if socket.dst_port else text
