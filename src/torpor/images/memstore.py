@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import _thread
 import io
-import threading
 from collections.abc import Sequence
 from types import TracebackType
 
@@ -55,7 +55,7 @@ class MemPagesWriter:
 
     def __init__(self, data: bytearray) -> None:
         self._data = data
-        self._lock = threading.Lock()
+        self._lock = _thread.allocate_lock()
 
     def reserve(self, n_bytes: int) -> int:
         with self._lock:
