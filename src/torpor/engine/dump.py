@@ -86,6 +86,7 @@ class Dump:
             locks.dump(self._files)
             for process in alive:
                 self._dump_inside(process)
+            namespaces.dump(self._processes[0], self._root_ids, self._files)
             with watch.span("memdump"):
                 self._stats.shared_pages_written += space.dump_segments(self._files)
             self._write_images()
@@ -172,7 +173,6 @@ class Dump:
             store_one(store, "MM", process.mm, process.ns_pid)
             store_one(store, "IDS", process.ids, process.ns_pid)
         store_all(store, "PSTREE", [self._tree_entry(process) for process in self._processes])
-        namespaces.dump(self._processes[0], self._root_ids, store, self._options.files.external)
         store_all(store, "SECCOMP", [self._seccomp])
         self._files.close()
         inventory = m.inventory_entry(

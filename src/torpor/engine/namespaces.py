@@ -8,15 +8,17 @@ Image
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torpor.base.errors import RefusedError, RestoreError
 from torpor.base.fds import OwnedFd
 from torpor.engine.session import RestoreSession
 from torpor.images import kinds
 from torpor.images import messages as m
-from torpor.images.store import ImageStore, load_one
+from torpor.images.store import load_one
 from torpor.kernel.namespaces import CLONE_NEWNS, CLONE_NEWPID
+from torpor.objects.files.model import FileDump
+from torpor.objects.memory.segments import SegmentDump
 from torpor.objects.model import DumpProcess
 from torpor.objects.ns.model import NsDump, NsKind, NsRestore
 from torpor.objects.ns.table import NAMESPACES
@@ -52,12 +54,14 @@ def check(processes: Sequence[DumpProcess], root_ids: m.task_kobj_ids_entry) -> 
                 )
 
 
-def dump(root: DumpProcess, root_ids: m.task_kobj_ids_entry, store: ImageStore, external: tuple[str, ...]) -> None:
+def dump(root: DumpProcess, root_ids: m.task_kobj_ids_entry, files: FileDump) -> None:
     """The images of all namespaces of the tree's own."""
     assert root.pidfd is not None
+    segments = files.part(SegmentDump)
     for kind in own(root.ids, root_ids):
         if kind.dump is not None:
-            kind.dump(NsDump(store, root.pid, root.pidfd.fileno(), getattr(root.ids, kind.id_field), external))
+            ident = getattr(root.ids, kind.id_field)
+            kind.dump(NsDump(files.store, segments, root.pid, root.pidfd.fileno(), ident, files.policy.external))
 
 
 def plan(session: RestoreSession) -> None:
@@ -72,18 +76,28 @@ def plan(session: RestoreSession) -> None:
 
 def make(session: RestoreSession) -> None:
     """Fill the namespaces in which the root puppet now is."""
-    wanted = _wanted(session)
-    external, root = session.options.files.external, session.options.files.root
-    with OwnedFd(os.pidfd_open(session.root.pid)) as pidfd:
-        for kind in wanted:
-            if kind.restore is not None:
-                ident = getattr(session.root.ids, kind.id_field)
-                flags = session.root_clone_flags
-                kind.restore(
-                    NsRestore(session.store, session.root.runner, pidfd.fileno(), ident, flags, root, external)
-                )
+    _each(session, lambda kind: kind.restore)
     if session.root_clone_flags & CLONE_NEWNS:
         session.files.enter_root(os.open(f"/proc/{session.root.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+
+
+def finish(session: RestoreSession) -> None:
+    """What can be done only with all memory in place."""
+    _each(session, lambda kind: kind.finish)
+
+
+def _each(session: RestoreSession, step_of: Callable[[NsKind], Callable[[NsRestore], None] | None]) -> None:
+    wanted = [(kind, step) for kind in _wanted(session) if (step := step_of(kind)) is not None]
+    if not wanted:
+        return
+    policy, root = session.options.files, session.root
+    with OwnedFd(os.pidfd_open(root.pid)) as pidfd:
+        for kind, step in wanted:
+            ident = getattr(root.ids, kind.id_field)
+            flags = session.root_clone_flags
+            step(
+                NsRestore(session.store, root.runner, pidfd.fileno(), ident, flags, policy.root or "/", policy.external)
+            )
 
 
 def _wanted(session: RestoreSession) -> list[NsKind]:

@@ -66,6 +66,7 @@ RESTORE: tuple[Phase, ...] = (
     Phase("the dead", forking.make_zombies, "groups and sessions may need them as leaders until here", "forking"),
     Phase("early aspects", finishing.early, f"what must be there before memory and files ({When.EARLY!r})"),
     Phase("memory", building.memory, "the executable can be set only with no mapping of the old one left"),
+    Phase("namespaces, late", namespaces.finish, "System V segments to be removed are mapped by now"),
     Phase("directories", building.directories, "the last to use low descriptor numbers for itself"),
     Phase("descriptors", building.descriptors, "what was opened for memory or directories is closed by now"),
     Phase("attach", building.attach, "steps that need a description installed in a process, once per description"),

@@ -202,7 +202,7 @@ def finish(process: RestoreProcess, parked: ParkedVdso, files: FileRestore, chan
 
 def _key(entry: m.vma_entry) -> _Key | None:
     """What names the descriptor that is mapped: is it a segment, its id, how it must be open."""
-    if not entry.shmid:
+    if not entry.shmid or shared.is_sysv(entry):
         return None
     return shared.is_segment(entry), entry.shmid, entry.fdflags & os.O_ACCMODE
 

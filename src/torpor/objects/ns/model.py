@@ -7,6 +7,7 @@ from collections.abc import Callable
 from torpor.base.records import dataclass, field
 from torpor.base.typed import Literal
 from torpor.images.store import ImageStore
+from torpor.objects.memory.segments import SegmentDump
 from torpor.tracee.remote import Runner
 
 IdField = Literal[
@@ -19,6 +20,7 @@ class NsDump:
     """A namespace being dumped: of the stopped process behind *pidfd*, under the image id *ident*."""
 
     store: ImageStore
+    segments: SegmentDump
     pid: int
     pidfd: int
     ident: int
@@ -60,4 +62,6 @@ class NsKind:
     clone_flag: int
     dump: Callable[[NsDump], None] | None = None
     restore: Callable[[NsRestore], None] | None = None
+    finish: Callable[[NsRestore], None] | None = None
+    """Once memory is in place."""
     refusal: str | None = None

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from torpor.kernel import namespaces as ns
-from torpor.objects.ns import mnt, uts
+from torpor.objects.ns import ipc, mnt, uts
 from torpor.objects.ns.model import NsKind
 
 NAMESPACES: tuple[NsKind, ...] = (
     # Made by the clone alone.
     NsKind("pid_ns_id", "pid", ns.CLONE_NEWPID),
     NsKind("uts_ns_id", "uts", ns.CLONE_NEWUTS, uts.dump, uts.restore),
+    NsKind("ipc_ns_id", "ipc", ns.CLONE_NEWIPC, ipc.dump, ipc.restore, ipc.finish),
     # After ipc, to whose namespace a mount of mqueue belongs.
     NsKind("mnt_ns_id", "mnt", ns.CLONE_NEWNS, mnt.dump, mnt.restore),
     NsKind("net_ns_id", "net", ns.CLONE_NEWNET, refusal="network namespaces of its own are not carried yet"),

@@ -1,0 +1,213 @@
+"""ipc namespace: System V shared memory, message queues and semaphores, and the sysctls.
+
+Kernel view
+    ``/proc/sysvipc`` and ``/proc/sys`` as a thread in the namespace sees them; segments are attached to be read,
+    messages copied out by MSG_COPY.
+Image
+    ``ipc_var_entry``; ``ipc_shm_entry`` with contents in ``pagemap-shmem-ID.img``; ``ipc_msg_entry`` with its
+    messages; ``ipc_sem_entry`` with its values.
+Restore
+    The same ids by the ``*_next_id`` sysctls.  Segments that were marked for removal are so again once mapped.
+Limits
+    Creators, times and last users are not carried; nor is SEM_UNDO, which the kernel does not show.
+    POSIX message queues are refused where one exists.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from torpor.base import log
+from torpor.base.errors import RefusedError, RestoreError
+from torpor.base.fds import OwnedFd
+from torpor.images import kinds
+from torpor.images import messages as m
+from torpor.images.errors import ImageError
+from torpor.images.format import Entry
+from torpor.images.store import iter_entries, load_one, store_all, store_one
+from torpor.kernel import sysvipc
+from torpor.kernel.arch import nr
+from torpor.kernel.namespaces import CLONE_NEWIPC, inside
+from torpor.kernel.syscall import syscall
+from torpor.objects.memory import segments
+from torpor.objects.ns.model import NsDump, NsRestore
+
+_PAGE = 4096
+_HUGE_SHIFT = 26
+#: Image field and sysctl.
+_SYSCTLS = (
+    ("msg_ctlmax", "kernel/msgmax"), ("msg_ctlmnb", "kernel/msgmnb"), ("msg_ctlmni", "kernel/msgmni"),
+    ("auto_msgmni", "kernel/auto_msgmni"), ("shm_ctlmax", "kernel/shmmax"), ("shm_ctlall", "kernel/shmall"),
+    ("shm_ctlmni", "kernel/shmmni"), ("shm_rmid_forced", "kernel/shm_rmid_forced"),
+    ("mq_queues_max", "fs/mqueue/queues_max"), ("mq_msg_max", "fs/mqueue/msg_max"),
+    ("mq_msgsize_max", "fs/mqueue/msgsize_max"), ("mq_msg_default", "fs/mqueue/msg_default"),
+    ("mq_msgsize_default", "fs/mqueue/msgsize_default"),
+)  # fmt: skip
+
+
+def dump(session: NsDump) -> None:
+    """All images of the namespace."""
+    check(session)
+    inside(session.pidfd, CLONE_NEWIPC, lambda: _dump_inside(session))
+
+
+def _dump_inside(session: NsDump) -> None:
+    variables = m.ipc_var_entry()
+    for name, path in _SYSCTLS:
+        setattr(variables, name, int(_read(path) or 0))
+    variables.sem_ctls.extend(map(int, _read("kernel/sem").split()))
+    store, ident = session.store, session.ident
+    store_one(store, "IPC_VAR", variables, ident)
+    store_all(store, "IPCNS_SHM", [_dump_segment(each, session) for each in sysvipc.read_objects("shm")], ident)
+    size = variables.msg_ctlmax
+    store_all(store, "IPCNS_MSG", [_dump_queue(each, size) for each in sysvipc.read_objects("msg")], ident)
+    store_all(store, "IPCNS_SEM", [_dump_set(each) for each in sysvipc.read_objects("sem")], ident)
+
+
+def _read(path: str) -> str:
+    try:
+        with open(f"/proc/sys/{path}", encoding="ascii") as stream:
+            return stream.read().strip()
+    except FileNotFoundError:
+        return ""
+
+
+def _description(found: sysvipc.IpcObject) -> m.ipc_desc_entry:
+    return m.ipc_desc_entry(
+        key=found.key, uid=found.uid, gid=found.gid, cuid=found.cuid, cgid=found.cgid, mode=found.mode, id=found.ident
+    )
+
+
+def _dump_segment(found: sysvipc.IpcObject, session: NsDump) -> m.ipc_shm_entry:
+    entry = m.ipc_shm_entry(desc=_description(found), size=found.size, in_pagemaps=True)
+    with sysvipc.attached(found.ident, sysvipc.SHM_RDONLY) as address:
+        path = _map_file(address)
+        block = os.stat(path).st_blksize
+        if block > _PAGE:
+            entry.hugetlb_flag = sysvipc.SHM_HUGETLB | (block.bit_length() - 1) << _HUGE_SHIFT
+        session.segments.add_as(found.ident, path)
+    return entry
+
+
+def _map_file(address: int) -> str:
+    """The link in our /proc that opens what is mapped at *address*."""
+    start = f"{address:x}-"
+    return f"/proc/self/map_files/{next(name for name in os.listdir('/proc/self/map_files') if name.startswith(start))}"
+
+
+def _dump_queue(found: sysvipc.IpcObject, size: int) -> Entry[m.ipc_msg_entry]:
+    entry = m.ipc_msg_entry(desc=_description(found), qbytes=sysvipc.queue_limit(found.ident), qnum=found.size)
+    parts = []
+    for index in range(found.size):
+        mtype, text = sysvipc.peek_message(found.ident, index, max(size, entry.qbytes))
+        parts.append(Entry(m.ipc_msg(mtype=mtype, msize=len(text)), text))
+    return Entry(entry, parts=tuple(parts))
+
+
+def _dump_set(found: sysvipc.IpcObject) -> Entry[m.ipc_sem_entry]:
+    entry = m.ipc_sem_entry(desc=_description(found), nsems=found.size)
+    return Entry(entry, sysvipc.semaphore_values(found.ident, found.size))
+
+
+def check(session: NsDump) -> None:
+    """RefusedError for POSIX message queues, whose contents nobody can copy."""
+    from torpor.objects.ns.mnt.entries import read_namespace
+
+    for mount in read_namespace(session.pidfd):
+        if mount.fstype == "mqueue":
+            queues = os.listdir(f"/proc/{session.pid}/root{mount.point}")
+            if queues:
+                raise RefusedError(
+                    f"the ipc namespace of pid {session.pid} has POSIX message queues ({', '.join(queues[:3])})",
+                    hint="they are not carried yet; mq_unlink them first",
+                )
+
+
+def restore(session: NsRestore) -> None:
+    """Sysctls, segments with contents, queues with messages, semaphores with values."""
+    try:
+        inside(session.pidfd, CLONE_NEWIPC, lambda: _restore_inside(session))
+    except (OSError, ValueError, OverflowError) as error:
+        raise RestoreError(f"the ipc namespace cannot be made again: {error}") from error
+
+
+def _restore_inside(session: NsRestore) -> None:
+    store, ident = session.store, session.ident
+    variables = load_one(store, kinds.IPC_VAR, ident)
+    for name, path in _SYSCTLS:
+        _write(path, str(getattr(variables, name)))
+    _write("kernel/sem", " ".join(map(str, variables.sem_ctls)))
+    for shm in iter_entries(store, kinds.IPCNS_SHM, ident):
+        _restore_segment(shm, session)
+    for msg in iter_entries(store, kinds.IPCNS_MSG, ident):
+        _restore_queue(msg)
+    for sem in iter_entries(store, kinds.IPCNS_SEM, ident):
+        _restore_set(sem)
+
+
+def _write(path: str, text: str) -> None:
+    if text == " ".join(_read(path).split()):
+        return
+    try:
+        with open(f"/proc/sys/{path}", "w", encoding="ascii") as stream:
+            stream.write(text)
+    except OSError as error:
+        log.warn(f"{path} of the ipc namespace stays {_read(path)}: {error}")
+
+
+def _create(kind: str, desc: m.ipc_desc_entry, get: Callable[[int], int]) -> int:
+    """Make an object with the wanted id by *get*, which is told the flags."""
+    try:
+        sysvipc.set_next_id(kind, desc.id)
+        ident = get(desc.mode & 0o777 | sysvipc.IPC_CREAT | sysvipc.IPC_EXCL)
+    except OSError as error:
+        raise RestoreError(f"System V {kind} {desc.id} (key {desc.key:#x}) cannot be made: {error}") from error
+    if ident != desc.id:
+        raise RestoreError(f"System V {kind} {desc.id} was made as {ident}")
+    return ident
+
+
+def _restore_segment(entry: Entry[m.ipc_shm_entry], session: NsRestore) -> None:
+    shm = entry.message
+    desc, size = shm.desc, shm.size
+    ident = _create("shm", desc, lambda flags: sysvipc.shmget(desc.key, size, flags | shm.hugetlb_flag))
+    with sysvipc.attached(ident) as address:
+        with OwnedFd(os.open(_map_file(address), os.O_RDWR | os.O_CLOEXEC)) as fd:
+            if shm.in_pagemaps:
+                segments.restore(session.store, ident, fd.fileno(), -size % _PAGE + size)
+            elif os.pwrite(fd.fileno(), entry.payload, 0) != len(entry.payload):
+                raise RestoreError(f"System V shm {ident} cannot be filled")
+    sysvipc.own(nr.shmctl, "shmctl", ident, desc.uid, desc.gid, desc.mode)
+    if desc.mode & sysvipc.SHM_LOCKED:
+        sysvipc.shmctl(ident, sysvipc.SHM_LOCK)
+
+
+def _restore_queue(entry: Entry[m.ipc_msg_entry]) -> None:
+    msg, desc = entry.message, entry.message.desc
+    ident = _create("msg", desc, lambda flags: syscall("msgget", nr.msgget, desc.key, flags))
+    sysvipc.own(nr.msgctl, "msgctl", ident, desc.uid, desc.gid, desc.mode, qbytes=msg.qbytes)
+    try:
+        for part in entry.parts:
+            assert isinstance(part.message, m.ipc_msg)
+            sysvipc.send_message(ident, part.message.mtype, part.payload)
+    except (OSError, OverflowError) as error:
+        raise ImageError(f"a message does not go into the queue {ident}: {error}") from error
+
+
+def _restore_set(entry: Entry[m.ipc_sem_entry]) -> None:
+    sem, desc = entry.message, entry.message.desc
+    ident = _create("sem", desc, lambda flags: syscall("semget", nr.semget, desc.key, sem.nsems, flags))
+    sysvipc.own(nr.semctl, "semctl", ident, desc.uid, desc.gid, desc.mode)
+    sysvipc.set_semaphore_values(ident, entry.payload)
+
+
+def finish(session: NsRestore) -> None:
+    """Once all segments are mapped: those that are to go with their last user."""
+
+    def remove() -> None:
+        for shm in iter_entries(session.store, kinds.IPCNS_SHM, session.ident):
+            if shm.message.desc.mode & sysvipc.SHM_DEST:
+                sysvipc.shmctl(shm.message.desc.id, sysvipc.IPC_RMID)
+
+    inside(session.pidfd, CLONE_NEWIPC, remove)

@@ -1,0 +1,4 @@
+from harness.flavours import Flavour, workload_test
+
+# In the host's ipc namespace its objects are everybody's and are not dumped.
+test_sysv_ipc = workload_test("sysv_ipc", flavours=(Flavour.CONTROL, Flavour.JOB))
