@@ -16,7 +16,8 @@ from torpor.engine.session import RestoreSession
 from torpor.images import kinds
 from torpor.images import messages as m
 from torpor.images.store import load_one
-from torpor.kernel.namespaces import CLONE_NEWNS, CLONE_NEWPID
+from torpor.kernel.namespaces import CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, setns
+from torpor.kernel.netdevice import loopback_up
 from torpor.objects.files.model import FileDump
 from torpor.objects.memory.segments import SegmentDump
 from torpor.objects.model import DumpProcess
@@ -67,6 +68,8 @@ def dump(root: DumpProcess, root_ids: m.task_kobj_ids_entry, files: FileDump) ->
 def plan(session: RestoreSession) -> None:
     """Which namespaces the root puppet is to be cloned with."""
     session.root_clone_flags |= sum(kind.clone_flag for kind in _wanted(session))
+    if session.options.new_network:
+        session.root_clone_flags |= CLONE_NEWNET
     if session.root_clone_flags & CLONE_NEWPID and session.root.ns_pid != 1:
         raise RestoreError(
             f"pid {session.root.ns_pid} cannot be the first of a new pid namespace",
@@ -79,6 +82,22 @@ def make(session: RestoreSession) -> None:
     _each(session, lambda kind: kind.restore)
     if session.root_clone_flags & CLONE_NEWNS:
         session.files.enter_root(os.open(f"/proc/{session.root.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+
+
+def enter_network(session: RestoreSession) -> None:
+    """Go into the tree's network namespace, for sockets are born into that of the thread that makes them."""
+    if not session.root_clone_flags & CLONE_NEWNET:
+        return
+    session.network = OwnedFd(os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
+    with OwnedFd(os.pidfd_open(session.root.pid)) as pidfd:
+        setns(pidfd.fileno(), CLONE_NEWNET)
+    if session.options.new_network:
+        loopback_up()
+
+
+def leave_network(session: RestoreSession) -> None:
+    """Back into ours."""
+    session.leave_network()
 
 
 def finish(session: RestoreSession) -> None:

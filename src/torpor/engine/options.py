@@ -37,6 +37,8 @@ class RestoreOptions:
     """``sibling``: the restored root becomes a child of our parent.  ``leave_stopped``: it stays stopped.
 
     ``inherit_fds``: open descriptors of ours, each with the name of the file (``pipe:[123]``, a path) it stands for.
+    ``renames``: paths of files in the images, each with the path that is opened instead.  ``new_network``: the tree
+    gets a network namespace of its own, with nothing but a loopback interface.
     """
 
     sibling: bool = False
@@ -44,4 +46,6 @@ class RestoreOptions:
     stats_directory: str = ""
     notify: Notify = nobody
     inherit_fds: tuple[tuple[int, str], ...] = ()
+    renames: tuple[tuple[str, str], ...] = ()
+    new_network: bool = False
     files: FilePolicy = field(default_factory=FilePolicy)

@@ -57,6 +57,7 @@ RESTORE: tuple[Phase, ...] = (
     Phase("namespaces to make", namespaces.plan, "the root puppet is cloned with them"),
     Phase("root puppet", forking.make_root, "with the namespaces that can only be made by clone", "forking"),
     Phase("namespaces", namespaces.make, "children inherit them, and all files are opened inside of them", "forking"),
+    Phase("enter network", namespaces.enter_network, "sockets are born into the namespace of their maker", "forking"),
     Phase(
         "children",
         lambda session: forking.make_children(session, [step.run for step in BEFORE_CHILDREN]),
@@ -76,6 +77,7 @@ RESTORE: tuple[Phase, ...] = (
         lambda session: building.each_alive(session, [step.run for step in AFTER_FILES]),
         "steps that need all descriptors of a process, before credentials take privileges away",
     ),
+    Phase("leave network", namespaces.leave_network, "no more sockets are made; whoever is notified finds us at home"),
     Phase("threads", forking.make_threads, "they share memory and files, which are now in place"),
     Phase("file owners", lambda session: fown.restore(session.files), "a thread can be owner; locks change the owner"),
     Phase("aspects", finishing.aspects, "BUILD, CREDENTIALS and SEALED, in one batch a thread"),

@@ -9,6 +9,7 @@ from torpor.images import kinds
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.images.store import ImageStore, load_all, load_one
+from torpor.images.text import get_text, set_text
 from torpor.objects.files.model import FileRestore
 from torpor.objects.files.table import KINDS
 from torpor.objects.model import RestoreProcess, RestoreThread
@@ -84,7 +85,19 @@ def plan(session: RestoreSession) -> None:
     files.processes = session.everyone
     files.policy = session.options.files
     files.inherited.update((name.lstrip("/"), fd) for fd, name in session.options.inherit_fds)
+    _rename(session, files)
     session.plan(channel, files)
+
+
+def _rename(session: RestoreSession, files: FileRestore) -> None:
+    """Have other files opened instead of those that the images name; what the images know of these is forgotten."""
+    renames = dict(session.options.renames)
+    if not renames:
+        return
+    for entry in files.entries.values():
+        if entry.HasField("reg") and get_text(entry.reg.name) in renames:
+            set_text(entry.reg, "name", renames[get_text(entry.reg.name)])
+            entry.reg.ClearField("size")
 
 
 def notify_start(session: RestoreSession) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from torpor.base.fds import OwnedFd
 from torpor.base.records import dataclass, field
 from torpor.engine.options import RestoreOptions
 from torpor.engine.stats import RestoreStats
 from torpor.images import messages as m
 from torpor.images.store import ImageStore
+from torpor.kernel.namespaces import CLONE_NEWNET, setns
 from torpor.objects.files.model import FileRestore
 from torpor.objects.model import RestoreProcess, RestoreThread
 from torpor.tracee.guardian import Guardian
@@ -37,6 +39,8 @@ class RestoreSession:
     guardian: Guardian | None = None
     #: CLONE_NEW* flags with which the root puppet is cloned: set by what needs namespaces, before it is.
     root_clone_flags: int = 0
+    #: Our own network namespace, while we are in the tree's.
+    network: OwnedFd | None = None
     #: Every traced task that exists: killed if the restore fails.
     live: list[Runner] = field(default_factory=list)
     _channel: Channel | None = None
@@ -86,8 +90,16 @@ class RestoreSession:
         """Kill all that was made."""
         kill_and_reap([runner.thread for runner in self.live])
 
+    def leave_network(self) -> None:
+        """Go back into our own network namespace, if we have left it."""
+        if self.network is not None:
+            with self.network as ours:
+                setns(ours.fileno(), CLONE_NEWNET)
+            self.network = None
+
     def close(self) -> None:
         """Close what is ours; what the restored processes have stays theirs."""
+        self.leave_network()
         if self.guardian is not None:
             self.guardian.dismiss()
         if self._files is not None:

@@ -19,6 +19,7 @@ from torpor.engine.jobs.registry import (
     list_jobs,
     prepare_copy,
     remove,
+    renames,
     restored,
     state_directory,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "list_jobs",
     "prepare_copy",
     "remove",
+    "renames",
     "restored",
     "start",
     "state_directory",

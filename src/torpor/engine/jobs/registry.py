@@ -40,6 +40,7 @@ class Job:
     start_time: int = 0
     boot_id: str = ""
     images: str | None = None
+    log_in_images: str | None = None
     exit_status: int | None = None
 
     @property
@@ -139,7 +140,13 @@ def running(job: Job, pid: int) -> Job:
 def checkpointed(job: Job, images: Path, *, left_running: bool = False) -> Job:
     """Take note of a checkpoint in *images*; unless it was left running, the job sleeps from now on."""
     status = RUNNING if left_running else CHECKPOINTED
-    return save(replace(job, status=status, images=str(images.absolute()), pid=job.pid if left_running else 0))
+    pid = job.pid if left_running else 0
+    return save(replace(job, status=status, images=str(images.absolute()), log_in_images=str(job.log), pid=pid))
+
+
+def renames(job: Job) -> tuple[tuple[str, str], ...]:
+    """For the restore of *job*: the paths in its images that other paths are to stand for now (its log)."""
+    return ((job.log_in_images, str(job.log)),) if job.log_in_images else ()
 
 
 def restored(job: Job, pid: int) -> Job:
@@ -155,7 +162,7 @@ def prepare_copy(job: Job, name: str) -> Job:
     """A new job called *name* that is to be a copy of the sleeping (or once checkpointed) *job*."""
     copy = create(name, job.command)
     copy.log.touch(mode=0o600)
-    return save(replace(copy, status=ENDED, images=str(job.images_directory)))
+    return save(replace(copy, status=ENDED, images=str(job.images_directory), log_in_images=job.log_in_images))
 
 
 def ended(name: str, pid: int, start_time: int, exit_status: int | None) -> None:
