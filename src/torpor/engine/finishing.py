@@ -9,7 +9,8 @@ from torpor.engine.session import RestoreSession
 from torpor.kernel import ptrace, vm
 from torpor.kernel.arch import loop, nr
 from torpor.kernel.arch.regs import UserRegs
-from torpor.objects.memory import areas, vdso
+from torpor.kernel.procfs.maps import PROT_EXEC, PROT_READ
+from torpor.objects.memory import areas, vmas
 from torpor.objects.memory import mm as mm_object
 from torpor.objects.model import RestoreProcess
 from torpor.objects.task import registers, signals, stopped
@@ -73,15 +74,26 @@ def clear(session: RestoreSession) -> None:
 
 
 def _unmap_scratch(session: RestoreSession, process: RestoreProcess) -> None:
-    code = next((e for e in vdso.entries_of(mm_object.mm_of(process)) if e.status & areas.AREA_VDSO), None)
-    if code is None or session.vdso.vdso is None:
-        raise RestoreError(f"pid {process.ns_pid} has no vdso")
-    at = vm.read(process.pid, code.start, session.vdso.vdso.length).find(loop.SYSCALL_GADGET)
+    at = _find_syscall(process)
     thread = process.runner.thread
     thread.set_sigmask(_ALL_SIGNALS)
     regs = UserRegs(cs=0x33, ss=0x2B, flags=0x202)
-    if stub.call_at(thread, code.start + at, regs, nr.munmap, session.area, stub.AREA_SIZE) != 0:
+    if stub.call_at(thread, at, regs, nr.munmap, session.area, stub.AREA_SIZE) != 0:
         raise RestoreError(f"pid {process.ns_pid}: the restorer's memory cannot be unmapped")
+
+
+def _find_syscall(process: RestoreProcess) -> int:
+    """The address of a ``syscall`` instruction: the vdso's, or, where a task has unmapped it, one in its own code."""
+    entries = mm_object.mm_of(process).vmas
+    code = [e for e in entries if e.prot & PROT_EXEC and e.prot & PROT_READ and vmas.is_made(e)]
+    for entry in [e for e in entries if e.status & areas.AREA_VDSO] + code:
+        try:
+            at = vm.read(process.pid, entry.start, entry.end - entry.start).find(loop.SYSCALL_GADGET)
+        except OSError:
+            continue  # longer than the file behind it, or the vdso of this kernel is shorter than the image's
+        if at >= 0:
+            return int(entry.start) + at
+    raise RestoreError(f"pid {process.ns_pid} has neither a vdso nor code that makes system calls")
 
 
 def notify_ready(session: RestoreSession) -> None:

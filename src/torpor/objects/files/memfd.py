@@ -85,11 +85,27 @@ def _inode(file: OpenFile, fd: int, shmid: int, inode_id: int) -> m.memfd_inode_
     return inode
 
 
+class MemfdRestore:
+    """Which files have given away the description that memfd_create made."""
+
+    def __init__(self, session: FileRestore) -> None:
+        self.given: set[int] = set()
+
+
 def restore(entry: m.file_entry, session: FileRestore) -> int:
-    """A description of the file, which the first to ask makes."""
+    """A description of the file, which the first to ask makes.
+
+    The first that is open for both is memfd_create's own: any other for writing would forbid execveat(2).
+    """
     memfd = entry.memfd
     keeper = open_inode(memfd.inode_id, session)
-    fd = os.open(f"/proc/self/fd/{keeper}", memfd.flags & ~os.O_TRUNC | os.O_CLOEXEC)
+    given = session.part(MemfdRestore).given
+    if memfd.flags & (os.O_ACCMODE | _O_PATH) == os.O_RDWR and memfd.inode_id not in given:
+        given.add(memfd.inode_id)
+        fd = fcntl.fcntl(keeper, fcntl.F_DUPFD_CLOEXEC, 3)
+        fcntl.fcntl(fd, fcntl.F_SETFL, memfd.flags)
+    else:
+        fd = os.open(f"/proc/self/fd/{keeper}", memfd.flags & ~os.O_TRUNC | os.O_CLOEXEC)
     if memfd.pos and not memfd.flags & _O_PATH:
         os.lseek(fd, memfd.pos, os.SEEK_SET)
     return fd
@@ -97,11 +113,16 @@ def restore(entry: m.file_entry, session: FileRestore) -> int:
 
 def open_inode(inode_id: int, session: FileRestore) -> int:
     """The file itself, opened for both, borrowed."""
+    inode = _inode_of(inode_id, session)
+    return session.shared(("segment", inode.shmid), lambda: _make(inode, session))
+
+
+def _inode_of(inode_id: int, session: FileRestore) -> m.memfd_inode_entry:
     inodes = iter_entries(session.store, kinds.MEMFD_INODE)
     inode = next((item.message for item in inodes if item.message.inode_id == inode_id), None)
     if inode is None:
         raise ImageError(f"memfd.img has no inode {inode_id}")
-    return session.shared(("segment", inode.shmid), lambda: _make(inode, session))
+    return inode
 
 
 def _make(inode: m.memfd_inode_entry, session: FileRestore) -> int:
@@ -156,4 +177,9 @@ def _add_seals(fd: int, seals: int) -> None:
     fcntl.fcntl(fd, F_ADD_SEALS, seals)
 
 
-KIND = FileKind("memfd", m.fd_types.MEMFD, matches, dump, restore)
+def inherit_name(entry: m.file_entry, session: FileRestore) -> str:
+    """``memfd:NAME``, as its link says."""
+    return f"memfd:{_inode_of(entry.memfd.inode_id, session).name}"
+
+
+KIND = FileKind("memfd", m.fd_types.MEMFD, matches, dump, restore, inherit_name=inherit_name)

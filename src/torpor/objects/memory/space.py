@@ -16,9 +16,11 @@ from torpor.images.pagemap import load_pagemap, store_pagemap
 from torpor.images.store import ImageStore, PagesReader
 from torpor.kernel.arch import nr
 from torpor.kernel.procfs.maps import PROT_WRITE, Vma
+from torpor.objects.files import memfd
 from torpor.objects.files.model import FileDump, FileRestore
 from torpor.objects.memory import mm as mm_object
 from torpor.objects.memory import pages, shared, vdso, vmas
+from torpor.objects.memory.areas import AREA_MEMFD
 from torpor.objects.memory.inherited import Call, Extent, Inheritance, PageSource, differing, keep
 from torpor.objects.memory.segments import SegmentDump
 from torpor.objects.model import DumpProcess, RestoreProcess
@@ -48,6 +50,7 @@ def scan(process: DumpProcess) -> Scan:
     private = [vma for vma, entry in zip(process.maps, process.mm.vmas, strict=True) if vmas.has_contents(entry)]
     with open(f"/proc/{process.pid}/pagemap", "rb", buffering=0) as stream:
         found = pages.scan(stream.fileno(), private)
+    vdso.join_vvar(process.mm)
     vmas.add_guards(process.mm, found.guards)
     return Scan(private, found)
 
@@ -211,6 +214,8 @@ def _open(key: _Key, entry: m.vma_entry, files: FileRestore) -> int:
     """What *entry* maps, as a descriptor of ours, borrowed."""
     if key[0]:
         return shared.open_segment(entry, files)
+    if entry.status & AREA_MEMFD and key[2] == os.O_RDWR:
+        return memfd.open_inode(files.entry(entry.shmid).memfd.inode_id, files)
     fd = files.open(entry.shmid)
     # In CRIU's images the entry of a file may be open in another way than the mapping needs.
     if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == key[2]:

@@ -21,6 +21,15 @@ from torpor.tracee.stub import ParkedVdso
 _MREMAP_MAYMOVE_FIXED = 3
 
 
+def join_vvar(mm: m.mm_entry) -> None:
+    """Make one entry of the neighbours [vvar], [vvar_vclock], ...: CRIU knows one, and has it end at the vdso."""
+    for index in range(len(mm.vmas) - 1, 0, -1):
+        entry, before = mm.vmas[index], mm.vmas[index - 1]
+        if entry.status & before.status & AREA_VVAR and before.end == entry.start:
+            before.end = entry.end
+            del mm.vmas[index]
+
+
 def restore(entries: list[m.vma_entry], parked: ParkedVdso, batch: Batch) -> None:
     """Move the parked mappings to where *entries* (the image's vdso and vvar mappings, in address order) say.
 

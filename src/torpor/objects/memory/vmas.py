@@ -29,6 +29,7 @@ from torpor.objects.memory.areas import (
     AREA_VVAR,
     FILE_PRIVATE,
     MAP_ANONYMOUS,
+    MAP_DROPPABLE,
     MAP_FIXED,
     MAP_GROWSDOWN,
     MAP_HUGE_SHIFT,
@@ -44,7 +45,7 @@ from torpor.tracee.batch import Arg, Batch
 #: VmFlags and the advice of madvise(2) that sets each again.
 MADVICE = {"sr": 2, "rr": 1, "dc": 10, "dd": 16, "mg": 12, "hg": 14, "nh": 15, "wf": 18}
 _MADV_GUARD_INSTALL = 102
-_MAP_FLAGS = {"gd": MAP_GROWSDOWN, "lo": MAP_LOCKED, "nr": MAP_NORESERVE, "ht": MAP_HUGETLB}
+_MAP_FLAGS = {"gd": MAP_GROWSDOWN, "lo": MAP_LOCKED, "nr": MAP_NORESERVE, "ht": MAP_HUGETLB, "dp": MAP_DROPPABLE}
 _MLOCK_ONFAULT = 1
 _PR_SET_VMA = 0x53564D41
 _PR_SET_VMA_ANON_NAME = 0
@@ -67,7 +68,7 @@ def dump_one(process: DumpProcess, vma: Vma, session: FileDump) -> m.vma_entry:
         raise RefusedError(f"{process.describe()} has {why} at {vma.start:#x}", hint=hint)
     entry = m.vma_entry(
         start=vma.start, end=vma.end, pgoff=vma.pgoff, shmid=0, prot=vma.prot, fd=-1, status=0,
-        flags=flags | (MAP_SHARED if vma.shared else MAP_PRIVATE),
+        flags=flags | (MAP_SHARED if vma.shared else 0 if flags & MAP_DROPPABLE else MAP_PRIVATE),
     )  # fmt: skip
     if advice:
         entry.madv = advice
@@ -102,8 +103,8 @@ def is_private(entry: m.vma_entry) -> bool:
 
 
 def has_contents(entry: m.vma_entry) -> bool:
-    """Whether its pages are looked for: those of private mappings, and the vdso's code."""
-    return is_private(entry) or bool(entry.status & AREA_VDSO)
+    """Whether its pages are looked for: those of private mappings but droppable ones, and the vdso's code."""
+    return (is_private(entry) and not entry.flags & MAP_DROPPABLE) or bool(entry.status & AREA_VDSO)
 
 
 def restore_map(entry: m.vma_entry, fd: Arg | None, writable: bool, batch: Batch) -> None:
