@@ -34,7 +34,7 @@ from torpor.objects.model import DumpProcess, DumpThread
 from torpor.objects.task import registers, seccomp, zombie
 from torpor.objects.task.table import PROCESS_ASPECTS, THREAD_ASPECTS
 from torpor.tracee.batch import Batch
-from torpor.tracee.borrow import inject
+from torpor.tracee.borrow import inject, split_leftovers
 from torpor.tracee.tree import FrozenTree, Process, freeze
 
 IMG_VERSION = 2
@@ -108,7 +108,7 @@ class Dump:
         self._processes.append(process)
         if not tracee.is_zombie:
             process.ids = self._ids.ids_of(pid)
-            process.maps = read_smaps(pid)
+            process.maps, process.leftovers = split_leftovers(read_smaps(pid), tracee.threads)
             for thread in tracee.threads:
                 thread_status = read_status(pid, thread.tid)
                 thread_core = core if thread.tid == pid else m.core_entry(mtype=m.core_entry.X86_64)
@@ -139,7 +139,7 @@ class Dump:
         pending = 0
         for thread in process.threads:
             pending |= thread.status.pending
-        with inject(process.tracee.leader, process.maps, pending=pending) as injection:
+        with inject(process.tracee.leader, process.maps, process.leftovers, pending=pending) as injection:
             for thread in reversed(process.threads):
                 with injection.borrow(thread.thread) as runner:
                     batch = Batch()

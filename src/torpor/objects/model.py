@@ -52,6 +52,8 @@ class DumpProcess:
     mm: m.mm_entry
     ids: m.task_kobj_ids_entry
     maps: list[Vma] = field(default_factory=list)
+    #: Mappings that a dump that was killed left in it.
+    leftovers: list[Vma] = field(default_factory=list)
     threads: list[DumpThread] = field(default_factory=list)
 
     @property

@@ -6,14 +6,18 @@ into its own code.  The first step, making room for the loop, has no code of our
 and ``mov eax, 15; syscall`` that every C library and the Go runtime contain, with the frame at the far end of the main
 stack, where no program has anything.  (A frame just below a thread's own stack pointer would do for C, but goroutine
 stacks are tiny and lie beside each other.)
+
+What does stay if we die at the wrong instant is the mapping itself: idle memory.  It lies at an address that nothing
+else uses, so the next one who borrows the process finds it and takes it away (``split_leftovers``).
 """
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from errno import EEXIST
 
 from torpor.base import log
 from torpor.base.errors import KernelError, RefusedError, TorporError
@@ -28,6 +32,9 @@ from torpor.tracee.rseq import ip_outside_critical_section
 from torpor.tracee.thread import Thread
 
 _MAP_PRIVATE_ANONYMOUS = 0x22
+_MAP_FIXED_NOREPLACE = 0x100000
+#: Where our memory is put in a target, unless something is there.
+_WINDOW = range(0x746F72700000, 0x746F72800000)
 _NO_SYSCALL = (1 << 64) - 1
 _MASK = (1 << 64) - 1
 _CODE_SIZE = vm.PAGE_SIZE
@@ -84,11 +91,11 @@ class Injection:
 
 
 @contextmanager
-def inject(leader: Thread, maps: list[Vma], *, pending: int = 0) -> Iterator[Injection]:
+def inject(leader: Thread, maps: list[Vma], leftovers: Sequence[Vma] = (), *, pending: int = 0) -> Iterator[Injection]:
     """Put the loop into the process of *leader*, all of whose threads are stopped, and take it out at the end.
 
-    *maps* are the process's mappings.  The scratch mapping is not among them: read them before.  *pending*: the signals
-    pending for any of its threads.
+    *maps* are the process's mappings.  The scratch mapping is not among them: read them before.  *leftovers* (see
+    ``split_leftovers``) are unmapped.  *pending*: the signals pending for any of its threads.
     """
     stop_signal = _choose_stop_signal(leader, pending)
     regs = _regs_to_give_back(leader)
@@ -98,6 +105,8 @@ def inject(leader: Thread, maps: list[Vma], *, pending: int = 0) -> Iterator[Inj
     frame_size = (sigframe.size_for(xstate) + 63) & -64
     with _bootstrap_area(leader, regs, xstate, maps, frame_size) as boot:
         size = _CODE_SIZE + (2 * frame_size + _DATA_SIZE + vm.PAGE_SIZE - 1) // vm.PAGE_SIZE * vm.PAGE_SIZE
+        for vma in leftovers:
+            boot.unmap(vma.start, vma.length)
         start = boot.map_scratch(size)
         frames = (start + _CODE_SIZE, start + _CODE_SIZE + frame_size)
         data = start + _CODE_SIZE + 2 * frame_size
@@ -106,6 +115,17 @@ def inject(leader: Thread, maps: list[Vma], *, pending: int = 0) -> Iterator[Inj
             yield Injection(leader, scratch, frames, stop_signal=stop_signal)
         finally:
             boot.unmap(start, size)
+
+
+def split_leftovers(maps: list[Vma], threads: Sequence[Thread]) -> tuple[list[Vma], list[Vma]]:
+    """(mappings of the process's own, mappings that a borrower who died left in it).
+
+    *threads* are all of the process's, stopped.  One that is still on its way out of the mapping keeps it its own.
+    """
+    left = [vma for vma in maps if vma.start in _WINDOW and not vma.is_file and not vma.shared]
+    if not left or any(thread.get_regs().ip in _WINDOW for thread in threads):
+        return maps, []
+    return [vma for vma in maps if vma not in left], left
 
 
 def _regs_to_give_back(thread: Thread) -> UserRegs:
@@ -159,11 +179,19 @@ class _Bootstrap:
         """Map *size* bytes with the loop at their start; the address."""
         prot = PROT_READ | PROT_WRITE | PROT_EXEC
         no_fd = _MASK
+        wanted = (_WINDOW.start, size)
+        flags = _MAP_PRIVATE_ANONYMOUS | _MAP_FIXED_NOREPLACE
         try:
-            start = self.call(nr.mmap, 0, size, prot, _MAP_PRIVATE_ANONYMOUS, no_fd, 0)
+            try:
+                start = self.call(nr.mmap, *wanted, prot, flags, no_fd, 0)
+            except KernelError as error:
+                if error.errno != EEXIST:
+                    raise
+                wanted, flags = (0, size), _MAP_PRIVATE_ANONYMOUS
+                start = self.call(nr.mmap, *wanted, prot, flags, no_fd, 0)
         except KernelError as error:
             log.debug(f"pid {self._thread.tgid} may not map writable code ({error}); code page read-only")
-            start = self.call(nr.mmap, 0, size, PROT_READ | PROT_EXEC, _MAP_PRIVATE_ANONYMOUS, no_fd, 0)
+            start = self.call(nr.mmap, *wanted, PROT_READ | PROT_EXEC, flags, no_fd, 0)
             rest = (start + _CODE_SIZE, size - _CODE_SIZE)
             prot = PROT_READ | PROT_WRITE
             self.call(nr.mmap, rest[0], rest[1], prot, _MAP_PRIVATE_ANONYMOUS | 0x10, no_fd, 0)

@@ -13,6 +13,10 @@ from torpor.kernel.arch.x86_64.regs import UserRegs
 _FP_XSTATE_MAGIC1 = 0x46505853
 _FP_XSTATE_MAGIC2 = 0x46505845
 _SW_RESERVED_OFFSET = 464
+_XSTATE_BV_OFFSET = 512
+# AMX's tiles, the last component of the uncompacted layout.
+_XTILEDATA = 1 << 18
+_XTILEDATA_SIZE = 8192
 _UC_FP_XSTATE = 1
 _UC_SIGCONTEXT_SS = 2
 _UC_STRICT_RESTORE_SS = 4
@@ -32,6 +36,7 @@ def size_for(xstate: bytes) -> int:
 
 def build(address: int, regs: UserRegs, xstate: bytes, sigmask: int) -> bytes:
     """The frame to be placed at *address* (the stack pointer of the rt_sigreturn)."""
+    xstate, features = _carried(xstate)
     fp_address = (address + UCONTEXT_SIZE + _XSTATE_ALIGN - 1) & -_XSTATE_ALIGN
     r = regs
     general = (r.r8, r.r9, r.r10, r.r11, r.r12, r.r13, r.r14, r.r15, r.di, r.si, r.bp, r.bx, r.dx, r.ax, r.cx, r.sp)
@@ -48,9 +53,21 @@ def build(address: int, regs: UserRegs, xstate: bytes, sigmask: int) -> bytes:
     frame[: len(head)] = head
     start = fp_address - address
     frame[start : start + len(xstate)] = xstate
-    (features,) = struct.unpack_from("<Q", xstate, _SW_RESERVED_OFFSET)
     struct.pack_into(
         "<IIQI", frame, start + _SW_RESERVED_OFFSET, _FP_XSTATE_MAGIC1, len(xstate) + 4, features, len(xstate)
     )
     struct.pack_into("<I", frame, start + len(xstate), _FP_XSTATE_MAGIC2)
     return bytes(frame)
+
+
+def _carried(xstate: bytes) -> tuple[bytes, int]:
+    """The part of the extended state that the frame holds, and its features.
+
+    A task that never asked for AMX may not have room for tiles in its frame: the kernel would take none of the frame's
+    state but the legacy part (``check_xstate_in_sigframe``).  Tiles in their initial state are left out.
+    """
+    (features,) = struct.unpack_from("<Q", xstate, _SW_RESERVED_OFFSET)
+    (present,) = struct.unpack_from("<Q", xstate, _XSTATE_BV_OFFSET)
+    if features & _XTILEDATA and not present & _XTILEDATA:
+        return xstate[:-_XTILEDATA_SIZE], features & ~_XTILEDATA
+    return xstate, features

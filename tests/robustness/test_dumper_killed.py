@@ -1,0 +1,97 @@
+"""kill -9 of the dumper at 200 random instants: the target, which computes without a pause, is none the worse.
+
+The dumps run one after the other in a process forked from this one, so that the instants fall into dumps and not into
+the start of an interpreter.
+"""
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from harness.events import ProcessWatch
+from harness.workload import Workload
+from torpor.base.errors import TorporError
+from torpor.engine.dump import dump
+from torpor.engine.options import DumpOptions
+from torpor.kernel.procfs.maps import read_maps
+from torpor.kernel.procfs.status import read_status
+from torpor.kernel.procfs.task import read_threads
+
+pytestmark = pytest.mark.root
+
+N_KILLS = 200
+SEED = 20240214
+LONGEST_S = 0.12
+
+
+def dump_for_ever(pid: int, directory: Path) -> None:
+    while True:
+        dump(pid, directory, DumpOptions(leave_running=True))
+
+
+def fork_dumper(pid: int, directory: Path) -> int:
+    dumper = os.fork()
+    if dumper:
+        return dumper
+    try:
+        dump_for_ever(pid, directory)
+    except TorporError as error:
+        os.write(2, f"{error.describe()}\n".encode())
+    finally:
+        os._exit(1)
+
+
+def kill_at_random_instant(rng: random.Random, pid: int, directory: Path) -> None:
+    dumper = fork_dumper(pid, directory)
+    # The instant is what is tested; nothing is waited for.
+    time.sleep(rng.uniform(0, LONGEST_S))
+    os.kill(dumper, signal.SIGKILL)
+    _, status = os.waitpid(dumper, 0)
+    assert os.WIFSIGNALED(status), f"the dumper ended by itself: {status:#x}"
+
+
+def check_free(pid: int) -> None:
+    """Nobody traces a thread of *pid*, and none is stopped."""
+    for tid in read_threads(pid):
+        status = read_status(pid, tid)
+        assert status.tracer == 0, f"thread {tid} is traced by {status.tracer}"
+        assert status.state in "RSD", f"thread {tid} is in state {status.state}"
+        assert not status.blocked & 1 << (signal.SIGUSR1 - 1), f"thread {tid} has signals blocked by us"
+
+
+def wait_free(watch: ProcessWatch) -> None:
+    """The kernel lets tracees go as the dumper dies; a thread may still be on its way out of a batch."""
+    deadline = time.monotonic() + 5
+    while True:
+        assert not watch.has_ended(), "the target has died"
+        try:
+            return check_free(watch.pid)
+        except AssertionError:
+            if time.monotonic() > deadline:
+                raise
+
+
+def addresses(pid: int) -> set[tuple[int, int]]:
+    return {(vma.start, vma.end) for vma in read_maps(pid) if vma.name not in ("[stack]", "[heap]")}
+
+
+def test_dumper_killed(tmp_path: Path) -> None:
+    rng = random.Random(SEED)
+    n_left = 0
+    with Workload.start("vectors") as workload, ProcessWatch(workload.pid) as watch:
+        workload.wait_ready()
+        before = addresses(workload.pid)
+        for _ in range(N_KILLS):
+            kill_at_random_instant(rng, workload.pid, tmp_path)
+            wait_free(watch)
+            n_left += addresses(workload.pid) != before
+        # What the dead left is taken away by the next one who comes.
+        dump(workload.pid, tmp_path, DumpOptions(leave_running=True))
+        check_free(workload.pid)
+        assert addresses(workload.pid) == before
+        print(f"a mapping was left {n_left} times")
+        workload.expect_pass()
