@@ -46,6 +46,7 @@ def _spawn(command: list[str]) -> "pexpect.spawn[str]":
 
 def _sleep(child: "pexpect.spawn[str]", images: Path) -> None:
     """Checkpoint what *child* drives; its terminal goes with it, and all pids are free afterwards."""
+    assert child.pid is not None
     watches = watch_tree(_NO_MARK, (child.pid,))
     try:
         engine.dump(child.pid, images, options=["--shell-job"])
@@ -114,6 +115,7 @@ def test_terminal_from_outside_is_refused(images: Path) -> None:
     child = _spawn([sys.executable, "-q"])
     try:
         child.expect(">>> ")
+        assert child.pid is not None
         with pytest.raises(engine.EngineError) as caught:
             engine.dump(child.pid, images)
         assert "/dev/pts/" in caught.value.log and "--shell-job" in caught.value.log
