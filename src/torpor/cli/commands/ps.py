@@ -6,7 +6,8 @@ import argparse
 import os
 import shlex
 import time
-from typing import TYPE_CHECKING
+
+from torpor.base.typed import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torpor.engine.jobs import Job

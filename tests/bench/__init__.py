@@ -1,0 +1,1 @@
+"""Measurements: the same synthetic loads through each engine, alternating, in one run."""
