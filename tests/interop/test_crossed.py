@@ -20,6 +20,14 @@ WORKLOADS: dict[str, tuple[str, ...]] = {
     "counter": (),
     "threads": (),
     "pipe_contents": (),
+    "ghost_files": ("--ghost-limit", "10M"),
+    "linked_file": ("--link-remap",),
+    "deleted_cwd": (),
+    "fifos": (),
+    "inotify": (),
+    "plain_files": (),
+    "file_owner": (),
+    "file_locks": ("--file-locks",),
 }
 #: Kinds for which crit has no decoder; see docs/internals for why each is there.
 NOT_FOR_CRIT = ("pages-", "stats-", "dump.log", "restore.log", "tmpfs-")

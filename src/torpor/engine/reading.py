@@ -17,6 +17,9 @@ from torpor.objects.task import seccomp
 from torpor.tracee import stub
 from torpor.tracee.puppet import Channel
 
+#: Behind the standard streams, which the stub closes or uses otherwise.
+_FIRST_CHANNEL = 3
+
 _DEAD = 2
 
 
@@ -78,8 +81,12 @@ def plan(session: RestoreSession) -> None:
     """Choose what must be free in every puppet: an address for our memory, a number for our channel."""
     mappings = [(vma.start, vma.end) for process in session.everyone if process.mm for vma in process.mm.vmas]
     session.area = stub.find_area(mappings)
-    numbers = [entry.fd for entries in session.descriptors.values() for entry in entries]
-    channel = Channel(1 + max(numbers, default=2))
+    used = {entry.fd for entries in session.descriptors.values() for entry in entries}
+    # Not a number above them all: a descriptor may have the highest that the limit allows.
+    channel = Channel(
+        next(number for number in range(_FIRST_CHANNEL, len(used) + _FIRST_CHANNEL + 1) if number not in used)
+    )
+    _raise_descriptor_limit()
     root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     files = FileRestore(session.store, KINDS, load_all(session.store, kinds.FILES), root_fd)
     files.processes = session.everyone
@@ -98,6 +105,14 @@ def _rename(session: RestoreSession, files: FileRestore) -> None:
         if entry.HasField("reg") and get_text(entry.reg.name) in renames:
             set_text(entry.reg, "name", renames[get_text(entry.reg.name)])
             entry.reg.ClearField("size")
+
+
+def _raise_descriptor_limit() -> None:
+    """As many descriptors as we may have; puppets inherit the limit and get their own one later."""
+    import resource
+
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def notify_start(session: RestoreSession) -> None:
