@@ -22,6 +22,8 @@ from torpor.engine.time_limit import time_limit
 from torpor.images import messages as m
 from torpor.images.dirstore import DirStore
 from torpor.images.store import ImageStore, store_all, store_one
+from torpor.images.text import set_text
+from torpor.kernel.arch.regs import UserRegs
 from torpor.kernel.procfs.maps import read_smaps
 from torpor.kernel.procfs.stat import read_stat
 from torpor.kernel.procfs.status import read_status
@@ -31,7 +33,7 @@ from torpor.objects.files.table import KINDS
 from torpor.objects.memory import mm as mm_object
 from torpor.objects.memory import space
 from torpor.objects.model import DumpProcess, DumpThread
-from torpor.objects.task import registers, seccomp, zombie
+from torpor.objects.task import registers, seccomp, signals, zombie
 from torpor.objects.task.table import PROCESS_ASPECTS, THREAD_ASPECTS
 from torpor.tracee.batch import Batch
 from torpor.tracee.borrow import inject, split_leftovers
@@ -139,6 +141,7 @@ class Dump:
         pending = 0
         for thread in process.threads:
             pending |= thread.status.pending
+        met: list[tuple[DumpThread, UserRegs, bytes]] = []
         with inject(process.tracee.leader, process.maps, process.leftovers, pending=pending) as injection:
             for thread in reversed(process.threads):
                 with injection.borrow(thread.thread) as runner:
@@ -152,8 +155,10 @@ class Dump:
                                 process_aspect.dump(process, batch)
                         mm_object.dump(process, batch)
                     runner.run(batch)
-        for thread in process.threads:
-            registers.dump(thread)
+                    met.append((thread, runner.regs, runner.xstate))
+        signals.dump_pending(process)
+        for thread, regs, xstate in met:
+            registers.dump(thread, regs, xstate)
         with self._stats.watch.span("memdump"):
             dumped = space.dump_contents(process, scanned, self._files)
         self._stats.pages_written += dumped.n_written
@@ -183,7 +188,7 @@ class Dump:
 
     def _finish_core(self, process: DumpProcess) -> None:
         core = process.core.tc
-        core.comm = process.stat.comm
+        set_text(core, "comm", process.stat.comm)
         core.flags = process.stat.flags
         if process.is_zombie:
             zombie.dump(process)

@@ -6,6 +6,7 @@ Both release the GIL and may be called from any thread.  Pages are 4096 bytes.
 from __future__ import annotations
 
 import ctypes
+import struct
 from collections.abc import Sequence
 
 from torpor.kernel.arch import nr
@@ -13,6 +14,10 @@ from torpor.kernel.syscall import address_of, syscall
 
 PAGE_SIZE = 4096
 IOV_MAX = 1024
+
+
+#: One local and one remote iovec, for the many short transfers.
+_PAIR = struct.Struct("QQQQ")
 
 
 class _Iovec(ctypes.Structure):
@@ -45,6 +50,12 @@ def _transfer(name: str, number: int, pid: int, ranges: Sequence[tuple[int, int]
     if not ranges:
         return
     base = address_of(local)
+    if len(ranges) == 1:
+        address, length = ranges[0]
+        pair = bytearray(_PAIR.pack(base, length, address, length))
+        at = address_of(pair)
+        if syscall(name, number, pid, at, 1, at + 16, 1) == length:
+            return
     offset = 0
     for start in range(0, len(ranges), IOV_MAX):
         part = ranges[start : start + IOV_MAX]

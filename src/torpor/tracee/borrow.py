@@ -55,10 +55,11 @@ class BorrowedRunner(Runner):
     def __init__(self, thread: Thread, scratch: Scratch, frame_at: int, *, stop_signal: int) -> None:
         super().__init__(thread, scratch, stop_signal=stop_signal)
         self.regs = _regs_to_give_back(thread)
+        self.xstate = thread.get_xstate()
         self.sigmask = thread.get_sigmask()
         self._frame_at = frame_at
         self.start_from(self.regs)
-        frame = sigframe.build(frame_at, restart.outside(self.regs), thread.get_xstate(), self.sigmask)
+        frame = sigframe.build(frame_at, restart.outside(self.regs), self.xstate, self.sigmask)
         vm.write(thread.tid, frame_at, frame)
 
     def _return_frame(self) -> int:
@@ -134,7 +135,10 @@ def _regs_to_give_back(thread: Thread) -> UserRegs:
     Our calls make the kernel forget a restartable sequence, which nobody would abort afterwards: the thread is at the
     abort handler then.  A call that gave up because of our stop goes on.
     """
-    return ip_outside_critical_section(thread.tid, restart.transparent(thread.get_regs()))
+    regs = thread.get_regs()
+    if regs.in_syscall:  # no restartable sequence makes system calls
+        return restart.transparent(regs)
+    return ip_outside_critical_section(thread.tid, regs)
 
 
 class _Bootstrap:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torpor.base.records import dataclass
+from torpor.kernel.procfs.small import read_small
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,5 +56,4 @@ def parse_stat(text: str) -> Stat:
 def read_stat(pid: int, tid: int | None = None) -> Stat:
     """Of a process, or of its thread *tid*.  FileNotFoundError or ProcessLookupError when it is gone."""
     path = f"/proc/{pid}/stat" if tid is None else f"/proc/{pid}/task/{tid}/stat"
-    with open(path, encoding="utf-8", errors="surrogateescape") as stream:
-        return parse_stat(stream.read())
+    return parse_stat(read_small(path))

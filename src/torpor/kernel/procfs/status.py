@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torpor.base.records import dataclass
+from torpor.kernel.procfs.small import read_small
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,8 @@ def parse_status(text: str) -> Status:
         return int(f.get(key, "0"), 16)
 
     return Status(
-        name=f["Name"], state=f["State"][:1], tgid=int(f["Tgid"]), ppid=int(f["PPid"]), tracer=int(f["TracerPid"]),
+        name=_unescape(f["Name"]), state=f["State"][:1],
+        tgid=int(f["Tgid"]), ppid=int(f["PPid"]), tracer=int(f["TracerPid"]),
         uids=four("Uid"), gids=four("Gid"), groups=numbers("Groups"),
         ns_pids=numbers("NSpid"), ns_tgids=numbers("NStgid"), ns_pgids=numbers("NSpgid"), ns_sids=numbers("NSsid"),
         umask=int(f.get("Umask", "0"), 8),
@@ -67,8 +69,14 @@ def parse_status(text: str) -> Status:
     )  # fmt: skip
 
 
+def _unescape(name: str) -> str:
+    """The kernel escapes two characters here, and none in ``stat``."""
+    if "\\" not in name:
+        return name
+    return name.replace("\\\\", "\0").replace("\\n", "\n").replace("\0", "\\")
+
+
 def read_status(pid: int, tid: int | None = None) -> Status:
     """Of a process, or of its thread *tid*.  FileNotFoundError or ProcessLookupError when it is gone."""
     path = f"/proc/{pid}/status" if tid is None else f"/proc/{pid}/task/{tid}/status"
-    with open(path, encoding="utf-8", errors="surrogateescape") as stream:
-        return parse_status(stream.read())
+    return parse_status(read_small(path))

@@ -15,6 +15,7 @@ Limits
 from __future__ import annotations
 
 import struct
+from functools import cache
 
 from torpor.base.records import fields
 from torpor.images import messages as m
@@ -49,23 +50,29 @@ _COMPONENTS_AMD = (
 )
 
 
-def dump(thread: DumpThread) -> None:
-    """Fill in ``thread_info``.
+def dump(thread: DumpThread, met: UserRegs, xstate: bytes) -> None:
+    """Fill in ``thread_info`` from the registers *met* (outside of any restartable sequence) and *xstate*.
 
-    The thread must be stopped with its own registers, outside of any restartable sequence (as after it was borrowed),
-    and its signals known: a handler that will run first decides what becomes of an interrupted call.
+    The thread's signals must be known: a handler that will run first decides what becomes of an interrupted call.
     """
     info = thread.core.thread_info
-    regs = restart.outside(thread.thread.get_regs(), signals.next_handler_flags(thread))
+    regs = restart.outside(met, signals.next_handler_flags(thread))
     for name in _GENERAL:
         setattr(info.gpregs, name, getattr(regs, name))
     info.gpregs.mode = m.user_x86_regs_mode.NATIVE
-    _dump_xstate(info, thread.thread.get_xstate())
-    for slot in _TLS_SLOTS:
-        info.tls.add(
+    _dump_xstate(info, xstate)
+    info.tls.extend(_empty_tls())
+
+
+@cache
+def _empty_tls() -> tuple[m.user_desc_t, ...]:
+    return tuple(
+        m.user_desc_t(
             entry_number=slot, base_addr=0, limit=0, seg_32bit=False, contents_h=False, contents_l=False,
             read_exec_only=True, limit_in_pages=False, seg_not_present=True, usable=False,
-        )  # fmt: skip
+        )
+        for slot in _TLS_SLOTS
+    )  # fmt: skip
 
 
 def _dump_xstate(info: m.thread_info_x86, data: bytes) -> None:
@@ -84,6 +91,7 @@ def _dump_xstate(info: m.thread_info_x86, data: bytes) -> None:
     info.torpor_xstate = data
 
 
+@cache
 def _components() -> tuple[tuple[str, int, int, str, int], ...]:
     with open("/proc/cpuinfo", "rb", buffering=0) as stream:
         return _COMPONENTS_AMD if b"AuthenticAMD" in stream.read(256) else _COMPONENTS_INTEL

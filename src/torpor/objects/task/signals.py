@@ -31,7 +31,7 @@ _SIG_DFL, _SIG_IGN = 0, 1
 
 
 def dump_process(process: DumpProcess, batch: Batch) -> None:
-    """Actions, and the signals pending for the whole process."""
+    """Actions."""
     core = process.core.tc
     rooms = []
     for number in range(1, NSIG + 1):
@@ -46,18 +46,12 @@ def dump_process(process: DumpProcess, batch: Batch) -> None:
             core.sigactions.add(sigaction=handler, flags=flags, restorer=restorer, mask=mask, compat_sigaction=False)
 
     batch.then(collect)
-    core.signals_s.SetInParent()
-    for info in ptrace.peek_siginfo(process.pid, shared=True):
-        core.signals_s.signals.add(siginfo=info)
 
 
 def dump_thread(thread: DumpThread, sigmask: int, batch: Batch) -> None:
-    """Mask (as it was when the thread was stopped), alternate stack, pending signals."""
+    """Mask (as it was when the thread was stopped) and alternate stack."""
     core = thread.core.thread_core
     core.blk_sigset = sigmask
-    core.signals_p.SetInParent()
-    for info in ptrace.peek_siginfo(thread.tid, shared=False):
-        core.signals_p.signals.add(siginfo=info)
     room = batch.out(_STACK.size)
     batch.call(nr.sigaltstack, 0, room)
 
@@ -65,6 +59,29 @@ def dump_thread(thread: DumpThread, sigmask: int, batch: Batch) -> None:
         core.sas.ss_sp, core.sas.ss_flags, _, core.sas.ss_size = _STACK.unpack(room.bytes())
 
     batch.then(collect)
+
+
+def dump_pending(process: DumpProcess) -> None:
+    """Signals pending for the process and its threads, once the timers have been read.
+
+    A timer that expires in between is carried twice (as a signal, and with the moment that it had left), not lost; the
+    one-shot real timer, whose signal tells, not even that.
+    """
+    core = process.core.tc
+    core.signals_s.SetInParent()
+    for info in ptrace.peek_siginfo(process.pid, shared=True):
+        core.signals_s.signals.add(siginfo=info)
+        if info[0] == signal.SIGALRM and not process.status.shared_pending >> (signal.SIGALRM - 1) & 1:
+            real = core.timers.real
+            if not real.isec and not real.iusec:
+                real.vsec = real.vusec = 0
+    to_threads = {timer.notify_thread_id for timer in core.timers.posix}
+    for thread in process.threads:
+        pending = thread.core.thread_core.signals_p
+        pending.SetInParent()
+        if thread.status.pending or thread.ns_tid in to_threads:
+            for info in ptrace.peek_siginfo(thread.tid, shared=False):
+                pending.signals.add(siginfo=info)
 
 
 def next_handler_flags(thread: DumpThread) -> int | None:

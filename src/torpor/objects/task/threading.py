@@ -11,9 +11,9 @@ Restore
 from __future__ import annotations
 
 from torpor.images import messages as m
+from torpor.images.text import get_text, set_text
 from torpor.kernel import ptrace
 from torpor.kernel.arch import nr
-from torpor.kernel.procfs.stat import read_stat
 from torpor.kernel.syscall import address_of, syscall
 from torpor.objects.model import DumpThread
 from torpor.tracee.batch import Batch
@@ -26,7 +26,7 @@ _ROBUST_HEAD_SIZE = 24
 def dump(thread: DumpThread, batch: Batch) -> None:
     """Fill in the fields."""
     core = thread.core
-    core.thread_core.comm = read_stat(thread.process.pid, thread.tid).comm
+    set_text(core.thread_core, "comm", thread.status.name)
     room = bytearray(16)
     at = address_of(room)
     syscall("get_robust_list", nr.get_robust_list, thread.tid, at, at + 8)
@@ -57,7 +57,7 @@ def restore(core: m.core_entry, batch: Batch) -> None:
     """Register everything again."""
     thread = core.thread_core
     comm = thread.comm if thread.HasField("comm") else core.tc.comm
-    batch.call(nr.prctl, PR_SET_NAME, batch.path(comm))
+    batch.call(nr.prctl, PR_SET_NAME, batch.path(get_text(comm)))
     batch.call(nr.set_tid_address, core.thread_info.clear_tid_addr)
     if thread.futex_rla_len == _ROBUST_HEAD_SIZE:
         batch.call(nr.set_robust_list, thread.futex_rla, thread.futex_rla_len)
