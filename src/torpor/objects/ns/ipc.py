@@ -16,16 +16,18 @@ Limits
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from torpor.base import log
 from torpor.base.errors import RefusedError, RestoreError
 from torpor.base.fds import OwnedFd
+from torpor.base.typed import TypeVar
 from torpor.images import kinds
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.images.format import Entry
-from torpor.images.store import iter_entries, load_one, store_all, store_one
+from torpor.images.kinds import ImageKind
+from torpor.images.store import ImageStore, iter_entries, load_one, store_all, store_one
 from torpor.kernel import sysvipc
 from torpor.kernel.arch import nr
 from torpor.kernel.namespaces import CLONE_NEWIPC, inside
@@ -33,6 +35,7 @@ from torpor.kernel.syscall import syscall
 from torpor.objects.memory import segments
 from torpor.objects.ns.model import NsDump, NsRestore
 
+EntryT = TypeVar("EntryT", bound=m.Message)
 _PAGE = 4096
 _HUGE_SHIFT = 26
 #: Image field and sysctl.
@@ -138,12 +141,18 @@ def _restore_inside(session: NsRestore) -> None:
     for name, path in _SYSCTLS:
         _write(path, str(getattr(variables, name)))
     _write("kernel/sem", " ".join(map(str, variables.sem_ctls)))
-    for shm in iter_entries(store, kinds.IPCNS_SHM, ident):
+    for shm in _entries(store, kinds.IPCNS_SHM, ident):
         _restore_segment(shm, session)
-    for msg in iter_entries(store, kinds.IPCNS_MSG, ident):
+    for msg in _entries(store, kinds.IPCNS_MSG, ident):
         _restore_queue(msg)
-    for sem in iter_entries(store, kinds.IPCNS_SEM, ident):
+    for sem in _entries(store, kinds.IPCNS_SEM, ident):
         _restore_set(sem)
+
+
+def _entries(store: ImageStore, kind: ImageKind[EntryT], ident: int) -> Iterator[Entry[EntryT]]:
+    """The entries of an image that CRIU leaves out where it would be empty."""
+    if store.exists(kind.file_name(ident)):
+        yield from iter_entries(store, kind, ident)
 
 
 def _write(path: str, text: str) -> None:
@@ -206,7 +215,7 @@ def finish(session: NsRestore) -> None:
     """Once all segments are mapped: those that are to go with their last user."""
 
     def remove() -> None:
-        for shm in iter_entries(session.store, kinds.IPCNS_SHM, session.ident):
+        for shm in _entries(session.store, kinds.IPCNS_SHM, session.ident):
             if shm.message.desc.mode & sysvipc.SHM_DEST:
                 sysvipc.shmctl(shm.message.desc.id, sysvipc.IPC_RMID)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from torpor.base.errors import RefusedError
+from torpor.base.records import replace
 from torpor.images import messages as m
 from torpor.images.store import store_all
 from torpor.kernel import mount as mounts
@@ -19,9 +20,9 @@ _MINOR_BITS = 20
 
 def dump(session: NsDump) -> None:
     """mountpoints-ID.img, and the contents of what lives in memory."""
-    found = read_namespace(session.pidfd)
-    entries = [_entry(mount, found) for mount in found]
     host = read_mountinfo("self")
+    found = without_hidden(read_namespace(session.pidfd), host)
+    entries = [_entry(mount) for mount in found]
     keys = explicit_keys(session.external)
     root = root_of(found)
     made: dict[tuple[int, int], m.mnt_entry] = {}
@@ -62,6 +63,24 @@ def read_namespace(pidfd: int) -> list[Mount]:
         return parse_mountinfo(stream.read())
 
 
+def without_hidden(found: list[Mount], host: list[Mount]) -> list[Mount]:
+    """*found* without mounts of the host's that others cover completely, there as here: nobody can ever see them."""
+    devices = {mount.device for mount in host}
+    gone: dict[int, int] = {}
+    for mount in found:
+        covered = any(other.parent_id == mount.mount_id and other.point == mount.point for other in found)
+        if covered and mount.device in devices and host_path(mount, host) is None:
+            gone[mount.mount_id] = mount.parent_id
+    left = []
+    for mount in found:
+        parent = mount.parent_id
+        while parent in gone:
+            parent = gone[parent]
+        if mount.mount_id not in gone:
+            left.append(replace(mount, parent_id=parent))
+    return left
+
+
 def root_of(found: list[Mount]) -> Mount:
     """The namespace's root: the one whose parent is not among them."""
     ids = {mount.mount_id for mount in found}
@@ -99,7 +118,7 @@ def _is_below(path: str, top: str) -> bool:
     return top in ("/", path) or path.startswith(top + "/")
 
 
-def _entry(mount: Mount, found: list[Mount]) -> m.mnt_entry:
+def _entry(mount: Mount) -> m.mnt_entry:
     return m.mnt_entry(
         fstype=filesystems.code_of(mount.fstype), mnt_id=mount.mount_id,
         root_dev=mount.major << _MINOR_BITS | mount.minor, parent_mnt_id=mount.parent_id,

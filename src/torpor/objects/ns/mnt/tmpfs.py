@@ -56,6 +56,8 @@ def _add(archive: tarfile.TarFile, path: str, name: str) -> None:
 
 def restore(store: ImageStore, directory: int, device: int) -> None:
     """Unpack into the descriptor *directory*, the root of an empty file system."""
+    if not store.exists(_name(device)):
+        return
     with store.open_read(_name(device)) as stream:
         isolated(lambda: _unpack(stream, directory))
 
