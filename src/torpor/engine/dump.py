@@ -214,5 +214,6 @@ class Dump:
         elif self._options.leave_stopped:
             tree.leave_stopped()
         else:
+            self._files.prepare_kill()
             tree.kill()
         log.info(f"Dumped {len(self._processes)} processes, {self._stats.pages_written} pages")

@@ -25,7 +25,7 @@ from torpor.images.errors import ImageError
 from torpor.kernel.sockets import Borrowed, Socket
 from torpor.objects.files import fown
 from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
-from torpor.objects.files.socket import addresses, ip_options, options, tcp, udp
+from torpor.objects.files.socket import addresses, ip_options, options, tcp, tcp_stream, udp
 from torpor.objects.files.socket.finish import finish
 from torpor.objects.files.socket.make import NetNamespaces, family_of, make_socket
 
@@ -99,8 +99,7 @@ def restore(entry: m.file_entry, session: FileRestore) -> int:
     try:
         if sk.v6only:
             connection.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        is_tcp = sk.type != socket.SOCK_RAW and sk.proto in _TCPS
-        if is_tcp and tcp.is_connection(sk):
+        if _is_tcp(sk) and tcp.is_connection(sk):
             tcp.restore_connection(connection, sk, session, what)
         else:
             _restore_plain(connection, sk, what)
@@ -125,14 +124,24 @@ class Unfinished:
         self._sockets.append((file_id, sk))
 
     def _finish(self) -> None:
+        carried = [(file_id, sk) for file_id, sk in self._sockets if _is_tcp(sk) and tcp.is_carried(sk, self._session)]
+        for file_id, _ in carried:
+            with Borrowed(self._session.open(file_id)) as connection:
+                tcp_stream.end_repair(connection)
+        for file_id, sk in carried:
+            with Borrowed(self._session.open(file_id)) as connection:
+                tcp_stream.finish(connection, sk, self._session, f"socket {file_id}")
+        living = {file_id for file_id, _ in carried}
         for file_id, sk in self._sockets:
             what = f"socket {file_id}"
+            shut = tcp.shut_of(sk) if _is_tcp(sk) else sk.shutdown
             with Borrowed(self._session.open(file_id)) as connection:
                 ip_options.restore(connection, sk, what)
-                is_tcp = sk.type != socket.SOCK_RAW and sk.proto in _TCPS
-                if is_tcp and tcp.is_connection(sk):
-                    tcp.before_finish(connection, sk, self._session)
-                finish(connection, sk, what, shut=tcp.shut_of(sk) if is_tcp else sk.shutdown)
+                finish(connection, sk, what, shut=0 if file_id in living else shut)
+
+
+def _is_tcp(sk: m.inet_sk_entry) -> bool:
+    return sk.type != socket.SOCK_RAW and sk.proto in _TCPS
 
 
 def _restore_plain(connection: Socket, sk: m.inet_sk_entry, what: str) -> None:

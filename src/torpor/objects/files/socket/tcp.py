@@ -20,7 +20,7 @@ from torpor.base.errors import RestoreError
 from torpor.images import messages as m
 from torpor.kernel.sockets import Borrowed, Socket
 from torpor.objects.files.model import FileDump, FileRestore, OpenFile
-from torpor.objects.files.socket import shutdown
+from torpor.objects.files.socket import shutdown, tcp_stream
 
 TCP_ESTABLISHED, TCP_SYN_SENT, TCP_SYN_RECV, TCP_FIN_WAIT1, TCP_FIN_WAIT2, TCP_TIME_WAIT = range(1, 7)
 TCP_CLOSE, TCP_CLOSE_WAIT, TCP_LAST_ACK, TCP_LISTEN, TCP_CLOSING = range(7, 12)
@@ -50,6 +50,9 @@ def dump(file: OpenFile, sk: m.inet_sk_entry, session: FileDump) -> None:
     if session.policy.tcp_close:
         return
     peer = f"a TCP connection to port {sk.dst_port}"
+    if session.policy.tcp_established and sk.proto == socket.IPPROTO_TCP and sk.state in tcp_stream.CARRIED:
+        session.part(tcp_stream.Connections).add(file, sk)
+        return
     if sk.proto == _IPPROTO_MPTCP:
         raise file.refuse(f"{peer} over MPTCP", hint="use --tcp-close; GODEBUG=multipathtcp=0 keeps Go from MPTCP")
     raise file.refuse(peer, hint=_HINT)
@@ -66,13 +69,17 @@ def is_connection(sk: m.inet_sk_entry) -> bool:
 
 def restore_connection(connection: Socket, sk: m.inet_sk_entry, session: FileRestore, what: str) -> None:
     """Make the connection again, or with --tcp-close a socket that was connected once."""
-    if not session.policy.tcp_close:
-        raise RestoreError(f"{what} is a TCP connection to port {sk.dst_port}", hint="use --tcp-close")
-    log.info(f"{what}: TCP connection closed")
+    if session.policy.tcp_close:
+        log.info(f"{what}: TCP connection closed")
+    elif session.policy.tcp_established:
+        tcp_stream.restore(connection, sk, session, what)
+    else:
+        raise RestoreError(f"{what} is a TCP connection to port {sk.dst_port}", hint=_HINT)
 
 
-def before_finish(connection: Socket, sk: m.inet_sk_entry, session: FileRestore) -> None:
-    """The last step of a connection before its options are set."""
+def is_carried(sk: m.inet_sk_entry, session: FileRestore) -> bool:
+    """Whether it is restored as a connection, not as what is left of one."""
+    return is_connection(sk) and not session.policy.tcp_close
 
 
 def shut_of(sk: m.inet_sk_entry) -> int:

@@ -1,0 +1,3 @@
+from harness.flavours import workload_test
+
+test_tcp_pair = workload_test("tcp_pair", dump_options=["--tcp-established"], restore_options=["--tcp-established"])
