@@ -10,7 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static char directory[64];
+static char directory[] = "/tmp/wl-unix-XXXXXX";
 
 static struct sockaddr_un named(const char *name)
 {
@@ -66,8 +66,7 @@ int main(int argc, char **argv)
     int on = 1, pair[2];
 
     wl_init(argc, argv);
-    snprintf(directory, sizeof(directory), "/tmp/wl-unix-%d", getpid());
-    WL_TRY(mkdir(directory, 0755));
+    WL_CHECK(mkdtemp(directory) != NULL, "mkdtemp: %s", strerror(errno));
     snprintf(full, sizeof(full), "%s/listen", directory);
     snprintf(gone, sizeof(gone), "%s/gone", directory);
 
@@ -93,7 +92,7 @@ int main(int argc, char **argv)
     WL_TRY(unlink(gone));
     int again = bound(SOCK_SEQPACKET, gone);
 
-    int length = snprintf(abstract, sizeof(abstract), "%ctorpor-%d", 0, getpid());
+    int length = snprintf(abstract, sizeof(abstract), "%ctorpor-%s", 0, directory);
     memcpy(address.sun_path, abstract, sizeof(abstract));
     socklen_t abstract_size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + (size_t)length);
     int hidden = WL_TRY(socket(AF_UNIX, SOCK_DGRAM, 0));
