@@ -82,7 +82,13 @@ def _fill_shared_anonymous(process: DumpProcess, vma: Vma, entry: m.vma_entry, s
 
 
 def _fill_sysv(process: DumpProcess, vma: Vma, entry: m.vma_entry, session: FileDump) -> None:
+    if os.stat(f"/proc/{process.pid}/ns/ipc").st_ino == os.stat("/proc/self/ns/ipc").st_ino:
+        raise RefusedError(
+            f"{process.describe()} has a System V segment of the host attached ({vma.name}) at {vma.start:#x}",
+            hint="run it in an IPC namespace of its own (torpor run, or a container)",
+        )
     entry.shmid = vma.inode
+    entry.fdflags = _RDWR if "mw" in vma.flags else 0
     entry.status = AREA_REGULAR | AREA_SYSVIPC | ANON_SHARED
     entry.flags |= MAP_ANONYMOUS
 

@@ -1,15 +1,14 @@
-"""Shared memory without a descriptor: shared anonymous mappings, and System V segments where they are mapped.
+"""Shared anonymous mappings.
 
 Kernel view
     MAP_SHARED|MAP_ANONYMOUS and a shared mapping of /dev/zero are the same: an inode that maps show as ``/dev/zero
-    (deleted)``.  A System V segment's inode number is its id.
+    (deleted)``.
 Image
-    ANON_SHARED, with the segment's id as ``shmid``; AREA_SYSVIPC, with the kernel's id.
+    ANON_SHARED, with the segment's id as ``shmid``.
 Restore
     The conductor makes the memory, opens it by its own map_files and sends it to all that map it.
 Limits
     The size is that of what is mapped or has contents.
-    System V segments are found in the IPC namespace of the conductor or of the tree, not made here.
 """
 
 from __future__ import annotations
@@ -19,19 +18,14 @@ from torpor.images import messages as m
 from torpor.kernel import sharedmem
 from torpor.objects.files.model import FileRestore
 from torpor.objects.memory import segments
-from torpor.objects.memory.areas import ANON_SHARED, AREA_SYSVIPC, MAP_HUGE_SHIFT, MAP_HUGETLB, MAP_NORESERVE
+from torpor.objects.memory.areas import ANON_SHARED, MAP_HUGE_SHIFT, MAP_HUGETLB, MAP_NORESERVE
 
 _KEPT = MAP_NORESERVE | MAP_HUGETLB | 0x3F << MAP_HUGE_SHIFT
 
 
 def is_segment(entry: m.vma_entry) -> bool:
     """Whether ``shmid`` is a segment's id, not a file's."""
-    return bool(entry.status & (ANON_SHARED | AREA_SYSVIPC))
-
-
-def is_sysv(entry: m.vma_entry) -> bool:
-    """Whether it is attached by shmat(2)."""
-    return bool(entry.status & AREA_SYSVIPC)
+    return bool(entry.status & ANON_SHARED)
 
 
 def open_segment(entry: m.vma_entry, session: FileRestore) -> int:

@@ -19,7 +19,7 @@ from torpor.kernel.procfs.maps import PROT_WRITE, Vma
 from torpor.objects.files import memfd
 from torpor.objects.files.model import FileDump, FileRestore
 from torpor.objects.memory import mm as mm_object
-from torpor.objects.memory import pages, shared, vdso, vmas
+from torpor.objects.memory import pages, shared, sysv, vdso, vmas
 from torpor.objects.memory.areas import AREA_MEMFD
 from torpor.objects.memory.inherited import Call, Extent, Inheritance, PageSource, differing, keep
 from torpor.objects.memory.segments import SegmentDump
@@ -141,9 +141,12 @@ def _map(
     remote = _give_files(process, inherited.made, files, channel)
     filled = _with_contents(made)
     fresh = {entry.start for entry in inherited.made}
+    attached = sysv.attach(runner, inherited.made)
     batch = Batch()
     for index, entry in enumerate(made.entries):
         raised = entry.start in filled and not entry.prot & PROT_WRITE
+        if entry.start in attached:
+            continue
         if entry.start in fresh:
             key = _key(entry)
             vmas.restore_map(entry, None if key is None else remote[key], raised, batch)
@@ -205,7 +208,7 @@ def finish(process: RestoreProcess, parked: ParkedVdso, files: FileRestore, chan
 
 def _key(entry: m.vma_entry) -> _Key | None:
     """What names the descriptor that is mapped: is it a segment, its id, how it must be open."""
-    if not entry.shmid or shared.is_sysv(entry):
+    if not entry.shmid or sysv.is_attached(entry):
         return None
     return shared.is_segment(entry), entry.shmid, entry.fdflags & os.O_ACCMODE
 

@@ -16,14 +16,12 @@ from functools import lru_cache
 from torpor.base.errors import RefusedError
 from torpor.images import messages as m
 from torpor.kernel.arch import nr
-from torpor.kernel.procfs.maps import PROT_EXEC, PROT_WRITE, Vma
-from torpor.kernel.sysvipc import SHM_EXEC, SHM_RDONLY, SHM_REMAP
+from torpor.kernel.procfs.maps import PROT_WRITE, Vma
 from torpor.objects.files.model import FileDump
 from torpor.objects.memory import mapped
 from torpor.objects.memory.areas import (
     ANON_PRIVATE,
     AREA_GUARD,
-    AREA_SYSVIPC,
     AREA_VDSO,
     AREA_VSYSCALL,
     AREA_VVAR,
@@ -109,25 +107,12 @@ def has_contents(entry: m.vma_entry) -> bool:
 
 def restore_map(entry: m.vma_entry, fd: Arg | None, writable: bool, batch: Batch) -> None:
     """Make the mapping, *writable* at any rate if contents will be put into it."""
-    if entry.status & AREA_SYSVIPC:
-        _attach(entry, batch)
-        return
     flags = entry.flags & ~MAP_LOCKED | MAP_FIXED
     prot = entry.prot | PROT_WRITE if writable else entry.prot
     if fd is not None:
         flags &= ~(MAP_ANONYMOUS | MAP_HUGETLB | 0x3F << MAP_HUGE_SHIFT)
     start = entry.start
     batch.call(nr.mmap, start, entry.end - start, prot, flags, _NO_FD if fd is None else fd, entry.pgoff)
-
-
-def _attach(entry: m.vma_entry, batch: Batch) -> None:
-    """shmat(2) maps the whole segment; parts behind its start are other mappings only for their protection."""
-    length = entry.end - entry.start
-    if entry.pgoff:
-        batch.call(nr.mprotect, entry.start, length, entry.prot)
-        return
-    flags = SHM_REMAP | (0 if entry.prot & PROT_WRITE else SHM_RDONLY) | (SHM_EXEC if entry.prot & PROT_EXEC else 0)
-    batch.call(nr.shmat, entry.shmid, entry.start, flags)
 
 
 def restore_attributes(entry: m.vma_entry, raised: bool, batch: Batch) -> None:
