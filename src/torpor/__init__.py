@@ -74,11 +74,14 @@ def restore(
     tcp_close: bool = False,
     inherit_fds: tuple[tuple[int, str], ...] = (),
     external: tuple[str, ...] = (),
+    renames: tuple[tuple[str, str], ...] = (),
+    new_network: bool = False,
 ) -> int:
     """Rebuild what lies in the directory *path*; the root's pid.  It runs when this returns.
 
     It is our child, or with ``sibling`` our parent's.  ``inherit_fds``: descriptors of ours that stand for a file of
-    the checkpoint, each with that file's name.
+    the checkpoint, each with that file's name.  ``renames``: paths in the checkpoint and what to open instead.
+    ``new_network``: with a network namespace of its own, which has a loopback interface only.
 
     torpor.base.errors.TorporError and its kinds; nothing is left of a restore that failed.
     """
@@ -87,7 +90,14 @@ def restore(
     from torpor.objects.files.model import FilePolicy
 
     policy = FilePolicy(shell_job=shell_job, tcp_close=tcp_close, external=external)
-    options = RestoreOptions(leave_stopped=leave_stopped, sibling=sibling, inherit_fds=inherit_fds, files=policy)
+    options = RestoreOptions(
+        leave_stopped=leave_stopped,
+        sibling=sibling,
+        inherit_fds=inherit_fds,
+        renames=renames,
+        new_network=new_network,
+        files=policy,
+    )
     return engine.restore(path, options)
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from harness.events import time_limit_s
 from torpor.base.errors import JobError
+from torpor.cli import torpor
 from torpor.engine import jobs
 
 pytestmark = pytest.mark.root
@@ -93,3 +94,35 @@ def test_another_process_with_the_same_pid_is_not_the_job(state: Path) -> None:
         jobs.kill(jobs.find("real"))
     record.write_text(text)
     assert jobs.find("real").status == jobs.RUNNING
+
+
+def test_a_copy_counts_on_beside_the_first_and_writes_its_own_log(state: Path) -> None:
+    program = "n=0; while :; do echo count $n; n=$((n + 1)); sleep 0.05; done"
+    assert torpor.main(["run", "-d", "--name", "first", "--", "sh", "-c", program]) == 0
+    _wait_log(jobs.find("first"), "count 3")
+    assert torpor.main(["checkpoint", "first"]) == 0
+    assert jobs.find("first").status == jobs.CHECKPOINTED
+    seen = (state / "jobs" / "first" / "log").read_text()
+    last = int(seen.split()[-1])
+    assert torpor.main(["restore", "first"]) == 0
+    assert torpor.main(["restore", "first", "--name", "second", "--new-network"]) == 0
+    first, second = jobs.find("first"), jobs.find("second")
+    assert first.status == second.status == jobs.RUNNING
+    assert os.readlink(f"/proc/{first.pid}/ns/net") == os.readlink("/proc/self/ns/net")
+    assert os.readlink(f"/proc/{second.pid}/ns/net") != os.readlink("/proc/self/ns/net")
+    _wait_log(first, f"count {last + 3}")
+    _wait_log(second, f"count {last + 3}")
+    assert (state / "jobs" / "second" / "log").read_text().startswith(f"count {last + 1}\n")
+    ended = jobs.kill(first)
+    assert ended.exit_status in (None, signal.SIGKILL)
+    assert jobs.find("second").status == jobs.RUNNING
+
+
+def _wait_log(job: jobs.Job, text: str) -> None:
+    """Until the log has a line *text*."""
+    seen = b""
+    for chunk in jobs.follow_log(job, follow=True):
+        seen += chunk
+        if f"{text}\n".encode() in seen:
+            return
+    raise AssertionError(f"{job.name} ended before it wrote {text}")

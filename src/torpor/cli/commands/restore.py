@@ -15,6 +15,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("source", metavar="PATH|NAME", help="a checkpoint's directory, or a job's name")
     parser.add_argument("--name", help="restore a job as a copy with this name")
+    parser.add_argument(
+        "--new-network",
+        action="store_true",
+        help="in a network of its own, with loopback only: all ports are free there",
+    )
     parser.add_argument("-d", "--detach", action="store_true", help="return once it runs (the default)")
     parser.add_argument("-w", "--wait", action="store_true", help="wait for the end; exit as the root process does")
     parser.add_argument("--shell-job", action="store_true", help="the processes belong to this terminal's session")
@@ -39,7 +44,13 @@ def main(args: argparse.Namespace) -> int:
         job = jobs.prepare_copy(job, args.name)
     try:
         with Progress(f"restoring {args.source}") as progress:
-            pid = torpor.restore(path, shell_job=args.shell_job, tcp_close=args.tcp_close)
+            pid = torpor.restore(
+                path,
+                shell_job=args.shell_job,
+                tcp_close=args.tcp_close,
+                renames=jobs.renames(job) if job is not None else (),
+                new_network=args.new_network,
+            )
     except BaseException:
         if job is not None and args.name:
             jobs.discard(job)
