@@ -1,0 +1,105 @@
+"""The two commands as their users call them, on a process that does nothing."""
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from harness.events import time_limit_s
+
+pytestmark = pytest.mark.root
+CRIU = [sys.executable, "-m", "torpor.cli.criu.main"]
+TORPOR = [sys.executable, "-m", "torpor.cli.torpor"]
+
+
+@pytest.fixture
+def sleeper() -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(
+        ["sleep", "1000"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        cwd="/",
+    )
+    yield process
+    with suppress(ProcessLookupError):
+        os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def run(*line: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [*map(str, line)]
+    return subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=120, check=False)
+
+
+def test_criu_runs_scripts_writes_the_pid_and_ends_as_the_root_does(
+    sleeper: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    actions, bell = tmp_path / "actions", tmp_path / "bell"
+    os.mkfifo(bell)
+    script = f"echo $CRTOOLS_SCRIPT_ACTION $CRTOOLS_INIT_PID >> {actions}; "
+    script += f"[ $CRTOOLS_SCRIPT_ACTION != post-resume ] || echo > {bell}"
+    options = ["-D", str(tmp_path), "-v4", "--action-script", script]
+    done = run(*CRIU, "dump", "-t", str(sleeper.pid), "-o", "dump.log", "--display-stats", *options)
+    assert done.returncode == 0, done.stderr
+    assert "Memory pages written:" in done.stdout
+    assert sleeper.wait() == -signal.SIGKILL
+
+    restoring = subprocess.Popen(
+        [*CRIU, "restore", "-o", "restore.log", "--pidfile", "pid", *options], stdin=subprocess.DEVNULL
+    )
+    with open(bell, "r+b", buffering=0) as rung:
+        assert select.select([rung], [], [], time_limit_s(60))[0], (tmp_path / "restore.log").read_text()
+    assert (tmp_path / "pid").read_text() == str(sleeper.pid)
+    os.kill(sleeper.pid, signal.SIGTERM)
+    assert restoring.wait() == 128 + signal.SIGTERM
+    pid = f" {sleeper.pid}"
+    assert [line.strip() for line in actions.read_text().splitlines()] == [
+        f"pre-dump{pid}",
+        f"post-dump{pid}",
+        "pre-restore",
+        f"post-restore{pid}",
+        f"pre-resume{pid}",
+        f"post-resume{pid}",
+    ]
+
+
+def test_a_script_that_says_no_stops_the_dump_and_harms_nobody(
+    sleeper: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    script = '[ "$CRTOOLS_SCRIPT_ACTION" != post-dump ]'
+    done = run(*CRIU, "dump", "-t", str(sleeper.pid), "-D", tmp_path, "-o", "log", "--action-script", script)
+    assert done.returncode == 1
+    assert "failed at post-dump" in (tmp_path / "log").read_text()
+    assert sleeper.poll() is None
+
+
+def test_torpor_checks_checkpoints_inspects_and_restores(sleeper: subprocess.Popen[bytes], tmp_path: Path) -> None:
+    pid, nap = str(sleeper.pid), tmp_path / "nap"
+    assert run(*TORPOR, "check", pid).stdout == f"{pid}: nothing in the way\n"
+    done = run(*TORPOR, "checkpoint", pid, "-o", nap)
+    assert done.returncode == 0, done.stderr
+    assert "1 process" in done.stdout
+    assert sleeper.wait() == -signal.SIGKILL
+    told = json.loads(run(*TORPOR, "inspect", "--json", nap).stdout)
+    assert [process["name"] for process in told["processes"]] == ["sleep"]
+    assert told["needs"]["pids"] == [sleeper.pid]
+    done = run(*TORPOR, "restore", nap)
+    assert done.returncode == 0, done.stderr
+    assert f"pid {pid}" in done.stdout
+
+
+@pytest.mark.parametrize("line", [["check", "0999999999"], ["inspect", "/nowhere"], ["checkpoint", "999999999"]])
+def test_torpor_says_what_is_wrong_in_one_line(line: list[str]) -> None:
+    done = run(*TORPOR, *line)
+    assert done.returncode in (1, 2)
+    assert done.stderr.startswith("torpor: ")
+    assert done.stderr.count("\n") == 1
