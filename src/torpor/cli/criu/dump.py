@@ -39,6 +39,7 @@ def file_policy(options: Options) -> FilePolicy:
     return FilePolicy(
         ghost_limit=options.ghost_limit,
         link_remap=options.link_remap,
+        skip_in_flight=options.skip_in_flight,
         skip_file_rwx_check=options.skip_file_rwx_check,
         file_locks=options.file_locks,
         ext_unix=options.ext_unix_sk,

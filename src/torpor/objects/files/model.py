@@ -39,6 +39,7 @@ class FilePolicy:
     ext_unix: bool = False
     tcp_close: bool = False
     tcp_established: bool = False
+    skip_in_flight: bool = False
     shell_job: bool = False
     external: tuple[str, ...] = ()
     evasive_devices: bool = False

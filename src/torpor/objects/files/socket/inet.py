@@ -102,7 +102,7 @@ def restore(entry: m.file_entry, session: FileRestore) -> int:
         if _is_tcp(sk) and tcp.is_connection(sk):
             tcp.restore_connection(connection, sk, session, what)
         else:
-            _restore_plain(connection, sk, what)
+            _restore_plain(connection, sk, session, what)
         session.part(Unfinished).add(entry.id, sk)
         return connection.detach()
     except OSError as error:
@@ -117,6 +117,11 @@ class Unfinished:
     def __init__(self, session: FileRestore) -> None:
         self._session = session
         self._sockets: list[tuple[int, m.inet_sk_entry]] = []
+        ports: list[tuple[int, int]] = [
+            (entry.isk.proto, entry.isk.src_port) for entry in session.entries.values() if entry.HasField("isk")
+        ]
+        #: Ports that several sockets of the image have: each of them must say SO_REUSEPORT to be bound.
+        self.shared_ports = {port for port in ports if ports.count(port) > 1} if len(ports) < 1000 else set(ports)
         session.before_attach(self._finish)
 
     def add(self, file_id: int, sk: m.inet_sk_entry) -> None:
@@ -144,9 +149,9 @@ def _is_tcp(sk: m.inet_sk_entry) -> bool:
     return sk.type != socket.SOCK_RAW and sk.proto in _TCPS
 
 
-def _restore_plain(connection: Socket, sk: m.inet_sk_entry, what: str) -> None:
+def _restore_plain(connection: Socket, sk: m.inet_sk_entry, session: FileRestore, what: str) -> None:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if sk.opts.so_reuseport:
+    if sk.opts.so_reuseport or (sk.proto, sk.src_port) in session.part(Unfinished).shared_ports:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     if sk.opts.so_bound_dev:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, sk.opts.so_bound_dev.encode() + b"\0")

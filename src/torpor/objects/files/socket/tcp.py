@@ -36,7 +36,7 @@ def dump(file: OpenFile, sk: m.inet_sk_entry, session: FileDump) -> None:
     sk.state = info[0]
     if sk.state == TCP_LISTEN:
         n_waiting, sk.backlog = struct.unpack_from("=24xII", info)
-        if n_waiting and not session.policy.tcp_close:
+        if n_waiting and not (session.policy.tcp_close or session.policy.skip_in_flight):
             _refuse_waiting(file, n_waiting, session)
         return
     if sk.state == TCP_CLOSE:
@@ -59,7 +59,9 @@ def dump(file: OpenFile, sk: m.inet_sk_entry, session: FileDump) -> None:
 
 
 def _refuse_waiting(file: OpenFile, n_waiting: int, session: FileDump) -> None:
-    raise file.refuse(f"{n_waiting} TCP connections wait to be accepted", hint="try again when they are")
+    raise file.refuse(
+        f"{n_waiting} TCP connections wait to be accepted", hint="try again when they are, or use --skip-in-flight"
+    )
 
 
 def is_connection(sk: m.inet_sk_entry) -> bool:
