@@ -54,6 +54,9 @@ class Backing:
 
 def fill(process: DumpProcess, vma: Vma, entry: m.vma_entry, session: FileDump) -> None:
     """Complete *entry* by what is behind *vma*; RefusedError for what cannot be mapped again."""
+    if not vma.name and not vma.is_file:  # as thousands are
+        _fill_anonymous(process, vma, entry, session)
+        return
     next(backing for backing in BACKINGS if backing.matches(vma)).fill(process, vma, entry, session)
 
 
@@ -134,6 +137,8 @@ def _is_sysv(vma: Vma) -> bool:
     return vma.shared and vma.is_file and vma.name.startswith(_SYSV) and vma.name.endswith(" (deleted)")
 
 
+_fill_anonymous = _without_file(AREA_REGULAR)
+
 BACKINGS: tuple[Backing, ...] = (
     Backing("vsyscall", lambda vma: vma.is_vsyscall, _without_file(AREA_VSYSCALL)),
     Backing("vdso", lambda vma: vma.is_vdso, _without_file(AREA_REGULAR | AREA_VDSO)),
@@ -158,5 +163,5 @@ BACKINGS: tuple[Backing, ...] = (
     Backing("System V shared memory", _is_sysv, _fill_sysv),
     Backing("shared anonymous memory", _is_shared_anonymous, _fill_shared_anonymous),
     Backing("file", lambda vma: vma.is_file, _fill_file),
-    Backing("private anonymous memory", lambda vma: True, _without_file(AREA_REGULAR)),
+    Backing("private anonymous memory", lambda vma: True, _fill_anonymous),
 )

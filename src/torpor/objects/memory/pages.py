@@ -29,6 +29,7 @@ from torpor.objects.memory.inherited import Extent
 
 _CHUNK = 512 * 1024
 _MAX_WORKERS = 4
+_GAP = 1 << 24
 _ANON = pagemap.PAGE_IS_PRESENT | pagemap.PAGE_IS_SWAPPED
 Range = tuple[int, int]
 
@@ -49,25 +50,51 @@ class Found:
     guards: list[Range]
 
 
-def scan(fd: int, vmas: Iterable[Vma]) -> Found:
+def scan(fd: int, vmas: Sequence[Vma]) -> Found:
     """The pages that only this task has, by its open ``/proc/PID/pagemap``."""
     scanner = pagemap.PagemapScanner(fd)
     ranges: list[Range] = []
     guards: list[Range] = []
-    for vma in vmas:
-        if vma.is_vdso:  # the task has touched some of it perhaps, and all of it is wanted
-            ranges.append((vma.start, vma.end))
-            continue
-        for start, end, kind in scanner.iter_ranges(vma.start, vma.end):
+    # Of the vdso the task has touched some perhaps, and all of it is wanted.
+    whole = [(vma.start, vma.end) for vma in vmas if vma.is_vdso]
+    for group in _neighbours(vma for vma in vmas if not vma.is_vdso):
+        regions = scanner.iter_ranges(group[0].start, group[-1].end)
+        for vma, start, end, kind in _within(regions, group):
             if kind & pagemap.PAGE_IS_GUARD:
                 guards.append((start, end))
-            elif not kind & _ANON or kind & pagemap.PAGE_IS_PFNZERO or (vma.is_file and kind & pagemap.PAGE_IS_FILE):
+            elif not kind & _ANON or kind & pagemap.PAGE_IS_PFNZERO or (kind & pagemap.PAGE_IS_FILE and vma.is_file):
                 continue
             elif ranges and ranges[-1][1] == start:
                 ranges[-1] = (ranges[-1][0], end)
             else:
                 ranges.append((start, end))
-    return Found(ranges, guards)
+    return Found(sorted(ranges + whole) if whole else ranges, guards)
+
+
+def _neighbours(vmas: Iterable[Vma]) -> Iterator[list[Vma]]:
+    """Mappings that are looked through in one call: whatever else lies in the small gaps between them is left out."""
+    group: list[Vma] = []
+    for vma in vmas:
+        if group and vma.start - group[-1].end > _GAP:
+            yield group
+            group = []
+        group.append(vma)
+    if group:
+        yield group
+
+
+def _within(regions: Iterable[tuple[int, int, int]], vmas: Iterable[Vma]) -> Iterator[tuple[Vma, int, int, int]]:
+    """The parts of *regions* that lie in *vmas*, both in order: (mapping, start, end, categories)."""
+    rest = iter(vmas)
+    vma = next(rest, None)
+    for start, end, kind in regions:
+        while vma is not None and vma.end <= start:
+            vma = next(rest, None)
+        while vma is not None and vma.start < end:
+            yield vma, max(start, vma.start), min(end, vma.end), kind
+            if vma.end > end:
+                break
+            vma = next(rest, None)
 
 
 def dump(

@@ -1,0 +1,65 @@
+"""Extents of memory: overlays of two lists, and what a child must write of its own."""
+
+from torpor.images import messages as m
+from torpor.kernel.procfs.maps import Vma
+from torpor.objects.memory import inherited, pages
+from torpor.objects.memory.areas import ANON_PRIVATE, AREA_REGULAR
+
+PAGE = 4096
+
+
+class Reader:
+    """A PagesReader over bytes."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        self.size = len(content)
+
+    def read_at(self, offset: int, into: memoryview) -> None:
+        into[:] = self._content[offset : offset + len(into)]
+
+    def fileno(self) -> int | None:
+        return None
+
+    def close(self) -> None:
+        pass
+
+
+def test_overlay_splits_where_either_begins_or_ends() -> None:
+    found = list(inherited.overlay([(0, 10, 0), (20, 30, 10)], [(5, 25, 0)]))
+    assert [(start, end) for start, end, _, _ in found] == [(0, 5), (5, 10), (10, 20), (20, 25), (25, 30)]
+    assert [(one is not None, other is not None) for _, _, one, other in found] == [
+        (True, False), (True, True), (False, True), (True, True), (True, False),
+    ]  # fmt: skip
+
+
+def test_only_pages_that_differ_are_written() -> None:
+    parent = b"a" * PAGE + b"b" * PAGE + b"c" * PAGE
+    child = b"a" * PAGE + b"x" * PAGE + b"n" * PAGE
+    calls: list[inherited.Call] = []
+    sources = (inherited.PageSource(Reader(parent)), inherited.PageSource(Reader(child)))
+    written = inherited.differing(
+        [(0, 3 * PAGE, 0)], [(0, 2 * PAGE, 0), (4 * PAGE, 5 * PAGE, 2 * PAGE)], [(0, 8 * PAGE, 0)], sources, calls
+    )
+    assert written == [(PAGE, 2 * PAGE, PAGE), (4 * PAGE, 5 * PAGE, 2 * PAGE)]
+    assert [call[1:3] for call in calls] == [(2 * PAGE, PAGE)], "the parent's third page is dropped"
+
+
+def _entry(start: int, end: int, prot: int = 3) -> m.vma_entry:
+    status = AREA_REGULAR | ANON_PRIVATE
+    return m.vma_entry(start=start, end=end, pgoff=0, shmid=0, prot=prot, flags=0x22, status=status, fd=-1)
+
+
+def test_a_mapping_that_has_grown_is_kept_and_another_protection_is_not() -> None:
+    calls: list[inherited.Call] = []
+    parent = [_entry(0x1000, 0x3000), _entry(0x8000, 0x9000)]
+    found = inherited.keep(parent, [_entry(0x1000, 0x5000), _entry(0x8000, 0x9000, prot=1)], calls)
+    assert found.kept == [(0x1000, 0x3000, 0)]
+    assert [entry.start for entry in found.made] == [0x8000]
+    assert [call[1:] for call in calls] == [(0x8000, 0x1000), (0x1000, 0x2000, 0x4000, 0)]
+
+
+def test_what_is_scanned_between_mappings_is_left_out() -> None:
+    vmas = [Vma(start, start + 0x2000, 3, False, 0, 0, 0, "") for start in (0x1000, 0x5000, 0x7000)]
+    found = list(pages._within([(0x2000, 0x6000, 8), (0x8000, 0xA000, 8)], vmas))
+    assert [(start, end) for _, start, end, _ in found] == [(0x2000, 0x3000), (0x5000, 0x6000), (0x8000, 0x9000)]
