@@ -4,15 +4,33 @@ from __future__ import annotations
 
 import fcntl
 import struct
+from collections.abc import Callable
 
 _SIOCGIFFLAGS = 0x8913
 _SIOCSIFFLAGS = 0x8914
-_IFF_UP = 1
+IFF_UP = 1
 _IFREQ = "16sH22x"
+
+
+def names() -> list[str]:
+    """The interfaces there are."""
+    from _socket import if_nameindex
+
+    return [name for _, name in if_nameindex()]
+
+
+def loopback_flags() -> int:
+    """IFF_* of ``lo``."""
+    return _change(lambda flags: flags)
 
 
 def loopback_up() -> None:
     """Bring ``lo`` up, which has its addresses from then on."""
+    _change(lambda flags: flags | IFF_UP)
+
+
+def _change(wanted: Callable[[int], int]) -> int:
+    """Set the flags of ``lo`` to what is *wanted*; what they were."""
     from _socket import AF_INET, SOCK_CLOEXEC, SOCK_DGRAM, socket
 
     control = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC)
@@ -20,7 +38,8 @@ def loopback_up() -> None:
         request = bytearray(struct.pack(_IFREQ, b"lo", 0))
         fcntl.ioctl(control.fileno(), _SIOCGIFFLAGS, request)
         (flags,) = struct.unpack_from("H", request, 16)
-        if not flags & _IFF_UP:
-            fcntl.ioctl(control.fileno(), _SIOCSIFFLAGS, struct.pack(_IFREQ, b"lo", flags | _IFF_UP))
+        if wanted(flags) != flags:
+            fcntl.ioctl(control.fileno(), _SIOCSIFFLAGS, struct.pack(_IFREQ, b"lo", wanted(flags)))
+        return int(flags)
     finally:
         control.close()

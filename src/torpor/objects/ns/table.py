@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from torpor.kernel import namespaces as ns
-from torpor.objects.ns import ipc, mnt, uts
+from torpor.objects.ns import ipc, mnt, net, uts
 from torpor.objects.ns.model import NsKind
 
 NAMESPACES: tuple[NsKind, ...] = (
@@ -13,7 +13,7 @@ NAMESPACES: tuple[NsKind, ...] = (
     NsKind("ipc_ns_id", "ipc", ns.CLONE_NEWIPC, ipc.dump, ipc.restore, ipc.finish),
     # After ipc, to whose namespace a mount of mqueue belongs.
     NsKind("mnt_ns_id", "mnt", ns.CLONE_NEWNS, mnt.dump, mnt.restore),
-    NsKind("net_ns_id", "net", ns.CLONE_NEWNET, refusal="network namespaces of its own are not carried yet"),
+    NsKind("net_ns_id", "net", ns.CLONE_NEWNET, net.dump, net.restore),
     NsKind("user_ns_id", "user", ns.CLONE_NEWUSER, refusal="user namespaces of its own are not carried yet"),
     NsKind("time_ns_id", "time", ns.CLONE_NEWTIME, refusal="time namespaces of its own are not carried yet"),
     NsKind("cgroup_ns_id", "cgroup", ns.CLONE_NEWCGROUP, refusal="cgroup namespaces of its own are not carried yet"),

@@ -1,0 +1,37 @@
+"""Namespaces other than those of a job: an empty network namespace, and what is refused."""
+
+import os
+
+import pytest
+
+from harness import engine
+from harness.workload import Workload
+
+pytestmark = pytest.mark.root
+_WITH_INTERFACE = ("unshare", "--net", "sh", "-c", 'ip link add d0 type bridge && exec "$@"', "sh")
+
+
+@pytest.mark.parametrize("is_up", [False, True])
+def test_a_network_namespace_with_only_loopback_is_carried(is_up: bool) -> None:
+    prefix = ["unshare", "--net", "sh", "-c", f'ip link set lo {"up" if is_up else "down"} && exec "$@"', "sh"]
+    with Workload.start("counter", prefix=prefix) as workload:
+        workload.wait_ready()
+        workload.dump()
+        workload.restore()
+        assert os.readlink(f"/proc/{workload.pid}/ns/net") != os.readlink("/proc/self/ns/net")
+        with open(f"/proc/{workload.pid}/net/fib_trie", encoding="ascii") as stream:
+            assert ("127.0.0.1" in stream.read()) == is_up
+        workload.expect_pass()
+
+
+@pytest.mark.parametrize(
+    ("prefix", "why"),
+    [(_WITH_INTERFACE, r"interfaces of its own \(d0\)"), (("unshare", "--user"), "user namespaces of its own")],
+    ids=["interface", "user"],
+)
+def test_what_is_not_carried_is_refused_by_name(prefix: tuple[str, ...], why: str) -> None:
+    with Workload.start("counter", prefix=prefix) as workload:
+        workload.wait_ready()
+        with pytest.raises(engine.EngineError, match=why):
+            engine.dump(workload.pid, workload.images)
+        workload.expect_pass()
