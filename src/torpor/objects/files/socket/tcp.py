@@ -42,7 +42,8 @@ def dump(file: OpenFile, sk: m.inet_sk_entry, session: FileDump) -> None:
     if sk.state == TCP_CLOSE:
         bits = shutdown.poll_bits(file.fd)
         # A new socket hangs up without having been shut down; reading gives an end of file only afterwards.
-        sk.shutdown = bits & shutdown.RECEIVE
+        if bits & shutdown.RECEIVE:
+            sk.shutdown = shutdown.RECEIVE
         sk.dst_port = 0
         del sk.dst_addr[:]
         sk.dst_addr.extend([0] * len(sk.src_addr))

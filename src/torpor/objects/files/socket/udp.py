@@ -53,7 +53,9 @@ def dump(file: OpenFile, sk: m.inet_sk_entry, session: FileDump) -> None:
         if get_int(file.fd, sk.proto, _UDP_CORK):
             raise file.refuse("a corked UDP socket", hint="try again when it has sent its datagram")
         row = session.part(Tables).find(sk)
-        sk.shutdown = row.shutdown & 3 if row else shutdown.poll_bits(file.fd)
+        # CRIU takes a value of 0 for one that cannot be.
+        if bits := row.shutdown & 3 if row else shutdown.poll_bits(file.fd):
+            sk.shutdown = bits
     if _n_unread(file):
         log.warn(f"{file.describe()}: unread datagrams are dropped")
 
