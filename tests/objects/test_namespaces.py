@@ -24,6 +24,20 @@ def test_a_network_namespace_with_only_loopback_is_carried(is_up: bool) -> None:
         workload.expect_pass()
 
 
+def test_the_clocks_of_a_time_namespace_go_on() -> None:
+    prefix = ["unshare", "--time", "--monotonic", "5000", "--boottime", "7000"]
+    with Workload.start("counter", prefix=prefix) as workload:
+        workload.wait_ready()
+        workload.dump()
+        workload.restore()
+        with open(f"/proc/{workload.pid}/timens_offsets", encoding="ascii") as stream:
+            offsets = {line.split()[0]: int(line.split()[1]) for line in stream}
+        # The clocks stood still while it was asleep.
+        assert 4900 < offsets["monotonic"] <= 5000
+        assert 6900 < offsets["boottime"] <= 7000
+        workload.expect_pass()
+
+
 @pytest.mark.parametrize(
     ("prefix", "why"),
     [(_WITH_INTERFACE, r"interfaces of its own \(d0\)"), (("unshare", "--user"), "user namespaces of its own")],

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from torpor.base.errors import RestoreError
+from torpor.engine import namespaces
 from torpor.engine.births import Birth, End, Member, Orphan, SetPgid, SetSid, Step, plan_births, plan_groups
 from torpor.engine.session import RestoreSession
 from torpor.kernel.arch import nr
@@ -47,6 +48,7 @@ def make_root(session: RestoreSession) -> None:
     seed = stub.spawn(session.area, keep_fds=keep)
     session.guardian = Guardian(seed)
     if not root.is_born:
+        namespaces.prepare_stub(session, seed.runner)
         flags = puppets.CLONE_PARENT | session.root_clone_flags
         _born(session, root, puppets.clone(seed.runner, flags=flags, exit_signal=0, set_tid=[root.ns_pid]))
     session.vdso = seed.vdso

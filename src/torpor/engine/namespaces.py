@@ -16,13 +16,15 @@ from torpor.engine.session import RestoreSession
 from torpor.images import kinds
 from torpor.images import messages as m
 from torpor.images.store import load_one
-from torpor.kernel.namespaces import CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, setns
+from torpor.kernel.namespaces import CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWTIME, setns
 from torpor.kernel.netdevice import loopback_up
 from torpor.objects.files.model import FileDump
 from torpor.objects.memory.segments import SegmentDump
 from torpor.objects.model import DumpProcess
+from torpor.objects.ns import timens
 from torpor.objects.ns.model import NsDump, NsKind, NsRestore
 from torpor.objects.ns.table import NAMESPACES
+from torpor.tracee.remote import Runner
 
 
 def own(ids: m.task_kobj_ids_entry, root_ids: m.task_kobj_ids_entry) -> list[NsKind]:
@@ -67,7 +69,12 @@ def dump(root: DumpProcess, root_ids: m.task_kobj_ids_entry, files: FileDump) ->
 
 def plan(session: RestoreSession) -> None:
     """Which namespaces the root puppet is to be cloned with."""
-    session.root_clone_flags |= sum(kind.clone_flag for kind in _wanted(session))
+    wanted = sum(kind.clone_flag for kind in _wanted(session))
+    # The stub makes a time namespace before it clones: only then can the clocks still be set.
+    session.root_clone_flags |= wanted & ~CLONE_NEWTIME
+    session.new_time = bool(wanted & CLONE_NEWTIME)
+    if session.new_time and session.options.sibling:
+        raise RestoreError("a tree with a time namespace of its own cannot be restored as a sibling yet")
     if session.options.new_network:
         session.root_clone_flags |= CLONE_NEWNET
     if session.root_clone_flags & CLONE_NEWPID and session.root.ns_pid != 1:
@@ -75,6 +82,12 @@ def plan(session: RestoreSession) -> None:
             f"pid {session.root.ns_pid} cannot be the first of a new pid namespace",
             hint="the images are of a part of a namespace",
         )
+
+
+def prepare_stub(session: RestoreSession, runner: Runner) -> None:
+    """In the stub, before the root puppet is cloned from it."""
+    if session.new_time:
+        timens.prepare(session.store, session.root.ids.time_ns_id, runner)
 
 
 def make(session: RestoreSession) -> None:

@@ -39,6 +39,8 @@ class RestoreSession:
     guardian: Guardian | None = None
     #: CLONE_NEW* flags with which the root puppet is cloned: set by what needs namespaces, before it is.
     root_clone_flags: int = 0
+    #: Whether the stub is to make a time namespace for the root puppet.
+    new_time: bool = False
     #: Our own network namespace, while we are in the tree's.
     network: OwnedFd | None = None
     #: Every traced task that exists: killed if the restore fails.

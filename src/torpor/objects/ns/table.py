@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from torpor.kernel import namespaces as ns
-from torpor.objects.ns import ipc, mnt, net, uts
+from torpor.objects.ns import ipc, mnt, net, timens, uts
 from torpor.objects.ns.model import NsKind
 
 NAMESPACES: tuple[NsKind, ...] = (
@@ -15,6 +15,6 @@ NAMESPACES: tuple[NsKind, ...] = (
     NsKind("mnt_ns_id", "mnt", ns.CLONE_NEWNS, mnt.dump, mnt.restore),
     NsKind("net_ns_id", "net", ns.CLONE_NEWNET, net.dump, net.restore),
     NsKind("user_ns_id", "user", ns.CLONE_NEWUSER, refusal="user namespaces of its own are not carried yet"),
-    NsKind("time_ns_id", "time", ns.CLONE_NEWTIME, refusal="time namespaces of its own are not carried yet"),
+    NsKind("time_ns_id", "time", ns.CLONE_NEWTIME, timens.dump),
     NsKind("cgroup_ns_id", "cgroup", ns.CLONE_NEWCGROUP, refusal="cgroup namespaces of its own are not carried yet"),
 )

@@ -1,0 +1,60 @@
+"""time namespace: what the monotonic and boot-time clocks show.
+
+Kernel view
+    ``/proc/PID/timens_offsets``, added to our own clocks.
+Image
+    ``timens_entry``: both clocks as they were in the namespace.
+Restore
+    The stub makes the namespace, is told the offsets that let the clocks go on from there, and clones the root into it.
+Limits
+    Not for a restored sibling of the caller.
+"""
+
+from __future__ import annotations
+
+import time
+
+from torpor.base.errors import RestoreError
+from torpor.images import kinds
+from torpor.images import messages as m
+from torpor.images.store import ImageStore, load_one, store_one
+from torpor.kernel.arch import nr
+from torpor.kernel.namespaces import CLONE_NEWTIME
+from torpor.objects.ns.model import NsDump
+from torpor.tracee.batch import Batch
+from torpor.tracee.remote import Runner
+
+_SECOND = 1_000_000_000
+#: Image field (and name in timens_offsets), clock.
+_CLOCKS = (("monotonic", time.CLOCK_MONOTONIC), ("boottime", time.CLOCK_BOOTTIME))
+
+
+def dump(session: NsDump) -> None:
+    """Both clocks."""
+    with open(f"/proc/{session.pid}/timens_offsets", encoding="ascii") as stream:
+        rows = [line.split() for line in stream]
+    offsets = {name: int(seconds) * _SECOND + int(nanoseconds) for name, seconds, nanoseconds in rows}
+    entry = m.timens_entry()
+    for name, clock in _CLOCKS:
+        found = entry.monotonic if name == "monotonic" else entry.boottime
+        found.tv_sec, found.tv_nsec = divmod(time.clock_gettime_ns(clock) + offsets[name], _SECOND)
+    store_one(session.store, "TIMENS", entry, session.ident)
+
+
+def prepare(store: ImageStore, ident: int, stub: Runner) -> None:
+    """Have what *stub* clones from now on be born into a new time namespace."""
+    entry = load_one(store, kinds.TIMENS, ident)
+    batch = Batch()
+    batch.call(nr.unshare, CLONE_NEWTIME)
+    stub.run(batch)
+    lines = []
+    for name, clock in _CLOCKS:
+        wanted = entry.monotonic if name == "monotonic" else entry.boottime
+        offset = wanted.tv_sec * _SECOND + wanted.tv_nsec - time.clock_gettime_ns(clock)
+        seconds, nanoseconds = divmod(offset, _SECOND)
+        lines.append(f"{name} {seconds} {nanoseconds}\n")
+    try:
+        with open(f"/proc/{stub.tid}/timens_offsets", "w", encoding="ascii") as stream:
+            stream.write("".join(lines))
+    except OSError as error:
+        raise RestoreError(f"the clocks of the time namespace cannot be set: {error}") from error
