@@ -139,23 +139,22 @@ class _Births:
         while self._pending:
             waiting = sorted(self._pending, key=lambda member: -sum(1 for _ in member.iter_ancestors()))
             self._pending = []
-            for member in waiting:
-                if not self._bear_elsewhere(member):
-                    self._pending.append(member)
-            if len(self._pending) == len(waiting):
-                stuck = self._pending[0]
-                raise PlanError(f"pid {stuck.pid} is in session {stuck.sid}, which its ancestors never were in")
+            stuck = [member for member in waiting if not self._bear_elsewhere(member)]
+            if len(stuck) == len(waiting):
+                lost = stuck[0]
+                raise PlanError(f"pid {lost.pid} is in session {lost.sid}, which its ancestors never were in")
+            self._pending += stuck
         return self._steps
 
     def _need(self, member: Member) -> int | None:
         """The session in which it must be born; None: any."""
         if not member.leads_session:
             return member.sid
-        for child in member.children:
-            wanted = self._needs[child]
-            if wanted is not None and wanted != member.pid and not self._leads_below(wanted, member):
-                return wanted
-        return None
+        wanted = [self._needs[child] for child in member.children]
+        older = [one for one in wanted if one is not None and one != member.pid and not self._leads_below(one, member)]
+        # A dead leader can be made again wherever it is needed, one that lives cannot.
+        living = [one for one in older if one in self._by_pid or one == self._root.sid]
+        return next(iter([*living, *older]), None)
 
     def _leads_below(self, session: int, member: Member) -> bool:
         leader = self._by_pid.get(session)

@@ -14,7 +14,7 @@ import os
 from torpor.base import log
 from torpor.base.errors import RefusedError
 from torpor.base.fds import OwnedFd
-from torpor.engine import namespaces, preflight
+from torpor.engine import family, namespaces, preflight
 from torpor.engine.ids import IdAllocator
 from torpor.engine.options import DumpOptions
 from torpor.engine.stats import DumpStats
@@ -123,6 +123,7 @@ class Dump:
 
     def _check(self) -> None:
         namespaces.check(self._processes, self._root_ids)
+        family.check(self._processes, shell_job=self._options.files.shell_job)
         for process in self._processes:
             if not process.is_zombie and process.status.shadow_stack:
                 raise RefusedError(f"{process.describe()} uses a shadow stack", hint="not supported yet")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Callable, Sequence
 
 from torpor.base.errors import RestoreError
 from torpor.engine import namespaces
 from torpor.engine.births import Birth, End, Member, Orphan, SetPgid, SetSid, Step, plan_births, plan_groups
+from torpor.engine.family import family_of
 from torpor.engine.session import RestoreSession
 from torpor.kernel.arch import nr
 from torpor.kernel.procfs.status import read_status
@@ -25,12 +25,13 @@ _SIGCHLD = 17
 _WALL = 0x40000000
 _LAST_FD = (1 << 32) - 1
 _PR_SET_CHILD_SUBREAPER = 36
-#: What tasks share by the flag they were cloned with: name, flag.
-_SHARES = (
-    ("vm_id", puppets.CLONE_VM), ("fs_id", puppets.CLONE_FS),
-    ("files_id", puppets.CLONE_FILES), ("sighand_id", puppets.CLONE_SIGHAND),
-)  # fmt: skip
-_FLAGS = dict(_SHARES)
+#: What tasks share, and the flag they are cloned with for that.
+_FLAGS = {
+    "vm_id": puppets.CLONE_VM,
+    "fs_id": puppets.CLONE_FS,
+    "files_id": puppets.CLONE_FILES,
+    "sighand_id": puppets.CLONE_SIGHAND,
+}
 
 
 def make_root(session: RestoreSession) -> None:
@@ -69,23 +70,6 @@ def make_children(session: RestoreSession, before: Sequence[ProcessStep] = ()) -
     births = plan_births(root)
     midwife.follow(births)
     midwife.follow(plan_groups(root, births))
-
-
-def family_of(everyone: Sequence[RestoreProcess]) -> list[Member]:
-    """The members that stand for the processes, in the same order."""
-    pairs = Counter(pair for process in everyone if not process.is_zombie for pair in _ids_of(process))
-    members: dict[int, Member] = {}
-    for process in everyone:
-        entry = process.entry
-        parent = members[process.parent.ns_pid] if process.parent else None
-        shares = () if process.is_zombie else [pair for pair in _ids_of(process) if pairs[pair] > 1]
-        member = Member(entry.pid, entry.sid, entry.pgid, parent, frozenset(shares))
-        members[entry.pid] = member
-    return list(members.values())
-
-
-def _ids_of(process: RestoreProcess) -> list[tuple[str, int]]:
-    return [(name, number) for name, _ in _SHARES if (number := getattr(process.ids, name))]
 
 
 def _check_outside(session: RestoreSession, root: Member) -> None:
