@@ -37,6 +37,17 @@ def _parents() -> dict[int, int]:
     return parents
 
 
+def reap_session(session: int) -> None:
+    """Free the pids of all children of ours (orphans, that is) in a session whose processes have all been killed.
+
+    For what was born after anybody looked; as long as one is left, the session's number is no free pid either.
+    """
+    for pid, parent in _parents().items():
+        with suppress(ChildProcessError, ProcessLookupError):
+            if parent == os.getpid() and os.getsid(pid) == session:
+                os.waitpid(pid, 0)
+
+
 def find_tree(mark: str, roots: tuple[int, ...] = ()) -> list[int]:
     """The pids (as this process sees them) of all that bear the mark or are in `roots`, and of their descendants."""
     parents = _parents()

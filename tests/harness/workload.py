@@ -20,7 +20,7 @@ from typing import Self
 from harness import engine
 from harness.compiler import compiled
 from harness.events import ProcessWatch, RenameWatch, become_subreaper, time_limit_s, wait_renamed
-from harness.processes import MARK_VARIABLE, find_tree, kill_tree, watch_tree
+from harness.processes import MARK_VARIABLE, find_tree, kill_tree, reap_session, watch_tree
 
 READY = "ready"
 PASS = "pass"
@@ -160,6 +160,8 @@ class Workload:
                 if not watch.wait_ended(time_limit_s(10)):
                     raise WorkloadError(f"process {watch.pid} of {self.name} is still there after it was dumped")
                 self._reap(watch)
+            if not leave_running:
+                reap_session(self.pid)
         finally:
             for watch in watches:
                 watch.close()

@@ -61,22 +61,24 @@ def _iter_problems(pid: int, policy: FilePolicy, *, thorough: bool) -> Iterator[
 
 
 def _iter_tree(pid: int) -> Iterator[DumpProcess]:
-    waiting = [pid]
-    while waiting:
-        at = waiting.pop(0)
+    # All pids first: a tree that forks without a pause would keep us here for ever if each were looked at on the way.
+    pids = [pid]
+    for at in pids:
+        pids += read_children(at)
+    for at in pids:
         try:
             stat_line, status = read_stat(at), read_status(at)
+            if stat_line.state in "ZX":
+                continue
+            pidfd = OwnedFd(os.pidfd_open(at))
         except (FileNotFoundError, ProcessLookupError):
             if at == pid:
                 raise TargetGoneError(f"no process has pid {pid}") from None
             continue
-        if stat_line.state in "ZX":
-            continue
         yield DumpProcess(
             tracee=Process(at, None), parent=None, pid=at, ns_pid=status.ns_tgids[-1], stat=stat_line, status=status,
-            pidfd=OwnedFd(os.pidfd_open(at)), core=m.core_entry(), mm=m.mm_entry(), ids=m.task_kobj_ids_entry(),
+            pidfd=pidfd, core=m.core_entry(), mm=m.mm_entry(), ids=m.task_kobj_ids_entry(),
         )  # fmt: skip
-        waiting += read_children(at)
 
 
 def _of_task(process: DumpProcess) -> Iterator[TorporError]:

@@ -11,9 +11,13 @@ def read_threads(pid: int) -> list[int]:
 
 
 def read_children(pid: int) -> list[int]:
-    """Children of all threads of *pid*, in the kernel's order."""
+    """Children of all threads of *pid*, in the kernel's order; none of a process that is gone."""
     found: list[int] = []
-    for tid in os.listdir(f"/proc/{pid}/task"):
+    try:
+        tids = os.listdir(f"/proc/{pid}/task")
+    except (FileNotFoundError, ProcessLookupError):
+        return found
+    for tid in tids:
         try:
             with open(f"/proc/{pid}/task/{tid}/children", encoding="ascii") as stream:
                 found += map(int, stream.read().split())
