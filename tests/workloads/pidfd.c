@@ -1,9 +1,13 @@
-/* pidfds: of oneself, of a child, of a dead child (twice, by duplicates and by two descriptions), one of them nonblocking. */
+// cflags: -pthread
+/*
+ * pidfds: of oneself, of a thread, of a child, of a dead child (by two descriptions), one of them nonblocking.
+ */
 #define _GNU_SOURCE
 #include "workload.h"
 
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -25,11 +29,34 @@ static int is_readable(int fd)
     return WL_TRY(poll(&poller, 1, 0)) == 1;
 }
 
+static pid_t thread_id;
+static int go[2];
+
+static void *wait_for_go(void *arg)
+{
+    char c;
+
+    thread_id = gettid();
+    WL_CHECK(write(go[1], "x", 1) == 1, "write");
+    while (read(*(int *)arg, &c, 1) == -1 && errno == EINTR)
+        ;
+    return NULL;
+}
+
 int main(int argc, char **argv)
 {
     siginfo_t info;
+    pthread_t thread;
+    int end[2];
+    char c;
 
     wl_init(argc, argv);
+    WL_TRY(pipe(go));
+    WL_TRY(pipe(end));
+    WL_TRY_PTHREAD(pthread_create(&thread, NULL, wait_for_go, &end[0]));
+    WL_CHECK(read(go[0], &c, 1) == 1, "read");
+    int of_thread = (int)syscall(SYS_pidfd_open, thread_id, O_EXCL);
+    WL_CHECK(of_thread >= 0 || errno == EINVAL, "pidfd of a thread: %s", strerror(errno));
     int own = open_pidfd(getpid(), 0);
     pid_t child = WL_TRY(fork());
     if (child == 0) {
@@ -57,5 +84,12 @@ int main(int argc, char **argv)
     WL_CHECK(is_readable(dead) && is_readable(dead_too), "the dead child lives");
     int result = (int)syscall(SYS_pidfd_send_signal, dead, 0, NULL, 0);
     WL_CHECK(result == -1 && errno == ESRCH, "a signal for the dead: %s", strerror(errno));
+    if (of_thread >= 0) {
+        WL_CHECK(!is_readable(of_thread), "the thread is dead");
+        WL_CHECK(write(end[1], "x", 1) == 1, "write");
+        WL_TRY_PTHREAD(pthread_join(thread, NULL));
+        struct pollfd poller = {.fd = of_thread, .events = POLLIN};
+        WL_CHECK(WL_TRY(poll(&poller, 1, 10000)) == 1, "the end of the thread does not show");
+    }
     wl_pass();
 }
