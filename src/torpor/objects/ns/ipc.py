@@ -38,6 +38,7 @@ from torpor.objects.ns.model import NsDump, NsRestore
 EntryT = TypeVar("EntryT", bound=m.Message)
 _PAGE = 4096
 _HUGE_SHIFT = 26
+_NEXT_IDS = ("msg", "sem", "shm")
 #: Image field and sysctl.
 _SYSCTLS = (
     ("msg_ctlmax", "kernel/msgmax"), ("msg_ctlmnb", "kernel/msgmnb"), ("msg_ctlmni", "kernel/msgmni"),
@@ -60,6 +61,10 @@ def _dump_inside(session: NsDump) -> None:
     for name, path in _SYSCTLS:
         setattr(variables, name, int(_read(path) or 0))
     variables.sem_ctls.extend(map(int, _read("kernel/sem").split()))
+    for kind in _NEXT_IDS:
+        wanted = int(_read(f"kernel/{kind}_next_id") or -1)
+        if wanted >= 0:
+            setattr(variables, f"{kind}_next_id", wanted)
     store, ident = session.store, session.ident
     store_one(store, "IPC_VAR", variables, ident)
     store_all(store, "IPCNS_SHM", [_dump_segment(each, session) for each in sysvipc.read_objects("shm")], ident)
@@ -147,6 +152,14 @@ def _restore_inside(session: NsRestore) -> None:
         _restore_queue(msg)
     for sem in _entries(store, kinds.IPCNS_SEM, ident):
         _restore_set(sem)
+    wanted = (
+        (variables.msg_next_id, variables.HasField("msg_next_id")),
+        (variables.sem_next_id, variables.HasField("sem_next_id")),
+        (variables.shm_next_id, variables.HasField("shm_next_id")),
+    )
+    for kind, (number, is_set) in zip(_NEXT_IDS, wanted, strict=True):
+        if is_set:
+            sysvipc.set_next_id(kind, number)
 
 
 def _entries(store: ImageStore, kind: ImageKind[EntryT], ident: int) -> Iterator[Entry[EntryT]]:
