@@ -39,6 +39,9 @@ MOVE_MOUNT_SET_GROUP = 0x100
 FSCONFIG_SET_FLAG = 0
 FSCONFIG_SET_STRING = 1
 FSCONFIG_CMD_CREATE = 6
+_FSCONFIG_CMD_RECONFIGURE = 7
+_FSPICK_CLOEXEC = 1
+_FSPICK_EMPTY_PATH = 8
 
 MOUNT_ATTR_RDONLY = 0x01
 MOUNT_ATTR_NOSUID = 0x02
@@ -133,6 +136,17 @@ def fsconfig(fd: int, command: int, key: str | None = None, value: str | None = 
     key_at, _keep_key = _text(key)
     value_at, _keep_value = _text(value)
     syscall(f"fsconfig {key or 'create'}", nr.fsconfig, fd, command, key_at, value_at, 0)
+
+
+def make_read_only(fd: int) -> None:
+    """Make the file system of the mount *fd* read-only, for all mounts of it."""
+    empty, _keep = _text("")
+    context = syscall("fspick", nr.fspick, fd, empty, _FSPICK_CLOEXEC | _FSPICK_EMPTY_PATH)
+    try:
+        fsconfig(context, FSCONFIG_SET_FLAG, "ro")
+        fsconfig(context, _FSCONFIG_CMD_RECONFIGURE)
+    finally:
+        os.close(context)
 
 
 def fsmount(fd: int, attributes: int) -> int:

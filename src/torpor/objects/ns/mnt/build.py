@@ -105,15 +105,22 @@ class _Builder:
         entry = node.entry
         try:
             node.fd = self._make(entry)
-            mounts.set_attributes(node.fd, mounts.attributes_of(entry.flags))
             mounts.move_mount(node.fd, parent.fd, relative(entry.mountpoint, parent.entry.mountpoint))
+            if not entry.HasField("ext_key") and entry.root == "/" and entry.root_dev not in self._by_device:
+                self._by_device[entry.root_dev] = node
+                self._fill(node)
+            mounts.set_attributes(node.fd, mounts.attributes_of(entry.flags))
         except OSError as error:
             raise RestoreError(f"{entry.mountpoint} cannot be mounted: {error}") from error
-        if not entry.HasField("ext_key") and entry.root == "/" and entry.root_dev not in self._by_device:
-            self._by_device[entry.root_dev] = node
-            kind = filesystems.BY_CODE.get(entry.fstype)
-            if kind is not None and kind.restore is not None:
-                kind.restore(self._session.store, node.fd, entry.root_dev)
+
+    def _fill(self, node: Node) -> None:
+        """Contents; only then may the file system become read-only."""
+        entry = node.entry
+        kind = filesystems.BY_CODE.get(entry.fstype)
+        if kind is not None and kind.restore is not None:
+            kind.restore(self._session.store, node.fd, entry.root_dev)
+            if entry.sb_flags & mounts.MS_RDONLY:
+                mounts.make_read_only(node.fd)
 
     def _make(self, entry: m.mnt_entry) -> int:
         if entry.HasField("ext_key"):
@@ -181,7 +188,10 @@ def _type_of(entry: m.mnt_entry) -> str:
 
 
 def _options_of(entry: m.mnt_entry) -> list[tuple[str, str | None]]:
-    words = [word for word in entry.options.split(",") if word] + filesystems.super_flag_names(entry.sb_flags)
+    kind = filesystems.BY_CODE.get(entry.fstype)
+    has_contents = kind is not None and kind.restore is not None
+    flags = entry.sb_flags & ~mounts.MS_RDONLY if has_contents else entry.sb_flags
+    words = [word for word in entry.options.split(",") if word] + filesystems.super_flag_names(flags)
     found: list[tuple[str, str | None]] = []
     for word in words:
         key, equals, value = word.partition("=")
