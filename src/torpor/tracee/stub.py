@@ -35,6 +35,7 @@ _CODE = bytes.fromhex("31c031ff488d7424f8ba010000000f05b8e700000031ff0f05")
 _SYSCALL_AT = _BASE + _CODE_AT + 14
 
 _CLONE_PARENT = 0x8000
+_CLONE_VFORK = 0x4000
 _MREMAP_MAYMOVE_FIXED = 3
 _MAP_FIXED_NOREPLACE = 0x100000
 _MAP_PRIVATE_ANONYMOUS = 0x22
@@ -142,7 +143,8 @@ def _clone_sibling(path: str, reader: int, keep_fds: dict[int, int], sibling: Si
     Nobody but we ourselves can bear a child to our parent, and posix_spawn cannot.
     """
     tids = array("i", sibling.set_tid)
-    flags = _CLONE_PARENT | sibling.flags
+    # With CLONE_VFORK this returns once the copy has executed the stub, not before.
+    flags = _CLONE_PARENT | _CLONE_VFORK | sibling.flags
     args = array("Q", (flags, 0, 0, 0, 0, 0, 0, 0, tids.buffer_info()[0], len(tids), 0))
     pid = syscall("clone3", nr.clone3, args.buffer_info()[0], args.itemsize * len(args))
     if pid:
