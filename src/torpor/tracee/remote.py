@@ -8,15 +8,16 @@ task that is somebody's.
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable, Collection
 
-from torpor.base.errors import TargetGoneError, TorporError
+from torpor.base.errors import TorporError
 from torpor.base.records import dataclass
 from torpor.kernel import ptrace, vm
 from torpor.kernel.arch import loop
 from torpor.kernel.arch.regs import CS_64BIT, UserRegs
 from torpor.tracee.batch import Batch
-from torpor.tracee.thread import Thread
+from torpor.tracee.thread import WALL, Thread
 
 _NO_SYSCALL = (1 << 64) - 1
 _ALL_SIGNALS = (1 << 64) - 1
@@ -136,10 +137,11 @@ class Runner:
 
 
 def kill_and_reap(threads: list[Thread]) -> None:
-    """SIGKILL the processes of *threads* (parents before children) and wait for every traced thread, last ones first.
+    """SIGKILL the processes of *threads* (all of which we trace) and wait for every thread, as they come.
 
-    A leader is not reaped until each of its traced threads has been waited for, and the first process of a pid
-    namespace does not end before all others in it have.
+    None may be waited for by itself: a leader is not reaped before its other threads, and the first process of a pid
+    namespace ends, by whichever of its threads is the last, only when all others in it, its own threads among them,
+    have been reaped.
     """
     import os
 
@@ -148,10 +150,26 @@ def kill_and_reap(threads: list[Thread]) -> None:
             os.kill(tgid, signal.SIGKILL)
         except ProcessLookupError:
             continue
-    order = {tgid: number for number, tgid in enumerate(dict.fromkeys(thread.tgid for thread in threads))}
-    for thread in sorted(threads, key=lambda each: (-order[each.tgid], each.tid == each.tgid)):
+    left = {thread.tid for thread in threads if not _is_reaped(thread.tid)}
+    while left:
         try:
-            while True:
-                thread.wait()
-        except TargetGoneError:
+            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT | WALL)
+        except ChildProcessError:
+            return
+        if ended is not None and ended.si_pid in left:
+            left -= {ended.si_pid} if _is_reaped(ended.si_pid) else set()
             continue
+        # A child that is not ours to wait for has ended; as long as it is there, waitid shows it and not the next one.
+        time.sleep(0.001)
+        left = {tid for tid in left if not _is_reaped(tid)}
+
+
+def _is_reaped(tid: int) -> bool:
+    """Whether the thread has been waited for, if need be by this call; does not block, and passes over its stops."""
+    import os
+
+    try:
+        pid, status = os.waitpid(tid, WALL | os.WNOHANG)
+    except ChildProcessError:
+        return True
+    return pid == tid and not os.WIFSTOPPED(status)

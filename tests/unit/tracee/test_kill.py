@@ -1,0 +1,20 @@
+"""Ending a frozen tree: every thread is reaped, whichever of a namespace's first process is the last to die."""
+
+import pytest
+
+from harness.workload import Workload
+from torpor.engine.time_limit import time_limit
+from torpor.tracee.tree import freeze
+
+pytestmark = pytest.mark.root
+
+
+@pytest.mark.parametrize("number", range(10))
+def test_the_first_process_of_a_pid_namespace_with_many_threads(number: int) -> None:
+    with Workload.start_in_job("threads") as workload:
+        workload.wait_ready()
+        with freeze(workload.pid) as tree:
+            assert len(tree.root.threads) > 3
+            with time_limit(20, "killing it"):
+                tree.kill()
+        assert workload.processes() == []
