@@ -36,7 +36,8 @@ from torpor.objects.model import DumpProcess, DumpThread
 from torpor.objects.task import registers, seccomp, signals, zombie
 from torpor.objects.task.table import PROCESS_ASPECTS, THREAD_ASPECTS
 from torpor.tracee.batch import Batch
-from torpor.tracee.borrow import inject, split_leftovers
+from torpor.tracee.borrow import BorrowedRunner, Injection, inject, split_leftovers
+from torpor.tracee.pipeline import Pipeline
 from torpor.tracee.tree import FrozenTree, Process, freeze
 
 IMG_VERSION = 2
@@ -144,19 +145,15 @@ class Dump:
             pending |= thread.status.pending
         met: list[tuple[DumpThread, UserRegs, bytes]] = []
         with inject(process.tracee.leader, process.maps, process.leftovers, pending=pending) as injection:
-            for thread in reversed(process.threads):
-                with injection.borrow(thread.thread) as runner:
-                    batch = Batch()
-                    for aspect in THREAD_ASPECTS:
-                        if aspect.dump is not None:
-                            aspect.dump(thread, runner.sigmask, batch)
-                    if thread.is_leader:
-                        for process_aspect in PROCESS_ASPECTS:
-                            if process_aspect.dump is not None:
-                                process_aspect.dump(process, batch)
-                        mm_object.dump(process, batch)
-                    runner.run(batch)
-                    met.append((thread, runner.regs, runner.xstate))
+            self._ask_threads(process, injection, met)
+            with injection.borrow(process.tracee.leader) as runner:
+                batch = self._questions(process.threads[0], runner)
+                for process_aspect in PROCESS_ASPECTS:
+                    if process_aspect.dump is not None:
+                        process_aspect.dump(process, batch)
+                mm_object.dump(process, batch)
+                runner.run(batch)
+                met.append((process.threads[0], runner.regs, runner.xstate))
         signals.dump_pending(process)
         for thread, regs, xstate in met:
             registers.dump(thread, regs, xstate)
@@ -164,6 +161,29 @@ class Dump:
             dumped = space.dump_contents(process, scanned, self._files)
         self._stats.pages_written += dumped.n_written
         self._stats.pages_scanned += dumped.n_scanned
+
+    def _ask_threads(
+        self, process: DumpProcess, injection: Injection, met: list[tuple[DumpThread, UserRegs, bytes]]
+    ) -> None:
+        """All threads but the leader, several at once."""
+        borrowed: list[BorrowedRunner] = []
+        try:
+            with Pipeline() as pipeline:
+                for thread in process.threads[1:]:
+                    runner = injection.borrower(thread.thread, pipeline.next_part())
+                    borrowed.append(runner)
+                    pipeline.submit(runner, self._questions(thread, runner))
+                    met.append((thread, runner.regs, runner.xstate))
+        finally:
+            for runner in borrowed:
+                runner.give_back()
+
+    def _questions(self, thread: DumpThread, runner: BorrowedRunner) -> Batch:
+        batch = Batch()
+        for aspect in THREAD_ASPECTS:
+            if aspect.dump is not None:
+                aspect.dump(thread, runner.sigmask, batch)
+        return batch
 
     # -- the end ----------------------------------------------------------------------------------------------
 

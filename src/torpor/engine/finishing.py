@@ -17,6 +17,7 @@ from torpor.objects.task import registers, signals, stopped
 from torpor.objects.task.table import When, restore_process, restore_thread
 from torpor.tracee import stub
 from torpor.tracee.batch import Batch
+from torpor.tracee.pipeline import Pipeline
 from torpor.tracee.puppet import set_options
 
 _ALL_SIGNALS = (1 << 64) - 1
@@ -41,13 +42,14 @@ def last(session: RestoreSession) -> None:
 
 
 def _run_stages(session: RestoreSession, *stages: When) -> None:
-    for thread in session.iter_threads():
-        batch = Batch()
-        for when in stages:
-            if thread.is_leader:
-                restore_process(when, thread.process, batch)
-            restore_thread(when, thread, batch)
-        thread.runner.run(batch)
+    with Pipeline() as pipeline:
+        for thread in session.iter_threads():
+            batch = Batch()
+            for when in stages:
+                if thread.is_leader:
+                    restore_process(when, thread.process, batch)
+                restore_thread(when, thread, batch)
+            pipeline.submit(thread.runner, batch)
 
 
 def stop(session: RestoreSession) -> None:

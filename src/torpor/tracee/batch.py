@@ -166,6 +166,16 @@ class Batch:
                 words[record * _RECORD_WORDS + _FIRST_STORE + position] = base + index * _WORD
         return bytearray(words.tobytes() + self.payload)
 
+    def has_ended(self, memory: bytes | bytearray) -> bool:
+        """Whether the loop is through with the records in *memory*: the last has a result, or one failed."""
+        found = array("q")
+        found.frombytes(memoryview(memory)[: len(self._words) * _WORD])
+        results = found[_RESULT::_RECORD_WORDS]
+        if results[-1] != _NOT_RUN:
+            return True
+        at = results.index(_NOT_RUN) - 1
+        return at >= 0 and -_ERRNO_MAX <= results[at] < 0 and not self._words[at * _RECORD_WORDS] >> 32
+
     def decode(self, memory: bytes | bytearray) -> None:
         """Take results and data from the scratch memory after a run; RemoteCallError where a call failed."""
         length = len(self._words) * _WORD

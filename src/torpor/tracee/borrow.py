@@ -27,6 +27,7 @@ from torpor.kernel.arch.regs import UserRegs
 from torpor.kernel.procfs.maps import PROT_EXEC, PROT_READ, PROT_WRITE, Vma
 from torpor.kernel.procfs.status import read_status
 from torpor.tracee.batch import Batch
+from torpor.tracee.pipeline import DEPTH
 from torpor.tracee.remote import FAULTS, Runner, Scratch, mask_bit
 from torpor.tracee.rseq import ip_outside_critical_section
 from torpor.tracee.thread import Thread
@@ -72,9 +73,12 @@ class BorrowedRunner(Runner):
 
 
 class Injection:
-    """Our loop in the address space of one stopped process.  Made by ``inject``."""
+    """Our loop in the address space of one stopped process.  Made by ``inject``.
 
-    def __init__(self, leader: Thread, scratch: Scratch, frames: tuple[int, int], *, stop_signal: int) -> None:
+    There is a frame for the leader and one for each of the threads that may be at work beside it.
+    """
+
+    def __init__(self, leader: Thread, scratch: Scratch, frames: Sequence[int], *, stop_signal: int) -> None:
         self.leader = leader
         self.scratch = scratch
         self._frames = frames
@@ -83,12 +87,16 @@ class Injection:
     @contextmanager
     def borrow(self, thread: Thread) -> Iterator[BorrowedRunner]:
         """Run batches in *thread*, one thread at a time beside the leader."""
-        frame_at = self._frames[0 if thread is self.leader else 1]
-        runner = BorrowedRunner(thread, self.scratch, frame_at, stop_signal=self._stop_signal)
+        runner = self.borrower(thread, 0)
         try:
             yield runner
         finally:
             runner.give_back()
+
+    def borrower(self, thread: Thread, part: int) -> BorrowedRunner:
+        """Like ``borrow`` for one of several threads at once, number *part* of a pipeline; the caller gives it back."""
+        frame_at = self._frames[0 if thread is self.leader else 1 + part]
+        return BorrowedRunner(thread, self.scratch, frame_at, stop_signal=self._stop_signal)
 
 
 @contextmanager
@@ -105,12 +113,13 @@ def inject(leader: Thread, maps: list[Vma], leftovers: Sequence[Vma] = (), *, pe
     xstate = leader.get_xstate()
     frame_size = (sigframe.size_for(xstate) + 63) & -64
     with _bootstrap_area(leader, regs, xstate, maps, frame_size) as boot:
-        size = _CODE_SIZE + (2 * frame_size + _DATA_SIZE + vm.PAGE_SIZE - 1) // vm.PAGE_SIZE * vm.PAGE_SIZE
+        n_frames = 1 + DEPTH
+        size = _CODE_SIZE + (n_frames * frame_size + _DATA_SIZE + vm.PAGE_SIZE - 1) // vm.PAGE_SIZE * vm.PAGE_SIZE
         for vma in leftovers:
             boot.unmap(vma.start, vma.length)
         start = boot.map_scratch(size)
-        frames = (start + _CODE_SIZE, start + _CODE_SIZE + frame_size)
-        data = start + _CODE_SIZE + 2 * frame_size
+        frames = [start + _CODE_SIZE + number * frame_size for number in range(n_frames)]
+        data = start + _CODE_SIZE + n_frames * frame_size
         scratch = Scratch(code=start, data=data, size=start + size - data)
         try:
             yield Injection(leader, scratch, frames, stop_signal=stop_signal)

@@ -14,7 +14,6 @@ from collections.abc import Callable, Collection
 from torpor.base.errors import TorporError
 from torpor.base.records import dataclass
 from torpor.kernel import ptrace, vm
-from torpor.kernel.arch import loop
 from torpor.kernel.arch.regs import CS_64BIT, UserRegs
 from torpor.tracee.batch import Batch
 from torpor.tracee.thread import WALL, Thread
@@ -22,10 +21,9 @@ from torpor.tracee.thread import WALL, Thread
 _NO_SYSCALL = (1 << 64) - 1
 _ALL_SIGNALS = (1 << 64) - 1
 _USER_SS = 0x2B
+_PART_ALIGN = 64
 _SIGRTMAX = 64
 FAULTS = frozenset((signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGTRAP))
-# The loop's end: where a thread stands when it has sent itself the signal (behind the third-last instruction).
-_DONE_OFFSET = len(loop.CODE) - len(bytes.fromhex("4c89fcb80f0000000f05"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +33,11 @@ class Scratch:
     code: int
     data: int
     size: int
+
+    def part(self, index: int, count: int) -> Scratch:
+        """Part number *index* of *count* equal ones of the memory, for one of several threads at work at once."""
+        size = self.size // count & -_PART_ALIGN
+        return Scratch(self.code, self.data + index * size, size)
 
 
 def mask_bit(number: int) -> int:
@@ -51,6 +54,7 @@ class Runner:
         self.stop_signal = stop_signal
         self._mask = _ALL_SIGNALS & ~mask_bit(stop_signal)
         self._mask_set = False
+        self._running: tuple[Batch, bytearray, Scratch] | None = None
         #: Called at each ptrace event stop (a clone), while the thread is stopped there.
         self.on_event: Callable[[], None] | None = None
         self._base_regs = UserRegs(cs=CS_64BIT, ss=_USER_SS, flags=0x202, orig_ax=_NO_SYSCALL)
@@ -80,22 +84,38 @@ class Runner:
 
         RemoteCallError: a call failed.  TargetGoneError: the thread died.  TorporError: it faulted inside the loop.
         """
-        if not len(batch):
-            return
-        memory = self.start(batch)
-        self._go()
-        vm.read_into(self.thread.tid, [(self.scratch.data, len(memory))], memoryview(memory))
+        if len(batch):
+            self.begin(batch)
+            self.finish()
+
+    def begin(self, batch: Batch, scratch: Scratch | None = None) -> None:
+        """Let the thread start on *batch*; ``finish`` must follow.  *scratch*: use only this part of ours."""
+        self._running = (batch, self.start(batch, scratch), scratch or self.scratch)
+        self.thread.cont()
+
+    def finish(self) -> None:
+        """Wait for the end of what ``begin`` began; as ``run``."""
+        assert self._running is not None
+        (batch, memory, scratch), self._running = self._running, None
+        while True:
+            self._wait_stopped()
+            vm.read_into(self.thread.tid, [(scratch.data, len(memory))], memoryview(memory))
+            if batch.has_ended(memory):
+                break
+            # A signal of the kind that ends the loop came from elsewhere.  It is one that the task ignores.
+            self.thread.cont()
         batch.decode(memory)
 
-    def start(self, batch: Batch) -> bytearray:
+    def start(self, batch: Batch, scratch: Scratch | None = None) -> bytearray:
         """Prepare everything for a run of *batch*, which begins when the thread goes on; its records."""
-        if batch.size > self.scratch.size:
+        scratch = scratch or self.scratch
+        if batch.size > scratch.size:
             raise TorporError(f"a batch of {len(batch)} calls needs {batch.size} bytes of scratch memory")
-        memory = batch.encode(self.scratch.data)
-        vm.write_from(self.thread.tid, [(self.scratch.data, len(memory))], memoryview(memory))
+        memory = batch.encode(scratch.data)
+        vm.write_from(self.thread.tid, [(scratch.data, len(memory))], memoryview(memory))
         regs = self._base_regs.copy()
-        regs.ip = self.scratch.code
-        regs.bx = self.scratch.data
+        regs.ip = scratch.code
+        regs.bx = scratch.data
         regs.bp = len(batch)
         regs.r12 = self.stop_signal
         regs.r15 = self._return_frame()
@@ -115,13 +135,11 @@ class Runner:
     def _return_frame(self) -> int:
         return 0
 
-    def _go(self) -> None:
-        """Run to the loop's end."""
-        done = self.scratch.code + _DONE_OFFSET
-        self.thread.cont()
+    def _wait_stopped(self) -> None:
+        """Wait for the signal that ends the loop (or for one like it)."""
         while True:
             stop = self.thread.wait()
-            if stop.is_signal and stop.signal == self.stop_signal and self.thread.get_regs().ip == done:
+            if stop.is_signal and stop.signal == self.stop_signal:
                 return
             if stop.is_signal and stop.signal in FAULTS:
                 regs = self.thread.get_regs()
