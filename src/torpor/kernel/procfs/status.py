@@ -2,71 +2,163 @@
 
 from __future__ import annotations
 
-from torpor.base.records import dataclass
 from torpor.kernel.procfs.small import read_small
 
 
-@dataclass(frozen=True, slots=True)
 class Status:
-    """What a checkpoint needs.  Pids are ours, ``ns_*`` lists run from our namespace to the innermost one."""
+    """What a checkpoint needs.  Pids are ours, ``ns_*`` lists run from our namespace to the innermost one.
 
-    name: str
-    state: str
-    tgid: int
-    ppid: int
-    tracer: int
-    uids: tuple[int, int, int, int]
-    gids: tuple[int, int, int, int]
-    groups: tuple[int, ...]
-    ns_pids: tuple[int, ...]
-    ns_tgids: tuple[int, ...]
-    ns_pgids: tuple[int, ...]
-    ns_sids: tuple[int, ...]
-    umask: int
-    cap_inheritable: int
-    cap_permitted: int
-    cap_effective: int
-    cap_bounding: int
-    cap_ambient: int
-    no_new_privs: bool
-    seccomp_mode: int
-    n_threads: int
-    thp_enabled: bool
-    pending: int
-    shared_pending: int
-    blocked: int
-    ignored: int
-    caught: int
-    shadow_stack: bool
+    The text has sixty lines, and of most threads we ask for a few: each is looked up when it is asked for.
+    KeyError for one that this kernel does not write and that has no default.
+    """
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = "\n" + text
+
+    def _get(self, key: str, default: str | None = None) -> str:
+        start = self._text.find(f"\n{key}:\t")
+        if start < 0:
+            if default is None:
+                raise KeyError(key)
+            return default
+        start += len(key) + 3
+        return self._text[start : self._text.index("\n", start)]
+
+    def _numbers(self, key: str) -> tuple[int, ...]:
+        return tuple(map(int, self._get(key, "").split()))
+
+    def _four(self, key: str) -> tuple[int, int, int, int]:
+        real, effective, saved, fs = self._numbers(key)
+        return real, effective, saved, fs
+
+    def _bits(self, key: str) -> int:
+        return int(self._get(key, "0"), 16)
+
+    @property
+    def name(self) -> str:
+        """The comm."""
+        return _unescape(self._get("Name"))
+
+    @property
+    def state(self) -> str:
+        """One letter."""
+        return self._get("State")[:1]
+
+    @property
+    def tgid(self) -> int:
+        return int(self._get("Tgid"))
+
+    @property
+    def ppid(self) -> int:
+        return int(self._get("PPid"))
+
+    @property
+    def tracer(self) -> int:
+        """Who traces it, or 0."""
+        return int(self._get("TracerPid"))
+
+    @property
+    def uids(self) -> tuple[int, int, int, int]:
+        """Real, effective, saved, file system."""
+        return self._four("Uid")
+
+    @property
+    def gids(self) -> tuple[int, int, int, int]:
+        """Real, effective, saved, file system."""
+        return self._four("Gid")
+
+    @property
+    def groups(self) -> tuple[int, ...]:
+        return self._numbers("Groups")
+
+    @property
+    def ns_pids(self) -> tuple[int, ...]:
+        return self._numbers("NSpid")
+
+    @property
+    def ns_tgids(self) -> tuple[int, ...]:
+        return self._numbers("NStgid")
+
+    @property
+    def ns_pgids(self) -> tuple[int, ...]:
+        return self._numbers("NSpgid")
+
+    @property
+    def ns_sids(self) -> tuple[int, ...]:
+        return self._numbers("NSsid")
+
+    @property
+    def umask(self) -> int:
+        return int(self._get("Umask", "0"), 8)
+
+    @property
+    def cap_inheritable(self) -> int:
+        return self._bits("CapInh")
+
+    @property
+    def cap_permitted(self) -> int:
+        return self._bits("CapPrm")
+
+    @property
+    def cap_effective(self) -> int:
+        return self._bits("CapEff")
+
+    @property
+    def cap_bounding(self) -> int:
+        return self._bits("CapBnd")
+
+    @property
+    def cap_ambient(self) -> int:
+        return self._bits("CapAmb")
+
+    @property
+    def no_new_privs(self) -> bool:
+        return self._get("NoNewPrivs", "0") == "1"
+
+    @property
+    def seccomp_mode(self) -> int:
+        return int(self._get("Seccomp", "0"))
+
+    @property
+    def n_threads(self) -> int:
+        return int(self._get("Threads", "1"))
+
+    @property
+    def thp_enabled(self) -> bool:
+        return self._get("THP_enabled", "1") == "1"
+
+    @property
+    def pending(self) -> int:
+        """The thread's own pending signals."""
+        return self._bits("SigPnd")
+
+    @property
+    def shared_pending(self) -> int:
+        """The process's."""
+        return self._bits("ShdPnd")
+
+    @property
+    def blocked(self) -> int:
+        return self._bits("SigBlk")
+
+    @property
+    def ignored(self) -> int:
+        return self._bits("SigIgn")
+
+    @property
+    def caught(self) -> int:
+        return self._bits("SigCgt")
+
+    @property
+    def shadow_stack(self) -> bool:
+        return "shstk" in self._get("x86_Thread_features", "")
 
 
 def parse_status(text: str) -> Status:
     """All of the file."""
-    f = dict(line.split(":\t", 1) for line in text.split("\n") if ":\t" in line)
-
-    def numbers(key: str) -> tuple[int, ...]:
-        return tuple(map(int, f.get(key, "").split()))
-
-    def four(key: str) -> tuple[int, int, int, int]:
-        real, effective, saved, fs = numbers(key)
-        return real, effective, saved, fs
-
-    def bits(key: str) -> int:
-        return int(f.get(key, "0"), 16)
-
-    return Status(
-        name=_unescape(f["Name"]), state=f["State"][:1],
-        tgid=int(f["Tgid"]), ppid=int(f["PPid"]), tracer=int(f["TracerPid"]),
-        uids=four("Uid"), gids=four("Gid"), groups=numbers("Groups"),
-        ns_pids=numbers("NSpid"), ns_tgids=numbers("NStgid"), ns_pgids=numbers("NSpgid"), ns_sids=numbers("NSsid"),
-        umask=int(f.get("Umask", "0"), 8),
-        cap_inheritable=bits("CapInh"), cap_permitted=bits("CapPrm"), cap_effective=bits("CapEff"),
-        cap_bounding=bits("CapBnd"), cap_ambient=bits("CapAmb"),
-        no_new_privs=f.get("NoNewPrivs") == "1", seccomp_mode=int(f.get("Seccomp", "0")),
-        n_threads=int(f.get("Threads", "1")), thp_enabled=f.get("THP_enabled", "1") == "1",
-        pending=bits("SigPnd"), shared_pending=bits("ShdPnd"), blocked=bits("SigBlk"), ignored=bits("SigIgn"),
-        caught=bits("SigCgt"), shadow_stack="shstk" in f.get("x86_Thread_features", ""),
-    )  # fmt: skip
+    return Status(text)
 
 
 def _unescape(name: str) -> str:
