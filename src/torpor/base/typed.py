@@ -1,6 +1,7 @@
 """What the engine's path needs of :mod:`typing` at run time, for nothing: the module itself costs 6 ms to import.
 
-Type checkers see the standard ones.  At run time a Protocol is a plain class, a NewType its base, a cast its value.
+Type checkers see the standard ones.  At run time a Protocol or IntEnum is a plain class, a NewType its base, a cast its
+value.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ __all__ = [
     "Any",
     "BinaryIO",
     "Generic",
+    "IntEnum",
     "Literal",
     "NewType",
     "NoReturn",
@@ -22,8 +24,11 @@ __all__ = [
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from enum import IntEnum
     from typing import Any, BinaryIO, Generic, Literal, NewType, NoReturn, Protocol, Self, TypeVar, cast, overload
 else:
+    #: Members are plain numbers.
+    IntEnum = object
 
     class Generic:
         """A base that may be subscripted."""

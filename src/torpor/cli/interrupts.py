@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import signal
 from types import FrameType
 
 from torpor.base.typed import NoReturn
+from torpor.kernel import signal
 
 
 class Interrupted(BaseException):

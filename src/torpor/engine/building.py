@@ -41,6 +41,14 @@ def descriptors(session: RestoreSession) -> None:
         fdtable.restore_table(process, process.ids.files_id, session.files, session.channel)
 
 
+def terminals(session: RestoreSession, process: RestoreProcess) -> None:
+    """The controlling terminal of the session that *process* leads, where the tree has terminals at all."""
+    if any(entry.HasField("tty") for entry in session.files.entries.values()):
+        from torpor.objects.files import tty
+
+        tty.restore_sessions(process, session.files)
+
+
 def attach(session: RestoreSession) -> None:
     """The last step of each kind of file."""
     session.files.attach_all()

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import signal
-
 from torpor.base.errors import RestoreError
 from torpor.engine.session import RestoreSession
-from torpor.kernel import ptrace, vm
+from torpor.kernel import ptrace, signal, vm
 from torpor.kernel.arch import loop, nr
 from torpor.kernel.arch.regs import UserRegs
 from torpor.kernel.procfs.maps import PROT_EXEC, PROT_READ

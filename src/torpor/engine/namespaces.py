@@ -12,16 +12,15 @@ from collections.abc import Callable, Sequence
 
 from torpor.base.errors import RefusedError, RestoreError
 from torpor.base.fds import OwnedFd
+from torpor.base.late import Late
 from torpor.engine.session import RestoreSession
 from torpor.images import kinds
 from torpor.images import messages as m
 from torpor.images.store import load_one
 from torpor.kernel.namespaces import CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWTIME, setns
-from torpor.kernel.netdevice import loopback_up
 from torpor.objects.files.model import FileDump
 from torpor.objects.memory.segments import SegmentDump
 from torpor.objects.model import DumpProcess
-from torpor.objects.ns import timens
 from torpor.objects.ns.model import NsDump, NsKind, NsRestore
 from torpor.objects.ns.table import NAMESPACES
 from torpor.tracee.remote import Runner
@@ -57,6 +56,18 @@ def check(processes: Sequence[DumpProcess], root_ids: m.task_kobj_ids_entry) -> 
                 )
 
 
+def prepare(pid: int) -> None:
+    """Before the freeze: import what dumps the namespaces that *pid* does not share with us."""
+    for kind in NAMESPACES:
+        if isinstance(kind.dump, Late):
+            try:
+                theirs, ours = os.readlink(f"/proc/{pid}/ns/{kind.link}"), os.readlink(f"/proc/self/ns/{kind.link}")
+            except OSError:
+                continue  # gone, or not ours to look at: told by whoever needs it
+            if theirs != ours:
+                kind.dump.load()
+
+
 def dump(root: DumpProcess, root_ids: m.task_kobj_ids_entry, files: FileDump) -> None:
     """The images of all namespaces of the tree's own."""
     assert root.pidfd is not None
@@ -87,6 +98,8 @@ def plan(session: RestoreSession) -> None:
 def prepare_stub(session: RestoreSession, runner: Runner) -> None:
     """In the stub, before the root puppet is cloned from it."""
     if session.new_time:
+        from torpor.objects.ns import timens
+
         timens.prepare(session.store, session.root.ids.time_ns_id, runner)
 
 
@@ -105,6 +118,8 @@ def enter_network(session: RestoreSession) -> None:
     with OwnedFd(os.pidfd_open(session.root.pid)) as pidfd:
         setns(pidfd.fileno(), CLONE_NEWNET)
     if session.options.new_network:
+        from torpor.kernel.netdevice import loopback_up
+
         loopback_up()
 
 

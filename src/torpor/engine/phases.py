@@ -11,9 +11,8 @@ from collections.abc import Callable
 from torpor.base.records import dataclass
 from torpor.engine import building, finishing, forking, namespaces, reading
 from torpor.engine.session import RestoreSession
-from torpor.objects.files import fown, locks, tty
+from torpor.objects.files import fown, locks
 from torpor.objects.model import RestoreProcess
-from torpor.objects.task.table import When
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +44,7 @@ BEFORE_CHILDREN: tuple[ProcessStep, ...] = (
 AFTER_FILES: tuple[ProcessStep, ...] = (
     ProcessStep(
         "controlling terminals",
-        lambda session, process: tty.restore_sessions(process, session.files),
+        building.terminals,
         "sessions and groups exist, and so do all terminals",
     ),
 )
@@ -65,7 +64,7 @@ RESTORE: tuple[Phase, ...] = (
         "forking",
     ),
     Phase("the dead", forking.make_zombies, "groups and sessions may need them as leaders until here", "forking"),
-    Phase("early aspects", finishing.early, f"what must be there before memory and files ({When.EARLY!r})"),
+    Phase("early aspects", finishing.early, "what must be there before memory and files (EARLY)"),
     Phase("memory", building.memory, "the executable can be set only with no mapping of the old one left"),
     Phase("namespaces, late", namespaces.finish, "System V segments to be removed are mapped by now"),
     Phase("directories", building.directories, "the last to use low descriptor numbers for itself"),

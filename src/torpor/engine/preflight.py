@@ -20,7 +20,7 @@ from torpor.kernel.procfs.stat import read_stat
 from torpor.kernel.procfs.status import read_status
 from torpor.kernel.procfs.task import read_children, read_fdinfo_lines, read_fds
 from torpor.objects.files.model import FileDump, FilePolicy, OpenFile
-from torpor.objects.files.table import KINDS
+from torpor.objects.files.table import iter_alike
 from torpor.objects.memory import vmas
 from torpor.objects.model import DumpProcess
 from torpor.tracee.tree import Process
@@ -44,7 +44,7 @@ def problems(pid: int, policy: FilePolicy | None = None) -> list[TorporError]:
 
 
 def _iter_problems(pid: int, policy: FilePolicy, *, thorough: bool) -> Iterator[TorporError]:
-    session = FileDump(MemStore(), KINDS, policy)
+    session = FileDump(MemStore(), iter_alike, policy)
     for process in _iter_tree(pid):
         session.processes.append(process)
         try:
@@ -135,7 +135,7 @@ def _of_file(
         return None  # closed meanwhile
     try:
         file = OpenFile(process, number, fd.fileno() if fd else -1, target, info, lines)
-        if any(kind.matches(file) for kind in KINDS):
+        if any(kind.matches(file) for kind in iter_alike(target, info.st_mode)):
             return None
     except OSError:
         return None  # only the descriptor itself can tell, and this pass has none

@@ -11,7 +11,7 @@ from torpor.images.errors import ImageError
 from torpor.images.store import ImageStore, load_all, load_one
 from torpor.images.text import get_text, set_text
 from torpor.objects.files.model import FileRestore
-from torpor.objects.files.table import KINDS
+from torpor.objects.files.table import kind_of_type
 from torpor.objects.model import RestoreProcess, RestoreThread
 from torpor.objects.task import seccomp
 from torpor.tracee import stub
@@ -88,7 +88,7 @@ def plan(session: RestoreSession) -> None:
     )
     _raise_descriptor_limit()
     root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    files = FileRestore(session.store, KINDS, load_all(session.store, kinds.FILES), root_fd)
+    files = FileRestore(session.store, kind_of_type, load_all(session.store, kinds.FILES), root_fd)
     files.processes = session.everyone
     files.policy = session.options.files
     files.inherited.update((name.lstrip("/"), fd) for fd, name in session.options.inherit_fds)

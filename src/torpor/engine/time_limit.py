@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 from torpor.base.errors import TorporError
+from torpor.kernel import signal
 
 
 @contextmanager

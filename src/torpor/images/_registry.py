@@ -11,6 +11,7 @@ from importlib import import_module
 
 from torpor.base.typed import TYPE_CHECKING, Any
 from torpor.images._descriptors import FILE
+from torpor.images._enums import Enum
 from torpor.images._well_known import without_well_known_types
 
 if TYPE_CHECKING:
@@ -88,4 +89,4 @@ def lookup(name: str) -> object:
         descriptor = pool.enum_descriptor(name)
     except KeyError:
         raise AttributeError(f"the image schema has no message or enum {name!r}") from None
-    return import_module("google.protobuf.internal.enum_type_wrapper").EnumTypeWrapper(descriptor)
+    return Enum(descriptor)

@@ -14,14 +14,13 @@ else uses, so the next one who borrows the process finds it and takes it away (`
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from errno import EEXIST
 
 from torpor.base import log
 from torpor.base.errors import KernelError, RefusedError, TorporError
-from torpor.kernel import vm
+from torpor.kernel import signal, vm
 from torpor.kernel.arch import loop, nr, restart, sigframe
 from torpor.kernel.arch.regs import UserRegs
 from torpor.kernel.procfs.maps import PROT_EXEC, PROT_READ, PROT_WRITE, Vma

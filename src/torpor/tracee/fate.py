@@ -5,10 +5,10 @@ The process does not get as far as an instruction of its own: each time it is le
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Sequence
 
 from torpor.base.errors import TargetGoneError, TorporError
+from torpor.kernel import signal
 from torpor.tracee.remote import mask_bit
 from torpor.tracee.thread import Thread, tgkill
 

@@ -7,11 +7,11 @@ and kills what it was told to once the pipe closes, which our death does.  To di
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Sequence
 from contextlib import suppress
 
 from torpor.base.errors import TargetGoneError
+from torpor.kernel import signal
 from torpor.kernel.arch import nr
 from torpor.tracee.batch import Batch
 from torpor.tracee.remote import kill_and_reap

@@ -7,13 +7,12 @@ task that is somebody's.
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Callable, Collection
 
 from torpor.base.errors import TorporError
 from torpor.base.records import dataclass
-from torpor.kernel import ptrace, vm
+from torpor.kernel import ptrace, signal, vm
 from torpor.kernel.arch.regs import CS_64BIT, UserRegs
 from torpor.tracee.batch import Batch
 from torpor.tracee.thread import WALL, Thread

@@ -9,7 +9,6 @@ mapping of the old file is left.  All other puppets are its clones.
 from __future__ import annotations
 
 import os
-import signal
 import struct
 from array import array
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from collections.abc import Sequence
 from torpor.base.errors import TorporError
 from torpor.base.fds import OwnedFd
 from torpor.base.records import dataclass
-from torpor.kernel import vm
+from torpor.kernel import signal, vm
 from torpor.kernel.arch import loop, nr
 from torpor.kernel.arch.regs import UserRegs
 from torpor.kernel.procfs.maps import PROT_EXEC, PROT_READ, PROT_WRITE, Vma, read_maps

@@ -6,11 +6,10 @@ A tracee may die at any instant (SIGKILL, the OOM killer); every method then rai
 from __future__ import annotations
 
 import os
-import signal
 
 from torpor.base.errors import KernelError, TargetGoneError
 from torpor.base.records import dataclass
-from torpor.kernel import ptrace
+from torpor.kernel import ptrace, signal
 from torpor.kernel.arch.regs import NT_X86_XSTATE, UserRegs
 
 WALL = 0x40000000

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 
 from torpor.base import log
 from torpor.base.errors import TorporError
@@ -12,6 +11,7 @@ from torpor.cli.criu.options import Options
 from torpor.cli.criu.scripts import notifier
 from torpor.engine.options import Notify, RestoreOptions
 from torpor.engine.restore import restore
+from torpor.kernel import signal
 
 
 def main(options: Options) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 
 from torpor.base.errors import RefusedError, RestoreError
@@ -128,12 +128,15 @@ class Placed:
 class FileDump:
     """Collects the open file descriptions of a frozen tree, each once."""
 
-    def __init__(self, store: ImageStore, kinds: Sequence[FileKind], policy: FilePolicy) -> None:
+    def __init__(
+        self, store: ImageStore, iter_alike: Callable[[str, int], Iterable[FileKind]], policy: FilePolicy
+    ) -> None:
+        """*iter_alike*: the kinds that a file with some link and mode may be of, in order."""
         self.store = store
         self.policy = policy
         self.entries: list[m.file_entry] = []
         self.processes: list[DumpProcess] = []
-        self._kinds = kinds
+        self._iter_alike = iter_alike
         self._known: dict[tuple[int, int, int], KcmpIndex] = {}
         self._types: dict[int, int] = {}
         self._by_key: dict[object, int] = {}
@@ -268,7 +271,7 @@ class FileDump:
         return self._dump(file)
 
     def _dump(self, file: OpenFile) -> int:
-        for kind in self._kinds:
+        for kind in self._iter_alike(file.target, file.stat.st_mode):
             if kind.matches(file):
                 # The place is taken before the kind dumps other files that it refers to.
                 entry = self.new_entry(kind.fd_type)
@@ -293,7 +296,11 @@ class FileRestore:
     """Opens descriptions on demand, each once, and keeps them open until the end of the restore."""
 
     def __init__(
-        self, store: ImageStore, kinds: Sequence[FileKind], entries: Sequence[m.file_entry], root_fd: int
+        self,
+        store: ImageStore,
+        kind_of_type: Callable[[int], FileKind | None],
+        entries: Sequence[m.file_entry],
+        root_fd: int,
     ) -> None:
         self.store = store
         #: The directory that the images' paths start from; closed with the session.
@@ -302,7 +309,8 @@ class FileRestore:
         self.processes: list[RestoreProcess] = []
         self.policy = FilePolicy()
         self.inherited: dict[str, int] = {}
-        self._kinds = {kind.fd_type: kind for kind in kinds}
+        self._find_kind = kind_of_type
+        self._kinds: dict[int, FileKind | None] = {}
         self._open: dict[int, OwnedFd] = {}
         self._opening: set[int] = set()
         self._placed: dict[int, Placed] = {}
@@ -356,7 +364,7 @@ class FileRestore:
         """The description as a descriptor of ours, borrowed."""
         if file_id not in self._open:
             entry = self.entry(file_id)
-            kind = self._kinds.get(entry.type)
+            kind = self._kind_of(entry)
             if kind is None:
                 raise RestoreError(f"file {file_id} is of type {entry.type}, which cannot be restored yet")
             if file_id in self._opening:
@@ -369,6 +377,11 @@ class FileRestore:
             except (OverflowError, ValueError) as error:
                 raise ImageError(f"files.img: {kind.name} {file_id} has an impossible value: {error}") from error
         return self._open[file_id].fileno()
+
+    def _kind_of(self, entry: m.file_entry) -> FileKind | None:
+        if entry.type not in self._kinds:
+            self._kinds[entry.type] = self._find_kind(entry.type)
+        return self._kinds[entry.type]
 
     def _inherit(self, kind: FileKind, entry: m.file_entry) -> int | None:
         """A descriptor that the caller gave us in the file's place (``--inherit-fd``)."""
@@ -411,8 +424,8 @@ class FileRestore:
         for action in self._before_attach:
             action()
         for file_id, fd in list(self._open.items()):
-            kind = self._kinds[self.entry(file_id).type]
-            if kind.attach is not None:
+            kind = self._kind_of(self.entry(file_id))
+            if kind is not None and kind.attach is not None:
                 # What lies in a queue is nowhere else.
                 kind.attach(self.entry(file_id), self, self._placed.get(file_id) or Placed(fd.fileno()))
 

@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import fcntl
 import os
-import signal
 import struct
 
 from torpor.base.typed import NoReturn
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
+from torpor.kernel import signal
 from torpor.kernel.arch import nr
 from torpor.kernel.namespaces import children_in
 from torpor.kernel.syscall import syscall

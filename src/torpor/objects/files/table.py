@@ -1,39 +1,92 @@
-"""The kinds of files, in the order in which a descriptor is tried against them."""
+"""The kinds of files, in the order in which a descriptor is tried against them.
+
+A kind's module is imported when a file is met that looks like one of its own, or that the images say is.
+"""
 
 from __future__ import annotations
 
-from torpor.objects.files import (
-    epoll,
-    eventfd,
-    fifo,
-    inotify,
-    memfd,
-    pidfd,
-    pipe,
-    refused,
-    regular,
-    signalfd,
-    timerfd,
-    tty,
-)
-from torpor.objects.files.model import FileKind
-from torpor.objects.files.socket import inet, netlink, unix, unsupported
+import stat
+from collections.abc import Callable, Iterator
 
-KINDS: tuple[FileKind, ...] = (
-    pipe.KIND,
-    epoll.KIND,
-    eventfd.KIND,
-    signalfd.KIND,
-    timerfd.KIND,
-    pidfd.KIND,
-    memfd.KIND,
-    fifo.KIND,
-    inotify.KIND,
-    unix.KIND,
-    inet.KIND,
-    tty.KIND,
-    netlink.KIND,
-    unsupported.KIND,
-    regular.KIND,
-    refused.KIND,  # whatever is left
+from torpor.base.late import load
+from torpor.base.records import dataclass
+from torpor.images import messages as m
+from torpor.objects.files.model import FileKind
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """``module`` has the KIND; ``looks_alike`` tells by link and mode which files are worth asking its ``matches``."""
+
+    module: str
+    fd_type: int
+    looks_alike: Callable[[str, int], bool]
+
+    def kind(self) -> FileKind:
+        """The kind itself."""
+        found: FileKind = load(f"torpor.objects.files.{self.module}").KIND
+        return found
+
+
+def _anonymous(*names: str) -> Callable[[str, int], bool]:
+    links = tuple(f"anon_inode:{name}" for name in names)
+    return lambda target, mode: target.startswith(links)
+
+
+def _fifo(target: str, mode: int) -> bool:
+    return stat.S_ISFIFO(mode)
+
+
+def _socket(target: str, mode: int) -> bool:
+    return stat.S_ISSOCK(mode)
+
+
+def _deleted(target: str, mode: int) -> bool:
+    return stat.S_ISREG(mode) and target.endswith(" (deleted)")
+
+
+def _character_device(target: str, mode: int) -> bool:
+    return stat.S_ISCHR(mode)
+
+
+def _named(target: str, mode: int) -> bool:
+    return target.startswith("/")
+
+
+def _any(target: str, mode: int) -> bool:
+    return True
+
+
+KINDS: tuple[Row, ...] = (
+    Row("pipe", m.fd_types.PIPE, _fifo),
+    Row("epoll", m.fd_types.EVENTPOLL, _anonymous("[eventpoll]")),
+    Row("eventfd", m.fd_types.EVENTFD, _anonymous("[eventfd]")),
+    Row("signalfd", m.fd_types.SIGNALFD, _anonymous("[signalfd]")),
+    Row("timerfd", m.fd_types.TIMERFD, _anonymous("[timerfd]")),
+    Row("pidfd", m.fd_types.PIDFD, lambda target, mode: target.startswith(("anon_inode:[pidfd", "pidfd:"))),
+    Row("memfd", m.fd_types.MEMFD, _deleted),
+    Row("fifo", m.fd_types.FIFO, _fifo),
+    Row("inotify", m.fd_types.INOTIFY, _anonymous("inotify")),
+    Row("socket.unix", m.fd_types.UNIXSK, _socket),
+    Row("socket.inet", m.fd_types.INETSK, _socket),
+    Row("tty", m.fd_types.TTY, _character_device),
+    Row("socket.netlink", m.fd_types.NETLINKSK, _socket),
+    Row("socket.unsupported", m.fd_types.UND, _socket),
+    Row("regular", m.fd_types.REG, _named),
+    Row("refused", -1, _any),  # whatever is left
 )
+
+
+def iter_alike(target: str, mode: int) -> Iterator[FileKind]:
+    """The kinds that a file with that link and mode may be of, in order."""
+    for row in KINDS:
+        if row.looks_alike(target, mode):
+            yield row.kind()
+
+
+def kind_of_type(fd_type: int) -> FileKind | None:
+    """The kind that images call *fd_type*; None for one that is not known."""
+    for row in KINDS:
+        if row.fd_type == fd_type:
+            return row.kind()
+    return None

@@ -16,7 +16,6 @@ Restore
 from __future__ import annotations
 
 import os
-import signal
 import stat
 from collections.abc import Callable, Iterator
 
@@ -27,6 +26,7 @@ from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.images.kinds import TTY_DATA, TTY_INFO
 from torpor.images.store import load_all
+from torpor.kernel import signal
 from torpor.objects.files import fown, status_flags, tty_data, tty_pairs, tty_params
 from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
 from torpor.objects.files.paths import DELETED, O_PATH, open_below
@@ -217,8 +217,7 @@ def restore(entry: m.file_entry, session: FileRestore) -> int:
 
 def restore_sessions(process: RestoreProcess, session: FileRestore) -> None:
     """Controlling terminal and foreground group of the session that *process* leads, if it does."""
-    if any(entry.HasField("tty") for entry in session.entries.values()):
-        session.part(_Restoring).restore_session(process)
+    session.part(_Restoring).restore_session(process)
 
 
 class _Restoring:

@@ -11,12 +11,11 @@ Restore
 
 from __future__ import annotations
 
-import signal
 import struct
 
 from torpor.base.errors import RestoreError
 from torpor.images import messages as m
-from torpor.kernel import ptrace
+from torpor.kernel import ptrace, signal
 from torpor.kernel.arch import nr
 from torpor.objects.model import DumpProcess, DumpThread, RestoreProcess, RestoreThread
 from torpor.tracee.batch import Batch

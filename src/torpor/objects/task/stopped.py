@@ -13,9 +13,8 @@ Limits
 
 from __future__ import annotations
 
-import signal
-
 from torpor.images.errors import ImageError
+from torpor.kernel import signal
 from torpor.kernel.arch import nr
 from torpor.objects.model import DumpProcess, RestoreProcess
 from torpor.tracee.batch import Batch

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable
 
 from torpor.base.records import dataclass
+from torpor.base.typed import IntEnum
 from torpor.objects.memory import mm
 from torpor.objects.model import DumpProcess, DumpThread, RestoreProcess, RestoreThread
 from torpor.objects.task import (
@@ -26,7 +26,7 @@ from torpor.objects.task import (
 from torpor.tracee.batch import Batch
 
 
-class When(enum.IntEnum):
+class When(IntEnum):
     """When an aspect is restored; within one stage, process aspects come before thread aspects, each in table order.
 
     Where each stage stands among the phases of a restore, and why, is in ``torpor.engine.phases``.
