@@ -10,11 +10,14 @@ comparison for equality, ``replace`` and ``fields``.  Not: order, keyword-only f
 
 from __future__ import annotations
 
-__all__ = ["dataclass", "field", "fields", "replace"]
+__all__ = ["dataclass", "field", "fields", "ready", "replace"]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from dataclasses import dataclass, field, fields, replace
+
+    def ready(*classes: type) -> None:
+        """Have the ``__init__`` of *classes* made now, by whoever has no time for it later."""
 else:
     _NOTHING = object()
 
@@ -44,6 +47,12 @@ else:
         """A copy of *record* with some fields changed."""
         values = {name: getattr(record, name) for name in record.__record_fields__}
         return type(record)(**(values | changes))
+
+    def ready(*classes: type) -> None:
+        """Have the ``__init__`` of *classes* made now, by whoever has no time for it later."""
+        for cls in classes:
+            if cls.__init__ is _first_init:
+                cls.__init__ = _compile_init(cls)
 
     def _make(cls: type, frozen: bool, slots: bool) -> type:
         known: dict[str, _Field] = {}

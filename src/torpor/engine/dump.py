@@ -19,6 +19,7 @@ from torpor.engine.ids import IdAllocator
 from torpor.engine.options import DumpOptions
 from torpor.engine.stats import DumpStats
 from torpor.engine.time_limit import time_limit
+from torpor.engine.warming import warm_up
 from torpor.images import messages as m
 from torpor.images.dirstore import DirStore
 from torpor.images.store import ImageStore, store_all, store_one
@@ -76,6 +77,7 @@ class Dump:
         notify = self._options.notify
         preflight.check(pid, self._options.files)
         namespaces.prepare(pid)
+        warm_up()
         notify("pre-dump", pid)
         with watch.span("freezing"), time_limit(self._options.timeout_s, f"stopping pid {pid} and all below it"):
             tree = freeze(pid)

@@ -110,12 +110,17 @@ def _of_memory(process: DumpProcess, session: FileDump, thorough: bool) -> Itera
 
 
 def _of_files(process: DumpProcess, thorough: bool) -> Iterator[TorporError]:
+    looks = set()
     for number in read_fds(process.pid):
         link = f"/proc/{process.pid}/fd/{number}"
         try:
             target, info = os.readlink(link), os.stat(link)
         except FileNotFoundError:
             continue  # closed meanwhile
+        look = (target.partition(":")[0] if target[0] != "/" else target[-1:], stat.S_IFMT(info.st_mode))
+        if look not in looks:
+            looks.add(look)
+            list(iter_alike(target, info.st_mode))
         plain = target.startswith("pipe:") or stat.S_ISREG(info.st_mode) or stat.S_ISDIR(info.st_mode)
         if plain or (not thorough and target.startswith("socket:")):
             continue

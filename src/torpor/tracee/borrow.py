@@ -40,6 +40,8 @@ _MASK = (1 << 64) - 1
 _CODE_SIZE = vm.PAGE_SIZE
 _DATA_SIZE = 128 * 1024
 _SEARCH_LIMIT = 64 * 1024 * 1024
+_SEARCH_STEP = 128 * 1024
+_SEARCH_OVERLAP = 16  # longer than any of the instructions looked for
 _STACK_MARGIN = 16 * 1024
 _RED_ZONE = 128
 _STOP_SIGNALS: tuple[int, ...] = (signal.SIGURG, signal.SIGWINCH, signal.SIGCHLD)
@@ -299,12 +301,19 @@ def _gadgets_in(pid: int, vma: Vma) -> tuple[int, int]:
         offsets = _gadget_cache[key]
         if _still_there(pid, vma, offsets):
             return (vma.start + offsets[0] if offsets[0] else 0, vma.start + offsets[1] if offsets[1] else 0)
-    try:
-        text = vm.read(pid, vma.start, vma.length)
-    except OSError:
-        return 0, 0
-    first = max(text.find(loop.SYSCALL_RET_GADGET), 0)
-    second = next((at for code in loop.SIGRETURN_GADGETS if (at := text.find(code)) > 0), 0)
+    first = second = 0
+    # A libc has both near its start; all of it would take longer to read than a small dump may freeze.
+    for start in range(0, vma.length, _SEARCH_STEP):
+        try:
+            text = vm.read(pid, vma.start + start, min(_SEARCH_STEP + _SEARCH_OVERLAP, vma.length - start))
+        except OSError:
+            return 0, 0
+        if not first and (at := text.find(loop.SYSCALL_RET_GADGET)) >= 0:
+            first = start + at
+        if not second:
+            second = next((start + at for code in loop.SIGRETURN_GADGETS if (at := text.find(code)) >= 0), 0)
+        if first and second:
+            break
     if vma.inode:
         _gadget_cache[key] = (first, second)
     return (vma.start + first if first else 0, vma.start + second if second else 0)

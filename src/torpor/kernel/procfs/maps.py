@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 from torpor.base.records import dataclass
+from torpor.kernel.procfs.small import read_small
 
 PROT_READ = 1
 PROT_WRITE = 2
@@ -106,11 +107,9 @@ def _kernel_page_size(text: str) -> int:
 
 def read_maps(pid: int) -> list[Vma]:
     """The mappings without flags (cheap)."""
-    with open(f"/proc/{pid}/maps", encoding="utf-8", errors="surrogateescape") as stream:
-        return parse_maps(stream.read())
+    return parse_maps(read_small(f"/proc/{pid}/maps"))
 
 
 def read_smaps(pid: int) -> list[Vma]:
     """The mappings with flags (the kernel walks all page tables for it)."""
-    with open(f"/proc/{pid}/smaps", encoding="utf-8", errors="surrogateescape") as stream:
-        return list(parse_smaps(stream.read()))
+    return list(parse_smaps(read_small(f"/proc/{pid}/smaps")))

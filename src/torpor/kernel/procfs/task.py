@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from torpor.kernel.procfs.small import read_small
+
 
 def read_threads(pid: int) -> list[int]:
     """Thread ids, the leader first.  FileNotFoundError when the process is gone."""
@@ -19,8 +21,7 @@ def read_children(pid: int) -> list[int]:
         return found
     for tid in tids:
         try:
-            with open(f"/proc/{pid}/task/{tid}/children", encoding="ascii") as stream:
-                found += map(int, stream.read().split())
+            found += map(int, read_small(f"/proc/{pid}/task/{tid}/children").split())
         except (FileNotFoundError, ProcessLookupError):
             continue
     return found
@@ -42,5 +43,4 @@ def read_fdinfo(pid: int | str, fd: int) -> dict[str, str]:
 
 def read_fdinfo_lines(pid: int | str, fd: int) -> list[str]:
     """``/proc/PID/fdinfo/FD``, line by line.  *pid* may be ``"self"``."""
-    with open(f"/proc/{pid}/fdinfo/{fd}", encoding="utf-8", errors="surrogateescape") as stream:
-        return stream.read().splitlines()
+    return read_small(f"/proc/{pid}/fdinfo/{fd}").splitlines()

@@ -15,6 +15,7 @@ import struct
 
 from torpor.images import messages as m
 from torpor.kernel.arch import nr
+from torpor.kernel.procfs.small import read_bytes
 from torpor.objects.model import DumpProcess, RestoreProcess
 from torpor.tracee.batch import Arg, Batch
 
@@ -38,8 +39,7 @@ def dump(process: DumpProcess, batch: Batch) -> None:
     mm.mm_start_stack, mm.mm_start_brk = stat.start_stack, stat.start_brk
     mm.mm_arg_start, mm.mm_arg_end = stat.arg_start, stat.arg_end
     mm.mm_env_start, mm.mm_env_end = stat.env_start, stat.env_end
-    with open(f"/proc/{process.pid}/auxv", "rb") as stream:
-        data = stream.read()
+    data = read_bytes(f"/proc/{process.pid}/auxv")
     words = struct.unpack(f"<{len(data) // 8}Q", data)
     mm.mm_saved_auxv.extend(words[:_CRIU_AUXV])
     if len(words) > _CRIU_AUXV:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from torpor.base import log
 from torpor.kernel.arch import nr
+from torpor.kernel.procfs.small import read_small
 from torpor.objects.model import DumpProcess, RestoreProcess
 from torpor.tracee.batch import Batch
 
@@ -72,5 +73,4 @@ def _restore_login(process: RestoreProcess, login: int, batch: Batch) -> None:
 
 
 def _read(pid: int, name: str) -> str:
-    with open(f"/proc/{pid}/{name}", encoding="ascii") as stream:
-        return stream.read().strip()
+    return read_small(f"/proc/{pid}/{name}").strip()

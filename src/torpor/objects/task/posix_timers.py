@@ -24,6 +24,7 @@ from torpor.base.errors import RefusedError, RestoreError
 from torpor.base.records import dataclass
 from torpor.images import messages as m
 from torpor.kernel.arch import nr
+from torpor.kernel.procfs.small import read_small
 from torpor.objects.model import DumpProcess, RestoreProcess, RestoreThread
 from torpor.tracee.batch import Batch, Data, RemoteCallError
 from torpor.tracee.remote import Runner
@@ -76,8 +77,7 @@ def parse_timers(text: str) -> Iterator[Timer]:
 
 def dump(process: DumpProcess, batch: Batch) -> None:
     """Fill in ``timers.posix``."""
-    with open(f"/proc/{process.pid}/timers", encoding="ascii") as stream:
-        text = stream.read()
+    text = read_small(f"/proc/{process.pid}/timers")
     for timer in sorted(parse_timers(text), key=lambda timer: timer.number):
         _dump_one(process, timer, batch)
 

@@ -25,6 +25,7 @@ from torpor.base import log
 from torpor.base.errors import RestoreError
 from torpor.images import messages as m
 from torpor.kernel.arch import nr
+from torpor.kernel.procfs.small import read_small
 from torpor.kernel.syscall import address_of, syscall
 from torpor.objects.model import DumpThread, RestoreThread
 from torpor.tracee.batch import Batch
@@ -136,11 +137,10 @@ def _get_affinity(tid: int) -> bytes:
 @functools.cache
 def _online_cpus() -> bytes:
     mask = 0
-    with open("/sys/devices/system/cpu/online", encoding="ascii") as stream:
-        for part in stream.read().strip().split(","):
-            first, _, last = part.partition("-")
-            for cpu in range(int(first), int(last or first) + 1):
-                mask |= 1 << cpu
+    for part in read_small("/sys/devices/system/cpu/online").strip().split(","):
+        first, _, last = part.partition("-")
+        for cpu in range(int(first), int(last or first) + 1):
+            mask |= 1 << cpu
     return mask.to_bytes(_CPU_MASK_BYTES, "little").rstrip(b"\0")
 
 
