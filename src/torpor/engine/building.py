@@ -19,14 +19,14 @@ def each_alive(session: RestoreSession, steps: Sequence[Callable[[RestoreSession
 
 def early_memory(session: RestoreSession, process: RestoreProcess) -> None:
     """Mappings and contents, which children share by copy-on-write."""
-    session.stats.pages_restored += space.make(process, session.files, session.channel)
+    session.stats.pages_restored += space.make(process, session.vdso, session.files, session.channel)
 
 
 def memory(session: RestoreSession) -> None:
     """Mappings and contents where there are none yet; protection, the vdso, the numbers in mm."""
     for process in session.iter_owners("vm_id"):
         early_memory(session, process)
-        space.finish(process, session.vdso, session.files, session.channel)
+        space.finish(process, session.files, session.channel)
 
 
 def directories(session: RestoreSession) -> None:

@@ -8,8 +8,8 @@ from torpor.kernel import ptrace, signal, vm
 from torpor.kernel.arch import loop, nr
 from torpor.kernel.arch.regs import UserRegs
 from torpor.kernel.procfs.maps import PROT_EXEC, PROT_READ
-from torpor.objects.memory import areas, vmas
 from torpor.objects.memory import mm as mm_object
+from torpor.objects.memory import vmas
 from torpor.objects.model import RestoreProcess
 from torpor.objects.task import registers, signals, stopped
 from torpor.objects.task.table import When, restore_process, restore_thread
@@ -83,16 +83,17 @@ def _unmap_scratch(session: RestoreSession, process: RestoreProcess) -> None:
 
 
 def _find_syscall(process: RestoreProcess) -> int:
-    """The address of a ``syscall`` instruction: the vdso's, or, where a task has unmapped it, one in its own code."""
+    """The address of a ``syscall`` instruction: the vdso's, or, where a task has none, one in its own code."""
     entries = mm_object.mm_of(process).vmas
     code = [e for e in entries if e.prot & PROT_EXEC and e.prot & PROT_READ and vmas.is_made(e)]
-    for entry in [e for e in entries if e.status & areas.AREA_VDSO] + code:
+    places = [(e.start, e.end - e.start) for e in code]
+    for start, length in [process.vdso_place, *places] if process.vdso_place else places:
         try:
-            at = vm.read(process.pid, entry.start, entry.end - entry.start).find(loop.SYSCALL_GADGET)
+            at = vm.read(process.pid, start, length).find(loop.SYSCALL_GADGET)
         except OSError:
-            continue  # longer than the file behind it, or the vdso of this kernel is shorter than the image's
+            continue  # longer than the file behind it
         if at >= 0:
-            return int(entry.start) + at
+            return start + at
     raise RestoreError(f"pid {process.ns_pid} has neither a vdso nor code that makes system calls")
 
 

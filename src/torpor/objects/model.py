@@ -117,6 +117,8 @@ class RestoreProcess:
     cloned_from: RestoreProcess | None = None
     #: Whether the steps before children have been done.
     has_borne: bool = False
+    #: Where the running kernel's vdso lies in it (start, length), once its memory is done; None if it has none.
+    vdso_place: tuple[int, int] | None = None
     #: Whether a SIGCHLD came that is of our making (a zombie, a stopped child).
     got_sigchld: bool = False
 

@@ -56,6 +56,17 @@ class ParkedVdso:
         """The code mapping; None on a kernel booted without it."""
         return next((vma for vma in self.mappings if vma.is_vdso), None)
 
+    @property
+    def length(self) -> int:
+        """Bytes of all of them, which are neighbours."""
+        return sum(vma.length for vma in self.mappings)
+
+    @property
+    def room(self) -> tuple[int, int]:
+        """The area (start, end) that they share with the loop."""
+        end = self.mappings[0].start + _VDSO_ROOM if self.mappings else 0
+        return max(0, end - AREA_SIZE), end
+
 
 @dataclass(frozen=True, slots=True)
 class Stub:
@@ -76,15 +87,15 @@ class Sibling:
     set_tid: tuple[int, ...]
 
 
-def find_area(taken: Sequence[tuple[int, int]]) -> int:
-    """An address with ``AREA_SIZE`` free bytes that no (start, end) of *taken* touches."""
-    top = _TASK_SIZE - AREA_SIZE
+def find_area(taken: Sequence[tuple[int, int]], size: int = AREA_SIZE) -> int:
+    """An address with *size* free bytes (whole pages) that no (start, end) of *taken* touches."""
+    top = _TASK_SIZE - size
     candidate = top & -0x200000
     for start, end in sorted(taken, reverse=True):
         if end <= candidate:
             break
-        if start < candidate + AREA_SIZE:
-            candidate = (start - AREA_SIZE) & -0x1000
+        if start < candidate + size:
+            candidate = (start - size) & -0x1000
     if candidate < _BASE + 0x10000:
         raise TorporError("the address spaces of the images leave no room for the restorer")
     return candidate

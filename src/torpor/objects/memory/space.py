@@ -12,7 +12,7 @@ import os
 from torpor.base.records import dataclass, field
 from torpor.images import kinds
 from torpor.images import messages as m
-from torpor.images.pagemap import load_pagemap, store_pagemap
+from torpor.images.pagemap import Pagemap, load_pagemap, store_pagemap
 from torpor.images.store import ImageStore, PagesReader
 from torpor.kernel.arch import nr
 from torpor.kernel.procfs.maps import PROT_WRITE, Vma
@@ -89,20 +89,25 @@ class Made:
     entries: list[m.vma_entry]
     extents: list[Extent]
     pages_name: str
+    vdso: vdso.Plan
     raised: set[int] = field(default_factory=set)
     source: PageSource | None = None
 
 
-def make(process: RestoreProcess, files: FileRestore, channel: Channel) -> int:
+def make(process: RestoreProcess, parked: ParkedVdso, files: FileRestore, channel: Channel) -> int:
     """Mappings and contents, once for all that share the space, before any child is cloned; the number of pages."""
     spaces = files.part(Spaces).made
     if process.ids.vm_id in spaces:
         return 0
     mm, runner = mm_object.mm_of(process), process.runner
     found = load_pagemap(files.store, process.ns_pid)
+    vdso_plan = _plan_vdso(process, parked, found, files)
     left_out = [(entry.start, entry.end) for entry in vdso.entries_of(mm)]
     made = Made(
-        [entry for entry in mm.vmas if vmas.is_made(entry)], pages.extents_of(found, left_out), found.pages_name
+        [entry for entry in mm.vmas if vmas.is_made(entry)],
+        pages.extents_of(found, left_out),
+        found.pages_name,
+        vdso_plan,
     )
     parent = spaces.get(process.cloned_from.ids.vm_id) if process.cloned_from is not None else None
     calls: list[Call] = []
@@ -118,6 +123,24 @@ def make(process: RestoreProcess, files: FileRestore, channel: Channel) -> int:
         reader.close()
     spaces[process.ids.vm_id] = made
     return n_pages
+
+
+def _plan_vdso(process: RestoreProcess, parked: ParkedVdso, found: Pagemap, files: FileRestore) -> vdso.Plan:
+    def read(start: int, end: int) -> bytes | None:
+        for run in found.runs:
+            if run.vaddr <= start and end <= run.vaddr + run.n_pages * 4096 and run.pages_offset is not None:
+                content = bytearray(end - start)
+                reader = files.store.pages_reader(found.pages_name)
+                try:
+                    reader.read_at(run.pages_offset + start - run.vaddr, memoryview(content))
+                finally:
+                    reader.close()
+                return bytes(content)
+        return None
+
+    sharing = [each for each in files.processes if each.ids.vm_id == process.ids.vm_id and not each.is_zombie]
+    threads = [thread for each in sharing or [process] for thread in each.threads]
+    return vdso.plan(mm_object.mm_of(process), parked, process.pid, read, threads)
 
 
 def _run(runner: Runner, calls: list[Call]) -> None:
@@ -186,12 +209,13 @@ def _to_write(
     return differing(parent.extents, made.extents, inherited.kept, (parent.source, PageSource(reader)), calls)
 
 
-def finish(process: RestoreProcess, parked: ParkedVdso, files: FileRestore, channel: Channel) -> None:
+def finish(process: RestoreProcess, files: FileRestore, channel: Channel) -> None:
     """Protection and attributes, the vdso, the numbers in mm: what a clone must not inherit, or could not change."""
     mm, runner = mm_object.mm_of(process), process.runner
     made = files.part(Spaces).made[process.ids.vm_id]
     if made.source is not None:
         made.source.close()
+    vdso.write(made.vdso, process.pid)
     exe = channel.give(runner, channel.far_number, [files.open(mm.exe_file_id)], {channel.far_number})[0]
     batch = Batch()
     for index, entry in enumerate(made.entries):
@@ -200,10 +224,15 @@ def finish(process: RestoreProcess, parked: ParkedVdso, files: FileRestore, chan
             batch = runner.flush(batch)
     vmas.restore_guards(mm, batch)
     vmas.restore_seals(mm, batch)
-    vdso.restore(vdso.entries_of(mm), parked, batch)
+    vdso.restore(made.vdso, batch)
+    process.vdso_place = made.vdso.place
     mm_object.restore(process, exe, batch)
     batch.call(nr.close, exe)
     runner.run(batch)
+    if made.vdso.copy is not None:
+        batch = Batch()
+        vdso.write_copy(made.vdso, process.pid, batch)
+        runner.run(batch)
 
 
 def _key(entry: m.vma_entry) -> _Key | None:

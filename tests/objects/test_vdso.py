@@ -1,0 +1,153 @@
+"""The vdso: the same one again, and images whose vdso is another kernel's."""
+
+import struct
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+
+from harness.flavours import Flavour, start, workload_test
+from harness.workload import Workload
+from torpor.images import kinds
+from torpor.images.dirstore import DirStore
+from torpor.images.pagemap import PAGE_BYTES, PE_PRESENT, PageRun, load_pagemap, store_pagemap
+from torpor.images.store import load_all, load_one, store_one
+from torpor.kernel import elf
+from torpor.kernel.procfs.maps import read_maps
+
+test_vdso = workload_test("vdso")
+
+#: VMA_AREA_VDSO, VMA_AREA_VVAR
+VDSO, VVAR = 1 << 3, 1 << 12
+
+Change = Callable[[bytes], bytes]
+each_flavour = pytest.mark.parametrize("flavour", [Flavour.HOST, Flavour.JOB])
+
+
+def other_bytes(code: bytes) -> bytes:
+    """The same functions; a byte that none of them reads differs, as if another compiler had made it."""
+    return code[:9] + b"\xff" + code[10:]
+
+
+def renamed(code: bytes) -> bytes:
+    """A function that no kernel has."""
+    return code.replace(b"clock_getres\0", b"clock_gotres\0")
+
+
+def smaller(code: bytes) -> bytes:
+    """A page less than this kernel's, and none of the functions that reach out of it."""
+    cut = bytearray(code[:PAGE_BYTES])
+    for symbol in elf.read_functions(code).values():
+        if symbol.offset + symbol.size > PAGE_BYTES:
+            # st_shndx, st_value and st_size of Elf64_Sym become those of an undefined symbol.
+            entry = struct.pack("<QQ", symbol.offset, symbol.size)
+            while (at := cut.find(entry)) >= 0:
+                cut[at - 2 : at + 16] = bytes(18)
+    return bytes(cut)
+
+
+def change_vdso(directory: Path, pid: int, change: Change) -> int:
+    """Rewrite the images so that the vdso is what *change* makes of it; where it lies."""
+    with DirStore(directory, "r") as store:
+        mm = load_one(store, kinds.MM, pid)
+        found = load_pagemap(store, pid)
+        old = next(entry for entry in mm.vmas if entry.status & VDSO)
+        run = next(each for each in found.runs if each.vaddr <= old.start < each.vaddr + each.n_pages * PAGE_BYTES)
+        assert run.pages_offset is not None
+    pages = directory / f"pages-{found.pages_id}.img"
+    data = bytearray(pages.read_bytes())
+    at = run.pages_offset + old.start - run.vaddr
+    before = bytes(data[at : at + old.end - old.start])
+    after = change(before)
+    data[at : at + len(before)] = after
+    pages.write_bytes(data)
+    runs = list(found.runs)
+    runs[runs.index(run)] = PageRun(run.vaddr, run.n_pages + (len(after) - len(before)) // PAGE_BYTES, PE_PRESENT)
+    old.end = old.start + len(after)
+    with DirStore(directory, "w") as store:
+        store_one(store, "MM", mm, pid)
+        store_pagemap(store, pid, found.pages_id, placed(runs))
+    return int(old.start)
+
+
+def placed(runs: Iterable[PageRun]) -> list[PageRun]:
+    """Each behind the one before it in the pages image."""
+    found: list[PageRun] = []
+    at = 0
+    for run in runs:
+        found.append(PageRun(run.vaddr, run.n_pages, run.flags, at))
+        at += run.n_pages * PAGE_BYTES
+    return found
+
+
+def ns_pid(workload: Workload) -> int:
+    with DirStore(workload.images, "r") as store:
+        return int(load_all(store, kinds.PSTREE)[0].pid)
+
+
+@pytest.mark.root
+@each_flavour
+@pytest.mark.parametrize("change", [other_bytes, renamed, smaller])
+def test_the_images_vdso_is_another_kernels(flavour: Flavour, change: Change) -> None:
+    with start(flavour, "vdso") as workload:
+        workload.wait_ready()
+        workload.dump()
+        at = change_vdso(workload.images, ns_pid(workload), change)
+        workload.restore()
+        (kept,) = [vma for vma in read_maps(workload.pid) if vma.start <= at < vma.end]
+        (real,) = [vma for vma in read_maps(workload.pid) if vma.is_vdso]
+        assert not kept.name
+        assert real.start != at
+        # Once more: the old one is ordinary memory now, with jumps to the real one.
+        workload.dump()
+        workload.restore()
+        assert [vma.start for vma in read_maps(workload.pid) if vma.is_vdso] == [real.start]
+        # And to a third kernel.
+        workload.dump()
+        change_vdso(workload.images, ns_pid(workload), change)
+        workload.restore()
+        assert [vma.start for vma in read_maps(workload.pid) if vma.is_vdso] != [real.start]
+        workload.expect_pass()
+
+
+@pytest.mark.root
+def test_no_room_for_the_data() -> None:
+    with Workload.start("counter") as workload:
+        workload.wait_ready()
+        workload.dump()
+        at = change_vdso(workload.images, workload.pid, bytes)
+        drop(workload.images, workload.pid, VVAR)
+        workload.restore()
+        assert [vma.start for vma in read_maps(workload.pid) if vma.is_vdso] != [at]
+        workload.expect_pass()
+
+
+@pytest.mark.root
+def test_no_vdso_in_the_images() -> None:
+    with Workload.start("counter") as workload:
+        workload.wait_ready()
+        workload.dump()
+        drop(workload.images, workload.pid, VDSO | VVAR)
+        workload.restore()
+        assert not [vma for vma in read_maps(workload.pid) if vma.is_vdso or vma.is_vvar]
+        workload.expect_pass()
+
+
+def drop(directory: Path, pid: int, status: int) -> None:
+    """Take mappings and their pages out of the images."""
+    with DirStore(directory, "r") as store:
+        mm, found = load_one(store, kinds.MM, pid), load_pagemap(store, pid)
+    gone = [entry for entry in mm.vmas if entry.status & status]
+    kept = [entry for entry in mm.vmas if not entry.status & status]
+    del mm.vmas[:]
+    mm.vmas.extend(kept)
+    data = (directory / f"pages-{found.pages_id}.img").read_bytes()
+    runs, pages = [], b""
+    for run in found.runs:
+        if run.pages_offset is not None and not any(entry.start <= run.vaddr < entry.end for entry in gone):
+            pages += data[run.pages_offset : run.pages_offset + run.n_pages * PAGE_BYTES]
+            runs.append(run)
+    (directory / f"pages-{found.pages_id}.img").write_bytes(pages)
+    with DirStore(directory, "w") as store:
+        store_one(store, "MM", mm, pid)
+        store_pagemap(store, pid, found.pages_id, placed(runs))

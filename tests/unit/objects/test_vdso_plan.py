@@ -1,0 +1,93 @@
+"""What is decided about an image's vdso, with this process as the puppet."""
+
+import ctypes
+import os
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from torpor.base.errors import TorporError
+from torpor.images import messages as m
+from torpor.kernel import elf
+from torpor.kernel.procfs.maps import read_maps
+from torpor.objects.memory import vdso
+from torpor.objects.memory.areas import AREA_REGULAR, AREA_VDSO, AREA_VVAR
+from torpor.tracee.stub import ParkedVdso
+
+PARKED = ParkedVdso(tuple(vma for vma in read_maps(os.getpid()) if vma.is_vdso or vma.is_vvar))
+AT = 0x7000_0000_0000
+
+
+def image() -> tuple[m.mm_entry, bytes]:
+    """An mm image with this kernel's mappings, the code at ``AT``; the code."""
+    ours = PARKED.vdso
+    assert ours is not None
+    mm = m.mm_entry()
+    for vma in PARKED.mappings:
+        start = vma.start - ours.start + AT
+        status = AREA_REGULAR | (AREA_VDSO if vma.is_vdso else AREA_VVAR)
+        mm.vmas.add(start=start, end=start + vma.length, pgoff=0, shmid=0, prot=vma.prot, flags=2, status=status, fd=-1)
+    return mm, ctypes.string_at(ours.start, ours.length)
+
+
+def thread(ip: int) -> Any:
+    core = m.core_entry()
+    core.thread_info.gpregs.ip = ip
+    return SimpleNamespace(core=core)
+
+
+def plan(code: bytes | None, parked: ParkedVdso = PARKED, threads: tuple[Any, ...] = ()) -> vdso.Plan:
+    return vdso.plan(image()[0], parked, os.getpid(), lambda start, end: code, threads)
+
+
+def test_the_same_is_moved() -> None:
+    code = image()[1]
+    made = plan(code, threads=(thread(AT + 1),))
+    assert made.place == (AT, len(code))
+    assert not made.code
+    assert made.copy is None
+
+
+def test_without_pages_it_is_taken_for_the_same() -> None:
+    assert plan(None).place is not None
+
+
+def test_another_leads_to_ours() -> None:
+    code = bytearray(image()[1])
+    code[9] = 0xFF
+    made = plan(bytes(code))
+    assert made.place is not None
+    functions = elf.read_functions(bytes(code))
+    at = functions["__vdso_clock_gettime"].offset
+    target = (made.place[0] + at).to_bytes(8, "little")
+    assert made.code[at : at + 12] == b"\x48\xb8" + target + b"\xff\xe0"
+    at = functions["__vdso_time"].offset
+    assert made.code[at : at + 2] == b"\x48\xb8"
+
+
+def test_no_vdso_here() -> None:
+    code = image()[1]
+    made = plan(code, ParkedVdso(()))
+    assert made.place is None
+    at = elf.read_functions(code)["__vdso_time"].offset
+    assert made.code[at : at + 8].hex() == "b8c90000000f05c3"
+    with pytest.raises(TorporError):
+        plan(None, ParkedVdso(()))
+
+
+def test_a_thread_at_an_entry_goes_on_in_a_copy() -> None:
+    code = bytearray(image()[1])
+    code[9] = 0xFF
+    entry = AT + elf.read_functions(bytes(code))["__vdso_clock_gettime"].offset
+    threads = tuple(thread(ip) for ip in (entry, entry + 1, entry + 40))
+    copy = plan(bytes(code), threads=threads).copy
+    assert copy is not None
+    assert [each.core.thread_info.gpregs.ip for each in threads] == [entry, entry + 1 - AT + copy.code_at, entry + 40]
+    assert copy.code == bytes(code)
+    assert copy.code_at - copy.start == AT - min(each.start for each in image()[0].vmas)
+
+
+def test_a_damaged_one() -> None:
+    with pytest.raises(TorporError, match="the image's vdso"):
+        plan(bytes(8192))
