@@ -45,6 +45,10 @@ def _deleted(target: str, mode: int) -> bool:
     return stat.S_ISREG(mode) and target.endswith(" (deleted)")
 
 
+def _nameless_file(target: str, mode: int) -> bool:
+    return stat.S_ISREG(mode) and not target.startswith("/")
+
+
 def _character_device(target: str, mode: int) -> bool:
     return stat.S_ISCHR(mode)
 
@@ -67,6 +71,7 @@ KINDS: tuple[Row, ...] = (
     Row("memfd", m.fd_types.MEMFD, _deleted),
     Row("fifo", m.fd_types.FIFO, _fifo),
     Row("inotify", m.fd_types.INOTIFY, _anonymous("inotify")),
+    Row("namespace", m.fd_types.NS, _nameless_file),
     Row("socket.unix", m.fd_types.UNIXSK, _socket),
     Row("socket.inet", m.fd_types.INETSK, _socket),
     Row("tty", m.fd_types.TTY, _character_device),
