@@ -4,7 +4,8 @@ Kernel view
     TCGETS2, TIOCGLCKTRMIOS, TIOCGWINSZ, TIOCGPTLCK, TIOCGEXCL, TIOCGPKT.  Asked of a master, the first three answer for
     its slave.  A terminal that has been hung up answers EIO to all.
 Image
-    The fields of ``tty_info_entry``.
+    The fields of ``tty_info_entry``.  CRIU copies the bytes of the control characters into the words of ``c_cc``,
+    four a word and lowest first, and what lies beyond them has no meaning.
 Limits
     Output that was stopped by the user (^S, tcflow) goes on: nothing tells that it was.
 """
@@ -32,6 +33,7 @@ _N_CC = 19
 _termios = struct.Struct(f"<4IB{_N_CC}s")
 _termios2 = struct.Struct(f"<4IB{_N_CC}s2I")
 _winsize = struct.Struct("<4H")
+_words_of_cc = struct.Struct(f"<{_N_CC}I")
 
 
 def is_hung_up(fd: int) -> bool:
@@ -108,7 +110,7 @@ def _unpack(raw: bytes, entry: m.termios_entry) -> None:
         _termios2.unpack(padded)
     )
     entry.c_ispeed, entry.c_ospeed = ispeed, ospeed
-    entry.c_cc.extend(characters)
+    entry.c_cc.extend(_words_of_cc.unpack(characters.ljust(_words_of_cc.size, b"\0")))
 
 
 def restore(fd: int, info: m.tty_info_entry) -> None:
@@ -138,8 +140,7 @@ def restore_owner(fd: int, info: m.tty_info_entry) -> None:
 
 
 def _pack(entry: m.termios_entry) -> bytes:
-    if len(entry.c_cc) < _N_CC or any(value > 0xFF for value in entry.c_cc):
-        raise ImageError("tty-info.img: control characters are missing or too large")
-    return _termios.pack(
-        entry.c_iflag, entry.c_oflag, entry.c_cflag, entry.c_lflag, entry.c_line & 0xFF, bytes(list(entry.c_cc)[:_N_CC])
-    )
+    if len(entry.c_cc) < _N_CC:
+        raise ImageError("tty-info.img: control characters are missing")
+    characters = _words_of_cc.pack(*entry.c_cc[:_N_CC])[:_N_CC]
+    return _termios.pack(entry.c_iflag, entry.c_oflag, entry.c_cflag, entry.c_lflag, entry.c_line & 0xFF, characters)
