@@ -57,18 +57,19 @@ def dump(pid: int, directory: Path, *, leave_running: bool = False, options: Seq
     _run(arguments, directory, "dump.log")
 
 
-def restore(directory: Path, *, options: Sequence[str] = ()) -> int:
+def restore(directory: Path, *, options: Sequence[str] = (), pass_fds: Sequence[int] = ()) -> int:
     """Restore the tree dumped into the directory, detached, and return its root's pid.
 
+    The engine gets the descriptors `pass_fds` by the same numbers (for --inherit-fd).
     Raises EngineError. The log is DIRECTORY/restore.log.
     """
     with tempfile.TemporaryDirectory(prefix="torpor-pidfile-") as scratch:
         pidfile = Path(scratch) / "pid"
-        _run(["restore", "-d", "--pidfile", str(pidfile), *options], directory, "restore.log")
+        _run(["restore", "-d", "--pidfile", str(pidfile), *options], directory, "restore.log", pass_fds)
         return int(pidfile.read_text())
 
 
-def _run(arguments: list[str], directory: Path, log_name: str) -> None:
+def _run(arguments: list[str], directory: Path, log_name: str, pass_fds: Sequence[int] = ()) -> None:
     line = [*command(), *arguments, "-D", str(directory), "-o", log_name, "-v4"]
     # A file and not a pipe: what is restored may inherit it, and a pipe would then never come to its end.
     with tempfile.TemporaryFile() as output:
@@ -78,6 +79,7 @@ def _run(arguments: list[str], directory: Path, log_name: str) -> None:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
+                pass_fds=pass_fds,
                 timeout=time_limit_s(60),
                 check=False,
             ).returncode

@@ -22,7 +22,7 @@ from torpor.objects.files import fown
 from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
 from torpor.objects.files.socket import options, peer_cred, queues, unix_name
 from torpor.objects.files.socket.make import NetNamespaces, family_of
-from torpor.objects.files.socket.unix_graph import Graph
+from torpor.objects.files.socket.unix_graph import Graph, given_name
 from torpor.objects.files.socket.unix_peers import Peers
 from torpor.objects.files.socket.unix_state import ESTABLISHED, LISTEN
 
@@ -105,4 +105,6 @@ def restore(entry: m.file_entry, session: FileRestore) -> int:
     return session.part(Graph).make(entry.id)
 
 
-KIND = FileKind("unix socket", m.fd_types.UNIXSK, matches, dump, restore)
+KIND = FileKind(
+    "unix socket", m.fd_types.UNIXSK, matches, dump, restore, inherit_name=lambda entry, session: given_name(entry)
+)

@@ -44,6 +44,8 @@ class Node:
     peer: Node | None = None
     made: Socket | None = None
     other: Socket | None = None
+    #: Whether whoever restores has given us one in its place (``--inherit-fd``).
+    is_given: bool = False
 
     @property
     def id(self) -> int:
@@ -58,7 +60,8 @@ class Node:
     @property
     def is_mutual(self) -> bool:
         """Whether the peer is connected back."""
-        return self.peer is not None and self.peer is not self and self.peer.peer is self
+        peer = self.peer
+        return peer is not None and peer is not self and peer.peer is self and not (self.is_given or peer.is_given)
 
     @property
     def is_extern(self) -> bool:
@@ -82,7 +85,7 @@ class Graph:
     def __init__(self, session: FileRestore) -> None:
         self._session = session
         self._nodes = {
-            entry.id: Node(entry.usk, name_of(entry.usk))
+            entry.id: Node(entry.usk, name_of(entry.usk), is_given=given_name(entry) in session.inherited)
             for entry in session.entries.values()
             if entry.type == m.fd_types.UNIXSK
         }
@@ -111,7 +114,7 @@ class Graph:
         return asked
 
     def _inside(self) -> Iterator[Node]:
-        return (node for node in self._nodes.values() if not node.is_extern)
+        return (node for node in self._nodes.values() if not (node.is_extern or node.is_given))
 
     def _link(self) -> None:
         by_ino: dict[int, Node] = {}
@@ -268,6 +271,11 @@ class Graph:
             self._namer.connect(node.socket, peer.id, peer.name)
         except OSError as error:
             raise RestoreError(f"{node} cannot connect to {peer.name}: {error.strerror}") from error
+
+
+def given_name(entry: m.file_entry) -> str:
+    """What ``--inherit-fd`` calls a unix socket."""
+    return f"socket:[{entry.usk.ino}]"
 
 
 def borrowed(fd: int, kind: int) -> Socket:
