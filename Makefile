@@ -21,12 +21,13 @@ APT_REAL := redis-server redis-tools nginx-light postgresql default-jdk-headless
 # For tests/e2e, once there is something in it.
 APT_E2E  := podman runc conmon netavark aardvark-dns catatonit iptables nftables mmdebstrap
 
-.PHONY: help test demo bench lint format install clean
+.PHONY: help test demo bench interop lint format install clean
 
 help:
 	@echo 'make test               set everything up, run all tests (PYTEST_ARGS="-k pipe -x" to choose)'
 	@echo 'make demo               set up, then show what torpor does'
 	@echo 'make bench [PEER=path]  measure; PEER is another criu to compare with'
+	@echo 'make interop PEER=path CRIT=path   cross images with another criu'
 	@echo 'make lint / format      check / rewrite the sources'
 	@echo 'make install            only the virtual environment with torpor in it'
 	@echo 'make clean              remove what the other targets made here'
@@ -45,6 +46,11 @@ demo: install
 bench: install
 	@test -e tests/bench/__main__.py || { echo 'make bench: there are no benchmarks yet (tests/bench)' >&2; exit 1; }
 	PYTHONPATH=tests $(PY) -m bench $(if $(PEER),--peer '$(PEER)')
+
+interop: $(VENV)/.dev
+	@tools/apt-install $(APT_TEST)
+	@test -n '$(PEER)' && test -n '$(CRIT)' || { echo 'make interop: name another criu and its crit: PEER=path CRIT=path' >&2; exit 1; }
+	TORPOR_PEER='$(PEER)' TORPOR_CRIT='$(CRIT)' $(PY) -m pytest tests/interop $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev
 	$(PY) -m ruff check .

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness import engine
-from harness.workload import Workload
+from harness.workload import Workload, WorkloadError
 
 pytestmark = pytest.mark.root
 
@@ -17,27 +17,123 @@ CRIT = shlex.split(os.environ.get("TORPOR_CRIT", ""))
 
 #: Workloads that both engines can carry, and the options that both need for each.
 WORKLOADS: dict[str, tuple[str, ...]] = {
+    "kinds epoll": (),
+    "kinds eventfd": (),
+    "kinds unix": (),
+    "kinds tcp4": (),
+    "kinds tcp6": (),
+    "kinds udp": (),
+    "kinds zombie": (),
+    "kinds group": (),
+    "kinds session": (),
+    "kinds stopped": (),
+    "kinds inotify": (),
+    "kinds pidfd": (),
+    "kinds pty": (),
+    "kinds ghost": (),
+    "kinds shared": (),
+    "kinds connection": ("--tcp-established", "--network-lock", "skip"),
+    "autodisarm": (),
+    "copy_on_write": (),
     "counter": (),
-    "threads": (),
-    "pipe_contents": (),
-    "ghost_files": ("--ghost-limit", "10M"),
-    "linked_file": ("--link-remap",),
+    "credentials": (),
+    "death_signal": (),
     "deleted_cwd": (),
+    "epoll": (),
+    "eventfd": (),
+    "family": (),
     "fifos": (),
-    "inotify": (),
-    "plain_files": (),
-    "file_owner": (),
     "file_locks": ("--file-locks",),
+    "file_owner": (),
+    "ghost_files": ("--ghost-limit", "10M"),
+    "inotify": (),
+    "interrupted": (),
+    "itimers": (),
+    "limits": (),
+    "linked_file": ("--link-remap",),
+    "many_descriptors": (),
+    "memfd": (),
+    "names": (),
+    "pidfd": (),
+    "pipe_contents": (),
+    "pipe_modes": (),
+    "plain_files": (),
+    "posix_timers": (),
+    "private_memory": (),
+    "pty": (),
+    "pty_session": (),
+    "scheduling": (),
+    "seccomp_filters": (),
+    "seccomp_strict": (),
+    "shared_anonymous": (),
+    "shared_tables": (),
+    "signalfd": (),
+    "signals": (),
+    "stopped": (),
+    "tcp_listen": (),
+    "tcp_pair": ("--tcp-established", "--network-lock", "skip"),
+    "threads": (),
+    "timerfd": (),
+    "udp": (),
+    "unix_names": (),
+    "unix_pairs": (),
+    "vectors": (),
+    "zombies": (),
 }
 #: Kinds for which crit has no decoder; see docs/internals for why each is there.
 NOT_FOR_CRIT = ("pages-", "stats-", "dump.log", "restore.log", "tmpfs-")
 
+#: Directions: the peer restores ours, we restore the peer's.
+OURS, THEIRS = "ours", "theirs"
+#: What fails because of the peer, in which directions, and why.  That it fails without us as well is tested.
+KNOWN: dict[str, tuple[tuple[str, ...], str]] = {
+    "copy_on_write": ((OURS,), "it restores pages that were shared by copy-on-write as copies"),
+    "credentials": ((THEIRS,), "without CAP_SYS_RESOURCE it cannot read the limits of another user's process"),
+    "death_signal": ((THEIRS,), "without CAP_SYS_RESOURCE it cannot read the limits of another user's process"),
+    "epoll": ((OURS, THEIRS), "it finds watched files only by descriptors of the process itself"),
+    "eventfd": ((OURS, THEIRS), "it dumps neither EFD_SEMAPHORE nor the upper half of the counter"),
+    "family": ((OURS,), "it does not make sessions whose leader is gone"),
+    "ghost_files": ((OURS,), "it unlinks a deleted directory by unlink(2)"),
+    "inotify": ((OURS,), "it restores ghost files below a watched directory after its watch"),
+    "interrupted": ((THEIRS,), "it lets calls with a time limit end by EINTR"),
+    "limits": ((OURS,), "it restores pending signals after the limit on them, and then has no room"),
+    "many_descriptors": ((OURS,), "it wants free descriptor numbers below the limit for itself"),
+    "pidfd": ((OURS, THEIRS), "it knows no pidfds of threads"),
+    "pipe_modes": ((OURS, THEIRS), "it knows no pipes in packet mode"),
+    "private_memory": ((OURS, THEIRS), "it knows no MLOCK_ONFAULT"),
+    "pty": ((OURS, THEIRS), "it dumps neither what is queued in a terminal nor its exclusive mode"),
+    "pty_session": ((THEIRS,), "it knows no controlling terminal that was inherited from outside of the tree"),
+    "scheduling": ((OURS, THEIRS), "it dumps no parameters of SCHED_DEADLINE and no SCHED_RESET_ON_FORK"),
+    "stopped": ((OURS, THEIRS), "it restores stopped children with their stop unreported, and SIGCHLD pending"),
+    "tcp_listen": ((OURS, THEIRS), "it dumps no TCP_DEFER_ACCEPT"),
+    "tcp_pair": ((OURS,), "it sends what was not sent before the other end is there, so it needs a network lock"),
+    "udp": ((OURS, THEIRS), "it dumps no IP_RECVTTL"),
+    "unix_names": ((OURS, THEIRS), "it knows no control messages in queues and no connections that wait"),
+    "unix_pairs": ((THEIRS,), "it dumps no empty datagrams"),
+    "zombies": ((OURS,), "it makes no zombie that leads a process group with members"),
+}
+#: The peer calls this memory a memfd, whoever dumped it; after its own dump the name only happens to look right.
+RENAMED = {"shared_anonymous": ((OURS,), "it restores shared anonymous memory as a memfd without a name")}
+
+
 each_workload = pytest.mark.parametrize("name", WORKLOADS)
+
+
+def _crossed(direction: str) -> pytest.MarkDecorator:
+    """All workloads; those that the peer fails in that direction are expected to fail, until it no longer does."""
+    known = {name: why for name, (directions, why) in {**KNOWN, **RENAMED}.items() if direction in directions}
+    marks = {name: [pytest.mark.xfail(strict=True, reason=known[name])] if name in known else [] for name in WORKLOADS}
+    return pytest.mark.parametrize("name", [pytest.param(name, marks=marks[name]) for name in WORKLOADS])
+
+
+def _started(name: str) -> Workload:
+    workload, *args = name.split()
+    return Workload.start(workload, args)
 
 
 @each_workload
 def test_crit_decodes_our_images(name: str) -> None:
-    with Workload.start(name) as workload:
+    with _started(name) as workload:
         workload.wait_ready()
         workload.dump(leave_running=True, options=WORKLOADS[name])
         complaints = [text for path in sorted(workload.images.iterdir()) if (text := complaint(path))]
@@ -53,9 +149,9 @@ def complaint(path: Path) -> str:
     return "" if done.returncode == 0 and not done.stderr else f"{path.name}: {done.stderr[-300:]}"
 
 
-@each_workload
+@_crossed(OURS)
 def test_the_peer_restores_ours(name: str) -> None:
-    with Workload.start(name) as workload:
+    with _started(name) as workload:
         workload.wait_ready()
         workload.dump(options=WORKLOADS[name])
         with engine.using(PEER):
@@ -63,11 +159,21 @@ def test_the_peer_restores_ours(name: str) -> None:
         workload.expect_pass()
 
 
-@each_workload
+@_crossed(THEIRS)
 def test_we_restore_the_peers(name: str) -> None:
-    with Workload.start(name) as workload:
+    with _started(name) as workload:
         workload.wait_ready()
         with engine.using(PEER):
             workload.dump(options=WORKLOADS[name])
         workload.restore(options=WORKLOADS[name])
         workload.expect_pass()
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_what_is_known_fails_without_us(name: str) -> None:
+    with _started(name) as workload, engine.using(PEER):
+        workload.wait_ready()
+        with pytest.raises((engine.EngineError, WorkloadError)):
+            workload.dump(options=WORKLOADS[name])
+            workload.restore(options=WORKLOADS[name])
+            workload.expect_pass()
