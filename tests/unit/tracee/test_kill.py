@@ -17,4 +17,3 @@ def test_the_first_process_of_a_pid_namespace_with_many_threads(number: int) -> 
             assert len(tree.root.threads) > 3
             with time_limit(20, "killing it"):
                 tree.kill()
-        assert workload.processes() == []

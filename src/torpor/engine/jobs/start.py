@@ -14,10 +14,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from torpor.base.errors import JobError, NotPermittedError
+from torpor.base.fds import OwnedFd
 from torpor.engine.jobs import registry, watch
 from torpor.engine.jobs.registry import Job
 from torpor.kernel import mount as mounts
 from torpor.kernel import namespaces as ns
+from torpor.kernel.procfs.mountinfo import read_mountinfo
 
 _FRESH = (
     ("/proc", "proc", mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC, None),
@@ -130,12 +132,42 @@ class _Watcher:
 
 def make_mounts() -> None:
     """In a new mount namespace: nothing propagates any more, and what must be the job's own is."""
+    if not _is_mount_point("/"):
+        _make_root()
     mounts.mount(None, "/", None, mounts.MS_REC | mounts.MS_PRIVATE)
     for point, fstype, flags, data in _FRESH:
         if not os.path.isdir(point):
             continue
         _clear(point)
         mounts.mount(fstype, point, fstype, flags, data)
+
+
+def _is_mount_point(path: str) -> bool:
+    return any(mount.point == path for mount in read_mountinfo("self"))
+
+
+def _make_root() -> None:
+    """In a chroot: make our root directory, with the mounts below it, the root of the whole mount namespace.
+
+    A tree of mounts whose root nobody in it can see could not be dumped.
+    """
+    tree = mounts.open_tree(mounts.AT_FDCWD, "/", recursive=True)
+    with OwnedFd(os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)) as namespace:
+        # Joining the namespace that one is in leads out of the chroot, to the namespace's own root.
+        ns.setns(namespace.fileno(), ns.CLONE_NEWNS)
+    mounts.mount(None, "/", None, mounts.MS_REC | mounts.MS_PRIVATE)
+    mounts.move_mount(tree, mounts.AT_FDCWD, "/")
+    os.fchdir(tree)
+    os.close(tree)
+    try:
+        mounts.pivot_root(".", ".")
+        mounts.unmount(".", mounts.MNT_DETACH)
+    except OSError as error:
+        if error.errno != _EINVAL:
+            raise
+        # The first root of a system that runs from its initramfs cannot be exchanged, only covered.
+        mounts.mount(".", "/", None, mounts.MS_MOVE)
+    os.chroot(".")
 
 
 def _clear(point: str) -> None:

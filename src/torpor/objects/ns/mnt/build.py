@@ -77,6 +77,17 @@ def restore(session: NsRestore) -> None:
         os.close(source_root)
         for fd in {*prepared.values(), *(node.fd for node in order)} - {-1}:
             os.close(fd)
+    _enter(session)
+
+
+def _enter(session: NsRestore) -> None:
+    """Have the root puppet's root directory be that of its namespace: it is not by itself where we are in a chroot."""
+    batch = Batch()
+    pid = batch.call(nr.getpid)
+    pidfd = batch.call(nr.pidfd_open, pid, 0)
+    batch.call(nr.setns, pidfd, CLONE_NEWNS)
+    batch.call(nr.close, pidfd)
+    session.runner.run(batch)
 
 
 class _Builder:
