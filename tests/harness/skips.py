@@ -1,6 +1,7 @@
 """Skips that say exactly what is missing, and that CI does not let pass."""
 
 import os
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
@@ -22,6 +23,13 @@ def missing(what: str) -> NoReturn:
     if in_ci() and what not in EXPECTED_IN_CI:
         pytest.fail(f"missing: {what} (and TORPOR_CI does not allow this skip)", pytrace=False)
     pytest.skip(f"missing: {what}")
+
+
+def need_mounted_root() -> None:
+    """Skip the test in a chroot, where nobody may make a user namespace, or change the root's propagation."""
+    lines = Path("/proc/self/mountinfo").read_text(errors="replace").splitlines()
+    if not any(line.split()[4] == "/" for line in lines):
+        missing("a root directory that is a mount point (this is a chroot)")
 
 
 def is_allowed(skip_reason: str) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.events import time_limit_s
+from harness.skips import need_mounted_root
 
 pytestmark = pytest.mark.root
 
@@ -35,5 +36,6 @@ def test_the_demo_shows_both_copies_counting_on() -> None:
 
 
 def test_the_demo_in_a_chroot(tmp_path: Path) -> None:
+    need_mounted_root()
     prefix = ["unshare", "--mount", "--propagation", "private", "sh", "-c", _IN_CHROOT, "sh", str(tmp_path)]
     _shows_it([*prefix, sys.executable, "-m", "torpor.demo"])

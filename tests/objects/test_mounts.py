@@ -1,4 +1,16 @@
-from harness.flavours import Flavour, workload_test
+import pytest
+
+from harness.flavours import Flavour, carry_through, start
+from harness.skips import need_mounted_root
+
 
 # The workload makes a namespace of its own in any case.
-test_mounts = workload_test("mounts", flavours=(Flavour.CONTROL, Flavour.HOST, Flavour.JOB))
+@pytest.mark.root
+@pytest.mark.parametrize("flavour", [Flavour.CONTROL, Flavour.HOST, Flavour.JOB])
+def test_mounts(flavour: Flavour) -> None:
+    if flavour is not Flavour.JOB:
+        need_mounted_root()
+    with start(flavour, "mounts") as workload:
+        workload.wait_ready()
+        carry_through(flavour, workload)
+        workload.expect_pass()

@@ -5,6 +5,7 @@ import os
 import pytest
 
 from harness import engine
+from harness.skips import need_mounted_root
 from harness.workload import Workload
 
 pytestmark = pytest.mark.root
@@ -44,6 +45,8 @@ def test_the_clocks_of_a_time_namespace_go_on() -> None:
     ids=["interface", "user"],
 )
 def test_what_is_not_carried_is_refused_by_name(prefix: tuple[str, ...], why: str) -> None:
+    if "--user" in prefix:
+        need_mounted_root()
     with Workload.start("counter", prefix=prefix) as workload:
         workload.wait_ready()
         with pytest.raises(engine.EngineError, match=why):

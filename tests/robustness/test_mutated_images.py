@@ -16,13 +16,26 @@ from pathlib import Path
 import pytest
 
 from harness.events import ProcessWatch, time_limit_s
-from harness.processes import find_tree, kill_tree
+from harness.processes import find_tree
 from harness.workload import Workload
+from torpor.kernel.procfs.stat import read_stat
+from torpor.kernel.procfs.task import read_children
 
 pytestmark = pytest.mark.root
 
 N_MUTATIONS = 1000
-WORKLOADS = ("threads", "pipe_contents")
+WORKLOADS = (
+    "threads",
+    "pipe_contents",
+    "family",
+    "unix_pairs",
+    "udp",
+    "epoll",
+    "ghost_files",
+    "shared_anonymous",
+    "posix_timers",
+    "pty_session",
+)
 LIMIT_S = 30
 CLEAR_EXIT_CODES = range(3)
 TRACEBACK = 99
@@ -134,25 +147,39 @@ def survives(damaged: Path, mark: str, what: str) -> bool:
         if not watch.wait_ended(time_limit_s(LIMIT_S)):
             watch.signal(signal.SIGKILL)
             watch.reap()
-            kill_tree(mark, None)
+            end_children()
             raise AssertionError(f"{what}: the restore hangs")
         _, status = os.waitpid(watch.pid, 0)
     log = (damaged / "restore.log").read_text(errors="replace") if (damaged / "restore.log").exists() else ""
     code = os.waitstatus_to_exitcode(status)
-    alive = find_tree(mark)
-    kill_tree(mark, None)
+    alive = living_children() if code == 0 else stubborn_children()
+    end_children()
+    assert not find_tree(mark), f"{what}: somebody outside of our children lives"
     assert code in CLEAR_EXIT_CODES, f"{what}: exit code {code}\n{log[-3000:]}"
     assert "bug:" not in log, f"{what}:\n{log[-3000:]}"
     assert code == 0 or not alive, f"{what}: failed, but {alive} live\n{log[-3000:]}"
     assert code == 0 or "Error" in log or not log, f"{what}: failed without a word"
-    reap_all()
     return code == 0
 
 
-def reap_all() -> None:
-    """Puppets that died became our children (this process is a subreaper); their pids must be free for the next."""
-    try:
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
-    except ChildProcessError:
-        return
+def living_children() -> list[int]:
+    """What has been restored became our child (this process is a subreaper), whether or not it still bears the mark."""
+    return [pid for pid in read_children(os.getpid()) if read_stat(pid).state not in "ZX"]
+
+
+def stubborn_children() -> list[int]:
+    """Those that do not end by themselves."""
+    stubborn = []
+    for pid in living_children():
+        with ProcessWatch(pid) as watch:
+            if not watch.wait_ended(time_limit_s(5)):
+                stubborn.append(pid)
+    return stubborn
+
+
+def end_children() -> None:
+    """None may stay, and their pids must be free for the next."""
+    while children := read_children(os.getpid()):
+        for pid in children:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)

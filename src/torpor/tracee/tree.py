@@ -170,7 +170,11 @@ def _seize(pid: int, tid: int) -> Thread | None:
     except Exception as error:
         if getattr(error, "errno", 0) != errno.EPERM:
             raise
-        raise _why_not(pid, tid) or error from error
+        reason = _why_not(pid, tid)
+        if isinstance(reason, TargetGoneError):
+            # A zombie may not be traced either. It is one that its parent has not waited for yet, so it is there.
+            return None
+        raise reason or error from error
     return thread
 
 

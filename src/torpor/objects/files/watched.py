@@ -32,6 +32,11 @@ class Mounts:
                     major, minor = map(int, fields[2].split(":"))
                     path = fields[4].encode(errors="surrogateescape").decode("unicode_escape")
                     found.setdefault(major << 20 | minor, []).append(path)
+            root = os.stat(f"/proc/{pid}/root").st_dev
+            # In a chroot, the mount that the root directory lies on is not among those that the process sees.
+            places = found.setdefault(os.major(root) << 20 | os.minor(root), [])
+            if "/" not in places:
+                places.append("/")
             self._known[pid] = found
         return self._known[pid].get(device, [])
 
