@@ -14,6 +14,7 @@ import os
 
 from torpor.images import messages as m
 from torpor.images.store import load_all, load_one, store_all, store_one
+from torpor.images.text import get_text
 from torpor.kernel.arch import nr
 from torpor.kernel.procfs.task import read_fds
 from torpor.objects.files.model import FileDump, FileRestore, OpenFile
@@ -74,11 +75,14 @@ def restore_table(process: RestoreProcess, table_id: int, session: FileRestore, 
         assert isinstance(entry, m.fdinfo_entry)
         wanted.append(entry)
     wanted.sort(key=lambda entry: entry.fd)
+    # What is below /proc/PID/fd and fdinfo is there only once the descriptors are.
+    early = [entry for entry in wanted if not _is_of_descriptor(entry, session)]
+    late = [entry for entry in wanted if _is_of_descriptor(entry, session)]
     far = channel.far_number
     taken = {far}
     step = 250
-    for start in range(0, len(wanted), step):
-        part = wanted[start : start + step]
+    parts = [group[start : start + step] for group in (early, late) for start in range(0, len(group), step)]
+    for part in parts:
         landed = channel.give(process.runner, far, [session.open(entry.id) for entry in part], taken)
         batch = Batch()
         place(batch, [(at, entry.fd, bool(entry.flags & 1)) for at, entry in zip(landed, part, strict=True)])
@@ -87,6 +91,13 @@ def restore_table(process: RestoreProcess, table_id: int, session: FileRestore, 
         taken.update(entry.fd for entry in part)
     for entry in wanted:
         session.placed(entry.id, process, entry.fd)
+
+
+def _is_of_descriptor(entry: m.fdinfo_entry, session: FileRestore) -> bool:
+    if entry.type != m.fd_types.REG:
+        return False
+    parts = get_text(session.entry(entry.id).reg.name).split("/")
+    return parts[:2] == ["", "proc"] and len(parts) > 4 and parts[-2] in ("fd", "fdinfo")
 
 
 def restore_fs(process: RestoreProcess, session: FileRestore, channel: Channel, taken: set[int]) -> None:

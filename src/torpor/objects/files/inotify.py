@@ -20,15 +20,13 @@ from torpor.base.errors import RestoreError
 from torpor.base.fds import OwnedFd
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
-from torpor.images.text import get_text
 from torpor.kernel.arch import nr
 from torpor.kernel.syscall import address_of, syscall
-from torpor.objects.files import fown, ghost, watched
+from torpor.objects.files import fown, watched
 from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile, Placed
-from torpor.objects.files.paths import O_PATH, open_below, set_name
+from torpor.objects.files.paths import set_name
 
 _FIONREAD = 0x541B
-_HANDLE_WORDS = 16
 _IN_CLOEXEC = os.O_CLOEXEC
 _IN_DONT_FOLLOW = 0x02000000
 _MAX_WATCH = 1 << 22
@@ -62,10 +60,7 @@ def _dump_watch(file: OpenFile, line: str, watch: m.inotify_wd_entry, session: F
     watch.wd, watch.i_ino = int(fields["wd"], 16), int(fields["ino"], 16)
     watch.s_dev, watch.mask = int(fields["sdev"], 16), int(fields["mask"], 16)
     watch.ignored_mask = int(fields.get("ignored_mask", "0"), 16)
-    handle = bytes.fromhex(fields.get("f_handle", ""))
-    watch.f_handle.bytes, watch.f_handle.type = len(handle), int(fields.get("fhandle-type", "0"), 16)
-    padded = handle + bytes(8 * _HANDLE_WORDS - len(handle))
-    watch.f_handle.handle.extend(int.from_bytes(padded[at : at + 8], "little") for at in range(0, 8 * _HANDLE_WORDS, 8))
+    handle = watched.fill_handle(watch.f_handle, fields)
     path = watched.find(file, watch.s_dev, watch.i_ino, watch.f_handle.type, handle, session)
     set_name(watch.f_handle, "path", path)
 
@@ -82,7 +77,7 @@ def attach(entry: m.file_entry, session: FileRestore, placed: Placed) -> None:
     for watch in sorted(entry.ify.wd, key=lambda each: each.wd):
         if not used < watch.wd < _MAX_WATCH:
             raise ImageError(f"files.img: inotify {entry.id} has a watch descriptor {watch.wd}")
-        with OwnedFd(_open_watched(watch, session)) as fd:
+        with OwnedFd(watched.open_again(watch.s_dev, watch.i_ino, watch.f_handle, session)) as fd:
             path = f"/proc/self/fd/{fd.fileno()}".encode() + b"\0"
             while used < watch.wd - 1:
                 used = _add_watch(placed.fd, path, _IN_IGNORABLE)
@@ -96,16 +91,6 @@ def attach(entry: m.file_entry, session: FileRestore, placed: Placed) -> None:
 def _add_watch(fd: int, path: bytes, mask: int) -> int:
     buffer = bytearray(path)
     return syscall("inotify_add_watch", nr.inotify_add_watch, fd, address_of(buffer), mask)
-
-
-def _open_watched(watch: m.inotify_wd_entry, session: FileRestore) -> int:
-    flags = O_PATH | os.O_NOFOLLOW
-    known = ghost.find_restored(watch.s_dev, watch.i_ino, session)
-    if known is not None:
-        return os.dup(known)
-    if not watch.f_handle.path:
-        raise RestoreError(f"an inotify watch on inode {watch.i_ino} has no path", hint="dump it with torpor")
-    return open_below(session.root_fd, get_text(watch.f_handle.path), flags)
 
 
 def _drain(fd: int) -> None:

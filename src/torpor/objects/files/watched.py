@@ -6,14 +6,17 @@ import os
 import struct
 from collections.abc import Iterator
 
-from torpor.base.errors import RefusedError
+from torpor.base.errors import RefusedError, RestoreError
+from torpor.images import messages as m
+from torpor.images.text import get_text
 from torpor.kernel.arch import nr
 from torpor.kernel.syscall import address_of, syscall
 from torpor.objects.files import ghost
-from torpor.objects.files.model import FileDump, OpenFile
-from torpor.objects.files.paths import DELETED, O_PATH, locate, roots_of
+from torpor.objects.files.model import FileDump, FileRestore, OpenFile
+from torpor.objects.files.paths import DELETED, O_PATH, locate, open_below, roots_of
 
 _SEARCH_LIMIT = 200_000
+_HANDLE_WORDS = 16
 
 
 class Mounts:
@@ -62,6 +65,25 @@ def find(file: OpenFile, device: int, inode: int, handle_type: int, handle: byte
     error = file.refuse(f"it watches {found}, which is deleted", "remove the watch before the checkpoint")
     session.at_end(lambda: _expect_ghost(user_device, inode, session, error))
     return found
+
+
+def fill_handle(message: m.fh_entry, fields: dict[str, str]) -> bytes:
+    """The file handle of a line of fdinfo, which is returned, into its message."""
+    handle = bytes.fromhex(fields.get("f_handle", ""))
+    message.bytes, message.type = len(handle), int(fields.get("fhandle-type", "0"), 16)
+    padded = handle + bytes(8 * _HANDLE_WORDS - len(handle))
+    message.handle.extend(int.from_bytes(padded[at : at + 8], "little") for at in range(0, 8 * _HANDLE_WORDS, 8))
+    return handle
+
+
+def open_again(device: int, inode: int, handle: m.fh_entry, session: FileRestore) -> int:
+    """Open (O_PATH) what was watched: by its path, or as a ghost; the caller owns it."""
+    known = ghost.find_restored(device, inode, session)
+    if known is not None:
+        return os.dup(known)
+    if not handle.path:
+        raise RestoreError(f"a watch on inode {inode} has no path", hint="dump it with torpor")
+    return open_below(session.root_fd, get_text(handle.path), O_PATH | os.O_NOFOLLOW)
 
 
 def _expect_ghost(device: int, inode: int, session: FileDump, error: RefusedError) -> None:

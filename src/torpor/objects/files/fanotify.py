@@ -1,0 +1,127 @@
+"""fanotify(7): marks on files, mounts and file systems.
+
+Kernel view
+    ``fanotify`` lines in fdinfo: one with the flags of fanotify_init(2), one a mark.
+Image
+    ``fanotify_file_entry`` with one ``fanotify_mark_entry`` a mark: of an inode with its handle and path, of a mount
+    with its path.
+Restore
+    fanotify_init, then fanotify_mark twice a mark: what is reported, what is ignored.
+Limits
+    Marks of file systems are refused.  So are groups that decide about accesses (FAN_CLASS_CONTENT and above): whoever
+    opened a file meanwhile would wait for ever.  Events that wait to be read are lost, with a warning.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+
+from torpor.base import log
+from torpor.base.errors import RestoreError
+from torpor.base.fds import OwnedFd
+from torpor.images import messages as m
+from torpor.images.errors import ImageError
+from torpor.images.text import get_text
+from torpor.kernel.arch import nr
+from torpor.kernel.procfs.mountinfo import Mount, read_mountinfo
+from torpor.kernel.syscall import address_of, syscall
+from torpor.objects.files import fown, watched
+from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile, Placed
+from torpor.objects.files.paths import O_PATH, open_below, set_name
+
+_LINK = "anon_inode:[fanotify]"
+_FAN_CLASSES = 0xC
+_MARK_ADD, _MARK_MOUNT, _MARK_IGNORED = 0x1, 0x10, 0x20
+#: FAN_MARK_IGNORED_SURV_MODIFY, FAN_MARK_EVICTABLE, FAN_MARK_IGNORE: what fdinfo tells of a mark.
+_KEPT = 0x40 | 0x200 | 0x400
+_FAN_MARK_IGNORE = 0x400
+_FIONREAD = 0x541B
+
+
+def matches(file: OpenFile) -> bool:
+    """fanotify_init(2)'s."""
+    return file.target == _LINK
+
+
+def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
+    """Fill in ``entry.ffy``."""
+    group = entry.ffy
+    group.id, group.flags = entry.id, file.flags
+    fown.fill(group.fown, file)
+    if int.from_bytes(fcntl.ioctl(file.fd, _FIONREAD, bytes(4)), "little"):
+        log.warn(f"{file.describe()}: fanotify events are waiting to be read; they will be lost")
+    for line in file.fdinfo:
+        if line.startswith("fanotify "):
+            _dump_line(file, dict(part.split(":", 1) for part in line.split()[1:]), group, session)
+    if group.faflags & _FAN_CLASSES:
+        raise file.refuse("a fanotify group that allows or denies access to files", hint="close it and try again")
+
+
+def _dump_line(file: OpenFile, fields: dict[str, str], group: m.fanotify_file_entry, session: FileDump) -> None:
+    if "flags" in fields:
+        group.faflags, group.evflags = int(fields["flags"], 16), int(fields["event-flags"], 16)
+        return
+    mark = group.mark.add()
+    mark.id = 0
+    mark.mflags, mark.mask, mark.ignored_mask = (int(fields[name], 16) for name in ("mflags", "mask", "ignored_mask"))
+    if "ino" in fields:
+        mark.type, mark.s_dev = m.mark_type.INODE, int(fields["sdev"], 16)
+        inode = mark.ie
+        inode.i_ino = int(fields["ino"], 16)
+        handle = watched.fill_handle(inode.f_handle, fields)
+        path = watched.find(file, mark.s_dev, inode.i_ino, inode.f_handle.type, handle, session)
+        set_name(inode.f_handle, "path", path)
+    elif "mnt_id" in fields:
+        mount = _mount(file, int(fields["mnt_id"], 16))
+        mark.type, mark.s_dev = m.mark_type.MOUNT, mount.major << 20 | mount.minor
+        mark.me.mnt_id = mount.mount_id
+        set_name(mark.me, "path", mount.point)
+    else:
+        raise file.refuse("a fanotify mark of a whole file system is not supported", hint="mark its mount instead")
+
+
+def _mount(file: OpenFile, mount_id: int) -> Mount:
+    for mount in read_mountinfo(file.process.pid):
+        if mount.mount_id == mount_id:
+            return mount
+    raise file.refuse(f"the mount that it watches (mount {mount_id}) is not in its mount namespace")
+
+
+def restore(entry: m.file_entry, session: FileRestore) -> int:
+    """A group without marks; they come when all files are open, so that opening those is not reported."""
+    group = entry.ffy
+    if group.faflags & _FAN_CLASSES:
+        raise RestoreError(f"fanotify {entry.id} allows or denies access to files, which cannot be restored")
+    # The kernel tells the flags with which it was made, so it is made with those.
+    fd = syscall("fanotify_init", nr.fanotify_init, group.faflags, group.evflags)
+    os.set_inheritable(fd, False)
+    os.set_blocking(fd, not group.flags & os.O_NONBLOCK)
+    return fd
+
+
+def attach(entry: m.file_entry, session: FileRestore, placed: Placed) -> None:
+    """Add the marks, the oldest first, which fdinfo has last."""
+    for mark in reversed(entry.ffy.mark):
+        flags = _MARK_ADD | mark.mflags & _KEPT & ~_FAN_MARK_IGNORE
+        if mark.type == m.mark_type.MOUNT:
+            flags |= _MARK_MOUNT
+            target = OwnedFd(open_below(session.root_fd, get_text(mark.me.path), O_PATH))
+        elif mark.type == m.mark_type.INODE:
+            target = OwnedFd(watched.open_again(mark.s_dev, mark.ie.i_ino, mark.ie.f_handle, session))
+        else:
+            raise ImageError(f"files.img: fanotify {entry.id} has a mark of type {mark.type}")
+        with target:
+            if mark.mask:
+                _mark(placed.fd, flags, mark.mask, target)
+            if mark.ignored_mask:
+                how = _FAN_MARK_IGNORE if mark.mflags & _FAN_MARK_IGNORE else _MARK_IGNORED
+                _mark(placed.fd, flags | how, mark.ignored_mask, target)
+
+
+def _mark(fd: int, flags: int, mask: int, target: OwnedFd) -> None:
+    path = bytearray(f"/proc/self/fd/{target.fileno()}".encode() + b"\0")
+    syscall("fanotify_mark", nr.fanotify_mark, fd, flags, mask, 0, address_of(path))
+
+
+KIND = FileKind("fanotify group", m.fd_types.FANOTIFY, matches, dump, restore, attach)
