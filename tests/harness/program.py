@@ -225,9 +225,16 @@ class JobProgram(Program):
             self.root.close()
         self.root = ProcessWatch(self._job_pid())
 
+    def close(self) -> None:
+        try:
+            if self.root is not None:
+                self._torpor("kill", "--signal", "KILL", "--remove", self.name)
+        finally:
+            super().close()
+
 
 #: Where each real program is tested.
-PLACES: dict[str, type[Program]] = {"control": Control, "host": Program}
+PLACES: dict[str, type[Program]] = {"control": Control, "host": Program, "job": JobProgram}
 
 
 def wait_file(path: Path, is_right: Callable[[str], bool], program: Program, timeout_s: float) -> None:

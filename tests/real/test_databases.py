@@ -71,7 +71,8 @@ def test_postgresql_with_an_open_session(program: Program) -> None:
     )
     program.dump_options = ("--file-locks",)
     program.restore_options = ("--file-locks",)
-    program.start([*as_user, need("bash"), str(script)])
+    # The server attaches a System V segment; those of the host's IPC namespace belong to everybody and are not carried.
+    program.start([need("unshare"), "--ipc", *as_user, need("bash"), str(script)])
     program.wait_log("^ready$|\nready\n")
     program.sleep_and_wake()
     (sockets / "go").touch()

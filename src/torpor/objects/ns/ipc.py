@@ -197,7 +197,7 @@ def _restore_segment(entry: Entry[m.ipc_shm_entry], session: NsRestore) -> None:
     with sysvipc.attached(ident) as address:
         with OwnedFd(os.open(_map_file(address), os.O_RDWR | os.O_CLOEXEC)) as fd:
             if shm.in_pagemaps:
-                segments.restore(session.store, ident, fd.fileno(), -size % _PAGE + size)
+                segments.restore(session.store, ident, fd.fileno(), min(size, os.fstat(fd.fileno()).st_size))
             elif os.pwrite(fd.fileno(), entry.payload, 0) != len(entry.payload):
                 raise RestoreError(f"System V shm {ident} cannot be filled")
     sysvipc.own(nr.shmctl, "shmctl", ident, desc.uid, desc.gid, desc.mode)
