@@ -35,9 +35,11 @@ def default_flavours() -> tuple[Flavour, ...]:
     return tuple(Flavour(name.strip()) for name in chosen.split(",")) if chosen else DEFAULT_FLAVOURS
 
 
-def start(flavour: Flavour, name: str, args: Sequence[str] = ()) -> Workload:
-    """Start a workload the way the flavour wants it."""
-    return Workload.start_in_job(name, args) if flavour is Flavour.JOB else Workload.start(name, args)
+def start(flavour: Flavour, name: str, args: Sequence[str] = (), prefix: Sequence[str] = ()) -> Workload:
+    """Start a workload the way the flavour wants it; outside of a job by the command *prefix*, see `Workload.start`."""
+    if flavour is Flavour.JOB:
+        return Workload.start_in_job(name, args)
+    return Workload.start(name, args, prefix=prefix)
 
 
 def carry_through(
@@ -58,6 +60,7 @@ def workload_test(
     flavours: Sequence[Flavour] | None = None,
     dump_options: Sequence[str] = (),
     restore_options: Sequence[str] = (),
+    prefix: Sequence[str] = (),
 ) -> Callable[[Flavour], None]:
     """A test, in each flavour, of tests/workloads/NAME.c: `test_counter = workload_test("counter")`."""
     chosen = default_flavours() if flavours is None else tuple(flavours)
@@ -68,7 +71,7 @@ def workload_test(
 
     @pytest.mark.parametrize("flavour", parameters)
     def test(flavour: Flavour) -> None:
-        with start(flavour, name, args) as workload:
+        with start(flavour, name, args, prefix) as workload:
             workload.wait_ready()
             carry_through(flavour, workload, dump_options=dump_options, restore_options=restore_options)
             workload.expect_pass()
