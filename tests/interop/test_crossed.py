@@ -95,6 +95,7 @@ KNOWN: dict[str, tuple[tuple[str, ...], str]] = {
     "epoll": ((OURS, THEIRS), "it finds watched files only by descriptors of the process itself"),
     "eventfd": ((OURS, THEIRS), "it dumps neither EFD_SEMAPHORE nor the upper half of the counter"),
     "family": ((OURS,), "it does not make sessions whose leader is gone"),
+    "fanotify": ((OURS,), "it restores no marks of deleted files"),
     "ghost_files": ((OURS,), "it unlinks a deleted directory by unlink(2)"),
     "inotify": ((OURS,), "it restores ghost files below a watched directory after its watch"),
     "interrupted": ((THEIRS,), "it lets calls with a time limit end by EINTR"),

@@ -1,6 +1,9 @@
 """Namespaces other than those of a job: an empty network namespace, and what is refused."""
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -52,3 +55,31 @@ def test_what_is_not_carried_is_refused_by_name(prefix: tuple[str, ...], why: st
         with pytest.raises(engine.EngineError, match=why):
             engine.dump(workload.pid, workload.images)
         workload.expect_pass()
+
+
+_UNSHARES = """
+import ctypes, os, signal, sys
+assert ctypes.CDLL(None, use_errno=True).unshare(int(sys.argv[1], 16)) == 0
+os.close(int(sys.argv[2]))
+signal.pause()
+"""
+
+
+@pytest.mark.parametrize(("flag", "kind"), [("80", "time"), ("20000000", "pid")])
+def test_a_namespace_for_children_only_is_refused(flag: str, kind: str, tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    with open("/dev/null", "r+b") as null:
+        process = subprocess.Popen(
+            [sys.executable, "-c", _UNSHARES, flag, str(writer)],
+            stdin=null, stdout=null, stderr=null, pass_fds=(writer,), start_new_session=True,
+        )  # fmt: skip
+    os.close(writer)
+    try:
+        assert os.read(reader, 1) == b""
+        with pytest.raises(engine.EngineError, match=f"another {kind} namespace for its children"):
+            engine.dump(process.pid, tmp_path)
+        assert process.poll() is None
+    finally:
+        os.close(reader)
+        process.kill()
+        process.wait()

@@ -45,15 +45,34 @@ def check(processes: Sequence[DumpProcess], root_ids: m.task_kobj_ids_entry) -> 
             raise RefusedError(
                 f"{root.describe()} is not the first process of its pid namespace", hint="checkpoint that one"
             )
-    for process in processes[1:]:
+    for process in processes:
         if process.is_zombie:
             continue
+        _check_for_children(process)
         for kind in NAMESPACES:
             if getattr(process.ids, kind.id_field) != getattr(root.ids, kind.id_field):
                 raise RefusedError(
                     f"{process.describe()} has another {kind.link} namespace than {root.describe()}",
                     hint="all processes of a tree must share their namespaces for now",
                 )
+
+
+def _check_for_children(process: DumpProcess) -> None:
+    """unshare(2) of a pid or time namespace puts only children into it, and no image says so."""
+    for link in ("pid", "time"):
+        try:
+            own_one = os.readlink(f"/proc/{process.pid}/ns/{link}")
+        except FileNotFoundError:
+            continue  # a kernel without
+        try:
+            childrens = os.readlink(f"/proc/{process.pid}/ns/{link}_for_children")
+        except FileNotFoundError:
+            childrens = ""  # its first process is not born yet, or is dead
+        if childrens != own_one:
+            raise RefusedError(
+                f"{process.describe()} has another {link} namespace for its children than its own",
+                hint="checkpoint it before it unshares that, or checkpoint the children",
+            )
 
 
 def prepare(pid: int) -> None:
