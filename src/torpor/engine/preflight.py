@@ -1,7 +1,8 @@
 """What would stop a tree from being checkpointed, found without stopping or touching it.
 
-The same tables decide here as in the dump: kinds of files, kinds of mappings.  What only a frozen task can tell
-(registers, timers' contents, sockets' queues) is not looked at, so a clean answer is a good sign and no promise.
+The same tables decide here as in the dump: kinds of files, kinds of mappings.  A kind's ``check`` looks at a
+descriptor that is fetched from the running process.  What only a frozen task can tell (registers, timers' contents,
+sockets' queues) is not looked at, so a clean answer is a good sign and no promise.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torpor.kernel.procfs.maps import Vma, read_maps, read_smaps
 from torpor.kernel.procfs.stat import read_stat
 from torpor.kernel.procfs.status import read_status
 from torpor.kernel.procfs.task import read_children, read_fdinfo_lines, read_fds
+from torpor.objects.files import locks
 from torpor.objects.files.model import FileDump, FilePolicy, OpenFile
 from torpor.objects.files.table import iter_alike
 from torpor.objects.memory import vmas
@@ -30,8 +32,14 @@ _SUSPECT = ("/[aio]", "anon_inode:")
 
 
 def check(pid: int, policy: FilePolicy) -> None:
-    """The quick pass before every dump: links and names only.  The first refusal is raised, with others as notes."""
+    """The quick pass before every dump.  The first refusal is raised, with others as notes.
+
+    It descends to the descriptors that a kind wants to see; of mappings and all others links and names must do.
+    """
     found = list(_iter_problems(pid, policy, thorough=False))
+    if found:
+        # What comes and goes while we look (a socket between two looks at descriptors, a lock) is looked at once more.
+        found = list(_iter_problems(pid, policy, thorough=False))
     if found:
         for other in found[1:6]:
             found[0].add_note(f"also {other}")
@@ -50,7 +58,7 @@ def _iter_problems(pid: int, policy: FilePolicy, *, thorough: bool) -> Iterator[
         try:
             yield from _of_task(process)
             yield from _of_memory(process, session, thorough)
-            yield from _of_files(process, thorough)
+            yield from _of_files(process, session, thorough)
         except (FileNotFoundError, ProcessLookupError):
             continue  # it ended meanwhile, and so is nobody's problem
         except PermissionError as error:
@@ -58,6 +66,7 @@ def _iter_problems(pid: int, policy: FilePolicy, *, thorough: bool) -> Iterator[
         finally:
             if process.pidfd is not None:
                 process.pidfd.close()
+    yield from session.finish_checks()
 
 
 def _iter_tree(pid: int) -> Iterator[DumpProcess]:
@@ -109,8 +118,9 @@ def _of_memory(process: DumpProcess, session: FileDump, thorough: bool) -> Itera
             yield error
 
 
-def _of_files(process: DumpProcess, thorough: bool) -> Iterator[TorporError]:
+def _of_files(process: DumpProcess, session: FileDump, thorough: bool) -> Iterator[TorporError]:
     looks = set()
+    locked = session.part(_Locked).inodes
     for number in read_fds(process.pid):
         link = f"/proc/{process.pid}/fd/{number}"
         try:
@@ -121,30 +131,44 @@ def _of_files(process: DumpProcess, thorough: bool) -> Iterator[TorporError]:
         if look not in looks:
             looks.add(look)
             list(iter_alike(target, info.st_mode))
-        plain = target.startswith("pipe:") or stat.S_ISREG(info.st_mode) or stat.S_ISDIR(info.st_mode)
-        if plain or (not thorough and target.startswith("socket:")):
+        if _is_plain(target, info) and info.st_ino not in locked:
             continue
-        problem = _of_file(process, number, target, info, thorough)
-        if problem is not None:
+        try:
+            _of_file(process, number, target, info, session, thorough)
+        except OSError:
+            continue  # closed meanwhile, or only the descriptor itself can tell, and this pass has none
+        except RefusedError as problem:
             yield problem
 
 
+class _Locked:
+    """The files that somebody has locked."""
+
+    def __init__(self, session: FileDump) -> None:
+        self.inodes = frozenset() if session.policy.file_locks else locks.locked_inodes()
+
+
+def _is_plain(target: str, info: os.stat_result) -> bool:
+    if stat.S_ISREG(info.st_mode) or stat.S_ISDIR(info.st_mode):
+        return not target.endswith(" (deleted)")
+    return target.startswith("pipe:")
+
+
 def _of_file(
-    process: DumpProcess, number: int, target: str, info: os.stat_result, thorough: bool
-) -> RefusedError | None:
+    process: DumpProcess, number: int, target: str, info: os.stat_result, session: FileDump, thorough: bool
+) -> None:
+    """RefusedError for a file that cannot be carried; OSError where it cannot be looked at."""
     assert process.pidfd is not None
-    try:
-        lines = read_fdinfo_lines(process.pid, number)
-        fd = OwnedFd(getfd(process.pidfd.fileno(), number)) if thorough else None
-    except OSError:
-        return None  # closed meanwhile
-    try:
-        file = OpenFile(process, number, fd.fileno() if fd else -1, target, info, lines)
-        if any(kind.matches(file) for kind in iter_alike(target, info.st_mode)):
-            return None
-    except OSError:
-        return None  # only the descriptor itself can tell, and this pass has none
-    finally:
-        if fd is not None:
-            fd.close()
-    return file.refuse(f"{target} is of a kind that cannot be checkpointed", hint="close it and try again")
+    lines = read_fdinfo_lines(process.pid, number)
+    for line in lines:
+        if line.startswith("lock:"):
+            locks.check(process, number, line, session)
+    wanted = thorough or stat.S_ISSOCK(info.st_mode) or stat.S_ISCHR(info.st_mode)
+    with OwnedFd(getfd(process.pidfd.fileno(), number) if wanted else -1) as fd:
+        file = OpenFile(process, number, fd.fileno() if wanted else -1, target, info, lines)
+        for kind in iter_alike(target, info.st_mode):
+            if kind.matches(file):
+                if kind.check is not None:
+                    kind.check(file, session)
+                return
+    raise file.refuse(f"{target} is of a kind that cannot be checkpointed", hint="close it and try again")

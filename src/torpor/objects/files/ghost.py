@@ -54,16 +54,20 @@ def dump(file: OpenFile, file_id: int, session: FileDump) -> None:
     info = file.stat
     ghost_id = ghosts.find(info.st_dev, info.st_ino)
     if ghost_id is None:
-        limit = session.policy.ghost_limit
-        if limit is not None and info.st_blocks * _BLOCK > limit:
-            raise file.refuse(
-                f"{file.target} takes {info.st_blocks * _BLOCK} bytes, more than --ghost-limit {limit}",
-                hint="raise --ghost-limit",
-            )
+        check(file, session)
         ghost_id = ghosts.add(info.st_dev, info.st_ino)
         _write(file, ghost_id, session)
     remap = m.remap_file_path_entry(orig_id=file_id, remap_id=ghost_id, remap_type=m.remap_type.GHOST)
     session.image("REMAP_FPATH").add(remap)
+
+
+def check(file: OpenFile, session: FileDump) -> None:
+    """Refuse a deleted file that is larger than the policy allows."""
+    limit, size = session.policy.ghost_limit, file.stat.st_blocks * _BLOCK
+    if limit is not None and size > limit:
+        raise file.refuse(
+            f"{file.target} takes {size} bytes, more than --ghost-limit {limit}", hint="raise --ghost-limit"
+        )
 
 
 def _write(file: OpenFile, ghost_id: int, session: FileDump) -> None:

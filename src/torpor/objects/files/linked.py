@@ -34,14 +34,19 @@ class Links:
 
 def dump(file: OpenFile, name: str, file_id: int, session: FileDump) -> None:
     """Give *file*, once called *name*, a link and tie ``reg_file_entry`` *file_id* to it."""
-    if not session.policy.link_remap:
-        raise file.refuse(f"{name} is deleted, but the file has other names", hint="try --link-remap")
+    check(file, name, session)
     links = session.part(Links)
     key = (file.stat.st_dev, file.stat.st_ino)
     if key not in links.by_inode:
         links.by_inode[key] = _make(file, name, session)
     remap = m.remap_file_path_entry(orig_id=file_id, remap_id=links.by_inode[key], remap_type=m.remap_type.LINKED)
     session.image("REMAP_FPATH").add(remap)
+
+
+def check(file: OpenFile, name: str, session: FileDump) -> None:
+    """Refuse *file*, once called *name*, where links must not be made."""
+    if not session.policy.link_remap:
+        raise file.refuse(f"{name} is deleted, but the file has other names", hint="try --link-remap")
 
 
 def _make(file: OpenFile, name: str, session: FileDump) -> int:

@@ -24,9 +24,10 @@ from torpor.images import messages as m
 from torpor.images.errors import ImageError, ImageMissing
 from torpor.images.store import load_all
 from torpor.kernel.arch import nr
+from torpor.kernel.procfs.small import read_small
 from torpor.objects.files.fown import F_SETOWN_EX
 from torpor.objects.files.model import FileDump, FileRestore
-from torpor.objects.model import RestoreProcess
+from torpor.objects.model import DumpProcess, RestoreProcess
 from torpor.tracee.batch import Batch, Result
 
 POSIX, FLOCK, OFD, LEASE = 1, 2, 4, 8
@@ -67,11 +68,7 @@ def dump(session: FileDump) -> None:
     entries: list[m.file_lock_entry] = []
     seen: set[object] = set()
     for process, number, file_id, line in session.lock_lines:
-        if not session.policy.file_locks:
-            raise RefusedError(
-                f"fd {number} of {process.describe()}: a file lock is held ({line.partition(':')[2].strip()})",
-                hint="try --file-locks",
-            )
+        check(process, number, line, session)
         try:
             lock = parse_lock(line)
         except (KeyError, IndexError, ValueError):
@@ -89,6 +86,21 @@ def dump(session: FileDump) -> None:
         image = session.image("FILE_LOCKS")
         for entry in entries:
             image.add(entry)
+
+
+def check(process: DumpProcess, number: int, line: str, session: FileDump) -> None:
+    """Refuse the lock of a ``lock:`` line that descriptor *number* has, where the policy has no locks."""
+    if not session.policy.file_locks:
+        raise RefusedError(
+            f"fd {number} of {process.describe()}: a file lock is held ({line.partition(':')[2].strip()})",
+            hint="try --file-locks",
+        )
+
+
+def locked_inodes() -> frozenset[int]:
+    """The inode numbers of all files that anybody holds a lock on, by ``/proc/locks``."""
+    words = read_small("/proc/locks").split()
+    return frozenset(int(word.rpartition(":")[2]) for word in words if word.count(":") == 2)
 
 
 def restore(session: FileRestore) -> None:

@@ -105,6 +105,9 @@ class FileKind:
     ``dump`` fills in the kind's member of the entry (``entry.id`` and ``type`` are set).  ``restore`` gives an open
     descriptor that the caller owns.  ``attach``, for what can be done only in a process that has the descriptor
     installed, is called once per description after all descriptors are in place.
+
+    ``check`` raises RefusedError for what ``dump`` would refuse, as far as it can be told of a file of a task that runs
+    on: it looks only, changes nothing, and may give the session actions ``at_check``.
     """
 
     name: str
@@ -113,6 +116,7 @@ class FileKind:
     dump: Callable[[OpenFile, m.file_entry, FileDump], None]
     restore: Callable[[m.file_entry, FileRestore], int]
     attach: Callable[[m.file_entry, FileRestore, Placed], None] | None = None
+    check: Callable[[OpenFile, FileDump], None] | None = None
     #: What ``--inherit-fd`` calls the file.
     inherit_name: Callable[[m.file_entry, FileRestore], str] | None = None
 
@@ -143,6 +147,7 @@ class FileDump:
         self._images: dict[str, ImageWriter] = {}
         self._seen: set[object] = set()
         self._parts: dict[type, object] = {}
+        self._at_check: list[Callable[[], None]] = []
         self._at_end: list[Callable[[], None]] = []
         self._before_kill: list[Callable[[], None]] = []
         self._in_flight: list[OwnedFd] = []
@@ -156,6 +161,18 @@ class FileDump:
         if kind not in self._parts:
             self._parts[kind] = kind(self)
         return cast(PartT, self._parts[kind])
+
+    def at_check(self, action: Callable[[], None]) -> None:
+        """Do *action*, which may refuse and does nothing else, once all descriptors of all processes are known."""
+        self._at_check.append(action)
+
+    def finish_checks(self) -> Iterator[RefusedError]:
+        """Do what was left for ``at_check``; the refusals."""
+        for action in self._at_check:
+            try:
+                action()
+            except RefusedError as error:
+                yield error
 
     def at_end(self, action: Callable[[], None]) -> None:
         """Do *action* once all descriptors of all processes are dumped; it may refuse."""
@@ -281,6 +298,8 @@ class FileDump:
 
     def close(self) -> None:
         """Write files.img and the images that objects asked for."""
+        for refusal in self.finish_checks():
+            raise refusal
         for action in self._at_end:
             action()
         for fd in self._in_flight:

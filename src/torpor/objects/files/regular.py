@@ -78,6 +78,20 @@ def _has_fixed_size(flags: int) -> bool:
     return not (flags & os.O_ACCMODE == os.O_WRONLY and flags & os.O_APPEND)
 
 
+def check(file: OpenFile, session: FileDump) -> None:
+    """Refuse deleted files that the policy has not."""
+    target = file.target
+    name = target.removesuffix(DELETED)
+    if name == target or _external_name(file, session) or is_there(file, target, session):
+        return
+    if roots_of(session).is_proc(file.process.pid, file.stat.st_dev):
+        return
+    if file.stat.st_nlink == 0:
+        ghost.check(file, session)
+    else:
+        linked.check(file, name, session)
+
+
 def _find_name(file: OpenFile, file_id: int, session: FileDump) -> str:
     """The name to restore *file* by; what it takes beyond the name is dumped as well."""
     target = file.target
@@ -169,5 +183,6 @@ KIND = FileKind(
     matches,
     dump,
     restore,
+    check=check,
     inherit_name=lambda entry, session: get_text(entry.reg.name),
 )

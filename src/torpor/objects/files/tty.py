@@ -73,6 +73,11 @@ def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
         tty.regf_id = _dump_path(file, session)
 
 
+def check(file: OpenFile, session: FileDump) -> None:
+    """Refuse, when all are known, terminals of others."""
+    session.part(_Terminals).id_of(file)
+
+
 def _dump_path(file: OpenFile, session: FileDump) -> int:
     """An entry for the node, which no descriptor has; its id."""
     entry = session.new_entry(m.fd_types.REG)
@@ -109,6 +114,7 @@ class _Terminals:
         self._session = session
         self._ends: dict[object, _End] = {}
         self._ids: set[int] = set()
+        session.at_check(self._check_all)
         session.at_end(self._finish)
 
     def is_external(self, file: OpenFile) -> bool:
@@ -154,11 +160,17 @@ class _Terminals:
         info.id = wanted
         return end
 
-    def _finish(self) -> None:
-        masters = {end.info.pty.index: end for end in self._ends.values() if end.is_master}
-        slaves = {end.info.pty.index: end for end in self._ends.values() if end.is_live_slave}
+    def _masters(self) -> dict[int, _End]:
+        return {end.info.pty.index: end for end in self._ends.values() if end.is_master}
+
+    def _check_all(self) -> None:
+        masters = self._masters()
         for end in self._ends.values():
             self._check(end, masters)
+
+    def _finish(self) -> None:
+        masters = self._masters()
+        slaves = {end.info.pty.index: end for end in self._ends.values() if end.is_live_slave}
         for index, master in masters.items():
             self._dump_contents(master, slaves.get(index))
         for end in self._ends.values():
@@ -405,4 +417,4 @@ class _Restoring:
         return "/dev/console" if described is None else self._path_of(described, "/dev/console")
 
 
-KIND = FileKind("terminal", m.fd_types.TTY, matches, dump, restore)
+KIND = FileKind("terminal", m.fd_types.TTY, matches, dump, restore, check=check)

@@ -53,8 +53,7 @@ def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
     with Borrowed(file.fd) as connection:
         shape = _shape(connection)
         sk.family, sk.type, sk.proto = shape.family, shape.type, shape.protocol
-        if (shape.type != socket.SOCK_RAW and shape.protocol not in _KNOWN) or shape.type not in _TYPES:
-            raise file.refuse(f"an internet socket of protocol {shape.protocol}", hint="close it and try again")
+        _check_shape(file, shape)
         _addresses(connection, sk)
         if shape.family == socket.AF_INET6:
             sk.v6only = bool(connection.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY))
@@ -65,6 +64,21 @@ def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
         tcp.dump(file, sk, session)
     else:
         udp.dump(file, sk, session)
+
+
+def check(file: OpenFile, session: FileDump) -> None:
+    """Refuse protocols and connections that cannot be carried."""
+    session.part(NetNamespaces).id_of(file)
+    with Borrowed(file.fd) as connection:
+        shape = _shape(connection)
+    _check_shape(file, shape)
+    if shape.type != socket.SOCK_RAW and shape.protocol in _TCPS:
+        tcp.check(file, shape.protocol, session)
+
+
+def _check_shape(file: OpenFile, shape: options.Shape) -> None:
+    if (shape.type != socket.SOCK_RAW and shape.protocol not in _KNOWN) or shape.type not in _TYPES:
+        raise file.refuse(f"an internet socket of protocol {shape.protocol}", hint="close it and try again")
 
 
 def _shape(connection: Socket) -> options.Shape:
@@ -223,4 +237,4 @@ def _hint(error: OSError) -> str | None:
     return None
 
 
-KIND = FileKind("internet socket", m.fd_types.INETSK, matches, dump, restore)
+KIND = FileKind("internet socket", m.fd_types.INETSK, matches, dump, restore, check=check)

@@ -48,13 +48,31 @@ def dump(file: OpenFile, sk: m.inet_sk_entry, session: FileDump) -> None:
         del sk.dst_addr[:]
         sk.dst_addr.extend([0] * len(sk.src_addr))
         return
+    _check_connection(file, sk.proto, sk.state, sk.dst_port, session)
+    if not session.policy.tcp_close:
+        session.part(tcp_stream.Connections).add(file, sk)
+
+
+def check(file: OpenFile, protocol: int, session: FileDump) -> None:
+    """Refuse connections that the policy has not.  Those that wait to be accepted may have been when it counts."""
+    with Borrowed(file.fd) as connection:
+        state = connection.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, 104)[0]
+        if state in (TCP_LISTEN, TCP_CLOSE):
+            return
+        try:
+            port = connection.getpeername()[1]
+        except OSError:
+            port = 0
+    _check_connection(file, protocol, state, port, session)
+
+
+def _check_connection(file: OpenFile, protocol: int, state: int, port: int, session: FileDump) -> None:
     if session.policy.tcp_close:
         return
-    peer = f"a TCP connection to port {sk.dst_port}"
-    if session.policy.tcp_established and sk.proto == socket.IPPROTO_TCP and sk.state in tcp_stream.CARRIED:
-        session.part(tcp_stream.Connections).add(file, sk)
+    peer = f"a TCP connection to port {port}"
+    if session.policy.tcp_established and protocol == socket.IPPROTO_TCP and state in tcp_stream.CARRIED:
         return
-    if sk.proto == _IPPROTO_MPTCP:
+    if protocol == _IPPROTO_MPTCP:
         raise file.refuse(f"{peer} over MPTCP", hint="use --tcp-close; GODEBUG=multipathtcp=0 keeps Go from MPTCP")
     raise file.refuse(peer, hint=_HINT)
 

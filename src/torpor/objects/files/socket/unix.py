@@ -76,6 +76,21 @@ def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
     peers.add(file, sk, table.sockets)
 
 
+def check(file: OpenFile, session: FileDump) -> None:
+    """Refuse, when all are known, connections to sockets outside of the tree."""
+    session.part(NetNamespaces).id_of(file)
+    table = session.part(Table)
+    row = table.sockets.get(file.stat.st_ino)
+    if row is None:
+        return  # younger than the table
+    peers = session.part(Peers)
+    # Ends of connections may lie in a queue, or wait to be accepted: then it cannot be told who is outside.
+    if row.n_unread or row.pending:
+        peers.cannot_tell()
+    sk = m.unix_sk_entry(id=0, ino=row.ino, type=row.type, state=row.state, peer=row.peer)
+    peers.add(file, sk, table.sockets)
+
+
 def _check_listener(file: OpenFile, row: sock_diag.UnixSocket) -> None:
     if 0 in row.pending:
         raise file.refuse(
@@ -106,5 +121,11 @@ def restore(entry: m.file_entry, session: FileRestore) -> int:
 
 
 KIND = FileKind(
-    "unix socket", m.fd_types.UNIXSK, matches, dump, restore, inherit_name=lambda entry, session: given_name(entry)
+    "unix socket",
+    m.fd_types.UNIXSK,
+    matches,
+    dump,
+    restore,
+    check=check,
+    inherit_name=lambda entry, session: given_name(entry),
 )

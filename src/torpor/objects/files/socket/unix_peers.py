@@ -27,7 +27,10 @@ class Peers:
         self._dumped: set[int] = set()
         self._waiting: list[tuple[OpenFile, m.unix_sk_entry]] = []
         self._rows: dict[int, sock_diag.UnixSocket] = {}
-        session.at_end(self._check)
+        self._outside: dict[int, sock_diag.UnixSocket] = {}
+        self._can_tell = True
+        session.at_check(self._check)
+        session.at_end(self._add_externs)
 
     def add(self, file: OpenFile, sk: m.unix_sk_entry, rows: dict[int, sock_diag.UnixSocket]) -> None:
         """Take note of a dumped socket."""
@@ -36,16 +39,23 @@ class Peers:
         if sk.peer:
             self._waiting.append((file, sk))
 
+    def cannot_tell(self) -> None:
+        """Some sockets of the tree are not known: nothing is refused."""
+        self._can_tell = False
+
     def _check(self) -> None:
-        outside: dict[int, sock_diag.UnixSocket] = {}
+        if not self._can_tell:
+            return
         for file, sk in self._waiting:
             if sk.peer in self._dumped:
                 continue
             peer = self._rows.get(sk.peer)
             self._allow(file, sk, peer)
             if peer is not None:
-                outside[peer.ino] = peer
-        for peer in outside.values():
+                self._outside[peer.ino] = peer
+
+    def _add_externs(self) -> None:
+        for peer in self._outside.values():
             self._add_extern(peer)
 
     def _allow(self, file: OpenFile, sk: m.unix_sk_entry, peer: sock_diag.UnixSocket | None) -> None:

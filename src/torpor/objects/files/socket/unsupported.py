@@ -22,6 +22,11 @@ def matches(file: OpenFile) -> bool:
 
 def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
     """Refuse it by its family's name."""
+    check(file, session)
+
+
+def check(file: OpenFile, session: FileDump) -> None:
+    """The same, ahead of time."""
     family = family_of(file)
     raise file.refuse(f"a socket of family {family} ({_NAMES.get(family, 'unknown')})", hint="close it and try again")
 
@@ -31,4 +36,4 @@ def restore(entry: m.file_entry, session: FileRestore) -> int:
     raise RestoreError(f"file {entry.id} is a socket of a family that cannot be restored")
 
 
-KIND = FileKind("socket of another family", m.fd_types.UND, matches, dump, restore)
+KIND = FileKind("socket of another family", m.fd_types.UND, matches, dump, restore, check=check)

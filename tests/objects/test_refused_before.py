@@ -1,0 +1,110 @@
+"""What a dump refuses for good it refuses before it freezes anything: the hook before the freeze is never called."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from socket import AF_UNIX, SOCK_STREAM, socketpair
+
+import pytest
+
+from harness import engine
+
+pytestmark = pytest.mark.root
+
+_PROGRAM = """
+import fcntl, os, signal, socket, sys
+os.chdir(sys.argv[2])
+{body}
+os.write(int(sys.argv[1]), b"x")
+os.close(int(sys.argv[1]))
+signal.pause()
+"""
+_TCP = (
+    "l = socket.socket(); l.bind(('127.0.0.1', 0)); l.listen()\n"
+    "c = socket.create_connection(l.getsockname()); a, _ = l.accept()"
+)
+_LOCK = "f = open('locked', 'w'); fcntl.flock(f, fcntl.LOCK_EX)"
+_DELETED = "f = open('one', 'w'); os.link('one', 'two'); os.unlink('one')"
+_GHOST = "f = open('one', 'wb'); f.write(bytes(1 << 20)); f.flush(); os.unlink('one')"
+_PEER = "number = int(sys.argv[3])"
+_XDP = "s = socket.socket(44, socket.SOCK_RAW)"
+_QUEUED = "a, b = socket.socketpair(); c, d = socket.socketpair()\nsocket.send_fds(c, [b'x'], [b.fileno()]); b.close()"
+
+
+def dumped(body: str, *options: str) -> tuple[str, list[str]]:
+    """The log of a dump that failed, empty for one that did not; which hooks were called."""
+    reader, writer = os.pipe()
+    ours, theirs = socketpair(AF_UNIX, SOCK_STREAM)
+    with tempfile.TemporaryDirectory() as text, open("/dev/null", "wb") as null:
+        directory = Path(text)
+        (directory / "images").mkdir()
+        inherited = (theirs.fileno(),) if "argv[3]" in body else ()
+        process = subprocess.Popen(
+            [sys.executable, "-c", _PROGRAM.format(body=body), str(writer), text, *map(str, inherited)],
+            stdin=subprocess.DEVNULL, stdout=null, stderr=null, start_new_session=True, pass_fds=(writer, *inherited),
+        )  # fmt: skip
+        os.close(writer)
+        theirs.close()
+        hook = directory / "hook"
+        hook.write_text(f"#!/bin/sh\necho $CRTOOLS_SCRIPT_ACTION >> {text}/called\n")
+        hook.chmod(0o755)
+        options = ("--action-script", str(hook), *options)
+        log = ""
+        try:
+            assert os.read(reader, 1) == b"x", "the program did not come up"
+            engine.dump(process.pid, directory / "images", leave_running=True, options=options)
+        except engine.EngineError as error:
+            log = error.log
+        finally:
+            assert process.poll() is None, "the program has ended"
+            os.close(reader)
+            ours.close()
+            process.kill()
+            process.wait()
+        called = directory / "called"
+        return log, called.read_text().split() if called.exists() else []
+
+
+@pytest.mark.parametrize(
+    ("body", "said", "allowed"),
+    [
+        (_TCP, "a TCP connection to port", ("--tcp-close",)),
+        (_LOCK, "a file lock is held", ("--file-locks",)),
+        (_DELETED, "deleted, but the file has other names", ("--link-remap",)),
+        (_GHOST, "more than --ghost-limit", ("--ghost-limit", "4M")),
+        (_PEER, "connected to a socket outside of the tree", ()),
+        (_XDP, "a socket of family 44", ()),
+    ],
+    ids=["tcp", "lock", "deleted", "ghost", "peer", "family"],
+)
+def test_nothing_is_frozen(body: str, said: str, allowed: Sequence[str]) -> None:
+    log, called = dumped(body, *(("--ghost-limit", "4K") if body is _GHOST else ()))
+    assert said in log
+    assert called == []
+    if allowed:
+        log, called = dumped(body, *allowed)
+        assert not log
+        assert "pre-dump" in called
+
+
+def test_a_peer_in_a_queue_is_not_outside() -> None:
+    log, called = dumped(_QUEUED)
+    assert not log
+    assert "pre-dump" in called
+
+
+def test_a_terminal_of_others() -> None:
+    master, slave = os.openpty()
+    try:
+        body = f"t = os.open({os.ttyname(slave)!r}, os.O_RDWR | os.O_NOCTTY)"
+        log, called = dumped(body)
+        assert "is driven from outside of the tree" in log
+        assert called == []
+        log, called = dumped(body, "--shell-job")
+        assert not log
+    finally:
+        os.close(master)
+        os.close(slave)
