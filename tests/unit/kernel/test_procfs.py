@@ -22,6 +22,15 @@ def test_smaps_gives_flags() -> None:
     assert first.flags == {"rd", "ex", "mr"}
 
 
+def test_smaps_gives_protection_keys() -> None:
+    keys = (0, 3, 0)
+    text = "".join(
+        f"{n}000-{n}800 rw-p 00000000 00:00 0 \nSize:  4 kB\nProtectionKey:         {key}\nVmFlags: rd wr \n"
+        for n, key in enumerate(keys, 1)
+    )
+    assert [(vma.start, vma.protection_key) for vma in parse_smaps(text)] == [(0x1000, 0), (0x2000, 3), (0x3000, 0)]
+
+
 def test_own_mappings_hold_an_address_of_ours() -> None:
     with mmap.mmap(-1, 8192) as area:
         address = ctypes.addressof((ctypes.c_char * 0).from_buffer(area))

@@ -18,7 +18,7 @@ class Vma:
     """One mapping.
 
     ``name`` is the raw text of the last column; ``flags`` the two-letter VmFlags, empty if not asked for;
-    ``page_size`` is that of huge pages where such are mapped.
+    ``page_size`` is that of huge pages where such are mapped; ``protection_key`` is 0 without one.
     """
 
     start: int
@@ -31,6 +31,7 @@ class Vma:
     name: str
     flags: frozenset[str] = frozenset()
     page_size: int = 4096
+    protection_key: int = 0
 
     @property
     def length(self) -> int:
@@ -84,12 +85,16 @@ def parse_smaps(text: str) -> Iterator[Vma]:
     """All of smaps: the mappings with their flags, which end each mapping's lines."""
     header = text[: text.find("\n")]
     body = text
+    has_keys = "\nProtectionKey:" in text
     for part in text.split("\nVmFlags: ")[1:]:
         flags, _, following = part.partition("\n")
         vma = parse_line(header)
         vma.flags = _flag_set(flags)
         if "ht" in vma.flags:
             vma.page_size = _kernel_page_size(body)
+        if has_keys:
+            words = body.partition("\nProtectionKey:")[2].split(None, 1)
+            vma.protection_key = int(words[0]) if words else 0
         yield vma
         header = following[: following.find("\n")]
         body = following

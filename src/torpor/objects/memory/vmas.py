@@ -16,7 +16,7 @@ from functools import lru_cache
 from torpor.base.errors import RefusedError
 from torpor.images import messages as m
 from torpor.kernel.arch import nr
-from torpor.kernel.procfs.maps import PROT_WRITE, Vma
+from torpor.kernel.procfs.maps import PROT_EXEC, PROT_WRITE, Vma
 from torpor.objects.files.model import FileDump
 from torpor.objects.memory import mapped
 from torpor.objects.memory.areas import (
@@ -64,6 +64,12 @@ def dump_one(process: DumpProcess, vma: Vma, session: FileDump) -> m.vma_entry:
     if refused:
         why, hint = _REFUSED[refused]
         raise RefusedError(f"{process.describe()} has {why} at {vma.start:#x}", hint=hint)
+    # The kernel itself gives one to memory that may only be executed, and will do so again.
+    if vma.protection_key and vma.prot != PROT_EXEC:
+        raise RefusedError(
+            f"{process.describe()} has memory with protection key {vma.protection_key} at {vma.start:#x}",
+            hint="protection keys are not carried yet",
+        )
     entry = m.vma_entry(
         start=vma.start, end=vma.end, pgoff=vma.pgoff, shmid=0, prot=vma.prot, fd=-1, status=0,
         flags=flags | (MAP_SHARED if vma.shared else 0 if flags & MAP_DROPPABLE else MAP_PRIVATE),
