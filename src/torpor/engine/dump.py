@@ -30,7 +30,7 @@ from torpor.kernel.procfs.stat import read_stat
 from torpor.kernel.procfs.status import read_status
 from torpor.objects.files import fdtable, locks
 from torpor.objects.files.model import FileDump
-from torpor.objects.files.table import iter_alike
+from torpor.objects.files.table import kinds_alike
 from torpor.objects.memory import mm as mm_object
 from torpor.objects.memory import space
 from torpor.objects.model import DumpProcess, DumpThread
@@ -65,7 +65,7 @@ class Dump:
         self._options = options
         self._stats = DumpStats()
         self._ids = IdAllocator()
-        self._files = FileDump(store, iter_alike, options.files)
+        self._files = FileDump(store, kinds_alike, options.files)
         self._processes: list[DumpProcess] = []
         self._seccomp = m.seccomp_entry()
         self._root_ids = m.task_kobj_ids_entry(vm_id=1, files_id=1, fs_id=1, sighand_id=1)

@@ -22,7 +22,7 @@ from torpor.kernel.procfs.status import read_status
 from torpor.kernel.procfs.task import read_children, read_fdinfo_lines, read_fds
 from torpor.objects.files import locks
 from torpor.objects.files.model import FileDump, FilePolicy, OpenFile
-from torpor.objects.files.table import iter_alike
+from torpor.objects.files.table import kinds_alike
 from torpor.objects.memory import vmas
 from torpor.objects.model import DumpProcess
 from torpor.tracee.tree import Process
@@ -52,7 +52,7 @@ def problems(pid: int, policy: FilePolicy | None = None) -> list[TorporError]:
 
 
 def _iter_problems(pid: int, policy: FilePolicy, *, thorough: bool) -> Iterator[TorporError]:
-    session = FileDump(MemStore(), iter_alike, policy)
+    session = FileDump(MemStore(), kinds_alike, policy)
     for process in _iter_tree(pid):
         session.processes.append(process)
         try:
@@ -130,7 +130,7 @@ def _of_files(process: DumpProcess, session: FileDump, thorough: bool) -> Iterat
         look = (target.partition(":")[0] if target[0] != "/" else target[-1:], stat.S_IFMT(info.st_mode))
         if look not in looks:
             looks.add(look)
-            list(iter_alike(target, info.st_mode))
+            list(kinds_alike(target, info.st_mode))
         if _is_plain(target, info) and info.st_ino not in locked:
             continue
         try:
@@ -166,7 +166,7 @@ def _of_file(
     wanted = thorough or stat.S_ISSOCK(info.st_mode) or stat.S_ISCHR(info.st_mode)
     with OwnedFd(getfd(process.pidfd.fileno(), number) if wanted else -1) as fd:
         file = OpenFile(process, number, fd.fileno() if wanted else -1, target, info, lines)
-        for kind in iter_alike(target, info.st_mode):
+        for kind in kinds_alike(target, info.st_mode):
             if kind.matches(file):
                 if kind.check is not None:
                     kind.check(file, session)

@@ -28,6 +28,7 @@ MAX_ENTRY_BYTES = 64 << 20
 MAX_ENTRIES = 1 << 24
 MAX_PAYLOAD_BYTES = 1 << 30
 _CHUNK = 1 << 20
+_AT_ONCE = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +195,49 @@ def read_entries(stream: BinaryIO, kind: ImageKind[EntryT_co], name: str | None 
     raise source.error(f"more than {MAX_ENTRIES} entries")
 
 
+def read_messages(stream: BinaryIO, kind: ImageKind[EntryT_co], name: str | None = None) -> list[EntryT_co]:
+    """The messages of an image of `kind`, without payloads; raises as ``read_entries`` does.
+
+    Images of many small entries are read at once; one that is not as it should be is left to ``read_entries``.
+    """
+    from torpor.images.payloads import READERS, later_entry
+
+    later = later_entry(kind)
+    if (kind.payload and READERS[kind.payload]) or not stream.seekable():
+        return [entry.message for entry in read_entries(stream, kind, name)]
+    data = stream.read(_AT_ONCE)
+    found = _split(data, kind, later) if len(data) < _AT_ONCE else None
+    if found is None:
+        stream.seek(0)
+        return [entry.message for entry in read_entries(stream, kind, name)]
+    return found
+
+
+def _split(data: bytes, kind: ImageKind[EntryT_co], later: str | None) -> list[EntryT_co] | None:
+    """The messages of a whole image, those after the first of the type *later*; None for one with anything wrong."""
+    magics = header(kind)
+    if not data.startswith(magics):
+        return None
+    found = []
+    unpack, parse = U32.unpack_from, cast("type[EntryT_co]", message_class(kind.entry or "")).FromString
+    at, size = len(magics), len(data)
+    try:
+        while at < size:
+            start = at + 4
+            at = start + unpack(data, at)[0]
+            message = parse(data[start:at])
+            if at > size or not message.IsInitialized():
+                return None
+            found.append(message)
+            if later and len(found) == 1:
+                parse = cast("type[EntryT_co]", message_class(later)).FromString
+    except Exception as error:
+        if not isinstance(error, (struct.error, *decode_errors())):
+            raise
+        return None
+    return found
+
+
 def encode_entry(kind: ImageKind[m.Message], entry: Entry[m.Message]) -> bytes:
     """An entry as it stands in the file. ImageError where its payload is not what the message says."""
     from torpor.images.payloads import encode_payload
@@ -209,5 +253,12 @@ def write_entry(stream: BinaryIO, kind: ImageKind[m.Message], entry: Entry[m.Mes
 
 def encode_image(kind: ImageKind[m.Message], entries: Iterable[Entry[m.Message] | m.Message]) -> bytes:
     """A whole image."""
-    whole = (encode_entry(kind, entry if isinstance(entry, Entry) else Entry(entry)) for entry in entries)
-    return b"".join((header(kind), *whole))
+    if kind.payload:
+        whole = [encode_entry(kind, entry if isinstance(entry, Entry) else Entry(entry)) for entry in entries]
+        return b"".join((header(kind), *whole))
+    # The same without a payload, of which there may be thousands.
+    parts = [header(kind)]
+    for entry in entries:
+        data = serialize(entry.message if isinstance(entry, Entry) else entry, kind.file_pattern)
+        parts += (U32.pack(len(data)), data)
+    return b"".join(parts)

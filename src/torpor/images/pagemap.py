@@ -14,7 +14,7 @@ from torpor.base.typed import cast
 from torpor.images import kinds
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
-from torpor.images.format import U32, Entry, encode_image, read_entries
+from torpor.images.format import U32, encode_image, read_messages
 from torpor.images.kinds import ImageKind
 from torpor.images.store import ImageStore
 
@@ -86,29 +86,28 @@ def load_pagemap(
     """
     name = kind.file_name(ident)
     with store.open_read(name) as stream:
-        entries = read_entries(stream, kind, name)
-        head = next(entries, None)
-        if head is None:
-            raise ImageError(f"{name}: no pagemap_head")
-        runs, n_present = _read_runs(name, entries, page_bytes)
-    found = Pagemap(head.message.pages_id, tuple(runs), n_present)
+        messages = read_messages(stream, kind, name)
+    if not messages:
+        raise ImageError(f"{name}: no pagemap_head")
+    runs, n_present = _read_runs(name, cast("list[m.pagemap_entry]", messages[1:]), page_bytes)
+    found = Pagemap(messages[0].pages_id, tuple(runs), n_present)
     if check_pages and n_present:
         _check_pages(store, name, found, page_bytes)
     return found
 
 
-def _read_runs(name: str, entries: Iterable[Entry[m.Message]], page_bytes: int) -> tuple[list[PageRun], int]:
+def _read_runs(name: str, entries: Iterable[m.pagemap_entry], page_bytes: int) -> tuple[list[PageRun], int]:
     runs: list[PageRun] = []
     n_present = 0
     end = 0
-    for item in entries:
-        entry = cast("m.pagemap_entry", item.message)
+    for entry in entries:
         n_pages = entry.nr_pages if entry.HasField("nr_pages") else entry.compat_nr_pages
         vaddr, flags = entry.vaddr, _entry_flags(entry)
         wrong = _run_fault(vaddr, n_pages, flags, end, page_bytes)
         if wrong:
-            where = f"{name}: entry {len(runs) + 1} at byte {item.offset}"
-            raise ImageError(f"{where}: {wrong} ({n_pages} pages at {vaddr:#x}, flags {flags:#x})")
+            raise ImageError(
+                f"{name}: entry {len(runs) + 1}: {wrong} ({n_pages} pages at {vaddr:#x}, flags {flags:#x})"
+            )
         end = vaddr + n_pages * page_bytes
         offset = n_present * page_bytes if flags & PE_PRESENT else None
         runs.append(PageRun(vaddr, n_pages, flags, offset))

@@ -12,7 +12,7 @@ from types import TracebackType
 from torpor.base.typed import TYPE_CHECKING, Any, BinaryIO, Protocol, Self, overload
 from torpor.images import kinds
 from torpor.images.errors import ImageError
-from torpor.images.format import Entry, encode_image, read_entries
+from torpor.images.format import Entry, encode_image, read_entries, read_messages
 from torpor.images.kinds import EntryT_co, ImageKind
 
 if TYPE_CHECKING:
@@ -122,7 +122,10 @@ def load_all(store: ImageStore, kind: ImageKind[EntryT_co], ident: int | str | N
 def load_all(store: ImageStore, kind: str, ident: int | str | None = None) -> list[m.Message]: ...
 def load_all(store: ImageStore, kind: str | ImageKind[m.Message], ident: int | str | None = None) -> list[Any]:
     """The messages of one image, without payloads."""
-    return [entry.message for entry in iter_entries(store, resolve(kind), ident)]
+    found = resolve(kind)
+    name = found.file_name(ident)
+    with store.open_read(name) as stream:
+        return read_messages(stream, found, name)
 
 
 @overload

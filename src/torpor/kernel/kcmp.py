@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from torpor.kernel.arch import nr
-from torpor.kernel.syscall import syscall
+from torpor.kernel.syscall import raw5, syscall
 
 KCMP_FILE = 0
 KCMP_VM = 1
@@ -42,11 +42,14 @@ class KcmpIndex:
 
     def find(self, pid: int, number: int = 0) -> tuple[int | None, int]:
         """(the object's number or None, the place at which ``insert`` puts it)."""
-        low, high = 0, len(self._known)
+        known, what, call = self._known, self._what, nr.kcmp
+        low, high = 0, len(known)
         while low < high:
             middle = (low + high) // 2
-            other_pid, other_number, found = self._known[middle]
-            order = kcmp(pid, other_pid, self._what, number, other_number)
+            other_pid, other_number, found = known[middle]
+            order = raw5(call, pid, other_pid, what, number, other_number)
+            if order < 0:
+                order = kcmp(pid, other_pid, what, number, other_number)
             if order == _EQUAL:
                 return found, middle
             if order == _LESS:

@@ -15,6 +15,11 @@ _raw.restype = ctypes.c_long
 _raw.argtypes = [ctypes.c_long] + [ctypes.c_ulong] * 6
 _get_errno = ctypes.get_errno
 
+#: The call itself, with five arguments: -1 for a failure.  For loops in which the funnel's own time tells.
+raw5 = _libc["syscall"]
+raw5.restype = ctypes.c_long
+raw5.argtypes = [ctypes.c_long] + [ctypes.c_ulong] * 5
+
 
 def syscall(name: str, nr: int, a0: int = 0, a1: int = 0, a2: int = 0, a3: int = 0, a4: int = 0, a5: int = 0) -> int:
     """Call *nr*; the result, or OSError with *name* in its text."""

@@ -62,6 +62,7 @@ class OpenFile:
     stat: os.stat_result
     fdinfo: list[str]
     in_flight: bool = False
+    _flags: int = -1
 
     @property
     def place(self) -> tuple[int, int]:
@@ -71,7 +72,14 @@ class OpenFile:
     @property
     def flags(self) -> int:
         """O_* as fdinfo has them, without O_CLOEXEC, which belongs to the descriptor."""
-        return int(self.info("flags"), 8) & ~os.O_CLOEXEC
+        if self._flags < 0:
+            self._flags = int(self.info("flags"), 8)
+        return self._flags & ~os.O_CLOEXEC
+
+    @property
+    def closes_on_exec(self) -> bool:
+        """O_CLOEXEC of the descriptor by which it was met."""
+        return self.flags != self._flags
 
     @property
     def pos(self) -> int:
@@ -80,10 +88,10 @@ class OpenFile:
 
     def info(self, key: str) -> str:
         """The first fdinfo line of that key; KeyError without one."""
+        head = f"{key}:"
         for line in self.fdinfo:
-            name, _, value = line.partition(":")
-            if name == key:
-                return value.strip()
+            if line.startswith(head):
+                return line[len(head) :].strip()
         raise KeyError(key)
 
     def describe(self) -> str:
@@ -133,14 +141,14 @@ class FileDump:
     """Collects the open file descriptions of a frozen tree, each once."""
 
     def __init__(
-        self, store: ImageStore, iter_alike: Callable[[str, int], Iterable[FileKind]], policy: FilePolicy
+        self, store: ImageStore, kinds_alike: Callable[[str, int], Iterable[FileKind]], policy: FilePolicy
     ) -> None:
-        """*iter_alike*: the kinds that a file with some link and mode may be of, in order."""
+        """*kinds_alike*: the kinds that a file with some link and mode may be of, in order."""
         self.store = store
         self.policy = policy
         self.entries: list[m.file_entry] = []
         self.processes: list[DumpProcess] = []
-        self._iter_alike = iter_alike
+        self._kinds_alike = kinds_alike
         self._known: dict[tuple[int, int, int], KcmpIndex] = {}
         self._types: dict[int, int] = {}
         self._by_key: dict[object, int] = {}
@@ -239,10 +247,9 @@ class FileDump:
             fdinfo = read_fdinfo_lines(process.pid, number)
             target = os.readlink(f"/proc/{process.pid}/fd/{number}")
             file = OpenFile(process, number, fd.fileno(), target, os.fstat(fd.fileno()), fdinfo)
-            cloexec = bool(int(file.info("flags"), 8) & os.O_CLOEXEC)
             file_id = self._identify(file, process.pid, number)
             self.lock_lines += [(process, number, file_id, line) for line in fdinfo if line.startswith("lock:")]
-            return file_id, int(cloexec)
+            return file_id, int(file.closes_on_exec)
 
     def add_opened(self, key: object, file: OpenFile) -> int:
         """Dump a file that we opened ourselves (a mapping's, the executable, a directory).
@@ -279,7 +286,10 @@ class FileDump:
 
     def _identify(self, file: OpenFile, pid: int, number: int) -> int:
         """Find the description, *number* of *pid*, among those that look alike."""
-        alike = self._known.setdefault((file.stat.st_dev, file.stat.st_ino, file.flags), KcmpIndex(KCMP_FILE))
+        key = (file.stat.st_dev, file.stat.st_ino, file.flags)
+        alike = self._known.get(key)
+        if alike is None:
+            alike = self._known[key] = KcmpIndex(KCMP_FILE)
         file_id, place = alike.find(pid, number)
         if file_id is not None:
             return file_id
@@ -288,7 +298,7 @@ class FileDump:
         return self._dump(file)
 
     def _dump(self, file: OpenFile) -> int:
-        for kind in self._iter_alike(file.target, file.stat.st_mode):
+        for kind in self._kinds_alike(file.target, file.stat.st_mode):
             if kind.matches(file):
                 # The place is taken before the kind dumps other files that it refers to.
                 entry = self.new_entry(kind.fd_type)

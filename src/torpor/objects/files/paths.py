@@ -26,6 +26,8 @@ class Roots:
         self._own = os.readlink("/proc/self/ns/mnt")
         self._by_process: dict[int, OwnedFd | None] = {}
         self._proc_devices = {os.stat("/proc").st_dev}
+        #: (pid whose root it starts from, name, device, inode) of what was found by its name.
+        self.there: set[tuple[int, str, int, int]] = set()
 
     def of(self, pid: int) -> int | None:
         """A directory to resolve names of *pid*'s files against; None where ours is the same."""
@@ -57,12 +59,19 @@ def locate(root: int | None, path: str) -> tuple[str, int | None]:
 
 def is_there(file: OpenFile, path: str, session: FileDump) -> bool:
     """Whether *path* names the very file."""
-    where, dir_fd = locate(roots_of(session).of(file.process.pid), path)
+    roots, pid, info = roots_of(session), file.process.pid, file.stat
+    key = (pid, path, info.st_dev, info.st_ino)
+    if key in roots.there:
+        return True
+    where, dir_fd = locate(roots.of(pid), path)
     try:
         found = os.stat(where, dir_fd=dir_fd, follow_symlinks=False)
     except OSError:
         return False
-    return found.st_ino == file.stat.st_ino and found.st_dev == file.stat.st_dev
+    if found.st_ino != info.st_ino or found.st_dev != info.st_dev:
+        return False
+    roots.there.add(key)
+    return True
 
 
 def set_name(message: m.Message, field: str, path: str) -> None:

@@ -6,7 +6,7 @@ A kind's module is imported when a file is met that looks like one of its own, o
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from torpor.base.late import load
 from torpor.base.records import dataclass
@@ -16,7 +16,7 @@ from torpor.objects.files.model import FileKind
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """``module`` has the KIND; ``looks_alike`` tells by link and mode which files are worth asking its ``matches``."""
+    """``module`` has the KIND; ``looks_alike`` tells by ``look_of`` which files are worth asking its ``matches``."""
 
     module: str
     fd_type: int
@@ -83,11 +83,26 @@ KINDS: tuple[Row, ...] = (
 )
 
 
-def iter_alike(target: str, mode: int) -> Iterator[FileKind]:
+def look_of(target: str, mode: int) -> tuple[str, int]:
+    """What of a link and a mode the rows' ``looks_alike`` may depend on."""
+    if target.startswith("/"):
+        name = "/ (deleted)" if target.endswith(" (deleted)") else "/"
+    else:
+        head = target.partition(":")[0]
+        name = target if head == "anon_inode" else head + ":"
+    return name, stat.S_IFMT(mode)
+
+
+def kinds_alike(target: str, mode: int) -> tuple[FileKind, ...]:
     """The kinds that a file with that link and mode may be of, in order."""
-    for row in KINDS:
-        if row.looks_alike(target, mode):
-            yield row.kind()
+    look = look_of(target, mode)
+    found = _alike.get(look)
+    if found is None:
+        found = _alike[look] = tuple(row.kind() for row in KINDS if row.looks_alike(*look))
+    return found
+
+
+_alike: dict[tuple[str, int], tuple[FileKind, ...]] = {}
 
 
 def kind_of_type(fd_type: int) -> FileKind | None:
