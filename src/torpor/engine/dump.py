@@ -16,12 +16,13 @@ from torpor.base.errors import RefusedError
 from torpor.base.fds import OwnedFd
 from torpor.engine import family, namespaces, preflight
 from torpor.engine.ids import IdAllocator
-from torpor.engine.options import DumpOptions
+from torpor.engine.options import DumpOptions, nobody
 from torpor.engine.stats import DumpStats
 from torpor.engine.time_limit import time_limit
 from torpor.engine.warming import warm_up
 from torpor.images import messages as m
 from torpor.images.dirstore import DirStore
+from torpor.images.latestore import LateStore
 from torpor.images.store import ImageStore, store_all, store_one
 from torpor.images.text import set_text
 from torpor.kernel.arch.regs import UserRegs
@@ -61,7 +62,9 @@ class Dump:
     """One dump in progress."""
 
     def __init__(self, store: ImageStore, options: DumpOptions) -> None:
-        self._store = store
+        #: Small images wait until the tree runs again, if it will and nobody is to see them before.
+        self._late = LateStore(store) if options.leave_running and options.notify is nobody else None
+        self._store = store = self._late or store
         self._options = options
         self._stats = DumpStats()
         self._ids = IdAllocator()
@@ -98,6 +101,8 @@ class Dump:
             self._write_images()
             notify("post-dump", pid)
             self._let_go(tree)
+        if self._late is not None:
+            self._late.flush()
         return self._stats
 
     # -- collect ---------------------------------------------------------------------------------------------
