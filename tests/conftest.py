@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from harness import guardian
 from harness.skips import in_ci, is_allowed, missing
 
+_GUARDIAN = pytest.StashKey[int]()
 _PASSED = pytest.StashKey[int]()
 
 
@@ -16,6 +18,11 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["PYTHONPATH"] = str(config.rootpath / "src")
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     config.stash[_PASSED] = 0
+    config.stash[_GUARDIAN] = guardian.start()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    os.close(config.stash[_GUARDIAN])
 
 
 @pytest.fixture(scope="session")

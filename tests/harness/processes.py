@@ -6,12 +6,20 @@ environment is memory like any other), and nobody else has it: so what bears it 
 
 import os
 import signal
+import uuid
 from contextlib import suppress
 from pathlib import Path
 
 from harness.events import ProcessWatch, time_limit_s
 
 MARK_VARIABLE = "TORPOR_WORKLOAD"
+#: What all marks of this test run begin with.
+RUN = uuid.uuid4().hex
+
+
+def new_mark() -> str:
+    """A mark that nobody has."""
+    return f"{RUN}-{uuid.uuid4().hex}"
 
 
 def _bears(pid: int, mark: str) -> bool:

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Self
 
 from harness import engine
 from harness.events import IN_MODIFY, FileWatch, ProcessWatch, become_subreaper, time_limit_s
-from harness.processes import MARK_VARIABLE, kill_tree, watch_tree
+from harness.processes import MARK_VARIABLE, kill_tree, new_mark, watch_tree
 from harness.skips import missing
 
 
@@ -53,7 +52,7 @@ class Program:
         self.log_file.touch(0o666)
         self.images = self.base / "images"
         self.images.mkdir()
-        self.mark = uuid.uuid4().hex
+        self.mark = new_mark()
         self.root: ProcessWatch | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -170,7 +169,7 @@ class JobProgram(Program):
 
     def __init__(self) -> None:
         super().__init__()
-        self.name = f"test-{self.mark[:12]}"
+        self.name = f"test-{self.mark[-12:]}"
         self._state = {"TORPOR_STATE": str(self.base / "state")}
 
     def _torpor(self, *arguments: str, env: Mapping[str, str] | None = None) -> str:

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import uuid
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Self
 from harness import engine
 from harness.compiler import compiled
 from harness.events import ProcessWatch, RenameWatch, become_subreaper, time_limit_s, wait_renamed
-from harness.processes import MARK_VARIABLE, find_tree, kill_tree, reap_session, watch_tree
+from harness.processes import MARK_VARIABLE, find_tree, kill_tree, new_mark, reap_session, watch_tree
 
 READY = "ready"
 PASS = "pass"
@@ -54,7 +53,7 @@ class Workload:
         self.images = self.base / "images"
         self.directory.mkdir()
         self.images.mkdir()
-        self.mark = uuid.uuid4().hex
+        self.mark = new_mark()
         self._process: subprocess.Popen[bytes] | None = None
         self._root: ProcessWatch | None = None
         self._left_behind: list[ProcessWatch] = []

@@ -1,14 +1,17 @@
 """The harness itself: a workload that misbehaves is noticed and explained, and nothing of it is left."""
 
 import os
+import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from harness import skips
 from harness.engine import EngineError, dump
-from harness.events import ProcessWatch
+from harness.events import ProcessWatch, become_subreaper, time_limit_s
 from harness.workload import PASS, Workload, WorkloadError
 
 
@@ -110,3 +113,23 @@ def test_zombies_that_the_root_leaves_are_reaped() -> None:
         assert workload.finish() == PASS
     assert not Path(f"/proc/{root}").exists()
     assert not Path(f"/proc/{zombie}").exists()
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("start", ["start", "start_in_job"])
+def test_what_a_killed_test_run_had_started_is_ended(start: str, repository: Path) -> None:
+    become_subreaper()
+    script = (
+        "import time\nfrom harness import guardian\nfrom harness.workload import Workload\n"
+        f"fd = guardian.start()\nworkload = Workload.{start}('counter')\n"
+        "print(workload.pid, workload.base, flush=True)\ntime.sleep(1000)\n"
+    )
+    env = {**os.environ, "PYTHONPATH": f"{repository / 'src'}{os.pathsep}{repository / 'tests'}"}
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=env) as run:
+        assert run.stdout is not None
+        pid, base = run.stdout.readline().split()
+        with ProcessWatch(int(pid)) as watch:
+            run.kill()
+            assert watch.wait_ended(time_limit_s(20))
+            watch.reap()
+    shutil.rmtree(base)
