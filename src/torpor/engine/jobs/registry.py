@@ -10,15 +10,19 @@ is gone has ended, whatever its file says.  STATE is ``$TORPOR_STATE``, or ``/va
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from torpor.base.errors import JobError
+from torpor.base.fds import OwnedFd
 from torpor.kernel.procfs.stat import read_stat
 
 RUNNING = "running"
@@ -123,8 +127,21 @@ def discard(job: Job) -> None:
     shutil.rmtree(job.directory, ignore_errors=True)
 
 
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Nobody else writes the state file meanwhile: a watcher's report would undo what was noted since it looked."""
+    with OwnedFd(os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as fd:
+        fcntl.flock(fd.fileno(), fcntl.LOCK_EX)
+        yield
+
+
 def save(job: Job) -> Job:
     """Write the state file, at once or not at all."""
+    with _locked(job.directory):
+        return _write(job)
+
+
+def _write(job: Job) -> Job:
     temporary = job.directory / f".state.{os.getpid()}"
     temporary.write_text(json.dumps(asdict(job), indent=1) + "\n", encoding="utf-8")
     temporary.replace(job.directory / "state.json")
@@ -167,9 +184,14 @@ def prepare_copy(job: Job, name: str) -> Job:
 
 def ended(name: str, pid: int, start_time: int, exit_status: int | None) -> None:
     """Take note that the process has ended, unless the job has been given another one, or been put to sleep."""
-    job = _read(state_directory() / "jobs" / name)
-    if job is not None and job.status == RUNNING and (job.pid, job.start_time) == (pid, start_time):
-        save(replace(job, status=ENDED, exit_status=exit_status))
+    directory = state_directory() / "jobs" / name
+    try:
+        with _locked(directory):
+            job = _read(directory)
+            if job is not None and job.status == RUNNING and (job.pid, job.start_time) == (pid, start_time):
+                _write(replace(job, status=ENDED, exit_status=exit_status))
+    except FileNotFoundError:
+        return  # somebody has forgotten it
 
 
 def is_alive(job: Job) -> bool:
