@@ -39,3 +39,9 @@ def test_the_demo_in_a_chroot(tmp_path: Path) -> None:
     need_mounted_root()
     prefix = ["unshare", "--mount", "--propagation", "private", "sh", "-c", _IN_CHROOT, "sh", str(tmp_path)]
     _shows_it([*prefix, sys.executable, "-m", "torpor.demo"])
+
+
+def test_the_demo_in_a_chroot_that_is_a_mount_point(tmp_path: Path) -> None:
+    script = _IN_CHROOT.replace("root=$1; shift", 'root=$1; shift; mount --bind "$root" "$root"')
+    prefix = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", str(tmp_path)]
+    _shows_it([*prefix, sys.executable, "-m", "torpor.demo"])

@@ -19,7 +19,7 @@ from torpor.engine.jobs import registry, watch
 from torpor.engine.jobs.registry import Job
 from torpor.kernel import mount as mounts
 from torpor.kernel import namespaces as ns
-from torpor.kernel.procfs.mountinfo import read_mountinfo
+from torpor.kernel.procfs.task import read_fdinfo
 
 _FRESH = (
     ("/proc", "proc", mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC, None),
@@ -27,6 +27,7 @@ _FRESH = (
     ("/dev/shm", "tmpfs", mounts.MS_NOSUID | mounts.MS_NODEV, "mode=1777"),
     ("/dev/mqueue", "mqueue", mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC, None),
 )
+_O_PATH = 0o10000000
 _EINVAL = 22
 
 
@@ -132,8 +133,7 @@ class _Watcher:
 
 def make_mounts() -> None:
     """In a new mount namespace: nothing propagates any more, and what must be the job's own is."""
-    if not _is_mount_point("/"):
-        _make_root()
+    _make_root_of_chroot()
     mounts.mount(None, "/", None, mounts.MS_REC | mounts.MS_PRIVATE)
     for point, fstype, flags, data in _FRESH:
         if not os.path.isdir(point):
@@ -142,19 +142,19 @@ def make_mounts() -> None:
         mounts.mount(fstype, point, fstype, flags, data)
 
 
-def _is_mount_point(path: str) -> bool:
-    return any(mount.point == path for mount in read_mountinfo("self"))
-
-
-def _make_root() -> None:
+def _make_root_of_chroot() -> None:
     """In a chroot: make our root directory, with the mounts below it, the root of the whole mount namespace.
 
     A tree of mounts whose root nobody in it can see could not be dumped.
     """
-    tree = mounts.open_tree(mounts.AT_FDCWD, "/", recursive=True)
-    with OwnedFd(os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)) as namespace:
-        # Joining the namespace that one is in leads out of the chroot, to the namespace's own root.
-        ns.setns(namespace.fileno(), ns.CLONE_NEWNS)
+    with OwnedFd(os.open("/", _O_PATH | os.O_CLOEXEC)) as root, OwnedFd(os.open(".", _O_PATH | os.O_CLOEXEC)) as here:
+        with OwnedFd(os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)) as namespace:
+            # Joining the namespace that one is in leads out of a chroot, to the namespace's own root.
+            ns.setns(namespace.fileno(), ns.CLONE_NEWNS)
+        if _place_of(root.fileno()) == _place_of_path("/"):
+            os.fchdir(here.fileno())
+            return
+        tree = mounts.open_tree(root.fileno(), "", recursive=True)
     mounts.mount(None, "/", None, mounts.MS_REC | mounts.MS_PRIVATE)
     mounts.move_mount(tree, mounts.AT_FDCWD, "/")
     os.fchdir(tree)
@@ -168,6 +168,17 @@ def _make_root() -> None:
         # The first root of a system that runs from its initramfs cannot be exchanged, only covered.
         mounts.mount(".", "/", None, mounts.MS_MOVE)
     os.chroot(".")
+
+
+def _place_of(fd: int) -> tuple[int, int, str]:
+    """Inode and mount: a directory bound onto itself has the same inode on another mount."""
+    info = os.fstat(fd)
+    return info.st_dev, info.st_ino, read_fdinfo("self", fd)["mnt_id"]
+
+
+def _place_of_path(path: str) -> tuple[int, int, str]:
+    with OwnedFd(os.open(path, _O_PATH | os.O_CLOEXEC)) as fd:
+        return _place_of(fd.fileno())
 
 
 def _clear(point: str) -> None:
