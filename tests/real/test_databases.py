@@ -60,7 +60,7 @@ def test_postgresql_with_an_open_session(program: Program) -> None:
     script = program.base / "session.sh"
     # One tree: a shell that runs the server and a client session that is fed through a FIFO.
     script.write_text(
-        f"{server} -D {data} -k {sockets} -c listen_addresses= -c fsync=off &\n"
+        f"{server} -D {data} -k {sockets} -c listen_addresses= -c fsync=off -c dynamic_shared_memory_type=mmap &\n"
         f"mkfifo {sockets}/in\n"
         f"until {psql} -h {sockets} -c 'select 1' postgres >/dev/null 2>&1; do sleep 0.05; done\n"
         f"{psql} -h {sockets} -At postgres <{sockets}/in &\n"
