@@ -38,7 +38,8 @@ class RestoreOptions:
 
     ``inherit_fds``: open descriptors of ours, each with the name of the file (``pipe:[123]``, a path) it stands for.
     ``renames``: paths of files in the images, each with the path that is opened instead.  ``new_network``: the tree
-    gets a network namespace of its own, with nothing but a loopback interface.
+    gets a network namespace of its own, with nothing but a loopback interface.  ``orphan_master`` gets the master, ours
+    for the call, of a terminal that was driven from outside of the tree (with ``files.orphan_pts_master``).
     """
 
     sibling: bool = False
@@ -48,4 +49,5 @@ class RestoreOptions:
     inherit_fds: tuple[tuple[int, str], ...] = ()
     renames: tuple[tuple[str, str], ...] = ()
     new_network: bool = False
+    orphan_master: Callable[[int], None] | None = None
     files: FilePolicy = field(default_factory=FilePolicy)

@@ -91,6 +91,7 @@ def plan(session: RestoreSession) -> None:
     files = FileRestore(session.store, kind_of_type, load_all(session.store, kinds.FILES), root_fd)
     files.processes = session.everyone
     files.policy = session.options.files
+    files.orphan_master = session.options.orphan_master
     files.inherited.update((name.lstrip("/"), fd) for fd, name in session.options.inherit_fds)
     _rename(session, files)
     session.plan(channel, files)

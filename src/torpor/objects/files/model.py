@@ -41,6 +41,8 @@ class FilePolicy:
     tcp_established: bool = False
     skip_in_flight: bool = False
     shell_job: bool = False
+    #: A slave whose master is outside of the tree gets a new one, which is handed to whoever asked for the restore.
+    orphan_pts_master: bool = False
     external: tuple[str, ...] = ()
     evasive_devices: bool = False
     skip_file_rwx_check: bool = False
@@ -338,6 +340,8 @@ class FileRestore:
         self.processes: list[RestoreProcess] = []
         self.policy = FilePolicy()
         self.inherited: dict[str, int] = {}
+        #: Takes the master of a terminal that was driven from outside of the tree; it is borrowed for the call.
+        self.orphan_master: Callable[[int], None] | None = None
         self._find_kind = kind_of_type
         self._kinds: dict[int, FileKind | None] = {}
         self._open: dict[int, OwnedFd] = {}

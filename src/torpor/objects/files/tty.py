@@ -10,7 +10,10 @@ Image
     ``tty_data_entry`` per end that something waits for.  The id of an end is twice its number, plus one for a master;
     other terminals have numbers above all ptys, as CRIU has them.
 Restore
-    A slave whose master is outside of the tree becomes the terminal that we stand on (``--shell-job``).
+    A slave whose master is outside of the tree gets a new one, which goes to whoever asked for the restore
+    (``orphan_pts_master``, as container runtimes do), or becomes the terminal that we stand on (``--shell-job``).
+Limits
+    What lies in a terminal whose master is outside of the tree stays there.
 """
 
 from __future__ import annotations
@@ -75,7 +78,7 @@ def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
 
 def check(file: OpenFile, session: FileDump) -> None:
     """Refuse, when all are known, terminals of others."""
-    session.part(_Terminals).id_of(file)
+    session.part(_Terminals).id_of(file, keep=False)
 
 
 def _dump_path(file: OpenFile, session: FileDump) -> int:
@@ -121,8 +124,8 @@ class _Terminals:
         """Whether the user says that it will be given at restore."""
         return f"tty[{file.stat.st_rdev:x}:{file.stat.st_dev:x}]" in self._session.policy.external
 
-    def id_of(self, file: OpenFile) -> int:
-        """The ``tty_info_entry`` of the end behind *file*."""
+    def id_of(self, file: OpenFile, *, keep: bool = True) -> int:
+        """The ``tty_info_entry`` of the end behind *file*, which is kept open for what is done at the end."""
         kind = _type_of(file)
         assert kind is not None
         device = file.stat.st_rdev
@@ -140,12 +143,12 @@ class _Terminals:
         # Not the inode for masters: all of them are /dev/ptmx.
         key = (kind, file.stat.st_rdev, device, hung_up, file.stat.st_ino if hung_up else 0)
         if key not in self._ends:
-            self._ends[key] = self._new_end(file, kind, index, device)
+            self._ends[key] = self._new_end(file, kind, index, device, OwnedFd(os.dup(file.fd) if keep else -1))
         return self._ends[key].info.id
 
-    def _new_end(self, file: OpenFile, kind: int, index: int, device: int) -> _End:
+    def _new_end(self, file: OpenFile, kind: int, index: int, device: int, kept: OwnedFd) -> _End:
         info = m.tty_info_entry(type=kind, sid=0, pgrp=0)
-        end = _End(info, file, OwnedFd(os.dup(file.fd)), device)
+        end = _End(info, file, kept, device)
         tty_params.dump(file, info, is_master=kind == _PTY and is_master(file.stat.st_rdev))
         if kind == _PTY:
             info.pty.index = index
@@ -167,6 +170,13 @@ class _Terminals:
         masters = self._masters()
         for end in self._ends.values():
             self._check(end, masters)
+        if self._session.policy.orphan_pts_master and not self._session.policy.shell_job:
+            orphans = [e for e in self._ends.values() if e.is_live_slave and e.info.pty.index not in masters]
+            for end in orphans[1:]:
+                raise end.file.refuse(
+                    f"{end.file.target} and {orphans[0].file.target} are both driven from outside of the tree",
+                    hint="only one terminal can be handed over at the restore; close the other",
+                )
 
     def _finish(self) -> None:
         masters = self._masters()
@@ -181,7 +191,8 @@ class _Terminals:
         """Refuse what the restore could not give back; fill in whose terminal it is."""
         info = end.info
         shell_job = self._session.policy.shell_job
-        if end.is_live_slave and info.pty.index not in masters and not shell_job:
+        may_be_orphan = shell_job or self._session.policy.orphan_pts_master
+        if end.is_live_slave and info.pty.index not in masters and not may_be_orphan:
             raise end.file.refuse(
                 f"its terminal {end.file.target} is driven from outside of the tree",
                 hint="use --shell-job to let it continue on another terminal, or checkpoint the other end as well",
@@ -296,12 +307,27 @@ class _Restoring:
         return None
 
     def _make_pair(self, index: int) -> Pair:
-        master = self._live(index, master=True)
-        assert master is not None
+        master, slave = self._live(index, master=True), self._live(index, master=False)
+        if master is None:
+            return self._make_orphan(index, slave)
         described = next(self._entries_of(master), None)
         path = "/dev/ptmx" if described is None else self._path_of(described, "/dev/ptmx")
-        pair = Pair(index, self._masters.open(path, index), master, self._live(index, master=False))
+        pair = Pair(index, self._masters.open(path, index), master, slave)
         tty_pairs.prepare(pair, 0 if described is None else described.tty.flags)
+        return pair
+
+    def _make_orphan(self, index: int, slave: m.tty_info_entry | None) -> Pair:
+        """A pair whose master is not the tree's, but for whoever asked for the restore."""
+        take = self._session.orphan_master
+        assert slave is not None and take is not None
+        described = next(self._entries_of(slave), None)
+        directory, _, name = ("" if described is None else self._path_of(described, "")).rpartition("/")
+        # Its own instance of devpts, if its path tells; a container's /dev/console is a slave as well.
+        pair = Pair(
+            index, self._masters.open(f"{directory}/ptmx" if name.isdecimal() else "/dev/ptmx", index), None, slave
+        )
+        tty_pairs.prepare(pair, 0)
+        take(pair.master.fileno())
         return pair
 
     def _open_hung_up(self, entry: m.file_entry, info: m.tty_info_entry) -> int:
@@ -319,6 +345,8 @@ class _Restoring:
     # The terminal that we stand on
 
     def _is_inherited(self, info: m.tty_info_entry) -> bool:
+        if self._session.policy.orphan_pts_master and self._session.orphan_master is not None:
+            return False
         return info.type == _PTY and not is_master(info.rdev) and self._live(info.pty.index, master=True) is None
 
     def _open_inherited(self, entry: m.file_entry, info: m.tty_info_entry) -> int:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 
 from torpor.base.errors import RestoreError
 from torpor.base.fds import OwnedFd
@@ -27,6 +28,8 @@ from torpor.objects.files.paths import open_below
 
 TIOCGPTN = 0x80045430
 _MAX_SKIPPED = 4096
+# The number of a terminal that was closed is free only when a worker of the kernel's has been at it.
+_PAUSES_S = (0.0, 0.001, 0.004, 0.02, 0.1, 0.0)
 
 
 def is_master(rdev: int) -> bool:
@@ -64,7 +67,18 @@ class Masters:
 
     def open(self, path: str, index: int | None) -> OwnedFd:
         """An unlocked master of that number, or of any."""
-        spare = self._spare.setdefault(path, {})
+        for pause_s in _PAUSES_S:
+            found = self._find(self._spare.setdefault(path, {}), path, index)
+            if found is not None:
+                return found
+            self._spare[path].pop(max(self._spare[path], default=-1), None)
+            time.sleep(pause_s)
+        raise RestoreError(
+            f"pty {index} is in use on this machine",
+            hint="end whatever has that terminal open, or restore into a new mount namespace",
+        )
+
+    def _find(self, spare: dict[int, OwnedFd], path: str, index: int | None) -> OwnedFd | None:
         for _ in range(_MAX_SKIPPED):
             if index is None and spare:
                 return spare.popitem()[1]
@@ -76,10 +90,7 @@ class Masters:
             spare[number] = fd
             if index is not None and number > index:
                 break
-        raise RestoreError(
-            f"pty {index} is in use on this machine",
-            hint="end whatever has that terminal open, or restore into a new mount namespace",
-        )
+        return None
 
     def close(self) -> None:
         """Give up those that nobody wanted."""
