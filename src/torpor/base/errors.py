@@ -62,3 +62,13 @@ class ActionScriptError(TorporError):
 
 class JobError(TorporError):
     """A job by that name does not exist, or already does."""
+
+
+class AmbiguousNameError(TorporError):
+    """A name means several things (a job and a container, containers of two engines); the hint says how to pick one."""
+
+    exit_code = 3
+
+
+class EngineError(TorporError):
+    """A container engine's own command failed, or there is no such engine here; the text is what it said."""

@@ -23,6 +23,7 @@ COMMANDS = {
     "restore": "wake it again",
     "inspect": "show what a checkpoint holds",
     "check": "what this machine can do, or what stops a process from being checkpointed",
+    "setup": "make torpor the criu that container runtimes find",
 }
 
 

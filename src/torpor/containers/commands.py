@@ -1,0 +1,108 @@
+"""Running an engine's own command, and what to say when it fails.
+
+Each can be replaced by a variable of the environment, ``TORPOR_PODMAN="podman --root DIR"``, for an engine that is not
+on PATH or keeps its containers elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from torpor.base.errors import EngineError
+
+#: Where engines, as services, look for other commands, and where conmon looks for the runtime's.
+SERVICE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_LOG_FILE = re.compile(r"(/[^\s\"']+\.log)\b")
+_MAX_LOG_BYTES = 1 << 20
+_N_LINES_SHOWN = 3
+
+
+def command_of(engine: str) -> list[str]:
+    """The words that *engine*'s command line begins with; none if it is not here."""
+    other = os.environ.get(f"TORPOR_{engine.upper().replace('-', '_')}")
+    words = shlex.split(other) if other else [engine]
+    if not words:
+        return []
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), SERVICE_PATH])
+    found = shutil.which(words[0], path=path)
+    return [found, *words[1:]] if found else []
+
+
+def run(engine: str, *words: str | os.PathLike[str], timeout_s: float | None = None, cwd: str | None = None) -> str:
+    """What *engine*'s command prints; EngineError with what it said if it fails, is not here, or takes too long."""
+    begin = command_of(engine)
+    if not begin:
+        raise EngineError(f"there is no {engine} on this machine", hint="`torpor setup --status` says what there is")
+    return run_line(engine, [*begin, *(os.fspath(word) for word in words)], timeout_s=timeout_s, cwd=cwd)
+
+
+def run_line(engine: str, line: Sequence[str], *, timeout_s: float | None = None, cwd: str | None = None) -> str:
+    """The same for a whole command line."""
+    try:
+        process = subprocess.Popen(
+            line, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=cwd
+        )
+    except OSError as error:
+        raise EngineError(f"{engine} cannot be run: {error.strerror}") from None
+    try:
+        out, err = process.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        _end(process)
+        raise EngineError(f"{engine} does not answer ({shlex.join(line[:4])} ...)") from None
+    except BaseException:
+        # Killed outright, it would leave what it was doing to nobody.
+        _end(process)
+        raise
+    if process.returncode:
+        raise _failure(engine, err.decode(errors="replace"), process.returncode)
+    return out.decode(errors="replace")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError):
+        process.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        process.communicate(timeout=20)
+        return
+    process.kill()
+    process.communicate()
+
+
+def _failure(engine: str, said: str, code: int) -> EngineError:
+    """What an engine wrote when it failed, without its decoration, and the reason that the criu log gives."""
+    lines = [plain for line in said.splitlines() if (plain := _undecorated(line))]
+    telling = [line for line in lines if line.startswith("Error")] or lines
+    text = "; ".join(dict.fromkeys(line.removeprefix("Error: ") for line in telling[-_N_LINES_SHOWN:]))
+    error = EngineError(f"{engine}: {text or f'ended with code {code}'}")
+    for path in dict.fromkeys(_LOG_FILE.findall(said)):
+        for line in _log_errors(Path(path)):
+            error.add_note(f"{path}: {line}")
+    return error
+
+
+def _undecorated(line: str) -> str:
+    """The message of a line of a log in key=value form; nothing for warnings and the like."""
+    line = line.strip()
+    if found := re.match(r"time=\S+ level=(\w+) msg=(\"(?:[^\"\\]|\\.)*\"|\S+)", line):
+        if found[1] not in ("error", "fatal", "panic"):
+            return ""
+        return found[2].strip('"').replace('\\"', '"').replace("\\n", " ")
+    return line
+
+
+def _log_errors(path: Path) -> list[str]:
+    """The first error lines of a criu log, without time and place."""
+    try:
+        with path.open("rb") as stream:
+            text = stream.read(_MAX_LOG_BYTES).decode(errors="replace")
+    except OSError:
+        return []
+    found = re.findall(r"^\([\d.]+\)\s+(?:\d+: )?Error \([^)]*\): (.*)$", text, re.M)
+    return [line.strip() for line in found[:_N_LINES_SHOWN]]

@@ -1,0 +1,98 @@
+"""`torpor setup`: the script that runtimes find, what it does in a bare environment, and that it is taken back."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TORPOR = [sys.executable, "-m", "torpor.cli.torpor"]
+
+
+def run(*words: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    line = [*TORPOR, *map(str, words)]
+    environment = {**os.environ, **variables}
+    return subprocess.run(line, capture_output=True, text=True, timeout=120, check=False, env=environment)
+
+
+def setup(directory: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return run("setup", "--directory", directory, *words)
+
+
+def test_it_is_found_used_and_taken_back(tmp_path: Path) -> None:
+    directory = tmp_path / "sbin"
+    done = setup(directory)
+    assert done.returncode == 0, done.stderr
+    script = directory / "criu"
+    assert script.stat().st_mode & 0o777 == 0o755
+    before = script.read_bytes()
+    again = setup(directory)
+    assert again.returncode == 0 and "as before" in again.stdout
+    assert script.read_bytes() == before
+    undone = setup(directory, "--undo")
+    assert undone.returncode == 0 and not directory.exists()
+    assert "nothing to undo" in setup(directory, "--undo").stdout
+
+
+def test_a_directory_that_was_there_stays(tmp_path: Path) -> None:
+    assert setup(tmp_path).returncode == 0
+    (tmp_path / "other").touch()
+    assert setup(tmp_path, "--undo").returncode == 0
+    assert [entry.name for entry in tmp_path.iterdir()] == ["other"]
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "dangling"])
+def test_anothers_file_is_left_alone(tmp_path: Path, kind: str) -> None:
+    script = tmp_path / "criu"
+    if kind == "file":
+        script.write_text("#!/bin/sh\n")
+    else:
+        script.symlink_to("/bin/true" if kind == "link" else "/nowhere")
+    was = os.lstat(script)
+    for words in ((), ("--undo",)):
+        done = setup(tmp_path, *words)
+        assert done.returncode == 1
+        assert "not torpor's" in done.stderr and done.stderr.count("\n") == 1
+        assert os.lstat(script) == was
+
+
+def test_an_older_one_is_replaced(tmp_path: Path) -> None:
+    script = tmp_path / "criu"
+    setup(tmp_path / "sbin")
+    text = (tmp_path / "sbin/criu").read_text()
+    script.write_text(text.replace('"version": "', '"version": "0.0.0-'))
+    done = setup(tmp_path)
+    assert done.returncode == 0 and "as before" not in done.stdout
+    assert "0.0.0-" not in script.read_text()
+
+
+def test_it_starts_in_a_bare_environment_and_takes_no_modules_from_the_callers(tmp_path: Path) -> None:
+    setup(tmp_path / "sbin")
+    trap = tmp_path / "trap"
+    for name in ("torpor", "google"):
+        (trap / name).mkdir(parents=True)
+        (trap / name / "__init__.py").write_text("raise SystemExit('imported from the wrong place')")
+    (trap / "os.py").write_text("raise SystemExit('imported from the wrong place')")
+    for environment in ({}, {"PYTHONPATH": str(trap), "PYTHONHOME": "/nowhere", "PYTHONDONTWRITEBYTECODE": "1"}):
+        line = [str(tmp_path / "sbin/criu"), "--version"]
+        done = subprocess.run(line, capture_output=True, text=True, env=environment, cwd=trap, check=False)
+        assert done.returncode == 0, done.stderr
+        assert "torpor" in done.stdout
+
+
+def test_the_status_names_every_engine_and_the_criu_that_it_runs(tmp_path: Path) -> None:
+    setup(tmp_path / "sbin")
+    engine = tmp_path / "sbin/runc"
+    engine.write_text("#!/bin/sh\necho runc version 9.9.9\n")
+    engine.chmod(0o755)
+    path = f"{tmp_path / 'sbin'}:/usr/bin:/bin"
+    done = run("setup", "--status", "--json", "--directory", tmp_path / "sbin", PATH=path)
+    found = json.loads(done.stdout)
+    assert found["installed"]["is_current"]
+    (runc,) = [report for report in found["engines"] if report["engine"] == "runc"]
+    assert runc["version"] == "9.9.9"
+    assert runc["criu"]["path"] == str(tmp_path / "sbin/criu")
+    assert runc["criu"]["is_torpor"] and not runc["problems"]
+    assert "runc 9.9.9" in run("setup", "--status", PATH=path).stdout
