@@ -28,7 +28,7 @@ from torpor.objects.model import DumpProcess
 from torpor.tracee.tree import Process
 
 #: Mappings whose name alone says that nothing can be done.
-_SUSPECT = ("/[aio]", "anon_inode:")
+_SUSPECT = ("anon_inode:",)
 
 
 def check(pid: int, policy: FilePolicy) -> None:

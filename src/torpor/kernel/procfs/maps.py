@@ -54,6 +54,11 @@ class Vma:
         return self.name.startswith("[vvar")
 
     @property
+    def is_aio_ring(self) -> bool:
+        """A ring of asynchronous I/O, from io_setup(2)."""
+        return self.shared and self.name == "/[aio] (deleted)" and not self.device >> 8 & 0xFFF
+
+    @property
     def is_vsyscall(self) -> bool:
         """The legacy page at a fixed address outside of the task's own memory."""
         return self.name == "[vsyscall]"

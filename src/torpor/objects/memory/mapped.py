@@ -19,6 +19,7 @@ from torpor.images import messages as m
 from torpor.kernel import sharedmem
 from torpor.kernel.procfs.maps import Vma
 from torpor.objects.files.model import FileDump, OpenFile
+from torpor.objects.memory import aio
 from torpor.objects.memory.areas import (
     ANON_PRIVATE,
     ANON_SHARED,
@@ -147,8 +148,8 @@ BACKINGS: tuple[Backing, ...] = (
     Backing("private huge pages", _is_private_huge, _without_file(AREA_REGULAR)),
     Backing(
         "AIO ring",
-        lambda vma: vma.name.startswith("/[aio]"),
-        _refuse("a ring of asynchronous I/O", "io_setup(2) contexts are not carried yet"),
+        lambda vma: vma.is_aio_ring,
+        lambda process, vma, entry, session: aio.dump(process, vma, entry),
     ),
     Backing(
         "io_uring",

@@ -55,9 +55,9 @@ def scan(fd: int, vmas: Sequence[Vma]) -> Found:
     scanner = pagemap.PagemapScanner(fd)
     ranges: list[Range] = []
     guards: list[Range] = []
-    # Of the vdso the task has touched some perhaps, and all of it is wanted.
-    whole = [(vma.start, vma.end) for vma in vmas if vma.is_vdso]
-    for group in _neighbours(vma for vma in vmas if not vma.is_vdso):
+    # Of the vdso the task has touched some perhaps, and all of it is wanted; a ring's pages are those of a file.
+    whole = [(vma.start, vma.end) for vma in vmas if vma.is_vdso or vma.is_aio_ring]
+    for group in _neighbours(vma for vma in vmas if not vma.is_vdso and not vma.is_aio_ring):
         regions = scanner.iter_ranges(group[0].start, group[-1].end)
         for vma, start, end, kind in _within(regions, group):
             if kind & pagemap.PAGE_IS_GUARD:

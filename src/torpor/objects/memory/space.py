@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 
+from torpor.base.fds import OwnedFd
 from torpor.base.records import dataclass, field
 from torpor.images import kinds
 from torpor.images import messages as m
@@ -18,8 +19,8 @@ from torpor.kernel.arch import nr
 from torpor.kernel.procfs.maps import PROT_WRITE, Vma
 from torpor.objects.files import memfd
 from torpor.objects.files.model import FileDump, FileRestore
+from torpor.objects.memory import aio, pages, shared, sysv, vdso, vmas
 from torpor.objects.memory import mm as mm_object
-from torpor.objects.memory import pages, shared, sysv, vdso, vmas
 from torpor.objects.memory.areas import AREA_MEMFD
 from torpor.objects.memory.inherited import Call, Extent, Inheritance, PageSource, differing, keep
 from torpor.objects.memory.segments import SegmentDump
@@ -216,6 +217,8 @@ def finish(process: RestoreProcess, files: FileRestore, channel: Channel) -> Non
     if made.source is not None:
         made.source.close()
     vdso.write(made.vdso, process.pid)
+    if mm.aios:
+        _restore_rings(runner, mm, channel)
     exe = channel.give(runner, channel.far_number, [files.open(mm.exe_file_id)], {channel.far_number})[0]
     batch = Batch()
     for index, entry in enumerate(made.entries):
@@ -233,6 +236,15 @@ def finish(process: RestoreProcess, files: FileRestore, channel: Channel) -> Non
         batch = Batch()
         vdso.write_copy(made.vdso, process.pid, batch)
         runner.run(batch)
+
+
+def _restore_rings(runner: Runner, mm: m.mm_entry, channel: Channel) -> None:
+    with OwnedFd(os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)) as null:
+        number = channel.give(runner, channel.far_number, [null.fileno()], {channel.far_number})[0]
+    aio.restore(runner, mm, number)
+    batch = Batch()
+    batch.call(nr.close, number)
+    runner.run(batch)
 
 
 def _key(entry: m.vma_entry) -> _Key | None:

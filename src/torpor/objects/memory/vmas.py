@@ -18,9 +18,10 @@ from torpor.images import messages as m
 from torpor.kernel.arch import nr
 from torpor.kernel.procfs.maps import PROT_EXEC, PROT_WRITE, Vma
 from torpor.objects.files.model import FileDump
-from torpor.objects.memory import mapped
+from torpor.objects.memory import aio, mapped
 from torpor.objects.memory.areas import (
     ANON_PRIVATE,
+    AREA_AIORING,
     AREA_GUARD,
     AREA_VDSO,
     AREA_VSYSCALL,
@@ -103,7 +104,7 @@ def is_made(entry: m.vma_entry) -> bool:
 
 def is_private(entry: m.vma_entry) -> bool:
     """Whether its changed pages are in the task's own pagemap."""
-    return bool(entry.status & (FILE_PRIVATE | ANON_PRIVATE)) and is_made(entry)
+    return bool(entry.status & (FILE_PRIVATE | ANON_PRIVATE | AREA_AIORING)) and is_made(entry)
 
 
 def has_contents(entry: m.vma_entry) -> bool:
@@ -113,6 +114,9 @@ def has_contents(entry: m.vma_entry) -> bool:
 
 def restore_map(entry: m.vma_entry, fd: Arg | None, writable: bool, batch: Batch) -> None:
     """Make the mapping, *writable* at any rate if contents will be put into it."""
+    if aio.is_ring(entry):
+        aio.add_placeholder(entry, batch)
+        return
     flags = entry.flags & ~MAP_LOCKED | MAP_FIXED
     prot = entry.prot | PROT_WRITE if writable else entry.prot
     if fd is not None:
