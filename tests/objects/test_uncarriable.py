@@ -12,6 +12,7 @@ pytestmark = pytest.mark.root
         ("io_uring", "fd 3 of .*io_uring keeps"),
         ("userfaultfd", "page faults"),
         ("/dev/fuse", "device 10:229 "),
+        ("leaderless", "the main thread has exited"),
     ],
 )
 def test_it_is_refused_by_name_and_runs_on(what: str, said: str) -> None:

@@ -4,6 +4,7 @@
 
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 int main(int argc, char **argv)
@@ -16,11 +17,14 @@ int main(int argc, char **argv)
         abort();
     if (strcmp(how, "fail-early") == 0)
         wl_fail("failed with %d", 42);
-    if (strcmp(how, "leave-daemon") == 0 && WL_TRY(fork()) == 0) {
-        setsid();
-        if (WL_TRY(fork()) != 0)
-            _exit(0);
-        pause();
+    if (strcmp(how, "leave-daemon") == 0) {
+        if (WL_TRY(fork()) == 0) {
+            setsid();
+            if (WL_TRY(fork()) != 0)
+                _exit(0);
+            pause();
+        }
+        wait(NULL);
     }
     if (strcmp(how, "leave-zombie") == 0 && WL_TRY(fork()) == 0)
         _exit(0);

@@ -1,11 +1,21 @@
 /* Holds a descriptor that cannot be carried: the argument says which. */
 #define _GNU_SOURCE
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "workload.h"
+
+/* What a thread does that outlives the main thread. */
+static void *rest(void *main_thread)
+{
+    pthread_join((pthread_t)main_thread, NULL);
+    wl_ready();
+    wl_wait();
+    wl_pass();
+}
 
 int main(int argc, char **argv)
 {
@@ -15,6 +25,10 @@ int main(int argc, char **argv)
         WL_TRY((int)syscall(SYS_io_uring_setup, 4, parameters));
     } else if (strcmp(wl_argv[0], "userfaultfd") == 0) {
         WL_TRY((int)syscall(SYS_userfaultfd, O_CLOEXEC));
+    } else if (strcmp(wl_argv[0], "leaderless") == 0) {
+        pthread_t thread;
+        WL_TRY_PTHREAD(pthread_create(&thread, NULL, rest, (void *)pthread_self()));
+        pthread_exit(NULL);
     } else {
         WL_TRY(open(wl_argv[0], O_RDONLY));
     }

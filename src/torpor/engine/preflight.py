@@ -25,7 +25,7 @@ from torpor.objects.files.model import FileDump, FilePolicy, OpenFile
 from torpor.objects.files.table import kinds_alike
 from torpor.objects.memory import vmas
 from torpor.objects.model import DumpProcess
-from torpor.tracee.tree import Process
+from torpor.tracee.tree import Process, lives_on, refuse_without_leader
 
 #: Mappings whose name alone says that nothing can be done.
 _SUSPECT = ("anon_inode:",)
@@ -77,7 +77,7 @@ def _iter_tree(pid: int) -> Iterator[DumpProcess]:
     for at in pids:
         try:
             stat_line, status = read_stat(at), read_status(at)
-            if stat_line.state in "ZX":
+            if stat_line.state in "ZX" and not lives_on(at):
                 continue
             pidfd = OwnedFd(os.pidfd_open(at))
         except (FileNotFoundError, ProcessLookupError):
@@ -92,6 +92,8 @@ def _iter_tree(pid: int) -> Iterator[DumpProcess]:
 
 def _of_task(process: DumpProcess) -> Iterator[TorporError]:
     status = process.status
+    if process.stat.state in "ZX":
+        yield refuse_without_leader(process.pid)
     if process.pid == os.getpid():
         yield RefusedError("torpor cannot checkpoint itself", hint="it is below the process that was asked for")
     if status.tracer:

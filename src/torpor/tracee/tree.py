@@ -129,6 +129,8 @@ def _stop_new_children(root: Process, before_stop: Callable[[int], None] | None)
 def _stop_process(process: Process, before_stop: Callable[[int], None] | None) -> None:
     stat = _stat_or_gone(process.pid)
     if stat.state in "ZX":
+        if lives_on(process.pid):
+            raise refuse_without_leader(process.pid)
         process.is_zombie = True
         return
     if before_stop is not None:
@@ -147,10 +149,30 @@ def _stop_process(process: Process, before_stop: Callable[[int], None] | None) -
             return
         raise TargetGoneError(f"pid {process.pid} is gone")
     if process.leader.tid != process.pid:
-        raise RefusedError(
-            f"pid {process.pid}: the main thread has exited while other threads go on",
-            hint="such a process cannot be rebuilt; wait until it has ended",
-        )
+        raise refuse_without_leader(process.pid)
+
+
+def lives_on(pid: int) -> bool:
+    """Whether a process that looks dead, since its main thread is, has other threads that go on."""
+    try:
+        tids = read_threads(pid)
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    for tid in tids:
+        try:
+            if tid != pid and read_status(pid, tid).state not in "ZX":
+                return True
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return False
+
+
+def refuse_without_leader(pid: int) -> RefusedError:
+    """The error for such a process."""
+    return RefusedError(
+        f"pid {pid}: the main thread has exited while other threads go on",
+        hint="such a process cannot be rebuilt; wait until it has ended",
+    )
 
 
 def _wait_stopped(process: Process, thread: Thread) -> None:
