@@ -131,7 +131,7 @@ class Dump:
             self._collect(child, process)
 
     def _check(self) -> None:
-        namespaces.check(self._processes, self._root_ids)
+        namespaces.check(self._processes, self._root_ids, self._options.files.external)
         family.check(self._processes, shell_job=self._options.files.shell_job)
         for process in self._processes:
             if not process.is_zombie and process.status.shadow_stack:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from torpor.base.errors import RestoreError
+from torpor.base import log
+from torpor.base.errors import RestoreError, TorporError
 from torpor.engine.session import RestoreSession
 from torpor.kernel import ptrace, signal, vm
 from torpor.kernel.arch import loop, nr
@@ -116,6 +117,14 @@ def guard(session: RestoreSession) -> None:
     session.guardian.watch([process.pid for process in session.alive])
     for thread in session.iter_threads():
         set_options(thread.runner.thread, ptrace.PTRACE_O_TRACESYSGOOD)
+
+
+def notify_resume(session: RestoreSession) -> None:
+    """Tell that everyone is about to go on.  It is too late to say no: as with CRIU, that is logged and no more."""
+    try:
+        session.options.notify("pre-resume", session.root.pid)
+    except TorporError as error:
+        log.warn(error.describe())
 
 
 def go(session: RestoreSession) -> None:

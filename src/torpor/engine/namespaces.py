@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from torpor.base.errors import RefusedError, RestoreError
 from torpor.base.fds import OwnedFd
 from torpor.base.late import Late
+from torpor.engine import outside
+from torpor.engine.options import nobody
 from torpor.engine.session import RestoreSession
 from torpor.images import kinds
 from torpor.images import messages as m
@@ -35,10 +37,12 @@ def own(ids: m.task_kobj_ids_entry, root_ids: m.task_kobj_ids_entry) -> list[NsK
     ]
 
 
-def check(processes: Sequence[DumpProcess], root_ids: m.task_kobj_ids_entry) -> None:
+def check(processes: Sequence[DumpProcess], root_ids: m.task_kobj_ids_entry, external: tuple[str, ...]) -> None:
     """RefusedError for namespaces that cannot be carried."""
     root = processes[0]
     for kind in own(root.ids, root_ids):
+        if outside.external_key(kind, root.pid, external) is not None:
+            continue
         if kind.refusal:
             raise RefusedError(f"{root.describe()}: {kind.refusal}", hint=f"a {kind.link} namespace as ours has")
         if kind.clone_flag == CLONE_NEWPID and root.ns_pid != 1:
@@ -92,26 +96,38 @@ def dump(root: DumpProcess, root_ids: m.task_kobj_ids_entry, files: FileDump) ->
     assert root.pidfd is not None
     segments = files.part(SegmentDump)
     for kind in own(root.ids, root_ids):
-        if kind.dump is not None:
-            ident = getattr(root.ids, kind.id_field)
+        ident = getattr(root.ids, kind.id_field)
+        key = outside.external_key(kind, root.pid, files.policy.external)
+        if key is not None:
+            outside.dump(files.store, kind, ident, key)
+        elif kind.dump is not None:
             kind.dump(NsDump(files.store, segments, root.pid, root.pidfd.fileno(), ident, files.policy.external))
 
 
 def plan(session: RestoreSession) -> None:
-    """Which namespaces the root puppet is to be cloned with."""
+    """Which namespaces the root puppet is to be cloned with, and which it joins."""
+    _plan_joins(session)
     wanted = sum(kind.clone_flag for kind in _wanted(session))
     # The stub makes a time namespace before it clones: only then can the clocks still be set.
     session.root_clone_flags |= wanted & ~CLONE_NEWTIME
     session.new_time = bool(wanted & CLONE_NEWTIME)
     if session.new_time and session.options.sibling:
         raise RestoreError("a tree with a time namespace of its own cannot be restored as a sibling yet")
-    if session.options.new_network:
+    if session.options.new_network and not session.namespaces & CLONE_NEWNET:
         session.root_clone_flags |= CLONE_NEWNET
     if session.root_clone_flags & CLONE_NEWPID and session.root.ns_pid != 1:
         raise RestoreError(
             f"pid {session.root.ns_pid} cannot be the first of a new pid namespace",
             hint="the images are of a part of a namespace",
         )
+
+
+def _plan_joins(session: RestoreSession) -> None:
+    named = {outside.join_named(session, each).link for each in session.options.join_ns}
+    for kind in _in_images(session):
+        key = outside.key_in_images(session.store, kind, getattr(session.root.ids, kind.id_field))
+        if key is not None and kind.link not in named:
+            outside.join(session, kind, key)
 
 
 def prepare_stub(session: RestoreSession, runner: Runner) -> None:
@@ -124,19 +140,22 @@ def prepare_stub(session: RestoreSession, runner: Runner) -> None:
 
 def make(session: RestoreSession) -> None:
     """Fill the namespaces in which the root puppet now is."""
+    notify = session.options.notify if session.namespaces else nobody
+    notify("setup-namespaces", session.root.pid)
     _each(session, lambda kind: kind.restore)
-    if session.root_clone_flags & CLONE_NEWNS:
+    notify("post-setup-namespaces", 0)
+    if session.namespaces & CLONE_NEWNS:
         session.files.enter_root(os.open(f"/proc/{session.root.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
 
 
 def enter_network(session: RestoreSession) -> None:
     """Go into the tree's network namespace, for sockets are born into that of the thread that makes them."""
-    if not session.root_clone_flags & CLONE_NEWNET:
+    if not session.namespaces & CLONE_NEWNET:
         return
     session.network = OwnedFd(os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
     with OwnedFd(os.pidfd_open(session.root.pid)) as pidfd:
         setns(pidfd.fileno(), CLONE_NEWNET)
-    if session.options.new_network:
+    if session.options.new_network and session.root_clone_flags & CLONE_NEWNET:
         from torpor.kernel.netdevice import loopback_up
 
         loopback_up()
@@ -160,15 +179,22 @@ def _each(session: RestoreSession, step_of: Callable[[NsKind], Callable[[NsResto
     with OwnedFd(os.pidfd_open(root.pid)) as pidfd:
         for kind, step in wanted:
             ident = getattr(root.ids, kind.id_field)
-            flags = session.root_clone_flags
+            flags = session.namespaces
             step(
                 NsRestore(session.store, root.runner, pidfd.fileno(), ident, flags, policy.root or "/", policy.external)
             )
 
 
-def _wanted(session: RestoreSession) -> list[NsKind]:
+def _in_images(session: RestoreSession) -> list[NsKind]:
+    """The kinds of which the images have a namespace that is not the dumper's."""
     inventory = load_one(session.store, kinds.INVENTORY)
-    found = own(session.root.ids, inventory.root_ids) if inventory.HasField("root_ids") else []
+    return own(session.root.ids, inventory.root_ids) if inventory.HasField("root_ids") else []
+
+
+def _wanted(session: RestoreSession) -> list[NsKind]:
+    """Those among them that are made again."""
+    joined = sum(each.flag for each in session.joined)
+    found = [kind for kind in _in_images(session) if not kind.clone_flag & joined]
     for kind in found:
         if kind.refusal:
             raise RestoreError(f"the images have a {kind.link} namespace: {kind.refusal}")

@@ -17,6 +17,15 @@ def nobody(action: str, pid: int) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class JoinNs:
+    """``--join-ns KIND:PATH[,EXTRA]``; PATH may be the pid of a process that is in the namespace."""
+
+    kind: str
+    path: str
+    extra: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class DumpOptions:
     """``leave_running`` and ``leave_stopped`` say what becomes of the tree; without either it is killed.
 
@@ -34,12 +43,15 @@ class DumpOptions:
 
 @dataclass(frozen=True, slots=True)
 class RestoreOptions:
-    """``sibling``: the restored root becomes a child of our parent.  ``leave_stopped``: it stays stopped.
+    """What a restore may be told.
 
-    ``inherit_fds``: open descriptors of ours, each with the name of the file (``pipe:[123]``, a path) it stands for.
-    ``renames``: paths of files in the images, each with the path that is opened instead.  ``new_network``: the tree
-    gets a network namespace of its own, with nothing but a loopback interface.  ``orphan_master`` gets the master, ours
-    for the call, of a terminal that was driven from outside of the tree (with ``files.orphan_pts_master``).
+    ``sibling``: the restored root becomes a child of our parent.  ``leave_stopped``: it stays stopped.
+    ``inherit_fds``: open descriptors of ours, each with the name of the file (``pipe:[123]``, a path) or the external
+    namespace it stands for.  ``join_ns``: namespaces of others that the tree is put into.
+    ``renames``: paths of files in the images, each with the path that is opened instead.
+    ``new_network``: the tree gets a network namespace of its own, with nothing but a loopback interface.
+    ``orphan_master`` gets the master, ours for the call, of a terminal that was driven from outside of the tree (with
+    ``files.orphan_pts_master``).
     """
 
     sibling: bool = False
@@ -47,6 +59,7 @@ class RestoreOptions:
     stats_directory: str = ""
     notify: Notify = nobody
     inherit_fds: tuple[tuple[int, str], ...] = ()
+    join_ns: tuple[JoinNs, ...] = ()
     renames: tuple[tuple[str, str], ...] = ()
     new_network: bool = False
     orphan_master: Callable[[int], None] | None = None

@@ -19,6 +19,14 @@ from torpor.tracee.remote import Runner, kill_and_reap
 from torpor.tracee.stub import ParkedVdso
 
 
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """A namespace made by others that the tree is restored into, and its CLONE_NEW* flag."""
+
+    fd: OwnedFd
+    flag: int
+
+
 @dataclass(slots=True)
 class RestoreSession:
     """What is known and made so far.
@@ -39,6 +47,8 @@ class RestoreSession:
     guardian: Guardian | None = None
     #: CLONE_NEW* flags with which the root puppet is cloned: set by what needs namespaces, before it is.
     root_clone_flags: int = 0
+    #: Namespaces of others that the root puppet joins: set likewise.
+    joined: list[Joined] = field(default_factory=list)
     #: Whether the stub is to make a time namespace for the root puppet.
     new_time: bool = False
     #: Our own network namespace, while we are in the tree's.
@@ -57,6 +67,11 @@ class RestoreSession:
     def alive(self) -> list[RestoreProcess]:
         """All processes but the zombies, parents before children."""
         return [process for process in self.everyone if not process.is_zombie]
+
+    @property
+    def namespaces(self) -> int:
+        """CLONE_NEW* flags of all namespaces in which the tree is and we are not."""
+        return self.root_clone_flags | sum(joined.flag for joined in self.joined)
 
     def iter_owners(self, kind: str) -> Iterator[RestoreProcess]:
         """One living process for each table of that kind (``files_id``, ...): the first of those that share it."""
@@ -102,6 +117,8 @@ class RestoreSession:
     def close(self) -> None:
         """Close what is ours; what the restored processes have stays theirs."""
         self.leave_network()
+        for joined in self.joined:
+            joined.fd.close()
         if self.guardian is not None:
             self.guardian.dismiss()
         if self._files is not None:

@@ -59,9 +59,16 @@ def inside(pidfd: int, flags: int, work: Callable[[], T]) -> T:
 @contextmanager
 def children_in(pid: int) -> Iterator[None]:
     """Processes that this thread forks meanwhile are born into the pid namespace of *pid*."""
+    with OwnedFd(os.open(f"/proc/{pid}/ns/pid", os.O_RDONLY | os.O_CLOEXEC)) as theirs:
+        with births_in(theirs.fileno()):
+            yield
+
+
+@contextmanager
+def births_in(fd: int) -> Iterator[None]:
+    """The same for the pid namespace behind *fd*."""
     with OwnedFd(os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)) as ours:
-        with OwnedFd(os.open(f"/proc/{pid}/ns/pid", os.O_RDONLY | os.O_CLOEXEC)) as theirs:
-            setns(theirs.fileno(), CLONE_NEWPID)
+        setns(fd, CLONE_NEWPID)
         try:
             yield
         finally:

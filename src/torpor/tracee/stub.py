@@ -19,6 +19,7 @@ from torpor.base.records import dataclass
 from torpor.kernel import signal, vm
 from torpor.kernel.arch import loop, nr
 from torpor.kernel.arch.regs import UserRegs
+from torpor.kernel.namespaces import CLONE_NEWPID, setns
 from torpor.kernel.procfs.maps import PROT_EXEC, PROT_READ, PROT_WRITE, Vma, read_maps
 from torpor.kernel.syscall import syscall
 from torpor.tracee.batch import Batch
@@ -80,11 +81,21 @@ class Stub:
 
 
 @dataclass(frozen=True, slots=True)
+class Join:
+    """A namespace to enter: a descriptor of ours, and its CLONE_NEW* flag.  That of pids concerns children only."""
+
+    fd: int
+    flag: int
+
+
+@dataclass(frozen=True, slots=True)
 class Sibling:
-    """How to clone the stub as a child of our parent: CLONE_NEW* flags, and its pids (innermost namespace first)."""
+    """How to clone the stub as a child of our parent: CLONE_NEW* flags, its pids (innermost namespace first), and the
+    namespaces that it joins, that of pids included."""
 
     flags: int
     set_tid: tuple[int, ...]
+    joins: Sequence[Join] = ()
 
 
 def find_area(taken: Sequence[tuple[int, int]], size: int = AREA_SIZE) -> int:
@@ -101,11 +112,13 @@ def find_area(taken: Sequence[tuple[int, int]], size: int = AREA_SIZE) -> int:
     return candidate
 
 
-def spawn(area: int, *, keep_fds: dict[int, int], sibling: Sibling | None = None) -> Stub:
+def spawn(area: int, *, keep_fds: dict[int, int], joins: Sequence[Join] = (), sibling: Sibling | None = None) -> Stub:
     """Start the stub with the loop at *area*.  *keep_fds* maps its descriptor numbers (above 0) to ours.
 
-    Its descriptor 0 is the pipe that tells it of our death, ``Stub.life`` our end.
+    Its descriptor 0 is the pipe that tells it of our death, ``Stub.life`` our end.  It enters the namespaces *joins*.
     """
+    places = dict(zip(range(max(keep_fds, default=2) + 1, 1 << 20), joins, strict=False))
+    keep_fds = keep_fds | {number: join.fd for number, join in places.items()}
     reader, writer = os.pipe2(os.O_CLOEXEC)
     life = OwnedFd(writer)
     try:
@@ -120,10 +133,22 @@ def spawn(area: int, *, keep_fds: dict[int, int], sibling: Sibling | None = None
     finally:
         os.close(reader)
     try:
-        return _empty(thread, area, life)
+        made = _empty(thread, area, life)
+        if places:
+            _join(made.runner, places)
+        return made
     except BaseException:
         kill_and_reap([thread])
         raise
+
+
+def _join(runner: Runner, places: dict[int, Join]) -> None:
+    """Have the stub enter namespaces, whose descriptors it holds at the numbers of *places*."""
+    batch = Batch()
+    for number, join in places.items():
+        batch.call(nr.setns, number, join.flag)
+        batch.call(nr.close, number)
+    runner.run(batch)
 
 
 def _exec_stub(reader: int, keep_fds: dict[int, int], sibling: Sibling | None) -> int:
@@ -156,18 +181,31 @@ def _clone_sibling(path: str, reader: int, keep_fds: dict[int, int], sibling: Si
     # With CLONE_VFORK this returns once the copy has executed the stub, not before.
     flags = _CLONE_PARENT | _CLONE_VFORK | sibling.flags
     args = array("Q", (flags, 0, 0, 0, 0, 0, 0, 0, tids.buffer_info()[0], len(tids), 0))
-    pid = syscall("clone3", nr.clone3, args.buffer_info()[0], args.itemsize * len(args))
-    if pid:
-        return pid
+    pid_namespaces = [join.fd for join in sibling.joins if join.flag == CLONE_NEWPID]
+    with OwnedFd(os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)) as home:
+        for fd in pid_namespaces:
+            setns(fd, CLONE_NEWPID)
+        try:
+            pid = syscall("clone3", nr.clone3, args.buffer_info()[0], args.itemsize * len(args))
+        except BaseException:
+            setns(home.fileno(), CLONE_NEWPID)
+            raise
+        if pid:
+            # Not in the copy: nobody may go back to an outer pid namespace.
+            setns(home.fileno(), CLONE_NEWPID)
+            return pid
     try:
+        for join in sibling.joins:
+            if join.flag != CLONE_NEWPID:
+                setns(join.fd, join.flag)
         for ignored in (signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(ignored, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         for number in (1, 2):
             if number not in keep_fds:
                 os.close(number)
-        for number, ours in {0: reader, **keep_fds}.items():
-            os.dup2(ours, number)
+        for number, kept in {0: reader, **keep_fds}.items():
+            os.dup2(kept, number)
         os.execve(path, ["torpor"], {})
     finally:
         os._exit(127)

@@ -21,11 +21,9 @@ def main(options: Options) -> int:
     log.configure(fd=2, level=options.verbosity)
     if options.feature:
         return _one(options.feature)
-    lacking = [name for name in REQUIRED if not probe(name)]
-    if lacking:
-        for name in lacking:
-            log.error(f"{name} is required and is not there")
+    if lacking_required():
         return 1
+    lacking: list[str] = []
     if options.extra or options.all:
         extra = [name for name in FEATURES if name not in (*REQUIRED, *EXPERIMENTAL, *BY_NAME)]
         lacking += [name for name in extra if not probe(name)]
@@ -42,6 +40,14 @@ def main(options: Options) -> int:
         return 1
     sys.stdout.write("Looks good.\n")
     return 0
+
+
+def lacking_required() -> list[str]:
+    """What is required and is not there, which the log says too."""
+    lacking = [name for name in REQUIRED if not probe(name)]
+    for name in lacking:
+        log.error(f"{name} is required and is not there")
+    return lacking
 
 
 def _one(name: str) -> int:

@@ -8,12 +8,18 @@ from torpor.base.errors import RefusedError
 from torpor.cli.criu.options import Options
 from torpor.cli.criu.scripts import notifier
 from torpor.engine.dump import dump
-from torpor.engine.options import DumpOptions
+from torpor.engine.options import DumpOptions, Notify
 from torpor.objects.files.model import FilePolicy
 
 
 def main(options: Options) -> int:
     """Dump the tree of ``--tree``; the exit code."""
+    run(options)
+    return 0
+
+
+def run(options: Options, client: Notify | None = None) -> None:
+    """Dump the tree of ``--tree``.  *client*: whom to tell what action scripts are told."""
     _check_freezer(options.freeze_cgroup)
     dump(
         options.tree,
@@ -23,7 +29,7 @@ def main(options: Options) -> int:
             leave_stopped=options.leave_stopped,
             stats_directory=options.work_dir,
             timeout_s=options.timeout,
-            notify=notifier(options),
+            notify=notifier(options, client),
             files=file_policy(options),
         ),
     )
@@ -31,7 +37,6 @@ def main(options: Options) -> int:
         from torpor.cli.criu.show_stats import show_dump
 
         show_dump(options.work_dir)
-    return 0
 
 
 def file_policy(options: Options) -> FilePolicy:
@@ -43,6 +48,7 @@ def file_policy(options: Options) -> FilePolicy:
         skip_file_rwx_check=options.skip_file_rwx_check,
         file_locks=options.file_locks,
         ext_unix=options.ext_unix_sk,
+        orphan_pts_master=options.orphan_pts_master,
         tcp_close=options.tcp_close,
         tcp_established=options.tcp_established,
         shell_job=options.shell_job,

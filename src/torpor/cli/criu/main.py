@@ -25,11 +25,15 @@ COMMANDS = {
     "check": "check",
     "page-server": "",
     "lazy-pages": "",
-    "service": "",
-    "swrk": "",
+    "service": "service",
+    "swrk": "service",
     "dedup": "",
     "cpuinfo": "",
 }
+
+
+#: The CRIU whose words, messages and images these are.
+COMPATIBLE = (4, 2)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,16 +45,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageError as error:
         sys.stderr.write(f"criu: {error.describe()}\n")
         return error.exit_code
-    except TorporError as error:
+    except (Exception, interrupts.Interrupted) as error:
+        return report(error)
+
+
+def report(error: BaseException) -> int:
+    """One line in the log about an error of any kind; the exit code."""
+    if isinstance(error, TorporError):
         log.error(error.describe(), where=_origin(error))
         return error.exit_code
-    except interrupts.Interrupted as stop:
-        log.error(f"interrupted by signal {stop.number}; nothing was left half done")
-        return 128 + stop.number
-    except OSError as error:
-        return _unexpected(error, "unexpected failure")
-    except Exception as error:
-        return _unexpected(error, "bug")
+    if isinstance(error, interrupts.Interrupted):
+        log.error(f"interrupted by signal {error.number}; nothing was left half done")
+        return 128 + error.number
+    return _unexpected(error, "unexpected failure" if isinstance(error, OSError) else "bug")
 
 
 def _run(words: list[str]) -> int:
@@ -76,10 +83,13 @@ def _run(words: list[str]) -> int:
         from torpor.cli.criu import check
 
         return check.main(options)
-    _check_words(command, options)
-    _enter(options)
-    if refused := missing(options):
-        raise TorporError("; ".join(refused), hint="leave it out if you can do without")
+    if COMMANDS[command] == "service":
+        from torpor.cli.criu import service
+
+        return service.swrk(options) if command == "swrk" else service.listen(options)
+    check_words(command, options)
+    enter(options)
+    refuse_missing(options)
     if command == "dump":
         from torpor.cli.criu import dump
 
@@ -89,7 +99,13 @@ def _run(words: list[str]) -> int:
     return restore.main(options)
 
 
-def _check_words(command: str, options: Options) -> None:
+def refuse_missing(options: Options) -> None:
+    """TorporError for options that ask for what is not done yet."""
+    if refused := missing(options):
+        raise TorporError("; ".join(refused), hint="leave it out if you can do without")
+
+
+def check_words(command: str, options: Options) -> None:
     """What can be wrong with a command line as a whole."""
     if options.exec_cmd:
         if command != "restore":
@@ -108,7 +124,7 @@ def _check_words(command: str, options: Options) -> None:
         raise UsageError("--tcp-established and --tcp-close exclude each other")
 
 
-def _enter(options: Options) -> None:
+def enter(options: Options) -> None:
     """Go to the work directory and open the log there."""
     options.images_dir = os.path.abspath(options.images_dir)
     options.work_dir = os.path.abspath(options.work_dir or options.images_dir)
@@ -131,11 +147,12 @@ def _version() -> int:
     from torpor import __version__
 
     # Container runtimes read the first line, and ask for at least 3.something.
-    sys.stdout.write(f"Version: 4.2\nGitID: torpor {__version__}\n")
+    major, minor = COMPATIBLE
+    sys.stdout.write(f"Version: {major}.{minor}\nGitID: torpor {__version__}\n")
     return 0
 
 
-def _unexpected(error: Exception, what: str) -> int:
+def _unexpected(error: BaseException, what: str) -> int:
     """One line; where it happened only for whoever asks for details."""
     log.error(f"{what}: {type(error).__name__}: {error}", where=_origin(error))
     if log.level() >= log.DEBUG:

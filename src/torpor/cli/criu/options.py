@@ -94,6 +94,7 @@ class Options:
     status_fd: int = -1
     # Both.
     shell_job: bool = False
+    orphan_pts_master: bool = False
     root: str = ""
     evasive_devices: bool = False
     tcp_established: bool = False
@@ -129,7 +130,7 @@ class Options:
         self.inherit_fd: list[tuple[int, str]] = []
         self.action_script: list[str] = []
         self.close: list[int] = []
-        self.join_ns: list[str] = []
+        self.join_ns: list[tuple[str, str, str]] = []
         self.empty_ns: list[str] = []
         self.skip_mnt: list[str] = []
         self.enable_fs: list[str] = []
@@ -191,6 +192,15 @@ def _inherited(text: str) -> tuple[int, str]:
     return _number(number), key
 
 
+def _join_ns(text: str) -> tuple[str, str, str]:
+    """``KIND:PID`` or ``KIND:PATH``, and what may follow a comma (a user namespace's uid and gid)."""
+    kind, colon, rest = text.partition(":")
+    path, _, extra = rest.partition(",")
+    if not colon or not path:
+        raise ValueError("must look like KIND:PATH")
+    return kind, path, extra
+
+
 def _veth(text: str) -> str:
     inside, equals, outside = text.partition("=")
     if not equals:
@@ -250,6 +260,7 @@ OPTIONS = (
     Option("inherit-fd", VALUE, USED, parse=_inherited),
     Option("ext-unix-sk", MAYBE, USED, short="x"),
     Option("shell-job", SWITCH, USED, short="j"),
+    Option("orphan-pts-master", SWITCH, USED),
     Option("file-locks", SWITCH, USED, short="l"),
     Option("link-remap", SWITCH, USED),
     Option("ghost-limit", VALUE, USED, parse=_size),
@@ -280,16 +291,16 @@ OPTIONS = (
     Option("stream", SWITCH, "streamed images are not done yet"),
     Option("skip-mnt", VALUE, _MOUNTS),
     Option("enable-fs", VALUE, _MOUNTS),
-    Option("manage-cgroups", MAYBE, _CGROUPS, parse=_cgroup_mode),
-    Option("cgroup-root", VALUE, _CGROUPS),
+    Option("manage-cgroups", MAYBE, HARMLESS, parse=_cgroup_mode),
+    Option("cgroup-root", VALUE, HARMLESS),
     Option("cgroup-props", VALUE, _CGROUPS),
     Option("cgroup-props-file", VALUE, _CGROUPS),
     Option("cgroup-dump-controller", VALUE, _CGROUPS),
     Option("cgroup-yard", VALUE, _CGROUPS),
     Option("lsm-profile", VALUE, "security labels are not carried yet"),
     Option("lsm-mount-context", VALUE, "security labels are not carried yet"),
-    Option("empty-ns", VALUE, "network namespaces are not carried yet", parse=_one_of("net")),
-    Option("join-ns", VALUE, "restoring into other namespaces is not done yet", short="J"),
+    Option("empty-ns", VALUE, HARMLESS, parse=_one_of("net")),
+    Option("join-ns", VALUE, USED, short="J", parse=_join_ns),
     Option("page-server", SWITCH, _PAGE_SERVER),
     Option("address", VALUE, HARMLESS),
     Option("port", VALUE, HARMLESS, parse=_pid),

@@ -23,6 +23,11 @@ def parse(words: list[str]) -> tuple[Options, list[str]]:
     return options, _Parser(options).run(words)
 
 
+def override(options: Options, path: str) -> None:
+    """Apply a configuration file that need not exist over *options*: the one that an RPC client names."""
+    _Parser(options).run(_read_config(path, False))
+
+
 class _Parser:
     """One pass over some words."""
 

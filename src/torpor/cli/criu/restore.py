@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 from torpor.base import log
 from torpor.base.errors import TorporError
 from torpor.cli.criu.dump import file_policy
 from torpor.cli.criu.options import Options
 from torpor.cli.criu.scripts import notifier
-from torpor.engine.options import Notify, RestoreOptions
+from torpor.engine.options import JoinNs, Notify, RestoreOptions
 from torpor.engine.restore import restore
 from torpor.kernel import signal
 
 
 def main(options: Options) -> int:
     """Restore the tree in ``--images-dir``; the exit code, which without ``-d`` is the restored root's."""
-    notify = notifier(options)
+    pid = run(options)
+    if options.exec_cmd:
+        return _exec(options.command)
+    if options.restore_detached or options.restore_sibling:
+        return 0
+    return _wait(pid)
+
+
+def run(options: Options, client: Notify | None = None, orphan_master: Callable[[int], None] | None = None) -> int:
+    """Restore the tree in ``--images-dir``; the root's pid as we see it.
+
+    *client*: whom to tell what action scripts are told; *orphan_master*: who takes the master of a terminal whose other
+    end is in the tree.
+    """
+    notify = notifier(options, client)
     if options.pidfile:
         notify = _PidFile(options.pidfile, notify)
     pid = restore(
@@ -26,7 +41,9 @@ def main(options: Options) -> int:
             leave_stopped=options.leave_stopped,
             stats_directory=options.work_dir,
             notify=notify,
+            orphan_master=orphan_master,
             inherit_fds=tuple(options.inherit_fd),
+            join_ns=tuple(JoinNs(*each) for each in options.join_ns),
             files=file_policy(options),
         ),
     )
@@ -34,11 +51,7 @@ def main(options: Options) -> int:
         from torpor.cli.criu.show_stats import show_restore
 
         show_restore(options.work_dir)
-    if options.exec_cmd:
-        return _exec(options.command)
-    if options.restore_detached or options.restore_sibling:
-        return 0
-    return _wait(pid)
+    return pid
 
 
 class _PidFile:

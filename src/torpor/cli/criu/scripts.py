@@ -14,11 +14,11 @@ from torpor.cli.criu.options import Options
 from torpor.engine.options import Notify, nobody
 
 
-def notifier(options: Options) -> Notify:
-    """What the engine calls at each stage."""
+def notifier(options: Options, client: Notify | None = None) -> Notify:
+    """What the engine calls at each stage: the scripts, then the RPC *client*."""
     scripts, images_dir = tuple(options.action_script), options.images_dir
     if not scripts:
-        return nobody
+        return client or nobody
 
     def notify(action: str, pid: int) -> None:
         log.debug(f"Running {action} scripts")
@@ -27,6 +27,8 @@ def notifier(options: Options) -> Notify:
             environment["CRTOOLS_INIT_PID"] = str(pid)
         for script in scripts:
             _run(script, action, environment)
+        if client is not None:
+            client(action, pid)
 
     return notify
 

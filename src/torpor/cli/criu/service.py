@@ -1,0 +1,125 @@
+"""``criu swrk FD`` and ``criu service``: the commands by which container runtimes have their work done.
+
+A worker serves one client on a socket that it was started with; the service listens on one and forks a worker for each
+client.  Requests become command lines (:mod:`torpor.rpc.words`), which take the same way as those of a person.
+"""
+
+from __future__ import annotations
+
+import os
+
+from torpor.base import log
+from torpor.base.errors import TorporError, UsageError
+from torpor.base.typed import NoReturn
+from torpor.cli.criu import main as command
+from torpor.cli.criu.options import Options
+from torpor.cli.criu.parse import override, parse
+from torpor.rpc.channel import Channel
+from torpor.rpc.service import Order, Work, serve
+
+_LOG_FILE = {"dump": "dump.log", "restore": "restore.log"}
+_DEFAULT_LOG = "criu.log"
+
+
+def swrk(options: Options) -> int:
+    """Serve the client whose socket is descriptor FD; 0 if its last request succeeded."""
+    if len(options.command) != 1 or not options.command[0].isdigit():
+        raise UsageError("criu swrk needs the descriptor of a socket", hint="it is started by container runtimes")
+    fd = int(options.command[0])
+    try:
+        os.set_inheritable(fd, False)
+        channel = Channel(fd)
+    except OSError as error:
+        raise UsageError(f"descriptor {fd} is no socket: {error.strerror}") from None
+    log.configure(fd=2, level=options.verbosity)
+    try:
+        return 0 if serve(channel, _work(may_be_parent=True)) else 1
+    finally:
+        channel.close()
+
+
+def listen(options: Options) -> NoReturn:
+    """Serve whoever connects to the socket of ``--address``, for ever."""
+    from torpor.rpc.listen import listen as wait_for_clients
+
+    if options.command:
+        raise UsageError(f"{options.command[0]!r} is too much for criu service")
+    if options.work_dir:
+        os.chdir(options.work_dir)
+    if options.log_file and options.log_file != "-":
+        fd = os.open(options.log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        log.configure(fd=fd, level=options.verbosity)
+    wait_for_clients(
+        options.address or "criu_service.socket",
+        daemon=options.restore_detached,
+        pid_file=options.pidfile,
+        status_fd=options.status_fd,
+        serve=lambda fd: serve(Channel(fd), _work(may_be_parent=False)),
+    )
+
+
+def _work(*, may_be_parent: bool) -> Work:
+    from torpor import __version__
+
+    def options_for(order: Order, what: str) -> Options:
+        options = _options(order, what)
+        if not may_be_parent and (options.restore_sibling or options.inherit_fd):
+            raise UsageError("rst_sibling and inherit_fd need a worker of one's own (criu swrk)")
+        return options
+
+    def dump(order: Order) -> None:
+        from torpor.cli.criu import dump
+
+        dump.run(options_for(order, "dump"), client=order.notify)
+
+    def restore(order: Order) -> int:
+        from torpor.cli.criu import restore
+
+        return restore.run(options_for(order, "restore"), client=order.notify, orphan_master=order.orphan_master)
+
+    def pre_dump(order: Order) -> None:
+        options_for(order, "dump")
+        raise TorporError("pre-dump is not there yet", hint="checkpoint without it; the container runs on")
+
+    def check(order: Order) -> bool:
+        from torpor.cli.criu import check
+
+        return not check.lacking_required()
+
+    def cpuinfo(action: str, order: Order) -> None:
+        raise TorporError(f"cpuinfo {action} is not there yet")
+
+    major, minor = command.COMPATIBLE
+    return Work(dump, pre_dump, restore, check, cpuinfo, _features, (major, minor, 0, f"torpor {__version__}"), _report)
+
+
+def _options(order: Order, what: str) -> Options:
+    """The options of a request, its directories entered and its log opened."""
+    words = [*order.words]
+    if what == "dump":
+        words.append(f"--tree={order.pid}")
+    options, rest = parse(words)
+    if rest:
+        raise UsageError(f"{rest[0]!r} is no option")
+    if order.config:
+        override(options, order.config)
+    options.log_file = options.log_file or _LOG_FILE.get(what, _DEFAULT_LOG)
+    command.check_words(what, options)
+    command.enter(options)
+    command.refuse_missing(options)
+    return options
+
+
+def _features() -> dict[str, bool]:
+    from torpor.kernel.features import probe
+
+    return {
+        # Said to be there once a dump can be one of what changed.
+        "mem_track": False,
+        "lazy_pages": False,
+        "pidfd_store": probe("pidfd_store"),
+    }
+
+
+def _report(error: BaseException) -> None:
+    command.report(error)

@@ -1,0 +1,70 @@
+"""One client's connection: requests in, responses out, a descriptor along with one where it has to be.
+
+Messages are ``criu_req`` and ``criu_resp``, each a packet of its own (SOCK_SEQPACKET).
+"""
+
+from __future__ import annotations
+
+import _socket as socket
+import struct
+
+from torpor.base.errors import TorporError
+from torpor.images import messages as m
+from torpor.images._registry import decode_errors
+
+#: A request longer than this is nobody's: the longest options that runtimes send are some tens of kilobytes.
+_LONGEST = 4 << 20
+
+
+class ClientError(TorporError):
+    """The client went away, or said what is no message."""
+
+
+class Channel:
+    """A connected socket, ours to close."""
+
+    def __init__(self, fd: int) -> None:
+        self._socket = socket.socket(fileno=fd)
+
+    @property
+    def inode(self) -> int:
+        """The socket's inode number on our side."""
+        import os
+
+        return os.fstat(self._socket.fileno()).st_ino
+
+    def peer_pid(self) -> int:
+        """The client's pid, as the kernel noted it when the connection was made."""
+        pid, _, _ = struct.unpack("3i", self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        return int(pid)
+
+    def receive(self) -> m.criu_req | None:
+        """The next request; None once the client has gone.  ClientError for a packet that is no request."""
+        try:
+            size = self._socket.recv_into(bytearray(1), 1, socket.MSG_PEEK | socket.MSG_TRUNC)
+            if size > _LONGEST:
+                raise ClientError(f"a request of {size} bytes is too long")
+            packet = self._socket.recv(size)
+        except ConnectionError:
+            return None
+        if not packet:
+            return None
+        try:
+            return m.criu_req.FromString(packet)
+        except decode_errors() as error:
+            raise ClientError(f"the request is no criu_req: {error}") from error
+
+    def send(self, response: m.criu_resp, fd: int = -1) -> None:
+        """Answer; with *fd*, which stays the caller's, the client gets a copy of that descriptor.
+
+        ClientError when nobody is there.
+        """
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", fd))] if fd >= 0 else []
+        try:
+            self._socket.sendmsg([response.SerializeToString()], rights, socket.MSG_NOSIGNAL)
+        except OSError as error:
+            raise ClientError(f"the client does not take an answer: {error.strerror}") from error
+
+    def close(self) -> None:
+        """Hang up."""
+        self._socket.close()

@@ -1,0 +1,220 @@
+"""Requests and their answers, in the order and with the numbers that CRIU's clients expect.
+
+What is to be done is somebody else's (:class:`Work`); here is how it is asked for and what is said about it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+
+from torpor.base import log
+from torpor.base.errors import ActionScriptError, NotPermittedError, TargetGoneError, TorporError, UsageError
+from torpor.base.records import dataclass
+from torpor.images import messages as m
+from torpor.rpc.channel import Channel, ClientError
+from torpor.rpc.words import words_of
+
+_TYPE = m.criu_req_type
+#: After these the connection may stay open for more requests.
+_REPEATABLE = (
+    _TYPE.PAGE_SERVER, _TYPE.PAGE_SERVER_CHLD, _TYPE.CPUINFO_DUMP, _TYPE.CPUINFO_CHECK, _TYPE.FEATURE_CHECK,
+    _TYPE.VERSION,
+)  # fmt: skip
+#: Notifications that bear the root's pid.
+_WITH_PID = ("setup-namespaces", "post-restore")
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A dump or restore as it was asked for.
+
+    ``words`` are those of a command line, ``config`` is a file whose options override them ("": none), ``pid`` the root
+    to dump.  ``notify`` and ``orphan_master`` are None where the client does not want to be told.
+    """
+
+    words: list[str]
+    config: str
+    pid: int
+    #: ``notify(action, pid)``: ActionScriptError where the client says no.
+    notify: Callable[[str, int], None] | None
+    #: Gets the master of a terminal whose slave is in the restored tree.
+    orphan_master: Callable[[int], None] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What the service can do.  Each raises TorporError; ``restore`` gives the root's pid as we see it."""
+
+    dump: Callable[[Order], None]
+    pre_dump: Callable[[Order], None]
+    restore: Callable[[Order], int]
+    check: Callable[[Order], bool]
+    cpuinfo: Callable[[str, Order], None]
+    features: Callable[[], dict[str, bool]]
+    #: Major, minor, sublevel, and what it is called.
+    version: tuple[int, int, int, str]
+    #: An exception (of any kind) as one line in the log.
+    report: Callable[[BaseException], None]
+
+
+def serve(channel: Channel, work: Work) -> bool:
+    """Answer requests until the client has had enough; whether the last one succeeded."""
+    while True:
+        try:
+            request = channel.receive()
+        except ClientError as error:
+            work.report(error)
+            return _refuse(channel, "Invalid req")
+        if request is None:
+            return False
+        if request.keep_open and request.type not in _REPEATABLE:
+            return False
+        succeeded = _Request(channel, work, request).run()
+        if not (succeeded and request.keep_open):
+            return succeeded
+
+
+def _refuse(channel: Channel, text: str) -> bool:
+    log.error(f"RPC error: {text}")
+    try:
+        channel.send(m.criu_resp(type=_TYPE.EMPTY, success=False, cr_errmsg=text))
+    except ClientError as error:
+        log.debug(error.describe())
+    return False
+
+
+class _Request:
+    """One request being worked on."""
+
+    def __init__(self, channel: Channel, work: Work, request: m.criu_req) -> None:
+        self._channel = channel
+        self._work = work
+        self._request = request
+
+    def run(self) -> bool:
+        """Do it and answer; whether it succeeded."""
+        handlers = {
+            _TYPE.DUMP: self._dump,
+            _TYPE.RESTORE: self._restore,
+            _TYPE.CHECK: self._check,
+            _TYPE.PRE_DUMP: self._pre_dump,
+            _TYPE.SINGLE_PRE_DUMP: self._pre_dump,
+            _TYPE.VERSION: self._version,
+            _TYPE.FEATURE_CHECK: self._features,
+            _TYPE.CPUINFO_DUMP: self._cpuinfo,
+            _TYPE.CPUINFO_CHECK: self._cpuinfo,
+            _TYPE.WAIT_PID: self._wait_pid,
+            _TYPE.PAGE_SERVER: self._page_server,
+            _TYPE.PAGE_SERVER_CHLD: self._page_server,
+        }
+        handler = handlers.get(self._request.type)
+        if handler is None:
+            return _refuse(self._channel, "Invalid req")
+        response = m.criu_resp(type=self._request.type, success=False)
+        try:
+            handler(response)
+            response.success = True
+        except BaseException as error:
+            self._work.report(error)
+            if number := _number_of(error):
+                response.cr_errno = number
+            response.cr_errmsg = log.first_error() or str(error)
+            self._answer(response)
+            if not isinstance(error, Exception):
+                raise
+            return False
+        return self._answer(response)
+
+    def _answer(self, response: m.criu_resp) -> bool:
+        try:
+            self._channel.send(response)
+        except ClientError as error:
+            # What was done is done: a restored tree runs on though nobody waits for it.
+            self._work.report(error)
+            return False
+        return True
+
+    # -- the requests -----------------------------------------------------------------------------------------
+
+    def _dump(self, response: m.criu_resp) -> None:
+        response.dump.restored = False
+        self._work.dump(self._order())
+
+    def _restore(self, response: m.criu_resp) -> None:
+        # Required by the message, and what a client finds there after a failure.
+        response.restore.pid = -1
+        response.restore.pid = self._work.restore(self._order())
+
+    def _pre_dump(self, response: m.criu_resp) -> None:
+        self._work.pre_dump(self._order())
+
+    def _check(self, response: m.criu_resp) -> None:
+        if not self._work.check(self._order()):
+            raise TorporError(log.first_error() or "the kernel lacks what checkpointing needs")
+
+    def _cpuinfo(self, response: m.criu_resp) -> None:
+        self._work.cpuinfo("dump" if self._request.type == _TYPE.CPUINFO_DUMP else "check", self._order())
+
+    def _version(self, response: m.criu_resp) -> None:
+        major, minor, sublevel, name = self._work.version
+        response.version.major_number, response.version.minor_number = major, minor
+        if sublevel:
+            response.version.sublevel = sublevel
+        response.version.name = name
+
+    def _features(self, response: m.criu_resp) -> None:
+        found = self._work.features()
+        wanted = self._request.features
+        response.features.mem_track = wanted.mem_track and found["mem_track"]
+        response.features.lazy_pages = wanted.lazy_pages and found["lazy_pages"]
+        response.features.pidfd_store = wanted.pidfd_store and found["pidfd_store"]
+
+    def _wait_pid(self, response: m.criu_resp) -> None:
+        response.status = os.waitpid(self._request.pid, 0)[1]
+
+    def _page_server(self, response: m.criu_resp) -> None:
+        raise TorporError("a page server is not there yet", hint="dump to a directory and copy it")
+
+    # -- what a request says ----------------------------------------------------------------------------------
+
+    def _order(self) -> Order:
+        opts = self._request.opts
+        client = self._channel.peer_pid()
+        tells = opts.notify_scripts
+        return Order(
+            words=words_of(opts, client),
+            config=opts.config_file,
+            pid=opts.pid if opts.HasField("pid") and opts.pid else client,
+            notify=self._notify if tells else None,
+            orphan_master=self._give_master if tells and opts.orphan_pts_master else None,
+        )
+
+    def _notify(self, action: str, pid: int) -> None:
+        self._tell(action, pid if action in _WITH_PID else 0, -1)
+
+    def _give_master(self, fd: int) -> None:
+        self._tell("orphan-pts-master", 0, fd)
+
+    def _tell(self, action: str, pid: int, fd: int) -> None:
+        response = m.criu_resp(type=_TYPE.NOTIFY, success=True, notify=m.criu_notify(script=action))
+        if pid:
+            response.notify.pid = pid
+        self._channel.send(response, fd)
+        answer = self._channel.receive()
+        if answer is None:
+            raise ClientError(f"the client went away at {action}")
+        if answer.type != _TYPE.NOTIFY or not answer.notify_success:
+            raise ActionScriptError(f"the client said no at {action}")
+
+
+def _number_of(error: BaseException) -> int:
+    """The error number that CRIU's clients know."""
+    for kind, number in (
+        (UsageError, errno.EBADRQC), (TargetGoneError, errno.ESRCH), (NotPermittedError, errno.EPERM),
+    ):  # fmt: skip
+        if isinstance(error, kind):
+            return number
+    found = getattr(error, "errno", None)
+    return found if isinstance(found, int) else 0

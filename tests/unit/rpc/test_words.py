@@ -1,0 +1,58 @@
+"""What clients ask for, as words of a command line."""
+
+import pytest
+
+from torpor.base.errors import UsageError
+from torpor.cli.criu.parse import parse
+from torpor.images import messages as m
+from torpor.rpc.words import words_of
+
+_CLIENT = 77
+_NEWNET = 0x40000000
+
+
+def test_what_runc_sends_for_a_dump() -> None:
+    opts = m.criu_opts(
+        images_dir_fd=5, work_dir_fd=6, log_level=4, log_file="dump.log", root="/rootfs", manage_cgroups=True,
+        notify_scripts=True, pid=123, shell_job=False, leave_running=True, file_locks=True, orphan_pts_master=True,
+        freeze_cgroup="/sys/fs/cgroup/freezer/x", external=["net[40]:extRootNetNS"], empty_ns=_NEWNET,
+        config_file="/etc/criu/runc.conf",
+        ext_mnt=[m.ext_mount_map(key="/etc/hosts", val="/etc/hosts")],
+    )  # fmt: skip
+    options, rest = parse(["--no-default-config", *words_of(opts, _CLIENT)])
+    assert rest == []
+    assert (options.images_dir, options.work_dir) == ("/proc/77/fd/5", "/proc/77/fd/6")
+    assert (options.log_file, options.verbosity, options.root) == ("dump.log", 4, "/rootfs")
+    assert (options.leave_running, options.shell_job, options.orphan_pts_master) == (True, False, True)
+    assert options.external == ["net[40]:extRootNetNS", "mnt[/etc/hosts]:/etc/hosts"]
+    assert (options.freeze_cgroup, options.manage_cgroups) == ("/sys/fs/cgroup/freezer/x", "soft")
+
+
+def test_what_runc_sends_for_a_restore() -> None:
+    opts = m.criu_opts(
+        images_dir_fd=5, rst_sibling=True,
+        inherit_fd=[m.inherit_fd(key="pipe:[1]", fd=0), m.inherit_fd(key="extRootNetNS", fd=4)],
+        join_ns=[m.join_namespace(ns="ipc", ns_file="/proc/9/ns/ipc")],
+        cg_root=[m.cgroup_root(ctrl="memory", path="/a")],
+        manage_cgroups=True, manage_cgroups_mode=m.criu_cg_mode.STRICT,
+    )  # fmt: skip
+    options, _ = parse(["--no-default-config", *words_of(opts, _CLIENT)])
+    assert options.restore_sibling
+    assert options.inherit_fd == [(0, "pipe:[1]"), (4, "extRootNetNS")]
+    assert options.join_ns == [("ipc", "/proc/9/ns/ipc", "")]
+    assert options.manage_cgroups == "strict"
+
+
+def test_a_value_that_is_set_to_its_default_is_said() -> None:
+    assert "--ghost-limit=1048576" in words_of(m.criu_opts(ghost_limit=1048576), _CLIENT)
+    assert not [word for word in words_of(m.criu_opts(), _CLIENT) if word.startswith("--ghost-limit")]
+
+
+@pytest.mark.parametrize(
+    "opts",
+    [m.criu_opts(log_file="../x"), m.criu_opts(empty_ns=1), m.criu_opts(empty_ns=_NEWNET | 0x20000)],
+    ids=["a log elsewhere", "an unknown namespace", "more than the network"],
+)
+def test_what_cannot_be(opts: m.criu_opts) -> None:
+    with pytest.raises(UsageError):
+        words_of(opts, _CLIENT)
