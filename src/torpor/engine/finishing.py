@@ -99,9 +99,8 @@ def _find_syscall(process: RestoreProcess) -> int:
 
 
 def notify_ready(session: RestoreSession) -> None:
-    """Tell that all is there and about to go on."""
-    for action in ("post-restore", "pre-resume"):
-        session.options.notify(action, session.root.pid)
+    """Tell that all is restored but nothing runs yet; no is a valid answer."""
+    session.options.notify("post-restore", session.root.pid)
 
 
 def guard(session: RestoreSession) -> None:
@@ -120,7 +119,7 @@ def guard(session: RestoreSession) -> None:
 
 
 def notify_resume(session: RestoreSession) -> None:
-    """Tell that everyone is about to go on.  It is too late to say no: as with CRIU, that is logged and no more."""
+    """Tell that everyone is about to go on.  As with CRIU, a no is logged and no more."""
     try:
         session.options.notify("pre-resume", session.root.pid)
     except TorporError as error:

@@ -90,7 +90,7 @@ RESTORE: tuple[Phase, ...] = (
     ),
     Phase("post-restore", finishing.notify_ready, "all is there, and a hook that says no can still stop it"),
     Phase("links", lambda session: session.files.finish(), "link_remap names serve a restore that fails once more"),
+    Phase("pre-resume", finishing.notify_resume, "the last word before everyone goes on"),
     Phase("guard", finishing.guard, "the last instant at which our death still has to be the death of all"),
-    Phase("pre-resume", finishing.notify_resume, "told when nothing can fail any more"),
     Phase("go", finishing.go, "all together, so that none runs while another is only half there"),
 )
