@@ -12,6 +12,7 @@ from torpor.base.errors import RestoreError
 from torpor.base.fds import OwnedFd
 from torpor.images import messages as m
 from torpor.images.text import set_text
+from torpor.kernel.namespaces import CLONE_NEWNS, inside
 from torpor.objects.files.model import FileDump, OpenFile
 
 O_PATH = 0o10000000
@@ -33,7 +34,7 @@ class Roots:
         """A directory to resolve names of *pid*'s files against; None where ours is the same."""
         if pid not in self._by_process:
             own = os.readlink(f"/proc/{pid}/ns/mnt") == self._own
-            fd = None if own else OwnedFd(os.open(f"/proc/{pid}/root", O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+            fd = None if own else OwnedFd(_open_root(pid))
             self._by_process[pid] = fd
             if fd is not None:
                 with suppress(OSError):
@@ -45,6 +46,13 @@ class Roots:
         """Whether *device* is a proc file system that we see, or that *pid* does."""
         self.of(pid)
         return device in self._proc_devices
+
+
+def _open_root(pid: int) -> int:
+    """The root of the mount namespace of *pid*, from which links in /proc count for us, wherever its own root is."""
+    flags = O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+    with OwnedFd(os.pidfd_open(pid)) as pidfd:
+        return inside(pidfd.fileno(), CLONE_NEWNS, lambda: os.open("/", flags))
 
 
 def roots_of(session: FileDump) -> Roots:
