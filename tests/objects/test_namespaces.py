@@ -44,7 +44,10 @@ def test_the_clocks_of_a_time_namespace_go_on() -> None:
 
 @pytest.mark.parametrize(
     ("prefix", "why"),
-    [(_WITH_INTERFACE, r"interfaces of its own \(d0\)"), (("unshare", "--user"), "user namespaces of its own")],
+    [
+        (_WITH_INTERFACE, r"interfaces of its own \(d0\)"),
+        (("unshare", "--user"), "namespace does not know"),
+    ],
     ids=["interface", "user"],
 )
 def test_what_is_not_carried_is_refused_by_name(prefix: tuple[str, ...], why: str) -> None:

@@ -79,7 +79,7 @@ class Dump:
         watch = self._stats.watch
         notify = self._options.notify
         preflight.check(pid, self._options.files)
-        namespaces.prepare(pid)
+        namespaces.prepare(pid, self._options.files.external)
         warm_up()
         notify("pre-dump", pid)
         with watch.span("freezing"), time_limit(self._options.timeout_s, f"stopping pid {pid} and all below it"):
@@ -88,6 +88,7 @@ class Dump:
             self._collect(tree.root, None)
             self._files.processes = self._processes
             self._check()
+            namespaces.read_idmaps(self._processes, self._root_ids)
             alive = [process for process in self._processes if not process.is_zombie]
             self._seccomp = seccomp.dump(alive)
             for process in alive:

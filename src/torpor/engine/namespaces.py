@@ -19,13 +19,28 @@ from torpor.engine.session import RestoreSession
 from torpor.images import kinds
 from torpor.images import messages as m
 from torpor.images.store import load_one
-from torpor.kernel.namespaces import CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWTIME, setns
+from torpor.kernel import idmap
+from torpor.kernel.namespaces import (
+    CLONE_NEWCGROUP,
+    CLONE_NEWIPC,
+    CLONE_NEWNET,
+    CLONE_NEWNS,
+    CLONE_NEWPID,
+    CLONE_NEWTIME,
+    CLONE_NEWUSER,
+    CLONE_NEWUTS,
+    setns,
+)
 from torpor.objects.files.model import FileDump
 from torpor.objects.memory.segments import SegmentDump
 from torpor.objects.model import DumpProcess
 from torpor.objects.ns.model import NsDump, NsKind, NsRestore
 from torpor.objects.ns.table import NAMESPACES
+from torpor.objects.task import creds
 from torpor.tracee.remote import Runner
+
+#: Those of which it matters which user namespace they belong to.
+_OWNED = CLONE_NEWPID | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWCGROUP
 
 
 def own(ids: m.task_kobj_ids_entry, root_ids: m.task_kobj_ids_entry) -> list[NsKind]:
@@ -61,6 +76,19 @@ def check(processes: Sequence[DumpProcess], root_ids: m.task_kobj_ids_entry, ext
                 )
 
 
+def _has_user_namespace(ids: m.task_kobj_ids_entry, root_ids: m.task_kobj_ids_entry) -> bool:
+    return any(kind.clone_flag == CLONE_NEWUSER for kind in own(ids, root_ids))
+
+
+def read_idmaps(processes: Sequence[DumpProcess], root_ids: m.task_kobj_ids_entry) -> None:
+    """Have each of *processes* know how its ids are seen in the tree's user namespace, if that is another than ours."""
+    root = processes[0]
+    if _has_user_namespace(root.ids, root_ids):
+        maps = idmap.read_idmaps(root.pid)
+        for process in processes:
+            process.idmaps = maps
+
+
 def _check_for_children(process: DumpProcess) -> None:
     """unshare(2) of a pid or time namespace puts only children into it, and no image says so."""
     for link in ("pid", "time"):
@@ -79,16 +107,28 @@ def _check_for_children(process: DumpProcess) -> None:
             )
 
 
-def prepare(pid: int) -> None:
-    """Before the freeze: import what dumps the namespaces that *pid* does not share with us."""
+def prepare(pid: int, external: tuple[str, ...]) -> None:
+    """Before the freeze: import what dumps the namespaces that *pid* does not share with us, and look who owns them.
+
+    RefusedError where its user namespace does not own the others.
+    """
+    own_flags = 0
+    links = []
     for kind in NAMESPACES:
-        if isinstance(kind.dump, Late):
-            try:
-                theirs, ours = os.readlink(f"/proc/{pid}/ns/{kind.link}"), os.readlink(f"/proc/self/ns/{kind.link}")
-            except OSError:
-                continue  # gone, or not ours to look at: told by whoever needs it
-            if theirs != ours:
+        try:
+            theirs, ours = os.readlink(f"/proc/{pid}/ns/{kind.link}"), os.readlink(f"/proc/self/ns/{kind.link}")
+        except OSError:
+            continue  # gone, or not ours to look at: told by whoever needs it
+        if theirs != ours:
+            own_flags |= kind.clone_flag
+            if isinstance(kind.dump, Late):
                 kind.dump.load()
+            if kind.clone_flag & _OWNED and outside.external_key(kind, pid, external) is None:
+                links.append(kind.link)
+    if own_flags & CLONE_NEWUSER:
+        from torpor.objects.ns import userns
+
+        userns.check(pid, links)
 
 
 def dump(root: DumpProcess, root_ids: m.task_kobj_ids_entry, files: FileDump) -> None:
@@ -101,13 +141,17 @@ def dump(root: DumpProcess, root_ids: m.task_kobj_ids_entry, files: FileDump) ->
         if key is not None:
             outside.dump(files.store, kind, ident, key)
         elif kind.dump is not None:
-            kind.dump(NsDump(files.store, segments, root.pid, root.pidfd.fileno(), ident, files.policy.external))
+            kind.dump(
+                NsDump(files.store, segments, root.pid, root.pidfd.fileno(), ident, files.policy.external, root.idmaps)
+            )
 
 
 def plan(session: RestoreSession) -> None:
     """Which namespaces the root puppet is to be cloned with, and which it joins."""
     _plan_joins(session)
     wanted = sum(kind.clone_flag for kind in _wanted(session))
+    if wanted & CLONE_NEWUSER:
+        _plan_user(session)
     # The stub makes a time namespace before it clones: only then can the clocks still be set.
     session.root_clone_flags |= wanted & ~CLONE_NEWTIME
     session.new_time = bool(wanted & CLONE_NEWTIME)
@@ -130,12 +174,37 @@ def _plan_joins(session: RestoreSession) -> None:
             outside.join(session, kind, key)
 
 
+def _plan_user(session: RestoreSession) -> None:
+    from torpor.objects.ns import userns
+
+    maps, session.allows_setgroups = userns.load(session.store, session.root.ids.user_ns_id)
+    session.idmaps = session.files.idmaps = maps
+    for process in session.everyone:
+        process.idmaps = maps
+
+
 def prepare_stub(session: RestoreSession, runner: Runner) -> None:
     """In the stub, before the root puppet is cloned from it."""
+    if session.root_clone_flags & CLONE_NEWUSER:
+        from torpor.objects.ns import userns
+
+        creds_of_root = session.root.core.thread_core.creds
+        userns.prepare(runner, creds.outer_groups(creds_of_root, session.idmaps))
     if session.new_time:
         from torpor.objects.ns import timens
 
         timens.prepare(session.store, session.root.ids.time_ns_id, runner)
+
+
+def make_user(session: RestoreSession) -> None:
+    """Fill the user namespace in which the root puppet now is, and work in the name of who is in charge there."""
+    if not session.root_clone_flags & CLONE_NEWUSER:
+        return
+    from torpor.objects.ns import userns
+
+    maps = session.idmaps
+    userns.restore(session.root.runner, maps, setgroups=session.allows_setgroups)
+    session.own_new_files(*maps.outside(maps.users.head, maps.groups.head))
 
 
 def make(session: RestoreSession) -> None:
@@ -161,9 +230,10 @@ def enter_network(session: RestoreSession) -> None:
         loopback_up()
 
 
-def leave_network(session: RestoreSession) -> None:
-    """Back into ours."""
+def leave(session: RestoreSession) -> None:
+    """Back into our own network namespace, and to making files in our own name."""
     session.leave_network()
+    session.own_new_files()
 
 
 def finish(session: RestoreSession) -> None:
@@ -181,8 +251,11 @@ def _each(session: RestoreSession, step_of: Callable[[NsKind], Callable[[NsResto
             ident = getattr(root.ids, kind.id_field)
             flags = session.namespaces
             step(
-                NsRestore(session.store, root.runner, pidfd.fileno(), ident, flags, policy.root or "/", policy.external)
-            )
+                NsRestore(
+                    session.store, root.runner, pidfd.fileno(), ident, flags, policy.root or "/", policy.external,
+                    session.idmaps,
+                )
+            )  # fmt: skip
 
 
 def _in_images(session: RestoreSession) -> list[NsKind]:

@@ -55,6 +55,7 @@ RESTORE: tuple[Phase, ...] = (
     Phase("pre-restore", reading.notify_start, "whoever is told prepares what is restored into"),
     Phase("namespaces to make", namespaces.plan, "the root puppet is cloned with them"),
     Phase("root puppet", forking.make_root, "with the namespaces that can only be made by clone", "forking"),
+    Phase("user namespace", namespaces.make_user, "before its ids are mapped nobody in it can do anything", "forking"),
     Phase("namespaces", namespaces.make, "children inherit them, and all files are opened inside of them", "forking"),
     Phase("enter network", namespaces.enter_network, "sockets are born into the namespace of their maker", "forking"),
     Phase(
@@ -77,7 +78,7 @@ RESTORE: tuple[Phase, ...] = (
         lambda session: building.each_alive(session, [step.run for step in AFTER_FILES]),
         "steps that need all descriptors of a process, before credentials take privileges away",
     ),
-    Phase("leave network", namespaces.leave_network, "no more sockets are made; whoever is notified finds us at home"),
+    Phase("leave namespaces", namespaces.leave, "no more sockets and files are made; a hook finds us at home"),
     Phase("file owners", lambda session: fown.restore(session.files), "a thread can be owner; locks change the owner"),
     Phase("aspects", finishing.aspects, "BUILD, CREDENTIALS and SEALED, in one batch a thread"),
     Phase("stops", finishing.stop, "with all threads there; the SIGCHLD that parents get is taken away in the next"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 from torpor.base.fds import OwnedFd
@@ -10,6 +11,8 @@ from torpor.engine.options import RestoreOptions
 from torpor.engine.stats import RestoreStats
 from torpor.images import messages as m
 from torpor.images.store import ImageStore
+from torpor.kernel import idmap
+from torpor.kernel.idmap import IDENTITY, IdMaps
 from torpor.kernel.namespaces import CLONE_NEWNET, setns
 from torpor.objects.files.model import FileRestore
 from torpor.objects.model import RestoreProcess, RestoreThread
@@ -51,6 +54,12 @@ class RestoreSession:
     joined: list[Joined] = field(default_factory=list)
     #: Whether the stub is to make a time namespace for the root puppet.
     new_time: bool = False
+    #: Of the tree's user namespace: images hold ids as they are inside.
+    idmaps: IdMaps = IDENTITY
+    #: Whether supplementary groups may be changed in it.
+    allows_setgroups: bool = True
+    #: Whether what we make belongs to whoever is in charge of the tree's user namespace.
+    owns_for_tree: bool = False
     #: Our own network namespace, while we are in the tree's.
     network: OwnedFd | None = None
     #: Every traced task that exists: killed if the restore fails.
@@ -114,9 +123,17 @@ class RestoreSession:
                 setns(ours.fileno(), CLONE_NEWNET)
             self.network = None
 
+    def own_new_files(self, user: int = -1, group: int = -1) -> None:
+        """Have all that we make from now on belong to *user* and *group*, or to ourselves again."""
+        if user == -1 and not self.owns_for_tree:
+            return
+        self.owns_for_tree = user != -1
+        idmap.set_owner_of_new_files(user if user != -1 else os.geteuid(), group if group != -1 else os.getegid())
+
     def close(self) -> None:
         """Close what is ours; what the restored processes have stays theirs."""
         self.leave_network()
+        self.own_new_files()
         for joined in self.joined:
             joined.fd.close()
         if self.guardian is not None:

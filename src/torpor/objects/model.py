@@ -8,6 +8,7 @@ from torpor.base.errors import TorporError
 from torpor.base.fds import OwnedFd
 from torpor.base.records import dataclass, field
 from torpor.images import messages as m
+from torpor.kernel.idmap import IDENTITY, IdMaps
 from torpor.kernel.procfs.maps import Vma
 from torpor.kernel.procfs.stat import Stat
 from torpor.kernel.procfs.status import Status, read_status
@@ -55,6 +56,8 @@ class DumpProcess:
     #: Mappings that a dump that was killed left in it.
     leftovers: list[Vma] = field(default_factory=list)
     threads: list[DumpThread] = field(default_factory=list)
+    #: Of its user namespace: images hold ids as they are inside.
+    idmaps: IdMaps = IDENTITY
 
     @property
     def is_zombie(self) -> bool:
@@ -121,6 +124,8 @@ class RestoreProcess:
     vdso_place: tuple[int, int] | None = None
     #: Whether a SIGCHLD came that is of our making (a zombie, a stopped child).
     got_sigchld: bool = False
+    #: Of its user namespace: images hold ids as they are inside.
+    idmaps: IdMaps = IDENTITY
 
     @property
     def ns_pid(self) -> int:

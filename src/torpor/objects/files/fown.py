@@ -46,7 +46,8 @@ def fill(fown: m.fown_entry, file: OpenFile) -> None:
     kind, pid = struct.unpack("ii", owner)
     if pid:
         fown.pid_type, fown.pid = kind, _seen_inside(kind, pid)
-        fown.uid, fown.euid = struct.unpack("II", fcntl.fcntl(file.fd, F_GETOWNER_UIDS, _EMPTY))
+        uids = struct.unpack("II", fcntl.fcntl(file.fd, F_GETOWNER_UIDS, _EMPTY))
+        fown.uid, fown.euid = map(file.process.idmaps.users.inside, uids)
 
 
 def _seen_inside(kind: int, pid: int) -> int:

@@ -72,7 +72,8 @@ def check(file: OpenFile, session: FileDump) -> None:
 
 def _write(file: OpenFile, ghost_id: int, session: FileDump) -> None:
     info = file.stat
-    entry = m.ghost_file_entry(uid=info.st_uid, gid=info.st_gid, mode=info.st_mode, ino=info.st_ino)
+    user, group = file.process.idmaps.inside(info.st_uid, info.st_gid)
+    entry = m.ghost_file_entry(uid=user, gid=group, mode=info.st_mode, ino=info.st_ino)
     entry.dev = kernel_device(info.st_dev)
     entry.atim.tv_sec, entry.atim.tv_usec = divmod(info.st_atime_ns // 1000, 1_000_000)
     entry.mtim.tv_sec, entry.mtim.tv_usec = divmod(info.st_mtime_ns // 1000, 1_000_000)
@@ -156,7 +157,7 @@ def _make(reg: m.reg_file_entry, ghost_id: int, session: FileRestore) -> int:
                     _put(writer.fileno(), chunk)
                 if entry.HasField("size"):
                     os.ftruncate(writer.fileno(), min(entry.size, _MAX_SIZE))
-        os.chown(path, entry.uid, entry.gid)
+        os.chown(path, *session.idmaps.outside(entry.uid, entry.gid))
         if not stat.S_ISLNK(entry.mode):
             os.chmod(path, stat.S_IMODE(entry.mode))
         if entry.HasField("mtim"):

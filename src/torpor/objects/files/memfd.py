@@ -76,8 +76,9 @@ def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
 def _inode(file: OpenFile, fd: int, shmid: int, inode_id: int) -> m.memfd_inode_entry:
     info = file.stat
     name = file.target.removesuffix(_DELETED).removeprefix(_PREFIX)
+    user, group = file.process.idmaps.inside(info.st_uid, info.st_gid)
     inode = m.memfd_inode_entry(
-        name=name, uid=info.st_uid, gid=info.st_gid, size=info.st_size, shmid=shmid, inode_id=inode_id,
+        name=name, uid=user, gid=group, size=info.st_size, shmid=shmid, inode_id=inode_id,
         mode=info.st_mode, seals=fcntl.fcntl(fd, F_GET_SEALS),
     )  # fmt: skip
     if info.st_dev != sharedmem.internal_device():
@@ -131,7 +132,7 @@ def _make(inode: m.memfd_inode_entry, session: FileRestore) -> int:
     try:
         if not is_anonymous:
             os.ftruncate(fd, inode.size)
-            os.fchown(fd, inode.uid, inode.gid)
+            os.fchown(fd, *session.idmaps.outside(inode.uid, inode.gid))
             if inode.HasField("mode"):
                 os.fchmod(fd, stat.S_IMODE(inode.mode))
         segments.restore(session.store, inode.shmid, fd, inode.size)

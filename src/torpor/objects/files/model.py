@@ -20,6 +20,7 @@ from torpor.base.typed import Self, TypeVar, cast
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.images.store import ImageStore, ImageWriter
+from torpor.kernel.idmap import IDENTITY
 from torpor.kernel.kcmp import KCMP_FILE, KcmpIndex
 from torpor.kernel.pidfd import getfd
 from torpor.kernel.procfs.task import read_fdinfo_lines
@@ -339,6 +340,8 @@ class FileRestore:
         self.entries = {entry.id: entry for entry in entries}
         self.processes: list[RestoreProcess] = []
         self.policy = FilePolicy()
+        #: Of the tree's user namespace: images hold ids as they are inside.
+        self.idmaps = IDENTITY
         self.inherited: dict[str, int] = {}
         #: Takes the master of a terminal that was driven from outside of the tree; it is borrowed for the call.
         self.orphan_master: Callable[[int], None] | None = None

@@ -313,7 +313,7 @@ class _Restoring:
         described = next(self._entries_of(master), None)
         path = "/dev/ptmx" if described is None else self._path_of(described, "/dev/ptmx")
         pair = Pair(index, self._masters.open(path, index), master, slave)
-        tty_pairs.prepare(pair, 0 if described is None else described.tty.flags)
+        tty_pairs.prepare(pair, 0 if described is None else described.tty.flags, self._session.idmaps)
         return pair
 
     def _make_orphan(self, index: int, slave: m.tty_info_entry | None) -> Pair:
@@ -326,7 +326,7 @@ class _Restoring:
         pair = Pair(
             index, self._masters.open(f"{directory}/ptmx" if name.isdecimal() else "/dev/ptmx", index), None, slave
         )
-        tty_pairs.prepare(pair, 0)
+        tty_pairs.prepare(pair, 0, self._session.idmaps)
         take(pair.master.fileno())
         return pair
 

@@ -23,6 +23,7 @@ from torpor.base.fds import OwnedFd
 from torpor.base.records import dataclass
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
+from torpor.kernel.idmap import IdMaps
 from torpor.objects.files import status_flags, tty_data, tty_params
 from torpor.objects.files.paths import open_below
 
@@ -97,7 +98,7 @@ class Masters:
         self._spare.clear()
 
 
-def prepare(pair: Pair, flags: int) -> None:
+def prepare(pair: Pair, flags: int, idmaps: IdMaps) -> None:
     """Settings of a new pair; *flags* are its master's."""
     master = pair.master.fileno()
     status_flags.restore(master, flags)
@@ -106,7 +107,7 @@ def prepare(pair: Pair, flags: int) -> None:
         tty_params.restore(master, info)
     if pair.slave_info is not None:
         pair.slave = OwnedFd(open_slave(pair, os.O_RDWR | os.O_NONBLOCK))
-        tty_params.restore_owner(pair.slave.fileno(), pair.slave_info)
+        tty_params.restore_owner(pair.slave.fileno(), pair.slave_info, idmaps)
 
 
 def open_slave(pair: Pair, flags: int) -> int:

@@ -19,6 +19,7 @@ import struct
 
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
+from torpor.kernel.idmap import IdMaps
 from torpor.objects.files.model import OpenFile
 
 TIOCSWINSZ, TIOCGWINSZ = 0x5414, 0x5413
@@ -61,7 +62,7 @@ def dump(file: OpenFile, info: m.tty_info_entry, *, is_master: bool) -> None:
     """Fill in all of *info* that the terminal itself can tell."""
     info.rdev = file.stat.st_rdev
     info.dev = file.stat.st_dev
-    info.uid, info.gid = file.stat.st_uid, file.stat.st_gid
+    info.uid, info.gid = file.process.idmaps.inside(file.stat.st_uid, file.stat.st_gid)
     info.locked = info.exclusive = info.packet_mode = False
     if is_hung_up(file.fd):
         return
@@ -131,12 +132,13 @@ def restore(fd: int, info: m.tty_info_entry) -> None:
         raise ImageError(f"tty-info.img: {info.id}: {error}") from error
 
 
-def restore_owner(fd: int, info: m.tty_info_entry) -> None:
+def restore_owner(fd: int, info: m.tty_info_entry, idmaps: IdMaps) -> None:
     """Owner and group of the device node behind *fd*."""
     if info.HasField("uid") and info.HasField("gid"):
         found = os.fstat(fd)
-        if (found.st_uid, found.st_gid) != (info.uid, info.gid):
-            os.fchown(fd, info.uid, info.gid)
+        owner = idmaps.outside(info.uid, info.gid)
+        if (found.st_uid, found.st_gid) != owner:
+            os.fchown(fd, *owner)
 
 
 def _pack(entry: m.termios_entry) -> bytes:

@@ -30,6 +30,7 @@ from torpor.images.kinds import ImageKind
 from torpor.images.store import ImageStore, iter_entries, load_one, store_all, store_one
 from torpor.kernel import sysvipc
 from torpor.kernel.arch import nr
+from torpor.kernel.idmap import IdMaps
 from torpor.kernel.namespaces import CLONE_NEWIPC, inside
 from torpor.kernel.syscall import syscall
 from torpor.objects.memory import segments
@@ -69,8 +70,10 @@ def _dump_inside(session: NsDump) -> None:
     store_one(store, "IPC_VAR", variables, ident)
     store_all(store, "IPCNS_SHM", [_dump_segment(each, session) for each in sysvipc.read_objects("shm")], ident)
     size = variables.msg_ctlmax
-    store_all(store, "IPCNS_MSG", [_dump_queue(each, size) for each in sysvipc.read_objects("msg")], ident)
-    store_all(store, "IPCNS_SEM", [_dump_set(each) for each in sysvipc.read_objects("sem")], ident)
+    store_all(
+        store, "IPCNS_MSG", [_dump_queue(each, size, session.idmaps) for each in sysvipc.read_objects("msg")], ident
+    )
+    store_all(store, "IPCNS_SEM", [_dump_set(each, session.idmaps) for each in sysvipc.read_objects("sem")], ident)
 
 
 def _read(path: str) -> str:
@@ -81,14 +84,16 @@ def _read(path: str) -> str:
         return ""
 
 
-def _description(found: sysvipc.IpcObject) -> m.ipc_desc_entry:
+def _description(found: sysvipc.IpcObject, idmaps: IdMaps) -> m.ipc_desc_entry:
+    user, group = idmaps.inside(found.uid, found.gid)
+    creator, creators_group = idmaps.inside(found.cuid, found.cgid)
     return m.ipc_desc_entry(
-        key=found.key, uid=found.uid, gid=found.gid, cuid=found.cuid, cgid=found.cgid, mode=found.mode, id=found.ident
+        key=found.key, uid=user, gid=group, cuid=creator, cgid=creators_group, mode=found.mode, id=found.ident
     )
 
 
 def _dump_segment(found: sysvipc.IpcObject, session: NsDump) -> m.ipc_shm_entry:
-    entry = m.ipc_shm_entry(desc=_description(found), size=found.size, in_pagemaps=True)
+    entry = m.ipc_shm_entry(desc=_description(found, session.idmaps), size=found.size, in_pagemaps=True)
     with sysvipc.attached(found.ident, sysvipc.SHM_RDONLY) as address:
         path = _map_file(address)
         block = os.stat(path).st_blksize
@@ -104,8 +109,8 @@ def _map_file(address: int) -> str:
     return f"/proc/self/map_files/{next(name for name in os.listdir('/proc/self/map_files') if name.startswith(start))}"
 
 
-def _dump_queue(found: sysvipc.IpcObject, size: int) -> Entry[m.ipc_msg_entry]:
-    entry = m.ipc_msg_entry(desc=_description(found), qbytes=sysvipc.queue_limit(found.ident), qnum=found.size)
+def _dump_queue(found: sysvipc.IpcObject, size: int, idmaps: IdMaps) -> Entry[m.ipc_msg_entry]:
+    entry = m.ipc_msg_entry(desc=_description(found, idmaps), qbytes=sysvipc.queue_limit(found.ident), qnum=found.size)
     parts = []
     for index in range(found.size):
         mtype, text = sysvipc.peek_message(found.ident, index, max(size, entry.qbytes))
@@ -113,8 +118,8 @@ def _dump_queue(found: sysvipc.IpcObject, size: int) -> Entry[m.ipc_msg_entry]:
     return Entry(entry, parts=tuple(parts))
 
 
-def _dump_set(found: sysvipc.IpcObject) -> Entry[m.ipc_sem_entry]:
-    entry = m.ipc_sem_entry(desc=_description(found), nsems=found.size)
+def _dump_set(found: sysvipc.IpcObject, idmaps: IdMaps) -> Entry[m.ipc_sem_entry]:
+    entry = m.ipc_sem_entry(desc=_description(found, idmaps), nsems=found.size)
     return Entry(entry, sysvipc.semaphore_values(found.ident, found.size))
 
 
@@ -149,9 +154,9 @@ def _restore_inside(session: NsRestore) -> None:
     for shm in _entries(store, kinds.IPCNS_SHM, ident):
         _restore_segment(shm, session)
     for msg in _entries(store, kinds.IPCNS_MSG, ident):
-        _restore_queue(msg)
+        _restore_queue(msg, session.idmaps)
     for sem in _entries(store, kinds.IPCNS_SEM, ident):
-        _restore_set(sem)
+        _restore_set(sem, session.idmaps)
     wanted = (
         (variables.msg_next_id, variables.HasField("msg_next_id")),
         (variables.sem_next_id, variables.HasField("sem_next_id")),
@@ -200,15 +205,21 @@ def _restore_segment(entry: Entry[m.ipc_shm_entry], session: NsRestore) -> None:
                 segments.restore(session.store, ident, fd.fileno(), min(size, os.fstat(fd.fileno()).st_size))
             elif os.pwrite(fd.fileno(), entry.payload, 0) != len(entry.payload):
                 raise RestoreError(f"System V shm {ident} cannot be filled")
-    sysvipc.own(nr.shmctl, "shmctl", ident, desc.uid, desc.gid, desc.mode)
+    sysvipc.own(nr.shmctl, "shmctl", ident, *_owner(desc, session.idmaps), desc.mode)
     if desc.mode & sysvipc.SHM_LOCKED:
         sysvipc.shmctl(ident, sysvipc.SHM_LOCK)
 
 
-def _restore_queue(entry: Entry[m.ipc_msg_entry]) -> None:
+def _owner(desc: m.ipc_desc_entry, idmaps: IdMaps) -> tuple[int, int]:
+    """In ids of ours; root's for what is not mapped."""
+    user, group = idmaps.outside(desc.uid, desc.gid)
+    return max(user, 0), max(group, 0)
+
+
+def _restore_queue(entry: Entry[m.ipc_msg_entry], idmaps: IdMaps) -> None:
     msg, desc = entry.message, entry.message.desc
     ident = _create("msg", desc, lambda flags: syscall("msgget", nr.msgget, desc.key, flags))
-    sysvipc.own(nr.msgctl, "msgctl", ident, desc.uid, desc.gid, desc.mode, qbytes=msg.qbytes)
+    sysvipc.own(nr.msgctl, "msgctl", ident, *_owner(desc, idmaps), desc.mode, qbytes=msg.qbytes)
     try:
         for part in entry.parts:
             assert isinstance(part.message, m.ipc_msg)
@@ -217,10 +228,10 @@ def _restore_queue(entry: Entry[m.ipc_msg_entry]) -> None:
         raise ImageError(f"a message does not go into the queue {ident}: {error}") from error
 
 
-def _restore_set(entry: Entry[m.ipc_sem_entry]) -> None:
+def _restore_set(entry: Entry[m.ipc_sem_entry], idmaps: IdMaps) -> None:
     sem, desc = entry.message, entry.message.desc
     ident = _create("sem", desc, lambda flags: syscall("semget", nr.semget, desc.key, sem.nsems, flags))
-    sysvipc.own(nr.semctl, "semctl", ident, desc.uid, desc.gid, desc.mode)
+    sysvipc.own(nr.semctl, "semctl", ident, *_owner(desc, idmaps), desc.mode)
     sysvipc.set_semaphore_values(ident, entry.payload)
 
 

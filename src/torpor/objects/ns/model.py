@@ -7,6 +7,7 @@ from collections.abc import Callable
 from torpor.base.records import dataclass, field
 from torpor.base.typed import Literal
 from torpor.images.store import ImageStore
+from torpor.kernel.idmap import IDENTITY, IdMaps
 from torpor.objects.memory.segments import SegmentDump
 from torpor.tracee.remote import Runner
 
@@ -26,6 +27,8 @@ class NsDump:
     ident: int
     #: ``--external`` as given: ``mnt[/path]:key`` and the like.
     external: tuple[str, ...] = ()
+    #: Of the tree's user namespace: images hold ids as they are inside.
+    idmaps: IdMaps = IDENTITY
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,8 @@ class NsRestore:
     flags: int
     root: str = "/"
     external: tuple[str, ...] = field(default=())
+    #: Of the tree's user namespace: images hold ids as they are inside.
+    idmaps: IdMaps = IDENTITY
 
     @property
     def pid(self) -> int:

@@ -3,15 +3,17 @@
 Kernel view
     ``/proc/PID/task/TID/status``; securebits and parent-death signal only by prctl inside the thread.
 Image
-    ``creds_entry`` in ``thread_core_entry``, sets as two 32-bit words each; ``pdeath_sig`` beside it.
+    ``creds_entry`` in ``thread_core_entry``, sets as two 32-bit words each; ``pdeath_sig`` beside it.  Ids are those
+    inside of the task's user namespace.
 Restore
     securebits with KEEP_CAPS, groups, ids, bounding set, capset, ambient set, then the securebits as they were.  The
     order is the kernel's: dropping the bounding set needs CAP_SETPCAP, ambient needs permitted and inheritable.
     Nothing at all where the puppet is that already.  The parent-death signal comes last: a change of credentials
-    clears it.
+    clears it.  Groups are left alone where they are right: in a user namespace it can be forbidden to set them.
 Limits
     The root of the tree does not get its parent-death signal: it would die as the restore ends.
     Capabilities that we do not have ourselves cannot be given; keyrings and security labels are not carried.
+    A user or group id of the thread's own that is not mapped into its user namespace is refused.
 """
 
 from __future__ import annotations
@@ -21,8 +23,10 @@ import struct
 from collections.abc import Iterable
 
 from torpor.base import log
+from torpor.base.errors import RefusedError
 from torpor.images import messages as m
 from torpor.kernel.arch import nr
+from torpor.kernel.idmap import IDENTITY, NO_ID, IdMaps
 from torpor.kernel.procfs.status import Status
 from torpor.kernel.syscall import syscall
 from torpor.objects.model import DumpThread, RestoreThread
@@ -46,7 +50,8 @@ _N_CAPS = 64
 def dump(thread: DumpThread, batch: Batch) -> None:
     """Fill in ``creds`` and ``pdeath_sig``."""
     creds = thread.core.thread_core.creds
-    fill(creds, thread.status)
+    fill(creds, thread.status, thread.process.idmaps)
+    check(thread.process.describe(), thread.status, thread.process.idmaps)
     bits = batch.call(nr.prctl, PR_GET_SECUREBITS)
     room = batch.out(4)
     batch.call(nr.prctl, PR_GET_PDEATHSIG, room)
@@ -59,11 +64,23 @@ def dump(thread: DumpThread, batch: Batch) -> None:
     batch.then(collect)
 
 
-def fill(creds: m.creds_entry, status: Status) -> None:
+def check(who: str, status: Status, idmaps: IdMaps) -> None:
+    """RefusedError for a thread that its user namespace has no id for."""
+    if NO_ID in map(idmaps.users.inside, status.uids) or NO_ID in map(idmaps.groups.inside, status.gids):
+        raise RefusedError(
+            f"{who} has a user or group id that its user namespace does not know",
+            hint="checkpoint it once it has changed to one that is mapped (/proc/PID/uid_map, gid_map)",
+        )
+
+
+def fill(creds: m.creds_entry, status: Status, idmaps: IdMaps) -> None:
     """All but the securebits, which /proc does not tell."""
-    creds.uid, creds.euid, creds.suid, creds.fsuid = status.uids
-    creds.gid, creds.egid, creds.sgid, creds.fsgid = status.gids
-    creds.groups.extend(status.groups)
+    creds.uid, creds.euid, creds.suid, creds.fsuid = map(idmaps.users.inside, status.uids)
+    creds.gid, creds.egid, creds.sgid, creds.fsgid = map(idmaps.groups.inside, status.gids)
+    groups = [idmaps.groups.inside(group) for group in status.groups]
+    creds.groups.extend(group for group in groups if group != NO_ID)
+    if NO_ID in groups:
+        creds.torpor_outer_groups.extend(status.groups)
     for words, value in (
         (creds.cap_inh, status.cap_inheritable),
         (creds.cap_prm, status.cap_permitted),
@@ -76,18 +93,18 @@ def fill(creds: m.creds_entry, status: Status) -> None:
         creds.no_new_privs = 1
 
 
-def restore(core: m.core_entry, current: Status, batch: Batch) -> None:
+def restore(core: m.core_entry, current: Status, idmaps: IdMaps, batch: Batch) -> None:
     """Become who the image says.  *current* is the puppet's status: what it has can be dropped.
 
     All privileges are kept until the last capset, so that nothing before it can fail for want of one.
     """
     creds = core.thread_core.creds
-    if _is_already(creds, current):
+    if _is_already(creds, current, idmaps):
         return
     wanted = [_set_of(words) for words in (creds.cap_eff, creds.cap_prm, creds.cap_inh)]
     bounding, ambient = _set_of(creds.cap_bnd), _set_of(creds.cap_amb)
     batch.call(nr.prctl, PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP | _SECBIT_KEEP_CAPS)
-    restore_ids(creds, batch)
+    restore_ids(creds, current, idmaps, batch)
     header = batch.data(struct.pack("<Ii", _CAPABILITY_VERSION_3, 0))
     everything = current.cap_permitted
     batch.call(nr.capset, header, batch.data(_pack_sets(everything, everything, wanted[2])))
@@ -110,19 +127,26 @@ def restore_pdeath_signal(thread: RestoreThread, batch: Batch) -> None:
         batch.call(nr.prctl, PR_SET_PDEATHSIG, number)
 
 
-def _is_already(creds: m.creds_entry, current: Status) -> bool:
+def _is_already(creds: m.creds_entry, current: Status, idmaps: IdMaps) -> bool:
     """Whether a puppet, which has our own securebits, is who the image says: true of most threads."""
+    users = (creds.uid, creds.euid, creds.suid, creds.fsuid)
+    groups = (creds.gid, creds.egid, creds.sgid, creds.fsgid)
     return (
-        (creds.uid, creds.euid, creds.suid, creds.fsuid) == current.uids
-        and (creds.gid, creds.egid, creds.sgid, creds.fsgid) == current.gids
-        and tuple(creds.groups) == current.groups
+        tuple(map(idmaps.users.outside, users)) == current.uids
+        and tuple(map(idmaps.groups.outside, groups)) == current.gids
+        and outer_groups(creds, idmaps) == current.groups
         and _set_of(creds.cap_inh) == current.cap_inheritable
         and _set_of(creds.cap_prm) == current.cap_permitted
         and _set_of(creds.cap_eff) == current.cap_effective
         and _set_of(creds.cap_bnd) == current.cap_bounding
         and _set_of(creds.cap_amb) == current.cap_ambient
-        and creds.secbits == _own_securebits()
+        and creds.secbits == (_own_securebits() if idmaps is IDENTITY else 0)
     )
+
+
+def outer_groups(creds: m.creds_entry, idmaps: IdMaps) -> tuple[int, ...]:
+    """The supplementary groups in ids of ours."""
+    return tuple(creds.torpor_outer_groups or map(idmaps.groups.outside, creds.groups))
 
 
 @functools.cache
@@ -130,10 +154,11 @@ def _own_securebits() -> int:
     return syscall("prctl(PR_GET_SECUREBITS)", nr.prctl, PR_GET_SECUREBITS)
 
 
-def restore_ids(creds: m.creds_entry, batch: Batch) -> None:
+def restore_ids(creds: m.creds_entry, current: Status, idmaps: IdMaps, batch: Batch) -> None:
     """Groups, group ids, user ids."""
-    groups = batch.data(struct.pack(f"<{len(creds.groups)}I", *creds.groups))
-    batch.call(nr.setgroups, len(creds.groups), groups)
+    if outer_groups(creds, idmaps) != current.groups:
+        groups = batch.data(struct.pack(f"<{len(creds.groups)}I", *creds.groups))
+        batch.call(nr.setgroups, len(creds.groups), groups)
     batch.call(nr.setresgid, creds.gid, creds.egid, creds.sgid)
     batch.call(nr.setfsgid, creds.fsgid)
     batch.call(nr.setresuid, creds.uid, creds.euid, creds.suid)

@@ -33,6 +33,7 @@ def dump(process: DumpProcess, batch: Batch) -> None:
         login = int(_read(process.pid, "loginuid"))
     except FileNotFoundError:
         return  # a kernel without audit
+    login = process.idmaps.users.inside(login)
     if login != _NO_LOGIN:
         core.loginuid = login
 
@@ -55,7 +56,7 @@ def restore(process: RestoreProcess, batch: Batch) -> None:
 
 def _restore_login(process: RestoreProcess, login: int, batch: Batch) -> None:
     try:
-        if int(_read(process.pid, "loginuid")) == login:
+        if int(_read(process.pid, "loginuid")) == process.idmaps.users.outside(login):
             return
     except FileNotFoundError:
         return

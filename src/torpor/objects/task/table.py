@@ -107,7 +107,7 @@ THREAD_ASPECTS: tuple[ThreadAspect, ...] = (
     ThreadAspect(
         "credentials",
         lambda thread, mask, batch: creds.dump(thread, batch),
-        lambda thread, batch: creds.restore(thread.core, thread.status, batch),
+        lambda thread, batch: creds.restore(thread.core, thread.status, thread.process.idmaps, batch),
         When.CREDENTIALS,
     ),
     ThreadAspect(

@@ -37,7 +37,7 @@ def dump(process: DumpProcess) -> None:
     core.personality = 0
     core.blk_sigset = 0
     thread = process.core.thread_core
-    creds.fill(thread.creds, process.status)
+    creds.fill(thread.creds, process.status, process.idmaps)
     # What the format demands and a zombie has no more.
     thread.creds.secbits = 0
     thread.futex_rla = thread.futex_rla_len = 0
@@ -68,7 +68,7 @@ def restore(process: RestoreProcess) -> None:
     batch = Batch()
     batch.call(nr.prctl, _PR_SET_NAME, batch.path(process.core.tc.comm))
     if process.core.thread_core.HasField("creds"):
-        creds.restore_ids(process.core.thread_core.creds, batch)
+        creds.restore_ids(process.core.thread_core.creds, process.threads[0].status, process.idmaps, batch)
     batch.call(nr.prctl, _PR_SET_DUMPABLE, 0)
     runner.run(batch)
     if process.parent is not None:

@@ -156,7 +156,7 @@ class Unfinished:
             shut = tcp.shut_of(sk) if _is_tcp(sk) else sk.shutdown
             with Borrowed(self._session.open(file_id)) as connection:
                 ip_options.restore(connection, sk, what)
-                finish(connection, sk, what, shut=0 if file_id in living else shut)
+                finish(connection, sk, what, self._session.idmaps, shut=0 if file_id in living else shut)
 
 
 def _is_tcp(sk: m.inet_sk_entry) -> bool:

@@ -94,7 +94,7 @@ def restore(entry: m.file_entry, session: FileRestore) -> int:
                 connection.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group + 1)
         if sk.state == _CONNECTED:
             connection.connect((sk.dst_portid, 1 << (sk.dst_group - 1) if sk.dst_group else 0))
-        finish(connection, sk, what)
+        finish(connection, sk, what, session.idmaps)
         return connection.detach()
     except OSError as error:
         raise RestoreError(f"{what} of protocol {sk.protocol}: {error.strerror}") from error

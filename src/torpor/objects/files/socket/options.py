@@ -23,6 +23,7 @@ from torpor.base.errors import RestoreError
 from torpor.base.records import dataclass
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
+from torpor.kernel.idmap import IdMaps
 from torpor.kernel.sockets import Borrowed, Socket
 from torpor.objects.files.model import FileDump, OpenFile
 from torpor.objects.files.socket import filters
@@ -170,8 +171,9 @@ def dump(file: OpenFile, shape: Shape, opts: m.sk_opts_entry, session: FileDump)
         for option, content in read_opaque(connection, shape.opaque).items():
             if content != defaults.get(option):
                 opts.torpor_option.add(level=option.level, name=option.name, value=content)
-    if file.stat.st_uid or file.stat.st_gid:
-        opts.torpor_uid, opts.torpor_gid = file.stat.st_uid, file.stat.st_gid
+    user, group = file.process.idmaps.inside(file.stat.st_uid, file.stat.st_gid)
+    if user or group:
+        opts.torpor_uid, opts.torpor_gid = user, group
 
 
 def widen(connection: Socket) -> None:
@@ -179,7 +181,7 @@ def widen(connection: Socket) -> None:
     _set_buffers(connection, _MAX_BUFFER, _MAX_BUFFER)
 
 
-def restore(connection: Socket, opts: m.sk_opts_entry, what: str) -> None:
+def restore(connection: Socket, opts: m.sk_opts_entry, what: str, idmaps: IdMaps) -> None:
     """Set everything that *opts* says except SO_REUSEADDR and SO_REUSEPORT; RestoreError names *what*."""
     _set_buffers(connection, opts.so_sndbuf // 2, opts.so_rcvbuf // 2)
     for field in _NUMBERS:
@@ -204,7 +206,7 @@ def restore(connection: Socket, opts: m.sk_opts_entry, what: str) -> None:
     for option_entry in opts.torpor_option:
         _set_opaque(connection, option_entry, what)
     if opts.HasField("torpor_uid"):
-        os.fchown(connection.fileno(), opts.torpor_uid, opts.torpor_gid)
+        os.fchown(connection.fileno(), *idmaps.outside(opts.torpor_uid, opts.torpor_gid))
 
 
 def restore_reuse(connection: Socket, opts: m.sk_opts_entry, what: str) -> None:

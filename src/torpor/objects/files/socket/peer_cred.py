@@ -35,7 +35,8 @@ def dump(file: OpenFile, sk: m.unix_sk_entry, session: FileDump) -> None:
     if uid == _NOBODY:
         return
     inside = next((process.ns_pid for process in session.processes if process.pid == pid), 0)
-    sk.torpor_peer_pid, sk.torpor_peer_uid, sk.torpor_peer_gid = inside, uid, gid
+    sk.torpor_peer_pid = inside
+    sk.torpor_peer_uid, sk.torpor_peer_gid = file.process.idmaps.inside(uid, gid)
 
 
 def make_pair(first: m.unix_sk_entry, second: m.unix_sk_entry, session: FileRestore) -> tuple[Socket, Socket] | None:

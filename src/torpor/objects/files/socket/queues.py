@@ -76,7 +76,8 @@ def dump(file: OpenFile, file_id: int, kind: int, n_unread: int, session: FileDu
             rights = [session.add_in_flight(file.process, fd) for fd in message.rights]
             packet.scm.add(type=SCM_RIGHTS, rights=rights)
         if message.credentials is not None:
-            pid, packet.torpor_uid, packet.torpor_gid = message.credentials
+            pid, user, group = message.credentials
+            packet.torpor_uid, packet.torpor_gid = file.process.idmaps.inside(user, group)
             packet.torpor_pid = next((p.ns_pid for p in session.processes if p.pid == pid), 0)
         if message.sender:
             packet.torpor_from = message.sender
@@ -216,8 +217,9 @@ class Queues:
             control.append((socket.SOL_SOCKET, SCM_RIGHTS, struct.pack(f"{len(fds)}i", *fds)))
         if message.HasField("torpor_uid"):
             pid = next((p.pid for p in self._session.processes if p.ns_pid == message.torpor_pid), os.getpid())
-            credentials = struct.pack("iII", pid, message.torpor_uid, message.torpor_gid)
-            control.append((socket.SOL_SOCKET, SCM_CREDENTIALS, credentials))
+            owner = self._session.idmaps.outside(message.torpor_uid, message.torpor_gid)
+            if -1 not in owner:
+                control.append((socket.SOL_SOCKET, SCM_CREDENTIALS, struct.pack("iii", pid, *owner)))
         args = () if address is None else (address,)
         sent = sender.sendmsg([packet.payload], control, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL, *args)
         if sent != len(packet.payload):

@@ -85,7 +85,9 @@ class Graph:
     def __init__(self, session: FileRestore) -> None:
         self._session = session
         self._nodes = {
-            entry.id: Node(entry.usk, name_of(entry.usk), is_given=given_name(entry) in session.inherited)
+            entry.id: Node(
+                entry.usk, name_of(entry.usk, session.idmaps), is_given=given_name(entry) in session.inherited
+            )
             for entry in session.entries.values()
             if entry.type == m.fd_types.UNIXSK
         }
@@ -235,7 +237,13 @@ class Graph:
             for node in nodes:
                 if node.sk.state == LISTEN:
                     peer_cred.listen_again(node.sk, self._session)
-                finish(node.socket, node.sk, str(node), shut=0 if self._is_orphan(node) else node.sk.shutdown)
+                finish(
+                    node.socket,
+                    node.sk,
+                    str(node),
+                    self._session.idmaps,
+                    shut=0 if self._is_orphan(node) else node.sk.shutdown,
+                )
         finally:
             for node in nodes:
                 if node.made is not None:

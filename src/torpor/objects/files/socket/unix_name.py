@@ -27,6 +27,7 @@ from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.kernel import sock_diag
 from torpor.kernel.arch import nr
+from torpor.kernel.idmap import IdMaps
 from torpor.kernel.sockets import Socket
 from torpor.kernel.syscall import syscall
 from torpor.objects.files.model import FileRestore, OpenFile
@@ -51,7 +52,8 @@ def dump(file: OpenFile, sk: m.unix_sk_entry, name: bytes) -> None:
         path = os.readlink(f"/proc/self/fd/{opened}")
     finally:
         os.close(opened)
-    sk.file_perms.mode, sk.file_perms.uid, sk.file_perms.gid = info.st_mode, info.st_uid, info.st_gid
+    sk.file_perms.mode = info.st_mode
+    sk.file_perms.uid, sk.file_perms.gid = file.process.idmaps.inside(info.st_uid, info.st_gid)
     if path.endswith(_DELETED):
         path = path.removesuffix(_DELETED)
         sk.deleted = True
@@ -85,8 +87,8 @@ class Name:
         return _text(self.text)
 
 
-def name_of(sk: m.unix_sk_entry) -> Name:
-    """The name in an image; ImageError for one that cannot be."""
+def name_of(sk: m.unix_sk_entry, idmaps: IdMaps) -> Name:
+    """The name in an image, its owner in ids of ours; ImageError for one that cannot be."""
     text = bytes(sk.name)
     if text and not text.startswith(b"\0"):
         text = text.rstrip(b"\0")
@@ -94,7 +96,7 @@ def name_of(sk: m.unix_sk_entry) -> Name:
         raise ImageError(f"files.img: {text!r} is no name of a unix socket")
     perms = sk.file_perms
     mode = perms.mode if sk.HasField("file_perms") else 0
-    return Name(text, sk.name_dir or "/", sk.deleted, mode, perms.uid, perms.gid)
+    return Name(text, sk.name_dir or "/", sk.deleted, mode, *idmaps.outside(perms.uid, perms.gid))
 
 
 def _text(name: bytes) -> str:

@@ -16,7 +16,7 @@ from torpor.images.errors import ImageError
 from torpor.images.store import load_all
 from torpor.kernel import mount as mounts
 from torpor.kernel.arch import nr
-from torpor.kernel.namespaces import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, inside
+from torpor.kernel.namespaces import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUSER, inside
 from torpor.kernel.pidfd import getfd
 from torpor.objects.ns.mnt import filesystems, propagation
 from torpor.objects.ns.mnt.entries import AUTODETECTED
@@ -68,7 +68,9 @@ def restore(session: NsRestore) -> None:
     order = _in_order(root)
     source_root = os.open(f"/proc/{session.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     prepared = {
-        node.entry.mnt_id: _made_by_puppet(session, node.entry) for node in order if _is_made_by_puppet(node.entry)
+        node.entry.mnt_id: _made_by_puppet(session, node.entry)
+        for node in order
+        if _is_made_by_puppet(node.entry, session.flags)
     }
     flags = CLONE_NEWNS | session.flags & (CLONE_NEWIPC | CLONE_NEWNET)
     try:
@@ -129,7 +131,7 @@ class _Builder:
         entry = node.entry
         kind = filesystems.BY_CODE.get(entry.fstype)
         if kind is not None and kind.restore is not None:
-            kind.restore(self._session.store, node.fd, entry.root_dev)
+            kind.restore(self._session.store, node.fd, entry.root_dev, self._session.idmaps)
             if entry.sb_flags & mounts.MS_RDONLY:
                 mounts.make_read_only(node.fd)
 
@@ -210,9 +212,15 @@ def _options_of(entry: m.mnt_entry) -> list[tuple[str, str | None]]:
     return found
 
 
-def _is_made_by_puppet(entry: m.mnt_entry) -> bool:
+def _is_made_by_puppet(entry: m.mnt_entry, flags: int) -> bool:
+    """With a user namespace, all are: a file system belongs to that of its maker, with its ids."""
     kind = filesystems.BY_CODE.get(entry.fstype)
-    return kind is not None and kind.by_puppet and entry.root == "/" and not entry.HasField("ext_key")
+    return (
+        kind is not None
+        and bool(kind.by_puppet or flags & CLONE_NEWUSER)
+        and entry.root == "/"
+        and not entry.HasField("ext_key")
+    )
 
 
 def _made_by_puppet(session: NsRestore, entry: m.mnt_entry) -> int:

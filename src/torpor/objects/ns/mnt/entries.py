@@ -9,6 +9,7 @@ from torpor.base.records import replace
 from torpor.images import messages as m
 from torpor.images.store import store_all
 from torpor.kernel import mount as mounts
+from torpor.kernel.idmap import IdMaps
 from torpor.kernel.namespaces import CLONE_NEWNS, inside
 from torpor.kernel.procfs.mountinfo import Mount, parse_mountinfo, read_mountinfo
 from torpor.objects.ns.mnt import filesystems
@@ -22,7 +23,7 @@ def dump(session: NsDump) -> None:
     """mountpoints-ID.img, and the contents of what lives in memory."""
     host = read_mountinfo("self")
     found = without_hidden(read_namespace(session.pidfd), host)
-    entries = [_entry(mount) for mount in found]
+    entries = [_entry(mount, session.idmaps) for mount in found]
     keys = explicit_keys(session.external)
     root = root_of(found)
     made: dict[tuple[int, int], m.mnt_entry] = {}
@@ -118,12 +119,12 @@ def _is_below(path: str, top: str) -> bool:
     return top in ("/", path) or path.startswith(top + "/")
 
 
-def _entry(mount: Mount) -> m.mnt_entry:
+def _entry(mount: Mount, idmaps: IdMaps) -> m.mnt_entry:
     return m.mnt_entry(
         fstype=filesystems.code_of(mount.fstype), mnt_id=mount.mount_id,
         root_dev=mount.major << _MINOR_BITS | mount.minor, parent_mnt_id=mount.parent_id,
         flags=filesystems.mount_flags(mount), root=mount.root, mountpoint=mount.point, source=mount.source,
-        options=filesystems.super_options(mount), shared_id=mount.shared, master_id=mount.master,
+        options=filesystems.super_options(mount, idmaps), shared_id=mount.shared, master_id=mount.master,
         sb_flags=filesystems.super_flags(mount),
     )  # fmt: skip
 
@@ -143,6 +144,6 @@ def _dump_contents(session: NsDump, mount: Mount) -> None:
 
     fd = inside(session.pidfd, CLONE_NEWNS, copy)
     try:
-        kind.dump(session.store, fd, mount.major << _MINOR_BITS | mount.minor)
+        kind.dump(session.store, fd, mount.major << _MINOR_BITS | mount.minor, session.idmaps)
     finally:
         os.close(fd)

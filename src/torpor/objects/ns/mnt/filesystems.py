@@ -7,6 +7,7 @@ from collections.abc import Callable
 from torpor.base.records import dataclass
 from torpor.base.typed import TYPE_CHECKING
 from torpor.kernel import mount as mounts
+from torpor.kernel.idmap import IdMaps
 from torpor.kernel.procfs.mountinfo import Mount
 from torpor.objects.ns.mnt import tmpfs
 
@@ -35,8 +36,8 @@ class Filesystem:
     by_puppet: bool = False
     """Made in the tree's pid namespace, which only a process in it can do."""
     extra: Callable[[str], str] | None = None
-    dump: Callable[[ImageStore, int, int], None] | None = None
-    restore: Callable[[ImageStore, int, int], None] | None = None
+    dump: Callable[[ImageStore, int, int, IdMaps], None] | None = None
+    restore: Callable[[ImageStore, int, int, IdMaps], None] | None = None
 
 
 def _named_hierarchy(options: str) -> str:
@@ -86,13 +87,23 @@ def super_flags(mount: Mount) -> int:
     return sum(flag for name, flag in _SUPER_FLAGS.items() if name in words)
 
 
-def super_options(mount: Mount) -> str:
-    """The file system's options that are no flags, and those that mountinfo does not show."""
+def super_options(mount: Mount, idmaps: IdMaps) -> str:
+    """The file system's options that are no flags, and those that mountinfo does not show; ids as they are inside."""
     words = [word for word in mount.super_options.split(",") if word != "rw" and word not in _SUPER_FLAGS]
+    words = [_inside(word, idmaps) for word in words]
     kind = BY_NAME.get(mount.fstype)
     if kind is not None and kind.extra is not None and (more := kind.extra(",".join(words))):
         words.append(more)
     return ",".join(words)
+
+
+def _inside(word: str, idmaps: IdMaps) -> str:
+    """An option with its id as the user namespace has it: the kernel shows ours."""
+    key, _, value = word.partition("=")
+    if key not in ("uid", "gid") or not value.isdigit():
+        return word
+    ids = idmaps.users if key == "uid" else idmaps.groups
+    return f"{key}={ids.inside(int(value))}"
 
 
 def super_flag_names(flags: int) -> list[str]:

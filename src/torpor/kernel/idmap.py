@@ -1,0 +1,129 @@
+"""Id maps of user namespaces, see user_namespaces(7); and whom the files belong to that a thread of ours makes.
+
+``/proc/PID/uid_map`` and ``gid_map`` show the outer ids as the *reader's* user namespace has them, whatever lies
+between.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+
+from torpor.base.records import dataclass
+from torpor.kernel.arch import nr
+from torpor.kernel.procfs.small import read_small
+from torpor.kernel.syscall import address_of, syscall
+
+#: What no user and no group has.
+NO_ID = 0xFFFFFFFF
+_CAPABILITY_VERSION_3 = 0x20080522
+_PR_GET_DUMPABLE = 3
+_PR_SET_DUMPABLE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """*count* ids from *first* on inside, which are *outer* and so on outside."""
+
+    first: int
+    outer: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class IdMap:
+    """The map of users, or that of groups."""
+
+    extents: tuple[Extent, ...]
+
+    def inside(self, ident: int) -> int:
+        """The id in the namespace of one of ours; NO_ID for one that is not mapped."""
+        for each in self.extents:
+            if each.outer <= ident < each.outer + each.count:
+                return each.first + ident - each.outer
+        return NO_ID
+
+    def outside(self, ident: int) -> int:
+        """Our id of one in the namespace; NO_ID for one that is not mapped."""
+        for each in self.extents:
+            if each.first <= ident < each.first + each.count:
+                return each.outer + ident - each.first
+        return NO_ID
+
+    @property
+    def head(self) -> int:
+        """The id inside that is in charge: 0, or the first there is where 0 is not mapped."""
+        if self.outside(0) != NO_ID or not self.extents:
+            return 0
+        return min(each.first for each in self.extents)
+
+
+@dataclass(frozen=True, slots=True)
+class IdMaps:
+    """Both maps of a user namespace."""
+
+    users: IdMap
+    groups: IdMap
+
+    def inside(self, user: int, group: int) -> tuple[int, int]:
+        """An owner as the namespace has it."""
+        return self.users.inside(user), self.groups.inside(group)
+
+    def outside(self, user: int, group: int) -> tuple[int, int]:
+        """An owner as we have it; -1, which chown(2) leaves alone, for what is not mapped."""
+        found = self.users.outside(user), self.groups.outside(group)
+        return (-1 if found[0] == NO_ID else found[0], -1 if found[1] == NO_ID else found[1])
+
+
+_SAME = IdMap((Extent(0, 0, NO_ID),))
+#: Those of the user namespace that we are in.
+IDENTITY = IdMaps(_SAME, _SAME)
+
+
+def read_idmaps(pid: int) -> IdMaps:
+    """Of the user namespace that *pid* is in."""
+    return IdMaps(parse_idmap(read_small(f"/proc/{pid}/uid_map")), parse_idmap(read_small(f"/proc/{pid}/gid_map")))
+
+
+def parse_idmap(text: str) -> IdMap:
+    """The contents of ``uid_map`` or ``gid_map``."""
+    rows = (map(int, line.split()) for line in text.splitlines())
+    return IdMap(tuple(Extent(*row) for row in rows))
+
+
+def write_idmaps(pid: int, maps: IdMaps, *, setgroups: bool) -> None:
+    """Give the new user namespace that *pid* is in its maps; without *setgroups* nobody in it may change groups."""
+    if not setgroups:
+        _write(f"/proc/{pid}/setgroups", "deny")
+    for name, one in (("uid_map", maps.users), ("gid_map", maps.groups)):
+        if one.extents:
+            _write(f"/proc/{pid}/{name}", "".join(f"{each.first} {each.outer} {each.count}\n" for each in one.extents))
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "w", encoding="ascii") as stream:
+        stream.write(text)
+
+
+def set_owner_of_new_files(user: int, group: int) -> None:
+    """Have what the calling thread makes from now on belong to *user* and *group* (ids of ours); it loses no privilege.
+
+    The kernel takes file capabilities away with a file-system user id of 0 (capabilities(7)), and with any change makes
+    the process one that its own user may not look into (PR_SET_DUMPABLE in prctl(2)); both are taken back.
+    """
+    dumpable = syscall("prctl(PR_GET_DUMPABLE)", nr.prctl, _PR_GET_DUMPABLE)
+    syscall("setfsgid", nr.setfsgid, group)
+    syscall("setfsuid", nr.setfsuid, user)
+    if dumpable == 1:
+        syscall("prctl(PR_SET_DUMPABLE)", nr.prctl, _PR_SET_DUMPABLE, dumpable)
+    header = bytearray(struct.pack("<Ii", _CAPABILITY_VERSION_3, 0))
+    sets = bytearray(24)
+    syscall("capget", nr.capget, address_of(header), address_of(sets))
+    low, high = _permitted_as_effective(struct.unpack("<6I", sets))
+    packed = bytearray(struct.pack("<6I", *low, *high))
+    syscall("capset", nr.capset, address_of(header), address_of(packed))
+
+
+def _permitted_as_effective(words: Iterable[int]) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    _, low, low_inheritable, _, high, high_inheritable = words
+    return (low, low, low_inheritable), (high, high, high_inheritable)
