@@ -14,6 +14,8 @@ import os
 from torpor.base import log
 from torpor.base.errors import RefusedError
 from torpor.base.fds import OwnedFd
+from torpor.base.late import load
+from torpor.base.typed import TYPE_CHECKING
 from torpor.engine import family, namespaces, preflight
 from torpor.engine.ids import IdAllocator
 from torpor.engine.options import DumpOptions, nobody
@@ -29,6 +31,7 @@ from torpor.kernel.arch.regs import UserRegs
 from torpor.kernel.procfs.maps import read_smaps
 from torpor.kernel.procfs.stat import read_stat
 from torpor.kernel.procfs.status import read_status
+from torpor.objects.cgroup.model import IGNORE
 from torpor.objects.files import fdtable, locks
 from torpor.objects.files.model import FileDump
 from torpor.objects.files.table import kinds_alike
@@ -41,6 +44,9 @@ from torpor.tracee.batch import Batch
 from torpor.tracee.borrow import BorrowedRunner, Injection, inject, split_leftovers
 from torpor.tracee.pipeline import Pipeline
 from torpor.tracee.tree import FrozenTree, Process, freeze
+
+if TYPE_CHECKING:
+    from torpor.engine.cgroups import CgroupDump
 
 IMG_VERSION = 2
 
@@ -71,6 +77,7 @@ class Dump:
         self._files = FileDump(store, kinds_alike, options.files)
         self._processes: list[DumpProcess] = []
         self._seccomp = m.seccomp_entry()
+        self._cgroups: CgroupDump | None = None
         self._root_ids = m.task_kobj_ids_entry(vm_id=1, files_id=1, fs_id=1, sighand_id=1)
         self._ids.namespaces_of("self", self._root_ids)
 
@@ -81,6 +88,8 @@ class Dump:
         preflight.check(pid, self._options.files)
         namespaces.prepare(pid, self._options.files.external)
         warm_up()
+        if self._options.cgroups.mode != IGNORE:
+            self._cgroups = load("torpor.engine.cgroups").CgroupDump(self._options.cgroups, pid)
         notify("pre-dump", pid)
         with watch.span("freezing"), time_limit(self._options.timeout_s, f"stopping pid {pid} and all below it"):
             tree = freeze(pid)
@@ -90,6 +99,8 @@ class Dump:
             self._check()
             namespaces.read_idmaps(self._processes, self._root_ids)
             alive = [process for process in self._processes if not process.is_zombie]
+            if self._cgroups is not None:
+                self._cgroups.ask(alive, self._root_ids)
             self._seccomp = seccomp.dump(alive)
             for process in alive:
                 self._dump_files(process)
@@ -214,6 +225,8 @@ class Dump:
             img_version=IMG_VERSION, fdinfo_per_id=True, ns_per_id=True, lsmtype=m.lsmtype.NO_LSM
         )
         inventory.root_ids.CopyFrom(self._root_ids)
+        if self._cgroups is not None:
+            self._cgroups.write(store, inventory)
         store_one(store, "INVENTORY", inventory)
 
     def _finish_core(self, process: DumpProcess) -> None:

@@ -153,8 +153,9 @@ def plan(session: RestoreSession) -> None:
     if wanted & CLONE_NEWUSER:
         _plan_user(session)
     # The stub makes a time namespace before it clones: only then can the clocks still be set.
-    session.root_clone_flags |= wanted & ~CLONE_NEWTIME
+    session.root_clone_flags |= wanted & ~(CLONE_NEWTIME | CLONE_NEWCGROUP)
     session.new_time = bool(wanted & CLONE_NEWTIME)
+    session.new_cgroup_ns = bool(wanted & CLONE_NEWCGROUP)
     if session.new_time and session.options.sibling:
         raise RestoreError("a tree with a time namespace of its own cannot be restored as a sibling yet")
     if session.options.new_network and not session.namespaces & CLONE_NEWNET:

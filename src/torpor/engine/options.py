@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from torpor.base.records import dataclass, field
+from torpor.objects.cgroup.model import CgroupPolicy
 from torpor.objects.files.model import FilePolicy
 
 #: Called at each stage with its name, as criu(8) has them for action scripts, and the root's pid (0: none yet).
@@ -39,6 +40,7 @@ class DumpOptions:
     stats_directory: str = ""
     notify: Notify = nobody
     files: FilePolicy = field(default_factory=FilePolicy)
+    cgroups: CgroupPolicy = field(default_factory=CgroupPolicy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,3 +66,4 @@ class RestoreOptions:
     new_network: bool = False
     orphan_master: Callable[[int], None] | None = None
     files: FilePolicy = field(default_factory=FilePolicy)
+    cgroups: CgroupPolicy = field(default_factory=CgroupPolicy)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from torpor.base.late import load
 from torpor.base.records import dataclass
 from torpor.engine import building, finishing, forking, namespaces, reading
 from torpor.engine.session import RestoreSession
@@ -34,8 +35,24 @@ class ProcessStep:
     why: str
 
 
+def _in_cgroups(step: str) -> Callable[[RestoreSession], None]:
+    """A step of :mod:`torpor.engine.cgroups`, which is imported where there is something to be done."""
+
+    def run(session: RestoreSession) -> None:
+        if session.has_cgroups:
+            getattr(load("torpor.engine.cgroups"), step)(session)
+
+    return run
+
+
+def _enter_cgroups(session: RestoreSession, process: RestoreProcess) -> None:
+    if session.cgroups is not None:
+        load("torpor.engine.cgroups").enter(session, process)
+
+
 #: In each puppet just before its children are cloned from it (parents first).
 BEFORE_CHILDREN: tuple[ProcessStep, ...] = (
+    ProcessStep("control groups", _enter_cgroups, "memory counts for the group that a task is in when it is filled"),
     # Last, for files are opened in the namespaces made before.
     ProcessStep("memory", building.early_memory, "pages that a child shares by copy-on-write stay shared"),
 )
@@ -54,8 +71,15 @@ RESTORE: tuple[Phase, ...] = (
     Phase("plan", reading.plan, "where our memory and our channel lie in puppets must be free in all of them"),
     Phase("pre-restore", reading.notify_start, "whoever is told prepares what is restored into"),
     Phase("namespaces to make", namespaces.plan, "the root puppet is cloned with them"),
+    Phase("control groups", _in_cgroups("prepare"), "made before the first puppet is moved into them"),
     Phase("root puppet", forking.make_root, "with the namespaces that can only be made by clone", "forking"),
     Phase("user namespace", namespaces.make_user, "before its ids are mapped nobody in it can do anything", "forking"),
+    Phase(
+        "enter control groups",
+        _in_cgroups("enter_root"),
+        "children are born into them; a mount of cgroup shows what the cgroup namespace has as its root",
+        "forking",
+    ),
     Phase("namespaces", namespaces.make, "children inherit them, and all files are opened inside of them", "forking"),
     Phase("enter network", namespaces.enter_network, "sockets are born into the namespace of their maker", "forking"),
     Phase(
@@ -64,12 +88,14 @@ RESTORE: tuple[Phase, ...] = (
         "they inherit what the root has by now: namespaces, mounts",
         "forking",
     ),
+    Phase("control groups of the rest", _in_cgroups("enter_all"), "before memory is filled, which counts for them"),
     Phase("the dead", forking.make_zombies, "groups and sessions may need them as leaders until here", "forking"),
     Phase("early aspects", finishing.early, "what must be there before memory and files (EARLY)"),
     Phase("memory", building.memory, "the executable can be set only with no mapping of the old one left"),
     Phase("namespaces, late", namespaces.finish, "System V segments to be removed are mapped by now"),
     Phase("directories", building.directories, "the last to use low descriptor numbers for itself"),
     Phase("threads", forking.make_threads, "they share memory, now in place; a pidfd of a thread needs it"),
+    Phase("control groups of threads", _in_cgroups("enter_threads"), "the threads are there"),
     Phase("descriptors", building.descriptors, "what was opened for memory or directories is closed by now"),
     Phase("attach", building.attach, "steps that need a description installed in a process, once per description"),
     Phase("file locks", lambda session: locks.restore(session.files), "a lease minds who else has the file open"),
@@ -89,9 +115,11 @@ RESTORE: tuple[Phase, ...] = (
         finishing.clear,
         "timers start (ARMED); our memory and our channel go; nothing more can be asked of the puppets",
     ),
+    Phase("limits", _in_cgroups("set_properties"), "all that they limit is there, and nothing more is made"),
     Phase("post-restore", finishing.notify_ready, "all is there, and a hook that says no can still stop it"),
     Phase("links", lambda session: session.files.finish(), "link_remap names serve a restore that fails once more"),
     Phase("pre-resume", finishing.notify_resume, "the last word before everyone goes on"),
     Phase("guard", finishing.guard, "the last instant at which our death still has to be the death of all"),
+    Phase("frozen groups", _in_cgroups("freeze"), "their tasks do nothing any more, and are let go all the same"),
     Phase("go", finishing.go, "all together, so that none runs while another is only half there"),
 )

@@ -7,19 +7,25 @@ from collections.abc import Iterator
 
 from torpor.base.fds import OwnedFd
 from torpor.base.records import dataclass, field
+from torpor.base.typed import TYPE_CHECKING
 from torpor.engine.options import RestoreOptions
 from torpor.engine.stats import RestoreStats
+from torpor.images import kinds
 from torpor.images import messages as m
 from torpor.images.store import ImageStore
 from torpor.kernel import idmap
 from torpor.kernel.idmap import IDENTITY, IdMaps
-from torpor.kernel.namespaces import CLONE_NEWNET, setns
+from torpor.kernel.namespaces import CLONE_NEWCGROUP, CLONE_NEWNET, setns
+from torpor.objects.cgroup.model import IGNORE
 from torpor.objects.files.model import FileRestore
 from torpor.objects.model import RestoreProcess, RestoreThread
 from torpor.tracee.guardian import Guardian
 from torpor.tracee.puppet import Channel
 from torpor.tracee.remote import Runner, kill_and_reap
 from torpor.tracee.stub import ParkedVdso
+
+if TYPE_CHECKING:
+    from torpor.engine.cgroups import CgroupRestore
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +66,10 @@ class RestoreSession:
     allows_setgroups: bool = True
     #: Whether what we make belongs to whoever is in charge of the tree's user namespace.
     owns_for_tree: bool = False
+    #: Whether the root puppet is to make a cgroup namespace for itself, which it does where its roots are to be.
+    new_cgroup_ns: bool = False
+    #: What is made and entered of control groups, if any are managed.
+    cgroups: CgroupRestore | None = None
     #: Our own network namespace, while we are in the tree's.
     network: OwnedFd | None = None
     #: Every traced task that exists: killed if the restore fails.
@@ -80,7 +90,8 @@ class RestoreSession:
     @property
     def namespaces(self) -> int:
         """CLONE_NEW* flags of all namespaces in which the tree is and we are not."""
-        return self.root_clone_flags | sum(joined.flag for joined in self.joined)
+        made = self.root_clone_flags | (CLONE_NEWCGROUP if self.new_cgroup_ns else 0)
+        return made | sum(joined.flag for joined in self.joined)
 
     def iter_owners(self, kind: str) -> Iterator[RestoreProcess]:
         """One living process for each table of that kind (``files_id``, ...): the first of those that share it."""
@@ -95,6 +106,12 @@ class RestoreSession:
         """All threads of all living processes."""
         for process in self.alive:
             yield from process.threads
+
+    @property
+    def has_cgroups(self) -> bool:
+        """Whether there is anything to be done about control groups."""
+        managed = self.options.cgroups.mode != IGNORE and self.store.exists(kinds.CGROUP.file_name())
+        return managed or self.new_cgroup_ns
 
     @property
     def channel(self) -> Channel:
@@ -115,6 +132,8 @@ class RestoreSession:
     def fail(self) -> None:
         """Kill all that was made."""
         kill_and_reap([runner.thread for runner in self.live])
+        if self.cgroups is not None:
+            self.cgroups.maker.undo()
 
     def leave_network(self) -> None:
         """Go back into our own network namespace, if we have left it."""
@@ -136,6 +155,8 @@ class RestoreSession:
         self.own_new_files()
         for joined in self.joined:
             joined.fd.close()
+        if self.cgroups is not None:
+            self.cgroups.yard.close()
         if self.guardian is not None:
             self.guardian.dismiss()
         if self._files is not None:

@@ -84,7 +84,8 @@ def _objects(opts: m.criu_opts, client: int) -> list[str]:
         extra = f",{each.extra_opt}" if each.extra_opt else ""
         words.append(f"--join-ns={each.ns}:{each.ns_file}{extra}")
     words += [
-        f"--cgroup-root={each.ctrl}:{each.path}" if each.ctrl else f"--cgroup-root={each.path}" for each in opts.cg_root
+        f"--cgroup-root={each.ctrl}:{each.path}" if each.HasField("ctrl") else f"--cgroup-root={each.path}"
+        for each in opts.cg_root
     ]
     if opts.empty_ns & ~CLONE_NEWNET:
         raise UsageError(f"empty_ns {opts.empty_ns:#x}: only a network namespace can be left empty")

@@ -9,6 +9,7 @@ from torpor.cli.criu.options import Options
 from torpor.cli.criu.scripts import notifier
 from torpor.engine.dump import dump
 from torpor.engine.options import DumpOptions, Notify
+from torpor.objects.cgroup.model import DEFAULT, CgroupPolicy
 from torpor.objects.files.model import FilePolicy
 
 
@@ -31,6 +32,7 @@ def run(options: Options, client: Notify | None = None) -> None:
             timeout_s=options.timeout,
             notify=notifier(options, client),
             files=file_policy(options),
+            cgroups=cgroup_policy(options),
         ),
     )
     if options.display_stats:
@@ -55,6 +57,19 @@ def file_policy(options: Options) -> FilePolicy:
         external=options.all_external,
         evasive_devices=options.evasive_devices,
         root=options.root or "/",
+    )
+
+
+def cgroup_policy(options: Options) -> CgroupPolicy:
+    """What the command line says about control groups; if nothing, they are managed as criu(8) has it."""
+    return CgroupPolicy(
+        mode=options.manage_cgroups or DEFAULT,
+        roots=tuple(options.cgroup_root),
+        props=options.cgroup_props,
+        props_file=options.cgroup_props_file,
+        controllers=tuple(options.cgroup_dump_controller),
+        yard=options.cgroup_yard,
+        freezer=options.freeze_cgroup,
     )
 
 

@@ -19,7 +19,6 @@ HARMLESS = "harmless"
 
 _PAGE_SERVER = "sending pages to another machine is not done yet"
 _LAZY = "restoring memory on demand is not done yet"
-_CGROUPS = "control groups are not carried yet"
 _MOUNTS = "it concerns mount namespaces of others, which is not done yet"
 _TLS = HARMLESS  # it only says how --page-server talks
 
@@ -134,7 +133,7 @@ class Options:
         self.empty_ns: list[str] = []
         self.skip_mnt: list[str] = []
         self.enable_fs: list[str] = []
-        self.cgroup_root: list[str] = []
+        self.cgroup_root: list[tuple[str | None, str]] = []
         self.cgroup_dump_controller: list[str] = []
         self.irmap_scan_path: list[str] = []
         self.command: list[str] = []
@@ -221,6 +220,14 @@ def _cgroup_mode(text: str) -> str:
     return _one_of("none", "props", "soft", "full", "strict", "ignore")(text or "soft")
 
 
+def _cgroup_root(text: str) -> tuple[str | None, str]:
+    """``[CONTROLLER:]/PATH``; an empty name is that of v2."""
+    name, colon, path = text.rpartition(":")
+    if not path.startswith("/"):
+        raise ValueError("must look like [CONTROLLER:]/PATH")
+    return (name if colon else None), path
+
+
 def _cpu_caps(text: str) -> str:
     for word in text.split(","):
         if word.removeprefix("^") not in ("", "all", "none", "cpu", "fpu", "ins"):
@@ -291,12 +298,12 @@ OPTIONS = (
     Option("stream", SWITCH, "streamed images are not done yet"),
     Option("skip-mnt", VALUE, _MOUNTS),
     Option("enable-fs", VALUE, _MOUNTS),
-    Option("manage-cgroups", MAYBE, HARMLESS, parse=_cgroup_mode),
-    Option("cgroup-root", VALUE, HARMLESS),
-    Option("cgroup-props", VALUE, _CGROUPS),
-    Option("cgroup-props-file", VALUE, _CGROUPS),
-    Option("cgroup-dump-controller", VALUE, _CGROUPS),
-    Option("cgroup-yard", VALUE, _CGROUPS),
+    Option("manage-cgroups", MAYBE, USED, parse=_cgroup_mode),
+    Option("cgroup-root", VALUE, USED, parse=_cgroup_root),
+    Option("cgroup-props", VALUE, USED),
+    Option("cgroup-props-file", VALUE, USED),
+    Option("cgroup-dump-controller", VALUE, USED),
+    Option("cgroup-yard", VALUE, USED),
     Option("lsm-profile", VALUE, "security labels are not carried yet"),
     Option("lsm-mount-context", VALUE, "security labels are not carried yet"),
     Option("empty-ns", VALUE, HARMLESS, parse=_one_of("net")),

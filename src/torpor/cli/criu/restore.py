@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from torpor.base import log
 from torpor.base.errors import TorporError
-from torpor.cli.criu.dump import file_policy
+from torpor.cli.criu.dump import cgroup_policy, file_policy
 from torpor.cli.criu.options import Options
 from torpor.cli.criu.scripts import notifier
 from torpor.engine.options import JoinNs, Notify, RestoreOptions
@@ -45,6 +45,7 @@ def run(options: Options, client: Notify | None = None, orphan_master: Callable[
             inherit_fds=tuple(options.inherit_fd),
             join_ns=tuple(JoinNs(*each) for each in options.join_ns),
             files=file_policy(options),
+            cgroups=cgroup_policy(options),
         ),
     )
     if options.display_stats:

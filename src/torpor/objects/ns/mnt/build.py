@@ -16,7 +16,7 @@ from torpor.images.errors import ImageError
 from torpor.images.store import load_all
 from torpor.kernel import mount as mounts
 from torpor.kernel.arch import nr
-from torpor.kernel.namespaces import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUSER, inside
+from torpor.kernel.namespaces import CLONE_NEWCGROUP, CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUSER, inside
 from torpor.kernel.pidfd import getfd
 from torpor.objects.ns.mnt import filesystems, propagation
 from torpor.objects.ns.mnt.entries import AUTODETECTED
@@ -72,7 +72,7 @@ def restore(session: NsRestore) -> None:
         for node in order
         if _is_made_by_puppet(node.entry, session.flags)
     }
-    flags = CLONE_NEWNS | session.flags & (CLONE_NEWIPC | CLONE_NEWNET)
+    flags = CLONE_NEWNS | session.flags & (CLONE_NEWIPC | CLONE_NEWNET | CLONE_NEWCGROUP)
     try:
         inside(session.pidfd, flags, lambda: _Builder(session, source_root, prepared).run(root, order))
     finally:

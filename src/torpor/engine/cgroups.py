@@ -1,0 +1,256 @@
+"""Control groups in the order of work: looked at before the freeze, told by the stopped tasks, made, entered, set.
+
+Image
+    cgroup.img, which is written only where some task is in other groups than the dumper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torpor.base.errors import RefusedError
+from torpor.base.records import dataclass, field
+from torpor.engine.session import RestoreSession
+from torpor.images import kinds
+from torpor.images import messages as m
+from torpor.images.errors import ImageError
+from torpor.images.store import ImageStore, load_all, load_one, store_one
+from torpor.kernel.procfs.small import read_bytes, read_small
+from torpor.objects.cgroup import membership, model, namespace, rewriting
+from torpor.objects.cgroup.directories import Maker, Snapshot, describe, topmost
+from torpor.objects.cgroup.membership import OURS, Member
+from torpor.objects.cgroup.model import CgroupPolicy
+from torpor.objects.cgroup.properties import FREEZER_V1, Table
+from torpor.objects.cgroup.yard import Yard
+from torpor.objects.model import DumpProcess, RestoreProcess
+
+# -- dump ----------------------------------------------------------------------------------------------------
+
+
+class CgroupDump:
+    """What is read of control groups during one dump.
+
+    Made before the freeze, when the groups of *pid* and what is below them are read.  RefusedError.
+    """
+
+    def __init__(self, policy: CgroupPolicy, pid: int) -> None:
+        self._policy = policy
+        self._yard = Yard(policy.yard)
+        self._table = Table(policy.props, read_small(policy.props_file) if policy.props_file else "")
+        self._sets = membership.Sets(policy.controllers)
+        self._snapshots: dict[str, Snapshot] = {}
+        self._tops: dict[str, str] = {}
+        #: What ``freezer.state`` was before we froze anything.
+        self.freezer_state = ""
+
+        self._look(pid)
+
+    def _look(self, pid: int) -> None:
+        try:
+            text = read_bytes(f"/proc/{pid}/cgroup")
+        except (FileNotFoundError, ProcessLookupError):
+            return  # told by whoever stops it
+        members = membership.parse(text, self._policy.controllers)
+        membership.check_reachable(members, f"pid {pid}")
+        if text == read_bytes("/proc/self/cgroup"):
+            return
+        self._read_heads([members])
+
+    def ask(self, processes: Iterable[DumpProcess], root_ids: m.task_kobj_ids_entry) -> None:
+        """The sets of stopped tasks.  RefusedError."""
+        for process in processes:
+            for thread in process.threads:
+                number = self._sets.id_of(f"/proc/{process.pid}/task/{thread.tid}/cgroup")
+                thread.core.thread_core.cg_set = number
+        root = next(iter(processes))
+        if root.ids.cgroup_ns_id != root_ids.cgroup_ns_id and root.pidfd is not None:
+            self._tops = namespace.read_tops(root.pid, root.pidfd.fileno(), self._policy.controllers)
+
+    def write(self, store: ImageStore, inventory: m.inventory_entry) -> None:
+        """The image, unless all tasks are where we are ourselves.  RefusedError."""
+        inventory.root_cg_set = OURS
+        others = self._sets.others
+        has_namespace = any(top != "/" for top in self._tops.values())
+        if not others and not has_namespace:
+            return
+        sets = others or self._sets.all
+        for members in sets.values():
+            membership.check_reachable(members, "a task")
+        self._refresh(list(sets.values()))
+        entry = m.cgroup_entry()
+        for number, members in sets.items():
+            entry.sets.append(membership.dump_set(number, membership.with_prefixes(members, self._tops)))
+        for snapshot in self._snapshots.values():
+            controller = entry.controllers.add(
+                cnames=snapshot.hierarchy.split(","), is_threaded=snapshot.is_threaded, dirs=snapshot.heads.values()
+            )
+            if self.freezer_state and "freezer" in controller.cnames:
+                for head in controller.dirs:
+                    if head.dir_name:
+                        head.properties.add(name=FREEZER_V1, value=self.freezer_state)
+        store_one(store, "CGROUP", entry)
+
+    def _refresh(self, sets: list[tuple[Member, ...]]) -> None:
+        """Read what was not there yet when we looked."""
+        for hierarchy, snapshot in list(self._snapshots.items()):
+            try:
+                is_old = snapshot.has_changed(self._yard)
+            except OSError:
+                is_old = True
+            if is_old:
+                del self._snapshots[hierarchy]
+        self._read_heads(sets)
+
+    def _read_heads(self, sets: list[tuple[Member, ...]]) -> None:
+        paths: dict[str, list[str]] = {}
+        for members in sets:
+            for member in members:
+                root = self._policy.root_of(member.hierarchy)
+                paths.setdefault(member.hierarchy, []).append(member.path if root is None else root)
+        for hierarchy, found in paths.items():
+            wanted = topmost(found)
+            snapshot = self._snapshots.get(hierarchy)
+            if snapshot is None or list(snapshot.heads) != wanted:
+                self._snapshots[hierarchy] = self._read(hierarchy, wanted)
+
+    def _read(self, hierarchy: str, paths: list[str]) -> Snapshot:
+        snapshot = Snapshot(hierarchy)
+        for path in paths:
+            try:
+                snapshot.read(path, self._yard, self._table)
+            except OSError as error:
+                raise RefusedError(
+                    f"control group {describe(hierarchy, path)} cannot be read: {error.strerror}",
+                    hint="--manage-cgroups=ignore does without control groups",
+                ) from None
+        return snapshot
+
+
+# -- restore -------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class CgroupRestore:
+    """What one restore does to control groups."""
+
+    yard: Yard
+    maker: Maker
+    sets: dict[int, tuple[Member, ...]]
+    threaded: frozenset[str]
+    #: The dumper's set, whose tasks stay where we are.
+    dumpers: int
+    #: The groups in which we are ourselves, by hierarchy.
+    ours: dict[str, str] = field(default_factory=dict)
+
+    def wanted(self, number: int) -> tuple[Member, ...] | None:
+        """The groups of a set; None for tasks that stay where they are."""
+        if number in (0, self.dumpers) and number not in self.sets:
+            return None
+        if number not in self.sets:
+            raise ImageError(f"cgroup.img has no set {number}")
+        return self.sets[number]
+
+
+def prepare(session: RestoreSession) -> None:
+    """Make what is missing, before anybody is to be in it."""
+    policy = session.options.cgroups
+    if policy.mode == model.IGNORE or not session.store.exists(kinds.CGROUP.file_name()):
+        return
+    entries = load_all(session.store, kinds.CGROUP)
+    if not entries or not entries[0].sets:
+        return
+    [entry] = entries
+    controllers = list(entry.controllers)
+    sets = {found.id: membership.load_set(found) for found in entry.sets}
+    sets = rewriting.rewrite(controllers, sets, policy)
+    inventory = load_one(session.store, kinds.INVENTORY)
+    yard = Yard(policy.yard)
+    session.cgroups = cgroups = CgroupRestore(
+        yard, Maker(yard, policy.mode), sets,
+        frozenset(",".join(found.cnames) for found in controllers if found.is_threaded), inventory.root_cg_set,
+        {member.hierarchy: member.path for member in membership.read("/proc/self/cgroup")},
+    )  # fmt: skip
+    tops = {member.hierarchy: member.top for member in cgroups.wanted(_set_of(session.root)) or () if member.prefix}
+    for controller in controllers:
+        hierarchy = ",".join(controller.cnames)
+        if _is_of_use(controller):
+            cgroups.maker.make(controller, held=tops.get(hierarchy) if hierarchy == model.V2 else None)
+
+
+def _is_of_use(controller: m.cg_controller_entry) -> bool:
+    return any(head.dir_name not in ("", "/") or head.children for head in controller.dirs)
+
+
+def enter_root(session: RestoreSession) -> None:
+    """Move the root puppet, and give it the cgroup namespace that the tree has for itself."""
+    cgroups, root = session.cgroups, session.root
+    members = cgroups.wanted(_set_of(root)) if cgroups else None
+    if cgroups is not None and members is not None and session.new_cgroup_ns:
+        tops = [Member(member.hierarchy, member.top) for member in members]
+        membership.move(root.pid, tops, cgroups.ours, cgroups.yard)
+        namespace.enter_new(root.runner)
+        cgroups.maker.make_held()
+        at = cgroups.ours | {member.hierarchy: member.path for member in tops}
+        membership.move(root.pid, members, at, cgroups.yard)
+        return
+    if session.new_cgroup_ns:
+        namespace.enter_new(root.runner)
+    if cgroups is not None:
+        cgroups.maker.make_held()
+        if members is not None:
+            membership.move(root.pid, members, cgroups.ours, cgroups.yard)
+
+
+def enter(session: RestoreSession, process: RestoreProcess) -> None:
+    """Move a puppet that was born into the groups of whose clone it is."""
+    cgroups = session.cgroups
+    if cgroups is None or process is session.root or process.is_zombie:
+        return
+    members = cgroups.wanted(_set_of(process))
+    if members is not None:
+        mother = process.cloned_from or session.root
+        born_in = cgroups.wanted(_set_of(mother))
+        at = cgroups.ours if born_in is None else cgroups.ours | {each.hierarchy: each.path for each in born_in}
+        membership.move(process.pid, members, at, cgroups.yard)
+
+
+def enter_all(session: RestoreSession) -> None:
+    """Move the puppets of which none was cloned, and which so have not been moved before."""
+    if session.cgroups is not None:
+        for process in session.alive:
+            if not process.has_borne:
+                enter(session, process)
+
+
+def enter_threads(session: RestoreSession) -> None:
+    """Move threads that are elsewhere than their process."""
+    cgroups = session.cgroups
+    if cgroups is None:
+        return
+    for process in session.alive:
+        number = _set_of(process)
+        at = {member.hierarchy: member.path for member in cgroups.wanted(number) or ()} or cgroups.ours
+        for thread in process.threads[1:]:
+            own = thread.core.thread_core.cg_set
+            if own and own != number:
+                members = [each for each in cgroups.wanted(own) or () if each.hierarchy in cgroups.threaded]
+                membership.move(thread.runner.tid, members, at, cgroups.yard, thread=True)
+
+
+def set_properties(session: RestoreSession) -> None:
+    """Limits, when everything is there that they limit."""
+    if session.cgroups is not None:
+        session.cgroups.maker.set_properties()
+
+
+def freeze(session: RestoreSession) -> None:
+    """What was frozen."""
+    if session.cgroups is not None:
+        session.cgroups.maker.freeze()
+
+
+def _set_of(process: RestoreProcess) -> int:
+    if process.is_zombie:
+        return 0
+    # Older images have it in the other place.
+    return process.core.thread_core.cg_set or process.core.tc.cg_set
