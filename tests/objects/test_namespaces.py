@@ -28,6 +28,16 @@ def test_a_network_namespace_with_only_loopback_is_carried(is_up: bool) -> None:
         workload.expect_pass()
 
 
+@pytest.mark.parametrize("name", ["tcp_listen", "udp", "unix_names", "unix_pairs"])
+def test_sockets_of_a_network_namespace_are_carried(name: str) -> None:
+    prefix = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
+    with Workload.start(name, prefix=prefix) as workload:
+        workload.wait_ready()
+        workload.dump()
+        workload.restore()
+        workload.expect_pass()
+
+
 def test_the_clocks_of_a_time_namespace_go_on() -> None:
     prefix = ["unshare", "--time", "--monotonic", "5000", "--boottime", "7000"]
     with Workload.start("counter", prefix=prefix) as workload:

@@ -28,6 +28,7 @@ from torpor.images.latestore import LateStore
 from torpor.images.store import ImageStore, store_all, store_one
 from torpor.images.text import set_text
 from torpor.kernel.arch.regs import UserRegs
+from torpor.kernel.namespaces import network_of
 from torpor.kernel.procfs.maps import read_smaps
 from torpor.kernel.procfs.stat import read_stat
 from torpor.kernel.procfs.status import read_status
@@ -98,24 +99,29 @@ class Dump:
             self._files.processes = self._processes
             self._check()
             namespaces.read_idmaps(self._processes, self._root_ids)
-            alive = [process for process in self._processes if not process.is_zombie]
-            if self._cgroups is not None:
-                self._cgroups.ask(alive, self._root_ids)
-            self._seccomp = seccomp.dump(alive)
-            for process in alive:
-                self._dump_files(process)
-            locks.dump(self._files)
-            for process in alive:
-                self._dump_inside(process)
-            namespaces.dump(self._processes[0], self._root_ids, self._files)
-            with watch.span("memdump"):
-                self._stats.shared_pages_written += space.dump_segments(self._files)
-            self._write_images()
+            # The kernel's tables of sockets are those of the reader's network namespace.
+            with network_of(pid):
+                self._dump_all()
             notify("post-dump", pid)
             self._let_go(tree)
         if self._late is not None:
             self._late.flush()
         return self._stats
+
+    def _dump_all(self) -> None:
+        alive = [process for process in self._processes if not process.is_zombie]
+        if self._cgroups is not None:
+            self._cgroups.ask(alive, self._root_ids)
+        self._seccomp = seccomp.dump(alive)
+        for process in alive:
+            self._dump_files(process)
+        locks.dump(self._files)
+        for process in alive:
+            self._dump_inside(process)
+        namespaces.dump(self._processes[0], self._root_ids, self._files)
+        with self._stats.watch.span("memdump"):
+            self._stats.shared_pages_written += space.dump_segments(self._files)
+        self._write_images()
 
     # -- collect ---------------------------------------------------------------------------------------------
 

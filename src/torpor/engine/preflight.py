@@ -15,6 +15,7 @@ from torpor.base.errors import NotPermittedError, RefusedError, TargetGoneError,
 from torpor.base.fds import OwnedFd
 from torpor.images import messages as m
 from torpor.images.memstore import MemStore
+from torpor.kernel.namespaces import network_of
 from torpor.kernel.pidfd import getfd
 from torpor.kernel.procfs.maps import Vma, read_maps, read_smaps
 from torpor.kernel.procfs.stat import read_stat
@@ -36,10 +37,10 @@ def check(pid: int, policy: FilePolicy) -> None:
 
     It descends to the descriptors that a kind wants to see; of mappings and all others links and names must do.
     """
-    found = list(_iter_problems(pid, policy, thorough=False))
+    found = _problems(pid, policy, thorough=False)
     if found:
         # What comes and goes while we look (a socket between two looks at descriptors, a lock) is looked at once more.
-        found = list(_iter_problems(pid, policy, thorough=False))
+        found = _problems(pid, policy, thorough=False)
     if found:
         for other in found[1:6]:
             found[0].add_note(f"also {other}")
@@ -48,7 +49,13 @@ def check(pid: int, policy: FilePolicy) -> None:
 
 def problems(pid: int, policy: FilePolicy | None = None) -> list[TorporError]:
     """Everything that would stop *pid* and all below it from being checkpointed."""
-    return list(_iter_problems(pid, policy or FilePolicy(), thorough=True))
+    return _problems(pid, policy or FilePolicy(), thorough=True)
+
+
+def _problems(pid: int, policy: FilePolicy, *, thorough: bool) -> list[TorporError]:
+    # The kernel's tables of sockets are those of the reader's network namespace.
+    with network_of(pid):
+        return list(_iter_problems(pid, policy, thorough=thorough))
 
 
 def _iter_problems(pid: int, policy: FilePolicy, *, thorough: bool) -> Iterator[TorporError]:

@@ -65,6 +65,22 @@ def children_in(pid: int) -> Iterator[None]:
 
 
 @contextmanager
+def network_of(pid: int) -> Iterator[None]:
+    """Be in the network namespace of *pid*, this thread and those that it starts; nothing where that is ours too."""
+    place = f"/proc/{pid}/ns/net"
+    if not os.path.exists(place) or os.readlink(place) == os.readlink("/proc/self/ns/net"):
+        yield
+        return
+    with OwnedFd(os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)) as ours:
+        with OwnedFd(os.open(place, os.O_RDONLY | os.O_CLOEXEC)) as theirs:
+            setns(theirs.fileno(), CLONE_NEWNET)
+        try:
+            yield
+        finally:
+            setns(ours.fileno(), CLONE_NEWNET)
+
+
+@contextmanager
 def births_in(fd: int) -> Iterator[None]:
     """The same for the pid namespace behind *fd*."""
     with OwnedFd(os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)) as ours:

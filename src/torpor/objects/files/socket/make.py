@@ -1,7 +1,7 @@
 """Making sockets, and telling where they are: the only place that knows of network namespaces.
 
 Limits
-    Sockets of another network namespace than ours are refused.
+    Sockets of another network namespace than the tree's are refused.
 """
 
 from __future__ import annotations
@@ -32,15 +32,14 @@ class NetNamespaces:
     """The network namespaces of the sockets that are dumped."""
 
     def __init__(self, session: FileDump) -> None:
+        # We are in the tree's own namespace while we dump it.
         with Socket(socket.AF_UNIX, socket.SOCK_DGRAM) as own:
             self._own = net_namespace_of(own.fileno())
 
     def id_of(self, file: OpenFile) -> int:
-        """The image's number of the namespace that *file* is in; refuses one that is not ours."""
+        """The image's number of the namespace that *file* is in; refuses one that is not the tree's."""
         if net_namespace_of(file.fd) != self._own:
-            raise file.refuse(
-                "a socket of another network namespace", hint="sockets of a namespace of its own are not carried yet"
-            )
+            raise file.refuse("a socket of another network namespace than its process's", hint="close it and try again")
         return file.process.ids.net_ns_id
 
 
