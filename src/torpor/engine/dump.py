@@ -32,6 +32,7 @@ from torpor.kernel.namespaces import network_of
 from torpor.kernel.procfs.maps import read_smaps
 from torpor.kernel.procfs.stat import read_stat
 from torpor.kernel.procfs.status import read_status
+from torpor.objects import cpu
 from torpor.objects.cgroup.model import IGNORE
 from torpor.objects.files import fdtable, locks
 from torpor.objects.files.model import FileDump
@@ -91,6 +92,7 @@ class Dump:
         warm_up()
         if self._options.cgroups.mode != IGNORE:
             self._cgroups = load("torpor.engine.cgroups").CgroupDump(self._options.cgroups, pid)
+        cpu.dump(self._store)
         notify("pre-dump", pid)
         with watch.span("freezing"), time_limit(self._options.timeout_s, f"stopping pid {pid} and all below it"):
             tree = freeze(pid)

@@ -52,6 +52,7 @@ class RestoreOptions:
     namespace it stands for.  ``join_ns``: namespaces of others that the tree is put into.
     ``renames``: paths of files in the images, each with the path that is opened instead.
     ``new_network``: the tree gets a network namespace of its own, with nothing but a loopback interface.
+    ``cpu_cap``: what of the processor must be as it was, in the words of criu(8); None: what programs need.
     ``orphan_master`` gets the master, ours for the call, of a terminal that was driven from outside of the tree (with
     ``files.orphan_pts_master``).
     """
@@ -64,6 +65,7 @@ class RestoreOptions:
     join_ns: tuple[JoinNs, ...] = ()
     renames: tuple[tuple[str, str], ...] = ()
     new_network: bool = False
+    cpu_cap: str | None = None
     orphan_master: Callable[[int], None] | None = None
     files: FilePolicy = field(default_factory=FilePolicy)
     cgroups: CgroupPolicy = field(default_factory=CgroupPolicy)

@@ -10,6 +10,7 @@ from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.images.store import ImageStore, load_all, load_one
 from torpor.images.text import get_text, set_text
+from torpor.objects import cpu
 from torpor.objects.files.model import FileRestore
 from torpor.objects.files.table import kind_of_type
 from torpor.objects.model import RestoreProcess, RestoreThread
@@ -35,6 +36,12 @@ def read_images(session: RestoreSession) -> None:
         table = process.ids.files_id
         if table not in session.descriptors:
             session.descriptors[table] = load_all(session.store, kinds.FDINFO, table)
+
+
+def check_processor(session: RestoreSession) -> None:
+    """RestoreError where the processor lacks what the tree may rely on."""
+    cap = session.options.cpu_cap
+    cpu.check(session.store, cpu.DEFAULT if cap is None else cap)
 
 
 def _read_tree(store: ImageStore) -> RestoreProcess:

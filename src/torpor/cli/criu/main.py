@@ -28,7 +28,7 @@ COMMANDS = {
     "service": "service",
     "swrk": "service",
     "dedup": "",
-    "cpuinfo": "",
+    "cpuinfo": "cpuinfo",
 }
 
 
@@ -90,6 +90,10 @@ def _run(words: list[str]) -> int:
     check_words(command, options)
     enter(options)
     refuse_missing(options)
+    if command == "cpuinfo":
+        from torpor.cli.criu import cpuinfo
+
+        return cpuinfo.main(options)
     if command == "dump":
         from torpor.cli.criu import dump
 
@@ -114,7 +118,7 @@ def check_words(command: str, options: Options) -> None:
             raise UsageError("--exec-cmd needs a command", hint="criu restore --exec-cmd … -- COMMAND")
         if options.restore_detached:
             raise UsageError("--restore-detached and --exec-cmd exclude each other")
-    elif options.command:
+    elif options.command and command != "cpuinfo":
         raise UsageError(f"{options.command[0]!r} is too much for criu {command}")
     if command == "dump" and not options.tree:
         raise UsageError("criu dump needs to know what to dump", hint="-t PID")

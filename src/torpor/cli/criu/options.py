@@ -284,7 +284,7 @@ OPTIONS = (
     Option("weak-sysctls", SWITCH, HARMLESS),
     Option("skip-file-rwx-check", SWITCH, USED),
     Option("file-validation", VALUE, HARMLESS, parse=_one_of("filesize", "buildid")),
-    Option("cpu-cap", MAYBE, HARMLESS, parse=_cpu_caps),  # the registers say themselves what they need
+    Option("cpu-cap", MAYBE, USED, parse=_cpu_caps),
     Option("network-lock", VALUE, HARMLESS, parse=_one_of("iptables", "nftables", "skip", "none")),
     Option("mntns-compat-mode", SWITCH, HARMLESS),
     Option("enable-external-sharing", FLAG, USED),

@@ -43,6 +43,7 @@ def run(options: Options, client: Notify | None = None, orphan_master: Callable[
             notify=notify,
             orphan_master=orphan_master,
             inherit_fds=tuple(options.inherit_fd),
+            cpu_cap=options.cpu_cap or None,
             join_ns=tuple(JoinNs(*each) for each in options.join_ns),
             files=file_policy(options),
             cgroups=cgroup_policy(options),

@@ -87,7 +87,9 @@ def _work(*, may_be_parent: bool) -> Work:
         return not check.lacking_required()
 
     def cpuinfo(action: str, order: Order) -> None:
-        raise TorporError(f"cpuinfo {action} is not there yet")
+        from torpor.cli.criu.cpuinfo import run
+
+        run(action, options_for(order, "cpuinfo"))
 
     major, minor = command.COMPATIBLE
     return Work(dump, pre_dump, restore, check, cpuinfo, _features, (major, minor, 0, f"torpor {__version__}"), _report)

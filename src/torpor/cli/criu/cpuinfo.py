@@ -1,0 +1,29 @@
+"""``criu cpuinfo dump`` and ``criu cpuinfo check``: whether this processor can take over what another one did."""
+
+from __future__ import annotations
+
+from torpor.base.errors import UsageError
+from torpor.cli.criu.options import Options
+from torpor.images.dirstore import DirStore
+from torpor.images.errors import ImageMissing
+from torpor.images.kinds import CPUINFO
+from torpor.objects import cpu
+
+
+def main(options: Options) -> int:
+    """Write cpuinfo.img, or compare it with this machine; 0 when this machine will do."""
+    if options.command not in (["dump"], ["check"]):
+        raise UsageError("criu cpuinfo needs to know what to do", hint="criu cpuinfo dump, or criu cpuinfo check")
+    run(options.command[0], options)
+    return 0
+
+
+def run(action: str, options: Options) -> None:
+    """*action* is ``dump`` or ``check``; RestoreError where this machine will not do."""
+    with DirStore(options.images_dir, "w" if action == "dump" else "r") as store:
+        if action == "dump":
+            cpu.dump(store)
+            return
+        if not store.exists(CPUINFO.file_name()):
+            raise ImageMissing(f"{CPUINFO.file_name()} is not there", hint="criu cpuinfo dump writes it")
+        cpu.check(store, options.cpu_cap or cpu.DEFAULT)

@@ -1,0 +1,33 @@
+"""CPUID's bytes are what their listing says, and its answers are the kernel's."""
+
+import subprocess
+from pathlib import Path
+
+from torpor.kernel.arch import cpuid
+from torpor.objects import cpu
+
+
+def test_the_code_is_the_listing(tmp_path: Path) -> None:
+    source, object_file, binary = tmp_path / "cpuid.s", tmp_path / "cpuid.o", tmp_path / "cpuid.bin"
+    source.write_text(cpuid.LISTING)
+    subprocess.run(["as", "-o", object_file, source], check=True)
+    subprocess.run(["objcopy", "-O", "binary", "-j", ".text", object_file, binary], check=True)
+    assert binary.read_bytes() == cpuid.CODE
+
+
+def test_the_names_are_those_of_the_kernel() -> None:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    flags = next(line for line in lines if line.startswith("flags")).split(":")[1].split()
+    found = cpu.read()
+    # What the kernel itself switches off, or never shows.
+    unknown = {"osxsave", "hle", "rtm", "3dnowprefetch", "erms", "fsgsbase"}
+    kernels_name = {"sse3": "pni"}
+    for word, names in cpu.INSTRUCTIONS.items():
+        for bit, name in names.items():
+            if name not in unknown:
+                assert bool(found.capability[word] >> bit & 1) == (kernels_name.get(name, name) in flags), name
+
+
+def test_a_leaf_that_is_not_there_is_zero() -> None:
+    with cpuid.Cpuid() as found:
+        assert found.leaf(0x7FFFFFFF) == (0, 0, 0, 0)

@@ -1,0 +1,69 @@
+"""A processor that can do less than the images' is refused by the names of what it lacks."""
+
+import pytest
+
+from torpor.base.errors import RestoreError
+from torpor.images import messages as m
+from torpor.images.errors import ImageError
+from torpor.images.memstore import MemStore
+from torpor.images.store import store_one
+from torpor.objects import cpu
+
+
+def _store(entry: m.cpuinfo_x86_entry) -> MemStore:
+    store = MemStore()
+    store_one(store, "CPUINFO", m.cpuinfo_entry(x86_entry=[entry]))
+    return store
+
+
+def _lacking_one() -> tuple[m.cpuinfo_x86_entry, str]:
+    """A processor that has one instruction more than ours, and its name."""
+    entry = cpu.read()
+    for word, names in cpu.INSTRUCTIONS.items():
+        for bit, name in names.items():
+            if not entry.capability[word] & 1 << bit:
+                entry.capability[word] |= 1 << bit
+                return entry, name
+    raise AssertionError("a processor that can do everything")
+
+
+def test_the_same_processor_will_do() -> None:
+    store = MemStore()
+    cpu.dump(store)
+    for wanted in ("all", "cpu", "ins", "fpu", "none"):
+        cpu.check(store, wanted)
+
+
+def test_an_instruction_less_is_refused_by_name() -> None:
+    entry, name = _lacking_one()
+    with pytest.raises(RestoreError, match=name):
+        cpu.check(_store(entry))
+    cpu.check(_store(entry), "fpu")
+    cpu.check(_store(entry), "none")
+
+
+def test_register_state_less_is_refused() -> None:
+    entry = cpu.read()
+    entry.xfeatures_mask |= 1 << 62
+    with pytest.raises(RestoreError, match="register state"):
+        cpu.check(_store(entry))
+    cpu.check(_store(entry), "all,^fpu")
+
+
+def test_images_without_say_nothing() -> None:
+    cpu.check(MemStore())
+
+
+def test_a_damaged_image() -> None:
+    entry = cpu.read()
+    del entry.capability[3:]
+    with pytest.raises(ImageError):
+        cpu.check(_store(entry))
+
+
+@pytest.mark.parametrize(
+    ("text", "caps"),
+    [("all", {"ins", "fpu", "cpu"}), ("none", set()), ("ins", {"ins"}), ("all,^cpu", {"ins", "fpu"}), ("", set())],
+)
+def test_words(text: str, caps: set[str]) -> None:
+    assert cpu.caps_of(text) == caps
