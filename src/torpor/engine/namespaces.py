@@ -142,8 +142,11 @@ def dump(root: DumpProcess, root_ids: m.task_kobj_ids_entry, files: FileDump) ->
             outside.dump(files.store, kind, ident, key)
         elif kind.dump is not None:
             kind.dump(
-                NsDump(files.store, segments, root.pid, root.pidfd.fileno(), ident, files.policy.external, root.idmaps)
-            )
+                NsDump(
+                    files.store, segments, root.pid, root.pidfd.fileno(), ident, files.policy.external, root.idmaps,
+                    files,
+                )
+            )  # fmt: skip
 
 
 def plan(session: RestoreSession) -> None:
@@ -254,7 +257,7 @@ def _each(session: RestoreSession, step_of: Callable[[NsKind], Callable[[NsResto
             step(
                 NsRestore(
                     session.store, root.runner, pidfd.fileno(), ident, flags, policy.root or "/", policy.external,
-                    session.idmaps,
+                    session.idmaps, session.files,
                 )
             )  # fmt: skip
 

@@ -45,6 +45,10 @@ def _deleted(target: str, mode: int) -> bool:
     return stat.S_ISREG(mode) and target.endswith(" (deleted)")
 
 
+def _regular_name(target: str, mode: int) -> bool:
+    return stat.S_ISREG(mode) and target.startswith("/")
+
+
 def _nameless_file(target: str, mode: int) -> bool:
     return stat.S_ISREG(mode) and not target.startswith("/")
 
@@ -68,6 +72,7 @@ KINDS: tuple[Row, ...] = (
     Row("signalfd", m.fd_types.SIGNALFD, _anonymous("[signalfd]")),
     Row("timerfd", m.fd_types.TIMERFD, _anonymous("[timerfd]")),
     Row("pidfd", m.fd_types.PIDFD, lambda target, mode: target.startswith(("anon_inode:[pidfd", "pidfd:"))),
+    Row("mqueue", m.fd_types.UND, _regular_name),
     Row("memfd", m.fd_types.MEMFD, _deleted),
     Row("fifo", m.fd_types.FIFO, _fifo),
     Row("inotify", m.fd_types.INOTIFY, _anonymous("inotify")),

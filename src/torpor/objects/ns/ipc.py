@@ -1,4 +1,4 @@
-"""ipc namespace: System V shared memory, message queues and semaphores, and the sysctls.
+"""ipc namespace: System V shared memory, message queues and semaphores, the sysctls; POSIX queues are in ``mqueue``.
 
 Kernel view
     ``/proc/sysvipc`` and ``/proc/sys`` as a thread in the namespace sees them; segments are attached to be read,
@@ -10,7 +10,6 @@ Restore
     The same ids by the ``*_next_id`` sysctls.  Segments that were marked for removal are so again once mapped.
 Limits
     Creators, times and last users are not carried; nor is SEM_UNDO, which the kernel does not show.
-    POSIX message queues are refused where one exists.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import os
 from collections.abc import Callable, Iterator
 
 from torpor.base import log
-from torpor.base.errors import RefusedError, RestoreError
+from torpor.base.errors import RestoreError
 from torpor.base.fds import OwnedFd
 from torpor.base.typed import TypeVar
 from torpor.images import kinds
@@ -33,6 +32,7 @@ from torpor.kernel.arch import nr
 from torpor.kernel.idmap import IdMaps
 from torpor.kernel.namespaces import CLONE_NEWIPC, inside
 from torpor.kernel.syscall import syscall
+from torpor.objects.files import mqueue
 from torpor.objects.memory import segments
 from torpor.objects.ns.model import NsDump, NsRestore
 
@@ -53,8 +53,9 @@ _SYSCTLS = (
 
 def dump(session: NsDump) -> None:
     """All images of the namespace."""
-    check(session)
     inside(session.pidfd, CLONE_NEWIPC, lambda: _dump_inside(session))
+    assert session.files is not None
+    mqueue.dump_unopened(session.pidfd, session.idmaps, session.files)
 
 
 def _dump_inside(session: NsDump) -> None:
@@ -123,24 +124,12 @@ def _dump_set(found: sysvipc.IpcObject, idmaps: IdMaps) -> Entry[m.ipc_sem_entry
     return Entry(entry, sysvipc.semaphore_values(found.ident, found.size))
 
 
-def check(session: NsDump) -> None:
-    """RefusedError for POSIX message queues, whose contents nobody can copy."""
-    from torpor.objects.ns.mnt.entries import read_namespace
-
-    for mount in read_namespace(session.pidfd):
-        if mount.fstype == "mqueue":
-            queues = os.listdir(f"/proc/{session.pid}/root{mount.point}")
-            if queues:
-                raise RefusedError(
-                    f"the ipc namespace of pid {session.pid} has POSIX message queues ({', '.join(queues[:3])})",
-                    hint="they are not carried yet; mq_unlink them first",
-                )
-
-
 def restore(session: NsRestore) -> None:
     """Sysctls, segments with contents, queues with messages, semaphores with values."""
     try:
         inside(session.pidfd, CLONE_NEWIPC, lambda: _restore_inside(session))
+        assert session.files is not None
+        mqueue.restore_named(session.pidfd, session.files)
     except (OSError, ValueError, OverflowError) as error:
         raise RestoreError(f"the ipc namespace cannot be made again: {error}") from error
 

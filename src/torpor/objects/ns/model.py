@@ -8,6 +8,7 @@ from torpor.base.records import dataclass, field
 from torpor.base.typed import Literal
 from torpor.images.store import ImageStore
 from torpor.kernel.idmap import IDENTITY, IdMaps
+from torpor.objects.files.model import FileDump, FileRestore
 from torpor.objects.memory.segments import SegmentDump
 from torpor.tracee.remote import Runner
 
@@ -29,6 +30,8 @@ class NsDump:
     external: tuple[str, ...] = ()
     #: Of the tree's user namespace: images hold ids as they are inside.
     idmaps: IdMaps = IDENTITY
+    #: What the objects of this dump share, and what the user allows.
+    files: FileDump | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,8 @@ class NsRestore:
     external: tuple[str, ...] = field(default=())
     #: Of the tree's user namespace: images hold ids as they are inside.
     idmaps: IdMaps = IDENTITY
+    #: Where names of files are to be looked up is told to it.
+    files: FileRestore | None = None
 
     @property
     def pid(self) -> int:

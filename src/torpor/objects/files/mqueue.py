@@ -1,0 +1,212 @@
+"""POSIX message queues: descriptors of queues, and the queues of an ipc namespace of the tree's own.
+
+Kernel view
+    A file of the mqueue file system, ``/NAME``; its text tells whom it notifies, mq_getsetattr(2) its limits.
+Image
+    Files of the type UND with a ``torpor_mqueue_file``, which CRIU refuses; a queue stands in the first of its files.
+    A queue that nobody has open has an entry that no descriptor refers to.
+Restore
+    Queues of the tree's own ipc namespace are made with it, deleted ones when a file of theirs is opened.  Queues of a
+    namespace that the tree shares with others stay there, and are opened by name.
+Limits
+    Times, and who pays for a queue (RLIMIT_MSGQUEUE), are not carried.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+
+from torpor.base.errors import RestoreError
+from torpor.base.fds import OwnedFd
+from torpor.images import messages as m
+from torpor.images.errors import ImageError
+from torpor.kernel import mqueue
+from torpor.kernel.idmap import IdMaps
+from torpor.kernel.namespaces import CLONE_NEWIPC, inside
+from torpor.objects.files import fown, mqueue_data
+from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
+from torpor.objects.files.paths import DELETED, O_PATH
+
+_KEPT = os.O_ACCMODE | os.O_NONBLOCK
+_MAX_MESSAGES = 65536
+_MAX_SIZE = 16 << 20
+
+
+def matches(file: OpenFile) -> bool:
+    """A regular file of the size that all queues have, on a file system without a device, which is mqueue."""
+    info = file.stat
+    if info.st_size != mqueue.SIZE or os.major(info.st_dev) or not stat.S_ISREG(info.st_mode) or file.flags & O_PATH:
+        return False
+    return mqueue.is_queue(file.fd)
+
+
+# -- dump -----------------------------------------------------------------------------------------------------
+
+
+class Queues:
+    """The queues met in a dump: their numbers by inode."""
+
+    def __init__(self, session: FileDump) -> None:
+        self._ids: dict[tuple[int, int], int] = {}
+
+    def find(self, info: os.stat_result) -> tuple[int, bool]:
+        """The queue's number, and whether it is new."""
+        key = (info.st_dev, info.st_ino)
+        is_new = key not in self._ids
+        return self._ids.setdefault(key, len(self._ids) + 1), is_new
+
+
+def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
+    """Fill in ``entry.torpor_mqueue``, with the queue where it is met first."""
+    mine = entry.torpor_mqueue
+    mine.flags = file.flags
+    fown.fill(mine.fown, file)
+    mine.queue_id, is_new = session.part(Queues).find(file.stat)
+    if not is_new:
+        return
+    queue = mine.queue
+    deleted = file.stat.st_nlink == 0
+    queue.name = os.fsencode(file.target.removesuffix(DELETED) if deleted else file.target).rpartition(b"/")[2]
+    queue.deleted = deleted
+    queue.outside = not deleted and not _is_own(file.process.pid)
+    if queue.outside:
+        return
+    with OwnedFd(mqueue.reopen(file.fd)) as fd:
+        _refuse_notification(file, fd.fileno())
+        _dump_queue(fd.fileno(), queue, file.process.idmaps)
+
+
+def _is_own(pid: int) -> bool:
+    """Whether *pid* is in another ipc namespace than we."""
+    return os.stat(f"/proc/{pid}/ns/ipc").st_ino != os.stat("/proc/self/ns/ipc").st_ino
+
+
+def _refuse_notification(file: OpenFile, fd: int) -> None:
+    if _notified(fd):
+        raise file.refuse(
+            f"{file.target}: a process waits to be notified by this message queue (mq_notify)",
+            hint="have it read with mq_receive or poll instead",
+        )
+
+
+def _notified(fd: int) -> int:
+    """The process that the queue notifies, as we see it; 0 for none."""
+    words = os.pread(fd, 200, 0).split()
+    fields = dict(word.split(b":", 1) for word in words if b":" in word)
+    return int(fields.get(b"NOTIFY_PID", b"0") or 0)
+
+
+def _dump_queue(fd: int, queue: m.torpor_mqueue, idmaps: IdMaps) -> None:
+    info, limits = os.fstat(fd), mqueue.attributes(fd)
+    queue.mode = stat.S_IMODE(info.st_mode)
+    queue.uid, queue.gid = idmaps.inside(info.st_uid, info.st_gid)
+    queue.max_messages, queue.message_size = limits.max_messages, limits.message_size
+    queue.message.extend(mqueue_data.peek(fd))
+
+
+def dump_unopened(pidfd: int, idmaps: IdMaps, session: FileDump) -> None:
+    """The queues of the ipc namespace of the process behind *pidfd* that no descriptor has led to."""
+    for name, number in inside(pidfd, CLONE_NEWIPC, mqueue.names_here):
+        with OwnedFd(number) as fd:
+            queue_id, is_new = session.part(Queues).find(os.fstat(fd.fileno()))
+            if not is_new:
+                continue
+            mine = session.new_entry(m.fd_types.UND).torpor_mqueue
+            mine.queue_id, mine.flags = queue_id, os.O_RDONLY
+            mine.fown.uid = mine.fown.euid = mine.fown.signum = mine.fown.pid_type = mine.fown.pid = 0
+            mine.queue.name = os.fsencode(name)
+            _dump_queue(fd.fileno(), mine.queue, idmaps)
+
+
+# -- restore --------------------------------------------------------------------------------------------------
+
+
+class Restored:
+    """The queues that the images have."""
+
+    def __init__(self, session: FileRestore) -> None:
+        self.by_id: dict[int, m.torpor_mqueue] = {}
+        for entry in session.entries.values():
+            if entry.HasField("torpor_mqueue") and entry.torpor_mqueue.HasField("queue"):
+                self.by_id[entry.torpor_mqueue.queue_id] = entry.torpor_mqueue.queue
+
+
+def restore_named(pidfd: int, session: FileRestore) -> None:
+    """Make the queues of the new ipc namespace that have names; before any file of theirs is opened."""
+    wanted = [queue for queue in session.part(Restored).by_id.values() if not queue.deleted and not queue.outside]
+
+    def make_all() -> None:
+        for queue in wanted:
+            os.close(_make(queue, os.fsdecode(queue.name), session))
+
+    if wanted:
+        inside(pidfd, CLONE_NEWIPC, make_all)
+
+
+def _make(queue: m.torpor_mqueue, name: str, session: FileRestore) -> int:
+    """A queue with its messages; a descriptor of ours."""
+    if not 0 < queue.max_messages <= _MAX_MESSAGES or not 0 < queue.message_size <= _MAX_SIZE:
+        raise ImageError(f"message queue /{name}: its limits are impossible")
+    mqueue.raise_limit()
+    try:
+        fd = OwnedFd(mqueue.create(name, queue.max_messages, queue.message_size))
+        os.fchown(fd.fileno(), *session.idmaps.outside(queue.uid, queue.gid))
+        os.fchmod(fd.fileno(), queue.mode)
+        mqueue_data.fill(fd.fileno(), queue)
+    except OSError as error:
+        raise RestoreError(
+            f"message queue /{name} cannot be made again: {error}",
+            hint="it counts against the limits in /proc/sys/fs/mqueue and RLIMIT_MSGQUEUE",
+        ) from error
+    return fd.release()
+
+
+def restore(entry: m.file_entry, session: FileRestore) -> int:
+    """Open the queue, which a deleted one is made for."""
+    if not entry.HasField("torpor_mqueue"):
+        raise ImageError(f"files.img: file {entry.id} is of no type")
+    mine = entry.torpor_mqueue
+    queue = session.part(Restored).by_id.get(mine.queue_id)
+    if queue is None:
+        raise ImageError(f"files.img: there is no message queue {mine.queue_id}")
+    name, flags = os.fsdecode(queue.name), mine.flags & _KEPT
+    if queue.deleted:
+        kept = session.shared(
+            ("mqueue", mine.queue_id), lambda: _in_namespace(session, lambda: _make_deleted(queue, session))
+        )
+        return os.open(f"/proc/self/fd/{kept}", flags | os.O_CLOEXEC)
+    try:
+        return _in_namespace(session, lambda: mqueue.open_queue(name, flags))
+    except FileNotFoundError:
+        raise RestoreError(
+            f"message queue /{name}: {os.strerror(2)}",
+            hint="it was of an ipc namespace that others have as well, and must be there again",
+        ) from None
+
+
+def _in_namespace(session: FileRestore, work: Callable[[], int]) -> int:
+    """Do *work* in the tree's ipc namespace."""
+    root = session.processes[0]
+    if not _is_own(root.pid):
+        return work()
+    with OwnedFd(os.pidfd_open(root.pid)) as pidfd:
+        return inside(pidfd.fileno(), CLONE_NEWIPC, work)
+
+
+def _make_deleted(queue: m.torpor_mqueue, session: FileRestore) -> int:
+    name = os.fsdecode(queue.name)
+    for candidate in (name, *(f"{name[:200]}.torpor-{number}" for number in range(1, 100))):
+        try:
+            fd = _make(queue, candidate, session)
+        except RestoreError as error:
+            if isinstance(error.__cause__, FileExistsError):
+                continue
+            raise
+        mqueue.unlink(candidate)
+        return fd
+    raise RestoreError(f"message queue /{name}: no name is free for it")
+
+
+KIND = FileKind("message queue", m.fd_types.UND, matches, dump, restore)

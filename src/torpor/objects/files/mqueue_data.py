@@ -1,0 +1,118 @@
+"""What lies in a POSIX message queue.
+
+Kernel view
+    Nobody can look at a message in place: it is taken out, the oldest of the highest priority first.  Put back in that
+    order all lie as they lay.
+Limits
+    Somebody outside of the tree who has the queue may come between.
+
+While a queue is empty its messages are in memory that two processes share: a child of ours, which moves them, and we.
+Our death does not stop the child, and its death leaves the rest to us.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+
+from torpor.base.errors import TorporError
+from torpor.images import messages as m
+from torpor.kernel import mqueue, signal
+from torpor.kernel.syscall import address_of
+
+_COUNTS = struct.Struct("2Q")  # taken out, put back
+_SLOT = struct.Struct("2Q")  # length, priority
+_ALL = (*range(1, 32), *range(34, 65))  # but those of the C library
+
+
+def peek(fd: int) -> list[m.torpor_mq_message]:
+    """The messages of the queue behind *fd*, which reads and writes without blocking, as they come out."""
+    limits = mqueue.attributes(fd)
+    if not limits.n_messages:
+        return []
+    with _Drawer(fd, limits) as drawer:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _ALL)
+        try:
+            child = os.fork()
+            if child == 0:
+                _move(drawer)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        status = os.waitpid(child, 0)[1]
+        drawer.put_back()
+        if status:
+            raise TorporError(f"the messages of a queue could not be read: its reader ended with {status}")
+        return drawer.messages()
+
+
+def _move(drawer: _Drawer) -> None:
+    """In the child: take all out and put all back, whatever signals come."""
+    code = 1
+    try:
+        os.setsid()
+        drawer.take_out()
+        drawer.put_back()
+        code = 0
+    finally:
+        os._exit(code)
+
+
+class _Drawer:
+    """Where the messages lie meanwhile."""
+
+    def __init__(self, fd: int, limits: mqueue.Attributes) -> None:
+        self._fd = fd
+        self._room = limits.message_size
+        self._n_slots = limits.n_messages
+        self._slots_at = _COUNTS.size
+        self._data_at = self._slots_at + self._n_slots * _SLOT.size
+        self._memory = mmap.mmap(-1, self._data_at + self._n_slots * self._room)
+        with memoryview(self._memory) as view:
+            self._address = address_of(view)
+
+    def __enter__(self) -> _Drawer:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._memory.close()
+
+    def take_out(self) -> None:
+        """All, as far as they are there."""
+        for index in range(self._n_slots):
+            slot = self._slots_at + index * _SLOT.size
+            at = self._address + self._data_at + index * self._room
+            try:
+                length = mqueue.receive(self._fd, at, self._room, self._address + slot + 8)
+            except BlockingIOError:
+                return
+            struct.pack_into("Q", self._memory, slot, length)
+            struct.pack_into("Q", self._memory, 0, index + 1)
+
+    def put_back(self) -> None:
+        """Those that are not back yet."""
+        taken, back = _COUNTS.unpack_from(self._memory)
+        for index in range(back, taken):
+            length, priority = self._slot(index)
+            mqueue.send(self._fd, self._address + self._data_at + index * self._room, length, priority)
+            struct.pack_into("Q", self._memory, 8, index + 1)
+
+    def _slot(self, index: int) -> tuple[int, int]:
+        length, priority = _SLOT.unpack_from(self._memory, self._slots_at + index * _SLOT.size)
+        return length, priority
+
+    def messages(self) -> list[m.torpor_mq_message]:
+        """What was taken out."""
+        found = []
+        for index in range(_COUNTS.unpack_from(self._memory)[0]):
+            length, priority = self._slot(index)
+            start = self._data_at + index * self._room
+            found.append(m.torpor_mq_message(priority=priority, data=self._memory[start : start + length]))
+        return found
+
+
+def fill(fd: int, queue: m.torpor_mqueue) -> None:
+    """Put the messages of the image into the queue behind *fd*."""
+    for message in queue.message:
+        data = bytearray(message.data) or bytearray(1)
+        mqueue.send(fd, address_of(data), len(message.data), message.priority)
