@@ -61,7 +61,7 @@ def run_line(engine: str, line: Sequence[str], *, timeout_s: float | None = None
         _end(process)
         raise
     if process.returncode:
-        raise _failure(engine, err.decode(errors="replace"), process.returncode)
+        raise failure(engine, err.decode(errors="replace"), process.returncode)
     return out.decode(errors="replace")
 
 
@@ -75,7 +75,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.communicate()
 
 
-def _failure(engine: str, said: str, code: int) -> EngineError:
+def failure(engine: str, said: str, code: int) -> EngineError:
     """What an engine wrote when it failed, without its decoration, and the reason that the criu log gives."""
     lines = [plain for line in said.splitlines() if (plain := _undecorated(line))]
     telling = [line for line in lines if line.startswith("Error")] or lines

@@ -10,7 +10,7 @@ from torpor.images import messages as m
 from torpor.images.dirstore import DirStore
 from torpor.images.errors import ImageError, ImageMissing
 from torpor.images.pagemap import load_pagemap
-from torpor.images.store import load_all, load_one
+from torpor.images.store import ImageStore, load_all, load_one
 
 PAGE_SIZE = 4096
 _DEAD = 2
@@ -19,6 +19,8 @@ _AREA_FILE = 1 << 5 | 1 << 4
 _NAMESPACES = ("pid", "net", "ipc", "uts", "time", "mnt", "user", "cgroup")
 _SOCKETS = ("INETSK", "UNIXSK", "PACKETSK", "NETLINKSK")
 _TCP_LISTEN = 10
+_AREA_ANON_SHARED = 1 << 8
+_MAX_ARGUMENTS = 1 << 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,11 @@ class Descriptor:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointedProcess:
-    """One process.  ``pid`` and ``parent`` are as it sees them itself; sizes are in bytes."""
+    """One process.  ``pid`` and ``parent`` are as it sees them itself; sizes are in bytes.
+
+    ``command`` is empty where the images do not hold the memory that it lies in; ``shared_bytes`` is memory that others
+    may share, and counted with each of them.
+    """
 
     pid: int
     parent: int
@@ -44,6 +50,12 @@ class CheckpointedProcess:
     mapped_bytes: int
     memory_bytes: int
     descriptors: tuple[Descriptor, ...]
+    command: tuple[str, ...] = ()
+    shared_bytes: int = 0
+    uid: int = 0
+    gid: int = 0
+    directory: str = ""
+    root: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +70,15 @@ class Needs:
 
 
 class Checkpoint:
-    """A checkpoint in a directory, read on demand.
+    """A checkpoint in a directory, or in another *store* whose images take *size_bytes*, read on demand.
 
     ImageError where images are damaged or missing.  Use it in a ``with``, or ``close`` it.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], store: ImageStore | None = None, size_bytes: int = 0) -> None:
         self.path = os.fspath(path)
-        self._store = DirStore(path, "r")
+        self._store: ImageStore = store if store is not None else DirStore(path, "r")
+        self._size_bytes = size_bytes
         load_one(self._store, kinds.INVENTORY)
         self._files: dict[int, m.file_entry] | None = None
         self._processes: tuple[CheckpointedProcess, ...] | None = None
@@ -80,6 +93,8 @@ class Checkpoint:
     @property
     def size_bytes(self) -> int:
         """What the images take on disk, apart from holes."""
+        if not isinstance(self._store, DirStore):
+            return self._size_bytes
         return sum(
             os.stat(name, dir_fd=self._store.fileno()).st_blocks * 512
             for name in self._store.names()
@@ -144,6 +159,7 @@ class Checkpoint:
                 entry.pid, entry.ppid, core.tc.comm, "zombie", (entry.pid,), "", 0, 0, 0, ()
             )  # fmt: skip
         mm = load_one(self._store, kinds.MM, entry.pid)
+        directory, root = self._places_of(entry.pid)
         return CheckpointedProcess(
             pid=entry.pid,
             parent=entry.ppid,
@@ -155,6 +171,12 @@ class Checkpoint:
             mapped_bytes=sum(vma.end - vma.start for vma in mm.vmas),
             memory_bytes=self._memory_of(entry.pid),
             descriptors=self._descriptors_of(entry.pid),
+            command=self._command_of(entry.pid, mm),
+            shared_bytes=self._shared_of(mm),
+            uid=core.thread_core.creds.uid,
+            gid=core.thread_core.creds.gid,
+            directory=directory,
+            root=root,
         )
 
     def _memory_of(self, pid: int) -> int:
@@ -162,6 +184,48 @@ class Checkpoint:
             return sum(run.n_pages for run in load_pagemap(self._store, pid).runs) * PAGE_SIZE
         except ImageMissing:
             return 0
+
+    def _command_of(self, pid: int, mm: m.mm_entry) -> tuple[str, ...]:
+        """The arguments, which lie in its memory; none if they are not in these images, or are too long to be true."""
+        start, end = mm.mm_arg_start, min(mm.mm_arg_end, mm.mm_arg_start + _MAX_ARGUMENTS)
+        try:
+            pagemap = load_pagemap(self._store, pid)
+            places = pagemap.places(start, end)
+            if not places:
+                return ()
+            pages = self._store.pages_reader(pagemap.pages_name)
+            try:
+                text = bytearray()
+                for begin, until in places:
+                    piece = bytearray(until - begin)
+                    pages.read_at(begin, memoryview(piece))
+                    text += piece
+            finally:
+                pages.close()
+        except ImageMissing:
+            return ()
+        return tuple(part.decode(errors="replace") for part in text.rstrip(b"\0").split(b"\0"))
+
+    def _shared_of(self, mm: m.mm_entry) -> int:
+        n_bytes = 0
+        for shmid in {vma.shmid for vma in mm.vmas if vma.status & _AREA_ANON_SHARED}:
+            try:
+                n_bytes += (
+                    load_pagemap(self._store, shmid, kinds.SHMEM_PAGEMAP, check_pages=False).n_present * PAGE_SIZE
+                )
+            except ImageMissing:
+                continue
+        return n_bytes
+
+    def _places_of(self, pid: int) -> tuple[str, str]:
+        """Working and root directory, as far as files.img names them."""
+        try:
+            table = load_one(self._store, kinds.IDS, pid).fs_id
+            name = pid if self._store.exists(kinds.FS.file_name(pid)) else table
+            fs = load_one(self._store, kinds.FS, name)
+        except ImageMissing:
+            return "", ""
+        return self._target(fs.cwd_id)[1], self._target(fs.root_id)[1]
 
     def _descriptors_of(self, pid: int) -> tuple[Descriptor, ...]:
         table = load_one(self._store, kinds.IDS, pid).files_id

@@ -63,6 +63,17 @@ class Pagemap:
     def pages_name(self) -> str:
         return kinds.PAGES.file_name(self.pages_id)
 
+    def places(self, start: int, end: int) -> list[tuple[int, int]]:
+        """Where the bytes from address `start` up to `end` lie in the pages image; none unless all are there."""
+        found = []
+        at = start
+        for run in self.runs:
+            if run.pages_offset is not None and run.vaddr <= at < run.vaddr + run.n_pages * PAGE_BYTES and at < end:
+                until = min(end, run.vaddr + run.n_pages * PAGE_BYTES)
+                found.append((run.pages_offset + at - run.vaddr, run.pages_offset + until - run.vaddr))
+                at = until
+        return found if at >= end else []
+
 
 def _entry_flags(entry: m.pagemap_entry) -> int:
     # Before flags existed an entry was in the parent or, without a word, present.

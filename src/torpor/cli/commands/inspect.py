@@ -1,4 +1,4 @@
-"""``torpor inspect``: what a checkpoint holds."""
+"""``torpor inspect``: what a checkpoint holds, of a process, a job or a container."""
 
 from __future__ import annotations
 
@@ -9,48 +9,85 @@ from pathlib import Path
 from torpor.base.typed import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from torpor.containers.overview import Overview
     from torpor.engine.checkpoint import Checkpoint, CheckpointedProcess
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options."""
-    parser.description = "Show what a checkpoint holds and what it needs where it is restored. Needs no privileges."
-    parser.add_argument("source", metavar="PATH|NAME", help="a checkpoint's directory, or a job's name")
+    parser.description = (
+        "Show what a checkpoint holds and what it needs where it is restored. Needs no privileges, and unpacks nothing."
+    )
+    parser.add_argument(
+        "source",
+        metavar="PATH|NAME",
+        help="a checkpoint's directory, an archive of a container engine, a job, or a container that sleeps",
+    )
     parser.add_argument("--json", action="store_true", help="as JSON")
-    parser.add_argument("--files", action="store_true", help="every descriptor, and every file needed")
+    parser.add_argument(
+        "--files", action="store_true", help="every descriptor, and every file needed or changed in the container"
+    )
+    parser.add_argument("--mounts", action="store_true", help="every mount and annotation of a container")
+    parser.add_argument("-a", "--all", action="store_true", help="all of these")
 
 
 def main(args: argparse.Namespace) -> int:
     """Print it."""
+    from torpor.containers.archive import Archive, read_archive, read_directory
+    from torpor.containers.overview import overview_of
     from torpor.engine.checkpoint import Checkpoint
 
-    path = Path(args.source)
-    if not path.is_dir() and "/" not in args.source:
-        from torpor.engine import jobs
-
-        path = jobs.find(args.source).images_directory
-    with Checkpoint(path) as checkpoint:
+    path = _path(args.source)
+    if path.is_dir():
+        archive, images = read_directory(path)
+        checkpoint = Checkpoint(images)
+    else:
+        archive = read_archive(path)
+        checkpoint = Checkpoint(path, archive.store, archive.images_bytes)
+    with checkpoint:
+        overview = overview_of(archive) if "config.dump" in archive.documents else None
         if args.json:
             import json
 
-            print(json.dumps(_as_json(checkpoint), indent=1))
-        else:
-            for line in _lines(checkpoint, args.files):
-                print(line)
+            print(json.dumps(_as_json(checkpoint, overview, archive), indent=1))
+            return 0
+        assert isinstance(archive, Archive)
+        for line in _lines(checkpoint, overview, args):
+            print(_printable(line))
+        for remark in archive.remarks:
+            print(_printable(f"ODD: {remark}"))
     return 0
 
 
-def _as_json(checkpoint: Checkpoint) -> dict[str, object]:
+def _path(source: str) -> Path:
+    path = Path(source)
+    if path.exists() or "/" in source:
+        return path
+    from torpor.containers import names
+
+    target = names.resolve(source)
+    if target.job is not None:
+        return target.job.images_directory
+    return names.stored_checkpoint(target)
+
+
+def _printable(line: str) -> str:
+    """Without what would make a terminal do things: names in an archive are somebody else's."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in line)
+
+
+def _as_json(checkpoint: Checkpoint, overview: Overview | None, archive: object) -> dict[str, object]:
     from torpor.base.records import fields
+    from torpor.containers.archive import Archive
 
     def plain(value: object) -> object:
-        if isinstance(value, tuple):
+        if isinstance(value, tuple | list):
             return [plain(item) for item in value]
         if hasattr(type(value), "__match_args__"):
             return {item.name: plain(getattr(value, item.name)) for item in fields(value)}  # type: ignore[arg-type]
         return value
 
-    return {
+    told: dict[str, object] = {
         "path": checkpoint.path,
         "size_bytes": checkpoint.size_bytes,
         "memory_bytes": checkpoint.memory_bytes,
@@ -58,12 +95,29 @@ def _as_json(checkpoint: Checkpoint) -> dict[str, object]:
         "sockets": plain(checkpoint.sockets),
         "needs": plain(checkpoint.needs),
     }
+    if overview is not None:
+        assert isinstance(archive, Archive)
+        container = plain(overview)
+        assert isinstance(container, dict)
+        container["annotations"] = dict(overview.annotations)
+        told["container"] = container
+        told["archive"] = {
+            "compression": archive.compression,
+            "file_bytes": archive.file_bytes,
+            "remarks": archive.remarks,
+        }
+    return told
 
 
-def _lines(checkpoint: Checkpoint, with_files: bool) -> Iterator[str]:
+def _lines(checkpoint: Checkpoint, overview: Overview | None, args: argparse.Namespace) -> Iterator[str]:
+    from torpor.cli import container_text
     from torpor.cli.progress import size
 
+    with_files = args.files or args.all
     yield f"{checkpoint.path}: {size(checkpoint.size_bytes)}, {size(checkpoint.memory_bytes)} of memory"
+    if overview is not None:
+        yield ""
+        yield from container_text.lines(overview, with_files=with_files, with_mounts=args.mounts or args.all)
     yield ""
     yield "PROCESSES"
     depth: dict[int, int] = {}
@@ -74,8 +128,12 @@ def _lines(checkpoint: Checkpoint, with_files: bool) -> Iterator[str]:
         yield ""
         yield "SOCKETS"
         yield from (f"  {line}" for line in checkpoint.sockets)
-    needs = checkpoint.needs
     yield ""
+    yield from _needs_lines(checkpoint, with_files)
+
+
+def _needs_lines(checkpoint: Checkpoint, with_files: bool) -> Iterator[str]:
+    needs = checkpoint.needs
     yield "NEEDS"
     yield f"  an {needs.architecture} kernel"
     if needs.namespaces:
@@ -99,11 +157,20 @@ def _process_lines(process: CheckpointedProcess, indent: str, with_files: bool) 
         return
     threads = f", {len(process.threads)} threads" if len(process.threads) > 1 else ""
     state = "" if process.state == "running" else f", {process.state}"
+    user = f", user {process.uid}:{process.gid}" if process.uid or process.gid else ""
+    shared = f" and {size(process.shared_bytes)} shared" if process.shared_bytes else ""
     yield (
-        f"{indent}{process.pid} {process.name}{state}{threads}, {size(process.memory_bytes)} in "
+        f"{indent}{process.pid} {process.name}{state}{threads}{user}, {size(process.memory_bytes)}{shared} in "
         f"{process.n_mappings} mappings, {len(process.descriptors)} descriptors"
     )
+    if process.command:
+        from shlex import join
+
+        text = join(process.command)
+        yield f"{indent}    {text if with_files or len(text) <= 100 else text[:97] + '...'}"
     if with_files:
         yield f"{indent}    {process.executable}"
+        if process.directory:
+            yield f"{indent}    cwd {process.directory}, root {process.root}"
         for descriptor in process.descriptors:
             yield f"{indent}    {descriptor.number:3} {descriptor.kind:8} {descriptor.target}"

@@ -6,15 +6,39 @@ import argparse
 import os
 from pathlib import Path
 
+from torpor.base.typed import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torpor.containers.model import Restored, Words
+    from torpor.engine.jobs import Job
+
+    Wake = Callable[[], list[Restored]]
+
+#: What only processes and jobs can have.
+_OF_PROCESSES = ("new-network", "wait")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options."""
+    from torpor.cli import container_options
+
     parser.description = (
-        "Rebuild the processes of a checkpoint. They run when this returns, unless -w waits for their end. "
-        "If that fails, nothing is left of them."
+        "Rebuild the processes of a checkpoint, or a container from one. They run when this returns, unless -w waits "
+        "for their end. If that fails, nothing is left of them. A container is restored by its own engine."
     )
-    parser.add_argument("source", metavar="PATH|NAME", help="a checkpoint's directory, or a job's name")
-    parser.add_argument("--name", help="restore a job as a copy with this name")
+    parser.add_argument(
+        "source",
+        metavar="PATH|NAME",
+        help="a checkpoint's directory, podman's archive or image, a job, or a container that sleeps",
+    )
+    parser.add_argument("--engine", help="whose container it is, if the name alone does not tell")
+    parser.add_argument("--name", help="restore a job or a container's archive as a copy with this name")
+    parser.add_argument(
+        "--copies", type=int, default=1, metavar="N",
+        help="so many copies side by side, called NAME1, NAME2, ..., each container with an address of its own",
+    )  # fmt: skip
     parser.add_argument(
         "--new-network",
         action="store_true",
@@ -24,24 +48,101 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-w", "--wait", action="store_true", help="wait for the end; exit as the root process does")
     parser.add_argument("--shell-job", action="store_true", help="the processes belong to this terminal's session")
     parser.add_argument("--tcp-close", action="store_true", help="TCP connections will be found closed")
+    container_options.add(parser, container_options.RESTORE)
 
 
 def main(args: argparse.Namespace) -> int:
     """Do it, and say what came of it."""
-    import torpor
     from torpor.base.errors import UsageError
+    from torpor.cli import container_options
+    from torpor.cli.progress import Progress, time_of
+
+    if args.copies < 1:
+        raise UsageError(f"{args.copies} copies cannot be made")
+    words = container_options.given(args, ("shell-job", "tcp-close", *container_options.RESTORE))
+    wake, job = _source(args, words)
+    if wake is None:
+        container_options.refuse(args, container_options.RESTORE, "a process or a job")
+        return _restore_processes(args, job, Path(args.source) if job is None else job.images_directory)
+    container_options.refuse(args, _OF_PROCESSES, "a container")
+    with Progress(f"restoring {args.source}") as progress:
+        made = wake()
+    for each in made:
+        addresses = f", {', '.join(each.addresses)}" if each.addresses else ""
+        print(f"{each.container.label}: pid {each.container.pid}{addresses}")
+    print(f"after {time_of(progress.seconds)}")
+    return 0
+
+
+def _source(args: argparse.Namespace, words: Words) -> tuple[Wake | None, Job | None]:
+    """What the source is: something that makes containers, or a job, or neither, and so a directory of images."""
+    from torpor.containers import note, waking
+
+    path = Path(args.source)
+    if path.is_file():
+        return lambda: waking.restore_archive(path, args.name, args.copies, words), None
+    if path.is_dir() and (told := note.read(path)) is not None:
+        return lambda: waking.restore_directory(path, told, args.name, args.copies, words), None
+    if "/" in args.source or (path / "inventory.img").exists():
+        return None, None
+    return _named(args, words)
+
+
+def _named(args: argparse.Namespace, words: Words) -> tuple[Wake | None, Job | None]:
+    """The same for a name."""
+    from torpor.base.errors import AmbiguousNameError, TorporError, UsageError
+    from torpor.containers import names, waking
+
+    try:
+        target = names.resolve(args.source, args.engine)
+    except AmbiguousNameError:
+        raise
+    except TorporError:
+        image = args.source.removeprefix("podman:")
+        if args.engine not in (None, "podman") or not names.PODMAN.has_image(image):
+            raise
+        return lambda: waking.restore_image(image, args.name, args.copies, words), None
+    if target.job is not None:
+        return None, target.job
+    container = target.container
+    if container is None:
+        raise UsageError(f"{target.label} is no checkpoint")
+    if args.name or args.copies != 1:
+        raise UsageError(
+            f"{target.label} wakes under its own name, once",
+            hint="copies come from an archive: torpor checkpoint ... -o FILE",
+        )
+    return lambda: waking.restore_stored(container, words), None
+
+
+def _restore_processes(args: argparse.Namespace, job: Job | None, path: Path) -> int:
+    from torpor.base.errors import UsageError
+    from torpor.engine import jobs
+
+    if job is None and (args.name or args.copies != 1):
+        raise UsageError("--name and --copies are for jobs and containers", hint="a job's name instead of a path")
+    if args.copies != 1 and args.wait:
+        raise UsageError("--wait waits for one, not for several copies")
+    if job is not None and job.status == jobs.RUNNING and not args.name:
+        raise UsageError(f"{job.name} runs already", hint="--name makes a copy beside it")
+    if args.copies == 1:
+        pid = _restore_one(args, job, args.name, path)
+    for number in range(1, args.copies + 1) if args.copies != 1 else ():
+        assert job is not None
+        pid = _restore_one(args, job, f"{args.name or job.name}{number}", path)
+    if not args.wait:
+        return 0
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return code if code >= 0 else 128 - code
+
+
+def _restore_one(args: argparse.Namespace, job: Job | None, name: str | None, path: Path) -> int:
+    import torpor
     from torpor.cli.progress import Progress, time_of
     from torpor.engine import jobs
 
-    is_path = "/" in args.source or Path(args.source, "inventory.img").exists()
-    job = None if is_path else jobs.find(args.source)
-    path = Path(args.source) if job is None else job.images_directory
-    if job is not None and job.status == jobs.RUNNING and not args.name:
-        raise UsageError(f"{job.name} runs already", hint="--name makes a copy beside it")
-    if job is None and args.name:
-        raise UsageError("--name is for jobs", hint="a job's name instead of a path")
-    if job is not None and args.name:
-        job = jobs.prepare_copy(job, args.name)
+    if job is not None and name:
+        job = jobs.prepare_copy(job, name)
     try:
         with Progress(f"restoring {args.source}") as progress:
             pid = torpor.restore(
@@ -52,13 +153,10 @@ def main(args: argparse.Namespace) -> int:
                 new_network=args.new_network,
             )
     except BaseException:
-        if job is not None and args.name:
+        if job is not None and name:
             jobs.discard(job)
         raise
     if job is not None:
         jobs.restored(job, pid)
     print(f"{job.name if job else args.source}: pid {pid}, after {time_of(progress.seconds)}")
-    if not args.wait:
-        return 0
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    return code if code >= 0 else 128 - code
+    return pid

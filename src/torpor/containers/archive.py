@@ -1,0 +1,272 @@
+"""A checkpoint archive as Podman, CRI-O and containerd write it, read once and never unpacked.
+
+    config.dump, spec.dump, network.status, ...    what the engine knows of the container
+    checkpoint/*.img                               CRIU's images
+    rootfs-diff.tar, deleted.files                 what changed in its root file system
+    volumes/NAME.tar                               its volumes
+
+The archive may come from anybody: nothing in it is written anywhere, only small images are kept in memory, and of the
+pages just the few bytes that hold command lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torpor.containers.tarstream import Content, Member, Readable, iter_members, open_compressed
+from torpor.images import kinds
+from torpor.images.errors import ImageError, ImageMissing
+from torpor.images.memstore import MemPagesReader, MemStore
+from torpor.images.pagemap import load_pagemap
+from torpor.images.store import load_one
+
+_DOCUMENTS = frozenset(
+    {
+        "config.dump", "spec.dump", "status.dump", "status", "network.status", "deleted.files", "stats-dump",
+        "bind.mounts", "pod.options",
+    }
+)  # fmt: skip
+_IMAGES = "checkpoint/"
+_VOLUMES = "volumes/"
+_ROOTFS_DIFF = "rootfs-diff.tar"
+_MAX_DOCUMENT = 16 << 20
+_MAX_IMAGE = 64 << 20
+_MAX_KEPT = 512 << 20
+_MAX_CHANGES = 10_000
+_MAX_REMARKS = 20
+_MAX_ARGUMENTS = 1 << 14
+#: The kinds of images that tell what a checkpoint holds.
+_KEPT = frozenset(
+    {
+        "CORE", "FDINFO", "FILES", "FS", "IDS", "INVENTORY", "MM", "PAGEMAP", "PSTREE", "SHMEM_PAGEMAP",
+    }
+)  # fmt: skip
+
+
+class ArchiveStore(MemStore):
+    """The images of an archive; of page images their sizes, and what was kept of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pages: dict[str, _KeptPages] = {}
+
+    def exists(self, name: str) -> bool:
+        return name in self.pages or super().exists(name)
+
+    def pages_reader(self, name: str) -> MemPagesReader:
+        return self.pages[name] if name in self.pages else super().pages_reader(name)
+
+
+class _KeptPages(MemPagesReader):
+    """A page image of which only some ranges are there."""
+
+    def __init__(self, name: str, size: int) -> None:
+        super().__init__(bytearray(), name)
+        self.size = size
+        self.ranges: list[tuple[int, bytes]] = []
+
+    def read_at(self, offset: int, into: memoryview) -> None:
+        view = into.cast("B")
+        for begin, data in self.ranges:
+            if begin <= offset and offset + len(view) <= begin + len(data):
+                view[:] = data[offset - begin : offset - begin + len(view)]
+                return
+        raise ImageMissing(f"{self._name}: these pages were not kept")
+
+
+@dataclass(slots=True)
+class Archive:
+    """What was read.  Sizes are in bytes and unpacked, except for ``file_bytes``.
+
+    ``documents`` by their names; ``volumes`` names and sizes; ``changes`` the paths in the changed root file system, at
+    most so many; ``remarks`` what is odd about the archive; ``written`` when the images were, in seconds.
+    """
+
+    path: str
+    compression: str = "none"
+    file_bytes: int = 0
+    documents: dict[str, bytes] = field(default_factory=dict)
+    store: ArchiveStore = field(default_factory=ArchiveStore)
+    images_bytes: int = 0
+    pages_bytes: int = 0
+    volumes: list[tuple[str, int]] = field(default_factory=list)
+    rootfs_diff_bytes: int | None = None
+    changes: list[str] = field(default_factory=list)
+    n_changes: int = 0
+    written: int = 0
+    remarks: list[str] = field(default_factory=list)
+
+    def remark(self, text: str) -> None:
+        """Something odd, said once and not too often."""
+        if text not in self.remarks and len(self.remarks) < _MAX_REMARKS:
+            self.remarks.append(text)
+
+
+def read_directory(path: Path) -> tuple[Archive, Path]:
+    """The documents in a directory, and where in it the images are: in itself, in ``checkpoint``, or in the only one.
+
+    That is an archive somebody unpacked, a ``docker checkpoint``, or what runc wrote.  ImageMissing without images.
+    """
+    archive = Archive(str(path))
+    with suppress(OSError):
+        for name in _DOCUMENTS & {entry.name for entry in path.iterdir() if entry.is_file() and not entry.is_symlink()}:
+            with (path / name).open("rb") as stream:
+                archive.documents[name] = stream.read(_MAX_DOCUMENT)
+    images = _images_in(path)
+    archive.written = int((images / kinds.INVENTORY.file_name()).stat().st_mtime)
+    if "stats-dump" not in archive.documents:
+        with suppress(OSError), (images / "stats-dump").open("rb") as stream:
+            archive.documents["stats-dump"] = stream.read(_MAX_DOCUMENT)
+    return archive, images
+
+
+def _images_in(path: Path) -> Path:
+    try:
+        candidates = [path, path / "checkpoint", *sorted(entry for entry in path.iterdir() if entry.is_dir())]
+    except OSError as error:
+        raise ImageMissing(f"{path}: {error.strerror}") from None
+    found = [place for place in dict.fromkeys(candidates) if (place / kinds.INVENTORY.file_name()).is_file()]
+    if not found:
+        raise ImageMissing(f"{path}: no checkpoint (there is no {kinds.INVENTORY.file_name()})")
+    if len(found) > 1 and found[0] not in candidates[:2]:
+        names = ", ".join(str(place) for place in found)
+        raise ImageError(f"{path}: several checkpoints: {names}", hint="name one of them")
+    return found[0]
+
+
+def read_archive(path: Path) -> Archive:
+    """Read all of it.  ImageMissing, ImageError for what is no checkpoint archive, or a damaged one."""
+    archive = Archive(str(path))
+    with _named(path), open_compressed(path) as (stream, archive.compression):
+        archive.file_bytes = path.stat().st_size
+        for member, content in iter_members(stream):
+            _take(archive, member, content)
+        if "config.dump" not in archive.documents and not archive.store.exists(kinds.INVENTORY.file_name()):
+            raise ImageError("not a checkpoint of a container: it has neither config.dump nor images")
+    return archive
+
+
+def peek(path: Path) -> dict[str, bytes]:
+    """The engine's documents that stand before the images; quick, however large the archive is."""
+    archive = Archive(str(path))
+    with _named(path), open_compressed(path) as (stream, _):
+        for member, content in iter_members(stream):
+            place = member.place or ""
+            if place.startswith(_IMAGES) and "config.dump" in archive.documents:
+                break
+            if place in _DOCUMENTS:
+                _take(archive, member, content)
+    return archive.documents
+
+
+class _named:
+    """Errors of the readers below name the archive."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, ImageError) and str(self._path) not in str(error):
+            raise type(error)(f"{self._path}: {error}", hint=error.hint) from None
+
+
+def _take(archive: Archive, member: Member, content: Content) -> None:
+    place = member.place
+    if place is None:
+        archive.remark(f"{member.name!r} leads out of the archive; it was passed over")
+        return
+    if member.kind not in ("file", "directory"):
+        archive.remark(f"{place!r} is a {member.kind}; it was passed over")
+        return
+    if member.kind == "directory":
+        return
+    if place in _DOCUMENTS:
+        if place in archive.documents:
+            archive.remark(f"{place!r} is there several times; the last one counts")
+        archive.documents[place] = _whole(place, content, _MAX_DOCUMENT)
+    elif place.startswith(_IMAGES):
+        _take_image(archive, place.removeprefix(_IMAGES), member, content)
+    elif place == _ROOTFS_DIFF:
+        archive.rootfs_diff_bytes = member.size
+        _take_changes(archive, content)
+    elif place.startswith(_VOLUMES) and place.endswith(".tar"):
+        archive.volumes.append((place.removeprefix(_VOLUMES).removesuffix(".tar"), member.size))
+
+
+def _whole(name: str, content: Content, limit: int) -> bytes:
+    if content.left > limit:
+        raise ImageError(f"{name}: {content.left} bytes; at most {limit} are believed")
+    pieces = []
+    while content.left:
+        pieces.append(content.read(content.left))
+    return b"".join(pieces)
+
+
+def _take_image(archive: Archive, name: str, member: Member, content: Content) -> None:
+    archive.images_bytes += member.size
+    if "/" in name:
+        return
+    found = kinds.by_file_name(name)
+    if found is None:
+        return
+    kind, _ = found
+    if kind.name == kinds.PAGES.name:
+        archive.pages_bytes += member.size
+        archive.store.pages[name] = _keep_pages(archive.store, name, content)
+    elif kind.name in _KEPT:
+        if kind.name == "INVENTORY":
+            archive.written = member.mtime
+        archive.store.images[name] = bytearray(_whole(name, content, _MAX_IMAGE))
+        if sum(map(len, archive.store.images.values())) > _MAX_KEPT:
+            raise ImageError(f"more than {_MAX_KEPT} bytes of small images are not believed")
+
+
+def _keep_pages(store: ArchiveStore, name: str, content: Content) -> _KeptPages:
+    kept = _KeptPages(name, content.left)
+    at = 0
+    for begin, end in sorted(set(_iter_wanted(store, name))):
+        if begin < at or end > kept.size:
+            continue
+        content.skip(begin - at)
+        data = b""
+        while len(data) < end - begin:
+            data += content.read(end - begin - len(data))
+        kept.ranges.append((begin, data))
+        at = end
+    return kept
+
+
+def _iter_wanted(store: ArchiveStore, pages_name: str) -> Iterator[tuple[int, int]]:
+    """Where in that page image the command lines lie, as far as the images before it tell."""
+    for name in list(store.images):
+        found = kinds.by_file_name(name)
+        if found is None or found[0].name != kinds.PAGEMAP.name or not isinstance(found[1], int):
+            continue
+        with suppress(ImageError):
+            pagemap = load_pagemap(store, found[1], check_pages=False)
+            if pagemap.n_present and pagemap.pages_name == pages_name:
+                mm = load_one(store, kinds.MM, found[1])
+                yield from pagemap.places(mm.mm_arg_start, min(mm.mm_arg_end, mm.mm_arg_start + _MAX_ARGUMENTS))
+
+
+def _take_changes(archive: Archive, content: Content) -> None:
+    """The names in the nested archive."""
+
+    class _Rest:
+        def read(self, n_bytes: int, /) -> bytes:
+            return content.read(n_bytes) if content.left else b""
+
+    nested: Readable = _Rest()
+    try:
+        for member, _ in iter_members(nested):
+            archive.n_changes += 1
+            if len(archive.changes) < _MAX_CHANGES:
+                archive.changes.append(member.place if member.place is not None else f"(unsafe) {member.name}")
+    except ImageError as error:
+        archive.remark(f"{_ROOTFS_DIFF}: {error}")

@@ -1,0 +1,101 @@
+"""containerd by its ``ctr``: containers in namespaces, checkpoints as images in its store, or exported as one file.
+
+``ctr`` pauses a container for its checkpoint and lets it run on; one that is not to be left running is killed then, so
+what it does in between is lost.  Docker's own containers (namespace ``moby``) are left to docker.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from torpor.base.errors import EngineError, UsageError
+from torpor.containers.commands import command_of, run
+from torpor.containers.model import LIST_TIMEOUT_S, Container, Restored, Words, matching, only, option_line
+
+_COMMAND = "ctr"
+_DUMP_WORDS = frozenset({"leave-running", "ignore-rootfs"})
+_RESTORE_WORDS = frozenset({"ignore-rootfs", "checkpoint"})
+_SOCKET = "/run/containerd/containerd.sock"
+_REFERENCE = "localhost/torpor-checkpoint/"
+
+
+class Containerd:
+    """See ContainerEngine."""
+
+    name = "containerd"
+
+    def find(self, word: str) -> list[Container]:
+        return matching(self._list(), word)
+
+    def _list(self) -> list[Container]:
+        if not command_of(_COMMAND):
+            return []
+        if command_of(_COMMAND)[1:] == [] and not os.path.exists(os.environ.get("CONTAINERD_ADDRESS") or _SOCKET):
+            # ctr itself waits ten seconds before it says so.
+            raise EngineError("containerd does not run")
+        found = []
+        for namespace in run(_COMMAND, "namespaces", "list", "--quiet", timeout_s=LIST_TIMEOUT_S).split():
+            if namespace != "moby":
+                found += self._of_namespace(namespace)
+        return found
+
+    def _of_namespace(self, namespace: str) -> list[Container]:
+        tasks = {}
+        for line in run(_COMMAND, "--namespace", namespace, "tasks", "list").splitlines()[1:]:
+            name, pid, state = (*line.split(), "", "", "")[:3]
+            tasks[name] = (int(pid) if pid.isdigit() else 0, state.lower())
+        names = run(_COMMAND, "--namespace", namespace, "containers", "list", "--quiet").split()
+        found = []
+        for name in names:
+            number, now = tasks.get(name, (0, "created"))
+            runs = now in ("running", "paused")
+            found.append(Container(self.name, name, name, now, number if runs else 0, place=namespace))
+        return found
+
+    def checkpoint(self, container: Container, output: Path | None, words: Words) -> str:
+        option_line(self.name, "checkpoints", words, _DUMP_WORDS)
+        given = {name for name, _ in words}
+        reference = f"{_REFERENCE}{container.name}:{time.strftime('%Y%m%d-%H%M%S')}"
+        begin = ["--namespace", container.place]
+        layers = [] if "ignore-rootfs" in given else ["--rw"]
+        run(_COMMAND, *begin, "containers", "checkpoint", *layers, "--image", "--task", container.name, reference)
+        try:
+            if output is not None:
+                run(_COMMAND, *begin, "images", "export", output.absolute(), reference)
+        finally:
+            if output is not None:
+                run(_COMMAND, *begin, "images", "remove", reference)
+        if "leave-running" not in given:
+            self._stop(container)
+        return str(output) if output is not None else f"containerd's image {reference}"
+
+    def restore(self, container: Container, words: Words) -> Restored:
+        option_line(self.name, "restores", words, _RESTORE_WORDS)
+        wanted = next((value for name, value in words if name == "checkpoint"), None)
+        begin = ["--namespace", container.place]
+        if wanted is None:
+            names = run(_COMMAND, *begin, "images", "list", "--quiet").split()
+            ours = sorted(name for name in names if name.startswith(f"{_REFERENCE}{container.name}:"))
+            if not ours:
+                raise UsageError(
+                    f"{container.label} has no checkpoint of torpor's", hint="--checkpoint IMAGE names one"
+                )
+            wanted = ours[-1]
+        layers = [] if any(name == "ignore-rootfs" for name, _ in words) else ["--rw"]
+        with suppress(EngineError):
+            run(_COMMAND, *begin, "containers", "delete", container.name)
+        run(_COMMAND, *begin, "containers", "restore", *layers, "--live", container.name, wanted)
+        return Restored(only(self.name, self._of_namespace(container.place), container.name))
+
+    def _stop(self, container: Container) -> None:
+        begin = ["--namespace", container.place, "tasks"]
+        run(_COMMAND, *begin, "kill", "--signal", "SIGKILL", "--all", container.name)
+        for _ in range(50):
+            with suppress(EngineError):
+                run(_COMMAND, *begin, "delete", container.name)
+                return
+            time.sleep(0.1)
+        raise EngineError(f"{container.label} was checkpointed, but does not end")

@@ -1,0 +1,52 @@
+"""A note beside the images in a directory: whose container they are of, so that they can be restored by the path alone.
+
+Engines that keep no record of a checkpoint (runc, LXC) or cannot start from another directory than their own (Docker)
+need to be told again which container it was.  Other readers of the directory ignore the file.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from torpor.containers.model import Container
+from torpor.images.errors import ImageError
+
+_NAME = "torpor-container.json"
+_MAX_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """``engine``, ``name``, ``id``, ``image`` and ``place`` are the Container's."""
+
+    engine: str
+    name: str
+    id: str
+    image: str = ""
+    place: str = ""
+
+
+def write(directory: Path, container: Container) -> None:
+    """Leave the note."""
+    note = Note(container.engine, container.name, container.id, container.image, container.place)
+    (directory / _NAME).write_text(json.dumps(asdict(note), indent=1) + "\n", encoding="utf-8")
+
+
+def read(directory: Path) -> Note | None:
+    """The note, if there is one; ImageError if it makes no sense."""
+    path = directory / _NAME
+    try:
+        with path.open("rb") as stream:
+            told = json.loads(stream.read(_MAX_BYTES))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ImageError(f"{path}: {error}") from None
+    if not isinstance(told, dict):
+        raise ImageError(f"{path}: not an object")
+    values = {field.name: str(told.get(field.name, "")) for field in fields(Note)}
+    if not values["engine"] or not values["name"] or values["name"].startswith("-"):
+        raise ImageError(f"{path}: names no container")
+    return Note(**values)

@@ -1,0 +1,107 @@
+"""runc and crun on their own: containers made from a bundle, checkpoints as directories of images.
+
+Both keep the containers of engines above them in the same place; names.py takes those out.  The bundle is not part of a
+checkpoint: a container is restored from its images and the bundle that it came from, which the note names.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+
+from torpor.base.errors import EngineError, UsageError
+from torpor.containers import note
+from torpor.containers.commands import command_of, failure, run
+from torpor.containers.model import LIST_TIMEOUT_S, Container, Restored, Words, is_begin_of_id, only, option_line
+
+_DUMP_WORDS = frozenset({"auto-dedup", "empty-ns", "ext-unix-sk", "file-locks", "leave-running", "link-remap",
+    "manage-cgroups-mode", "parent-path", "shell-job", "tcp-established", "tcp-skip-in-flight", "pre-dump",
+    "work-path"})  # fmt: skip
+_RESTORE_WORDS = frozenset({"console-socket", "empty-ns", "ext-unix-sk", "file-locks", "lsm-profile",
+    "lsm-mount-context", "manage-cgroups-mode", "no-pivot", "pid-file", "shell-job", "tcp-established",
+    "work-path"})  # fmt: skip
+
+
+class OciRuntime:
+    """See ContainerEngine."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def find(self, word: str) -> list[Container]:
+        """By the names of the state directories: a list would ask for every container, of which one may hang."""
+        command = command_of(self.name)
+        if not command:
+            return []
+        try:
+            ids = os.listdir(_root(command) or f"/run/{self.name}")
+        except OSError:
+            return []
+        called = [word] if word in ids else []
+        if not called and is_begin_of_id(word):
+            called = [ident for ident in ids if len(ident) == 64 and ident.startswith(word)]
+        return [self._look(ident) for ident in called]
+
+    def _look(self, ident: str) -> Container:
+        told = json.loads(run(self.name, "state", ident, timeout_s=LIST_TIMEOUT_S))
+        state, bundle = str(told["status"]), str(told.get("bundle", ""))
+        return Container(self.name, ident, ident, state, int(told.get("pid") or 0), place=bundle)
+
+    def checkpoint(self, container: Container, output: Path | None, words: Words) -> str:
+        if output is None:
+            raise UsageError(f"torpor checkpoint {container.label}: where to?", hint="-o PATH names a directory")
+        line = option_line(self.name, "checkpoints", words, _DUMP_WORDS)
+        output.mkdir(mode=0o700, parents=True, exist_ok=True)
+        where = output.absolute()
+        work = [] if any(name == "work-path" for name, _ in words) else [f"--work-path={where}"]
+        run(self.name, "checkpoint", f"--image-path={where}", *work, *line, container.id)
+        note.write(output, container)
+        return str(output)
+
+    def restore(self, container: Container, words: Words) -> Restored:
+        raise UsageError(f"{self.name} keeps no checkpoints", hint="name the directory that it was checkpointed to")
+
+    def restore_directory(self, directory: Path, told: note.Note, name: str | None, words: Words) -> Restored:
+        """Make a container of the images in *directory*, from the bundle that it came from."""
+        ident = name or told.name
+        if not Path(told.place, "config.json").is_file():
+            raise EngineError(f"the bundle of {told.name}, {told.place}, is not there any more")
+        line = option_line(self.name, "restores", words, _RESTORE_WORDS)
+        where = directory.absolute()
+        self._restore_detached(
+            [f"--image-path={where}", f"--work-path={where}", f"--bundle={told.place}", "--detach", *line, ident]
+        )
+        return Restored(only(self.name, self.find(ident), ident))
+
+    def _restore_detached(self, words: list[str]) -> None:
+        """The container keeps the runtime's standard streams: so they are our user's, not pipes of ours."""
+        import subprocess
+
+        with tempfile.NamedTemporaryFile("r", prefix="torpor-", suffix=".log") as log:
+            line = [*command_of(self.name), "--log", log.name, "restore", *words]
+            if len(line) == len(words) + 3:
+                raise EngineError(f"there is no {self.name} on this machine")
+            code = subprocess.call(line)
+            if code:
+                raise failure(self.name, log.read(), code)
+
+
+def _root(command: list[str]) -> str | None:
+    """The value of ``--root``, where a runtime keeps its state."""
+    for at, word in enumerate(command):
+        if word == "--root":
+            return command[at + 1] if at + 1 < len(command) else None
+        if word.startswith("--root="):
+            return word.removeprefix("--root=")
+    return None
+
+
+def is_runtime(engine: str) -> bool:
+    """Whether that is a runtime, which engines use."""
+    return engine in ("runc", "crun")
+
+
+RUNC = OciRuntime("runc")
+CRUN = OciRuntime("crun")

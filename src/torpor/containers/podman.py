@@ -1,0 +1,163 @@
+"""Podman: containers with names, checkpoints as archives or in its own storage, checkpoint images.
+
+A restore that fails leaves a container behind that was only created; what was not there before is removed again.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from torpor.base.errors import EngineError, UsageError
+from torpor.containers.commands import command_of, run
+from torpor.containers.model import LIST_TIMEOUT_S, RUNNING, Container, Restored, Words, matching, option_line
+
+_DUMP_WORDS = frozenset(
+    {
+        "compress", "create-image", "file-locks", "ignore-rootfs", "ignore-volumes", "keep", "leave-running",
+        "pre-checkpoint", "print-stats", "tcp-established", "with-previous",
+    }
+)  # fmt: skip
+_RESTORE_WORDS = frozenset(
+    {
+        "file-locks", "ignore-rootfs", "ignore-static-ip", "ignore-static-mac", "ignore-volumes", "import-previous",
+        "keep", "pod", "print-stats", "publish", "runtime", "tcp-close", "tcp-established",
+    }
+)  # fmt: skip
+_ID = re.compile(r"^[0-9a-f]{64}$", re.M)
+_OTHER_OPTIONS = "podman has no such option: put it, without the dashes, into /etc/criu/runc.conf"
+
+
+class Podman:
+    """See ContainerEngine."""
+
+    name = "podman"
+
+    def find(self, word: str) -> list[Container]:
+        return matching(self._list(), word)
+
+    def _list(self) -> list[Container]:
+        if not command_of(self.name):
+            return []
+        line = ("ps", "--all", "--no-trunc", "--format", "json")
+        found = json.loads(run(self.name, *line, timeout_s=LIST_TIMEOUT_S) or "[]")
+        return [self._container(entry) for entry in found or []]
+
+    @staticmethod
+    def _container(entry: dict[str, object]) -> Container:
+        names, state = entry.get("Names"), str(entry.get("State", ""))
+        name = str(names[0]) if isinstance(names, list) and names else str(entry["Id"])[:12]
+        pid = entry.get("Pid")
+        # The pid of a container that has ended stays in the list.
+        known = pid if isinstance(pid, int) and state in RUNNING else 0
+        return Container("podman", name, str(entry["Id"]), state, known, str(entry.get("Image", "")))
+
+    def checkpoint(self, container: Container, output: Path | None, words: Words) -> str:
+        line = option_line(self.name, "checkpoints", words, _DUMP_WORDS, _OTHER_OPTIONS)
+        if output is not None:
+            if output.is_dir():
+                raise UsageError(f"{output} is a directory", hint="podman writes one file: -o FILE.tar.gz")
+            line.append(f"--export={output.absolute()}")
+        said = run(self.name, "container", "checkpoint", *line, container.id)
+        made = [str(output)] if output is not None else []
+        made += [f"the image {value}" for name, value in words if name == "create-image"]
+        return _with_statistics(" and ".join(made) or "podman's storage", said, words)
+
+    def restore(self, container: Container, words: Words) -> Restored:
+        line = option_line(self.name, "restores", words, _RESTORE_WORDS, _OTHER_OPTIONS)
+        run(self.name, "container", "restore", *line, container.id)
+        return self._restored(container.id)
+
+    def restore_archive(self, archive: Path, own_name: str, name: str | None, words: Words) -> Restored:
+        """Make a container of an archive, called *name* or what it was called, *own_name*."""
+        line = option_line(self.name, "restores", words, _RESTORE_WORDS, _OTHER_OPTIONS)
+        return self._make([f"--import={archive.absolute()}", *line], own_name, name)
+
+    def restore_image(self, image: str, name: str | None, words: Words) -> Restored:
+        """Make a container of a checkpoint image that Podman has."""
+        line = option_line(self.name, "restores", words, _RESTORE_WORDS, _OTHER_OPTIONS)
+        return self._make([*line, image], "", name)
+
+    def has_image(self, name: str) -> bool:
+        """Whether Podman has an image called so."""
+        if not command_of(self.name):
+            return False
+        try:
+            run(self.name, "image", "exists", name)
+        except EngineError:
+            return False
+        return True
+
+    def stored_checkpoint(self, container: Container) -> Path:
+        """The directory with the checkpoint that Podman keeps itself."""
+        told = json.loads(run(self.name, "container", "inspect", container.id))[0]
+        place = Path(str(told.get("StaticDir", "")))
+        if not (place / "checkpoint").is_dir():
+            raise EngineError(f"{container.label} has no checkpoint in podman's storage")
+        return place
+
+    def remove(self, container: Container) -> None:
+        """Take a container away, running or not."""
+        run(self.name, "rm", "--force", "--time=0", "--volumes", container.id)
+
+    def addresses(self, container: Container) -> tuple[str, ...]:
+        """Its addresses in all networks."""
+        return _addresses(json.loads(run(self.name, "container", "inspect", container.id))[0])
+
+    def _make(self, words: list[str], own_name: str, name: str | None) -> Restored:
+        before = {container.id for container in self._list()}
+        line = [*words, *([f"--name={name}"] if name else [])]
+        try:
+            said = run(self.name, "container", "restore", *line)
+        except BaseException as error:
+            self._remove_new(before, name or own_name)
+            if isinstance(error, EngineError) and "already in use" in str(error):
+                error.hint = f"--name N gives it another one, `podman rm {name or own_name}` makes room"
+            raise
+        ids = _ID.findall(said)
+        if not ids:
+            raise EngineError(f"podman restored something, but does not say what: {said.strip()[:200]}")
+        return self._restored(ids[-1])
+
+    def _remove_new(self, before: set[str], name: str) -> None:
+        """What a failed restore has created; others may have made containers meanwhile, of other names."""
+        with suppress(EngineError, ValueError):
+            for container in self._list():
+                if container.id not in before and container.name == name:
+                    self.remove(container)
+
+    def _restored(self, ident: str) -> Restored:
+        told = json.loads(run(self.name, "container", "inspect", ident))[0]
+        state = told.get("State", {})
+        container = Container(
+            self.name,
+            str(told.get("Name", ident)),
+            str(told["Id"]),
+            str(state.get("Status", "")),
+            int(state.get("Pid") or 0),
+            str(told.get("ImageName", "")),
+        )
+        return Restored(replace(container, pid=container.pid if container.runs else 0), _addresses(told))
+
+
+def _addresses(told: dict[str, dict[str, object]]) -> tuple[str, ...]:
+    settings = told.get("NetworkSettings") or {}
+    networks = settings.get("Networks") or {}
+    places = [settings, *(networks.values() if isinstance(networks, dict) else ())]
+    found = [str(place.get(key) or "") for place in places for key in ("IPAddress", "GlobalIPv6Address")]
+    return tuple(dict.fromkeys(address for address in found if address))
+
+
+def _with_statistics(made: str, said: str, words: Words) -> str:
+    """What ``--print-stats`` adds: JSON, of which the times are of use."""
+    if not any(name == "print-stats" for name, _ in words):
+        return made
+    with suppress(ValueError, LookupError, TypeError):
+        told = json.loads(said[said.index("{") :])
+        times = told["container_statistics"][0]["criu_statistics"]
+        parts = [f"{key.replace('_', ' ')} {value}" for key, value in times.items()]
+        return f"{made} (podman {told.get('podman_checkpoint_duration', '?')} us, {', '.join(parts)})"
+    return made

@@ -1,0 +1,216 @@
+"""tar archives from somebody else, read once from the beginning to the end, and never unpacked.
+
+:mod:`tarfile` reads extended headers of any size into memory; here a lie about a size costs nothing.  ustar, GNU long
+names and pax paths and sizes are understood, which is what the archive writers of engines use.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from torpor.containers.zstd import ZstdReader
+from torpor.images.errors import ImageError, ImageMissing
+
+_BLOCK = 512
+_CHUNK = 1 << 17
+_MAX_HEADER = 1 << 20
+_MAX_MEMBERS = 1 << 20
+_MAX_SIZE = 1 << 50
+_KINDS = {b"0": "file", b"\0": "file", b"7": "file", b"5": "directory", b"1": "link", b"2": "symlink"}
+
+
+class Readable(Protocol):
+    """A stream of which only the next bytes can be had."""
+
+    def read(self, n_bytes: int, /) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One entry.  ``name`` is as the archive has it: it may lead anywhere.  ``kind``: file, directory, link, ..."""
+
+    name: str
+    kind: str
+    size: int
+    mtime: int
+
+    @property
+    def place(self) -> str | None:
+        """The name below the archive's top, without ``./``; None where it leads out of it."""
+        parts = [part for part in self.name.split("/") if part not in ("", ".")]
+        if self.name.startswith("/") or ".." in parts or "\0" in self.name:
+            return None
+        return "/".join(parts)
+
+
+class Content:
+    """What one member holds; whoever is not interested reads nothing."""
+
+    def __init__(self, source: _Source, size: int) -> None:
+        self._source = source
+        self.left = size
+
+    def read(self, n_bytes: int, /) -> bytes:
+        """Up to *n_bytes*, none at its end."""
+        if not self.left:
+            return b""
+        data = self._source.some(min(n_bytes, self.left))
+        self.left -= len(data)
+        return data
+
+    def skip(self, n_bytes: int | None = None) -> None:
+        """Pass over *n_bytes*, or all that is left."""
+        until = self.left - min(self.left, n_bytes) if n_bytes is not None else 0
+        while self.left > until:
+            self.read(min(_CHUNK, self.left - until))
+
+
+class _Source:
+    """Exact reads."""
+
+    def __init__(self, stream: Readable) -> None:
+        self._stream = stream
+        self.n_read = 0
+
+    def some(self, n_bytes: int) -> bytes:
+        try:
+            data = self._stream.read(n_bytes)
+        except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+            raise ImageError(f"damaged, or cut off: {error}") from None
+        if not data:
+            raise ImageError(f"cut off after {self.n_read} bytes")
+        self.n_read += len(data)
+        return data
+
+    def exactly(self, n_bytes: int) -> bytes:
+        data = self.some(n_bytes)
+        while len(data) < n_bytes:
+            data += self.some(n_bytes - len(data))
+        return data
+
+
+def iter_members(stream: Readable) -> Iterator[tuple[Member, Content]]:
+    """Each member with its content, which must be read before the next is asked for.  ImageError for what is no tar."""
+    source = _Source(stream)
+    extended: dict[str, str] = {}
+    for _ in range(_MAX_MEMBERS):
+        block = source.exactly(_BLOCK)
+        if not any(block):
+            return
+        flag, member = _parse(block)
+        content = Content(source, member.size)
+        if flag in (b"L", b"K", b"x", b"g"):
+            extended |= _extended(flag, content)
+        else:
+            size = extended.get("size", "")
+            name = extended.get("path", member.name)
+            if size.isdigit():
+                member = Member(name, member.kind, _believed(int(size)), member.mtime)
+                content = Content(source, member.size)
+            else:
+                member = Member(name, member.kind, member.size, member.mtime)
+            extended = {}
+            yield member, content
+        n_bytes = member.size
+        content.skip()
+        if n_bytes % _BLOCK:
+            source.exactly(_BLOCK - n_bytes % _BLOCK)
+    raise ImageError(f"more than {_MAX_MEMBERS} entries")
+
+
+def _parse(block: bytes) -> tuple[bytes, Member]:
+    """The type flag, and the member as far as this header tells."""
+    told = _number(block[148:156])
+    if told != sum(block[:148]) + 8 * 32 + sum(block[156:]):
+        raise ImageError("not a tar archive: a header's checksum is wrong")
+    flag = block[156:157]
+    name = _text(block[:100])
+    if block[257:263] == b"ustar\0" and (prefix := _text(block[345:500])):
+        name = f"{prefix}/{name}"
+    if flag == b"S":
+        raise ImageError(f"{name}: sparse entries are not understood")
+    kind = _KINDS.get(flag, "special")
+    size = _believed(_number(block[124:136]))
+    # Headers alone: a hard link's size is that of what it links to.
+    return flag, Member(name, kind, 0 if kind in ("link", "symlink", "directory") else size, _number(block[136:148]))
+
+
+def _believed(size: int) -> int:
+    if size > _MAX_SIZE:
+        raise ImageError(f"an entry of {size} bytes is not believed")
+    return size
+
+
+def _number(field: bytes) -> int:
+    """Octal text, or GNU's binary form."""
+    if field[0] & 0x80:
+        return int.from_bytes(bytes([field[0] & 0x7F]) + field[1:], "big")
+    text = field.strip(b" \0")
+    try:
+        return int(text or b"0", 8)
+    except ValueError:
+        raise ImageError("not a tar archive: a number in a header is none") from None
+
+
+def _text(field: bytes) -> str:
+    return field.partition(b"\0")[0].decode(errors="surrogateescape")
+
+
+def _extended(flag: bytes, content: Content) -> dict[str, str]:
+    """What an extended header says of the member that follows it."""
+    if content.left > _MAX_HEADER:
+        raise ImageError(f"an extended header of {content.left} bytes is not believed")
+    data = b""
+    while content.left:
+        data += content.read(content.left)
+    if flag == b"L":
+        return {"path": _text(data)}
+    if flag != b"x":
+        return {}
+    found = {}
+    while data:
+        length = data.partition(b" ")[0]
+        if not length.isdigit() or not len(length) < int(length) <= len(data):
+            raise ImageError("a damaged extended header")
+        key, _, value = data[len(length) + 1 : int(length) - 1].partition(b"=")
+        found[key.decode(errors="replace")] = value.decode(errors="surrogateescape")
+        data = data[int(length) :]
+    return {key: value for key, value in found.items() if key in ("path", "size")}
+
+
+@contextmanager
+def open_compressed(path: Path) -> Iterator[tuple[Readable, str]]:
+    """What *path* holds, whatever it is compressed with, and the name of that.  ImageMissing, ImageError."""
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        raise ImageMissing(f"there is no {path}") from None
+    except OSError as error:
+        raise ImageError(f"{path}: {error.strerror}") from None
+    with file:
+        begin = file.peek(8)[:8]
+        if begin.startswith(b"\x28\xb5\x2f\xfd"):
+            reader = ZstdReader(file)
+            try:
+                yield reader, "zstd"
+            finally:
+                reader.close()
+        elif begin.startswith(b"\x1f\x8b"):
+            with gzip.open(file) as unzipped:
+                yield unzipped, "gzip"
+        elif begin.startswith(b"\xfd7zXZ\0"):
+            with lzma.open(file) as unzipped:
+                yield unzipped, "xz"
+        elif begin.startswith(b"BZh"):
+            with bz2.open(file) as unzipped:
+                yield unzipped, "bzip2"
+        else:
+            yield file, "none"

@@ -1,0 +1,77 @@
+"""Restoring containers from what a user names: an archive, a directory with a note, a checkpoint image, a container.
+
+Several copies of one archive run side by side, each with a name and addresses of its own.  Either all of them run
+afterwards or none: what was made before one failed is removed again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from torpor.base.errors import EngineError, UsageError
+from torpor.containers import archive, note, overview
+from torpor.containers.model import Container, Restored, Words
+from torpor.containers.names import DOCKER, ENGINES, LXC, PODMAN
+from torpor.containers.oci import CRUN, RUNC
+
+
+def restore_archive(path: Path, name: str | None, n_copies: int, words: Words) -> list[Restored]:
+    """Podman containers from an archive: one, or *n_copies* called NAME1, NAME2, ..."""
+    own_name = overview.name_in(archive.peek(path))
+    if own_name is None:
+        raise EngineError(f"{path} is no checkpoint of a container", hint="`torpor inspect` shows what it is")
+    return _copies(lambda each: PODMAN.restore_archive(path, own_name, each, words), name, own_name, n_copies)
+
+
+def restore_image(image: str, name: str | None, n_copies: int, words: Words) -> list[Restored]:
+    """Podman containers from a checkpoint image."""
+    own_name = image.rpartition("/")[2].partition(":")[0]
+    return _copies(lambda each: PODMAN.restore_image(image, each, words), name, own_name, n_copies)
+
+
+def restore_directory(
+    directory: Path, told: note.Note, name: str | None, n_copies: int, words: Words
+) -> list[Restored]:
+    """The container that a note in *directory* names, from the images beside it."""
+    if n_copies != 1:
+        raise UsageError(f"{told.engine} cannot make copies of a container: they would share its root directory")
+    if told.engine in ("runc", "crun"):
+        runtime = RUNC if told.engine == "runc" else CRUN
+        return [runtime.restore_directory(directory, told, name, words)]
+    if name not in (None, told.name):
+        raise UsageError(f"{told.engine} restores a container under its own name only, {told.name}")
+    if told.engine == "docker":
+        return [DOCKER.restore_directory(directory, told, words)]
+    if told.engine == "lxc":
+        return [LXC.restore_directory(directory, told, words)]
+    raise EngineError(f"{directory} names {told.engine}, from which torpor cannot restore a directory")
+
+
+def restore_stored(container: Container, words: Words) -> list[Restored]:
+    """A container from the checkpoint that its engine keeps."""
+    if container.runs:
+        raise UsageError(
+            f"{container.label} runs already", hint="a copy beside it comes from an archive: -o FILE first"
+        )
+    return [ENGINES[container.engine].restore(container, words)]
+
+
+def _copies(
+    restore: Callable[[str | None], Restored], name: str | None, own_name: str, n_copies: int
+) -> list[Restored]:
+    if n_copies == 1:
+        return [restore(name)]
+    made: list[Restored] = []
+    try:
+        for number in range(1, n_copies + 1):
+            made.append(restore(f"{name or own_name}{number}"))
+    except BaseException as error:
+        for each in made:
+            with suppress(EngineError):
+                PODMAN.remove(each.container)
+        if isinstance(error, EngineError) and made:
+            error.add_note(f"the {len(made)} copies made before are gone again")
+        raise
+    return made

@@ -1,0 +1,91 @@
+"""Reading zstd, which is what Podman compresses with by default, by the C library that every distribution has.
+
+Python knows the format from 3.14 on only.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cache
+from typing import Any, BinaryIO
+
+from torpor.images.errors import ImageError
+
+_N_IN = 1 << 17
+_N_OUT = 1 << 17
+
+
+class _Buffer(ctypes.Structure):
+    """ZSTD_inBuffer and ZSTD_outBuffer (zstd.h)."""
+
+    _fields_ = (("address", ctypes.c_void_p), ("size", ctypes.c_size_t), ("at", ctypes.c_size_t))
+
+
+@cache
+def _library() -> Any:
+    try:
+        found = ctypes.CDLL("libzstd.so.1")
+    except OSError:
+        raise ImageError("zstd cannot be read here", hint="install libzstd (Debian: libzstd1)") from None
+    found.ZSTD_createDStream.restype = ctypes.c_void_p
+    found.ZSTD_freeDStream.argtypes = (ctypes.c_void_p,)
+    found.ZSTD_decompressStream.argtypes = (ctypes.c_void_p, ctypes.POINTER(_Buffer), ctypes.POINTER(_Buffer))
+    found.ZSTD_decompressStream.restype = ctypes.c_size_t
+    found.ZSTD_isError.argtypes = (ctypes.c_size_t,)
+    found.ZSTD_getErrorName.argtypes = (ctypes.c_size_t,)
+    found.ZSTD_getErrorName.restype = ctypes.c_char_p
+    return found
+
+
+class ZstdReader:
+    """What a compressed stream holds, from its beginning.  ImageError where it is damaged or cut off.
+
+    Memory is bounded: the library refuses windows above 128 MiB.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._zstd = _library()
+        self._stream = stream
+        self._context: int | None = self._zstd.ZSTD_createDStream()
+        self._in = ctypes.create_string_buffer(_N_IN)
+        self._out = ctypes.create_string_buffer(_N_OUT)
+        self._input = _Buffer(ctypes.addressof(self._in), 0, 0)
+        self._ready = b""
+        self._in_frame = False
+        self._is_full = False
+
+    def read(self, n_bytes: int) -> bytes:
+        """Up to *n_bytes*; none at the end."""
+        while not self._ready:
+            if self._input.at == self._input.size and not self._is_full and not self._refill():
+                return b""
+            self._step()
+        piece, self._ready = self._ready[:n_bytes], self._ready[n_bytes:]
+        return piece
+
+    def _refill(self) -> bool:
+        data = self._stream.read(_N_IN)
+        if not data:
+            if self._in_frame:
+                raise ImageError("the zstd stream is cut off")
+            return False
+        ctypes.memmove(self._in, data, len(data))
+        self._input.size, self._input.at = len(data), 0
+        return True
+
+    def _step(self) -> None:
+        output = _Buffer(ctypes.addressof(self._out), _N_OUT, 0)
+        left = self._zstd.ZSTD_decompressStream(self._context, ctypes.byref(output), ctypes.byref(self._input))
+        if self._zstd.ZSTD_isError(left):
+            name = self._zstd.ZSTD_getErrorName(left).decode(errors="replace")
+            raise ImageError(f"the zstd stream is damaged: {name}")
+        self._in_frame = left != 0
+        # It may hold more that has not found room yet.
+        self._is_full = self._in_frame and output.at == _N_OUT
+        self._ready = ctypes.string_at(self._out, output.at)
+
+    def close(self) -> None:
+        """Free what the library holds."""
+        if self._context is not None:
+            self._zstd.ZSTD_freeDStream(self._context)
+            self._context = None
