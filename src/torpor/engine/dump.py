@@ -87,9 +87,12 @@ class Dump:
         """Do it."""
         watch = self._stats.watch
         notify = self._options.notify
-        preflight.check(pid, self._options.files)
+        outside = self._files.outside
+        outside.noticed = preflight.check(pid, self._options.files)
         namespaces.prepare(pid, self._options.files.external)
         warm_up()
+        if "connections" in outside.noticed:
+            _ = outside.caretaker  # forked while nothing is frozen yet
         if self._options.cgroups.mode != IGNORE:
             self._cgroups = load("torpor.engine.cgroups").CgroupDump(self._options.cgroups, pid)
         cpu.dump(self._store)
@@ -101,6 +104,7 @@ class Dump:
             self._files.processes = self._processes
             self._check()
             namespaces.read_idmaps(self._processes, self._root_ids)
+            self._lock_network()
             # The kernel's tables of sockets are those of the reader's network namespace.
             with network_of(pid):
                 self._dump_all()
@@ -156,6 +160,21 @@ class Dump:
         for process in self._processes:
             if not process.is_zombie and process.status.shadow_stack:
                 raise RefusedError(f"{process.describe()} uses a shadow stack", hint="not supported yet")
+
+    def _lock_network(self) -> None:
+        """A network namespace of the tree's own is locked as a whole, if it has connections to carry.
+
+        In the one that is ours too only the connections themselves are, when all are known.
+        """
+        root, notify = self._processes[0], self._options.notify
+        if root.ids.net_ns_id == self._root_ids.net_ns_id:
+            return
+        notify("network-lock", root.pid)
+        self._files.outside.on_survival(lambda: notify("network-unlock", root.pid))
+        if "connections" in self._files.outside.noticed:
+            assert root.pidfd is not None
+            net_lock = load("torpor.objects.files.socket.net_lock")
+            self._files.part(net_lock.DumpLock).lock_namespace(os.dup(root.pidfd.fileno()))
 
     # -- one process ------------------------------------------------------------------------------------------
 
@@ -230,8 +249,11 @@ class Dump:
         store_all(store, "SECCOMP", [self._seccomp])
         self._files.close()
         inventory = m.inventory_entry(
-            img_version=IMG_VERSION, fdinfo_per_id=True, ns_per_id=True, lsmtype=m.lsmtype.NO_LSM
-        )
+            img_version=IMG_VERSION, fdinfo_per_id=True, ns_per_id=True, lsmtype=m.lsmtype.NO_LSM,
+            network_lock_method=self._files.outside.lock_method, dump_criu_run_id=self._files.outside.run_id,
+        )  # fmt: skip
+        if self._options.files.tcp_close:
+            inventory.tcp_close = True
         inventory.root_ids.CopyFrom(self._root_ids)
         if self._cgroups is not None:
             self._cgroups.write(store, inventory)
@@ -260,11 +282,14 @@ class Dump:
 
     def _let_go(self, tree: FrozenTree) -> None:
         if self._options.leave_running:
+            self._files.outside.survive()
             self._files.undo()
             tree.release()
         elif self._options.leave_stopped:
+            self._files.outside.survive()
             tree.leave_stopped()
         else:
             self._files.prepare_kill()
             tree.kill()
+            self._files.outside.killed()
         log.info(f"Dumped {len(self._processes)} processes, {self._stats.pages_written} pages")

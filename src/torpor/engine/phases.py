@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from torpor.base.late import load
 from torpor.base.records import dataclass
-from torpor.engine import building, finishing, forking, namespaces, reading
+from torpor.engine import building, finishing, forking, namespaces, network, reading
 from torpor.engine.session import RestoreSession
 from torpor.objects.files import fown, locks
 from torpor.objects.model import RestoreProcess
@@ -83,6 +83,7 @@ RESTORE: tuple[Phase, ...] = (
     ),
     Phase("namespaces", namespaces.make, "children inherit them, and all files are opened inside of them", "forking"),
     Phase("enter network", namespaces.enter_network, "sockets are born into the namespace of their maker", "forking"),
+    Phase("hold network", network.hold, "a packet for a connection that is not there yet gets a reset", "forking"),
     Phase(
         "children",
         lambda session: forking.make_children(session, [step.run for step in BEFORE_CHILDREN]),
@@ -118,6 +119,7 @@ RESTORE: tuple[Phase, ...] = (
     ),
     Phase("limits", _in_cgroups("set_properties"), "all that they limit is there, and nothing more is made"),
     Phase("post-restore", finishing.notify_ready, "all is there, and a hook that says no can still stop it"),
+    Phase("network", network.let_go, "a restore that fails before leaves peers waiting, and can be tried again"),
     Phase("links", lambda session: session.files.finish(), "link_remap names serve a restore that fails once more"),
     Phase("pre-resume", finishing.notify_resume, "the last word before everyone goes on"),
     Phase("guard", finishing.guard, "the last instant at which our death still has to be the death of all"),

@@ -32,34 +32,36 @@ from torpor.tracee.tree import Process, lives_on, refuse_without_leader
 _SUSPECT = ("anon_inode:",)
 
 
-def check(pid: int, policy: FilePolicy) -> None:
+def check(pid: int, policy: FilePolicy) -> set[str]:
     """The quick pass before every dump.  The first refusal is raised, with others as notes.
 
-    It descends to the descriptors that a kind wants to see; of mappings and all others links and names must do.
+    It descends to the descriptors that a kind wants to see; of mappings and all others links and names must do.  What
+    kinds noticed that takes preparation (:attr:`Outside.noticed`).
     """
-    found = _problems(pid, policy, thorough=False)
+    found, noticed = _problems(pid, policy, thorough=False)
     if found:
         # What comes and goes while we look (a socket between two looks at descriptors, a lock) is looked at once more.
-        found = _problems(pid, policy, thorough=False)
+        found, noticed = _problems(pid, policy, thorough=False)
     if found:
         for other in found[1:6]:
             found[0].add_note(f"also {other}")
         raise found[0]
+    return noticed
 
 
 def problems(pid: int, policy: FilePolicy | None = None) -> list[TorporError]:
     """Everything that would stop *pid* and all below it from being checkpointed."""
-    return _problems(pid, policy or FilePolicy(), thorough=True)
+    return _problems(pid, policy or FilePolicy(), thorough=True)[0]
 
 
-def _problems(pid: int, policy: FilePolicy, *, thorough: bool) -> list[TorporError]:
+def _problems(pid: int, policy: FilePolicy, *, thorough: bool) -> tuple[list[TorporError], set[str]]:
+    session = FileDump(MemStore(), kinds_alike, policy)
     # The kernel's tables of sockets are those of the reader's network namespace.
     with network_of(pid):
-        return list(_iter_problems(pid, policy, thorough=thorough))
+        return list(_iter_problems(pid, session, thorough=thorough)), session.outside.noticed
 
 
-def _iter_problems(pid: int, policy: FilePolicy, *, thorough: bool) -> Iterator[TorporError]:
-    session = FileDump(MemStore(), kinds_alike, policy)
+def _iter_problems(pid: int, session: FileDump, *, thorough: bool) -> Iterator[TorporError]:
     for process in _iter_tree(pid):
         session.processes.append(process)
         try:

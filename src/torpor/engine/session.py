@@ -36,6 +36,11 @@ class Joined:
     flag: int
 
 
+if TYPE_CHECKING:
+    from torpor.objects.files.socket.net_lock import NetLock
+    from torpor.tracee.caretaker import Caretaker
+
+
 @dataclass(slots=True)
 class RestoreSession:
     """What is known and made so far.
@@ -72,6 +77,9 @@ class RestoreSession:
     cgroups: CgroupRestore | None = None
     #: Our own network namespace, while we are in the tree's.
     network: OwnedFd | None = None
+    #: What we ourselves have locked, and who unlocks it if we die.
+    held: NetLock | None = None
+    caretaker: Caretaker | None = None
     #: Every traced task that exists: killed if the restore fails.
     live: list[Runner] = field(default_factory=list)
     _channel: Channel | None = None
@@ -148,6 +156,15 @@ class RestoreSession:
             return
         self.owns_for_tree = user != -1
         idmap.set_owner_of_new_files(user if user != -1 else os.geteuid(), group if group != -1 else os.getegid())
+
+    def unlock(self) -> None:
+        """Let go what we have locked of the network."""
+        if self.held is not None:
+            self.held.unlock()
+            self.held = None
+        if self.caretaker is not None:
+            self.caretaker.dismiss()
+            self.caretaker = None
 
     def close(self) -> None:
         """Close what is ours; what the restored processes have stays theirs."""

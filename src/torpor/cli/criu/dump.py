@@ -53,6 +53,7 @@ def file_policy(options: Options) -> FilePolicy:
         orphan_pts_master=options.orphan_pts_master,
         tcp_close=options.tcp_close,
         tcp_established=options.tcp_established,
+        network_lock=options.network_lock,
         shell_job=options.shell_job,
         external=options.all_external,
         evasive_devices=options.evasive_devices,

@@ -285,7 +285,7 @@ OPTIONS = (
     Option("skip-file-rwx-check", SWITCH, USED),
     Option("file-validation", VALUE, HARMLESS, parse=_one_of("filesize", "buildid")),
     Option("cpu-cap", MAYBE, USED, parse=_cpu_caps),
-    Option("network-lock", VALUE, HARMLESS, parse=_one_of("iptables", "nftables", "skip", "none")),
+    Option("network-lock", VALUE, USED, parse=_one_of("iptables", "nftables", "skip")),
     Option("mntns-compat-mode", SWITCH, HARMLESS),
     Option("enable-external-sharing", FLAG, USED),
     Option("enable-external-masters", FLAG, USED),

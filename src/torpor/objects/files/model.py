@@ -24,6 +24,7 @@ from torpor.kernel.idmap import IDENTITY
 from torpor.kernel.kcmp import KCMP_FILE, KcmpIndex
 from torpor.kernel.pidfd import getfd
 from torpor.kernel.procfs.task import read_fdinfo_lines
+from torpor.objects.files.outside import Outside
 from torpor.objects.model import DumpProcess, RestoreProcess
 
 PartT = TypeVar("PartT")
@@ -40,6 +41,8 @@ class FilePolicy:
     ext_unix: bool = False
     tcp_close: bool = False
     tcp_established: bool = False
+    #: ``nftables``, ``iptables``, ``skip``; empty: the first of these that works.
+    network_lock: str = ""
     skip_in_flight: bool = False
     shell_job: bool = False
     #: A slave whose master is outside of the tree gets a new one, which is handed to whoever asked for the restore.
@@ -151,6 +154,7 @@ class FileDump:
         self.policy = policy
         self.entries: list[m.file_entry] = []
         self.processes: list[DumpProcess] = []
+        self.outside = Outside()
         self._kinds_alike = kinds_alike
         self._known: dict[tuple[int, int, int], KcmpIndex] = {}
         self._types: dict[int, int] = {}
@@ -199,7 +203,9 @@ class FileDump:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         """A dump that fails leaves nothing outside of the tree."""
         if error is not None:
+            self.outside.fail()
             self.undo()
+        self.outside.close()
 
     def undo(self) -> None:
         """Take back what was changed outside of the tree."""
@@ -355,6 +361,7 @@ class FileRestore:
         self._before_attach: list[Callable[[], None]] = []
         self._at_end: dict[object, Callable[[], None]] = {}
         self._on_close: list[Callable[[], None]] = []
+        self._when_connected: list[Callable[[], None]] = []
 
     def enter_root(self, root_fd: int) -> None:
         """Have the images' paths start from *root_fd*, which is ours to close (the root of a new mount namespace)."""
@@ -375,6 +382,15 @@ class FileRestore:
     def at_end(self, key: object, action: Callable[[], None]) -> None:
         """Do *action*, once for each *key*, when the restore has succeeded."""
         self._at_end[key] = action
+
+    def when_connected(self, action: Callable[[], None]) -> None:
+        """Do *action* when the network is unlocked, as the last thing before the tree goes on."""
+        self._when_connected.append(action)
+
+    def connect(self) -> None:
+        """The network is unlocked: connections go on."""
+        for action in self._when_connected:
+            action()
 
     def on_close(self, action: Callable[[], None]) -> None:
         """Do *action* at the end of the restore, however it ends."""

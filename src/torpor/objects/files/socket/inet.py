@@ -25,12 +25,13 @@ from torpor.images.errors import ImageError
 from torpor.kernel.sockets import Borrowed, Socket
 from torpor.objects.files import fown
 from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
-from torpor.objects.files.socket import addresses, ip_options, options, tcp, tcp_stream, udp
+from torpor.objects.files.socket import addresses, ip_options, options, tcp, udp
 from torpor.objects.files.socket.finish import finish
 from torpor.objects.files.socket.make import NetNamespaces, family_of, make_socket
 
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
 _IPPROTO_MPTCP = 262
+_SO_PEERNAME = 28
 _IPPROTO_UDPLITE = 136
 _TCPS = (socket.IPPROTO_TCP, _IPPROTO_MPTCP)
 _UDPS = (socket.IPPROTO_UDP, _IPPROTO_UDPLITE)
@@ -71,9 +72,12 @@ def check(file: OpenFile, session: FileDump) -> None:
     session.part(NetNamespaces).id_of(file)
     with Borrowed(file.fd) as connection:
         shape = _shape(connection)
-    _check_shape(file, shape)
-    if shape.type != socket.SOCK_RAW and shape.protocol in _TCPS:
-        tcp.check(file, shape.protocol, session)
+        _check_shape(file, shape)
+        if shape.type == socket.SOCK_RAW or shape.protocol not in _TCPS:
+            return
+        sk = m.inet_sk_entry(family=shape.family, proto=shape.protocol)
+        _addresses(connection, sk)
+    tcp.check(file, sk, session)
 
 
 def _check_shape(file: OpenFile, shape: options.Shape) -> None:
@@ -90,7 +94,9 @@ def _addresses(connection: Socket, sk: m.inet_sk_entry) -> None:
     n_words = 4 if sk.family == socket.AF_INET6 else 1
     source = addresses.read(connection.getsockname(), sk.family)
     try:
-        target = addresses.read(connection.getpeername(), sk.family)
+        # getpeername(2) does not tell of connections that are being made or have ended.
+        size = 28 if sk.family == socket.AF_INET6 else 16
+        target = addresses.parse(connection.getsockopt(socket.SOL_SOCKET, _SO_PEERNAME, size))
     except OSError as error:
         if error.errno not in (errno.ENOTCONN, errno.EINVAL):
             raise
@@ -143,20 +149,13 @@ class Unfinished:
         self._sockets.append((file_id, sk))
 
     def _finish(self) -> None:
-        carried = [(file_id, sk) for file_id, sk in self._sockets if _is_tcp(sk) and tcp.is_carried(sk, self._session)]
-        for file_id, _ in carried:
-            with Borrowed(self._session.open(file_id)) as connection:
-                tcp_stream.end_repair(connection)
-        for file_id, sk in carried:
-            with Borrowed(self._session.open(file_id)) as connection:
-                tcp_stream.finish(connection, sk, self._session, f"socket {file_id}")
-        living = {file_id for file_id, _ in carried}
         for file_id, sk in self._sockets:
             what = f"socket {file_id}"
             shut = tcp.shut_of(sk) if _is_tcp(sk) else sk.shutdown
             with Borrowed(self._session.open(file_id)) as connection:
                 ip_options.restore(connection, sk, what)
-                finish(connection, sk, what, self._session.idmaps, shut=0 if file_id in living else shut)
+                living = _is_tcp(sk) and tcp.is_carried(sk, self._session)
+                finish(connection, sk, what, self._session.idmaps, shut=0 if living else shut)
 
 
 def _is_tcp(sk: m.inet_sk_entry) -> bool:
@@ -170,7 +169,7 @@ def _restore_plain(connection: Socket, sk: m.inet_sk_entry, session: FileRestore
     if sk.opts.so_bound_dev:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, sk.opts.so_bound_dev.encode() + b"\0")
     target = addresses.to_python(sk.family, sk.dst_addr, sk.dst_port)
-    source = addresses.to_python(sk.family, sk.src_addr, sk.src_port, _scope(sk, what))
+    source = addresses.to_python(sk.family, sk.src_addr, sk.src_port, addresses.scope_of(sk, what))
     is_bound = sk.src_port or (any(sk.src_addr) and not sk.dst_port and not any(sk.dst_addr))
     if is_bound:
         _bind(connection, sk, source, what)
@@ -210,15 +209,6 @@ def _bind(connection: Socket, sk: m.inet_sk_entry, source: tuple[str | int, ...]
 def _set_broadcast(connection: Socket, sk: m.inet_sk_entry) -> None:
     if sk.opts.so_broadcast:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
-
-
-def _scope(sk: m.inet_sk_entry, what: str) -> int:
-    if not sk.ifname:
-        return 0
-    try:
-        return socket.if_nametoindex(sk.ifname)
-    except OSError as error:
-        raise RestoreError(f"{what}: there is no interface {sk.ifname}") from error
 
 
 def _name(sk: m.inet_sk_entry) -> str:

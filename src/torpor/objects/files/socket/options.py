@@ -51,7 +51,7 @@ _SWITCHES = (
 )  # fmt: skip
 _REUSE = (Field("reuseaddr", 2), Field("so_reuseport", 15))
 _SO_SNDBUF, _SO_RCVBUF, _SO_LINGER, _SO_BINDTODEVICE = 7, 8, 13, 25
-_SO_MARK = 36
+_SO_MARK, _SO_BUF_LOCK = 36, 72
 _SO_RCVTIMEO, _SO_SNDTIMEO = 20, 21
 _SWITCH_FAMILIES = {
     "so_passcred": (socket.AF_UNIX, socket.AF_NETLINK),
@@ -207,6 +207,13 @@ def restore(connection: Socket, opts: m.sk_opts_entry, what: str, idmaps: IdMaps
         _set_opaque(connection, option_entry, what)
     if opts.HasField("torpor_uid"):
         os.fchown(connection.fileno(), *idmaps.outside(opts.torpor_uid, opts.torpor_gid))
+
+
+def restore_buffers(connection: Socket, opts: m.sk_opts_entry) -> None:
+    """The buffers' sizes once more, after another ``widen``."""
+    _set_buffers(connection, opts.so_sndbuf // 2, opts.so_rcvbuf // 2)
+    if opts.HasField("so_buf_lock"):
+        connection.setsockopt(SOL_SOCKET, _SO_BUF_LOCK, _int(opts.so_buf_lock))
 
 
 def restore_reuse(connection: Socket, opts: m.sk_opts_entry, what: str) -> None:

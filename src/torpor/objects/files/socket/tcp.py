@@ -7,7 +7,8 @@ Image
 Restore
     A connection that was dumped with --tcp-close comes back as a socket that has been shut down.
 Limits
-    Connections without --tcp-close or --tcp-established are refused; so are those that wait to be accepted.
+    Connections without --tcp-close or --tcp-established are refused; so are those that wait to be accepted, of which
+    nothing can be had but by accepting them.
 """
 
 from __future__ import annotations
@@ -20,11 +21,9 @@ from torpor.base.errors import RestoreError
 from torpor.images import messages as m
 from torpor.kernel.sockets import Borrowed, Socket
 from torpor.objects.files.model import FileDump, FileRestore, OpenFile
-from torpor.objects.files.socket import shutdown, tcp_stream
+from torpor.objects.files.socket import net_lock, shutdown, tcp_ended, tcp_repair, tcp_stream
 
-TCP_ESTABLISHED, TCP_SYN_SENT, TCP_SYN_RECV, TCP_FIN_WAIT1, TCP_FIN_WAIT2, TCP_TIME_WAIT = range(1, 7)
-TCP_CLOSE, TCP_CLOSE_WAIT, TCP_LAST_ACK, TCP_LISTEN, TCP_CLOSING = range(7, 12)
-_TCP_INFO = 11
+TCP_CLOSE, TCP_LISTEN = tcp_repair.CLOSE, tcp_repair.LISTEN
 _IPPROTO_MPTCP = 262
 _HINT = "use --tcp-close to have it closed, or --tcp-established to carry it"
 
@@ -32,7 +31,7 @@ _HINT = "use --tcp-close to have it closed, or --tcp-established to carry it"
 def dump(file: OpenFile, sk: m.inet_sk_entry, session: FileDump) -> None:
     """Fill in state, backlog and shutdown; a connection's stream."""
     with Borrowed(file.fd) as connection:
-        info = connection.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, 104)
+        info = tcp_repair.info(connection)
     sk.state = info[0]
     if sk.state == TCP_LISTEN:
         n_waiting, sk.backlog = struct.unpack_from("=24xII", info)
@@ -44,6 +43,8 @@ def dump(file: OpenFile, sk: m.inet_sk_entry, session: FileDump) -> None:
         # A new socket hangs up without having been shut down; reading gives an end of file only afterwards.
         if bits & shutdown.RECEIVE:
             sk.shutdown = shutdown.RECEIVE
+        if sk.dst_port and sk.src_port and sk.proto == socket.IPPROTO_TCP:
+            tcp_ended.dump(file, sk, session)
         sk.dst_port = 0
         del sk.dst_addr[:]
         sk.dst_addr.extend([0] * len(sk.src_addr))
@@ -53,17 +54,37 @@ def dump(file: OpenFile, sk: m.inet_sk_entry, session: FileDump) -> None:
         session.part(tcp_stream.Connections).add(file, sk)
 
 
-def check(file: OpenFile, protocol: int, session: FileDump) -> None:
-    """Refuse connections that the policy has not.  Those that wait to be accepted may have been when it counts."""
+def check(file: OpenFile, sk: m.inet_sk_entry, session: FileDump) -> None:
+    """Refuse connections that the policy has not.  Those that wait to be accepted may have been when it counts.
+
+    *sk* has the addresses.
+    """
     with Borrowed(file.fd) as connection:
-        state = connection.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, 104)[0]
-        if state in (TCP_LISTEN, TCP_CLOSE):
-            return
-        try:
-            port = connection.getpeername()[1]
-        except OSError:
-            port = 0
-    _check_connection(file, protocol, state, port, session)
+        state = tcp_repair.state(connection)
+    if state in (TCP_LISTEN, TCP_CLOSE):
+        return
+    _check_connection(file, sk.proto, state, sk.dst_port, session)
+    if not session.policy.tcp_close:
+        session.part(_Met).add(sk)
+
+
+class _Met:
+    """The connections that checks before the freeze have met."""
+
+    def __init__(self, session: FileDump) -> None:
+        self._session = session
+        self._all: list[net_lock.Ends] = []
+        session.at_check(self._check)
+        session.outside.noticed.add("connections")
+
+    def add(self, sk: m.inet_sk_entry) -> None:
+        """One more."""
+        self._all.append(net_lock.ends_of(sk))
+
+    def _check(self) -> None:
+        known = {(each.here, each.port, each.there, each.peer_port) for each in self._all}
+        if any((each.there, each.peer_port, each.here, each.port) not in known for each in self._all):
+            net_lock.check(self._session.policy.network_lock)
 
 
 def _check_connection(file: OpenFile, protocol: int, state: int, port: int, session: FileDump) -> None:
@@ -84,13 +105,16 @@ def _refuse_waiting(file: OpenFile, n_waiting: int, session: FileDump) -> None:
 
 
 def is_connection(sk: m.inet_sk_entry) -> bool:
-    """Whether the image is one of a connection."""
-    return bool(sk.dst_port)
+    """Whether the image is one of a connection, even if it has ended."""
+    return bool(sk.dst_port) or tcp_ended.is_ended(sk)
 
 
 def restore_connection(connection: Socket, sk: m.inet_sk_entry, session: FileRestore, what: str) -> None:
     """Make the connection again, or with --tcp-close a socket that was connected once."""
-    if session.policy.tcp_close:
+    if tcp_ended.is_ended(sk):
+        if not tcp_ended.restore(connection, sk, session, what):
+            log.info(f"{what}: its TCP connection has ended")
+    elif session.policy.tcp_close:
         log.info(f"{what}: TCP connection closed")
     elif session.policy.tcp_established:
         tcp_stream.restore(connection, sk, session, what)
@@ -100,9 +124,9 @@ def restore_connection(connection: Socket, sk: m.inet_sk_entry, session: FileRes
 
 def is_carried(sk: m.inet_sk_entry, session: FileRestore) -> bool:
     """Whether it is restored as a connection, not as what is left of one."""
-    return is_connection(sk) and not session.policy.tcp_close
+    return is_connection(sk) and not tcp_ended.is_ended(sk) and not session.policy.tcp_close
 
 
 def shut_of(sk: m.inet_sk_entry) -> int:
     """The directions to shut down: all of a connection that is not carried."""
-    return shutdown.BOTH if is_connection(sk) else sk.shutdown
+    return shutdown.BOTH if sk.dst_port else sk.shutdown

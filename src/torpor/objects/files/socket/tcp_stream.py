@@ -1,28 +1,27 @@
-"""TCP connections between two sockets of the same tree (--tcp-established).
+"""TCP connections (--tcp-established).
 
 Kernel view
-    TCP_INFO has the state and the options that both sides agreed on; in repair mode (TCP_REPAIR) a socket also tells
-    sequence numbers and windows, and both its queues can be read.  A FIN counts as one byte of the sequence.
+    TCP_INFO has the state and the options that both sides agreed on; in repair mode (``tcp_repair``) a socket also
+    tells sequence numbers and windows, and its send queue can be read.  A FIN counts as one byte of the sequence.
 Image
     ``tcp_stream_entry``, with the bytes received and not read, then those not acknowledged.
 Restore
-    In repair mode bind(2) and connect(2) send nothing; sequence numbers, options, queues and windows are set.  When all
-    connections are there repair mode ends, what was never sent is sent, and what was shut down is shut down again: the
-    other end is there to receive it.
+    In repair mode bind(2) and connect(2) send nothing; sequence numbers, options, queues and windows are set.  When the
+    network is unlocked, just before the tree goes on, repair mode ends, what was never sent is sent, and what was shut
+    down is shut down again (``tcp_fin``).
 Limits
-    A connection to anything outside of the tree needs its packets held back until it is restored, which is not done
-    yet: refused.  While one is read (some 50 us) its socket is in repair mode, and when the tree is killed they all
-    are, or the kernel would say goodbye; were we killed in that instant, they would stay in it.
+    Connections whose other end is outside of the tree need the network lock (``net_lock``).  Those inside do without:
+    the tree is frozen, so that they come to rest; a pair that was caught with bytes on their way is read again.
 """
 
 from __future__ import annotations
 
 import _socket as socket
-import fcntl
 import os
 import struct
-from collections.abc import Iterable
+from collections.abc import Sequence
 
+from torpor.base import log
 from torpor.base.errors import RestoreError
 from torpor.base.fds import OwnedFd
 from torpor.base.records import dataclass
@@ -32,35 +31,36 @@ from torpor.images.format import Entry
 from torpor.images.store import iter_entries, store_one
 from torpor.kernel.sockets import Borrowed, Socket
 from torpor.objects.files.model import FileDump, FileRestore, OpenFile
-from torpor.objects.files.socket import addresses
-from torpor.objects.files.socket.options import widen
+from torpor.objects.files.socket import addresses, net_lock, options, tcp_fin, tcp_repair
+from torpor.objects.files.socket.tcp_repair import RECEIVE_QUEUE, SEND_QUEUE, SENT_FIN
+from torpor.tracee import caretaker
 
-_TCP = socket.IPPROTO_TCP
-_TCP_INFO, _TCP_MAXSEG = 11, 2
-_REPAIR, _REPAIR_QUEUE, _QUEUE_SEQ, _REPAIR_OPTIONS, _TIMESTAMP, _REPAIR_WINDOW = 19, 20, 21, 22, 24, 29
-_ON, _OFF, _OFF_QUIETLY = 1, 0, -1
-_NO_QUEUE, _RECEIVE_QUEUE, _SEND_QUEUE = 0, 1, 2
-_SIOCINQ, _SIOCOUTQ, _SIOCOUTQNSD = 0x541B, 0x5411, 0x894B
+_TCP = tcp_repair.TCP
 _OPT_TIMESTAMPS, _OPT_SACK, _OPT_WSCALE = 1, 2, 4
 _CODE_MAXSEG, _CODE_WINDOW, _CODE_SACK, _CODE_TIMESTAMP = 2, 3, 4, 8
-_SO_REUSEADDR = socket.SO_REUSEADDR
+_SO_PEEK_OFF = 42
 _WINDOW_FIELDS = ("snd_wl1", "snd_wnd", "max_window", "rcv_wnd", "rcv_wup")
-_ESTABLISHED, _FIN_WAIT1, _FIN_WAIT2, _CLOSE_WAIT, _LAST_ACK, _CLOSING = 1, 4, 5, 8, 9, 11
-CARRIED = (_ESTABLISHED, _FIN_WAIT1, _FIN_WAIT2, _CLOSE_WAIT, _LAST_ACK, _CLOSING)
-#: Where we have sent a FIN; where one has come.
-_SENT_FIN = (_FIN_WAIT1, _FIN_WAIT2, _LAST_ACK, _CLOSING)
-_GOT_FIN = (_CLOSE_WAIT, _LAST_ACK, _CLOSING)
+CARRIED = (tcp_repair.ESTABLISHED, tcp_repair.SYN_SENT, tcp_repair.CLOSE_WAIT, *SENT_FIN)
 _MAX_QUEUE = 1 << 28
-_SMALLEST_PIECE = 1024
+_N_LOOKS = 50
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Connection:
     """A connection being dumped, by a duplicate that is kept until the end."""
 
     file: OpenFile
     sk: m.inet_sk_entry
     fd: OwnedFd
+    ends: net_lock.Ends
+    reuse: int
+    stream: m.tcp_stream_entry
+    data: bytes = b""
+
+    @property
+    def acknowledged(self) -> int:
+        """The sequence number that the peer has acknowledged everything before."""
+        return self.stream.outq_seq - self.stream.outq_len
 
 
 class Connections:
@@ -70,129 +70,174 @@ class Connections:
         self._session = session
         self._all: list[_Connection] = []
         session.at_end(self._dump)
-        session.before_kill(self._silence)
+        session.before_kill(self._before_kill)
+        session.outside.after_kill(self._silence)
 
     def add(self, file: OpenFile, sk: m.inet_sk_entry) -> None:
         """Dump it once all are known."""
-        self._all.append(_Connection(file, sk, OwnedFd(os.dup(file.fd))))
+        fd = OwnedFd(os.dup(file.fd))
+        with Borrowed(fd.fileno()) as connection:
+            reuse = connection.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)
+        self._all.append(_Connection(file, sk, fd, net_lock.ends_of(sk), reuse, m.tcp_stream_entry()))
 
     def _dump(self) -> None:
-        ends = {(_plain(c.sk.src_addr), c.sk.src_port, _plain(c.sk.dst_addr), c.sk.dst_port) for c in self._all}
+        known = {(each.ends.here, each.ends.port, each.ends.there, each.ends.peer_port): each for each in self._all}
+        pairs = []
+        outside = []
         for each in self._all:
-            sk = each.sk
-            if (_plain(sk.dst_addr), sk.dst_port, _plain(sk.src_addr), sk.src_port) not in ends:
-                raise each.file.refuse(
-                    f"a TCP connection to port {sk.dst_port}, whose other end is outside of the tree",
-                    hint="use --tcp-close; connections to others need a network lock, which is not done yet",
-                )
+            peer = known.get((each.ends.there, each.ends.peer_port, each.ends.here, each.ends.port))
+            if peer is None:
+                outside.append(each.ends)
+            else:
+                pairs.append((each, peer))
+        lock = self._session.part(net_lock.DumpLock)
+        if outside and not lock.is_locked:
+            lock.lock_connections(outside)
+        keeper = self._session.outside.caretaker
+        keys = keeper.add([s for each in self._all for s in tcp_repair.undo_steps(each.fd.fileno(), each.reuse)])
+        self._read(self._all)
+        self._read_again(pairs)
+        keeper.drop(keys)
         for each in self._all:
+            store_one(self._session.store, "TCP_STREAM", Entry(each.stream, each.data), each.sk.ino)
+
+    def _read(self, connections: Sequence[_Connection]) -> None:
+        for each in connections:
             with Borrowed(each.fd.fileno()) as connection:
-                entry = _read_in_repair(each.file, connection, each.sk)
-            store_one(self._session.store, "TCP_STREAM", entry, each.sk.ino)
+                _read(each, connection, self._session)
+
+    def _read_again(self, pairs: list[tuple[_Connection, _Connection]]) -> None:
+        """Both ends were not read in one instant: what one saw acknowledged, the other must have seen come."""
+        for _ in range(_N_LOOKS):
+            torn = [
+                receiver
+                for sender, receiver in pairs
+                if (receiver.stream.inq_seq - sender.acknowledged) & 0xFFFFFFFF >= 1 << 31
+            ]
+            if not torn:
+                return
+            self._read(torn)
+        raise torn[0].file.refuse("its TCP connection does not come to rest", hint="try again")
+
+    def _before_kill(self) -> None:
+        """From here on our death must not bring the tree back to life: the caretaker ends it, and silences it."""
+        keeper = self._session.outside.caretaker
+        lock = self._session.part(net_lock.DumpLock)
+        ends = [caretaker.kill(p.pidfd.fileno()) for p in self._session.processes if p.pidfd is not None]
+        silence = [caretaker.option(each.fd.fileno(), _TCP, tcp_repair.REPAIR, tcp_repair.ON) for each in self._all]
+        keeper.add([*ends, *silence], instead_of=lock.keys)
 
     def _silence(self) -> None:
-        """Let the sockets vanish without a packet, so that nothing of the connections stays behind."""
+        """The tasks are dead: let their sockets vanish without a packet, so that nothing of the connections stays."""
         for each in self._all:
             with Borrowed(each.fd.fileno()) as connection:
-                connection.setsockopt(_TCP, _REPAIR, _ON)
+                tcp_repair.begin(connection)
 
 
-def _plain(words: Iterable[int]) -> tuple[int, ...]:
-    """An address to compare: IPv4 in IPv6's clothes is IPv4."""
-    found = tuple(words)
-    mapped = (0, 0, socket.htonl(0xFFFF))
-    return found[3:] if len(found) == 4 and found[:3] == mapped else found
-
-
-def _read_in_repair(file: OpenFile, connection: Socket, sk: m.inet_sk_entry) -> Entry[m.Message]:
-    reuse = connection.getsockopt(socket.SOL_SOCKET, _SO_REUSEADDR)
-    connection.setsockopt(_TCP, _REPAIR, _ON)
-    try:
-        return _read(file, connection, sk)
-    finally:
-        connection.setsockopt(_TCP, _REPAIR_QUEUE, _NO_QUEUE)
-        connection.setsockopt(_TCP, _REPAIR, _OFF_QUIETLY)
-        # Repair mode has its own idea of it, and leaves none behind.
-        connection.setsockopt(socket.SOL_SOCKET, _SO_REUSEADDR, reuse)
-
-
-def _read(file: OpenFile, connection: Socket, sk: m.inet_sk_entry) -> Entry[m.Message]:
-    fd = connection.fileno()
-    info = connection.getsockopt(_TCP, _TCP_INFO, 104)
+def _read(each: _Connection, connection: Socket, session: FileDump) -> None:
+    """Everything that must be read in repair mode, and as little else as can be: were we killed in it, it shows."""
+    sk, stream = each.sk, m.tcp_stream_entry()
+    info = tcp_repair.info(connection)
     sk.state = info[0]
-    stream = m.tcp_stream_entry(opt_mask=info[5], snd_wscale=0)
-    stream.mss_clamp = connection.getsockopt(_TCP, _TCP_MAXSEG)
+    fin = 1 if sk.state in SENT_FIN else 0
+    stream.inq_len = tcp_repair.n_received(connection)
+    stream.outq_len = max(tcp_repair.n_unacknowledged(connection) - fin, 0)
+    stream.unsq_len = max(tcp_repair.n_unsent(connection) - fin, 0)
+    stream.opt_mask, stream.snd_wscale = info[5], 0
     if info[5] & _OPT_WSCALE:
         stream.snd_wscale, stream.rcv_wscale = info[6] & 0xF, info[6] >> 4
     if info[5] & _OPT_TIMESTAMPS:
-        stream.timestamp = connection.getsockopt(_TCP, _TIMESTAMP) & 0xFFFFFFFF
-    window = struct.unpack("5I", connection.getsockopt(_TCP, _REPAIR_WINDOW, 20))
-    for name, value in zip(_WINDOW_FIELDS, window, strict=True):
+        stream.timestamp = connection.getsockopt(_TCP, tcp_repair.TIMESTAMP) & 0xFFFFFFFF
+    sent = received = b""
+    tcp_repair.begin(connection)
+    try:
+        stream.mss_clamp = connection.getsockopt(_TCP, tcp_repair.MAXSEG)
+        window = connection.getsockopt(_TCP, tcp_repair.REPAIR_WINDOW, 20)
+        stream.inq_seq = tcp_repair.sequence_of(connection, RECEIVE_QUEUE)
+        stream.outq_seq = tcp_repair.sequence_of(connection, SEND_QUEUE)
+        if stream.outq_len:
+            sent = _peek(connection, stream.outq_len)
+        connection.setsockopt(_TCP, tcp_repair.REPAIR_QUEUE, tcp_repair.NO_QUEUE)
+    finally:
+        tcp_repair.end_quietly(connection, each.reuse)
+    for name, value in zip(_WINDOW_FIELDS, struct.unpack("5I", window), strict=True):
         setattr(stream, name, value)
-    fin = 1 if sk.state in _SENT_FIN else 0
-    stream.inq_len = _ask(fd, _SIOCINQ)
-    stream.outq_len = max(_ask(fd, _SIOCOUTQ) - fin, 0)
-    stream.unsq_len = max(_ask(fd, _SIOCOUTQNSD) - fin, 0)
-    stream.inq_seq, received = _read_queue(file, connection, _RECEIVE_QUEUE, stream.inq_len)
-    stream.outq_seq, sent = _read_queue(file, connection, _SEND_QUEUE, stream.outq_len)
-    return Entry(stream, received + sent)
+    if stream.inq_len:
+        received = read_received(connection, stream.inq_len, session)
+    for queue, length in ((received, stream.inq_len), (sent, stream.outq_len)):
+        if len(queue) != length:
+            raise each.file.refuse(
+                f"a queue of {length} bytes of its TCP connection gave {len(queue)}", hint="try again"
+            )
+    each.stream, each.data = stream, received + sent
 
 
-def _ask(fd: int, request: int) -> int:
-    return int.from_bytes(fcntl.ioctl(fd, request, bytes(4)), "little")
+def _peek(connection: Socket, length: int) -> bytes:
+    return connection.recv(length + 1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
 
 
-def _read_queue(file: OpenFile, connection: Socket, queue: int, length: int) -> tuple[int, bytes]:
-    connection.setsockopt(_TCP, _REPAIR_QUEUE, queue)
-    sequence = connection.getsockopt(_TCP, _QUEUE_SEQ) & 0xFFFFFFFF
-    if not length:
-        return sequence, b""
-    data = connection.recv(length + 1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-    if len(data) != length:
-        raise file.refuse(f"a queue of {length} bytes of its TCP connection gave {len(data)}", hint="try again")
-    return sequence, data
+def read_received(connection: Socket, length: int, session: FileDump) -> bytes:
+    """What waits to be read, whatever place the socket's SO_PEEK_OFF says."""
+    try:
+        before = connection.getsockopt(socket.SOL_SOCKET, _SO_PEEK_OFF)
+    except OSError:
+        before = -1  # TCP has it since 6.9
+    if before < 0:
+        return _peek(connection, length)
+    keeper = session.outside.caretaker
+    keys = keeper.add([caretaker.option(connection.fileno(), socket.SOL_SOCKET, _SO_PEEK_OFF, before)])
+    try:
+        connection.setsockopt(socket.SOL_SOCKET, _SO_PEEK_OFF, -1)
+        return _peek(connection, length)
+    finally:
+        connection.setsockopt(socket.SOL_SOCKET, _SO_PEEK_OFF, before)
+        keeper.drop(keys)
 
 
 # -- restore --------------------------------------------------------------------------------------------------
 
 
 def restore(connection: Socket, sk: m.inet_sk_entry, session: FileRestore, what: str) -> None:
-    """Make the connection as far as repair mode goes; ``finish`` does the rest when all are made."""
-    stream, payload = _load(sk, session, what)
-    got_fin, sent_fin = int(sk.state in _GOT_FIN), int(sk.state in _SENT_FIN)
-    connection.setsockopt(_TCP, _REPAIR, _ON)
-    connection.bind(addresses.to_python(sk.family, sk.src_addr, sk.src_port))
-    for queue, after, length in (
-        (_RECEIVE_QUEUE, stream.inq_seq - got_fin, stream.inq_len),
-        (_SEND_QUEUE, stream.outq_seq - sent_fin, stream.outq_len),
-    ):
-        connection.setsockopt(_TCP, _REPAIR_QUEUE, queue)
-        connection.setsockopt(_TCP, _QUEUE_SEQ, struct.pack("I", (after - length) & 0xFFFFFFFF))
-    connection.connect(addresses.to_python(sk.family, sk.dst_addr, sk.dst_port))
-    connection.setsockopt(_TCP, _REPAIR_OPTIONS, _pack_options(stream))
+    """Make the connection as far as repair mode goes; the rest when the network is unlocked."""
+    stream, payload = load(sk, session, what)
+    if sk.state not in (*CARRIED, tcp_repair.CLOSE):
+        raise RestoreError(f"{what}: a TCP connection in state {sk.state} cannot be restored")
+    got_fin, sent_fin = int(sk.state in tcp_repair.GOT_FIN), int(sk.state in SENT_FIN)
+    tcp_repair.begin(connection)
+    scope = addresses.scope_of(sk, what)
+    connection.bind(addresses.to_python(sk.family, sk.src_addr, sk.src_port, scope))
+    tcp_repair.set_sequence(connection, RECEIVE_QUEUE, stream.inq_seq - got_fin - stream.inq_len)
+    if sk.state == tcp_repair.SYN_SENT:
+        # The SYN counts as one, and is sent when connect(2) is called without repair mode.
+        tcp_repair.set_sequence(connection, SEND_QUEUE, stream.outq_seq - 1)
+        session.part(Reborn).add(connection, sk, stream, b"", what)
+        return
+    tcp_repair.set_sequence(connection, SEND_QUEUE, stream.outq_seq - sent_fin - stream.outq_len)
+    connection.connect(addresses.to_python(sk.family, sk.dst_addr, sk.dst_port, scope))
+    connection.setsockopt(_TCP, tcp_repair.REPAIR_OPTIONS, _pack_options(stream))
     if stream.opt_mask & _OPT_TIMESTAMPS:
-        connection.setsockopt(_TCP, _TIMESTAMP, struct.pack("I", stream.timestamp))
-    widen(connection)
+        connection.setsockopt(_TCP, tcp_repair.TIMESTAMP, struct.pack("I", stream.timestamp))
+    options.widen(connection)
     n_sent = stream.outq_len - stream.unsq_len
-    _fill(connection, _RECEIVE_QUEUE, payload[: stream.inq_len])
-    _fill(connection, _SEND_QUEUE, payload[stream.inq_len : stream.inq_len + n_sent])
-    connection.setsockopt(_TCP, _REPAIR_QUEUE, _NO_QUEUE)
+    tcp_repair.fill(connection, RECEIVE_QUEUE, payload[: stream.inq_len])
+    tcp_repair.fill(connection, SEND_QUEUE, payload[stream.inq_len : stream.inq_len + n_sent])
+    connection.setsockopt(_TCP, tcp_repair.REPAIR_QUEUE, tcp_repair.NO_QUEUE)
     if stream.HasField("snd_wnd"):
         window = [getattr(stream, name) for name in _WINDOW_FIELDS]
         window[3] += got_fin
         window[4] = (window[4] - got_fin) & 0xFFFFFFFF
-        connection.setsockopt(_TCP, _REPAIR_WINDOW, struct.pack("5I", *window))
+        connection.setsockopt(_TCP, tcp_repair.REPAIR_WINDOW, struct.pack("5I", *window))
+    session.part(Reborn).add(connection, sk, stream, payload[len(payload) - stream.unsq_len :], what)
 
 
-def _load(sk: m.inet_sk_entry, session: FileRestore, what: str) -> tuple[m.tcp_stream_entry, bytes]:
+def load(sk: m.inet_sk_entry, session: FileRestore, what: str) -> tuple[m.tcp_stream_entry, bytes]:
+    """The image of its stream, and the queues; ImageError for an impossible one."""
     for item in iter_entries(session.store, "TCP_STREAM", sk.ino):
         stream = item.message
         assert isinstance(stream, m.tcp_stream_entry)
-        if sk.state not in CARRIED:
-            raise RestoreError(f"{what}: a TCP connection in state {sk.state} cannot be restored")
         if stream.unsq_len > stream.outq_len or max(stream.outq_len, stream.inq_len) > _MAX_QUEUE:
             raise ImageError(f"{what}: impossible queues of {stream.inq_len} and {stream.outq_len} bytes")
-        return stream, item.payload
+        return stream, item.payload[: stream.inq_len + stream.outq_len]
     raise ImageError(f"{what}: its TCP stream's image is empty")
 
 
@@ -208,36 +253,97 @@ def _pack_options(stream: m.tcp_stream_entry) -> bytes:
     return b"".join(struct.pack("II", code, value & 0xFFFFFFFF) for code, value in found)
 
 
-def _fill(connection: Socket, queue: int, data: bytes) -> None:
-    if data:
-        connection.setsockopt(_TCP, _REPAIR_QUEUE, queue)
-        _send(connection, data)
+@dataclass(frozen=True, slots=True)
+class _Reborn:
+    """A connection in repair mode, by a duplicate of ours, and what is to be sent on it."""
+
+    fd: OwnedFd
+    sk: m.inet_sk_entry
+    stream: m.tcp_stream_entry
+    unsent: bytes
+    what: str
 
 
-def _send(connection: Socket, data: bytes) -> None:
-    """Send all, in pieces as large as the kernel finds memory for in one place."""
-    at, piece = 0, len(data)
-    while at < len(data):
-        try:
-            at += connection.send(data[at : at + piece], socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-        except OSError:
-            piece //= 2
-            if piece < _SMALLEST_PIECE:
-                raise
+class Reborn:
+    """The connections of a restore, until they live."""
 
+    def __init__(self, session: FileRestore) -> None:
+        self._session = session
+        self._all: list[_Reborn] = []
+        self._raw = tcp_fin.RawSockets(session)
+        known = [
+            (net_lock.ends_of(entry.isk), entry.isk.ns_id) for entry in session.entries.values() if is_stream(entry)
+        ]
+        self._ends = {(e.here, e.port, e.there, e.peer_port, ns) for e, ns in known}
+        session.when_connected(self._live)
+        session.on_close(self._close)
 
-def end_repair(connection: Socket) -> None:
-    """Let the connection live."""
-    connection.setsockopt(_TCP, _REPAIR, _OFF)
+    def add(
+        self, connection: Socket, sk: m.inet_sk_entry, stream: m.tcp_stream_entry, unsent: bytes, what: str
+    ) -> None:
+        """Let it live later."""
+        self._all.append(_Reborn(OwnedFd(os.dup(connection.fileno())), sk, stream, unsent, what))
+        if tcp_fin.is_needed(sk):
+            self._raw.prepare(sk)
 
+    def _has_peer(self, sk: m.inet_sk_entry) -> bool:
+        """Whether the other end is restored as well: it says itself what it has to say."""
+        ends = net_lock.ends_of(sk)
+        return (ends.there, ends.peer_port, ends.here, ends.port, sk.ns_id) in self._ends
 
-def finish(connection: Socket, sk: m.inet_sk_entry, session: FileRestore, what: str) -> None:
-    """Send what was never sent, and shut down what was; for when no connection is in repair mode any more."""
-    stream, payload = _load(sk, session, what)
-    unsent = payload[len(payload) - stream.unsq_len :] if stream.unsq_len else b""
-    try:
-        _send(connection, unsent)
-        if sk.state in _SENT_FIN:
+    def _live(self) -> None:
+        for each in self._all:
+            with Borrowed(each.fd.fileno()) as connection:
+                if each.sk.state != tcp_repair.SYN_SENT and self._has_peer(each.sk):
+                    tcp_repair.end(connection)
+        for each in self._all:
+            with Borrowed(each.fd.fileno()) as connection:
+                try:
+                    self._live_one(each, connection)
+                except OSError as error:
+                    raise RestoreError(f"{each.what}: its TCP connection cannot go on: {error.strerror}") from error
+        self._close()
+
+    def _live_one(self, each: _Reborn, connection: Socket) -> None:
+        sk = each.sk
+        if sk.state == tcp_repair.SYN_SENT:
+            _call_again(connection, each)
+            return
+        is_inside = self._has_peer(sk)
+        if not is_inside:
+            tcp_fin.before_life(connection, sk, each.stream, self._raw)
+            tcp_repair.end(connection)
+        if each.unsent:
+            options.widen(connection)
+            tcp_repair.send_all(connection, each.unsent)
+            options.restore_buffers(connection, sk.opts)
+        if sk.state in SENT_FIN and (is_inside or sk.state != tcp_repair.FIN_WAIT2):
             connection.shutdown(socket.SHUT_WR)
+        if not is_inside and sk.state == tcp_repair.CLOSING:
+            tcp_fin.receive(connection, sk, each.stream, self._raw)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(sk.opts.reuseaddr))
+
+    def _close(self) -> None:
+        for each in self._all:
+            each.fd.close()
+        self._all.clear()
+        self._raw.close()
+
+
+def is_stream(entry: m.file_entry) -> bool:
+    """Whether a file of an image is a TCP connection."""
+    return entry.HasField("isk") and entry.isk.proto == socket.IPPROTO_TCP and bool(entry.isk.dst_port)
+
+
+def _call_again(connection: Socket, each: _Reborn) -> None:
+    """A connection that was being made is asked for once more, by the same SYN."""
+    is_blocking = os.get_blocking(connection.fileno())
+    os.set_blocking(connection.fileno(), False)
+    tcp_repair.end_quietly(connection, int(each.sk.opts.reuseaddr))
+    try:
+        connection.connect(addresses.to_python(each.sk.family, each.sk.dst_addr, each.sk.dst_port))
+    except BlockingIOError:
+        pass
     except OSError as error:
-        raise RestoreError(f"{what}: its TCP connection cannot go on: {error.strerror}") from error
+        log.warn(f"{each.what}: its connection cannot be asked for again: {error.strerror}")
+    os.set_blocking(connection.fileno(), is_blocking)

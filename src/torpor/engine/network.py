@@ -1,0 +1,81 @@
+"""Restore: the network is held back while connections are being made, and let go when all are there.
+
+What a dump has locked stays locked until ``let_go``, also over restores that fail: they can be tried again.
+"""
+
+from __future__ import annotations
+
+import os
+
+from torpor.base import log
+from torpor.base.errors import RefusedError
+from torpor.base.fds import OwnedFd
+from torpor.base.late import load
+from torpor.engine.session import RestoreSession
+from torpor.images import kinds
+from torpor.images import messages as m
+from torpor.images.store import load_one
+from torpor.kernel.namespaces import CLONE_NEWNET, inside
+
+_TCP, _CLOSED = 6, 7
+_IPTABLES, _SKIP = 0, 2
+
+
+def hold(session: RestoreSession) -> None:
+    """Where the dump's lock is not: lock the connections that are going to be made.
+
+    To be called in the tree's network namespace.
+    """
+    inventory = load_one(session.store, kinds.INVENTORY)
+    connections = _connections(session)
+    if not connections or _method(inventory) == _SKIP:
+        return
+    net_lock = load("torpor.objects.files.socket.net_lock")
+    run_id = _run_id(session, inventory)
+    if net_lock.has_table(run_id):
+        return
+    session.held = net_lock.NetLock(run_id, "")
+    caretaker = session.caretaker = load("torpor.tracee.caretaker").Caretaker()
+    netns = OwnedFd(os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
+    try:
+        session.held.lock(netns, [net_lock.ends_of(sk) for sk in connections], lambda: caretaker)
+    except RefusedError as error:
+        # It only narrows a gap that a restore after all that time has in any case.
+        log.warn(error.describe())
+
+
+def let_go(session: RestoreSession) -> None:
+    """Unlock, and have the connections go on."""
+    inventory = load_one(session.store, kinds.INVENTORY)
+    root = session.root
+    is_own = inventory.HasField("root_ids") and root.ids.net_ns_id != inventory.root_ids.net_ns_id
+    if is_own:
+        session.options.notify("network-unlock", root.pid)
+    session.unlock()
+    method = _method(inventory)
+    if method != _SKIP:
+        net_lock = load("torpor.objects.files.socket.net_lock")
+        ends = None if is_own else [net_lock.ends_of(sk) for sk in _connections(session)]
+        run_id = _run_id(session, inventory)
+        with OwnedFd(os.pidfd_open(root.pid)) as pidfd:
+            inside(pidfd.fileno(), CLONE_NEWNET, lambda: net_lock.unlock_dumped(run_id, method, ends))
+    session.files.connect()
+
+
+def _connections(session: RestoreSession) -> list[m.inet_sk_entry]:
+    if session.options.files.tcp_close:
+        return []
+    return [
+        entry.isk
+        for entry in session.files.entries.values()
+        if entry.HasField("isk") and entry.isk.proto == _TCP and entry.isk.dst_port and entry.isk.state != _CLOSED
+    ]
+
+
+def _method(inventory: m.inventory_entry) -> int:
+    """How the dump locked the network; images from before the field say nothing, and mean iptables."""
+    return inventory.network_lock_method if inventory.HasField("network_lock_method") else _IPTABLES
+
+
+def _run_id(session: RestoreSession, inventory: m.inventory_entry) -> str:
+    return inventory.dump_criu_run_id or str(session.root.ns_pid)

@@ -1,0 +1,79 @@
+"""What a dump changes outside of the tree, and what becomes of that: the network lock, sockets in repair mode.
+
+Whatever happens, one of three things follows: the tree lives on (left running, or the dump fails) and the changes are
+undone; it is killed, and some stay on purpose; or we are killed, and a :class:`Caretaker` does the first or the second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+
+from torpor.base.errors import TorporError
+from torpor.base.late import load
+from torpor.base.typed import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torpor.tracee.caretaker import Caretaker
+
+
+class Outside:
+    """Of one dump."""
+
+    def __init__(self) -> None:
+        #: What checks before the freeze saw that needs preparation ("connections").
+        self.noticed: set[str] = set()
+        #: How the network was locked, in the image's numbers; 2: not at all.
+        self.lock_method = 2
+        self._run_id = ""
+        self._caretaker: Caretaker | None = None
+        self._survivals: list[Callable[[], None]] = []
+        self._after_kill: list[Callable[[], None]] = []
+
+    @property
+    def run_id(self) -> str:
+        """What names this dump in places that others see: a UUID."""
+        if not self._run_id:
+            import os
+
+            text = os.urandom(16).hex()
+            self._run_id = "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
+        return self._run_id
+
+    @property
+    def caretaker(self) -> Caretaker:
+        """Who undoes it if we die; made when first asked for (a fork, some 0.3 ms)."""
+        if self._caretaker is None:
+            self._caretaker = load("torpor.tracee.caretaker").Caretaker()
+        return self._caretaker
+
+    def on_survival(self, action: Callable[[], None]) -> None:
+        """Do *action* when the dump has failed or is done, just before the tree goes on or is left stopped."""
+        self._survivals.append(action)
+
+    def after_kill(self, action: Callable[[], None]) -> None:
+        """Do *action* when the tree has been killed."""
+        self._after_kill.append(action)
+
+    def survive(self) -> None:
+        """The tree lives on: undo, the newest first."""
+        while self._survivals:
+            self._survivals.pop()()
+
+    def fail(self) -> None:
+        """The same after an error, which is the one to be told."""
+        while self._survivals:
+            with suppress(TorporError, OSError):
+                self._survivals.pop()()
+
+    def killed(self) -> None:
+        """The tree has been killed."""
+        self._survivals.clear()
+        while self._after_kill:
+            self._after_kill.pop(0)()
+
+    def close(self) -> None:
+        """Nothing is left to be undone."""
+        if self._caretaker is not None:
+            self._caretaker.dismiss()
+            self._caretaker = None

@@ -1,0 +1,303 @@
+"""The network lock: packets of connections that are carried are held back while nobody, or the wrong one, is there.
+
+Kernel view
+    nftables by netlink, or ``iptables-restore``.
+Image
+    ``inventory_entry.network_lock_method`` and ``dump_criu_run_id``, of which the table is named.
+Restore
+    What the dump locked is unlocked, in CRIU's form and under its names, so that either engine unlocks what the other
+    has locked.  Where nothing is locked any more (another machine, a new namespace) it is locked until all are there:
+    a packet for a connection that does not exist yet would be answered by a reset.
+Limits
+    In a network namespace of the tree's own everything is held back, as CRIU does; elsewhere only the connections.
+"""
+
+from __future__ import annotations
+
+import _socket as socket
+import errno
+import os
+from collections.abc import Callable, Iterable, Sequence
+
+from torpor.base import log
+from torpor.base.errors import KernelError, RefusedError
+from torpor.base.fds import OwnedFd
+from torpor.base.records import dataclass
+from torpor.base.typed import TypeVar
+from torpor.images import messages as m
+from torpor.kernel import nftables
+from torpor.kernel.namespaces import CLONE_NEWNET, isolated, setns
+from torpor.kernel.sockets import Socket
+from torpor.objects.files.model import FileDump
+from torpor.objects.files.socket.addresses import plain_bytes
+from torpor.tracee import caretaker
+
+#: Packets with this mark pass (CRIU's, and ours that stand for a peer's).
+MARK = 0xC114
+IPTABLES, NFTABLES, SKIP = 0, 1, 2
+METHODS = {"": NFTABLES, "nftables": NFTABLES, "iptables": IPTABLES, "skip": SKIP}
+_CHAINS = (("output", nftables.LOCAL_OUT), ("input", nftables.LOCAL_IN))
+_SETS = (("conns4", nftables.NFPROTO_IPV4, 4), ("conns6", nftables.NFPROTO_IPV6, 16))
+_HINT = "iptables, or a kernel with nftables; --network-lock skip goes without, if nothing can reach the connections"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """Both ends of a connection: packed addresses (4 or 16 bytes) and ports."""
+
+    here: bytes
+    port: int
+    there: bytes
+    peer_port: int
+
+
+def ends_of(sk: m.inet_sk_entry) -> Ends:
+    """The ends of a connection as the image has it; IPv4 in IPv6's clothes is IPv4."""
+    return Ends(plain_bytes(sk.src_addr), sk.src_port, plain_bytes(sk.dst_addr), sk.dst_port)
+
+
+def table_name(run_id: str) -> str:
+    """The nftables table of the dump *run_id*."""
+    return f"CRIU-{run_id}"
+
+
+def check(method: str) -> None:
+    """RefusedError where neither nftables nor iptables can be had."""
+    if METHODS[method] == NFTABLES and _has_nftables():
+        return
+    if METHODS[method] == SKIP or (method != "nftables" and find_program("iptables-restore")):
+        return
+    raise RefusedError("TCP connections need their packets held back, and nothing here can do that", hint=_HINT)
+
+
+def _has_nftables() -> bool:
+    try:
+        with nftables.open_socket() as connection:
+            nftables.has_table(connection, "none")
+    except (OSError, KernelError):
+        return False
+    return True
+
+
+def find_program(name: str) -> str | None:
+    """The path of a program, as execvp(3) would find it or where administrators have theirs."""
+    for directory in (*os.get_exec_path(), "/usr/sbin", "/sbin"):
+        path = os.path.join(directory, name)
+        if os.access(path, os.X_OK):
+            return path
+    return None
+
+
+# -- locking --------------------------------------------------------------------------------------------------
+
+
+class NetLock:
+    """What one dump or restore has locked.  *run_id* names it."""
+
+    def __init__(self, run_id: str, method: str) -> None:
+        self._table = table_name(run_id)
+        self._wanted = method
+        self._locked: list[_Locked] = []
+        #: What was used: for the image.
+        self.method = SKIP
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether anything is."""
+        return bool(self._locked)
+
+    def lock(self, netns: OwnedFd, ends: Iterable[Ends] | None, keeper: Callable[[], caretaker.Caretaker]) -> None:
+        """Hold back the packets of *ends*, or (None) all, in the namespace *netns*, which is ours to close.
+
+        The caretaker that *keeper* gives learns of it first.  RefusedError where neither way works.
+        """
+        if METHODS[self._wanted] == SKIP:
+            netns.close()
+            return
+        known = None if ends is None else list(ends)
+        if METHODS[self._wanted] == NFTABLES:
+            try:
+                return self._lock_nftables(netns, known, keeper())
+            except (OSError, KernelError) as error:
+                if self._wanted or not find_program("iptables-restore"):
+                    raise RefusedError(f"packets cannot be held back by nftables: {error}", hint=_HINT) from error
+                log.debug(f"no nftables, iptables then: {error}")
+        self._lock_iptables(netns, known, keeper())
+
+    def _lock_nftables(self, netns: OwnedFd, ends: list[Ends] | None, keeper: caretaker.Caretaker) -> None:
+        connection = in_netns(netns.fileno(), nftables.open_socket)
+        undo = nftables.batch([nftables.delete_table(self._table)])
+        locked = _Locked(netns, connection, keeper, [caretaker.send(connection.fileno(), undo)])
+        try:
+            nftables.commit(connection, _table_messages(self._table, ends))
+        except BaseException:
+            locked.forget()
+            raise
+        self.method = NFTABLES
+        self._locked.append(locked)
+
+    def _lock_iptables(self, netns: OwnedFd, ends: list[Ends] | None, keeper: caretaker.Caretaker) -> None:
+        undo = [
+            caretaker.run(netns.fileno(), argv, text)
+            for texts in _iptables_texts(ends, lock=False)
+            for argv, text in _iptables_commands(texts)
+        ]
+        locked = _Locked(netns, None, keeper, undo)
+        self.method = IPTABLES
+        self._locked.append(locked)
+        for texts in _iptables_texts(ends, lock=True):
+            for argv, text in _iptables_commands(texts):
+                if in_netns(netns.fileno(), lambda argv=argv, text=text: caretaker.feed(argv, text)):  # type: ignore[misc]
+                    raise RefusedError("packets cannot be held back by iptables", hint=_HINT)
+
+    def unlock(self) -> None:
+        """Undo it all."""
+        while self._locked:
+            self._locked.pop().undo()
+
+    @property
+    def keys(self) -> list[int]:
+        """What the caretaker knows it by."""
+        return [key for locked in self._locked for key in locked.keys]
+
+
+class DumpLock(NetLock):
+    """The lock of a dump: undone when the tree lives on, left for the restore when it is killed."""
+
+    def __init__(self, session: FileDump) -> None:
+        super().__init__(session.outside.run_id, session.policy.network_lock)
+        self._outside = session.outside
+        session.outside.on_survival(self.unlock)
+
+    def lock_namespace(self, netns: int) -> None:
+        """All packets in a namespace of the tree's own, behind *netns* (a pidfd will do), which is ours to close."""
+        self.lock(OwnedFd(netns), None, lambda: self._outside.caretaker)
+        self._outside.lock_method = self.method
+
+    def lock_connections(self, ends: Sequence[Ends]) -> None:
+        """Those of some connections, in our own namespace."""
+        netns = OwnedFd(os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
+        self.lock(netns, ends, lambda: self._outside.caretaker)
+        self._outside.lock_method = self.method
+
+
+class _Locked:
+    """One namespace in which something is locked."""
+
+    def __init__(
+        self, netns: OwnedFd, connection: Socket | None, keeper: caretaker.Caretaker, steps: list[caretaker.Step]
+    ) -> None:
+        self._netns, self._connection, self._keeper, self._steps = netns, connection, keeper, steps
+        self.keys = keeper.add(steps)
+
+    def undo(self) -> None:
+        """Unlock."""
+        for step in self._steps:
+            caretaker.do(step)
+        self.forget()
+
+    def forget(self) -> None:
+        """Nobody unlocks it."""
+        self._keeper.drop(self.keys)
+        if self._connection is not None:
+            self._connection.close()
+        self._netns.close()
+
+
+def in_netns(netns: int, work: Callable[[], T]) -> T:
+    """Do *work* in the network namespace behind the descriptor *netns*."""
+
+    def enter() -> T:
+        setns(netns, CLONE_NEWNET)
+        return work()
+
+    return isolated(enter)
+
+
+def _table_messages(table: str, ends: Sequence[Ends] | None) -> list[bytes]:
+    policy = nftables.DROP if ends is None else nftables.ACCEPT
+    messages = [nftables.new_table(table)]
+    for chain, hook in _CHAINS:
+        messages += [nftables.new_chain(table, chain, hook, policy), nftables.accept_mark(table, chain, MARK)]
+    if ends is None:
+        return messages
+    for ident, (name, family, length) in enumerate(_SETS):
+        messages.append(nftables.new_set(table, name, family, ident + 1))
+        messages += [nftables.drop_connections(table, chain, name, family) for chain, _ in _CHAINS]
+        keys = {key for each in ends if len(each.here) == length for key in _both_ways(each)}
+        if keys:
+            messages.append(nftables.new_elements(table, name, sorted(keys)))
+    return messages
+
+
+def _both_ways(ends: Ends) -> tuple[bytes, bytes]:
+    return (
+        nftables.connection_key(ends.there, ends.peer_port, ends.here, ends.port),
+        nftables.connection_key(ends.here, ends.port, ends.there, ends.peer_port),
+    )
+
+
+def _iptables_texts(ends: Sequence[Ends] | None, *, lock: bool) -> list[dict[int, list[str]]]:
+    """Lines for ``iptables-restore`` by the length of addresses; several texts are fed one after the other."""
+    if ends is None:
+        if lock:
+            lines = [":CRIU - [0:0]", "-I INPUT -j CRIU", "-I OUTPUT -j CRIU"]
+            return [{n: [*lines, f"-A CRIU -m mark --mark {MARK:#x} -j ACCEPT", "-A CRIU -j DROP"] for n in (4, 16)}]
+        jumps = [":CRIU - [0:0]", "-D INPUT -j CRIU", "-D OUTPUT -j CRIU"]
+        # The chain can go only when nothing jumps to it any more, which the nftables variant minds within one text.
+        return [{n: jumps for n in (4, 16)}, {n: [":CRIU - [0:0]", "-X CRIU"] for n in (4, 16)}]
+    found: dict[int, list[str]] = {}
+    for each in ends:
+        family = socket.AF_INET if len(each.here) == 4 else socket.AF_INET6
+        here, there = (socket.inet_ntop(family, address) for address in (each.here, each.there))
+        for chain, source, sport, target, dport in (
+            ("INPUT", there, each.peer_port, here, each.port),
+            ("OUTPUT", here, each.port, there, each.peer_port),
+        ):
+            found.setdefault(len(each.here), []).append(
+                f"{'-I' if lock else '-D'} {chain} --protocol tcp -m mark ! --mark {MARK:#x}"
+                f" --source {source} --sport {sport} --destination {target} --dport {dport} -j DROP"
+            )
+    return [found]
+
+
+def _iptables_commands(texts: dict[int, list[str]]) -> list[tuple[list[str], bytes]]:
+    commands = []
+    for length, lines in texts.items():
+        program = find_program("iptables-restore" if length == 4 else "ip6tables-restore")
+        if program is not None:
+            text = "\n".join(("*filter", *lines, "COMMIT", ""))
+            commands.append(([program, "-w", "--noflush"], text.encode()))
+    return commands
+
+
+# -- unlocking what a dump has locked -------------------------------------------------------------------------
+
+
+def has_table(run_id: str) -> bool:
+    """Whether the dump *run_id* has left a table in this thread's network namespace."""
+    try:
+        with nftables.open_socket() as connection:
+            return nftables.has_table(connection, table_name(run_id))
+    except (OSError, KernelError):
+        return False
+
+
+def unlock_dumped(run_id: str, method: int, ends: Sequence[Ends] | None) -> None:
+    """Undo in this thread's network namespace what a dump locked: of *ends*, or (None) all of the namespace.
+
+    That there is nothing to undo is normal.
+    """
+    if method == NFTABLES:
+        try:
+            with nftables.open_socket() as connection:
+                nftables.commit(connection, [nftables.delete_table(table_name(run_id))])
+        except (OSError, KernelError) as error:
+            if error.errno != errno.ENOENT:
+                log.warn(f"the network cannot be unlocked: {error}")
+    elif method == IPTABLES:
+        for texts in _iptables_texts(ends, lock=False):
+            for argv, text in _iptables_commands(texts):
+                if code := caretaker.feed(argv, text):
+                    log.debug(f"{argv[0]}: exit code {code}: nothing was locked")

@@ -1,0 +1,187 @@
+"""A process that undoes what a dump or a restore changed outside of the tree, should we die before we do so ourselves.
+
+It is a fork of ours, made before it is needed, that waits on a socket: each message says what is to be undone, and
+brings the descriptors for it.  When the socket closes without a farewell, which our death does, it undoes everything,
+the newest first.  Say first, then change: between the two we may die as well.
+
+What can be undone: an option of a socket, a message sent to the kernel (netlink), a program run in some network
+namespace; or the end of the tree is brought about, when that has begun.
+"""
+
+from __future__ import annotations
+
+import _socket as socket
+import marshal
+import os
+import struct
+from collections.abc import Sequence
+from contextlib import suppress
+
+from torpor.kernel import signal
+from torpor.kernel.arch import nr
+from torpor.kernel.namespaces import CLONE_NEWNET, isolated, setns
+from torpor.kernel.sockets import Socket, pair
+from torpor.kernel.syscall import syscall
+
+_OPTION, _SEND, _RUN, _KILL = range(4)
+_ADD, _DROP, _FAREWELL = range(3)
+#: Descriptors that one message may bring (SCM_MAX_FD is 253), and room for a message.
+_MAX_FDS = 250
+_ROOM = 1 << 17
+_LAST_FD = (1 << 32) - 1
+Step = tuple[int, int, object]
+
+
+def option(fd: int, level: int, name: int, value: int) -> Step:
+    """setsockopt(2) on *fd*; a failure is passed over."""
+    return _OPTION, fd, (level, name, value)
+
+
+def send(fd: int, message: bytes) -> Step:
+    """send(2) by the socket *fd*."""
+    return _SEND, fd, message
+
+
+def run(netns: int, argv: Sequence[str], text: bytes) -> Step:
+    """Run a program with *text* as its input, in the network namespace behind the descriptor *netns*."""
+    return _RUN, netns, (list(argv), text)
+
+
+def kill(pidfd: int) -> Step:
+    """SIGKILL, and wait until the process has ended."""
+    return _KILL, pidfd, None
+
+
+class Caretaker:
+    """Made by us; ``dismiss`` ends it."""
+
+    def __init__(self) -> None:
+        near, far = pair(socket.SOCK_SEQPACKET)
+        self._next = 0
+        with far:
+            self._pid = os.fork()
+            if not self._pid:
+                try:
+                    _wait(far)
+                finally:
+                    os._exit(0)
+        self._socket = near
+
+    def add(self, steps: Sequence[Step], *, instead_of: Sequence[int] = ()) -> list[int]:
+        """From now on our death has *steps* done, in that order, and not those of some keys; keys for ``drop``."""
+        keys = []
+        dropped = list(instead_of)
+        for at in range(0, len(steps), _MAX_FDS):
+            part = steps[at : at + _MAX_FDS]
+            fds = struct.pack(f"={len(part)}i", *(step[1] for step in part))
+            self._next += 1
+            data = marshal.dumps((_ADD, self._next, [(kind, args) for kind, _, args in part], dropped))
+            dropped = []
+            with suppress(BrokenPipeError):
+                self._socket.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)], socket.MSG_NOSIGNAL)
+            keys.append(self._next)
+        return keys
+
+    def drop(self, keys: Sequence[int]) -> None:
+        """Forget what was added under *keys*."""
+        self._tell(_DROP, list(keys))
+
+    def dismiss(self) -> None:
+        """It ends without doing anything, and has ended when this returns."""
+        if self._pid:
+            self._tell(_FAREWELL, [])
+            self._socket.close()
+            with suppress(ChildProcessError):
+                os.waitpid(self._pid, 0)
+            self._pid = 0
+
+    def _tell(self, action: int, dropped: list[int]) -> None:
+        with suppress(BrokenPipeError):
+            self._socket.send(marshal.dumps((action, 0, [], dropped)), socket.MSG_NOSIGNAL)
+
+
+# -- the child ------------------------------------------------------------------------------------------------
+
+
+def _wait(connection: Socket) -> None:
+    _detach(connection.fileno())
+    pending: dict[int, tuple[list[tuple[int, object]], list[int]]] = {}
+    while True:
+        try:
+            data, control, _, _ = connection.recvmsg(_ROOM, socket.CMSG_SPACE(_MAX_FDS * 4), socket.MSG_CMSG_CLOEXEC)
+        except InterruptedError:
+            continue
+        if not data:
+            break
+        action, key, steps, dropped = marshal.loads(data)
+        fds = [fd for _, _, content in control for (fd,) in struct.iter_unpack("=i", content)]
+        if action == _FAREWELL:
+            return
+        if action == _ADD:
+            pending[key] = (steps, fds)
+        for old in dropped:
+            for fd in pending.pop(old, ([], []))[1]:
+                os.close(fd)
+    for steps, fds in reversed(pending.values()):
+        for (kind, args), fd in zip(steps, fds, strict=True):
+            with suppress(OSError):
+                do((kind, fd, args))
+
+
+def _detach(keep: int) -> None:
+    """Out of our process group, which a terminal may signal, and without our descriptors, which others may wait for."""
+    os.setsid()
+    for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ignored, signal.SIG_IGN)
+    null = os.open("/dev/null", os.O_RDWR)
+    for number in range(3):
+        if number != keep:
+            os.dup2(null, number)
+    start = 3
+    if keep >= start:
+        if keep > start:
+            syscall("close_range", nr.close_range, start, keep - 1, 0)
+        start = keep + 1
+    syscall("close_range", nr.close_range, start, _LAST_FD, 0)
+
+
+def do(step: Step) -> None:
+    """One step, by this process; OSError when it fails."""
+    kind, fd, args = step
+    if kind == _OPTION:
+        assert isinstance(args, tuple)
+        Socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=os.dup(fd)).setsockopt(*args)
+    elif kind == _SEND:
+        os.write(fd, args)  # type: ignore[arg-type]
+    elif kind == _RUN:
+        assert isinstance(args, tuple)
+        argv, text = args
+
+        def work() -> int:
+            setns(fd, CLONE_NEWNET)
+            return feed(argv, text)
+
+        isolated(work)
+    elif kind == _KILL:
+        import select
+
+        signal.pidfd_send_signal(fd, signal.SIGKILL)
+        select.select([fd], [], [])
+
+
+def feed(argv: Sequence[str], text: bytes) -> int:
+    """Run a program with *text* (less than a pipe holds) as its input and its output thrown away; its exit code.
+
+    It is born into the network namespace of the calling thread.
+    """
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    try:
+        os.write(writer, text)
+        os.close(writer)
+        silence = [(os.POSIX_SPAWN_OPEN, number, "/dev/null", os.O_WRONLY, 0) for number in (1, 2)]
+        pid = os.posix_spawnp(
+            argv[0], list(argv), os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, reader, 0), *silence]
+        )
+    finally:
+        os.close(reader)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
