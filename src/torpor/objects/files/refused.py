@@ -21,7 +21,6 @@ ANONYMOUS: dict[str, tuple[str, str]] = {
     "[io_uring]": ("io_uring keeps requests inside the kernel, where nobody can see them", "run it without io_uring"),
     "[perf_event]": ("the counters of a perf event cannot be set", _CLOSE),
     "[userfaultfd]": ("page faults that wait in a userfaultfd cannot be carried", _CLOSE),
-    "bpf-map": ("BPF maps are not supported", _CLOSE),
     "bpf-prog": ("BPF programs are verified when they are loaded and cannot be read back", _CLOSE),
     "bpf_link": ("BPF links are ties to kernel code", _CLOSE),
     "btf": ("BTF objects are not supported", _CLOSE),

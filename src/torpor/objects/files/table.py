@@ -77,6 +77,7 @@ KINDS: tuple[Row, ...] = (
     Row("fifo", m.fd_types.FIFO, _fifo),
     Row("inotify", m.fd_types.INOTIFY, _anonymous("inotify")),
     Row("fanotify", m.fd_types.FANOTIFY, _anonymous("[fanotify]")),
+    Row("bpfmap", m.fd_types.BPFMAP, _anonymous("bpf-map")),
     Row("namespace", m.fd_types.NS, _nameless_file),
     Row("socket.unix", m.fd_types.UNIXSK, _socket),
     Row("socket.inet", m.fd_types.INETSK, _socket),

@@ -157,6 +157,11 @@ BACKINGS: tuple[Backing, ...] = (
         _refuse("a ring of io_uring", "have the program close its io_uring instances, or use another I/O backend"),
     ),
     Backing(
+        "BPF map",
+        lambda vma: vma.name.startswith("anon_inode:bpf"),
+        _refuse("a BPF map", "have the program unmap it, and use bpf(2) instead"),
+    ),
+    Backing(
         "device memory",
         lambda vma: vma.is_file and bool(vma.flags & _DEVICE_FLAGS),
         _refuse("device memory", "close the device before the checkpoint"),
