@@ -8,10 +8,12 @@ from harness.workload import Workload
 
 test_linked_file = workload_test("linked_file", dump_options=["--link-remap"])
 
+test_linked_file_by_its_other_name = workload_test("linked_file", ["renamed"])
+
 
 @pytest.mark.root
-def test_refused_without_the_option() -> None:
-    with Workload.start("linked_file") as workload:
+def test_a_hidden_name_is_refused_without_the_option() -> None:
+    with Workload.start("linked_file", ["hidden"], prefix=["unshare", "--mount"]) as workload:
         workload.wait_ready()
         with pytest.raises(EngineError, match="--link-remap"):
             workload.dump()

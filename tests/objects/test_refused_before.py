@@ -27,7 +27,6 @@ _TCP = (
     "c = socket.create_connection(l.getsockname()); a, _ = l.accept()"
 )
 _LOCK = "f = open('locked', 'w'); fcntl.flock(f, fcntl.LOCK_EX)"
-_DELETED = "f = open('one', 'w'); os.link('one', 'two'); os.unlink('one')"
 _GHOST = "f = open('one', 'wb'); f.write(bytes(1 << 20)); f.flush(); os.unlink('one')"
 _PEER = "number = int(sys.argv[3])"
 _XDP = "s = socket.socket(44, socket.SOCK_RAW)"
@@ -73,12 +72,11 @@ def dumped(body: str, *options: str) -> tuple[str, list[str]]:
     [
         (_TCP, "a TCP connection to port", ("--tcp-close",)),
         (_LOCK, "a file lock is held", ("--file-locks",)),
-        (_DELETED, "deleted, but the file has other names", ("--link-remap",)),
         (_GHOST, "more than --ghost-limit", ("--ghost-limit", "4M")),
         (_PEER, "connected to a socket outside of the tree", ()),
         (_XDP, "a socket of family 44", ()),
     ],
-    ids=["tcp", "lock", "deleted", "ghost", "peer", "family"],
+    ids=["tcp", "lock", "ghost", "peer", "family"],
 )
 def test_nothing_is_frozen(body: str, said: str, allowed: Sequence[str]) -> None:
     log, called = dumped(body, *(("--ghost-limit", "4K") if body is _GHOST else ()))

@@ -1,16 +1,18 @@
-"""Files whose name is gone but which have another one somewhere: they get a name of ours for the meantime.
+"""Files whose name is gone but which have another one somewhere.
 
 Kernel view
     The link says `` (deleted)`` or names another file, while st_nlink is not 0; NFS renames deleted files that are open
     to ``.nfs...``.
 Image
-    The hard link ``link_remap.N`` beside the old name has a ``reg_file_entry`` of its own; ``remap-fpath.img`` ties the
-    two together, as CRIU does.
+    The other name in the place of the one that is gone, where it is found: beside the old name (as that of a named
+    semaphore is), else anywhere in a file system that is not too large.  With ``--link-remap`` they get a name of ours
+    for the meantime: the hard link ``link_remap.N`` beside the old name has a ``reg_file_entry`` of its own, and
+    ``remap-fpath.img`` ties the two together, as CRIU does.
 Restore
     The old name is linked for a moment, opened and unlinked; in the end the ``link_remap.N`` goes.
 Limits
-    Only with ``--link-remap``, since it changes the file system.  A dump that fails or leaves the tree running takes
-    the links away again.
+    Links are made only with ``--link-remap``, since they change the file system; a dump that fails or leaves the tree
+    running takes them away again.  Without, /proc shows the other name after the restore.
 """
 
 from __future__ import annotations
@@ -18,11 +20,15 @@ from __future__ import annotations
 import os
 
 from torpor.base.errors import RestoreError
+from torpor.base.fds import OwnedFd
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.images.text import get_text
 from torpor.objects.files import paths
 from torpor.objects.files.model import FileDump, FileRestore, OpenFile
+
+#: Names looked at for another one of a file.
+_MAX_SEARCHED = 50_000
 
 
 class Links:
@@ -32,21 +38,86 @@ class Links:
         self.by_inode: dict[tuple[int, int], int] = {}
 
 
-def dump(file: OpenFile, name: str, file_id: int, session: FileDump) -> None:
-    """Give *file*, once called *name*, a link and tie ``reg_file_entry`` *file_id* to it."""
-    check(file, name, session)
+def dump(file: OpenFile, name: str, file_id: int, session: FileDump) -> str:
+    """The name for ``reg_file_entry`` *file_id* of *file*, once called *name*: another one, or its own with a link."""
+    if not session.policy.link_remap:
+        return _require_other_name(file, name, session)
     links = session.part(Links)
     key = (file.stat.st_dev, file.stat.st_ino)
     if key not in links.by_inode:
         links.by_inode[key] = _make(file, name, session)
     remap = m.remap_file_path_entry(orig_id=file_id, remap_id=links.by_inode[key], remap_type=m.remap_type.LINKED)
     session.image("REMAP_FPATH").add(remap)
+    return name
 
 
 def check(file: OpenFile, name: str, session: FileDump) -> None:
-    """Refuse *file*, once called *name*, where links must not be made."""
+    """Refuse *file*, once called *name*, where no other name is found and links must not be made."""
     if not session.policy.link_remap:
-        raise file.refuse(f"{name} is deleted, but the file has other names", hint="try --link-remap")
+        _require_other_name(file, name, session)
+
+
+def _require_other_name(file: OpenFile, name: str, session: FileDump) -> str:
+    found = _find_other_name(file, name, paths.roots_of(session).of(file.process.pid))
+    if found is None:
+        raise file.refuse(
+            f"{name} is deleted, and the other name that the file has is not found", hint="try --link-remap"
+        )
+    return found
+
+
+def _find_other_name(file: OpenFile, name: str, root: int | None) -> str | None:
+    directory = name.rpartition("/")[0]
+    found = _look_through(file, directory or "/", root)[0]
+    if found is not None:
+        return found
+    # From the top of the file system down, nearest first.
+    while directory and _device_of(directory.rpartition("/")[0] or "/", root) == _device_of(directory, root):
+        directory = directory.rpartition("/")[0]
+    device, todo, n_seen = _device_of(directory or "/", root), [directory or "/"], 0
+    for at in todo:
+        found, below, n_entries = _look_through(file, at, root)
+        n_seen += n_entries
+        if found is not None or n_seen > _MAX_SEARCHED:
+            return found
+        todo += [path for path in below if _device_of(path, root) == device]
+    return None
+
+
+def _device_of(path: str, root: int | None) -> int:
+    where, dir_fd = paths.locate(root, path)
+    try:
+        return os.stat(where, dir_fd=dir_fd, follow_symlinks=False).st_dev
+    except OSError:
+        return -1
+
+
+def _look_through(file: OpenFile, directory: str, root: int | None) -> tuple[str | None, list[str], int]:
+    """The name of *file* in *directory*, if it has one there; what else is a directory; how many names there are."""
+    where, dir_fd = paths.locate(root, directory)
+    try:
+        fd = os.open(where, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+    except OSError:
+        return None, [], 0
+    below: list[str] = []
+    n_entries = 0
+    with OwnedFd(fd), os.scandir(fd) as entries:
+        for entry in entries:
+            n_entries += 1
+            path = f"{'' if directory == '/' else directory}/{entry.name}"
+            if entry.inode() == file.stat.st_ino and _is_same(entry, file):
+                return path, below, n_entries
+            if entry.is_dir(follow_symlinks=False):
+                below.append(path)
+    return None, below, n_entries
+
+
+def _is_same(entry: os.DirEntry[str], file: OpenFile) -> bool:
+    try:
+        info = entry.stat(follow_symlinks=False)
+    except OSError:
+        return False
+    return (info.st_dev, info.st_ino) == (file.stat.st_dev, file.stat.st_ino)
 
 
 def _make(file: OpenFile, name: str, session: FileDump) -> int:

@@ -104,7 +104,7 @@ def _find_name(file: OpenFile, file_id: int, session: FileDump) -> str:
     elif file.stat.st_nlink == 0:
         ghost.dump(file, file_id, session)
     elif target != name or silly or not session.policy.link_remap:
-        linked.dump(file, name, file_id, session)
+        return linked.dump(file, name, file_id, session)
     else:
         raise file.refuse(f"{target} is not the file that was opened by that name", hint="is it mounted over?")
     return name
