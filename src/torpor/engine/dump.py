@@ -124,7 +124,7 @@ class Dump:
         locks.dump(self._files)
         for process in alive:
             self._dump_inside(process)
-        namespaces.dump(self._processes[0], self._root_ids, self._files)
+        namespaces.dump(self._processes, self._root_ids, self._files)
         with self._stats.watch.span("memdump"):
             self._stats.shared_pages_written += space.dump_segments(self._files)
         self._write_images()

@@ -146,6 +146,7 @@ class _Midwife:
             process.cloned_from = self._image[by]
             self._image[child] = process
             _born(self._session, process, made)
+            namespaces.join(self._session, process, process.cloned_from)
         else:
             self._session.live.append(made)
 

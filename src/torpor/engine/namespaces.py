@@ -8,7 +8,7 @@ Image
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 
 from torpor.base.errors import RefusedError, RestoreError
 from torpor.base.fds import OwnedFd
@@ -20,6 +20,7 @@ from torpor.images import kinds
 from torpor.images import messages as m
 from torpor.images.store import load_one
 from torpor.kernel import idmap
+from torpor.kernel.arch import nr
 from torpor.kernel.namespaces import (
     CLONE_NEWCGROUP,
     CLONE_NEWIPC,
@@ -33,10 +34,11 @@ from torpor.kernel.namespaces import (
 )
 from torpor.objects.files.model import FileDump
 from torpor.objects.memory.segments import SegmentDump
-from torpor.objects.model import DumpProcess
+from torpor.objects.model import DumpProcess, RestoreProcess
 from torpor.objects.ns.model import NsDump, NsKind, NsRestore
 from torpor.objects.ns.table import NAMESPACES
 from torpor.objects.task import creds
+from torpor.tracee.batch import Batch
 from torpor.tracee.remote import Runner
 
 #: Those of which it matters which user namespace they belong to.
@@ -69,10 +71,10 @@ def check(processes: Sequence[DumpProcess], root_ids: m.task_kobj_ids_entry, ext
             continue
         _check_for_children(process)
         for kind in NAMESPACES:
-            if getattr(process.ids, kind.id_field) != getattr(root.ids, kind.id_field):
+            if not kind.nests and getattr(process.ids, kind.id_field) != getattr(root.ids, kind.id_field):
                 raise RefusedError(
                     f"{process.describe()} has another {kind.link} namespace than {root.describe()}",
-                    hint="all processes of a tree must share their namespaces for now",
+                    hint=f"all processes of a tree must share their {kind.link} namespace for now",
                 )
 
 
@@ -131,22 +133,29 @@ def prepare(pid: int, external: tuple[str, ...]) -> None:
         userns.check(pid, links)
 
 
-def dump(root: DumpProcess, root_ids: m.task_kobj_ids_entry, files: FileDump) -> None:
-    """The images of all namespaces of the tree's own."""
-    assert root.pidfd is not None
+def dump(processes: Sequence[DumpProcess], root_ids: m.task_kobj_ids_entry, files: FileDump) -> None:
+    """The images of all namespaces of the tree's own, of a kind the root's first."""
     segments = files.part(SegmentDump)
-    for kind in own(root.ids, root_ids):
-        ident = getattr(root.ids, kind.id_field)
-        key = outside.external_key(kind, root.pid, files.policy.external)
-        if key is not None:
-            outside.dump(files.store, kind, ident, key)
-        elif kind.dump is not None:
-            kind.dump(
-                NsDump(
-                    files.store, segments, root.pid, root.pidfd.fileno(), ident, files.policy.external, root.idmaps,
-                    files,
-                )
-            )  # fmt: skip
+    root = processes[0]
+    alive = [process for process in processes if not process.is_zombie]
+    for kind in NAMESPACES:
+        done = {getattr(root_ids, kind.id_field)}
+        for process in alive if kind.nests else alive[:1]:
+            ident = getattr(process.ids, kind.id_field)
+            if ident in done:
+                continue
+            done.add(ident)
+            key = outside.external_key(kind, process.pid, files.policy.external)
+            if key is not None:
+                outside.dump(files.store, kind, ident, key)
+            elif kind.dump is not None:
+                assert process.pidfd is not None
+                kind.dump(
+                    NsDump(
+                        files.store, segments, process.pid, process.pidfd.fileno(), ident, files.policy.external,
+                        root.idmaps, files,
+                    )
+                )  # fmt: skip
 
 
 def plan(session: RestoreSession) -> None:
@@ -212,13 +221,72 @@ def make_user(session: RestoreSession) -> None:
 
 
 def make(session: RestoreSession) -> None:
-    """Fill the namespaces in which the root puppet now is."""
+    """Make the namespaces of others than the root puppet, and fill them all."""
     notify = session.options.notify if session.namespaces else nobody
     notify("setup-namespaces", session.root.pid)
-    _each(session, lambda kind: kind.restore)
+    _make_nested(session)
+    for kind, places in _iter_places(session):
+        if kind.restore_together is not None:
+            kind.restore_together(places)
+        elif kind.restore is not None:
+            for place in places:
+                kind.restore(place)
     notify("post-setup-namespaces", 0)
-    if session.namespaces & CLONE_NEWNS:
+    if session.namespaces & ~session.root_clone_flags & CLONE_NEWNS:  # joined, as it is
         session.files.enter_root(os.open(f"/proc/{session.root.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+
+
+def _make_nested(session: RestoreSession) -> None:
+    """The root puppet makes them, for they belong to its user namespace, and goes back into its own."""
+    inventory = load_one(session.store, kinds.INVENTORY)
+    if not inventory.HasField("root_ids"):
+        return
+    root = session.root
+    for kind in NAMESPACES:
+        own_id = getattr(root.ids, kind.id_field)
+        wanted = {getattr(process.ids, kind.id_field) for process in session.alive} if kind.nests else set()
+        wanted -= {own_id, 0}
+        if not wanted:
+            continue
+        home = session.nested[kind.clone_flag, own_id] = _open_namespace(root.pid, kind)
+        for ident in sorted(wanted):
+            if ident == getattr(inventory.root_ids, kind.id_field):
+                raise RestoreError(f"a process is in our {kind.link} namespace, the tree's root is not")
+            batch = Batch()
+            batch.call(nr.unshare, kind.clone_flag)
+            root.runner.run(batch)
+            session.nested[kind.clone_flag, ident] = _open_namespace(root.pid, kind)
+        _enter(session, root, [(home, kind.clone_flag)])
+
+
+def _open_namespace(pid: int, kind: NsKind) -> OwnedFd:
+    return OwnedFd(os.open(f"/proc/{pid}/ns/{kind.link}", os.O_RDONLY | os.O_CLOEXEC))
+
+
+def join(session: RestoreSession, process: RestoreProcess, origin: RestoreProcess) -> None:
+    """Have *process*, just born into the namespaces of *origin*, enter those nested ones that it belongs to."""
+    if not session.nested or process.is_zombie:
+        return
+    moves = []
+    for kind in NAMESPACES:
+        ident = getattr(process.ids, kind.id_field)
+        if kind.nests and ident != getattr(origin.ids, kind.id_field):
+            fd = session.nested.get((kind.clone_flag, ident))
+            if fd is not None:
+                moves.append((fd, kind.clone_flag))
+    _enter(session, process, moves)
+
+
+def _enter(session: RestoreSession, process: RestoreProcess, moves: Sequence[tuple[OwnedFd, int]]) -> None:
+    if not moves:
+        return
+    channel = session.channel
+    numbers = channel.give(process.runner, channel.far_number, [fd.fileno() for fd, _ in moves], {channel.far_number})
+    batch = Batch()
+    for number, (_, flag) in zip(numbers, moves, strict=True):
+        batch.call(nr.setns, number, flag)
+        batch.call(nr.close, number)
+    process.runner.run(batch)
 
 
 def enter_network(session: RestoreSession) -> None:
@@ -242,24 +310,36 @@ def leave(session: RestoreSession) -> None:
 
 def finish(session: RestoreSession) -> None:
     """What can be done only with all memory in place."""
-    _each(session, lambda kind: kind.finish)
+    for kind, places in _iter_places(session):
+        if kind.finish is not None:
+            for place in places:
+                kind.finish(place)
 
 
-def _each(session: RestoreSession, step_of: Callable[[NsKind], Callable[[NsRestore], None] | None]) -> None:
-    wanted = [(kind, step) for kind in _wanted(session) if (step := step_of(kind)) is not None]
-    if not wanted:
-        return
+def _iter_places(session: RestoreSession) -> Iterator[tuple[NsKind, list[NsRestore]]]:
+    """The kinds of which the tree has namespaces of its own, in their order, with these: the root's first."""
+    wanted = _wanted(session)
+    with OwnedFd(os.pidfd_open(session.root.pid)) as pidfd:
+        for kind in NAMESPACES:
+            places = _places(session, kind, pidfd.fileno(), own_one=kind in wanted)
+            if places:
+                yield kind, places
+
+
+def _places(session: RestoreSession, kind: NsKind, pidfd: int, *, own_one: bool) -> list[NsRestore]:
     policy, root = session.options.files, session.root
-    with OwnedFd(os.pidfd_open(root.pid)) as pidfd:
-        for kind, step in wanted:
-            ident = getattr(root.ids, kind.id_field)
-            flags = session.namespaces
-            step(
-                NsRestore(
-                    session.store, root.runner, pidfd.fileno(), ident, flags, policy.root or "/", policy.external,
-                    session.idmaps, session.files,
-                )
-            )  # fmt: skip
+    own_id = getattr(root.ids, kind.id_field)
+    idents = [(own_id, pidfd)] if own_one else []
+    for (flag, ident), fd in session.nested.items():
+        if flag == kind.clone_flag and ident != own_id:
+            idents.append((ident, fd.fileno()))
+    return [
+        NsRestore(
+            session.store, root.runner, pidfd, ident, session.namespaces, policy.root or "/", policy.external,
+            session.idmaps, where, ident != own_id, session.files,
+        )
+        for ident, where in idents
+    ]  # fmt: skip
 
 
 def _in_images(session: RestoreSession) -> list[NsKind]:

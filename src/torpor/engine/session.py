@@ -80,6 +80,8 @@ class RestoreSession:
     #: What we ourselves have locked, and who unlocks it if we die.
     held: NetLock | None = None
     caretaker: Caretaker | None = None
+    #: Where processes are in different ones, all namespaces of that kind: (CLONE_NEW* flag, id) -> descriptor.
+    nested: dict[tuple[int, int], OwnedFd] = field(default_factory=dict)
     #: Every traced task that exists: killed if the restore fails.
     live: list[Runner] = field(default_factory=list)
     _channel: Channel | None = None
@@ -174,6 +176,8 @@ class RestoreSession:
             joined.fd.close()
         if self.cgroups is not None:
             self.cgroups.yard.close()
+        for fd in self.nested.values():
+            fd.close()
         if self.guardian is not None:
             self.guardian.dismiss()
         if self._files is not None:

@@ -26,6 +26,8 @@ class Mount:
     fstype: str
     source: str
     super_options: str
+    #: Whether ``root`` was deleted (the kernel has ``//deleted`` behind it; who parses it takes that away).
+    is_deleted: bool = False
 
     @property
     def device(self) -> tuple[int, int]:

@@ -17,7 +17,6 @@ import os
 
 from torpor.base.errors import RestoreError, TargetGoneError
 from torpor.images import messages as m
-from torpor.images.text import get_text
 from torpor.kernel.arch import nr
 from torpor.objects.files.model import FileDump, FileRestore, OpenFile
 from torpor.objects.files.paths import locate, open_below, roots_of
@@ -43,7 +42,7 @@ def dump(file: OpenFile, name: str, file_id: int, session: FileDump) -> None:
 
 def is_alive(file: OpenFile, pid: int, session: FileDump) -> bool:
     """Whether there is a process of that pid in the file's own proc."""
-    where, dir_fd = locate(roots_of(session).of(file.process.pid), f"/proc/{pid}")
+    where, dir_fd = locate(roots_of(session).of_file(file), f"/proc/{pid}")
     try:
         os.stat(where, dir_fd=dir_fd)
     except OSError:
@@ -83,4 +82,4 @@ class StandIns:
 def restore(reg: m.reg_file_entry, pid: int, flags: int, session: FileRestore) -> int:
     """Open *reg* while a process *pid* exists."""
     session.part(StandIns).ensure(pid)
-    return open_below(session.root_fd, get_text(reg.name), flags)
+    return open_below(*session.place_of_reg(reg), flags)

@@ -145,9 +145,8 @@ def _make(reg: m.reg_file_entry, ghost_id: int, session: FileRestore) -> int:
     if first is None or not isinstance(first.message, m.ghost_file_entry):
         raise ImageError(f"ghost-file-{ghost_id:x}.img is empty")
     entry = first.message
-    name = get_text(reg.name)
     session.part(Restored).by_inode[entry.dev, entry.ino] = ghost_id
-    with OwnedFd(_create(entry, reg, name, session)) as fd:
+    with OwnedFd(_create(entry, reg, session)) as fd:
         path = f"/proc/self/fd/{fd.fileno()}"
         if stat.S_ISREG(entry.mode):
             with OwnedFd(os.open(path, os.O_WRONLY | os.O_CLOEXEC)) as writer:
@@ -178,9 +177,9 @@ def _put(fd: int, chunk: Entry[m.Message]) -> None:
         view, at = view[n_bytes:], at + n_bytes
 
 
-def _create(entry: m.ghost_file_entry, reg: m.reg_file_entry, name: str, session: FileRestore) -> int:
+def _create(entry: m.ghost_file_entry, reg: m.reg_file_entry, session: FileRestore) -> int:
     """Make the inode, open it with O_PATH, and take its name away."""
-    root = session.root_fd
+    root, name = session.place_of_reg(reg)
     with paths.MissingParents(root, name):
         if reg.flags & paths.O_TMPFILE_ONLY and stat.S_ISREG(entry.mode):
             # Such a file may be given a name later (linkat), which one that was unlinked may not.

@@ -23,7 +23,6 @@ from torpor.base.errors import RestoreError
 from torpor.base.fds import OwnedFd
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
-from torpor.images.text import get_text
 from torpor.objects.files import paths
 from torpor.objects.files.model import FileDump, FileRestore, OpenFile
 
@@ -124,6 +123,8 @@ def _make(file: OpenFile, name: str, session: FileDump) -> int:
     entry = session.new_entry(m.fd_types.REG)
     reg = entry.reg
     reg.id, reg.flags, reg.pos = entry.id, 0, 0
+    if paths.roots_of(session).has_own(file.process.pid):
+        reg.mnt_id = file.mount_id
     reg.fown.uid = reg.fown.euid = reg.fown.signum = reg.fown.pid_type = reg.fown.pid = 0
     path = _link(file, name, entry.id, session)
     paths.set_name(reg, "name", path)
@@ -132,7 +133,7 @@ def _make(file: OpenFile, name: str, session: FileDump) -> int:
 
 def _link(file: OpenFile, name: str, number: int, session: FileDump) -> str:
     """Make the link in the nearest directory above *name* that is left; its path."""
-    root = paths.roots_of(session).of(file.process.pid)
+    root = paths.roots_of(session).of_file(file)
     directory = name.rpartition("/")[0]
     while True:
         for attempt in range(number, number + 1_000_000, 1000):
@@ -159,14 +160,14 @@ def restore(reg: m.reg_file_entry, link_id: int, flags: int, session: FileRestor
     entry = session.entry(link_id)
     if not entry.HasField("reg"):
         raise ImageError(f"remap-fpath.img: file {link_id} has no name")
-    source = get_text(entry.reg.name).strip("/")
-    name = get_text(reg.name)
-    root = session.root_fd
-    session.at_end(("link", link_id), lambda: _unlink(source, root))
+    source_root, source = session.place_of_reg(entry.reg)
+    source = source.strip("/")
+    root, name = session.place_of_reg(reg)
+    session.at_end(("link", link_id), lambda: _unlink(source, source_root))
     with paths.MissingParents(root, name):
         for candidate in paths.free_names(name):
             try:
-                os.link(source, candidate, src_dir_fd=root, dst_dir_fd=root, follow_symlinks=False)
+                os.link(source, candidate, src_dir_fd=source_root, dst_dir_fd=root, follow_symlinks=False)
             except FileExistsError:
                 continue
             except OSError as error:

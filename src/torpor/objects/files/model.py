@@ -20,6 +20,7 @@ from torpor.base.typed import Self, TypeVar, cast
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.images.store import ImageStore, ImageWriter
+from torpor.images.text import get_text
 from torpor.kernel.idmap import IDENTITY
 from torpor.kernel.kcmp import KCMP_FILE, KcmpIndex
 from torpor.kernel.pidfd import getfd
@@ -69,6 +70,7 @@ class OpenFile:
     fdinfo: list[str]
     in_flight: bool = False
     _flags: int = -1
+    _mount_id: int = -1
 
     @property
     def place(self) -> tuple[int, int]:
@@ -86,6 +88,14 @@ class OpenFile:
     def closes_on_exec(self) -> bool:
         """O_CLOEXEC of the descriptor by which it was met."""
         return self.flags != self._flags
+
+    @property
+    def mount_id(self) -> int:
+        """The mount that it was opened on, which is one of its process's mount namespace in general."""
+        if self._mount_id < 0:
+            lines = self.fdinfo if self.number >= 0 or self.in_flight else read_fdinfo_lines(os.getpid(), self.fd)
+            self._mount_id = next((int(line[7:]) for line in lines if line.startswith("mnt_id:")), 0)
+        return self._mount_id
 
     @property
     def pos(self) -> int:
@@ -362,11 +372,35 @@ class FileRestore:
         self._at_end: dict[object, Callable[[], None]] = {}
         self._on_close: list[Callable[[], None]] = []
         self._when_connected: list[Callable[[], None]] = []
+        self._roots: list[OwnedFd] = []
+        self._root_of: dict[int, int] = {}
+        self._hidden: dict[tuple[int, str], tuple[OwnedFd, str]] = {}
 
     def enter_root(self, root_fd: int) -> None:
         """Have the images' paths start from *root_fd*, which is ours to close (the root of a new mount namespace)."""
         os.close(self.root_fd)
         self.root_fd = root_fd
+
+    def add_mounts(self, root_fd: int, mount_ids: Iterable[int]) -> None:
+        """Have names of files on these mounts start from *root_fd*: they are in a mount namespace of their own."""
+        root = OwnedFd(root_fd)
+        self._roots.append(root)
+        self._root_of.update((mount_id, root.fileno()) for mount_id in mount_ids)
+
+    def add_hidden(self, mount_id: int, name: str, place: tuple[OwnedFd, str]) -> None:
+        """Have *name* on that mount, which other mounts hide, looked up as a name below a directory."""
+        self._hidden[mount_id, name] = place
+
+    def place_of(self, mount_id: int, name: str) -> tuple[int, str]:
+        """Where to look up *name* of a file on that mount (-1: the root's namespace): a directory, a name below it."""
+        hidden = self._hidden.get((mount_id, name)) if self._hidden else None
+        if hidden is not None:
+            return hidden[0].fileno(), hidden[1]
+        return self._root_of.get(mount_id, self.root_fd), name
+
+    def place_of_reg(self, reg: m.reg_file_entry) -> tuple[int, str]:
+        """Where to look up what *reg* names."""
+        return self.place_of(reg.mnt_id, get_text(reg.name))
 
     def part(self, kind: Callable[[FileRestore], PartT]) -> PartT:
         """What the objects of one subpackage share during this restore: one *kind*, made when first asked for."""
@@ -495,3 +529,5 @@ class FileRestore:
             action()
         self.release()
         os.close(self.root_fd)
+        for fd in (*self._roots, *(fd for fd, _ in self._hidden.values())):
+            fd.close()

@@ -13,6 +13,7 @@ from torpor.base.fds import OwnedFd
 from torpor.images import messages as m
 from torpor.images.text import set_text
 from torpor.kernel.namespaces import CLONE_NEWNS, inside
+from torpor.kernel.procfs.mountinfo import read_mountinfo
 from torpor.objects.files.model import FileDump, OpenFile
 
 O_PATH = 0o10000000
@@ -24,33 +25,84 @@ class Roots:
     """Roots of the mount namespaces of dumped processes, open for the length of a dump."""
 
     def __init__(self, session: FileDump) -> None:
+        self._session = session
         self._own = os.readlink("/proc/self/ns/mnt")
-        self._by_process: dict[int, OwnedFd | None] = {}
+        self._namespaces: dict[int, str] = {}
+        self._by_namespace: dict[str, OwnedFd | None] = {self._own: None}
         self._proc_devices = {os.stat("/proc").st_dev}
-        #: (pid whose root it starts from, name, device, inode) of what was found by its name.
-        self.there: set[tuple[int, str, int, int]] = set()
+        self._of_mount: dict[int, str] = {}
+        self._known: set[str] = set()
+        self._n_met = 0
+        #: A process in each namespace.
+        self._holders: dict[str, int] = {}
+        #: (namespace whose root it starts from, name, device, inode) of what was found by its name.
+        self.there: set[tuple[str, str, int, int]] = set()
 
     def of(self, pid: int) -> int | None:
         """A directory to resolve names of *pid*'s files against; None where ours is the same."""
-        if pid not in self._by_process:
-            own = os.readlink(f"/proc/{pid}/ns/mnt") == self._own
-            fd = None if own else OwnedFd(_open_root(pid))
-            self._by_process[pid] = fd
-            if fd is not None:
-                with suppress(OSError):
-                    self._proc_devices.add(os.stat("proc", dir_fd=fd.fileno()).st_dev)
-        found = self._by_process[pid]
-        return found.fileno() if found else None
+        return self._root(self._namespace(pid), pid)
+
+    def of_file(self, file: OpenFile) -> int | None:
+        """A directory to resolve the name of *file* against, which may be on a mount of another namespace."""
+        return self._root(self.namespace_of(file), file.process.pid)
+
+    def namespace_of(self, file: OpenFile) -> str:
+        """The mount namespace that *file* is in: its process's, unless another process of the tree has its mount."""
+        namespace = self._namespace(file.process.pid)
+        if not self._are_several():
+            return namespace
+        found = self._of_mount.get(file.mount_id)
+        if found is None:
+            self._read_mounts()
+            found = self._of_mount.setdefault(file.mount_id, namespace)
+        return found
+
+    def has_own(self, pid: int) -> bool:
+        """Whether *pid* is in another mount namespace than we are."""
+        return self._namespace(pid) != self._own
 
     def is_proc(self, pid: int, device: int) -> bool:
         """Whether *device* is a proc file system that we see, or that *pid* does."""
         self.of(pid)
         return device in self._proc_devices
 
+    def _namespace(self, pid: int) -> str:
+        if pid not in self._namespaces:
+            self._namespaces[pid] = os.readlink(f"/proc/{pid}/ns/mnt")
+        return self._namespaces[pid]
+
+    def _are_several(self) -> bool:
+        """Whether the processes met so far are in different namespaces."""
+        processes = self._session.processes
+        while self._n_met < len(processes):
+            process = processes[self._n_met]
+            self._n_met += 1
+            if not process.is_zombie:
+                with suppress(FileNotFoundError):
+                    self._holders.setdefault(self._namespace(process.pid), process.pid)
+        return len(self._holders) > 1
+
+    def _read_mounts(self) -> None:
+        for namespace, pid in self._holders.items():
+            if namespace not in self._known:
+                self._known.add(namespace)
+                with suppress(FileNotFoundError):
+                    self._of_mount.update((mount.mount_id, namespace) for mount in read_mountinfo(pid))
+
+    def _root(self, namespace: str, pid: int) -> int | None:
+        if namespace not in self._by_namespace:
+            fd = self._by_namespace[namespace] = OwnedFd(_open_root(self._holders.get(namespace, pid)))
+            with suppress(OSError):
+                self._proc_devices.add(os.stat("proc", dir_fd=fd.fileno()).st_dev)
+        found = self._by_namespace[namespace]
+        return found.fileno() if found else None
+
 
 def _open_root(pid: int) -> int:
-    """The root of the mount namespace of *pid*, from which links in /proc count for us, wherever its own root is."""
-    flags = O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+    """The root of the mount namespace of *pid*, which may have another root itself."""
+    path, flags = f"/proc/{pid}/root", O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+    if os.readlink(path) == "/":
+        return os.open(path, flags)
     with OwnedFd(os.pidfd_open(pid)) as pidfd:
         return inside(pidfd.fileno(), CLONE_NEWNS, lambda: os.open("/", flags))
 
@@ -67,11 +119,11 @@ def locate(root: int | None, path: str) -> tuple[str, int | None]:
 
 def is_there(file: OpenFile, path: str, session: FileDump) -> bool:
     """Whether *path* names the very file."""
-    roots, pid, info = roots_of(session), file.process.pid, file.stat
-    key = (pid, path, info.st_dev, info.st_ino)
+    roots, info = roots_of(session), file.stat
+    key = (roots.namespace_of(file), path, info.st_dev, info.st_ino)
     if key in roots.there:
         return True
-    where, dir_fd = locate(roots.of(pid), path)
+    where, dir_fd = locate(roots.of_file(file), path)
     try:
         found = os.stat(where, dir_fd=dir_fd, follow_symlinks=False)
     except OSError:
@@ -91,7 +143,12 @@ def set_name(message: m.Message, field: str, path: str) -> None:
 
 
 def open_below(root_fd: int, path: str, flags: int, *, mode: int = 0o600) -> int:
-    """Open *path* as a process whose root is *root_fd* would; RestoreError says what is missing."""
+    """Open *path* as a process whose root is *root_fd* would ("": *root_fd* itself, again).
+
+    RestoreError says what is missing.
+    """
+    if not path:
+        return reopen(root_fd, flags)
     try:
         return os.open(path.lstrip("/") or ".", flags | os.O_CLOEXEC, mode, dir_fd=root_fd)
     except OSError as error:

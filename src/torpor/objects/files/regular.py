@@ -62,6 +62,8 @@ def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
     reg.mode = file.stat.st_mode
     if stat.S_ISREG(file.stat.st_mode) and _has_fixed_size(reg.flags):
         reg.size = file.stat.st_size
+    if roots_of(session).has_own(file.process.pid):
+        reg.mnt_id = file.mount_id
     set_name(reg, "name", _find_name(file, entry.id, session))
 
 
@@ -154,7 +156,7 @@ def open_file(reg: m.reg_file_entry, flags: int, session: FileRestore) -> int:
     if flags & O_TMPFILE_ONLY:
         flags &= ~os.O_TMPFILE  # which is O_DIRECTORY as well
     if remap is None:
-        return open_below(session.root_fd, get_text(reg.name), flags | os.O_NOCTTY)
+        return open_below(*session.place_of_reg(reg), flags | os.O_NOCTTY)
     if remap.remap_type == m.remap_type.GHOST:
         return reopen(ghost.keeper(reg, remap.remap_id, session), flags & ~os.O_NOFOLLOW)
     if remap.remap_type == m.remap_type.PROCFS:

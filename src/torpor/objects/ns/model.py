@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from torpor.base.records import dataclass, field
 from torpor.base.typed import Literal
@@ -36,9 +36,11 @@ class NsDump:
 
 @dataclass(frozen=True, slots=True)
 class NsRestore:
-    """Namespaces being restored: those that the root puppet was cloned with.
+    """A namespace being restored: one that the root puppet was cloned with, or a nested one, of other processes.
 
-    ``flags`` are all of them.  ``root`` is the directory that becomes the root of a mount namespace.
+    ``flags`` are all that the root puppet was cloned with.  ``where`` is what setns(2) takes to get into this one: the
+    root puppet's pidfd, or the nested namespace's own descriptor.  ``root`` is the directory that becomes the root of
+    a mount namespace.
     """
 
     store: ImageStore
@@ -50,6 +52,8 @@ class NsRestore:
     external: tuple[str, ...] = field(default=())
     #: Of the tree's user namespace: images hold ids as they are inside.
     idmaps: IdMaps = IDENTITY
+    where: int = -1
+    is_nested: bool = False
     #: Where names of files are to be looked up is told to it.
     files: FileRestore | None = None
 
@@ -64,7 +68,8 @@ class NsKind:
     """A kind of namespace.
 
     ``id_field`` is its id in ``task_kobj_ids_entry``, ``link`` its name in /proc/PID/ns, ``clone_flag`` what makes one.
-    Without ``dump`` and ``restore``, ``refusal`` says why a tree may not have one of its own.
+    Without ``dump`` and ``restore``, ``refusal`` says why a tree may not have one of its own.  With ``nests``, a
+    process may be in another one than the tree's root.
     """
 
     id_field: IdField
@@ -74,4 +79,7 @@ class NsKind:
     restore: Callable[[NsRestore], None] | None = None
     finish: Callable[[NsRestore], None] | None = None
     """Once memory is in place."""
+    restore_together: Callable[[Sequence[NsRestore]], None] | None = None
+    """In place of ``restore``: all of this kind at once, the root's first."""
     refusal: str | None = None
+    nests: bool = False

@@ -19,7 +19,9 @@ NAMESPACES: tuple[NsKind, ...] = (
     NsKind("uts_ns_id", "uts", ns.CLONE_NEWUTS, _late("uts", "dump"), _late("uts", "restore")),
     NsKind("ipc_ns_id", "ipc", ns.CLONE_NEWIPC, _late("ipc", "dump"), _late("ipc", "restore"), _late("ipc", "finish")),
     # After ipc, to whose namespace a mount of mqueue belongs.
-    NsKind("mnt_ns_id", "mnt", ns.CLONE_NEWNS, _late("mnt", "dump"), _late("mnt", "restore")),
+    NsKind(
+        "mnt_ns_id", "mnt", ns.CLONE_NEWNS, _late("mnt", "dump"), restore_together=_late("mnt", "restore"), nests=True
+    ),
     NsKind("net_ns_id", "net", ns.CLONE_NEWNET, _late("net", "dump"), _late("net", "restore")),
     NsKind("time_ns_id", "time", ns.CLONE_NEWTIME, _late("timens", "dump")),
     # By the root puppet, once it is in the control groups that are to be the roots.

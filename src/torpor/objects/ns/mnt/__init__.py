@@ -5,8 +5,9 @@ Kernel view
 Image
     ``mnt_entry`` in ``mountpoints-%u.img``; ``tmpfs-dev-%u.tar.gz.img`` per tmpfs.
 Restore
-    The root puppet is cloned into a copy of our namespace.  A new tree is put together by descriptors, attached over
-    the old root, made the root, and the old one detached.
+    The root puppet is cloned into a copy of our namespace, and makes other copies for processes that have another one.
+    In each a new tree is put together by descriptors, attached over the old root, made the root, and the old one
+    detached.
 Limits
     Mounts of file systems that live on devices or in other processes are those of the host, found again by their path,
     or by ``--external``; anything else is refused.

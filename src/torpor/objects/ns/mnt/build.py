@@ -1,85 +1,42 @@
-"""Putting the tree of mounts together, by descriptors, in the mount namespace of the root puppet.
+"""Putting the trees of mounts together, by descriptors.
 
-Nothing here goes by the path of something mounted before: each mount is attached to the descriptor of its parent, so
-that mounts on top of each other come out as they were.
+All file systems are made, and all that is external is copied, in a yard (see there).  Then each namespace gets copies
+of its mounts: nothing goes by the path of something mounted before, each mount is attached to the descriptor of its
+parent, so that mounts on top of each other come out as they were.  Propagation comes last, for a mount that is
+attached below a shared one would appear in several places.
 """
 
 from __future__ import annotations
 
 import os
+import stat
+from collections.abc import Callable, Sequence
 
 from torpor.base.errors import RestoreError
-from torpor.base.records import dataclass, field
-from torpor.images import kinds
-from torpor.images import messages as m
-from torpor.images.errors import ImageError
-from torpor.images.store import load_all
+from torpor.base.fds import OwnedFd
 from torpor.kernel import mount as mounts
 from torpor.kernel.arch import nr
-from torpor.kernel.namespaces import CLONE_NEWCGROUP, CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUSER, inside
-from torpor.kernel.pidfd import getfd
-from torpor.objects.ns.mnt import filesystems, propagation
-from torpor.objects.ns.mnt.entries import AUTODETECTED
+from torpor.kernel.namespaces import CLONE_NEWCGROUP, CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, isolated, setns
+from torpor.objects.ns.mnt import external, filesystems, hidden, propagation
+from torpor.objects.ns.mnt.make import is_made_by_puppet, make_by_puppet, make_filesystem
+from torpor.objects.ns.mnt.tree import Node, Tree, is_below, read_tree, relative
+from torpor.objects.ns.mnt.yard import Yard
 from torpor.objects.ns.model import NsRestore
 from torpor.tracee.batch import Batch
 
-_TOP = 4096
 
-
-@dataclass(slots=True)
-class Node:
-    """A mount to be: its entry, those on it in the order of mounting, and its descriptor once it is made."""
-
-    entry: m.mnt_entry
-    children: list[Node] = field(default_factory=list)
-    fd: int = -1
-
-
-def read_tree(session: NsRestore) -> Node:
-    """The tree that the image says."""
-    nodes = [Node(entry) for entry in load_all(session.store, kinds.MNTS, session.ident)]
-    by_id = {node.entry.mnt_id: node for node in nodes}
-    if len(by_id) != len(nodes) or not nodes or len(nodes) > _TOP:
-        raise ImageError(f"mountpoints-{session.ident}.img holds no tree of mounts")
-    roots = []
-    # The image has them in the reverse of the order in which they were mounted.
-    for node in reversed(nodes):
-        parent = by_id.get(node.entry.parent_mnt_id)
-        if parent is None or parent is node:
-            roots.append(node)
-        else:
-            parent.children.append(node)
-    if len(roots) != 1 or len(_in_order(roots[0])) != len(nodes):
-        raise ImageError(f"mountpoints-{session.ident}.img: the mounts are not one tree")
-    return roots[0]
-
-
-def _in_order(root: Node) -> list[Node]:
-    """Parents before children, siblings as they were mounted."""
-    found = [root]
-    for node in found:
-        found += node.children
-    return found
-
-
-def restore(session: NsRestore) -> None:
-    """Make all mounts and the new root."""
-    root = read_tree(session)
-    order = _in_order(root)
-    source_root = os.open(f"/proc/{session.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    prepared = {
-        node.entry.mnt_id: _made_by_puppet(session, node.entry)
-        for node in order
-        if _is_made_by_puppet(node.entry, session.flags)
-    }
-    flags = CLONE_NEWNS | session.flags & (CLONE_NEWIPC | CLONE_NEWNET | CLONE_NEWCGROUP)
+def restore(sessions: Sequence[NsRestore]) -> None:
+    """Make all mounts of all mount namespaces of the tree, and their roots."""
+    trees = [read_tree(session) for session in sessions]
+    first = sessions[0]
+    builder = _Builder(trees)
+    builder.prepare()
     try:
-        inside(session.pidfd, flags, lambda: _Builder(session, source_root, prepared).run(root, order))
+        isolated(lambda: builder.run(first.pidfd, first.flags & (CLONE_NEWIPC | CLONE_NEWNET | CLONE_NEWCGROUP)))
     finally:
-        os.close(source_root)
-        for fd in {*prepared.values(), *(node.fd for node in order)} - {-1}:
-            os.close(fd)
-    _enter(session)
+        builder.close()
+    if first.flags & CLONE_NEWNS:
+        _enter(first)
 
 
 def _enter(session: NsRestore) -> None:
@@ -93,153 +50,173 @@ def _enter(session: NsRestore) -> None:
 
 
 class _Builder:
-    """The work in the new namespace."""
+    """The work, done by a thread of its own that goes from the yard into each namespace and back."""
 
-    def __init__(self, session: NsRestore, source_root: int, prepared: dict[int, int]) -> None:
-        self._session = session
-        self._source = source_root
-        self._prepared = prepared
-        self._sources = external_sources(session.external)
-        self._by_device: dict[int, Node] = {}
+    def __init__(self, trees: list[Tree]) -> None:
+        self._trees = trees
+        self._prepared: dict[int, int] = {}
+        #: What copies are taken of, by file system: (descriptor of a mount in the yard, the root that it shows).
+        self._bases: dict[int, list[tuple[int, str]]] = {}
+        self._yard: Yard | None = None
 
-    def run(self, root: Node, order: list[Node]) -> None:
-        mounts.mount(None, "/", None, mounts.MS_REC | mounts.MS_PRIVATE)
-        root.fd = mounts.open_tree(self._source, self._session.root.lstrip("/"))
-        mounts.move_mount(root.fd, self._source, "")
-        for parent in order:
-            for node in parent.children:
-                self._add(node, parent)
-        propagation.restore([(node.entry, node.fd) for node in order if node is not root])
-        os.fchdir(root.fd)
-        mounts.pivot_root(".", ".")
-        mounts.unmount(".", mounts.MNT_DETACH)
+    @property
+    def yard(self) -> Yard:
+        """Once there is one."""
+        assert self._yard is not None
+        return self._yard
 
-    def _add(self, node: Node, parent: Node) -> None:
-        entry = node.entry
-        try:
-            node.fd = self._make(entry)
-            mounts.move_mount(node.fd, parent.fd, relative(entry.mountpoint, parent.entry.mountpoint))
-            if not entry.HasField("ext_key") and entry.root == "/" and entry.root_dev not in self._by_device:
-                self._by_device[entry.root_dev] = node
-                self._fill(node)
-            mounts.set_attributes(node.fd, mounts.attributes_of(entry.flags))
-        except OSError as error:
-            raise RestoreError(f"{entry.mountpoint} cannot be mounted: {error}") from error
+    def prepare(self) -> None:
+        """Have the root puppet make what only it can."""
+        found = [(tree, node) for tree in self._trees for node in tree.order]
+        self._bases = {}
+        for tree, node in found:
+            if _is_copied(tree, node) and not external.is_detected(node):
+                self._bases.setdefault(node.entry.root_dev, []).append((-1, node.root))
+        for tree, node in found:
+            device = node.entry.root_dev
+            if device in self._prepared or _is_copied(tree, node) or _is_made_late(node) or self._base_of(node):
+                continue
+            if is_made_by_puppet(node.entry, tree.session.flags):
+                self._prepared[device] = make_by_puppet(tree.session, node.entry)
+        self._bases = {}
 
-    def _fill(self, node: Node) -> None:
+    def close(self) -> None:
+        """Close all descriptors of mounts."""
+        fds = {fd for tree in self._trees for node in tree.order for fd in (node.fd, node.peer)}
+        for fd in (fds | set(self._prepared.values())) - {-1}:
+            os.close(fd)
+        if self._yard is not None:
+            self._yard.close()
+
+    def run(self, pidfd: int, flags: int) -> None:
+        """All of it."""
+        self._yard = Yard()
+        if flags:
+            # Some file systems belong to the namespace of whoever makes them.
+            setns(pidfd, flags)
+        for tree in self._trees:
+            external.copy_all(tree, self.yard)
+        self.yard.close_off()
+        for tree in self._trees:
+            self._put_external(tree)
+        for tree in self._trees:
+            for node in tree.order:
+                if node.fd < 0 and not _is_made_late(node):
+                    _explained(node, self._make)
+        for tree in self._trees:
+            self._attach(tree)
+            self.yard.enter()
+        propagation.restore(self._trees, self.yard, self._base_of)
+
+    def _put_external(self, tree: Tree) -> None:
+        """Have binds of external mounts, and of the root, be copies of these."""
+        for node in tree.order:
+            if _is_copied(tree, node) and not external.is_detected(node):
+                fd = self.yard.keep(os.dup(node.fd))
+                self.yard.put(fd)
+                self._bases.setdefault(node.entry.root_dev, []).append((fd, node.root))
+                os.close(node.fd)
+                node.fd = mounts.open_tree(fd, "")
+
+    def _make(self, node: Node) -> None:
+        """A copy of the part of its file system, which is made first if it is not there."""
+        base = self._base_of(node)
+        if base is None:
+            device = node.entry.root_dev
+            fd = self._prepared.pop(device, -1)
+            base = (self.yard.keep(fd if fd >= 0 else make_filesystem(node.entry)), "/")
+            self.yard.put(base[0])
+            self._bases.setdefault(device, []).append(base)
+            self._fill(node, base[0])
+        node.fd = self._copy(node, base)
+
+    def _base_of(self, node: Node) -> tuple[int, str] | None:
+        bases = self._bases.get(node.entry.root_dev, ())
+        return next((base for base in bases if is_below(node.root, base[1])), None)
+
+    def _copy(self, node: Node, base: tuple[int, str]) -> int:
+        path = relative(node.root, base[1])
+        if not node.entry.deleted or not path:
+            return mounts.open_tree(base[0], path)
+        with hidden.Deleted(base[0], path, is_directory=node.on_directory) as name:
+            return mounts.open_tree(base[0], name)
+
+    def _fill(self, node: Node, fd: int) -> None:
         """Contents; only then may the file system become read-only."""
         entry = node.entry
         kind = filesystems.BY_CODE.get(entry.fstype)
         if kind is not None and kind.restore is not None:
-            kind.restore(self._session.store, node.fd, entry.root_dev, self._session.idmaps)
+            session = self._trees[0].session
+            kind.restore(session.store, fd, entry.root_dev, session.idmaps)
             if entry.sb_flags & mounts.MS_RDONLY:
-                mounts.make_read_only(node.fd)
+                mounts.make_read_only(fd)
 
-    def _make(self, entry: m.mnt_entry) -> int:
-        if entry.HasField("ext_key"):
-            return mounts.open_tree(self._source, self._source_of(entry).lstrip("/"))
-        first = self._by_device.get(entry.root_dev)
-        if first is not None:
-            return mounts.open_tree(first.fd, relative(entry.root, first.entry.root))
-        if entry.root != "/":
-            raise RestoreError(f"{entry.mountpoint} binds {entry.root} of a file system that is not mounted itself")
-        if entry.mnt_id in self._prepared:
-            return self._prepared.pop(entry.mnt_id)
-        return make_filesystem(entry)
+    def _attach(self, tree: Tree) -> None:
+        """Go into the tree's namespace, and make its tree there in place of what it was born with."""
+        session, root = tree.session, tree.root
+        setns(session.where, CLONE_NEWNS)
+        mounts.mount(None, "/", None, mounts.MS_REC | mounts.MS_PRIVATE)
+        self._need(tree, root)
+        with OwnedFd(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as old:
+            mounts.move_mount(root.fd, old.fileno(), "")
+        os.fchdir(root.fd)
+        mounts.pivot_root(".", ".")
+        mounts.unmount(".", mounts.MNT_DETACH)
+        names = hidden.Names(tree)
+        names.open_on(root)
+        for parent in tree.order:
+            for node in parent.children:
+                _explained(node, lambda node: self._need(tree, node))
+                _explained(node, _attach_one)
+                names.open_on(node)
+        for node in tree.order:
+            _explained(node, _set_flags)
+        names.tell(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
 
-    def _source_of(self, entry: m.mnt_entry) -> str:
-        if entry.ext_key == AUTODETECTED:
-            return entry.source
-        if entry.ext_key not in self._sources:
-            raise RestoreError(
-                f"{entry.mountpoint} is an external mount", hint=f"say what it is: --external mnt[{entry.ext_key}]:PATH"
-            )
-        return self._sources[entry.ext_key]
+    def _need(self, tree: Tree, node: Node) -> None:
+        """Make what was left for now."""
+        if node.fd >= 0:
+            return
+        if node.parent is not None:
+            info = os.stat(relative(node.point, node.parent.point) or ".", dir_fd=node.parent.fd)
+            node.on_directory = stat.S_ISDIR(info.st_mode)
+        if self._base_of(node) is None and node.entry.fstype == filesystems.OVERLAY:
+            by_puppet = is_made_by_puppet(node.entry, tree.session.flags) and not tree.session.is_nested
+            fd = make_by_puppet(tree.session, node.entry) if by_puppet else make_filesystem(node.entry)
+            self.yard.keep(fd)
+            self.yard.enter()
+            self.yard.put(fd)
+            self._bases.setdefault(node.entry.root_dev, []).append((fd, "/"))
+        else:
+            self.yard.enter()
+        self._make(node)
+        setns(tree.session.where, CLONE_NEWNS)
 
 
-def external_sources(external: tuple[str, ...]) -> dict[str, str]:
-    """``mnt[key]:path`` of ``--external``."""
-    found = {}
-    for text in external:
-        if text.startswith("mnt[") and "]:" in text:
-            key, _, path = text[4:].partition("]:")
-            found[key] = path
-    return found
-
-
-def relative(path: str, top: str) -> str:
-    """*path* below *top*, "" for *top* itself; ImageError if it is not below."""
-    if path == top:
-        return ""
-    prefix = "/" if top == "/" else top + "/"
-    if not path.startswith(prefix) or ".." in path.split("/"):
-        raise ImageError(f"{path} does not lie below {top}")
-    return path[len(prefix) :]
-
-
-def make_filesystem(entry: m.mnt_entry) -> int:
-    """A new file system, as a detached mount of it."""
-    context = mounts.fsopen(_type_of(entry))
+def _explained(node: Node, step: Callable[[Node], None]) -> None:
     try:
-        mounts.fsconfig(context, mounts.FSCONFIG_SET_STRING, "source", entry.source or "none")
-        for key, value in _options_of(entry):
-            if value is None:
-                mounts.fsconfig(context, mounts.FSCONFIG_SET_FLAG, key)
-            else:
-                mounts.fsconfig(context, mounts.FSCONFIG_SET_STRING, key, value)
-        mounts.fsconfig(context, mounts.FSCONFIG_CMD_CREATE)
-        return mounts.fsmount(context, 0)
-    finally:
-        os.close(context)
+        step(node)
+    except OSError as error:
+        raise RestoreError(f"{node.point} cannot be mounted: {error}") from error
 
 
-def _type_of(entry: m.mnt_entry) -> str:
-    kind = filesystems.BY_CODE.get(entry.fstype)
-    if kind is None:
-        raise RestoreError(f"{entry.mountpoint} is of a file system type ({entry.fstype}) that cannot be mounted yet")
-    return kind.name
+def _attach_one(node: Node) -> None:
+    parent = node.parent
+    assert parent is not None
+    mounts.move_mount(node.fd, parent.fd, relative(node.point, parent.point))
 
 
-def _options_of(entry: m.mnt_entry) -> list[tuple[str, str | None]]:
-    kind = filesystems.BY_CODE.get(entry.fstype)
-    has_contents = kind is not None and kind.restore is not None
-    flags = entry.sb_flags & ~mounts.MS_RDONLY if has_contents else entry.sb_flags
-    words = [word for word in entry.options.split(",") if word] + filesystems.super_flag_names(flags)
-    found: list[tuple[str, str | None]] = []
-    for word in words:
-        key, equals, value = word.partition("=")
-        found.append((key, value if equals else None))
-    return found
+def _is_copied(tree: Tree, node: Node) -> bool:
+    """Whether it comes from outside."""
+    return node.is_external or (node is tree.root and not tree.session.is_nested)
 
 
-def _is_made_by_puppet(entry: m.mnt_entry, flags: int) -> bool:
-    """With a user namespace, all are: a file system belongs to that of its maker, with its ids."""
-    kind = filesystems.BY_CODE.get(entry.fstype)
-    return (
-        kind is not None
-        and bool(kind.by_puppet or flags & CLONE_NEWUSER)
-        and entry.root == "/"
-        and not entry.HasField("ext_key")
-    )
+def _is_made_late(node: Node) -> bool:
+    """An overlay finds its layers by their paths in the namespace; a mount point tells what was mounted there."""
+    return node.entry.fstype == filesystems.OVERLAY or node.entry.deleted
 
 
-def _made_by_puppet(session: NsRestore, entry: m.mnt_entry) -> int:
-    """A detached mount made by the root puppet, in whose pid namespace we are not."""
-    runner = session.runner
-    batch = Batch()
-    context = batch.call(nr.fsopen, batch.path(_type_of(entry)), 1)
-    runner.run(batch)
-    batch = Batch()
-    for key, value in [("source", entry.source or "none"), *_options_of(entry)]:
-        command = mounts.FSCONFIG_SET_FLAG if value is None else mounts.FSCONFIG_SET_STRING
-        text = 0 if value is None else batch.path(value)
-        batch.call(nr.fsconfig, context.value, command, batch.path(key), text, 0)
-    batch.call(nr.fsconfig, context.value, mounts.FSCONFIG_CMD_CREATE, 0, 0, 0)
-    made = batch.call(nr.fsmount, context.value, 1, 0)
-    batch.call(nr.close, context.value)
-    runner.run(batch)
-    fd = getfd(session.pidfd, made.value)
-    batch = Batch()
-    batch.call(nr.close, made.value)
-    runner.run(batch)
-    return fd
+def _set_flags(node: Node) -> None:
+    mounts.set_attributes(node.fd, mounts.attributes_of(node.entry.flags))
+    if node.entry.flags & mounts.MS_UNBINDABLE:
+        mounts.set_attributes(node.fd, propagation=mounts.MS_UNBINDABLE)

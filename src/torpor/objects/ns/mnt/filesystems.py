@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from torpor.base.records import dataclass
 from torpor.base.typed import TYPE_CHECKING
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 UNSUPPORTED = 0
 TMPFS = 5
 AUTO = 16
+OVERLAY = 17
 
 #: Options of a mount, and of a file system, that are flags.
 _MOUNT_FLAGS = {
@@ -36,7 +37,8 @@ class Filesystem:
     by_puppet: bool = False
     """Made in the tree's pid namespace, which only a process in it can do."""
     extra: Callable[[str], str] | None = None
-    dump: Callable[[ImageStore, int, int, IdMaps], None] | None = None
+    dump: Callable[[ImageStore, Sequence[tuple[int, str]], int, IdMaps], None] | None = None
+    """Dumps what mounts, given with the part that each shows, have of a file system."""
     restore: Callable[[ImageStore, int, int, IdMaps], None] | None = None
 
 
@@ -58,13 +60,14 @@ ALL: tuple[Filesystem, ...] = (
     Filesystem(11, "debugfs"),
     Filesystem(12, "cgroup", extra=_named_hierarchy),
     Filesystem(14, "mqueue"),
+    Filesystem(OVERLAY, "overlay"),
     Filesystem(19, "tracefs"),
     Filesystem(23, "cgroup2"),
 )
 BY_NAME = {kind.name: kind for kind in ALL}
 BY_CODE = {kind.code: kind for kind in ALL}
 #: Known to images, but never made anew by us.
-OTHER_CODES = {"binfmt_misc": 4, "fuse": 15, "overlay": 17, "autofs": 18}
+OTHER_CODES = {"binfmt_misc": 4, "fuse": 15, "autofs": 18}
 
 
 def code_of(fstype: str) -> int:

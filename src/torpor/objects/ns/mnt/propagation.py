@@ -1,57 +1,122 @@
 """Shared subtrees: peer groups and masters, see mount_namespaces(7).
 
 Image
-    ``shared_id`` and ``master_id``: numbers of groups, those with the same number belong together.
+    ``shared_id`` and ``master_id``: numbers of groups, those with the same number belong together, in all namespaces.
+    ``internal_sharing``: no mount of the host's is in the peer group.
 Restore
-    All mounts are made private.  Masters come before slaves; the first mount of a group founds it, the others join it.
+    All mounts are private.  For each group a mount is made in the yard that shows at least what any member shows,
+    masters before slaves, and the members join it (MOVE_MOUNT_SET_GROUP).  Where the group, or the master, is the
+    host's, that mount is a copy of the host's.
 Limits
-    A master group that has no mount in the namespace itself (the host's) is not joined again: such a mount comes back
-    without a master.
+    Where the host has nothing of that group any more, a mount comes back without it, with a warning.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torpor.base import log
-from torpor.images import messages as m
 from torpor.kernel import mount as mounts
+from torpor.kernel.procfs.mountinfo import read_mountinfo
+from torpor.objects.ns.mnt.external import mount_id
+from torpor.objects.ns.mnt.tree import Node, Tree
+from torpor.objects.ns.mnt.yard import Yard
 
-_Member = tuple[m.mnt_entry, int]
-
-
-def restore(members: Sequence[_Member]) -> None:
-    """Set the propagation of mounts, given with their descriptors, all of which are private now."""
-    founders: dict[tuple[int, int], int] = {}
-    shared: dict[int, int] = {}
-    waiting = [member for member in members if member[0].shared_id or member[0].master_id]
-    present = {entry.shared_id for entry, _ in waiting}
-    while waiting:
-        ready = [
-            (entry, fd)
-            for entry, fd in waiting
-            if not entry.master_id or entry.master_id in shared or entry.master_id not in present
-        ]
-        if not ready:
-            log.warn("the mounts' groups depend on each other; they stay private")
-            break
-        for entry, fd in ready:
-            _set(entry, fd, founders, shared)
-        waiting = [member for member in waiting if member not in ready]
-    for entry, fd in members:
-        if entry.flags & mounts.MS_UNBINDABLE:
-            mounts.set_attributes(fd, propagation=mounts.MS_UNBINDABLE)
+_BaseOf = Callable[[Node], tuple[int, str] | None]
+_Key = tuple[int, int]
 
 
-def _set(entry: m.mnt_entry, fd: int, founders: dict[tuple[int, int], int], shared: dict[int, int]) -> None:
-    key = (entry.shared_id, entry.master_id)
-    if key in founders:
-        mounts.join_group(founders[key], fd)
-        return
-    if entry.master_id in shared:
-        mounts.join_group(shared[entry.master_id], fd)
-        mounts.set_attributes(fd, propagation=mounts.MS_SLAVE)
-    if entry.shared_id:
-        mounts.set_attributes(fd, propagation=mounts.MS_SHARED)
-        shared[entry.shared_id] = fd
-    founders[key] = fd
+def restore(trees: Sequence[Tree], yard: Yard, base_of: _BaseOf) -> None:
+    """Give all mounts their groups.  The calling thread is in the yard."""
+    groups: dict[_Key, list[Node]] = {}
+    for tree in trees:
+        for node in tree.order:
+            if any(node.groups):
+                groups.setdefault(node.groups, []).append(node)
+    if groups:
+        _Groups(groups, yard, base_of).run()
+
+
+class _Groups:
+    def __init__(self, groups: dict[_Key, list[Node]], yard: Yard, base_of: _BaseOf) -> None:
+        self._groups = groups
+        self._yard = yard
+        self._base_of = base_of
+        self._inner = {shared for shared, _ in groups if shared}
+        #: The mount in the yard that leads a peer group.
+        self._leaders: dict[int, int] = {}
+
+    def run(self) -> None:
+        """Masters first."""
+        waiting = dict(self._groups)
+        while waiting:
+            ready = [key for key in waiting if key[1] not in self._inner or key[1] in self._leaders]
+            if not ready:
+                log.warn("the mounts' groups depend on each other; they stay private")
+                return
+            for key in ready:
+                self._restore_group(key, waiting.pop(key))
+
+    def _restore_group(self, key: _Key, members: list[Node]) -> None:
+        leader = self._lead_from_host(key, members) or self._lead(key, members)
+        if key[0]:
+            self._leaders[key[0]] = leader
+        if not any(_groups_of(leader)):
+            log.warn(f"{members[0].point}: the mount's master is not to be found; it comes back without")
+            return
+        for node in members:
+            try:
+                mounts.join_group(leader, node.fd)
+            except OSError as error:
+                log.warn(f"{node.point} cannot join its group of mounts: {error.strerror}")
+
+    def _lead_from_host(self, key: _Key, members: list[Node]) -> int | None:
+        """A copy of the host's mount, where the group or its master is the host's."""
+        shared, master = key
+        if master in self._inner:
+            return None
+        node = next((node for node in members if node.peer >= 0 and not node.entry.internal_sharing), None)
+        is_peer = node is not None and bool(shared)
+        if node is None and master:
+            node = next((node for node in members if node.peer >= 0), None)
+        if node is None:
+            return None
+        leader, node.peer = self._yard.keep(node.peer), -1
+        self._yard.put(leader)
+        theirs = _groups_of(leader)
+        if is_peer and theirs[0]:
+            return leader
+        if master and any(theirs):
+            mounts.set_attributes(leader, propagation=mounts.MS_SLAVE)
+        else:
+            mounts.set_attributes(leader, propagation=mounts.MS_PRIVATE)
+        if shared:
+            mounts.set_attributes(leader, propagation=mounts.MS_SHARED)
+        return leader
+
+    def _lead(self, key: _Key, members: list[Node]) -> int:
+        shared, master = key
+        leader = self._yard.keep(self._widest(members))
+        self._yard.put(leader)
+        mounts.set_attributes(leader, propagation=mounts.MS_PRIVATE)
+        if master in self._leaders:
+            mounts.join_group(self._leaders[master], leader)
+            mounts.set_attributes(leader, propagation=mounts.MS_SLAVE)
+        if shared:
+            mounts.set_attributes(leader, propagation=mounts.MS_SHARED)
+        return leader
+
+    def _widest(self, members: list[Node]) -> int:
+        """A mount that shows at least what all *members* show."""
+        for node in members:
+            if node.peer >= 0:
+                fd, node.peer = node.peer, -1
+                return fd
+        base = self._base_of(members[0])
+        assert base is not None
+        return mounts.open_tree(base[0], "")
+
+
+def _groups_of(fd: int) -> tuple[int, int]:
+    ident = mount_id(fd)
+    return next((mount.shared, mount.master) for mount in read_mountinfo("thread-self") if mount.mount_id == ident)

@@ -1,0 +1,89 @@
+"""New file systems, as detached mounts, with the options that an image says."""
+
+from __future__ import annotations
+
+import os
+
+from torpor.base.errors import RestoreError
+from torpor.images import messages as m
+from torpor.images.text import get_text
+from torpor.kernel import mount as mounts
+from torpor.kernel.arch import nr
+from torpor.kernel.namespaces import CLONE_NEWUSER
+from torpor.kernel.pidfd import getfd
+from torpor.objects.ns.mnt import filesystems
+from torpor.objects.ns.model import NsRestore
+from torpor.tracee.batch import Batch
+
+
+def make_filesystem(entry: m.mnt_entry) -> int:
+    """A new file system, as a detached mount of it."""
+    context = mounts.fsopen(type_of(entry))
+    try:
+        mounts.fsconfig(context, mounts.FSCONFIG_SET_STRING, "source", get_text(entry.source) or "none")
+        for key, value in options_of(entry):
+            if value is None:
+                mounts.fsconfig(context, mounts.FSCONFIG_SET_FLAG, key)
+            else:
+                mounts.fsconfig(context, mounts.FSCONFIG_SET_STRING, key, value)
+        mounts.fsconfig(context, mounts.FSCONFIG_CMD_CREATE)
+        return mounts.fsmount(context, 0)
+    finally:
+        os.close(context)
+
+
+def type_of(entry: m.mnt_entry) -> str:
+    """The kernel's name of the file system type."""
+    if entry.fstype == filesystems.AUTO and entry.HasField("fsname"):
+        return get_text(entry.fsname)
+    kind = filesystems.BY_CODE.get(entry.fstype)
+    if kind is None:
+        raise RestoreError(
+            f"{entry.mountpoint} is of a file system type (number {entry.fstype}) that cannot be mounted",
+            hint=f"name it with --external mnt[{entry.mountpoint}]:KEY at the dump",
+        )
+    return kind.name
+
+
+def options_of(entry: m.mnt_entry) -> list[tuple[str, str | None]]:
+    """The file system's options as fsconfig(2) takes them; None for one without a value."""
+    kind = filesystems.BY_CODE.get(entry.fstype)
+    has_contents = kind is not None and kind.restore is not None
+    flags = entry.sb_flags & ~mounts.MS_RDONLY if has_contents else entry.sb_flags
+    words = [word for word in get_text(entry.options).split(",") if word] + filesystems.super_flag_names(flags)
+    found: list[tuple[str, str | None]] = []
+    for word in words:
+        key, equals, value = word.partition("=")
+        found.append((key, value if equals else None))
+    return found
+
+
+def is_made_by_puppet(entry: m.mnt_entry, flags: int) -> bool:
+    """Whether only a process of the tree can make it, in whose pid namespace we are not.
+
+    With a user namespace, all are: a file system belongs to that of its maker, with its ids.
+    """
+    kind = filesystems.BY_CODE.get(entry.fstype)
+    return kind is not None and bool(kind.by_puppet or flags & CLONE_NEWUSER)
+
+
+def make_by_puppet(session: NsRestore, entry: m.mnt_entry) -> int:
+    """As ``make_filesystem``, but made by the root puppet."""
+    runner = session.runner
+    batch = Batch()
+    context = batch.call(nr.fsopen, batch.path(type_of(entry)), 1)
+    runner.run(batch)
+    batch = Batch()
+    for key, value in [("source", get_text(entry.source) or "none"), *options_of(entry)]:
+        command = mounts.FSCONFIG_SET_FLAG if value is None else mounts.FSCONFIG_SET_STRING
+        text = 0 if value is None else batch.path(value)
+        batch.call(nr.fsconfig, context.value, command, batch.path(key), text, 0)
+    batch.call(nr.fsconfig, context.value, mounts.FSCONFIG_CMD_CREATE, 0, 0, 0)
+    made = batch.call(nr.fsmount, context.value, 1, 0)
+    batch.call(nr.close, context.value)
+    runner.run(batch)
+    fd = getfd(session.pidfd, made.value)
+    batch = Batch()
+    batch.call(nr.close, made.value)
+    runner.run(batch)
+    return fd

@@ -1,0 +1,99 @@
+"""Mount namespaces of dumped processes, looked at from a thread of ours in them."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+
+from torpor.base.records import dataclass
+from torpor.kernel import mount as mounts
+from torpor.kernel.namespaces import CLONE_NEWCGROUP, CLONE_NEWNS, inside, unshare
+from torpor.kernel.procfs.mountinfo import Mount, parse_mountinfo
+from torpor.objects.ns.mnt.tree import is_below
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A namespace: of the process behind *pidfd*, with its mounts, parents before children."""
+
+    pid: int
+    pidfd: int
+    mounts: list[Mount]
+
+    @property
+    def root(self) -> Mount:
+        """The one whose parent is not among them."""
+        ids = {mount.mount_id for mount in self.mounts}
+        return next(mount for mount in self.mounts if mount.parent_id not in ids or mount.parent_id == mount.mount_id)
+
+
+def read_view(pid: int, pidfd: int) -> View:
+    """The namespace of *pid*."""
+    # Roots of cgroup mounts are told as the reader's own cgroup namespace has them.
+    return View(pid, pidfd, read_namespace(pidfd, CLONE_NEWCGROUP if _has_own(pid, "cgroup") else 0))
+
+
+def read_namespace(pidfd: int, more_flags: int = 0) -> list[Mount]:
+    """All mounts of the namespace, as seen from its root (the process itself may have another)."""
+    # The /proc in there need not know of us.
+    proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fd = inside(
+            pidfd,
+            CLONE_NEWNS | more_flags,
+            lambda: os.open("thread-self/mountinfo", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc),
+        )
+    finally:
+        os.close(proc)
+    with open(fd, encoding="utf-8", errors="surrogateescape") as stream:
+        return parse_mountinfo(stream.read())
+
+
+def _has_own(pid: int, link: str) -> bool:
+    try:
+        return os.readlink(f"/proc/{pid}/ns/{link}") != os.readlink(f"/proc/self/ns/{link}")
+    except FileNotFoundError:
+        return False  # a kernel without
+
+
+def open_mount(view: View, mount: Mount) -> int:
+    """A detached copy of *mount* alone: what other mounts hide is in it, and what they show is not."""
+    above = _above(view, mount)
+    if not above and not mount.unbindable:
+        return inside(view.pidfd, CLONE_NEWNS, lambda: mounts.open_tree(mounts.AT_FDCWD, mount.point))
+
+    def dig() -> int:
+        # In a copy of the namespace, which ends with the thread, whatever is in the way can go.
+        unshare(CLONE_NEWNS)
+        mounts.mount(None, "/", None, mounts.MS_REC | mounts.MS_PRIVATE)
+        for other in reversed(above):
+            with suppress(OSError):  # it went with another one
+                mounts.unmount(other.point, mounts.MNT_DETACH)
+        return mounts.open_tree(mounts.AT_FDCWD, mount.point)
+
+    return inside(view.pidfd, CLONE_NEWNS, dig)
+
+
+def _above(view: View, mount: Mount) -> list[Mount]:
+    """The mounts that lie over *mount* or over the way to it, with all that is on them at the same place."""
+    by_id = {other.mount_id: other for other in view.mounts}
+    way = [mount]
+    while (parent := by_id.get(way[-1].parent_id)) is not None and parent not in way:
+        way.append(parent)
+    # Of each mount on the way, the point on it at which the way goes on.
+    goes_on = {mount.mount_id: mount.point}
+    for number, parent in enumerate(way[1:]):
+        goes_on[parent.mount_id] = way[number].point
+    found: set[int] = set()
+    above = []
+    for other in view.mounts:
+        if other in way:
+            continue
+        if other.parent_id in found:
+            hides = is_below(mount.point, other.point)
+        else:
+            hides = other.parent_id in goes_on and is_below(goes_on[other.parent_id], other.point)
+        if hides:
+            found.add(other.mount_id)
+            above.append(other)
+    return above
