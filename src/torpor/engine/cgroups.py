@@ -162,6 +162,11 @@ def prepare(session: RestoreSession) -> None:
     [entry] = entries
     controllers = list(entry.controllers)
     sets = {found.id: membership.load_set(found) for found in entry.sets}
+    for controller in controllers:
+        for head in controller.dirs:
+            if head.dir_name in ("", "/"):
+                # Those of a hierarchy's root, which no other group may have, wherever --cgroup-root puts it.
+                head.ClearField("properties")
     sets = rewriting.rewrite(controllers, sets, policy)
     inventory = load_one(session.store, kinds.INVENTORY)
     yard = Yard(policy.yard)
