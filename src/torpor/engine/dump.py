@@ -10,6 +10,7 @@ images      everything small is written, then the tree is let go
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 from torpor.base import log
 from torpor.base.errors import RefusedError
@@ -49,6 +50,7 @@ from torpor.tracee.tree import FrozenTree, Process, freeze
 
 if TYPE_CHECKING:
     from torpor.engine.cgroups import CgroupDump
+    from torpor.objects.cgroup.freezer import Freezer
 
 IMG_VERSION = 2
 
@@ -95,10 +97,11 @@ class Dump:
             _ = outside.caretaker  # forked while nothing is frozen yet
         if self._options.cgroups.mode != IGNORE:
             self._cgroups = load("torpor.engine.cgroups").CgroupDump(self._options.cgroups, pid)
+        stop = self._stopper()
         cpu.dump(self._store)
         notify("pre-dump", pid)
         with watch.span("freezing"), time_limit(self._options.timeout_s, f"stopping pid {pid} and all below it"):
-            tree = freeze(pid)
+            tree = stop(pid)
         with tree, self._files, watch.span("frozen"):
             self._collect(tree.root, None)
             self._files.processes = self._processes
@@ -128,6 +131,16 @@ class Dump:
         with self._stats.watch.span("memdump"):
             self._stats.shared_pages_written += space.dump_segments(self._files)
         self._write_images()
+
+    def _stopper(self) -> Callable[[int], FrozenTree]:
+        """What stops the tree: by the freezer, if there is one, or task by task."""
+        path = self._options.cgroups.freezer
+        if not path:
+            return freeze
+        freezer: Freezer = load("torpor.objects.cgroup.freezer").Freezer(path)
+        if self._cgroups is not None:
+            self._cgroups.freezer_state = freezer.state
+        return freezer.stop
 
     # -- collect ---------------------------------------------------------------------------------------------
 

@@ -14,12 +14,15 @@ from torpor.base import log
 from torpor.base.errors import KernelError, NotPermittedError, RefusedError, TargetGoneError
 from torpor.base.records import dataclass, field
 from torpor.kernel import ptrace
+from torpor.kernel.procfs.small import read_small
 from torpor.kernel.procfs.stat import Stat, read_stat
 from torpor.kernel.procfs.status import read_status
 from torpor.kernel.procfs.task import read_children, read_threads
 from torpor.tracee.thread import Thread
 
 _SECCOMP_DISABLED = 0
+#: Begins to trace a thread of a process and asks it to stop; None if it is gone.
+Seize = Callable[[int, int], Thread | None]
 
 
 @dataclass(slots=True)
@@ -49,6 +52,8 @@ class FrozenTree:
 
     def __init__(self, root: Process) -> None:
         self.root = root
+        #: What is done before the tree is let go and lives on: a freezer that had it may take it again.
+        self.before_release: Callable[[], None] | None = None
         self._released = False
 
     @property
@@ -61,9 +66,13 @@ class FrozenTree:
         if self._released:
             return
         self._released = True
-        for process in self.processes:
-            for thread in process.threads:
-                thread.detach()
+        try:
+            if self.before_release is not None:
+                self.before_release()
+        finally:
+            for process in self.processes:
+                for thread in process.threads:
+                    thread.detach()
 
     def leave_stopped(self) -> None:
         """Let go, each process stopped as by SIGSTOP, and unstopped by SIGCONT."""
@@ -88,17 +97,67 @@ class FrozenTree:
         self.release()
 
 
-def freeze(pid: int, *, before_stop: Callable[[int], None] | None = None) -> FrozenTree:
+class Held:
+    """Threads seized while something else keeps them from running: they stop as soon as that lets them go.
+
+    What is not found by then is not missed: ``freeze`` looks for everything that is new once more.
+    """
+
+    def __init__(self) -> None:
+        self._threads: dict[int, Thread] = {}
+
+    def seize(self, pid: int) -> None:
+        """Seize *pid* and everything below it, and wait for nothing.  As ``freeze``."""
+        pids = [pid]
+        for each in pids:
+            stat = _stat_or_none(each)
+            if stat is None or stat.state in "ZX":
+                continue
+            for tid in _threads_or_gone(each):
+                if not _is_stopped(each, tid) and (thread := _seize(each, tid)) is not None:
+                    self._threads[tid] = thread
+            pids += read_children(each)
+
+    def take(self, pid: int, tid: int) -> Thread | None:
+        """The thread, seized and about to stop; None if it is gone."""
+        return self._threads.pop(tid, None) or _seize(pid, tid)
+
+    def release(self) -> None:
+        """Let go what nobody took: a process that has left the tree."""
+        while self._threads:
+            _, thread = self._threads.popitem()
+            try:
+                thread.wait_interrupted()
+            except TargetGoneError:
+                continue
+            thread.detach()
+
+
+def _is_stopped(pid: int, tid: int) -> bool:
+    """Whether a thread is stopped by job control, or might be.
+
+    Where it is also frozen (by a freezer of v1), which is all that its state says then, PTRACE_SEIZE waits for it to
+    change from one stop into the other, which it does not before it thaws (ptrace_attach in the kernel).
+    """
+    try:
+        return read_small(f"/proc/{pid}/task/{tid}/wchan") in ("0", "do_signal_stop")
+    except OSError:
+        return True
+
+
+def freeze(pid: int, *, before_stop: Callable[[int], None] | None = None, held: Held | None = None) -> FrozenTree:
     """Stop *pid* and everything below it.
 
     TargetGoneError: no such process.  NotPermittedError: we may not trace it.  RefusedError: somebody else traces it.
     Whatever was stopped runs on after an error.  *before_stop* is called with each pid just before it is seized.
+    *held* has threads that are seized already.
     """
     root = Process(pid, None)
     tree = FrozenTree(root)
+    seize = held.take if held is not None else _seize
     try:
-        _stop_process(root, before_stop)
-        while _stop_new_children(root, before_stop):
+        _stop_process(root, before_stop, seize)
+        while _stop_new_children(root, before_stop, seize):
             pass
     except BaseException:
         tree.release()
@@ -106,7 +165,7 @@ def freeze(pid: int, *, before_stop: Callable[[int], None] | None = None) -> Fro
     return tree
 
 
-def _stop_new_children(root: Process, before_stop: Callable[[int], None] | None) -> bool:
+def _stop_new_children(root: Process, before_stop: Callable[[int], None] | None, seize: Seize) -> bool:
     known = {process.pid for process in root.iter_tree()}
     found = False
     for process in list(root.iter_tree()):
@@ -117,7 +176,7 @@ def _stop_new_children(root: Process, before_stop: Callable[[int], None] | None)
                 continue
             child = Process(pid, process)
             try:
-                _stop_process(child, before_stop)
+                _stop_process(child, before_stop, seize)
             except TargetGoneError:
                 continue
             process.children.append(child)
@@ -126,7 +185,7 @@ def _stop_new_children(root: Process, before_stop: Callable[[int], None] | None)
     return found
 
 
-def _stop_process(process: Process, before_stop: Callable[[int], None] | None) -> None:
+def _stop_process(process: Process, before_stop: Callable[[int], None] | None, seize: Seize) -> None:
     stat = _stat_or_gone(process.pid)
     if stat.state in "ZX":
         if lives_on(process.pid):
@@ -137,7 +196,7 @@ def _stop_process(process: Process, before_stop: Callable[[int], None] | None) -
         before_stop(process.pid)
     known: dict[int, Thread] = {}
     while new := [tid for tid in _threads_or_gone(process.pid) if tid not in known]:
-        fresh = [thread for tid in new if (thread := _seize(process.pid, tid)) is not None]
+        fresh = [thread for tid in new if (thread := seize(process.pid, tid)) is not None]
         known |= dict.fromkeys(new, Thread(process.pid, 0))
         process.threads += fresh
         for thread in fresh:
@@ -247,6 +306,13 @@ def _stat_or_gone(pid: int) -> Stat:
         return read_stat(pid)
     except (FileNotFoundError, ProcessLookupError) as error:
         raise TargetGoneError(f"no process has pid {pid}") from error
+
+
+def _stat_or_none(pid: int) -> Stat | None:
+    try:
+        return read_stat(pid)
+    except (FileNotFoundError, ProcessLookupError):
+        return None
 
 
 def _threads_or_gone(pid: int) -> list[int]:

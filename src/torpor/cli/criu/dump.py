@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
-from torpor.base.errors import RefusedError
 from torpor.cli.criu.options import Options
 from torpor.cli.criu.scripts import notifier
 from torpor.engine.dump import dump
@@ -21,7 +18,6 @@ def main(options: Options) -> int:
 
 def run(options: Options, client: Notify | None = None) -> None:
     """Dump the tree of ``--tree``.  *client*: whom to tell what action scripts are told."""
-    _check_freezer(options.freeze_cgroup)
     dump(
         options.tree,
         options.images_dir,
@@ -72,17 +68,3 @@ def cgroup_policy(options: Options) -> CgroupPolicy:
         yard=options.cgroup_yard,
         freezer=options.freeze_cgroup,
     )
-
-
-def _check_freezer(path: str) -> None:
-    """Tasks are stopped one by one here; a cgroup that is frozen already would keep them from being stopped."""
-    if not path:
-        return
-    for name, frozen in (("freezer.state", ("FROZEN", "FREEZING")), ("cgroup.freeze", ("1",))):
-        try:
-            with open(os.path.join(path, name), encoding="ascii") as stream:
-                state = stream.read().strip()
-        except OSError:
-            continue
-        if state in frozen:
-            raise RefusedError(f"cgroup {path} is frozen", hint="thaw it; torpor stops the tasks itself")
