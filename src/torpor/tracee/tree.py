@@ -52,8 +52,8 @@ class FrozenTree:
 
     def __init__(self, root: Process) -> None:
         self.root = root
-        #: What is done before the tree is let go and lives on: a freezer that had it may take it again.
-        self.before_release: Callable[[], None] | None = None
+        #: Called before the tree is let go (True) or killed (False): a freezer that had it may take it again.
+        self.before_end: Callable[[bool], None] | None = None
         self._released = False
 
     @property
@@ -67,8 +67,7 @@ class FrozenTree:
             return
         self._released = True
         try:
-            if self.before_release is not None:
-                self.before_release()
+            self._tell_end(True)
         finally:
             for process in self.processes:
                 for thread in process.threads:
@@ -87,8 +86,13 @@ class FrozenTree:
         """SIGKILL every process, and let go once all are dead."""
         from torpor.tracee.remote import kill_and_reap
 
+        self._tell_end(False)
         self._released = True
         kill_and_reap([thread for process in self.processes for thread in process.threads])
+
+    def _tell_end(self, lives: bool) -> None:
+        if self.before_end is not None:
+            self.before_end(lives)
 
     def __enter__(self) -> FrozenTree:
         return self

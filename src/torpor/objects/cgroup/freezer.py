@@ -23,6 +23,7 @@ from torpor.base.errors import RefusedError, TorporError
 from torpor.base.fds import OwnedFd
 from torpor.objects.cgroup import membership, model
 from torpor.objects.cgroup.yard import Yard
+from torpor.tracee.caretaker import Caretaker, send
 from torpor.tracee.tree import FrozenTree, Held, freeze
 
 _V1, _V2 = "freezer.state", "cgroup.freeze"
@@ -45,6 +46,7 @@ class Freezer:
         self._thaw, self._freeze = _WORDS[self._name]
         self.was_frozen = self._reads_frozen()
         self._check()
+        self._caretaker = Caretaker()
 
     @property
     def state(self) -> str:
@@ -54,6 +56,8 @@ class Freezer:
     def stop(self, pid: int) -> FrozenTree:
         """Stop *pid* and everything below it; as :func:`torpor.tracee.tree.freeze`."""
         held = Held()
+        met = self._freeze if self.was_frozen else self._thaw
+        self._caretaker.add([send(self._state.fileno(), met)])
         try:
             if self.was_frozen or self._hold():
                 held.seize(pid)
@@ -62,16 +66,19 @@ class Freezer:
         except BaseException:
             self._write(self._thaw)
             held.release()
-            self.give_back()
+            self._give_back(True)
             raise
         held.release()
-        tree.before_release = self.give_back
+        tree.before_end = self._give_back
         return tree
 
-    def give_back(self) -> None:
-        """Make it what it was."""
-        if self.was_frozen:
-            self._write(self._freeze)
+    def _give_back(self, lives: bool) -> None:
+        """Make it what it was, if the tree *lives*; killed, it would not die of that while it is frozen (v1)."""
+        try:
+            if lives and self.was_frozen:
+                self._write(self._freeze)
+        finally:
+            self._caretaker.dismiss()
 
     def _find(self) -> tuple[str, OwnedFd]:
         for name in (_V1, _V2):
