@@ -94,6 +94,8 @@ _UDPLITE = _of_level(136, 10, 11)
 #: NETLINK_PKTINFO, BROADCAST_ERROR, NO_ENOBUFS, LISTEN_ALL_NSID, CAP_ACK, EXT_ACK, GET_STRICT_CHK.
 _NETLINK = _of_level(270, 3, 4, 5, 8, 10, 11, 12)
 
+_MULTICAST = (*_of_level(socket.IPPROTO_IP, 33, 34), *_of_level(socket.IPPROTO_IPV6, 17, 18, 19))
+
 _BY_FAMILY = {
     socket.AF_INET: _IP,
     socket.AF_INET6: (*_IPV6, Opaque(socket.IPPROTO_IP, 10), Opaque(socket.IPPROTO_IP, 24)),
@@ -115,7 +117,9 @@ class Shape:
         """The options to look at beside CRIU's."""
         has_transport = self.type != socket.SOCK_RAW and self.family in (socket.AF_INET, socket.AF_INET6)
         transport = _BY_PROTOCOL.get(self.protocol, ()) if has_transport else ()
-        return (*_ANY, *_BY_FAMILY.get(self.family, ()), *transport)
+        found = (*_ANY, *_BY_FAMILY.get(self.family, ()), *transport)
+        # Streams tell of multicast settings, but do not take them.
+        return tuple(o for o in found if o not in _MULTICAST) if self.type == socket.SOCK_STREAM else found
 
 
 class Defaults:

@@ -297,7 +297,7 @@ class Reborn:
                 if each.sk.state != tcp_repair.SYN_SENT and self._has_peer(each.sk):
                     tcp_repair.end(connection)
         for each in self._all:
-            with Borrowed(each.fd.fileno()) as connection:
+            with Borrowed(each.fd.fileno(), each.sk.family) as connection:
                 try:
                     self._live_one(each, connection)
                 except OSError as error:

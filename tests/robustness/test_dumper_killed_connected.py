@@ -1,0 +1,110 @@
+"""kill -9 of the dumper at random instants, while the target's TCP connection to the outside is full of bytes.
+
+The network is unlocked, no socket stays in repair mode, and the connection goes on; or, when the target was to end, it
+runs on or can be restored.
+"""
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from harness.streams import FarEnd, NearEnd
+from torpor.base.errors import TorporError
+from torpor.engine.dump import dump
+from torpor.engine.options import DumpOptions
+from torpor.kernel.procfs.status import read_status
+from torpor.objects.files.model import FilePolicy
+
+pytestmark = pytest.mark.root
+
+N_KILLS = 150
+N_ENDS = 25
+SEED = 20240214
+LONGEST_S = 0.1
+
+
+def _wait(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.005)
+
+
+def _is_unlocked() -> bool:
+    return "CRIU" not in subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True).stdout
+
+
+def _fork_dumper(pid: int, directory: Path, *, leave_running: bool) -> int:
+    options = DumpOptions(leave_running=leave_running, files=FilePolicy(tcp_established=True))
+    dumper = os.fork()
+    if dumper:
+        return dumper
+    try:
+        dump(pid, directory, options)
+        while leave_running:
+            dump(pid, directory, options)
+    except TorporError as error:
+        os.write(2, f"{error.describe()}\n".encode())
+    finally:
+        os._exit(1)
+
+
+def _kill_at_random_instant(dumper: int, rng: random.Random, longest_s: float = LONGEST_S) -> None:
+    # The instant is what is tested; nothing is waited for.
+    time.sleep(rng.uniform(0, longest_s))
+    os.kill(dumper, signal.SIGKILL)
+    os.waitpid(dumper, 0)
+
+
+def _state(pid: int) -> str:
+    """``dead``, ``free``, or what it is on its way from."""
+    try:
+        status = read_status(pid)
+    except (FileNotFoundError, ProcessLookupError):
+        return "dead"
+    if status.state in "ZX":
+        return "dead"
+    return "free" if not status.tracer and status.state in "RSD" else f"{status.state}, traced by {status.tracer}"
+
+
+def test_left_running() -> None:
+    rng = random.Random(SEED)
+    with FarEnd() as far:
+        far.listen("127.0.0.1")
+        near = NearEnd("127.0.0.1", far.port)
+        for _ in range(N_KILLS):
+            _kill_at_random_instant(_fork_dumper(far.pid, far.images, leave_running=True), rng)
+            _wait(lambda: _state(far.pid) == "free", "the target is not let go")
+            assert near.is_talking
+        _wait(_is_unlocked, "the network stays locked")
+        sent, received = near.finish()
+        assert far.counts() == (received, sent)
+
+
+def test_ended() -> None:
+    rng = random.Random(SEED)
+    n_restored = 0
+    with FarEnd() as far:
+        far.listen("127.0.0.1")
+        near = NearEnd("127.0.0.1", far.port)
+        for _ in range(N_ENDS):
+            dumper = _fork_dumper(far.pid, far.images, leave_running=False)
+            _kill_at_random_instant(dumper, rng, 3 * LONGEST_S)
+            _wait(lambda: _state(far.pid) in ("free", "dead"), "the target is neither let go nor dead")
+            # A caretaker that ends the tree does so while we look.
+            _wait(lambda: _state(far.pid) == "dead" or _is_unlocked(), "the network stays locked")
+            if _state(far.pid) == "dead":
+                far.reap()
+                far.restore()
+                n_restored += 1
+            assert near.is_talking
+        assert 0 < n_restored < N_ENDS, n_restored
+        assert _is_unlocked()
+        sent, received = near.finish()
+        assert far.counts() == (received, sent)
