@@ -80,10 +80,13 @@ def failure(engine: str, said: str, code: int) -> EngineError:
     lines = [plain for line in said.splitlines() if (plain := _undecorated(line))]
     telling = [line for line in lines if line.startswith("Error")] or lines
     text = "; ".join(dict.fromkeys(line.removeprefix("Error: ") for line in telling[-_N_LINES_SHOWN:]))
+    # Podman quotes the runtime's whole command line.
+    text = re.sub(r"`(?:[^\s`]*/)?([^\s`/]+) (?:--?\S+ )*([a-z]+)\b[^`]*`", r"\1 \2", text)
     error = EngineError(f"{engine}: {text or f'ended with code {code}'}")
     for path in dict.fromkeys(_LOG_FILE.findall(said)):
-        for line in _log_errors(Path(path)):
-            error.add_note(f"{path}: {line}")
+        if lines := _log_errors(Path(path)):
+            error.add_note("; ".join(lines))
+            error.add_note(f"the log is {path}")
     return error
 
 

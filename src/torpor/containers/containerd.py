@@ -13,7 +13,17 @@ from pathlib import Path
 
 from torpor.base.errors import EngineError, UsageError
 from torpor.containers.commands import command_of, run
-from torpor.containers.model import LIST_TIMEOUT_S, Container, Restored, Words, matching, only, option_line
+from torpor.containers.model import (
+    LIST_TIMEOUT_S,
+    Container,
+    Restored,
+    Runtime,
+    Words,
+    matching,
+    only,
+    option_line,
+    shim_config,
+)
 
 _COMMAND = "ctr"
 _DUMP_WORDS = frozenset({"leave-running", "ignore-rootfs"})
@@ -54,6 +64,9 @@ class Containerd:
             runs = now in ("running", "paused")
             found.append(Container(self.name, name, name, now, number if runs else 0, place=namespace))
         return found
+
+    def about(self, container: Container) -> Runtime:
+        return Runtime("runc", shim_config(container.place, container.id))
 
     def checkpoint(self, container: Container, output: Path | None, words: Words) -> str:
         option_line(self.name, "checkpoints", words, _DUMP_WORDS)

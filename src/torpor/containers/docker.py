@@ -17,7 +17,16 @@ from pathlib import Path
 from torpor.base.errors import EngineError, NotPermittedError, UsageError
 from torpor.containers import note
 from torpor.containers.commands import command_of, run
-from torpor.containers.model import LIST_TIMEOUT_S, Container, Restored, Words, matching, option_line
+from torpor.containers.model import (
+    LIST_TIMEOUT_S,
+    Container,
+    Restored,
+    Runtime,
+    Words,
+    matching,
+    option_line,
+    shim_config,
+)
 
 _DUMP_WORDS = frozenset({"leave-running"})
 _RESTORE_WORDS = frozenset({"checkpoint"})
@@ -52,6 +61,10 @@ class Docker:
         pid = state.get("Pid")
         known = pid if isinstance(pid, int) else 0
         return replace(container, pid=known, state=str(state.get("Status", container.state)))
+
+    def about(self, container: Container) -> Runtime:
+        host = self._inspect(container.id).get("HostConfig") or {}
+        return Runtime(str(host.get("Runtime") or "runc"), shim_config("moby", container.id))
 
     def checkpoint(self, container: Container, output: Path | None, words: Words) -> str:
         line = option_line(self.name, "checkpoints", words, _DUMP_WORDS, _OTHER_OPTIONS)

@@ -8,7 +8,7 @@ from pathlib import Path
 from torpor.base.errors import EngineError, UsageError
 from torpor.containers import note
 from torpor.containers.commands import command_of, run
-from torpor.containers.model import LIST_TIMEOUT_S, Container, Restored, Words, option_line
+from torpor.containers.model import LIST_TIMEOUT_S, Container, Restored, Runtime, Words, option_line
 
 _CHECKPOINT = "lxc-checkpoint"
 
@@ -31,6 +31,9 @@ class Lxc:
             pid = run("lxc-info", "-n", name, "-p", "-H").strip()
         state = "paused" if state == "frozen" else state
         return Container(self.name, name, name, state, int(pid) if pid.isdigit() else 0)
+
+    def about(self, container: Container) -> Runtime:
+        return Runtime("lxc", None)
 
     def checkpoint(self, container: Container, output: Path | None, words: Words) -> str:
         if output is None:

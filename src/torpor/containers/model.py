@@ -53,6 +53,14 @@ class Restored:
     addresses: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """The runtime that has a container: its name, and the configuration that it made it from (config.json)."""
+
+    name: str
+    config: Path | None
+
+
 class ContainerEngine(Protocol):
     """An engine by its own command.  All raise EngineError with what the command said."""
 
@@ -60,6 +68,9 @@ class ContainerEngine(Protocol):
 
     def find(self, word: str) -> list[Container]:
         """The container of that name, or those whose id begins so; none if the engine is not here."""
+
+    def about(self, container: Container) -> Runtime:
+        """What its runtime will be told of it."""
 
     def checkpoint(self, container: Container, output: Path | None, words: Words) -> str:
         """Checkpoint it, into *output* or wherever the engine keeps checkpoints; what to say of where it is."""
@@ -99,3 +110,12 @@ def only(engine: str, containers: list[Container], name: str) -> Container:
         if name in (container.name, container.id):
             return container
     raise EngineError(f"{engine} does not know {name} any more: it ended at once", hint=f"{engine} logs {name}")
+
+
+def shim_config(namespace: str, ident: str) -> Path | None:
+    """The configuration in the bundle that containerd's shim makes, for Docker as well."""
+    for state in ("/run/containerd", "/run/docker/containerd/daemon", "/var/run/docker/containerd/daemon"):
+        path = Path(state, "io.containerd.runtime.v2.task", namespace, ident, "config.json")
+        if path.is_file():
+            return path
+    return None

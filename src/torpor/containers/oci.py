@@ -14,7 +14,16 @@ from pathlib import Path
 from torpor.base.errors import EngineError, UsageError
 from torpor.containers import note
 from torpor.containers.commands import command_of, failure, run
-from torpor.containers.model import LIST_TIMEOUT_S, Container, Restored, Words, is_begin_of_id, only, option_line
+from torpor.containers.model import (
+    LIST_TIMEOUT_S,
+    Container,
+    Restored,
+    Runtime,
+    Words,
+    is_begin_of_id,
+    only,
+    option_line,
+)
 
 _DUMP_WORDS = frozenset({"auto-dedup", "empty-ns", "ext-unix-sk", "file-locks", "leave-running", "link-remap",
     "manage-cgroups-mode", "parent-path", "shell-job", "tcp-established", "tcp-skip-in-flight", "pre-dump",
@@ -48,6 +57,9 @@ class OciRuntime:
         told = json.loads(run(self.name, "state", ident, timeout_s=LIST_TIMEOUT_S))
         state, bundle = str(told["status"]), str(told.get("bundle", ""))
         return Container(self.name, ident, ident, state, int(told.get("pid") or 0), place=bundle)
+
+    def about(self, container: Container) -> Runtime:
+        return Runtime(self.name, Path(container.place, "config.json") if container.place else None)
 
     def checkpoint(self, container: Container, output: Path | None, words: Words) -> str:
         if output is None:

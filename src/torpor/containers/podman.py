@@ -13,7 +13,7 @@ from pathlib import Path
 
 from torpor.base.errors import EngineError, UsageError
 from torpor.containers.commands import command_of, run
-from torpor.containers.model import LIST_TIMEOUT_S, RUNNING, Container, Restored, Words, matching, option_line
+from torpor.containers.model import LIST_TIMEOUT_S, RUNNING, Container, Restored, Runtime, Words, matching, option_line
 
 _DUMP_WORDS = frozenset(
     {
@@ -54,6 +54,11 @@ class Podman:
         # The pid of a container that has ended stays in the list.
         known = pid if isinstance(pid, int) and state in RUNNING else 0
         return Container("podman", name, str(entry["Id"]), state, known, str(entry.get("Image", "")))
+
+    def about(self, container: Container) -> Runtime:
+        told = json.loads(run(self.name, "container", "inspect", container.id))[0]
+        config = told.get("OCIConfigPath")
+        return Runtime(str(told.get("OCIRuntime") or "runc"), Path(config) if config else None)
 
     def checkpoint(self, container: Container, output: Path | None, words: Words) -> str:
         line = option_line(self.name, "checkpoints", words, _DUMP_WORDS, _OTHER_OPTIONS)

@@ -75,6 +75,21 @@ def report_on(engine: str) -> Report | None:
     return about() if about else None
 
 
+def criu_for(engine: str) -> Criu | None:
+    """The criu that *engine* will run; None if it finds none."""
+    daemon = {"docker": "dockerd", "containerd": "containerd"}.get(engine)
+    return criu_on(_path_of(daemon) if daemon else os.environ.get("PATH") or SERVICE_PATH)
+
+
+def problems_of_runtime(name: str) -> list[Problem]:
+    """What keeps a runtime from checkpointing anything."""
+    try:
+        said = run(name, "--version", timeout_s=_TIMEOUT_S) if name in ("runc", "crun") else "+CRIU"
+    except EngineError as error:
+        return [Problem(str(error), "run it by hand")]
+    return list(_runtime_problems(name, said)) if name != "lxc" else []
+
+
 def config_files() -> Iterator[ConfigFile]:
     """The files of options that are there."""
     for name in (*CONFIG_FILES, os.environ.get("CRIU_CONFIG_FILE", "")):
@@ -188,7 +203,7 @@ def _docker() -> Report | None:
                     '"experimental": true in /etc/docker/daemon.json, then systemctl restart docker',
                 )
             )
-    return _report("docker", client[1] if client else "?", details, problems, _path_of("dockerd"))
+    return _report("docker", client[1] if client else "?", details, problems)
 
 
 def _containerd() -> Report | None:
@@ -201,7 +216,7 @@ def _containerd() -> Report | None:
     problems = []
     if not Path("/run/containerd/containerd.sock").exists():
         problems.append(Problem("containerd does not run", "start it: systemctl start containerd"))
-    return _report("containerd", said.split()[-1] if said.split() else "?", [], problems, _path_of("containerd"))
+    return _report("containerd", said.split()[-1] if said.split() else "?", [], problems)
 
 
 def _lxc() -> Report | None:
@@ -224,7 +239,7 @@ _ENGINES: dict[str, Callable[[], Report | None]] = {
 
 
 def _report(engine: str, version: str, details: list[str], problems: list[Problem], path: str | None = None) -> Report:
-    criu = criu_on(path or os.environ.get("PATH") or SERVICE_PATH)
+    criu = criu_for(engine)
     other = criu_on(SERVICE_PATH)
     if criu is None:
         problems.append(Problem("it finds no criu", "torpor setup, as root"))

@@ -76,6 +76,25 @@ def _iter_problems(pid: int, session: FileDump, *, thorough: bool) -> Iterator[T
             if process.pidfd is not None:
                 process.pidfd.close()
     yield from session.finish_checks()
+    if thorough:
+        yield from _of_namespaces(session)
+
+
+def _of_namespaces(session: FileDump) -> Iterator[TorporError]:
+    """Namespaces that could not be carried; by the same function as in the dump, which stops at the first."""
+    from torpor.engine import namespaces
+    from torpor.engine.ids import IdAllocator
+
+    allocator, outside = IdAllocator(), m.task_kobj_ids_entry()
+    try:
+        allocator.namespaces_of("self", outside)
+        for process in session.processes:
+            allocator.namespaces_of(process.pid, process.ids)
+        namespaces.check(session.processes, outside, session.policy.external)
+    except RefusedError as problem:
+        yield problem
+    except OSError:
+        return  # it ended meanwhile, or is not ours to look at, which has been said
 
 
 def _iter_tree(pid: int) -> Iterator[DumpProcess]:

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import argparse
 
+from torpor.base.typed import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torpor.cli.criu.options import Options
+    from torpor.containers.names import Target
+
 #: Feature, whether nothing works without it, and what it is needed for.
 PURPOSES = (
     ("clone3_set_tid", True, "restoring processes under their old pids"),
@@ -37,20 +43,36 @@ _CAPABILITIES = (
     (24, "CAP_SYS_RESOURCE", False, "raising hard limits"),
     (12, "CAP_NET_ADMIN", False, "TCP connections"),
 )
+#: What a checkpoint may be allowed, and so does not stand in its way.
+ALLOWANCES = {
+    "tcp-established": "TCP connections may be there",
+    "tcp-close": "TCP connections may be lost",
+    "file-locks": "file locks may be held",
+    "link-remap": "deleted files may have other names",
+    "external-unix": "unix sockets may lead elsewhere",
+    "shell-job": "it may belong to a terminal's session",
+}
+_CRIUS_WORDS = {"--external-unix": "--ext-unix-sk"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options."""
     parser.description = (
-        "Without PID: a table of what this kernel and these privileges allow. With PID: what would stop that process "
-        "from being checkpointed, without stopping or touching it."
+        "Without a name: a table of what this kernel and these privileges allow. With one: what would stop that "
+        "process, job or container from being checkpointed, without stopping or touching it; of a container also which "
+        "criu its engine runs. A container is looked at with the options that its runtime would give."
     )
-    parser.add_argument("target", nargs="?", metavar="PID|NAME", help="a process's id, or a job's name")
+    parser.add_argument(
+        "target", nargs="?", metavar="PID|NAME", help="a process's id, a job's or a container's name, or ENGINE:NAME"
+    )
+    parser.add_argument("--engine", help="podman, docker, containerd, lxc, runc, crun; job, pid")
+    for name, text in ALLOWANCES.items():
+        parser.add_argument(f"--{name}", action="store_true", help=f"{text}, as with torpor checkpoint --{name}")
 
 
 def main(args: argparse.Namespace) -> int:
     """Print the table or the problems; 0 if there is nothing in the way."""
-    return _check_machine() if args.target is None else _check_process(args.target)
+    return _check_machine() if args.target is None else _check_target(args)
 
 
 def _check_machine() -> int:
@@ -71,14 +93,62 @@ def _check_machine() -> int:
     return 1 if lacking else 0
 
 
-def _check_process(target: str) -> int:
-    import torpor
-    from torpor.engine import jobs
+def _check_target(args: argparse.Namespace) -> int:
+    from torpor.base.errors import UsageError
+    from torpor.cli.commands.checkpoint import GHOST_LIMIT_MIB
+    from torpor.containers import names
 
-    pid = int(target) if target.isdigit() else jobs.find(target).pid
-    found = torpor.problems(pid)
+    target = names.resolve(args.target, args.engine)
+    if not target.pid:
+        raise UsageError(f"{target.label} does not run")
+    if target.container is not None:
+        return _check_container(target, args)
+    options = _options(args, ["--file-locks", f"--ghost-limit={GHOST_LIMIT_MIB}M"])
+    return _tell(args.target, _problems(target.pid, options))
+
+
+def _check_container(target: Target, args: argparse.Namespace) -> int:
+    from torpor.cli.criu.parse import override
+    from torpor.containers import names, preflight, survey
+
+    container = target.container
+    assert container is not None
+    runtime = names.ENGINES[container.engine].about(container)
+    print(f"{target.label}: pid {target.pid}, {container.state}, runtime {runtime.name}")
+    criu = survey.criu_for(container.engine)
+    lacking = [f"{problem.text} ({problem.remedy})" for problem in survey.problems_of_runtime(runtime.name)]
+    if criu is None:
+        lacking.append(f"{container.engine} finds no criu (torpor setup, as root, puts it where it looks)")
+    else:
+        own = "" if criu.is_torpor else ", which is not torpor's: it may refuse other things than are told here"
+        print(f"{target.label}: runs {criu.path} ({criu.version}){own}")
+    if container.state == "paused":
+        lacking.append("it is paused (unpause it)")
+    order = preflight.order_for(target.pid, runtime)
+    options = _options(args, list(order.words))
+    if order.config_file:
+        override(options, order.config_file)
+    return _tell(target.label, [*lacking, *_problems(target.pid, options)])
+
+
+def _options(args: argparse.Namespace, words: list[str]) -> Options:
+    """What criu's command line would say, this command's switches included."""
+    from torpor.cli.criu.parse import parse
+
+    given = [f"--{name}" for name in ALLOWANCES if getattr(args, name.replace("-", "_"))]
+    return parse([*words, *(_CRIUS_WORDS.get(word, word) for word in given)])[0]
+
+
+def _problems(pid: int, options: Options) -> list[str]:
+    from torpor.cli.criu.dump import file_policy
+    from torpor.engine import preflight
+
+    return [problem.describe() for problem in preflight.problems(pid, file_policy(options))]
+
+
+def _tell(label: str, found: list[str]) -> int:
     for problem in found:
-        print(problem.describe())
+        print(f"{label}: in the way: {problem}")
     if not found:
-        print(f"{target}: nothing in the way")
+        print(f"{label}: nothing in the way")
     return 1 if found else 0

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torpor.containers.model import Container
     from torpor.containers.names import Target
 
-_GHOST_LIMIT_MIB = 64
+GHOST_LIMIT_MIB = 64
 #: What both processes and containers can have, and what only processes can.
 _SHARED = ("leave-running", "tcp-established", "link-remap", "shell-job", "external-unix")
 _OF_PROCESSES = ("tcp-close",)
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--link-remap", action="store_true", help="link deleted but hard-linked files into their place")
     parser.add_argument("--external-unix", action="store_true", help="unix sockets may lead to other processes")
     parser.add_argument(
-        "--ghost-limit", type=int, metavar="MIB", help=f"deleted files to keep (default: {_GHOST_LIMIT_MIB} MiB)"
+        "--ghost-limit", type=int, metavar="MIB", help=f"deleted files to keep (default: {GHOST_LIMIT_MIB} MiB)"
     )
     container_options.add(parser, container_options.CHECKPOINT)
 
@@ -98,7 +98,7 @@ def _checkpoint_process(target: Target, args: argparse.Namespace) -> int:
             tcp_close=args.tcp_close,
             link_remap=args.link_remap,
             external_unix=args.external_unix,
-            ghost_limit=(_GHOST_LIMIT_MIB if args.ghost_limit is None else args.ghost_limit) << 20,
+            ghost_limit=(GHOST_LIMIT_MIB if args.ghost_limit is None else args.ghost_limit) << 20,
         )
     if job is not None:
         jobs.checkpointed(job, path, left_running=args.leave_running)

@@ -76,6 +76,7 @@ def main(args: argparse.Namespace) -> int:
 
 def _source(args: argparse.Namespace, words: Words) -> tuple[Wake | None, Job | None]:
     """What the source is: something that makes containers, or a job, or neither, and so a directory of images."""
+    from torpor.base.errors import UsageError
     from torpor.containers import note, waking
 
     path = Path(args.source)
@@ -83,8 +84,10 @@ def _source(args: argparse.Namespace, words: Words) -> tuple[Wake | None, Job | 
         return lambda: waking.restore_archive(path, args.name, args.copies, words), None
     if path.is_dir() and (told := note.read(path)) is not None:
         return lambda: waking.restore_directory(path, told, args.name, args.copies, words), None
-    if "/" in args.source or (path / "inventory.img").exists():
+    if path.exists() and ("/" in args.source or (path / "inventory.img").exists()):
         return None, None
+    if args.source.startswith(("/", ".")):
+        raise UsageError(f"there is no {path}")
     return _named(args, words)
 
 
@@ -97,9 +100,10 @@ def _named(args: argparse.Namespace, words: Words) -> tuple[Wake | None, Job | N
         target = names.resolve(args.source, args.engine)
     except AmbiguousNameError:
         raise
-    except TorporError:
+    except TorporError as error:
         image = args.source.removeprefix("podman:")
         if args.engine not in (None, "podman") or not names.PODMAN.has_image(image):
+            error.add_note("there is no such file or image either")
             raise
         return lambda: waking.restore_image(image, args.name, args.copies, words), None
     if target.job is not None:
