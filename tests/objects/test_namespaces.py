@@ -12,7 +12,6 @@ from harness.skips import need_mounted_root
 from harness.workload import Workload
 
 pytestmark = pytest.mark.root
-_WITH_INTERFACE = ("unshare", "--net", "sh", "-c", 'ip link add d0 type bridge && exec "$@"', "sh")
 
 
 @pytest.mark.parametrize("is_up", [False, True])
@@ -55,10 +54,9 @@ def test_the_clocks_of_a_time_namespace_go_on() -> None:
 @pytest.mark.parametrize(
     ("prefix", "why"),
     [
-        (_WITH_INTERFACE, r"interfaces of its own \(d0\)"),
         (("unshare", "--user"), "namespace does not know"),
     ],
-    ids=["interface", "user"],
+    ids=["user"],
 )
 def test_what_is_not_carried_is_refused_by_name(prefix: tuple[str, ...], why: str) -> None:
     if "--user" in prefix:

@@ -91,7 +91,7 @@ class Dump:
         notify = self._options.notify
         outside = self._files.outside
         outside.noticed = preflight.check(pid, self._options.files)
-        namespaces.prepare(pid, self._options.files.external)
+        namespaces.prepare(pid, self._options.files)
         warm_up()
         if "connections" in outside.noticed:
             _ = outside.caretaker  # forked while nothing is frozen yet

@@ -32,7 +32,7 @@ from torpor.kernel.namespaces import (
     CLONE_NEWUTS,
     setns,
 )
-from torpor.objects.files.model import FileDump
+from torpor.objects.files.model import FileDump, FilePolicy
 from torpor.objects.memory.segments import SegmentDump
 from torpor.objects.model import DumpProcess, RestoreProcess
 from torpor.objects.ns.model import NsDump, NsKind, NsRestore
@@ -109,11 +109,12 @@ def _check_for_children(process: DumpProcess) -> None:
             )
 
 
-def prepare(pid: int, external: tuple[str, ...]) -> None:
-    """Before the freeze: import what dumps the namespaces that *pid* does not share with us, and look who owns them.
+def prepare(pid: int, policy: FilePolicy) -> None:
+    """Before the freeze: import what dumps the namespaces that *pid* does not share with us, and look at them.
 
-    RefusedError where its user namespace does not own the others.
+    RefusedError where its user namespace does not own the others, or for what a kind's check refuses.
     """
+    external = policy.external
     own_flags = 0
     links = []
     for kind in NAMESPACES:
@@ -125,8 +126,11 @@ def prepare(pid: int, external: tuple[str, ...]) -> None:
             own_flags |= kind.clone_flag
             if isinstance(kind.dump, Late):
                 kind.dump.load()
-            if kind.clone_flag & _OWNED and outside.external_key(kind, pid, external) is None:
-                links.append(kind.link)
+            if outside.external_key(kind, pid, external) is None:
+                if kind.clone_flag & _OWNED:
+                    links.append(kind.link)
+                if kind.check is not None:
+                    kind.check(pid, policy)
     if own_flags & CLONE_NEWUSER:
         from torpor.objects.ns import userns
 
@@ -314,6 +318,14 @@ def finish(session: RestoreSession) -> None:
         if kind.finish is not None:
             for place in places:
                 kind.finish(place)
+
+
+def connect(session: RestoreSession) -> None:
+    """Join what leads out of the tree's namespaces to what it leads to."""
+    for kind, places in _iter_places(session):
+        if kind.connect is not None:
+            for place in places:
+                kind.connect(place)
 
 
 def _iter_places(session: RestoreSession) -> Iterator[tuple[NsKind, list[NsRestore]]]:

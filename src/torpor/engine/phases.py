@@ -107,6 +107,7 @@ RESTORE: tuple[Phase, ...] = (
         "steps that need all descriptors of a process, before credentials take privileges away",
     ),
     Phase("leave namespaces", namespaces.leave, "no more sockets and files are made; a hook finds us at home"),
+    Phase("connect", namespaces.connect, "a packet that finds its connection missing would be answered by a reset"),
     Phase("file owners", lambda session: fown.restore(session.files), "a thread can be owner; locks change the owner"),
     Phase("aspects", finishing.aspects, "BUILD, CREDENTIALS and SEALED, in one batch a thread"),
     Phase("stops", finishing.stop, "with all threads there; the SIGCHLD that parents get is taken away in the next"),

@@ -189,6 +189,10 @@ IP6TABLES = _raw("IP6TABLES", "ip6tables-%u.img")
 NFTABLES = _raw("NFTABLES", "nftables-%u.img")
 NETNS_CT = _raw("NETNS_CT", "netns-ct-%u.img")
 NETNS_EXP = _raw("NETNS_EXP", "netns-exp-%u.img")
+#: Ours: what the network images of CRIU's do not say (netlink messages; sysctls as lines).
+TORPOR_LINK = _raw("TORPOR_LINK", "torpor-link-%u.img")
+TORPOR_NEIGH = _raw("TORPOR_NEIGH", "torpor-neigh-%u.img")
+TORPOR_SYSCTL = _raw("TORPOR_SYSCTL", "torpor-sysctl-%u.img")
 TMPFS_IMG = _raw("TMPFS_IMG", "tmpfs-%u.tar.gz.img")
 TMPFS_DEV = _raw("TMPFS_DEV", "tmpfs-dev-%u.tar.gz.img")
 
@@ -273,6 +277,9 @@ ALL: tuple[ImageKind[m.Message], ...] = (
     NFTABLES,
     NETNS_CT,
     NETNS_EXP,
+    TORPOR_LINK,
+    TORPOR_NEIGH,
+    TORPOR_SYSCTL,
     TMPFS_IMG,
     TMPFS_DEV,
 )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import _socket
 import os
 
+from torpor.base.typed import Self
+
 SO_DOMAIN = 39
 SO_NETNS_COOKIE = 71
 SIOCGSKNS = 0x894C
@@ -15,7 +17,7 @@ class Socket(_socket.socket):
 
     __slots__ = ()
 
-    def __enter__(self) -> Socket:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

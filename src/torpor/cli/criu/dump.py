@@ -54,6 +54,8 @@ def file_policy(options: Options) -> FilePolicy:
         external=options.all_external,
         evasive_devices=options.evasive_devices,
         root=options.root or "/",
+        empty_net="net" in options.empty_ns,
+        weak_sysctls=options.weak_sysctls,
     )
 
 

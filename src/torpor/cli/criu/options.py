@@ -281,7 +281,7 @@ OPTIONS = (
     Option("force-irmap", SWITCH, HARMLESS),  # watches are found by their paths in any case
     Option("irmap-scan-path", VALUE, HARMLESS),
     Option("allow-uprobes", SWITCH, HARMLESS),
-    Option("weak-sysctls", SWITCH, HARMLESS),
+    Option("weak-sysctls", SWITCH, USED),
     Option("skip-file-rwx-check", SWITCH, USED),
     Option("file-validation", VALUE, HARMLESS, parse=_one_of("filesize", "buildid")),
     Option("cpu-cap", MAYBE, USED, parse=_cpu_caps),
@@ -306,7 +306,7 @@ OPTIONS = (
     Option("cgroup-yard", VALUE, USED),
     Option("lsm-profile", VALUE, "security labels are not carried yet"),
     Option("lsm-mount-context", VALUE, "security labels are not carried yet"),
-    Option("empty-ns", VALUE, HARMLESS, parse=_one_of("net")),
+    Option("empty-ns", VALUE, USED, parse=_one_of("net")),
     Option("join-ns", VALUE, USED, short="J", parse=_join_ns),
     Option("page-server", SWITCH, _PAGE_SERVER),
     Option("address", VALUE, HARMLESS),

@@ -52,6 +52,10 @@ class FilePolicy:
     evasive_devices: bool = False
     skip_file_rwx_check: bool = False
     root: str = "/"
+    #: A network namespace is not looked into (dump), or left as it comes (restore).
+    empty_net: bool = False
+    #: Sysctls that cannot be set stay as they are.
+    weak_sysctls: bool = False
 
 
 @dataclass(slots=True)
@@ -255,6 +259,12 @@ class FileDump:
         self._types[entry.id] = fd_type
         return entry
 
+    def new_twin(self, entry: m.file_entry, fd_type: int) -> m.file_entry:
+        """An entry before *entry* with the same id, which says something else of the same file."""
+        twin = m.file_entry(type=fd_type, id=entry.id)
+        self.entries.insert(self.entries.index(entry), twin)
+        return twin
+
     def type_of(self, file_id: int) -> int:
         """The ``fd_types`` constant of a dumped file."""
         return self._types[file_id]
@@ -353,7 +363,10 @@ class FileRestore:
         self.store = store
         #: The directory that the images' paths start from; closed with the session.
         self.root_fd = root_fd
-        self.entries = {entry.id: entry for entry in entries}
+        self.entries: dict[int, m.file_entry] = {}
+        for entry in entries:
+            # Two of the same id say different things of one file; what it is, the last one says.
+            self.entries.setdefault(entry.id, m.file_entry()).MergeFrom(entry)
         self.processes: list[RestoreProcess] = []
         self.policy = FilePolicy()
         #: Of the tree's user namespace: images hold ids as they are inside.

@@ -81,6 +81,7 @@ KINDS: tuple[Row, ...] = (
     Row("namespace", m.fd_types.NS, _nameless_file),
     Row("socket.unix", m.fd_types.UNIXSK, _socket),
     Row("socket.inet", m.fd_types.INETSK, _socket),
+    Row("tunfile", m.fd_types.TUNF, _character_device),
     Row("tty", m.fd_types.TTY, _character_device),
     Row("socket.netlink", m.fd_types.NETLINKSK, _socket),
     Row("socket.unsupported", m.fd_types.UND, _socket),

@@ -8,7 +8,7 @@ from torpor.base.records import dataclass, field
 from torpor.base.typed import Literal
 from torpor.images.store import ImageStore
 from torpor.kernel.idmap import IDENTITY, IdMaps
-from torpor.objects.files.model import FileDump, FileRestore
+from torpor.objects.files.model import FileDump, FilePolicy, FileRestore
 from torpor.objects.memory.segments import SegmentDump
 from torpor.tracee.remote import Runner
 
@@ -81,5 +81,9 @@ class NsKind:
     """Once memory is in place."""
     restore_together: Callable[[Sequence[NsRestore]], None] | None = None
     """In place of ``restore``: all of this kind at once, the root's first."""
+    check: Callable[[int, FilePolicy], None] | None = None
+    """Before the freeze, with a process that is in it: refuses what ``dump`` would."""
+    connect: Callable[[NsRestore], None] | None = None
+    """Once all sockets are there."""
     refusal: str | None = None
     nests: bool = False

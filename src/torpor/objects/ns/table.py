@@ -22,7 +22,15 @@ NAMESPACES: tuple[NsKind, ...] = (
     NsKind(
         "mnt_ns_id", "mnt", ns.CLONE_NEWNS, _late("mnt", "dump"), restore_together=_late("mnt", "restore"), nests=True
     ),
-    NsKind("net_ns_id", "net", ns.CLONE_NEWNET, _late("net", "dump"), _late("net", "restore")),
+    NsKind(
+        "net_ns_id",
+        "net",
+        ns.CLONE_NEWNET,
+        _late("net", "dump"),
+        restore_together=_late("net", "restore"),
+        check=_late("net", "check"),
+        connect=_late("net", "connect"),
+    ),
     NsKind("time_ns_id", "time", ns.CLONE_NEWTIME, _late("timens", "dump")),
     # By the root puppet, once it is in the control groups that are to be the roots.
     NsKind("cgroup_ns_id", "cgroup", ns.CLONE_NEWCGROUP),

@@ -1,0 +1,112 @@
+"""/dev/net/tun, attached to a tun or tap device or not.
+
+Kernel view
+    TUNGETIFF names the device and says whether this queue is detached; SIOCGSKNS gives its network namespace.
+Image
+    ``tunfile_entry``, and a ``reg_file_entry`` of the same id.  The device is one of the namespace's interfaces.
+Restore
+    Opened by its name in the namespace, then attached by TUNSETIFF.
+Limits
+    A device in a network namespace that is not the tree's own is refused: it would stay here, in use.  Packets that
+    were not read yet are lost, as packets may be.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+import struct
+
+from torpor.base.errors import RestoreError
+from torpor.images import kinds
+from torpor.images import messages as m
+from torpor.images.store import iter_entries
+from torpor.kernel.sockets import SIOCGSKNS
+from torpor.objects.files import fown, regular
+from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
+from torpor.objects.files.paths import O_PATH
+from torpor.objects.ns.net import tun
+
+_DEVICE = os.makedev(10, 200)
+
+
+def matches(file: OpenFile) -> bool:
+    """By the device number."""
+    return stat.S_ISCHR(file.stat.st_mode) and file.stat.st_rdev == _DEVICE and not file.flags & O_PATH
+
+
+def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
+    """Fill in ``entry.tunf``."""
+    tunf = entry.tunf
+    tunf.id, tunf.ns_id = entry.id, file.process.ids.net_ns_id
+    named = session.new_twin(entry, m.fd_types.REG).reg
+    named.id, named.flags, named.pos, named.name = entry.id, file.flags, 0, file.target
+    named.mode = file.stat.st_mode
+    fown.fill(named.fown, file)
+    attached = tun.device_of(file.fd)
+    if attached is None:
+        return
+    name, flags = attached
+    _check_namespace(file, name)
+    tunf.netdev = name
+    if flags & tun.IFF_DETACH_QUEUE:
+        tunf.detached = True
+    devices = session.part(tun.Devices)
+    devices.seen[tunf.ns_id, name] = tun.look(file.fd, name, flags)
+    session.at_end(lambda: _check_carried(file, name, devices))
+
+
+def _check_namespace(file: OpenFile, name: str) -> None:
+    namespace = fcntl.ioctl(file.fd, SIOCGSKNS)
+    try:
+        theirs = os.stat(f"/proc/{file.process.pid}/ns/net").st_ino
+        if os.fstat(namespace).st_ino != theirs:
+            raise file.refuse(f"the tun device {name} is in another network namespace than its process's")
+    finally:
+        os.close(namespace)
+
+
+def _check_carried(file: OpenFile, name: str, devices: tun.Devices) -> None:
+    if name not in devices.carried:
+        raise file.refuse(
+            f"the tun device {name} is in a network namespace that is not the tree's own",
+            hint="run the program in a network namespace of its own, or close the device",
+        )
+
+
+def restore(entry: m.file_entry, session: FileRestore) -> int:
+    """Open it, and attach it."""
+    tunf = entry.tunf
+    if not entry.HasField("reg"):
+        raise RestoreError(f"files.img: tun file {entry.id} has no name")
+    fd = regular.restore(entry, session)
+    if not tunf.HasField("netdev"):
+        return fd
+    try:
+        flags = _flags_of(tunf, session)
+        tun.attach(fd, tunf.netdev, flags)
+        if tunf.detached:
+            fcntl.ioctl(fd, tun.TUNSETQUEUE, struct.pack("16sH22x", b"", tun.IFF_DETACH_QUEUE))
+        if not flags & tun.IFF_PERSIST:
+            fcntl.ioctl(fd, tun.TUNSETPERSIST, 0)
+    except OSError as error:
+        os.close(fd)
+        raise RestoreError(f"tun file {entry.id} cannot be attached to {tunf.netdev}: {error.strerror}") from error
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _flags_of(tunf: m.tunfile_entry, session: FileRestore) -> int:
+    """The device's."""
+    ident = tunf.ns_id or session.processes[0].ids.net_ns_id
+    if session.store.exists(kinds.NETDEV.file_name(ident)):
+        for each in iter_entries(session.store, kinds.NETDEV, ident):
+            if each.message.name == tunf.netdev and each.message.HasField("tun"):
+                return each.message.tun.flags
+    raise RestoreError(f"the images have no tun device {tunf.netdev}")
+
+
+KIND = FileKind("tun file", m.fd_types.TUNF, matches, dump, restore)

@@ -1,0 +1,69 @@
+"""The dump of a network namespace: what is asked in which order."""
+
+from __future__ import annotations
+
+import os
+
+from torpor.base.fds import OwnedFd
+from torpor.images import messages as m
+from torpor.images.store import store_one
+from torpor.kernel import rtnetlink
+from torpor.kernel.namespaces import CLONE_NEWNET, inside
+from torpor.kernel.netlink import Netlink
+from torpor.objects.files.model import FilePolicy
+from torpor.objects.ns.model import NsDump
+from torpor.objects.ns.net import (
+    addresses,
+    conntrack,
+    firewall,
+    link_kinds,
+    links,
+    neighbours,
+    nsids,
+    routes,
+    rules,
+    sysctls,
+    tun,
+)
+
+
+def check(pid: int, policy: FilePolicy) -> None:
+    """RefusedError for what the dump would refuse, as far as it can be seen while the namespace is in use."""
+    if policy.empty_net:
+        return
+
+    def look() -> None:
+        with Netlink() as connection:
+            links.check(rtnetlink.read_links(connection), policy.external, pid)
+        firewall.check(pid)
+
+    with OwnedFd(os.pidfd_open(pid)) as pidfd:
+        inside(pidfd.fileno(), CLONE_NEWNET, look)
+
+
+def dump(session: NsDump) -> None:
+    """All images of the namespace."""
+    inside(session.pidfd, CLONE_NEWNET, lambda: _dump_inside(session))
+
+
+def _dump_inside(session: NsDump) -> None:
+    store, ident = session.store, session.ident
+    assert session.files is not None
+    if not session.files.policy.empty_net:
+        with Netlink() as connection:
+            found = rtnetlink.read_links(connection)
+            links.check(found, session.external, session.pid)
+            ids = nsids.read(connection, session.files.processes)
+            devices = session.files.part(tun.Devices)
+            links.dump(store, ident, found, ids, lambda entry, link: tun.fill(entry, link, devices, ident))
+            addresses.dump(store, ident, connection)
+            routes.dump(store, ident, connection)
+            rules.dump(store, ident, connection)
+            neighbours.dump(store, ident, connection, link_kinds.own_addresses(found))
+        firewall.dump(store, ident, session.pid)
+        entry = m.netns_entry()
+        nsids.dump(entry, ids)
+        sysctls.dump_namespace(entry, session.idmaps.groups)
+        sysctls.dump_others(store, ident)
+        store_one(store, "NETNS", entry, ident)
+    conntrack.dump(store, ident)

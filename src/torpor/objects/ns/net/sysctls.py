@@ -1,0 +1,237 @@
+"""sysctls of a network namespace: those of each interface, and those of the whole.
+
+Kernel view
+    ``/proc/sys/net``, which shows the namespace of the thread that looks.
+Image
+    ``sysctl_entry`` lists in ``net_device_entry`` and ``netns_entry``; the place in the list is the name (CONF4,
+    CONF6).  An entry without a value is a sysctl that the kernel does not have.  ``torpor-sysctl-%u.img``, ours: a line
+    ``name=value`` for each of the others.
+Restore
+    What is not yet as it was is written; ``forwarding`` before ``accept_redirects``, which it changes.
+Limits
+    Of ours, what this kernel does not have or want is left out with a warning.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+
+from torpor.base import log
+from torpor.base.errors import RestoreError
+from torpor.images import kinds
+from torpor.images import messages as m
+from torpor.images.store import ImageStore
+from torpor.kernel.idmap import IdMap
+
+_ROOT = "/proc/sys/net"
+
+#: The order is the image's.
+CONF4 = (
+    "accept_local", "accept_redirects", "accept_source_route", "arp_accept", "arp_announce", "arp_filter",
+    "arp_ignore", "arp_notify", "bootp_relay", "disable_policy", "disable_xfrm", "force_igmp_version", "forwarding",
+    "igmpv2_unsolicited_report_interval", "igmpv3_unsolicited_report_interval", "log_martians", "medium_id",
+    "promote_secondaries", "proxy_arp", "proxy_arp_pvlan", "route_localnet", "rp_filter", "secure_redirects",
+    "send_redirects", "shared_media", "src_valid_mark", "tag", "ignore_routes_with_linkdown", "drop_gratuitous_arp",
+    "drop_unicast_in_l2_multicast",
+)  # fmt: skip
+CONF6 = (
+    "accept_dad", "accept_ra", "accept_ra_defrtr", "accept_ra_from_local", "accept_ra_min_hop_limit", "accept_ra_mtu",
+    "accept_ra_pinfo", "accept_ra_rt_info_max_plen", "accept_ra_rtr_pref", "accept_redirects", "accept_source_route",
+    "autoconf", "dad_transmits", "disable_ipv6", "drop_unicast_in_l2_multicast", "drop_unsolicited_na",
+    "force_mld_version", "force_tllao", "forwarding", "hop_limit", "ignore_routes_with_linkdown", "keep_addr_on_down",
+    "max_addresses", "max_desync_factor", "mldv1_unsolicited_report_interval", "mldv2_unsolicited_report_interval",
+    "mtu", "ndisc_notify", "optimistic_dad", "proxy_ndp", "regen_max_retry", "router_probe_interval",
+    "router_solicitation_delay", "router_solicitation_interval", "router_solicitations", "stable_secret",
+    "suppress_frag_ndisc", "temp_prefered_lft", "temp_valid_lft", "use_oif_addrs_only", "use_optimistic",
+    "use_tempaddr",
+)  # fmt: skip
+_UNIX = ("max_dgram_qlen",)
+_IPV4 = ("ping_group_range",)
+_FAMILIES = (("ipv4", CONF4), ("ipv6", CONF6))
+_TEXTS = ("stable_secret", "ping_group_range")
+_MTU = "mtu"
+_NO_GROUP = ("1", "0")
+#: What other sysctls there are: all below these but what has its own place in the images or goes by itself.
+_OTHERS = ("core", "ipv4", "ipv6", "unix", "netfilter", "mptcp", "sctp")
+_NOT_OTHERS = ("conf", "neigh")
+_WRITABLE, _READABLE = 0o200, 0o400
+
+
+def read(path: str) -> str | None:
+    """Its text, None for one that does not exist or has no value (``stable_secret`` before it is set)."""
+    try:
+        fd = os.open(f"{_ROOT}/{path}", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        return os.read(fd, 4096).decode(errors="surrogateescape").strip()
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+
+
+def write(path: str, value: str) -> None:
+    """Set it; OSError where the kernel does not have it or does not like the value."""
+    fd = os.open(f"{_ROOT}/{path}", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, value.encode(errors="surrogateescape"))
+    finally:
+        os.close(fd)
+
+
+# -- dump ------------------------------------------------------------------------------------------------------------
+
+
+def dump_device(entry: m.net_device_entry) -> None:
+    """``conf4`` and ``conf6`` of an interface."""
+    entry.conf4.extend(_conf("ipv4", entry.name, CONF4))
+    entry.conf6.extend(_conf("ipv6", entry.name, CONF6))
+
+
+def dump_namespace(entry: m.netns_entry, groups_seen: IdMap) -> None:
+    """What holds for all interfaces, for new ones, and for the namespace, whose user namespace maps *groups_seen*."""
+    entry.all_conf4.extend(_conf("ipv4", "all", CONF4))
+    entry.def_conf4.extend(_conf("ipv4", "default", CONF4))
+    entry.all_conf6.extend(_conf("ipv6", "all", CONF6))
+    entry.def_conf6.extend(_conf("ipv6", "default", CONF6))
+    unix = [_entry("unix", name) for name in _UNIX]
+    if any(each.HasField("iarg") for each in unix):
+        entry.unix_conf.extend(unix)
+    groups = _entry("ipv4", _IPV4[0])
+    if groups.HasField("sarg"):
+        words = groups.sarg.split()
+        if tuple(words) == _NO_GROUP:
+            groups.ClearField("sarg")
+        else:
+            groups.sarg = "\t".join(str(groups_seen.inside(int(word))) for word in words) + "\n"
+        entry.ipv4_sysctl.append(groups)
+
+
+def _conf(family: str, device: str, names: Sequence[str]) -> Iterator[m.sysctl_entry]:
+    return (_entry(f"{family}/conf/{device}", name) for name in names)
+
+
+def _entry(directory: str, name: str) -> m.sysctl_entry:
+    value = read(f"{directory}/{name}")
+    if name in _TEXTS:
+        found = m.sysctl_entry(type=m.SysctlType.CTL_STR)
+        if value is not None:
+            found.sarg = value
+        return found
+    found = m.sysctl_entry(type=m.SysctlType.CTL_32)
+    if value is not None:
+        found.iarg = (int(value.split()[0]) + (1 << 31)) % (1 << 32) - (1 << 31)
+    return found
+
+
+def dump_others(store: ImageStore, ident: int) -> None:
+    """All that has no place in CRIU's images."""
+    lines = []
+    for path in _iter_others():
+        value = read(path)
+        if value is not None and "\n" not in value:
+            lines.append(f"{path}={value}\n")
+    with store.open_write(kinds.TORPOR_SYSCTL.file_name(ident)) as stream:
+        stream.write("".join(lines).encode(errors="surrogateescape"))
+
+
+def _iter_others() -> Iterator[str]:
+    todo = list(_OTHERS)
+    while todo:
+        directory = todo.pop()
+        try:
+            found = list(os.scandir(f"{_ROOT}/{directory}"))
+        except OSError:
+            continue
+        for each in found:
+            path = f"{directory}/{each.name}"
+            if each.is_dir(follow_symlinks=False):
+                if each.name not in _NOT_OTHERS:
+                    todo.append(path)
+            elif each.stat().st_mode & (_WRITABLE | _READABLE) == _WRITABLE | _READABLE and each.name not in (
+                *_UNIX,
+                *_IPV4,
+            ):
+                yield path
+
+
+# -- restore ---------------------------------------------------------------------------------------------------------
+
+
+def restore_namespace(entry: m.netns_entry, groups_seen: IdMap, *, weak: bool) -> None:
+    """What holds for all and for new interfaces, before there are any."""
+    _write_conf("ipv4/conf/all", CONF4, entry.all_conf4, entry.all_conf, weak)
+    _write_conf("ipv4/conf/default", CONF4, entry.def_conf4, entry.def_conf, weak)
+    _write_conf("ipv6/conf/all", CONF6, entry.all_conf6, (), weak)
+    _write_conf("ipv6/conf/default", CONF6, entry.def_conf6, (), weak)
+    _write_conf("unix", _UNIX, entry.unix_conf, (), weak)
+    for groups in entry.ipv4_sysctl[:1]:
+        if groups.HasField("sarg"):
+            words = [str(groups_seen.outside(int(word))) for word in groups.sarg.split()]
+            _write_if_other(f"ipv4/{_IPV4[0]}", "\t".join(words), weak)
+
+
+def restore_device(entry: m.net_device_entry, *, weak: bool) -> None:
+    """Those of an interface."""
+    _write_conf(f"ipv4/conf/{entry.name}", CONF4, entry.conf4, entry.conf, weak)
+    _write_conf(f"ipv6/conf/{entry.name}", CONF6, entry.conf6, (), weak)
+
+
+def restore_mtu(entry: m.net_device_entry, *, weak: bool) -> None:
+    """That of IPv6 once more: an interface that is brought up has its own again."""
+    for each in entry.conf6[CONF6.index(_MTU) : CONF6.index(_MTU) + 1]:
+        if each.HasField("iarg"):
+            _write_if_other(f"ipv6/conf/{entry.name}/{_MTU}", str(each.iarg), weak)
+
+
+def _write_conf(
+    directory: str, names: Sequence[str], entries: Iterable[m.sysctl_entry], old_form: Iterable[int], weak: bool
+) -> None:
+    values: dict[str, str] = {}
+    for name, number in zip(names, old_form, strict=False):
+        if number != -1:  # how older images say that there is none
+            values[name] = str(number)
+    for name, entry in zip(names, entries, strict=False):
+        if entry.HasField("iarg"):
+            values[name] = str(entry.iarg)
+        elif entry.HasField("sarg"):
+            values[name] = entry.sarg
+    # Changed by writing "forwarding".
+    last = values.pop("accept_redirects", None)
+    if last is not None:
+        values["accept_redirects"] = last
+    for name, value in values.items():
+        _write_if_other(f"{directory}/{name}", value, weak)
+
+
+def _write_if_other(path: str, value: str, weak: bool) -> None:
+    found = read(path)
+    if found is not None and found.split() == value.split():
+        return
+    try:
+        write(path, value)
+    except OSError as error:
+        if weak:
+            log.warn(f"sysctl net/{path} stays {found}: {error.strerror}")
+            return
+        raise RestoreError(
+            f"sysctl net/{path} cannot be set to {value!r}: {error.strerror}",
+            hint="--weak-sysctls leaves it as it is",
+        ) from error
+
+
+def restore_others(store: ImageStore, ident: int) -> None:
+    """The others, as far as this kernel has them."""
+    name = kinds.TORPOR_SYSCTL.file_name(ident)
+    if not store.exists(name):
+        return
+    with store.open_read(name) as stream:
+        lines = stream.read().decode(errors="surrogateescape").splitlines()
+    for line in lines:
+        path, equals, value = line.partition("=")
+        if not equals or not path.startswith(tuple(f"{each}/" for each in _OTHERS)) or ".." in path:
+            log.warn(f"{name}: a line that is none: {line!r}")
+            continue
+        _write_if_other(path, value, weak=True)

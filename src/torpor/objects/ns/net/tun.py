@@ -1,0 +1,161 @@
+"""tun and tap devices, as interfaces; their descriptors are :mod:`torpor.objects.files.tunfile`.
+
+Kernel view
+    IFLA_TUN_*; buffer sizes only through a descriptor that is attached.
+Image
+    ``tun_link_entry``.
+Restore
+    TUNSETIFINDEX and TUNSETIFF on /dev/net/tun, by a thread in the namespace.  The device is made to persist until the
+    first descriptor of the tree is attached, which undoes that where it was not so.
+Limits
+    A tap device with a packet filter is refused: the filter cannot be read.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import struct
+
+from torpor.base.errors import RefusedError, RestoreError
+from torpor.base.records import dataclass
+from torpor.images import messages as m
+from torpor.kernel import netlink
+from torpor.kernel.rtnetlink import Link
+from torpor.objects.files.model import FileDump
+
+PATH = "/dev/net/tun"
+
+TUNSETPERSIST, TUNSETOWNER, TUNSETGROUP, TUNSETIFF = 0x400454CB, 0x400454CC, 0x400454CE, 0x400454CA
+TUNGETIFF, TUNGETSNDBUF, TUNSETSNDBUF = 0x800454D2, 0x800454D3, 0x400454D4
+TUNGETVNETHDRSZ, TUNSETVNETHDRSZ, TUNSETQUEUE, TUNSETIFINDEX = 0x800454D7, 0x400454D8, 0x400454D9, 0x400454DA
+TUNGETFILTER = 0x801054DB
+_IFREQ = "16sH22x"
+
+IFF_TUN, IFF_TAP, IFF_MULTI_QUEUE, IFF_DETACH_QUEUE = 0x1, 0x2, 0x100, 0x400
+IFF_PERSIST, IFF_NO_PI, IFF_VNET_HDR = 0x800, 0x1000, 0x4000
+#: What is the device's, and not one descriptor's.
+_DEVICE_FLAGS = 0xFFFF & ~0x200 & ~IFF_DETACH_QUEUE
+
+_OWNER, _GROUP, _TYPE, _PI, _VNET_HDR, _PERSIST, _MULTI_QUEUE = range(1, 8)
+_NOBODY = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """What a descriptor says of its device."""
+
+    flags: int
+    sndbuf: int
+    vnethdr: int
+
+
+class Devices:
+    """What was seen of tun devices through descriptors of the tree, by the namespace's id and the name."""
+
+    def __init__(self, session: FileDump) -> None:
+        self.seen: dict[tuple[int, str], Attached] = {}
+        #: Names of those that are in the images.
+        self.carried: set[str] = set()
+
+
+def device_of(fd: int) -> tuple[str, int] | None:
+    """Name and IFF_* of the device to which a descriptor is attached; None for one that is not."""
+    request = bytearray(struct.pack(_IFREQ, b"", 0))
+    try:
+        fcntl.ioctl(fd, TUNGETIFF, request)
+    except OSError as error:
+        if error.errno == errno.EBADFD:
+            return None
+        raise
+    name, flags = struct.unpack_from("16sH", request)
+    return name.split(b"\0")[0].decode(errors="surrogateescape"), flags
+
+
+def look(fd: int, name: str, flags: int) -> Attached:
+    """What an attached descriptor says; RefusedError for a tap device with a filter."""
+    if flags & IFF_TAP and struct.unpack_from("H", _get(fd, TUNGETFILTER, 16))[0]:
+        raise RefusedError(f"the tap device {name} has a packet filter", hint="detach it (TUNDETACHFILTER)")
+    sndbuf = int.from_bytes(_get(fd, TUNGETSNDBUF, 4), "little")
+    return Attached(flags & _DEVICE_FLAGS, sndbuf, int.from_bytes(_get(fd, TUNGETVNETHDRSZ, 4), "little"))
+
+
+def _get(fd: int, request: int, size: int) -> bytes:
+    buffer = bytearray(size)
+    fcntl.ioctl(fd, request, buffer)
+    return bytes(buffer)
+
+
+def attach(fd: int, name: str, flags: int) -> None:
+    """TUNSETIFF: attach to the device of that name, which is made if there is none."""
+    fcntl.ioctl(fd, TUNSETIFF, struct.pack(_IFREQ, name.encode(errors="surrogateescape"), flags & 0xFFFF))
+
+
+def fill(entry: m.net_device_entry, link: Link, devices: Devices, ident: int) -> None:
+    """``entry.tun``."""
+    devices.carried.add(link.name)
+    attributes = netlink.parse_attributes(link.data)
+    attached = devices.seen.get((ident, link.name)) or _look_briefly(link, _flags(attributes))
+    tun = entry.tun
+    tun.flags, tun.sndbuf, tun.vnethdr = attached.flags, attached.sndbuf, attached.vnethdr
+    tun.owner = int.from_bytes(attributes.get(_OWNER, b"\xff\xff\xff\xff"), "little", signed=True)
+    tun.group = int.from_bytes(attributes.get(_GROUP, b"\xff\xff\xff\xff"), "little", signed=True)
+
+
+def _flags(attributes: dict[int, bytes]) -> int:
+    def is_set(number: int) -> bool:
+        return any(attributes.get(number, b""))
+
+    flags = attributes.get(_TYPE, b"\1")[0] & (IFF_TUN | IFF_TAP)
+    for number, flag in ((_VNET_HDR, IFF_VNET_HDR), (_PERSIST, IFF_PERSIST), (_MULTI_QUEUE, IFF_MULTI_QUEUE)):
+        if is_set(number):
+            flags |= flag
+    return flags if is_set(_PI) else flags | IFF_NO_PI
+
+
+def _look_briefly(link: Link, flags: int) -> Attached:
+    """Of one without a descriptor in the tree; we are in its namespace."""
+    if not flags & IFF_PERSIST:
+        raise RefusedError(
+            f"the tun device {link.name} is held by a process outside of the tree",
+            hint="checkpoint that process as well, or end it",
+        )
+    fd = os.open(PATH, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        # IFF_NO_PI doubles as IFF_NOFILTER: the kernel would look for the filter in our memory.
+        attach(fd, link.name, flags)
+        seen = look(fd, link.name, flags)
+    except OSError as error:
+        raise RefusedError(
+            f"the tun device {link.name} cannot be looked at: {error.strerror}",
+            hint="is it held by a process outside of the tree?",
+        ) from error
+    finally:
+        os.close(fd)
+    return Attached(flags, seen.sndbuf, seen.vnethdr)
+
+
+def make(entry: m.net_device_entry) -> None:
+    """The device, persistent for now, in the calling thread's namespace.  RestoreError where the kernel says no."""
+    if not entry.HasField("tun"):
+        raise RestoreError(f"the images do not say what the tun device {entry.name} is like")
+    tun = entry.tun
+    try:
+        fd = os.open(PATH, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        raise RestoreError(f"{PATH}: {error.strerror}", hint="tun devices need it") from error
+    try:
+        fcntl.ioctl(fd, TUNSETIFINDEX, struct.pack("i", entry.ifindex))
+        attach(fd, entry.name, tun.flags)
+        for request, number in ((TUNSETOWNER, tun.owner), (TUNSETGROUP, tun.group)):
+            if number != _NOBODY:
+                fcntl.ioctl(fd, request, number & 0xFFFFFFFF)
+        fcntl.ioctl(fd, TUNSETSNDBUF, struct.pack("I", tun.sndbuf))
+        if tun.vnethdr:
+            fcntl.ioctl(fd, TUNSETVNETHDRSZ, struct.pack("I", tun.vnethdr))
+        fcntl.ioctl(fd, TUNSETPERSIST, 1)
+    except OSError as error:
+        raise RestoreError(f"the tun device {entry.name} cannot be made: {error.strerror}") from error
+    finally:
+        os.close(fd)

@@ -1,0 +1,87 @@
+"""Network namespaces of a test's own, and what they look like."""
+
+import difflib
+import json
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+#: What `ip` tells that is no property of the object, or changes by itself.
+_VOLATILE = frozenset(
+    ("stats64", "link_netnsid", "hello_timer", "tcn_timer", "topology_change_timer", "gc_timer", "forward_delay_timer",
+     "pref", "valid_life_time", "preferred_life_time")
+)  # fmt: skip
+
+
+@contextmanager
+def namespace(setup: str = "true") -> Iterator[int]:
+    """The pid of a process that holds a new network namespace in which *setup* has been run by a shell."""
+    script = f"set -e; {setup}; echo ready; exec cat"
+    holder = subprocess.Popen(
+        ["unshare", "--net", "sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdin is not None and holder.stdout is not None
+    try:
+        assert holder.stdout.readline() == "ready\n", f"not set up: {setup}"
+        yield holder.pid
+    finally:
+        holder.stdin.close()
+        holder.stdout.close()
+        holder.wait()
+
+
+def enter(pid: int) -> list[str]:
+    """The words before a command that is to run in the network namespace of *pid*."""
+    return ["nsenter", f"--net=/proc/{pid}/ns/net"]
+
+
+def unshared(setup: str) -> list[str]:
+    """The words before a command that is to run in a new network namespace in which *setup* has been run."""
+    return ["unshare", "--net", "sh", "-c", f'set -e; {setup}; exec "$@"', "sh"]
+
+
+def ask(pid: int, *command: str) -> str:
+    """What a command prints in the network namespace of *pid*."""
+    done = subprocess.run([*enter(pid), *command], stdout=subprocess.PIPE, check=True, text=True)
+    return done.stdout
+
+
+def picture(pid: int) -> dict[str, str]:
+    """All that there is in the network namespace of *pid*, as lines, by the command that shows it."""
+    commands = (
+        "ip -j -d link", "ip -j addr", "ip -j route show table all", "ip -j -6 route show table all", "ip -j rule",
+        "ip -j -6 rule", "ip -j neigh show nud permanent", "ip -j neigh show proxy", "bridge -j fdb show state static",
+    )  # fmt: skip
+    shown = {command: json.loads(ask(pid, *command.split()) or "[]") for command in commands}
+    return {command: json.dumps(_steady(each), indent=1, sort_keys=True) for command, each in shown.items()}
+
+
+def differences(before: dict[str, str], after: dict[str, str]) -> str:
+    """What has changed between two pictures, for people."""
+    lines: list[str] = []
+    for command, shown in before.items():
+        lines += difflib.unified_diff(shown.split("\n"), after[command].split("\n"), command, "", "", "", 12, "")
+    return "\n".join(lines)
+
+
+def _steady(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _steady(each) for key, each in value.items() if key not in _VOLATILE}
+    if isinstance(value, list):
+        kept = [_steady(each) for each in value if each != "linkdown"]
+        return sorted(kept, key=lambda each: json.dumps(each, sort_keys=True))
+    return value
+
+
+def sysctl(pid: int, *paths: str) -> list[str]:
+    """Their values in the network namespace of *pid*."""
+    return ask(pid, "sysctl", "-n", *(path.replace("/", ".") for path in paths)).split("\n")[:-1]
+
+
+def run(pid: int, words: Sequence[str], data: str) -> None:
+    """Give *data* to a command in the network namespace of *pid*."""
+    with tempfile.TemporaryFile("w+") as stream:
+        stream.write(data)
+        stream.seek(0)
+        subprocess.run([*enter(pid), *words], stdin=stream, check=True)

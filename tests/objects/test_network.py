@@ -1,0 +1,192 @@
+"""Network namespaces: what is in them is there again, and what leads out of them is joined to the outside again."""
+
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from harness import engine
+from harness.network import ask, differences, enter, namespace, picture, run, sysctl, unshared
+from harness.skips import missing
+from harness.workload import Workload
+
+pytestmark = pytest.mark.root
+
+_INSIDE = (
+    """
+ip link set lo up
+ip addr add 10.9.0.1/32 dev lo
+ip link add br0 type bridge forward_delay 400 ageing_time 7000 mcast_snooping 0
+ip link add name v0 index 20 mtu 1400 address 02:00:00:00:00:20 txqueuelen 77 type veth \
+    peer name v1 index 21 address 02:00:00:00:00:21
+ip link add ifb9 type ifb
+ip link add mv0 link v1 type macvlan mode bridge
+ip link add vx0 type vxlan id 7 remote 10.1.0.2 dstport 4789 local 10.1.0.1
+ip link set v0 master br0
+ip link set v0 type bridge_slave hairpin on learning off
+ip link set br0 alias main address 02:00:00:00:00:10
+sysctl -qw net.ipv6.conf.v1.accept_dad=0 net.ipv6.conf.br0.accept_dad=0
+ip link set br0 up
+ip link set v0 up
+ip link set v1 up
+ip link set ifb9 up promisc on
+ip addr add 10.1.0.1/24 brd + dev br0 label br0:one
+ip addr add 10.1.0.9/24 dev br0 valid_lft 5000 preferred_lft 4000
+ip addr add 10.2.0.1/16 dev v1 noprefixroute
+ip addr add fd00::1/64 dev br0 nodad
+ip addr del 127.0.0.1/8 dev lo
+ip route add 10.3.0.0/16 via 10.1.0.2 metric 5
+ip route add 10.4.0.0/16 dev v1 table 100
+ip route add 10.5.0.0/16 nexthop via 10.1.0.3 weight 2 nexthop via 10.1.0.4
+ip route add blackhole 10.6.0.0/16 proto static
+ip -6 route add fd01::/64 via fd00::2
+ip route add default via 10.1.0.2
+ip rule add from 10.1.0.0/24 lookup 100 pref 50
+ip rule add fwmark 3 iif br0 blackhole
+ip rule del lookup default
+ip -6 rule add from fd00::/64 lookup 100
+ip neigh add 10.1.0.77 lladdr 02:00:00:00:00:77 dev br0 nud permanent
+ip neigh add proxy 10.1.0.78 dev br0
+bridge fdb add 02:00:00:00:00:99 dev v0 master static
+""".strip()
+    .replace("\\\n", "")
+    .replace("\n", "; ")
+)
+
+_SYSCTLS = {
+    "net/ipv4/conf/all/rp_filter": "2",
+    "net/ipv4/conf/default/send_redirects": "0",
+    "net/ipv4/conf/br0/proxy_arp": "1",
+    "net/ipv4/conf/v1/forwarding": "1",
+    "net/ipv6/conf/v0/disable_ipv6": "1",
+    "net/ipv6/conf/br0/hop_limit": "33",
+    "net/ipv4/ping_group_range": "5\t77",
+    "net/unix/max_dgram_qlen": "21",
+    "net/core/somaxconn": "1234",
+    "net/ipv4/ip_unprivileged_port_start": "90",
+    "net/ipv4/tcp_syn_retries": "3",
+}
+
+#: Nobody listens there, but somebody must say so.
+_KNOCK = """
+import errno, socket, sys
+knocking = socket.socket()
+knocking.settimeout(20)
+assert knocking.connect_ex((sys.argv[1], 9)) == errno.ECONNREFUSED
+"""
+
+
+@contextmanager
+def _workload(setup: str) -> Iterator[Workload]:
+    with Workload.start("counter", prefix=unshared(setup)) as workload:
+        workload.wait_ready()
+        yield workload
+
+
+def test_what_is_in_a_network_namespace_is_there_again() -> None:
+    settings = " ".join(f'"{path.replace("/", ".")}={value}"' for path, value in _SYSCTLS.items())
+    with _workload(f"{_INSIDE}; sysctl -qw {settings}") as workload:
+        before = picture(workload.pid)
+        values = sysctl(workload.pid, *_SYSCTLS)
+        assert values == list(_SYSCTLS.values())
+        workload.dump()
+        workload.restore()
+        changes = differences(before, picture(workload.pid))
+        if changes:
+            pytest.fail(changes)
+        assert sysctl(workload.pid, *_SYSCTLS) == values
+        workload.expect_pass()
+
+
+def _need(*tools: str) -> None:
+    for tool in tools:
+        if shutil.which(tool) is None:
+            missing(f"the command {tool}")
+
+
+def test_packet_filters_are_there_again() -> None:
+    _need("nft", "iptables-legacy", "ip6tables-legacy")
+    with _workload("ip link set lo up") as workload:
+        run(workload.pid, ["iptables-legacy-restore"], "*nat\n-A POSTROUTING -o lo -j MASQUERADE\nCOMMIT\n")
+        run(workload.pid, ["ip6tables-legacy-restore"], "*filter\n-A INPUT -p tcp --dport 9 -j DROP\nCOMMIT\n")
+        ruleset = (
+            "table inet t {\nset s {\ntype ipv4_addr\nelements = { 10.0.0.1, 10.0.0.2 }\n}\n"
+            "chain c {\ntype filter hook input priority 5; policy accept;\nip saddr @s counter drop\n"
+            "ct state established accept\n}\n}\n"
+        )
+        run(workload.pid, ["nft", "-f", "-"], ruleset)
+        commands = (("iptables-legacy", "-t", "nat", "-S"), ("ip6tables-legacy", "-S"), ("nft", "list", "ruleset"))
+        before = [ask(workload.pid, *command) for command in commands]
+        assert "MASQUERADE" in before[0] and "dport 9" in before[1] and "10.0.0.2" in before[2]
+        workload.dump()
+        workload.restore()
+        assert [ask(workload.pid, *command) for command in commands] == before
+        workload.expect_pass()
+
+
+@contextmanager
+def _world() -> Iterator[int]:
+    """A namespace with a bridge, in which the engine then works."""
+    with namespace("ip link set lo up; ip link add outer type bridge; ip link set outer up") as world:
+        with engine.using([*enter(world), *engine.command()]):
+            yield world
+
+
+def _address(pid: int, name: str) -> str:
+    return ask(pid, "ip", "-br", "-4", "addr", "show", "dev", name)
+
+
+def test_a_pair_that_leads_outside_is_made_together_with_its_outer_end() -> None:
+    with _world() as world:
+        setup = f"ip link add eth0 index 40 type veth peer name out0 netns {world}; ip link set eth0 up"
+        with _workload(f"{setup}; ip addr add 10.8.0.2/24 dev eth0") as workload:
+            ask(world, "ip", "link", "set", "out0", "master", "outer", "up")
+            workload.dump()
+            with pytest.raises(engine.EngineError, match=r"--external veth\[eth0\]:NAME"):
+                engine.restore(workload.images)
+            workload.restore(options=["--external", "veth[eth0]:out0@outer"])
+            assert "10.8.0.2/24" in _address(workload.pid, "eth0")
+            assert "master outer" in ask(world, "ip", "link", "show", "dev", "out0")
+            ask(world, "ip", "addr", "add", "10.8.0.1/24", "dev", "outer")
+            ask(world, sys.executable, "-c", _KNOCK, "10.8.0.2")
+            workload.expect_pass()
+
+
+def test_a_macvlan_is_put_on_an_interface_of_ours() -> None:
+    show = ("ip", "-d", "-o", "link", "show", "dev", "mv0")
+    with _world() as world, _workload("ip link set lo up") as workload:
+        ask(world, "ip", "link", "add", "mv0", "link", "outer", "type", "macvlan", "mode", "bridge")
+        ask(world, "ip", "link", "set", "mv0", "netns", str(workload.pid))
+        ask(workload.pid, "ip", "link", "set", "mv0", "up")
+        before = ask(workload.pid, *show)
+        assert "macvlan mode bridge" in before
+        workload.dump()
+        with pytest.raises(engine.EngineError, match=r"--external macvlan\[mv0\]"):
+            engine.restore(workload.images)
+        workload.restore(options=["--external", "macvlan[mv0]:outer"])
+        assert ask(workload.pid, *show) == before
+        workload.expect_pass()
+
+
+def test_an_interface_of_ours_can_take_the_place_of_one() -> None:
+    with _world() as world:
+        setup = f"ip link add eth0 index 40 address 02:00:00:00:00:40 type veth peer name out0 netns {world}"
+        with _workload(f"{setup}; ip link set eth0 up; ip addr add 10.8.0.2/24 dev eth0") as workload:
+            workload.dump()
+            ask(world, "ip", "link", "add", "made", "type", "veth", "peer", "name", "far")
+            workload.restore(options=["--external", "netdev[eth0]:made"])
+            shown = ask(workload.pid, "ip", "-o", "link", "show", "dev", "eth0")
+            assert shown.startswith("40: eth0@") and "02:00:00:00:00:40" in shown
+            assert "10.8.0.2/24" in _address(workload.pid, "eth0")
+            workload.expect_pass()
+
+
+def test_a_namespace_can_be_left_empty() -> None:
+    with _workload("ip link add br0 type bridge; ip link set lo up") as workload:
+        workload.dump(options=["--empty-ns", "net"])
+        workload.restore(options=["--empty-ns", "net"])
+        shown = ask(workload.pid, "ip", "-o", "link")
+        assert shown.count("\n") == 1 and "state DOWN" in shown
+        workload.expect_pass()
