@@ -92,3 +92,57 @@ def read_inet(family: int, protocol: int) -> dict[int, InetSocket]:
         shutdown = int.from_bytes(attributes.get(_INET_SHUTDOWN, b""), "little")
         found[ino] = InetSocket(ino, state, unread, unsent, shutdown)
     return found
+
+
+_AF_PACKET = 17
+_PACKET_REQUEST = struct.Struct("=BBHIIII")
+_PACKET_HEADER = struct.Struct("=BBHIII")
+_PACKET_INFO = struct.Struct("=6I")
+_PACKET_MEMBERSHIP = struct.Struct("=IIHH32s")
+_PACKET_RING = struct.Struct("=7I")
+_PACKET_SHOW = 0x1 | 0x2 | 0x4 | 0x8
+_INFO, _MCLIST, _RX_RING, _TX_RING, _FANOUT = range(5)
+
+
+@dataclass(frozen=True, slots=True)
+class PacketSocket:
+    """A packet socket.
+
+    ``info``: interface, version, reserve, copy threshold, time stamp, flags.  ``memberships``: (interface, count, type,
+    address).  Rings are empty where there is none.
+    """
+
+    ino: int
+    type: int
+    protocol: int
+    info: tuple[int, int, int, int, int, int]
+    memberships: tuple[tuple[int, int, int, bytes], ...] = ()
+    rx_ring: tuple[int, ...] = ()
+    tx_ring: tuple[int, ...] = ()
+    fanout: int | None = None
+
+
+def read_packet() -> dict[int, PacketSocket]:
+    """All packet sockets of our network namespace by inode."""
+    request = _PACKET_REQUEST.pack(_AF_PACKET, 0, 0, 0, _PACKET_SHOW, 0xFFFFFFFF, 0xFFFFFFFF)
+    answers = netlink.dump(netlink.NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY, request)
+    found = (parse_packet(answer) for answer in answers)
+    return {each.ino: each for each in found}
+
+
+def parse_packet(answer: bytes) -> PacketSocket:
+    """One ``packet_diag_msg`` with its attributes."""
+    _, kind, protocol, ino, _, _ = _PACKET_HEADER.unpack_from(answer)
+    attributes = netlink.parse_attributes(answer[_PACKET_HEADER.size :])
+    members = _PACKET_MEMBERSHIP.iter_unpack(attributes.get(_MCLIST, b""))
+    rings = [_PACKET_RING.unpack(attributes[which]) if which in attributes else () for which in (_RX_RING, _TX_RING)]
+    return PacketSocket(
+        ino=ino,
+        type=kind,
+        protocol=protocol,
+        info=_PACKET_INFO.unpack(attributes[_INFO]),
+        memberships=tuple((index, count, kind, address[:length]) for index, count, kind, length, address in members),
+        rx_ring=rings[0],
+        tx_ring=rings[1],
+        fanout=int.from_bytes(attributes[_FANOUT], "little") if _FANOUT in attributes else None,
+    )

@@ -84,6 +84,7 @@ KINDS: tuple[Row, ...] = (
     Row("tunfile", m.fd_types.TUNF, _character_device),
     Row("tty", m.fd_types.TTY, _character_device),
     Row("socket.netlink", m.fd_types.NETLINKSK, _socket),
+    Row("socket.packet", m.fd_types.PACKETSK, _socket),
     Row("socket.unsupported", m.fd_types.UND, _socket),
     Row("regular", m.fd_types.REG, _named),
     Row("refused", -1, _any),  # whatever is left

@@ -18,6 +18,7 @@ from torpor.base.records import dataclass
 from torpor.images import messages as m
 from torpor.kernel import sharedmem
 from torpor.kernel.procfs.maps import Vma
+from torpor.kernel.procfs.task import read_fds
 from torpor.objects.files.model import FileDump, OpenFile
 from torpor.objects.memory import aio
 from torpor.objects.memory.areas import (
@@ -26,6 +27,7 @@ from torpor.objects.memory.areas import (
     AREA_HEAP,
     AREA_MEMFD,
     AREA_REGULAR,
+    AREA_SOCKET,
     AREA_SYSVIPC,
     AREA_VDSO,
     AREA_VSYSCALL,
@@ -106,6 +108,23 @@ def _fill_file(process: DumpProcess, vma: Vma, entry: m.vma_entry, session: File
         entry.status |= AREA_MEMFD
 
 
+def _fill_socket(process: DumpProcess, vma: Vma, entry: m.vma_entry, session: FileDump) -> None:
+    """A packet socket's ring: known by the descriptor that the process has, for map_files cannot open a socket."""
+    for number in read_fds(process.pid):
+        if os.stat(f"/proc/{process.pid}/fd/{number}").st_ino == vma.inode and _is_socket(process, number):
+            entry.shmid = session.add_descriptor(process, number)[0]
+            entry.status = AREA_REGULAR | AREA_SOCKET
+            return
+    raise RefusedError(
+        f"{process.describe()} maps a ring of a socket at {vma.start:#x} that it has no descriptor of",
+        hint="have it keep the socket open, or unmap the ring",
+    )
+
+
+def _is_socket(process: DumpProcess, number: int) -> bool:
+    return os.readlink(f"/proc/{process.pid}/fd/{number}").startswith("socket:")
+
+
 def _file_id(process: DumpProcess, vma: Vma, session: FileDump, flags: int) -> int:
     """Dump the file, once for all mappings of it that need it in the same way."""
     key = ("map", vma.device, vma.inode, flags)
@@ -161,6 +180,7 @@ BACKINGS: tuple[Backing, ...] = (
         lambda vma: vma.name.startswith("anon_inode:bpf"),
         _refuse("a BPF map", "have the program unmap it, and use bpf(2) instead"),
     ),
+    Backing("ring of a socket", lambda vma: vma.name.startswith("socket:["), _fill_socket),
     Backing(
         "device memory",
         lambda vma: vma.is_file and bool(vma.flags & _DEVICE_FLAGS),

@@ -21,7 +21,7 @@ from torpor.objects.files import memfd
 from torpor.objects.files.model import FileDump, FileRestore
 from torpor.objects.memory import aio, pages, shared, sysv, vdso, vmas
 from torpor.objects.memory import mm as mm_object
-from torpor.objects.memory.areas import AREA_MEMFD
+from torpor.objects.memory.areas import AREA_MEMFD, AREA_SOCKET
 from torpor.objects.memory.inherited import Call, Extent, Inheritance, PageSource, differing, keep
 from torpor.objects.memory.segments import SegmentDump
 from torpor.objects.model import DumpProcess, RestoreProcess
@@ -262,7 +262,7 @@ def _open(key: _Key, entry: m.vma_entry, files: FileRestore) -> int:
         return memfd.open_inode(files.entry(entry.shmid).memfd.inode_id, files)
     fd = files.open(entry.shmid)
     # In CRIU's images the entry of a file may be open in another way than the mapping needs.
-    if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == key[2]:
+    if entry.status & AREA_SOCKET or fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == key[2]:
         return fd
     return files.shared(key, lambda: os.open(f"/proc/self/fd/{fd}", key[2] | os.O_CLOEXEC))
 

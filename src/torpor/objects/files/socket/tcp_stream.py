@@ -56,11 +56,8 @@ class _Connection:
     reuse: int
     stream: m.tcp_stream_entry
     data: bytes = b""
-
-    @property
-    def acknowledged(self) -> int:
-        """The sequence number that the peer has acknowledged everything before."""
-        return self.stream.outq_seq - self.stream.outq_len
+    #: The sequence number that the peer has acknowledged everything before.
+    acknowledged: int = 0
 
 
 class Connections:
@@ -141,7 +138,8 @@ def _read(each: _Connection, connection: Socket, session: FileDump) -> None:
     sk.state = info[0]
     fin = 1 if sk.state in SENT_FIN else 0
     stream.inq_len = tcp_repair.n_received(connection)
-    stream.outq_len = max(tcp_repair.n_unacknowledged(connection) - fin, 0)
+    n_unacknowledged = tcp_repair.n_unacknowledged(connection)
+    stream.outq_len = max(n_unacknowledged - fin, 0)
     stream.unsq_len = max(tcp_repair.n_unsent(connection) - fin, 0)
     stream.opt_mask, stream.snd_wscale = info[5], 0
     if info[5] & _OPT_WSCALE:
@@ -169,7 +167,7 @@ def _read(each: _Connection, connection: Socket, session: FileDump) -> None:
             raise each.file.refuse(
                 f"a queue of {length} bytes of its TCP connection gave {len(queue)}", hint="try again"
             )
-    each.stream, each.data = stream, received + sent
+    each.stream, each.data, each.acknowledged = stream, received + sent, stream.outq_seq - n_unacknowledged
 
 
 def _peek(connection: Socket, length: int) -> bytes:

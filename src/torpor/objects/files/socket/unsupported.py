@@ -8,7 +8,7 @@ from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
 from torpor.objects.files.socket.make import family_of
 
 _NAMES = {
-    4: "IPX", 5: "AppleTalk", 9: "X.25", 15: "AF_KEY (IPsec keys)", 17: "packet", 21: "RDS", 23: "IrDA", 24: "PPPoX",
+    4: "IPX", 5: "AppleTalk", 9: "X.25", 15: "AF_KEY (IPsec keys)", 21: "RDS", 23: "IrDA", 24: "PPPoX",
     26: "LLC", 27: "InfiniBand", 28: "MPLS", 29: "CAN bus", 30: "TIPC", 31: "Bluetooth", 33: "RxRPC", 35: "Phonet",
     38: "kernel crypto (AF_ALG)", 39: "NFC", 40: "vsock", 41: "KCM", 42: "Qualcomm IPC", 43: "SMC", 44: "XDP",
     45: "MCTP",
