@@ -66,9 +66,83 @@ finally:
     os.waitpid(pid, 0)
 """
 
+#: As the first process in a container of a runtime does: the terminal is its own devpts's, and is its console as well.
+_CONTAINED = """
+import fcntl, os, pty, signal, socket, subprocess, sys, termios
+subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+subprocess.run(["mount", "-t", "devpts", "-o", "newinstance,ptmxmode=666", "devpts", "/dev/pts"], check=True)
+subprocess.run(["mount", "--bind", "/dev/pts/ptmx", "/dev/ptmx"], check=True)
+master, slave = pty.openpty()
+subprocess.run(["mount", "--bind", os.ttyname(slave), "/dev/console"], check=True)
+with socket.socket(fileno=int(sys.argv[1])) as outside:
+    socket.send_fds(outside, [b"master"], [master])
+os.close(master)
+os.setsid()
+fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+for number in range(3):
+    os.dup2(slave, number)
+os.close(slave)
+console = os.open("/dev/console", os.O_RDWR | os.O_NOCTTY)
+told = []
+signal.signal(signal.SIGINT, lambda number, frame: print("interrupted", flush=True))
+print("ready", flush=True)
+while True:
+    line = sys.stdin.readline().strip()
+    os.write(console, f"got {line} {os.ttyname(console)} {os.ttyname(0)} {os.tcgetpgrp(0) == os.getpgrp()}\\n".encode())
+"""
+
+_CONDUCT_CONTAINED = """
+import os, socket, subprocess, sys, tempfile
+from torpor.engine.dump import dump
+from torpor.engine.options import DumpOptions, RestoreOptions
+from torpor.engine.restore import restore
+from torpor.kernel.procfs.task import read_children
+from torpor.objects.files.model import FilePolicy
+
+def read_until(fd, wanted):
+    text = b""
+    while wanted not in text:
+        text += os.read(fd, 1000)
+    return text
+
+ours, theirs = socket.socketpair()
+program = subprocess.Popen(["unshare", "--pid", "--mount", "--ipc", "--fork", "--mount-proc", sys.executable, "-c",
+                            sys.argv[1], str(theirs.fileno())], pass_fds=[theirs.fileno()], cwd="/",
+                           stdin=subprocess.DEVNULL)
+theirs.close()
+master = socket.recv_fds(ours, 10, 1)[1][0]
+ours.close()
+read_until(master, b"ready")
+policy = FilePolicy(orphan_pts_master=True)
+for _ in range(2):
+    given = []
+    with tempfile.TemporaryDirectory() as images:
+        pid = read_children(program.pid)[0] if program else pid
+        dump(pid, images, DumpOptions(files=policy))
+        if program:
+            program.wait()
+            program = None
+        os.close(master)
+        pid = restore(images, RestoreOptions(files=policy, orphan_master=lambda fd: given.append(os.dup(fd))))
+    master, = given
+    os.write(master, b"hello\\n")
+    print(read_until(master, b"True").decode().splitlines()[-1])
+    os.write(master, b"\\x03")
+    read_until(master, b"interrupted")
+os.kill(pid, 9)
+os.waitpid(pid, 0)
+"""
+
 
 def test_the_master_is_handed_over() -> None:
     command = ["unshare", "--mount", "--propagation", "private", sys.executable, "-c", _CONDUCT, _PROGRAM]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["got hello 77 True", "interrupted"]
+
+
+def test_the_console_of_a_container_twice() -> None:
+    command = [sys.executable, "-c", _CONDUCT_CONTAINED, _CONTAINED]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["got hello /dev/console /dev/pts/0 True"] * 2

@@ -33,7 +33,7 @@ from torpor.kernel import signal
 from torpor.objects.files import fown, status_flags, tty_data, tty_pairs, tty_params
 from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
 from torpor.objects.files.paths import DELETED, O_PATH, open_below
-from torpor.objects.files.tty_pairs import Masters, Pair, is_master
+from torpor.objects.files.tty_pairs import Early, Masters, Pair, is_master
 from torpor.objects.files.tty_sessions import Sessions, owner_of, set_foreground
 from torpor.objects.model import RestoreProcess
 
@@ -251,7 +251,7 @@ class _Restoring:
         self._infos = {info.id: info for info in load_all(session.store, TTY_INFO)}
         has_data = session.store.exists(TTY_DATA.file_name(None))
         self._data = {data.tty_id: data.data for data in load_all(session.store, TTY_DATA)} if has_data else {}
-        self._masters = Masters(session.root_fd)
+        self._masters = Masters(session.root_fd, session.part(Early))
         self._pairs: dict[int, Pair] = {}
         self._sessions = Sessions(session.processes)
         self._is_prepared: set[int] = set()
@@ -297,7 +297,20 @@ class _Restoring:
         if index not in self._pairs:
             self._pairs[index] = self._make_pair(index)
         pair = self._pairs[index]
-        return os.dup(pair.master.fileno()) if is_master(info.rdev) else tty_pairs.open_slave(pair, entry.tty.flags)
+        if is_master(info.rdev):
+            return os.dup(pair.master.fileno())
+        return self._open_console(entry, info) or tty_pairs.open_slave(pair, entry.tty.flags)
+
+    def _open_console(self, entry: m.file_entry, info: m.tty_info_entry) -> int | None:
+        """A slave by the other name that it was opened by, if it has that again: a container's /dev/console."""
+        path = self._path_of(entry, "")
+        if not path or path.rpartition("/")[2].isdecimal():
+            return None
+        try:
+            fd = OwnedFd(open_below(self._session.root_fd, path, entry.tty.flags & ~os.O_CREAT | os.O_NOCTTY))
+        except RestoreError:
+            return None
+        return fd.release() if os.fstat(fd.fileno()).st_rdev == info.rdev else None
 
     def _live(self, index: int, *, master: bool) -> m.tty_info_entry | None:
         for info in self._infos.values():

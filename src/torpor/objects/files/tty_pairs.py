@@ -25,6 +25,7 @@ from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.kernel.idmap import IdMaps
 from torpor.objects.files import status_flags, tty_data, tty_params
+from torpor.objects.files.model import FileRestore
 from torpor.objects.files.paths import open_below
 
 TIOCGPTN = 0x80045430
@@ -59,15 +60,38 @@ class Pair:
             self.slave.close()
 
 
+class Early:
+    """Masters of slaves that are mounted somewhere, as on a container's /dev/console: they come with the mounts."""
+
+    def __init__(self, session: FileRestore) -> None:
+        self._masters: dict[int, OwnedFd] = {}
+        session.on_close(self._masters.clear)
+
+    def make(self, directory: int, index: int) -> None:
+        """Have there be a slave of that number in the instance of devpts that is mounted at *directory*."""
+        if index not in self._masters:
+            masters = Masters(directory)
+            self._masters[index] = masters.open("ptmx", index)
+            masters.close()
+
+    def take(self, index: int) -> OwnedFd | None:
+        """The master of that number, if it was made."""
+        return self._masters.pop(index, None)
+
+
 class Masters:
     """Opens masters by number; those met on the way are kept until all are there."""
 
-    def __init__(self, root_fd: int) -> None:
+    def __init__(self, root_fd: int, early: Early | None = None) -> None:
         self._root_fd = root_fd
+        self._early = early
         self._spare: dict[str, dict[int, OwnedFd]] = {}
 
     def open(self, path: str, index: int | None) -> OwnedFd:
         """An unlocked master of that number, or of any."""
+        made = self._early.take(index) if self._early is not None and index is not None else None
+        if made is not None:
+            return made
         for pause_s in _PAUSES_S:
             found = self._find(self._spare.setdefault(path, {}), path, index)
             if found is not None:

@@ -17,6 +17,7 @@ from torpor.base.fds import OwnedFd
 from torpor.kernel import mount as mounts
 from torpor.kernel.arch import nr
 from torpor.kernel.namespaces import CLONE_NEWCGROUP, CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, isolated, setns
+from torpor.objects.files.tty_pairs import Early
 from torpor.objects.ns.mnt import external, filesystems, hidden, propagation
 from torpor.objects.ns.mnt.make import is_made_by_puppet, make_by_puppet, make_filesystem
 from torpor.objects.ns.mnt.tree import Node, Tree, is_below, read_tree, relative
@@ -180,6 +181,8 @@ class _Builder:
         if node.parent is not None:
             info = os.stat(relative(node.point, node.parent.point) or ".", dir_fd=node.parent.fd)
             node.on_directory = stat.S_ISDIR(info.st_mode)
+        if _is_terminal(node):
+            _make_terminal(tree, node)
         if self._base_of(node) is None and node.entry.fstype == filesystems.OVERLAY:
             by_puppet = is_made_by_puppet(node.entry, tree.session.flags) and not tree.session.is_nested
             fd = make_by_puppet(tree.session, node.entry) if by_puppet else make_filesystem(node.entry)
@@ -206,6 +209,15 @@ def _attach_one(node: Node) -> None:
     mounts.move_mount(node.fd, parent.fd, relative(node.point, parent.point))
 
 
+def _make_terminal(tree: Tree, node: Node) -> None:
+    """Open the other end, by the mount by which the tree finds it."""
+    device, session = node.entry.root_dev, tree.session
+    whole = next((each for each in tree.order if each.entry.root_dev == device and each.root == "/"), None)
+    if whole is None or whole.fd < 0 or session.files is None:
+        raise RestoreError(f"{node.point} is a terminal of a devpts that is not mounted itself")
+    session.files.part(Early).make(whole.fd, int(node.root[1:]))
+
+
 def _is_copied(tree: Tree, node: Node) -> bool:
     """Whether it comes from outside."""
     return node.is_external or (node is tree.root and not tree.session.is_nested)
@@ -213,7 +225,12 @@ def _is_copied(tree: Tree, node: Node) -> bool:
 
 def _is_made_late(node: Node) -> bool:
     """An overlay finds its layers by their paths in the namespace; a mount point tells what was mounted there."""
-    return node.entry.fstype == filesystems.OVERLAY or node.entry.deleted
+    return node.entry.fstype == filesystems.OVERLAY or node.entry.deleted or _is_terminal(node)
+
+
+def _is_terminal(node: Node) -> bool:
+    """Whether it is a pseudo-terminal (on /dev/console): it is there only as long as its other end is open."""
+    return node.entry.fstype == filesystems.DEVPTS and node.root[1:].isdecimal()
 
 
 def _set_flags(node: Node) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 UNSUPPORTED = 0
 TMPFS = 5
 AUTO = 16
+DEVPTS = 6
 OVERLAY = 17
 
 #: Options of a mount, and of a file system, that are flags.
@@ -53,7 +54,7 @@ ALL: tuple[Filesystem, ...] = (
     Filesystem(2, "sysfs"),
     Filesystem(3, "devtmpfs"),
     Filesystem(TMPFS, "tmpfs", dump=tmpfs.dump, restore=tmpfs.restore),
-    Filesystem(6, "devpts", extra=lambda options: "newinstance"),
+    Filesystem(DEVPTS, "devpts", extra=lambda options: "newinstance"),
     Filesystem(7, "pstore"),
     Filesystem(9, "securityfs"),
     Filesystem(10, "fusectl"),
