@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from torpor.base.errors import RefusedError, RestoreError
 from torpor.base.records import dataclass
@@ -24,6 +25,7 @@ from torpor.images import messages as m
 from torpor.images.errors import ImageError, ImageMissing
 from torpor.images.store import load_all
 from torpor.kernel.arch import nr
+from torpor.kernel.idmap import IDENTITY, NO_ID
 from torpor.kernel.procfs.small import read_small
 from torpor.objects.files.fown import F_SETOWN_EX
 from torpor.objects.files.model import FileDump, FileRestore
@@ -112,12 +114,14 @@ def restore(session: FileRestore) -> None:
     entries = [entry for entry in found if isinstance(entry, m.file_lock_entry)]
     processes = {process.ns_pid: process for process in session.processes if not process.is_zombie}
     flags = _descriptor_flags(session)
+    owners = _Owners(session)
     for wanted in (POSIX | FLOCK | OFD, LEASE):
         for process, own in _by_process(entries, wanted, processes):
             batch = Batch()
             results: list[tuple[m.file_lock_entry, Result]] = []
             for entry in own:
-                results += _add(batch, entry, flags.get((process.ns_pid, entry.fd), 0))
+                with owners.being(entry, batch):
+                    results += _add(batch, entry, flags.get((process.ns_pid, entry.fd), 0))
             process.runner.run(batch)
             for entry, result in results:
                 _check(entry, result.errno)
@@ -142,6 +146,29 @@ def _descriptor_flags(session: FileRestore) -> dict[tuple[int, int], int]:
         for entry, placed in session.placements()
         for process, number in placed.holders
     }
+
+
+class _Owners:
+    """A lease is for the file's owner only (or CAP_LEASE, which counts for nothing in a user namespace)."""
+
+    def __init__(self, session: FileRestore) -> None:
+        self._users = session.idmaps.users
+        self._fds = {
+            (process.ns_pid, number): placed.fd
+            for _, placed in session.placements()
+            for process, number in placed.holders
+        } if session.idmaps is not IDENTITY else {}  # fmt: skip
+
+    @contextmanager
+    def being(self, entry: m.file_lock_entry, batch: Batch) -> Iterator[None]:
+        """What is added to *batch* meanwhile is done in the name of the file's owner."""
+        fd = self._fds.get((entry.pid, entry.fd)) if entry.flag & LEASE else None
+        owner = NO_ID if fd is None else self._users.inside(os.fstat(fd).st_uid)
+        if owner != NO_ID:
+            batch.call(nr.setfsuid, owner)
+        yield
+        if owner != NO_ID:
+            batch.call(nr.setfsuid, self._users.head)
 
 
 def _check(entry: m.file_lock_entry, error: int) -> None:
