@@ -24,6 +24,12 @@ class Flavour(enum.StrEnum):
     JOB = "job"
     """In pid, mount, uts and ipc namespaces of its own: dumped, killed by the dump, restored."""
 
+    FRESH = "fresh"
+    """In pid, mount, uts, ipc and network namespaces of its own: dumped, killed by the dump, restored."""
+
+    USER = "user"
+    """The same, and in a user namespace with a map of ids."""
+
 
 #: What workload_test runs unless told otherwise. Switch a flavour on here once the engine can do it.
 DEFAULT_FLAVOURS: tuple[Flavour, ...] = (Flavour.CONTROL, Flavour.HOST, Flavour.HOST_RUNNING, Flavour.JOB)
@@ -39,6 +45,8 @@ def start(flavour: Flavour, name: str, args: Sequence[str] = (), prefix: Sequenc
     """Start a workload the way the flavour wants it; outside of a job by the command *prefix*, see `Workload.start`."""
     if flavour is Flavour.JOB:
         return Workload.start_in_job(name, args)
+    if flavour in (Flavour.FRESH, Flavour.USER):
+        return Workload.start_fresh(name, args, user=flavour is Flavour.USER)
     return Workload.start(name, args, prefix=prefix)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from harness import engine
+from harness import engine, fresh
 from harness.compiler import compiled
 from harness.events import ProcessWatch, RenameWatch, become_subreaper, time_limit_s, wait_renamed
 from harness.processes import MARK_VARIABLE, find_tree, kill_tree, new_mark, reap_session, watch_tree
@@ -107,6 +107,39 @@ class Workload:
             done = subprocess.run(
                 start, env=state | self._environment(), stdout=subprocess.PIPE, cwd="/", text=True, check=True
             )
+            self._root = ProcessWatch(int(done.stdout))
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    @classmethod
+    def start_fresh(cls, name: str, args: Sequence[str] = (), *, user: bool = False) -> Self:
+        """Like `start`, as the first process of namespaces of its own: pid, mnt, uts, ipc, net, and `user` if wanted.
+
+        Its pid is the one that we see, and another one after a restore.
+        """
+        program = compiled(name)
+        become_subreaper()
+        self = cls(name)
+        self._in_job = True
+        if user:
+            # Nobody in there can look into a directory of ours.
+            program = Path(shutil.copy2(program, self.base))
+            for path in (self.base, self.directory, program):
+                os.chown(path, *fresh.ROOT)
+        start = [sys.executable, "-P", fresh.__file__, "user" if user else "none", MARK_VARIABLE, str(self.log_file)]
+        try:
+            done = subprocess.run(
+                [*start, *self._command(program, args)],
+                env={**os.environ, **self._environment()},
+                capture_output=True,
+                cwd="/",
+                text=True,
+                check=False,
+            )
+            if done.returncode:
+                raise WorkloadError(f"{name} cannot be started in new namespaces: {done.stdout}{done.stderr}")
             self._root = ProcessWatch(int(done.stdout))
         except BaseException:
             self.close()
