@@ -10,7 +10,6 @@ import os
 import signal
 import socket
 import sys
-from pathlib import Path
 
 from torpor.engine.jobs.start import make_mounts
 from torpor.kernel import namespaces as ns
@@ -76,7 +75,8 @@ def main() -> int:
             os.write(writer, str(error).encode())
         os._exit(127)
     os.close(writer)
-    trouble = Path(f"/proc/self/fd/{reader}").read_text()
+    with open(reader, encoding="utf-8") as stream:
+        trouble = stream.read()
     print(trouble or first, flush=True)
     os._exit(1 if trouble else 0)
 

@@ -6,8 +6,10 @@ between.
 
 from __future__ import annotations
 
+import os
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from torpor.base.records import dataclass
 from torpor.kernel.arch import nr
@@ -103,6 +105,23 @@ def write_idmaps(pid: int, maps: IdMaps, *, setgroups: bool) -> None:
 def _write(path: str, text: str) -> None:
     with open(path, "w", encoding="ascii") as stream:
         stream.write(text)
+
+
+@contextmanager
+def owning(idmaps: IdMaps) -> Iterator[None]:
+    """What the calling thread makes meanwhile belongs to who is in charge of the user namespace with *idmaps*.
+
+    In a file system of that namespace nothing can be made by somebody who has no id there (EOVERFLOW).
+    """
+    owner = idmaps.outside(idmaps.users.head, idmaps.groups.head)
+    if idmaps is IDENTITY or -1 in owner:
+        yield
+        return
+    set_owner_of_new_files(*owner)
+    try:
+        yield
+    finally:
+        set_owner_of_new_files(os.geteuid(), os.getegid())
 
 
 def set_owner_of_new_files(user: int, group: int) -> None:

@@ -23,6 +23,7 @@ from torpor.base.errors import RestoreError
 from torpor.base.fds import OwnedFd
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
+from torpor.kernel.idmap import owning
 from torpor.objects.files import paths
 from torpor.objects.files.model import FileDump, FileRestore, OpenFile
 
@@ -140,8 +141,11 @@ def _link(file: OpenFile, name: str, number: int, session: FileDump) -> str:
             path = f"{directory}/link_remap.{attempt}"
             where, dir_fd = paths.locate(root, path)
             try:
-                # Python calls linkat(2), which alone can follow the link, only where a directory is given.
-                os.link(f"/proc/self/fd/{file.fd}", where, src_dir_fd=file.fd, dst_dir_fd=dir_fd, follow_symlinks=True)
+                with owning(file.process.idmaps):
+                    # Python calls linkat(2), which alone can follow the link, only where a directory is given.
+                    os.link(
+                        f"/proc/self/fd/{file.fd}", where, src_dir_fd=file.fd, dst_dir_fd=dir_fd, follow_symlinks=True
+                    )
             except FileExistsError:
                 continue
             except (FileNotFoundError, NotADirectoryError):
