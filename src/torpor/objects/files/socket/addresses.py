@@ -11,7 +11,8 @@ from torpor.base.records import dataclass
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
 
-_MAPPED = bytes(10) + b"\xff\xff"
+#: How an IPv4 address begins in IPv6's clothes.
+MAPPED = bytes(10) + b"\xff\xff"
 _AF_SIZES = {socket.AF_INET: 4, socket.AF_INET6: 16}
 
 
@@ -40,7 +41,7 @@ def read(sockaddr: object, family: int) -> Address:
 def plain_bytes(words: Sequence[int]) -> bytes:
     """An address packed, four or 16 bytes; IPv4 in IPv6's clothes is IPv4."""
     packed = struct.pack(f"={len(words)}I", *words)
-    return packed[12:] if packed[:12] == _MAPPED else packed
+    return packed[12:] if packed[:12] == MAPPED else packed
 
 
 def parse(sockaddr: bytes) -> Address:

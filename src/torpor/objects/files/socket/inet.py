@@ -25,7 +25,7 @@ from torpor.images.errors import ImageError
 from torpor.kernel.sockets import Borrowed, Socket
 from torpor.objects.files import fown
 from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
-from torpor.objects.files.socket import addresses, ip_options, options, tcp, udp
+from torpor.objects.files.socket import addresses, ip_options, options, tcp, udp, udp_queue
 from torpor.objects.files.socket.finish import finish
 from torpor.objects.files.socket.make import NetNamespaces, family_of, make_socket
 
@@ -153,6 +153,9 @@ class Unfinished:
             what = f"socket {file_id}"
             shut = tcp.shut_of(sk) if _is_tcp(sk) else sk.shutdown
             with Borrowed(self._session.open(file_id)) as connection:
+                if sk.type == socket.SOCK_DGRAM and sk.proto in _UDPS:
+                    is_shared = (sk.proto, sk.src_port) in self.shared_ports
+                    udp_queue.restore(connection, file_id, sk, self._session, is_shared=is_shared)
                 ip_options.restore(connection, sk, what)
                 living = _is_tcp(sk) and tcp.is_carried(sk, self._session)
                 finish(connection, sk, what, self._session.idmaps, shut=0 if living else shut)

@@ -8,8 +8,8 @@ Image
 Restore
     Messages are sent again by the socket at the other end, once every file that may lie in a queue can be opened.
 Limits
-    While messages are peeked at, SO_PEEK_OFF of the target's socket is in use: were we killed in that instant, its own
-    MSG_PEEK would begin further on.  Not done for a stream that one look shows whole.
+    While messages are peeked at, SO_PEEK_OFF of the target's socket is in use; a caretaker sets it right if we are
+    killed in that instant.  Not done for a stream that one look shows whole.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ import mmap
 import os
 import select
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from torpor.base.errors import RestoreError
 from torpor.base.fds import OwnedFd
@@ -33,6 +35,7 @@ from torpor.kernel.sockets import Borrowed, Socket
 from torpor.kernel.syscall import syscall
 from torpor.objects.files.model import FileDump, FileRestore, OpenFile
 from torpor.objects.files.socket.options import widen
+from torpor.tracee.caretaker import option
 
 SO_PEEK_OFF = 42
 SCM_RIGHTS, SCM_CREDENTIALS = 1, 2
@@ -68,7 +71,7 @@ def dump(file: OpenFile, file_id: int, kind: int, n_unread: int, session: FileDu
         return
     image = session.image("SK_QUEUES")
     with Borrowed(file.fd) as connection:
-        messages = _read(file, connection, kind, n_unread)
+        messages = _read(file, connection, kind, n_unread, session)
     for message in messages:
         packet = m.sk_packet_entry(id_for=file_id, length=len(message.data))
         if message.rights:
@@ -84,20 +87,31 @@ def dump(file: OpenFile, file_id: int, kind: int, n_unread: int, session: FileDu
         image.add(Entry(packet, message.data))
 
 
-def _read(file: OpenFile, connection: Socket, kind: int, n_unread: int) -> list[Message]:
+@contextmanager
+def peeking(connection: Socket, session: FileDump) -> Iterator[None]:
+    """Within the block SO_PEEK_OFF begins at 0 and is ours to change; whatever happens it is as before afterwards."""
     before = connection.getsockopt(socket.SOL_SOCKET, SO_PEEK_OFF)
+    keeper = session.outside.caretaker
+    keys = keeper.add([option(connection.fileno(), socket.SOL_SOCKET, SO_PEEK_OFF, before)])
+    try:
+        connection.setsockopt(socket.SOL_SOCKET, SO_PEEK_OFF, 0)
+        yield
+    finally:
+        connection.setsockopt(socket.SOL_SOCKET, SO_PEEK_OFF, before)
+        keeper.drop(keys)
+
+
+def _read(file: OpenFile, connection: Socket, kind: int, n_unread: int, session: FileDump) -> list[Message]:
     if not _is_readable(connection):
         return []
-    if kind == socket.SOCK_STREAM and before < 0:
+    if kind == socket.SOCK_STREAM and connection.getsockopt(socket.SOL_SOCKET, SO_PEEK_OFF) < 0:
         first = _peek(file, connection, n_unread + 1)
         if first is None:
             return []
         if first.is_plain and len(first.data) == n_unread:
             return [first]
-    try:
+    with peeking(connection, session):
         return _read_on(file, connection, kind, n_unread)
-    finally:
-        connection.setsockopt(socket.SOL_SOCKET, SO_PEEK_OFF, before)
 
 
 def _is_readable(connection: Socket) -> bool:
@@ -193,6 +207,10 @@ class Queues:
     def has(self, file_id: int) -> bool:
         """Whether anything waits in that file."""
         return file_id in self._by_file
+
+    def of(self, file_id: int) -> list[Entry[m.sk_packet_entry]]:
+        """What waits in that file."""
+        return self._by_file.get(file_id, [])
 
     def fill(self, file_id: int, sender: Socket, *, address: bytes | None = None) -> None:
         """Send what waits in *file_id* by *sender*, which is connected to it (or knows its *address*)."""

@@ -4,7 +4,8 @@ Kernel view
     A socket is connected when it has a peer.  The directions that are shut down are in the table of sock_diag(7),
     which is read only for UDP.
 Limits
-    Datagrams that wait to be read are dropped, as the network might have done: warned about.  Corked data are refused.
+    Datagrams that wait to be read: ``udp_queue``; those of raw and ping sockets are dropped, as the network might have
+    done: warned about.  Corked data are refused.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torpor.images import messages as m
 from torpor.kernel import sock_diag
 from torpor.kernel.sockets import get_int
 from torpor.objects.files.model import FileDump, OpenFile
-from torpor.objects.files.socket import shutdown
+from torpor.objects.files.socket import shutdown, udp_queue
 
 _UDP_CORK = 1
 _UDPS = (socket.IPPROTO_UDP, 136)
@@ -56,7 +57,9 @@ def dump(file: OpenFile, sk: m.inet_sk_entry, session: FileDump) -> None:
         # CRIU takes a value of 0 for one that cannot be.
         if bits := row.shutdown & 3 if row else shutdown.poll_bits(file.fd):
             sk.shutdown = bits
-    if _n_unread(file):
+        if udp_queue.is_readable(file.fd):
+            udp_queue.dump(file, sk.id, sk, session)
+    elif _n_unread(file):
         log.warn(f"{file.describe()}: unread datagrams are dropped")
 
 
