@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import engine
+from harness import cgroups, engine
 from harness.workload import Workload, WorkloadError
 
 pytestmark = pytest.mark.root
@@ -170,6 +170,28 @@ def test_we_restore_the_peers(name: str) -> None:
             workload.dump(options=WORKLOADS[name])
         workload.restore(options=WORKLOADS[name])
         workload.expect_pass()
+
+
+@pytest.mark.parametrize("direction", [OURS, THEIRS])
+@pytest.mark.parametrize("hierarchy", ["pids", ""], ids=["v1", "v2"])
+def test_control_groups_are_crossed(hierarchy: str, direction: str) -> None:
+    limit = "pids.max" if hierarchy else "cgroup.max.depth"
+    ours: list[str] = engine.command()
+    with cgroups.group(hierarchy) as group:
+        (group / "inner").mkdir()
+        (group / limit).write_text("55")
+        prefix = [*cgroups.entering(group), "unshare", "--cgroup", *cgroups.entering(group / "inner")]
+        with Workload.start("counter", prefix=prefix) as workload:
+            workload.wait_ready()
+            options = ["--manage-cgroups", "--cgroup-root", f"{hierarchy}:/{group.name}"]
+            with engine.using(ours if direction == OURS else PEER):
+                workload.dump(options=options)
+            cgroups.remove(group)
+            with engine.using(PEER if direction == OURS else ours):
+                workload.restore(options=["--manage-cgroups"])
+            assert cgroups.where(workload.pid, group) == f"/{group.name}/inner"
+            assert (group / limit).read_text() == "55\n"
+            workload.expect_pass()
 
 
 @pytest.mark.parametrize("name", KNOWN)

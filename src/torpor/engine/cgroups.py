@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 from torpor.base.errors import RefusedError
 from torpor.base.records import dataclass, field
+from torpor.base.typed import TYPE_CHECKING
 from torpor.engine.session import RestoreSession
 from torpor.images import kinds
 from torpor.images import messages as m
@@ -23,6 +24,10 @@ from torpor.objects.cgroup.model import CgroupPolicy
 from torpor.objects.cgroup.properties import FREEZER_V1, Table
 from torpor.objects.cgroup.yard import Yard
 from torpor.objects.model import DumpProcess, RestoreProcess
+
+if TYPE_CHECKING:
+    from torpor.objects.cgroup.freezer import Freezer
+
 
 # -- dump ----------------------------------------------------------------------------------------------------
 
@@ -40,8 +45,7 @@ class CgroupDump:
         self._sets = membership.Sets(policy.controllers)
         self._snapshots: dict[str, Snapshot] = {}
         self._tops: dict[str, str] = {}
-        #: What ``freezer.state`` was before we froze anything.
-        self.freezer_state = ""
+        self._freezer_state = ""
 
         self._look(pid)
 
@@ -55,6 +59,12 @@ class CgroupDump:
         if text == read_bytes("/proc/self/cgroup"):
             return
         self._read_heads([members])
+
+    def stopped_by(self, freezer: Freezer) -> None:
+        """A paused tree: v1's freezer is in the image as it was met, v2's thawed, for CRIU would freeze its puppets."""
+        self._freezer_state = freezer.state
+        if freezer.was_frozen and not freezer.state:
+            self._snapshots.pop(model.V2, None)
 
     def ask(self, processes: Iterable[DumpProcess], root_ids: m.task_kobj_ids_entry) -> None:
         """The sets of stopped tasks.  RefusedError."""
@@ -84,10 +94,10 @@ class CgroupDump:
             controller = entry.controllers.add(
                 cnames=snapshot.hierarchy.split(","), is_threaded=snapshot.is_threaded, dirs=snapshot.heads.values()
             )
-            if self.freezer_state and "freezer" in controller.cnames:
+            if self._freezer_state and "freezer" in controller.cnames:
                 for head in controller.dirs:
                     if head.dir_name:
-                        head.properties.add(name=FREEZER_V1, value=self.freezer_state)
+                        head.properties.add(name=FREEZER_V1, value=self._freezer_state)
         store_one(store, "CGROUP", entry)
 
     def _refresh(self, sets: list[tuple[Member, ...]]) -> None:

@@ -139,7 +139,7 @@ class Dump:
             return freeze
         freezer: Freezer = load("torpor.objects.cgroup.freezer").Freezer(path)
         if self._cgroups is not None:
-            self._cgroups.freezer_state = freezer.state
+            self._cgroups.stopped_by(freezer)
         return freezer.stop
 
     # -- collect ---------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ Dump
     The group is frozen, so that nothing can fork while the tree is seized, and thawed, whereupon the threads stop for
     us instead.  It is left as it was met: a tree that was paused is so again before we let go of it, even if we die.
 Image
-    ``freezer.state`` of v1, as it was met, beside the group's other properties.
+    ``freezer.state`` of v1, as it was met, beside the group's other properties; ``cgroup.freeze`` of v2 as it is then.
 Limits
     A group that is frozen because one above it is cannot be thawed by itself, and is refused.  One that does not get
     frozen in time (a task in uninterruptible sleep) is thawed again, and its tasks are stopped one by one.
