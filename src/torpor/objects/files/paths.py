@@ -13,6 +13,7 @@ from torpor.base.fds import OwnedFd
 from torpor.images import messages as m
 from torpor.images.text import set_text
 from torpor.kernel.namespaces import CLONE_NEWNS, inside
+from torpor.kernel.openat2 import open_in_root
 from torpor.kernel.procfs.mountinfo import read_mountinfo
 from torpor.objects.files.model import FileDump, OpenFile
 
@@ -145,12 +146,13 @@ def set_name(message: m.Message, field: str, path: str) -> None:
 def open_below(root_fd: int, path: str, flags: int, *, mode: int = 0o600) -> int:
     """Open *path* as a process whose root is *root_fd* would ("": *root_fd* itself, again).
 
+    A container's links do not lead out of its root: its images are not to be trusted with our files.
     RestoreError says what is missing.
     """
     if not path:
         return reopen(root_fd, flags)
     try:
-        return os.open(path.lstrip("/") or ".", flags | os.O_CLOEXEC, mode, dir_fd=root_fd)
+        return open_in_root(root_fd, path, flags, mode)
     except OSError as error:
         raise RestoreError(
             f"{path}: {error.strerror}", hint="the file must be where it was when the checkpoint was made"
