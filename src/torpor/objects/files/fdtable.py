@@ -49,7 +49,7 @@ def _dump_directory(process: DumpProcess, name: str, session: FileDump) -> int:
     try:
         info, target = os.fstat(fd), os.readlink(path)
         file = OpenFile(process, -1, fd, target, info, ["pos:\t0", "flags:\t00"])
-        return session.add_opened(("directory", info.st_dev, info.st_ino, target), file)
+        return session.add_opened(("directory", file.mount_id, info.st_dev, info.st_ino, target), file)
     finally:
         os.close(fd)
 
@@ -62,7 +62,7 @@ def dump_executable(process: DumpProcess, session: FileDump) -> int:
         info = os.fstat(fd)
         file = OpenFile(process, -1, fd, os.readlink(path), info, ["pos:\t0", "flags:\t00"])
         # The same description as its mappings' serves as well: both are read-only.
-        return session.add_opened(("map", info.st_dev, info.st_ino, 0), file)
+        return session.add_opened(("map", process.ids.mnt_ns_id, info.st_dev, info.st_ino, 0), file)
     finally:
         os.close(fd)
 

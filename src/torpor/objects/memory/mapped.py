@@ -127,7 +127,7 @@ def _is_socket(process: DumpProcess, number: int) -> bool:
 
 def _file_id(process: DumpProcess, vma: Vma, session: FileDump, flags: int) -> int:
     """Dump the file, once for all mappings of it that need it in the same way."""
-    key = ("map", vma.device, vma.inode, flags)
+    key = ("map", process.ids.mnt_ns_id, vma.device, vma.inode, flags)
     if session.has(key):
         return session.opened_id(key)
     path = map_file(process, vma)

@@ -49,6 +49,7 @@ class MountDump:
         self.bases: list[tuple[_Device, str]] = []
         self.contents: dict[_Device, Contents] = {}
         self.n_views = 0
+        self.has_root = False
         self.idmaps = IDENTITY
         session.at_end(self._dump_contents)
 
@@ -89,7 +90,9 @@ def classify(view: View, shared: MountDump, external: tuple[str, ...], *, has_ro
 
     With *has_root*, its root is whatever the restore is told.
     """
-    keys = keys_by_point(external)
+    shared.has_root |= has_root
+    # A process in another namespace than the root's may have anything at that place.
+    keys = keys_by_point(external) if has_root or not shared.has_root else {}
     root = view.root if has_root else None
     entries = [_entry(mount, shared) for mount in view.mounts]
     if root is not None:

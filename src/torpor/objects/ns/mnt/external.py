@@ -73,7 +73,7 @@ def _source_of(node: Node, sources: dict[str, str]) -> str:
         return get_text(node.entry.source)
     if key not in sources:
         raise RestoreError(f"{node.point} is an external mount", hint=f"say what it is: --external mnt[{key}]:PATH")
-    return sources[key]
+    return os.path.join("/", sources[key])
 
 
 def _copy_peer(source: str) -> int:
