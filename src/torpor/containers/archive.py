@@ -4,6 +4,7 @@
     checkpoint/*.img                               CRIU's images
     rootfs-diff.tar, deleted.files                 what changed in its root file system
     volumes/NAME.tar                               its volumes
+    blobs/sha256/*                                 of an exported image: such an archive again, or its images alone
 
 The archive may come from anybody: nothing in it is written anywhere, only small images are kept in memory, and of the
 pages just the few bytes that hold command lines.
@@ -16,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from torpor.containers.tarstream import Content, Member, Readable, iter_members, open_compressed
+from torpor.containers.tarstream import Content, Member, decompressed, iter_members, open_compressed
 from torpor.images import kinds
 from torpor.images.errors import ImageError, ImageMissing
 from torpor.images.memstore import MemPagesReader, MemStore
@@ -26,10 +27,11 @@ from torpor.images.store import load_one
 _DOCUMENTS = frozenset(
     {
         "config.dump", "spec.dump", "status.dump", "status", "network.status", "deleted.files", "stats-dump",
-        "bind.mounts", "pod.options",
+        "bind.mounts", "index.json", "pod.options",
     }
 )  # fmt: skip
 _IMAGES = "checkpoint/"
+_BLOBS = "blobs/sha256/"
 _VOLUMES = "volumes/"
 _ROOTFS_DIFF = "rootfs-diff.tar"
 _MAX_DOCUMENT = 16 << 20
@@ -195,6 +197,8 @@ def _take(archive: Archive, member: Member, content: Content) -> None:
     elif place == _ROOTFS_DIFF:
         archive.rootfs_diff_bytes = member.size
         _take_changes(archive, content)
+    elif place.startswith(_BLOBS):
+        _take_blob(archive, content)
     elif place.startswith(_VOLUMES) and place.endswith(".tar"):
         archive.volumes.append((place.removeprefix(_VOLUMES).removesuffix(".tar"), member.size))
 
@@ -255,16 +259,27 @@ def _iter_wanted(store: ArchiveStore, pages_name: str) -> Iterator[tuple[int, in
                 yield from pagemap.places(mm.mm_arg_start, min(mm.mm_arg_end, mm.mm_arg_start + _MAX_ARGUMENTS))
 
 
+def _take_blob(archive: Archive, content: Content) -> None:
+    """A part of an image: a checkpoint's archive or its images alone; layers and texts are of no interest."""
+    n_members = 0
+    try:
+        with decompressed(content) as (stream, _):
+            for member, inner in iter_members(stream):
+                n_members += 1
+                place = member.place or ""
+                if place in _DOCUMENTS or place.startswith(_IMAGES) or place == _ROOTFS_DIFF:
+                    _take(archive, member, inner)
+                elif "/" not in place and place.endswith(".img") and member.kind == "file":
+                    _take_image(archive, place, member, inner)
+    except ImageError as error:
+        if n_members:
+            archive.remark(f"a blob of the image: {error}")
+
+
 def _take_changes(archive: Archive, content: Content) -> None:
     """The names in the nested archive."""
-
-    class _Rest:
-        def read(self, n_bytes: int, /) -> bytes:
-            return content.read(n_bytes) if content.left else b""
-
-    nested: Readable = _Rest()
     try:
-        for member, _ in iter_members(nested):
+        for member, _ in iter_members(content):
             archive.n_changes += 1
             if len(archive.changes) < _MAX_CHANGES:
                 archive.changes.append(member.place if member.place is not None else f"(unsafe) {member.name}")

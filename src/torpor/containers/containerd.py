@@ -29,7 +29,14 @@ _COMMAND = "ctr"
 _DUMP_WORDS = frozenset({"leave-running", "ignore-rootfs"})
 _RESTORE_WORDS = frozenset({"ignore-rootfs", "checkpoint"})
 _SOCKET = "/run/containerd/containerd.sock"
+#: The part of a checkpoint that holds CRIU's images.
+_MEMORY = "application/vnd.containerd.container.criu.checkpoint.criu.tar"
 _REFERENCE = "localhost/torpor-checkpoint/"
+
+
+def name_in(reference: str) -> str:
+    """The container's name in the name that ``checkpoint`` gave its image; none in others' names."""
+    return reference.removeprefix(_REFERENCE).partition(":")[0] if reference.startswith(_REFERENCE) else ""
 
 
 class Containerd:
@@ -65,6 +72,15 @@ class Containerd:
             found.append(Container(self.name, name, name, now, number if runs else 0, place=namespace))
         return found
 
+    def restore_archive(self, archive: Path, reference: str, name: str | None, words: Words) -> Restored:
+        """Make a container of an exported checkpoint, which the archive calls *reference*."""
+        namespace = os.environ.get("CONTAINERD_NAMESPACE") or "default"
+        run(_COMMAND, "--namespace", namespace, "images", "import", "--no-unpack", archive.absolute())
+        container = Container(self.name, name or name_in(reference), "", "created", place=namespace)
+        if any(each.name == container.name and each.runs for each in self._of_namespace(namespace)):
+            raise UsageError(f"{container.label} runs already")
+        return self.restore(container, [*words, ("checkpoint", reference)])
+
     def about(self, container: Container) -> Runtime:
         return Runtime("runc", shim_config(container.place, container.id))
 
@@ -76,11 +92,17 @@ class Containerd:
         layers = [] if "ignore-rootfs" in given else ["--rw"]
         run(_COMMAND, *begin, "containers", "checkpoint", *layers, "--image", "--task", container.name, reference)
         try:
+            self._check_made(container, reference)
             if output is not None:
-                run(_COMMAND, *begin, "images", "export", output.absolute(), reference)
-        finally:
+                # Without Docker's manifest.json, which cannot describe a checkpoint.
+                run(_COMMAND, *begin, "images", "export", "--skip-manifest-json", output.absolute(), reference)
+        except BaseException:
             if output is not None:
-                run(_COMMAND, *begin, "images", "remove", reference)
+                output.unlink(missing_ok=True)
+            self._remove(container.place, reference)
+            raise
+        if output is not None:
+            self._remove(container.place, reference)
         if "leave-running" not in given:
             self._stop(container)
         return str(output) if output is not None else f"containerd's image {reference}"
@@ -101,7 +123,30 @@ class Containerd:
         with suppress(EngineError):
             run(_COMMAND, *begin, "containers", "delete", container.name)
         run(_COMMAND, *begin, "containers", "restore", *layers, "--live", container.name, wanted)
+        if wanted.startswith(_REFERENCE):
+            # As podman does: what it was restored from would be in the way of the next checkpoint.
+            self._remove(container.place, wanted)
         return Restored(only(self.name, self._of_namespace(container.place), container.name))
+
+    def _check_made(self, container: Container, reference: str) -> None:
+        """EngineError where the checkpoint lacks the processes.
+
+        ``ctr`` (1.6 and later) takes it for no error if a part of it, such as the specification, is in the store
+        already from a checkpoint before, but then leaves out the rest.
+        """
+        begin = ["--namespace", container.place]
+        rows = [line.split() for line in run(_COMMAND, *begin, "images", "list", f"name=={reference}").splitlines()]
+        digest = next((row[2] for row in rows if row and row[0] == reference), "")
+        if not digest or _MEMORY not in run(_COMMAND, *begin, "content", "get", digest):
+            raise EngineError(
+                f"ctr left the processes out of the checkpoint of {container.label}, which runs on",
+                hint="its store holds an older checkpoint of it: ctr images remove --sync IMAGE",
+            )
+
+    def _remove(self, namespace: str, reference: str) -> None:
+        """Take an image away with all that only it has."""
+        with suppress(EngineError):
+            run(_COMMAND, "--namespace", namespace, "images", "remove", "--sync", reference)
 
     def _stop(self, container: Container) -> None:
         begin = ["--namespace", container.place, "tasks"]

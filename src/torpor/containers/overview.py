@@ -128,6 +128,15 @@ def name_in(documents: Mapping[str, bytes]) -> str | None:
     return _text(_object(archive, "config.dump"), "name") or _text(_object(archive, "config.dump"), "id")
 
 
+def reference_in(documents: Mapping[str, bytes]) -> str:
+    """The name of the image that an exported archive holds; empty if it is none, or has none."""
+    archive = Archive("index.json", documents=dict(documents))
+    for manifest in _list(_object(archive, "index.json"), "manifests"):
+        if name := _text(_mapping(manifest, "annotations"), "io.containerd.image.name"):
+            return name
+    return ""
+
+
 def _engine(annotations: Mapping[str, str], archive: Archive) -> str:
     manager = annotations.get("io.container.manager", "")
     if manager in _MANAGERS:

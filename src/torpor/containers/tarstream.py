@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol, cast
 
 from torpor.containers.zstd import ZstdReader
 from torpor.images.errors import ImageError, ImageMissing
@@ -195,22 +195,46 @@ def open_compressed(path: Path) -> Iterator[tuple[Readable, str]]:
         raise ImageMissing(f"there is no {path}") from None
     except OSError as error:
         raise ImageError(f"{path}: {error.strerror}") from None
-    with file:
-        begin = file.peek(8)[:8]
-        if begin.startswith(b"\x28\xb5\x2f\xfd"):
-            reader = ZstdReader(file)
-            try:
-                yield reader, "zstd"
-            finally:
-                reader.close()
-        elif begin.startswith(b"\x1f\x8b"):
-            with gzip.open(file) as unzipped:
-                yield unzipped, "gzip"
-        elif begin.startswith(b"\xfd7zXZ\0"):
-            with lzma.open(file) as unzipped:
-                yield unzipped, "xz"
-        elif begin.startswith(b"BZh"):
-            with bz2.open(file) as unzipped:
-                yield unzipped, "bzip2"
-        else:
-            yield file, "none"
+    with file, decompressed(file) as found:
+        yield found
+
+
+@contextmanager
+def decompressed(stream: Readable) -> Iterator[tuple[Readable, str]]:
+    """What a stream holds, whatever it is compressed with, and the name of that."""
+    whole = _Pushback(stream)
+    begin = whole.begin
+    if begin.startswith(b"\x28\xb5\x2f\xfd"):
+        reader = ZstdReader(whole)
+        try:
+            yield reader, "zstd"
+        finally:
+            reader.close()
+    elif begin.startswith(b"\x1f\x8b"):
+        with gzip.GzipFile(fileobj=whole, mode="rb") as unzipped:
+            yield unzipped, "gzip"
+    elif begin.startswith(b"\xfd7zXZ\0"):
+        with lzma.LZMAFile(cast("BinaryIO", whole)) as unxzipped:
+            yield unxzipped, "xz"
+    elif begin.startswith(b"BZh"):
+        with bz2.BZ2File(cast("BinaryIO", whole)) as unbzipped:
+            yield unbzipped, "bzip2"
+    else:
+        yield whole, "none"
+
+
+class _Pushback:
+    """A stream whose first bytes have been looked at."""
+
+    def __init__(self, stream: Readable) -> None:
+        self._stream = stream
+        self.begin = self._left = stream.read(8)
+
+    def read(self, n_bytes: int = -1, /) -> bytes:
+        if self._left:
+            data, self._left = (self._left, b"") if n_bytes < 0 else (self._left[:n_bytes], self._left[n_bytes:])
+            return data
+        return self._stream.read(n_bytes)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        raise OSError("this stream has no places")

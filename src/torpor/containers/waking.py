@@ -11,17 +11,23 @@ from contextlib import suppress
 from pathlib import Path
 
 from torpor.base.errors import EngineError, UsageError
-from torpor.containers import archive, note, overview
+from torpor.containers import archive, containerd, note, overview
 from torpor.containers.model import Container, Restored, Words
-from torpor.containers.names import DOCKER, ENGINES, LXC, PODMAN
+from torpor.containers.names import CONTAINERD, DOCKER, ENGINES, LXC, PODMAN
 from torpor.containers.oci import CRUN, RUNC
 
 
 def restore_archive(path: Path, name: str | None, n_copies: int, words: Words) -> list[Restored]:
-    """Podman containers from an archive: one, or *n_copies* called NAME1, NAME2, ..."""
-    own_name = overview.name_in(archive.peek(path))
+    """Podman's containers from its archive, one or *n_copies* called NAME1, NAME2, ...; or containerd's one."""
+    documents = archive.peek(path)
+    own_name = overview.name_in(documents)
     if own_name is None:
-        raise EngineError(f"{path} is no checkpoint of a container", hint="`torpor inspect` shows what it is")
+        reference = overview.reference_in(documents)
+        if not containerd.name_in(reference):
+            raise EngineError(f"{path} is no checkpoint of a container", hint="`torpor inspect` shows what it is")
+        if n_copies != 1:
+            raise UsageError("containerd makes no copies: they would share a control group")
+        return [CONTAINERD.restore_archive(path, reference, name, words)]
     return _copies(lambda each: PODMAN.restore_archive(path, own_name, each, words), name, own_name, n_copies)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 from functools import cache
-from typing import Any, BinaryIO
+from typing import Any, Protocol
 
 from torpor.images.errors import ImageError
 
@@ -37,13 +37,17 @@ def _library() -> Any:
     return found
 
 
+class _Readable(Protocol):
+    def read(self, n_bytes: int, /) -> bytes: ...
+
+
 class ZstdReader:
     """What a compressed stream holds, from its beginning.  ImageError where it is damaged or cut off.
 
     Memory is bounded: the library refuses windows above 128 MiB.
     """
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: _Readable) -> None:
         self._zstd = _library()
         self._stream = stream
         self._context: int | None = self._zstd.ZSTD_createDStream()

@@ -200,3 +200,18 @@ def test_several_checkpoints_in_a_directory_are_an_error(tmp_path: Path) -> None
         (tmp_path / name / "inventory.img").touch()
     with pytest.raises(ImageError, match="several"):
         read_directory(tmp_path)
+
+
+@pytest.mark.parametrize("compression", ["none", "gzip"])
+def test_an_exported_image_holds_a_checkpoint_in_one_of_its_blobs(path: Path, compression: str) -> None:
+    """Podman's checkpoint images hold an archive, containerd's the images alone."""
+    whole = making.tar(making.members())
+    alone = making.tar(sorted(making.images().items()))
+    for blob, has_config in ((whole, True), (alone, False)):
+        layer = COMPRESSIONS[compression](blob)
+        blobs = [b'{"schemaVersion": 2}', COMPRESSIONS[compression](making.tar([("bin/sh", b"#!")])), layer]
+        entries = [(f"blobs/sha256/{number:064}", data) for number, data in enumerate(blobs)]
+        path.write_bytes(making.tar([*entries, ("index.json", b"{}")]))
+        archive, checkpoint = read(path)
+        assert checkpoint.processes[0].command == ("/bin/server", "--port", "1")
+        assert ("config.dump" in archive.documents) == has_config and archive.remarks == []
