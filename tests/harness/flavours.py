@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
+from harness.skips import need_mounted_root
 from harness.workload import Workload
 
 
@@ -32,7 +33,17 @@ class Flavour(enum.StrEnum):
 
 
 #: What workload_test runs unless told otherwise. Switch a flavour on here once the engine can do it.
-DEFAULT_FLAVOURS: tuple[Flavour, ...] = (Flavour.CONTROL, Flavour.HOST, Flavour.HOST_RUNNING, Flavour.JOB)
+DEFAULT_FLAVOURS: tuple[Flavour, ...] = (
+    Flavour.CONTROL, Flavour.HOST, Flavour.HOST_RUNNING, Flavour.JOB, Flavour.FRESH, Flavour.USER,
+)  # fmt: skip
+
+#: What the root of a user namespace may not do: these workloads do not even become ready there.
+NOT_FOR_USER: dict[str, str] = {
+    "bpf_maps": "bpf(2) is for the host's root",
+    "copy_on_write": "page frame numbers are for the host's root",
+    "fanotify": "its unlimited queue is for the host's root",
+    "scheduling": "real-time policies are for the host's root",
+}
 
 
 def default_flavours() -> tuple[Flavour, ...]:
@@ -45,6 +56,8 @@ def start(flavour: Flavour, name: str, args: Sequence[str] = (), prefix: Sequenc
     """Start a workload the way the flavour wants it; outside of a job by the command *prefix*, see `Workload.start`."""
     if flavour is Flavour.JOB:
         return Workload.start_in_job(name, args)
+    if flavour is Flavour.USER:
+        need_mounted_root()
     if flavour in (Flavour.FRESH, Flavour.USER):
         return Workload.start_fresh(name, args, user=flavour is Flavour.USER)
     return Workload.start(name, args, prefix=prefix)
@@ -72,6 +85,8 @@ def workload_test(
 ) -> Callable[[Flavour], None]:
     """A test, in each flavour, of tests/workloads/NAME.c: `test_counter = workload_test("counter")`."""
     chosen = default_flavours() if flavours is None else tuple(flavours)
+    if name in NOT_FOR_USER:
+        chosen = tuple(flavour for flavour in chosen if flavour is not Flavour.USER)
     parameters = [
         pytest.param(flavour, id=flavour.value, marks=() if flavour is Flavour.CONTROL else (pytest.mark.root,))
         for flavour in chosen

@@ -102,8 +102,10 @@ def _unpack(stream: BinaryIO, directory: int, idmaps: IdMaps) -> None:
     os.chroot(".")
     try:
         with tarfile.open(fileobj=stream, mode="r:gz", errorlevel=2) as archive:
-            archive.extraction_filter = lambda member, path: _outside(member, idmaps)
-            archive.extractall(".", numeric_owner=True)
+            archive.extraction_filter = lambda member, path: member
+            # Not by that filter, which Python has from 3.11.4 on only.
+            members = (_outside(member, idmaps) for member in archive)
+            archive.extractall(".", members, numeric_owner=True)
             _set_attributes(archive)
     except (tarfile.TarError, EOFError, zlib.error) as error:
         raise ImageError(f"the contents of a tmpfs are damaged: {error}") from error
