@@ -175,7 +175,7 @@ class Dump:
                 raise RefusedError(f"{process.describe()} uses a shadow stack", hint="not supported yet")
 
     def _lock_network(self) -> None:
-        """A network namespace of the tree's own is locked as a whole, if it has connections to carry.
+        """A network namespace of the tree's own is locked as a whole, if there are connections to carry.
 
         In the one that is ours too only the connections themselves are, when all are known.
         """
@@ -184,7 +184,10 @@ class Dump:
             return
         notify("network-lock", root.pid)
         self._files.outside.on_survival(lambda: notify("network-unlock", root.pid))
-        if "connections" in self._files.outside.noticed:
+        policy = self._options.files
+        # Whoever names a method wants the namespace quiet, whatever is in it.
+        is_wanted = policy.tcp_established and policy.network_lock in ("nftables", "iptables")
+        if "connections" in self._files.outside.noticed or is_wanted:
             assert root.pidfd is not None
             net_lock = load("torpor.objects.files.socket.net_lock")
             self._files.part(net_lock.DumpLock).lock_namespace(os.dup(root.pidfd.fileno()))

@@ -44,13 +44,20 @@ def hold(session: RestoreSession) -> None:
         log.warn(error.describe())
 
 
+def tell(session: RestoreSession) -> None:
+    """Notify that a network namespace of the tree's own is being unlocked."""
+    if _is_own(session, load_one(session.store, kinds.INVENTORY)):
+        session.options.notify("network-unlock", session.root.pid)
+
+
 def let_go(session: RestoreSession) -> None:
-    """Unlock, and have the connections go on."""
+    """Unlock, and have the connections go on.
+
+    What comes then is acknowledged: were we killed between this and the tree's going on, the images would be stale.
+    """
     inventory = load_one(session.store, kinds.INVENTORY)
     root = session.root
-    is_own = inventory.HasField("root_ids") and root.ids.net_ns_id != inventory.root_ids.net_ns_id
-    if is_own:
-        session.options.notify("network-unlock", root.pid)
+    is_own = _is_own(session, inventory)
     session.unlock()
     method = _method(inventory)
     if method != _SKIP:
@@ -60,6 +67,10 @@ def let_go(session: RestoreSession) -> None:
         with OwnedFd(os.pidfd_open(root.pid)) as pidfd:
             inside(pidfd.fileno(), CLONE_NEWNET, lambda: net_lock.unlock_dumped(run_id, method, ends))
     session.files.connect()
+
+
+def _is_own(session: RestoreSession, inventory: m.inventory_entry) -> bool:
+    return inventory.HasField("root_ids") and session.root.ids.net_ns_id != inventory.root_ids.net_ns_id
 
 
 def _connections(session: RestoreSession) -> list[m.inet_sk_entry]:

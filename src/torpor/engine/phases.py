@@ -120,10 +120,11 @@ RESTORE: tuple[Phase, ...] = (
     ),
     Phase("limits", _in_cgroups("set_properties"), "all that they limit is there, and nothing more is made"),
     Phase("post-restore", finishing.notify_ready, "all is there, and a hook that says no can still stop it"),
-    Phase("network", network.let_go, "a restore that fails before leaves peers waiting, and can be tried again"),
+    Phase("network told", network.tell, "whoever else holds packets back lets them go before hooks of the tree run"),
     Phase("links", lambda session: session.files.finish(), "link_remap names serve a restore that fails once more"),
     Phase("pre-resume", finishing.notify_resume, "the last word before everyone goes on"),
     Phase("guard", finishing.guard, "the last instant at which our death still has to be the death of all"),
     Phase("frozen groups", _in_cgroups("freeze"), "their tasks do nothing any more, and are let go all the same"),
+    Phase("network", network.let_go, "a restore that fails before leaves peers waiting, and can be tried again"),
     Phase("go", finishing.go, "all together, so that none runs while another is only half there"),
 )

@@ -92,7 +92,8 @@ def restore(entry: m.file_entry, session: FileRestore) -> int:
             if name:
                 _bind_by_name(connection, name)
         else:
-            connection.bind((name, 0))
+            if name:
+                connection.bind((name, 0))
             _set_up(connection, sk, what)
         finish(connection, sk, what, session.idmaps)
         return connection.detach()

@@ -92,7 +92,9 @@ def _has_nftables() -> bool:
 
 
 def _is_lock(table: str) -> bool:
-    return table.startswith(f"{LOCK_TABLE}-") and table[len(LOCK_TABLE) + 1 :].isdigit()
+    # Named of a pid, or (since CRIU 4.1, and by us) of a UUID.
+    name = table[len(LOCK_TABLE) + 1 :]
+    return table.startswith(f"{LOCK_TABLE}-") and (name.isdigit() or (len(name) == 36 and name.count("-") == 4))
 
 
 def _tool(pid: int, tools: Sequence[str]) -> str:

@@ -1,0 +1,83 @@
+"""kill -9 of the restorer at random instants, while the peer of a TCP connection goes on sending: it can be restored.
+
+The peer gets no reset from a machine that does not know its connection: what the dump has locked stays locked until the
+tree goes on.  Once it does, what the killed restore had left is gone, or it has succeeded.
+"""
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from harness.events import ProcessWatch
+from harness.streams import FarEnd, NearEnd
+from torpor.base.errors import TorporError
+from torpor.engine.options import RestoreOptions
+from torpor.engine.restore import restore
+from torpor.kernel.procfs.status import read_status
+from torpor.objects.files.model import FilePolicy
+
+pytestmark = pytest.mark.root
+
+N_KILLS = 40
+SEED = 20240214
+LONGEST_S = 0.06
+
+
+def _fork_restorer(directory: Path) -> int:
+    restorer = os.fork()
+    if restorer:
+        return restorer
+    try:
+        restore(directory, RestoreOptions(files=FilePolicy(tcp_established=True)))
+    except TorporError as error:
+        os.write(2, f"{error.describe()}\n".encode())
+    finally:
+        os._exit(1)
+
+
+def _wait_settled(pid: int) -> bool:
+    """Wait until *pid* is gone or runs free; whether it runs."""
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            status = read_status(pid)
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+        if status.state in "ZX":
+            os.waitpid(pid, 0)  # it has become ours
+            return False
+        if not status.tracer and status.name.startswith("python") and status.state in "RSD":
+            return True
+        assert time.monotonic() < deadline, f"state {status.state}, traced by {status.tracer}"
+        time.sleep(0.005)
+
+
+def test_restorer_killed() -> None:
+    rng = random.Random(SEED)
+    n_killed = 0
+    with FarEnd() as far:
+        far.listen("127.0.0.1")
+        near = NearEnd("127.0.0.1", far.port)
+        for _ in range(N_KILLS):
+            pid = far.pid
+            far.checkpoint()
+            restorer = _fork_restorer(far.images)
+            # The instant is what is tested; nothing is waited for.
+            time.sleep(rng.uniform(0, LONGEST_S))
+            os.kill(restorer, signal.SIGKILL)
+            os.waitpid(restorer, 0)
+            if _wait_settled(pid):
+                assert far.root is not None
+                far.root.close()
+                far.root = ProcessWatch(pid)
+            else:
+                n_killed += 1
+                far.restore()
+            assert near.is_talking
+        sent, received = near.finish()
+        assert far.counts() == (received, sent)
+    assert n_killed > 0
