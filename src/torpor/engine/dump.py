@@ -79,6 +79,7 @@ class Dump:
         self._stats = DumpStats()
         self._ids = IdAllocator()
         self._files = FileDump(store, kinds_alike, options.files)
+        self._files.number_of_namespace = self._ids.namespace
         self._processes: list[DumpProcess] = []
         self._seccomp = m.seccomp_entry()
         self._cgroups: CgroupDump | None = None

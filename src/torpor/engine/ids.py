@@ -35,7 +35,11 @@ class IdAllocator:
                 target = os.readlink(f"/proc/{pid}/ns/{link}")
             except FileNotFoundError:
                 continue  # a namespace kind that this kernel does not have
-            setattr(ids, name, self._namespaces.setdefault((link, target), len(self._namespaces) + 1))
+            setattr(ids, name, self.namespace(link, target))
+
+    def namespace(self, link: str, target: str) -> int:
+        """The id of the namespace that a link of that name below /proc/PID/ns says *target* of."""
+        return self._namespaces.setdefault((link, target), len(self._namespaces) + 1)
 
     def ids_of(self, pid: int) -> m.task_kobj_ids_entry:
         """All ids of the stopped process *pid*."""

@@ -21,6 +21,7 @@ from torpor.images import messages as m
 from torpor.images.store import load_one
 from torpor.kernel import idmap
 from torpor.kernel.arch import nr
+from torpor.kernel.idmap import IdMaps
 from torpor.kernel.namespaces import (
     CLONE_NEWCGROUP,
     CLONE_NEWIPC,
@@ -139,7 +140,6 @@ def prepare(pid: int, policy: FilePolicy) -> None:
 
 def dump(processes: Sequence[DumpProcess], root_ids: m.task_kobj_ids_entry, files: FileDump) -> None:
     """The images of all namespaces of the tree's own, of a kind the root's first."""
-    segments = files.part(SegmentDump)
     root = processes[0]
     alive = [process for process in processes if not process.is_zombie]
     for kind in NAMESPACES:
@@ -154,12 +154,15 @@ def dump(processes: Sequence[DumpProcess], root_ids: m.task_kobj_ids_entry, file
                 outside.dump(files.store, kind, ident, key)
             elif kind.dump is not None:
                 assert process.pidfd is not None
-                kind.dump(
-                    NsDump(
-                        files.store, segments, process.pid, process.pidfd.fileno(), ident, files.policy.external,
-                        root.idmaps, files,
-                    )
-                )  # fmt: skip
+                kind.dump(_ns_dump(files, process.pid, process.pidfd.fileno(), ident, root.idmaps))
+        for (flag, ident), fd in files.held.items():
+            if flag == kind.clone_flag and kind.dump is not None:
+                kind.dump(_ns_dump(files, root.pid, fd.fileno(), ident, root.idmaps))
+
+
+def _ns_dump(files: FileDump, pid: int, where: int, ident: int, idmaps: IdMaps) -> NsDump:
+    segments = files.part(SegmentDump)
+    return NsDump(files.store, segments, pid, where, ident, files.policy.external, idmaps, files)
 
 
 def plan(session: RestoreSession) -> None:
@@ -249,6 +252,8 @@ def _make_nested(session: RestoreSession) -> None:
     for kind in NAMESPACES:
         own_id = getattr(root.ids, kind.id_field)
         wanted = {getattr(process.ids, kind.id_field) for process in session.alive} if kind.nests else set()
+        if kind.in_images is not None:
+            wanted |= kind.in_images(session.store)
         wanted -= {own_id, 0}
         if not wanted:
             continue
@@ -259,7 +264,9 @@ def _make_nested(session: RestoreSession) -> None:
             batch = Batch()
             batch.call(nr.unshare, kind.clone_flag)
             root.runner.run(batch)
-            session.nested[kind.clone_flag, ident] = _open_namespace(root.pid, kind)
+            fd = session.nested[kind.clone_flag, ident] = _open_namespace(root.pid, kind)
+            if kind.clone_flag == CLONE_NEWNET:
+                session.files.networks[ident] = fd.fileno()
         _enter(session, root, [(home, kind.clone_flag)])
 
 

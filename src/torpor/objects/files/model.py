@@ -169,6 +169,10 @@ class FileDump:
         self.entries: list[m.file_entry] = []
         self.processes: list[DumpProcess] = []
         self.outside = Outside()
+        #: The number in the images of a namespace, by its name below /proc/PID/ns and what that link says.
+        self.number_of_namespace: Callable[[str, str], int] = lambda name, link: 0
+        #: Namespaces that no process is in, by their CLONE_NEW* flag and their number.
+        self.held: dict[tuple[int, int], OwnedFd] = {}
         self._kinds_alike = kinds_alike
         self._known: dict[tuple[int, int, int], KcmpIndex] = {}
         self._types: dict[int, int] = {}
@@ -372,6 +376,8 @@ class FileRestore:
         #: Of the tree's user namespace: images hold ids as they are inside.
         self.idmaps = IDENTITY
         self.inherited: dict[str, int] = {}
+        #: Network namespaces of the tree other than the main one, by their number.
+        self.networks: dict[int, int] = {}
         #: Takes the master of a terminal that was driven from outside of the tree; it is borrowed for the call.
         self.orphan_master: Callable[[int], None] | None = None
         self._find_kind = kind_of_type

@@ -7,7 +7,7 @@ Image
 Restore
     Opened below /proc/PID/ns of a task that has the namespace.
 Limits
-    A namespace that no task of the tree is in is refused: nothing would keep or make it.
+    A namespace that no task of the tree is in is refused unless it is a network namespace that nobody else uses.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torpor.images.errors import ImageError
 from torpor.kernel import namespaces as ns
 from torpor.objects.files import status_flags
 from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
+from torpor.objects.files.networks import Networks
 
 #: What stands in the link -> field of ``task_kobj_ids_entry``, flag.
 _KINDS = {
@@ -50,6 +51,11 @@ def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
             nsf = entry.nsf
             nsf.id, nsf.ns_id, nsf.ns_cflag, nsf.flags = entry.id, getattr(process.ids, field), flag, file.flags
             return
+    if flag == ns.CLONE_NEWNET:
+        nsf = entry.nsf
+        nsf.id, nsf.ns_cflag, nsf.flags = entry.id, flag, file.flags
+        nsf.ns_id = session.part(Networks).id_of_namespace(file, file.fd)
+        return
     raise file.refuse(f"{file.target} is a namespace that no process of the tree is in", hint="close it and try again")
 
 
@@ -65,6 +71,10 @@ def restore(entry: m.file_entry, session: FileRestore) -> int:
             fd = os.open(f"/proc/{process.pid}/ns/{link}", os.O_RDONLY | os.O_CLOEXEC)
             status_flags.restore(fd, nsf.flags & ~_OPENING)
             return fd
+    if nsf.ns_cflag == ns.CLONE_NEWNET and nsf.ns_id in session.networks:
+        fd = os.open(f"/proc/self/fd/{session.networks[nsf.ns_id]}", os.O_RDONLY | os.O_CLOEXEC)
+        status_flags.restore(fd, nsf.flags & ~_OPENING)
+        return fd
     raise RestoreError(f"file {entry.id} is a {link} namespace that no process of the images is in")
 
 

@@ -22,9 +22,9 @@ from torpor.base.errors import RestoreError
 from torpor.images import kinds
 from torpor.images import messages as m
 from torpor.images.store import iter_entries
-from torpor.kernel.sockets import SIOCGSKNS
 from torpor.objects.files import fown, regular
 from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
+from torpor.objects.files.networks import Networks, in_network
 from torpor.objects.files.paths import O_PATH
 from torpor.objects.ns.net import tun
 
@@ -39,7 +39,7 @@ def matches(file: OpenFile) -> bool:
 def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
     """Fill in ``entry.tunf``."""
     tunf = entry.tunf
-    tunf.id, tunf.ns_id = entry.id, file.process.ids.net_ns_id
+    tunf.id, tunf.ns_id = entry.id, session.part(Networks).id_of_device(file)
     named = session.new_twin(entry, m.fd_types.REG).reg
     named.id, named.flags, named.pos, named.name = entry.id, file.flags, 0, file.target
     named.mode = file.stat.st_mode
@@ -48,29 +48,19 @@ def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
     if attached is None:
         return
     name, flags = attached
-    _check_namespace(file, name)
     tunf.netdev = name
     if flags & tun.IFF_DETACH_QUEUE:
         tunf.detached = True
     devices = session.part(tun.Devices)
-    devices.seen[tunf.ns_id, name] = tun.look(file.fd, name, flags)
-    session.at_end(lambda: _check_carried(file, name, devices))
+    ident = tunf.ns_id
+    devices.seen[ident, name] = tun.look(file.fd, name, flags)
+    session.at_end(lambda: _check_carried(file, (ident, name), devices))
 
 
-def _check_namespace(file: OpenFile, name: str) -> None:
-    namespace = fcntl.ioctl(file.fd, SIOCGSKNS)
-    try:
-        theirs = os.stat(f"/proc/{file.process.pid}/ns/net").st_ino
-        if os.fstat(namespace).st_ino != theirs:
-            raise file.refuse(f"the tun device {name} is in another network namespace than its process's")
-    finally:
-        os.close(namespace)
-
-
-def _check_carried(file: OpenFile, name: str, devices: tun.Devices) -> None:
-    if name not in devices.carried:
+def _check_carried(file: OpenFile, device: tuple[int, str], devices: tun.Devices) -> None:
+    if device not in devices.carried:
         raise file.refuse(
-            f"the tun device {name} is in a network namespace that is not the tree's own",
+            f"the tun device {device[1]} is in a network namespace that is not the tree's own",
             hint="run the program in a network namespace of its own, or close the device",
         )
 
@@ -80,7 +70,7 @@ def restore(entry: m.file_entry, session: FileRestore) -> int:
     tunf = entry.tunf
     if not entry.HasField("reg"):
         raise RestoreError(f"files.img: tun file {entry.id} has no name")
-    fd = regular.restore(entry, session)
+    fd = in_network(session, tunf.ns_id, lambda: regular.restore(entry, session))
     if not tunf.HasField("netdev"):
         return fd
     try:

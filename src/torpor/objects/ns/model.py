@@ -81,6 +81,8 @@ class NsKind:
     """Once memory is in place."""
     restore_together: Callable[[Sequence[NsRestore]], None] | None = None
     """In place of ``restore``: all of this kind at once, the root's first."""
+    in_images: Callable[[ImageStore], set[int]] | None = None
+    """The numbers of those that the images have, whether a process is in them or not."""
     check: Callable[[int, FilePolicy], None] | None = None
     """Before the freeze, with a process that is in it: refuses what ``dump`` would."""
     connect: Callable[[NsRestore], None] | None = None

@@ -28,8 +28,10 @@ NAMESPACES: tuple[NsKind, ...] = (
         ns.CLONE_NEWNET,
         _late("net", "dump"),
         restore_together=_late("net", "restore"),
+        in_images=_late("net", "in_images"),
         check=_late("net", "check"),
         connect=_late("net", "connect"),
+        nests=True,
     ),
     NsKind("time_ns_id", "time", ns.CLONE_NEWTIME, _late("timens", "dump")),
     # By the root puppet, once it is in the control groups that are to be the roots.

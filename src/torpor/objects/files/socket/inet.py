@@ -25,9 +25,10 @@ from torpor.images.errors import ImageError
 from torpor.kernel.sockets import Borrowed, Socket
 from torpor.objects.files import fown
 from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
+from torpor.objects.files.networks import Networks
 from torpor.objects.files.socket import addresses, ip_options, options, tcp, udp, udp_queue
 from torpor.objects.files.socket.finish import finish
-from torpor.objects.files.socket.make import NetNamespaces, family_of, make_socket
+from torpor.objects.files.socket.make import family_of, make_socket
 
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
 _IPPROTO_MPTCP = 262
@@ -49,7 +50,7 @@ def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
     """Fill in ``entry.isk``."""
     sk = entry.isk
     sk.id, sk.ino, sk.flags = entry.id, file.stat.st_ino & 0xFFFFFFFF, file.flags
-    sk.ns_id = session.part(NetNamespaces).id_of(file)
+    sk.ns_id = session.part(Networks).id_of(file)
     fown.fill(sk.fown, file)
     with Borrowed(file.fd) as connection:
         shape = _shape(connection)
@@ -69,7 +70,7 @@ def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
 
 def check(file: OpenFile, session: FileDump) -> None:
     """Refuse protocols and connections that cannot be carried."""
-    session.part(NetNamespaces).id_of(file)
+    session.part(Networks).check(file)
     with Borrowed(file.fd) as connection:
         shape = _shape(connection)
         _check_shape(file, shape)

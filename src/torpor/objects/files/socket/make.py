@@ -1,8 +1,4 @@
-"""Making sockets, and telling where they are: the only place that knows of network namespaces.
-
-Limits
-    Sockets of another network namespace than the tree's are refused.
-"""
+"""Making sockets, in whichever network namespace of the tree."""
 
 from __future__ import annotations
 
@@ -11,8 +7,9 @@ import stat
 
 from torpor.base.errors import RestoreError
 from torpor.images.errors import ImageError
-from torpor.kernel.sockets import SO_DOMAIN, Socket, get_int, net_namespace_of, pair
-from torpor.objects.files.model import FileDump, FileRestore, OpenFile
+from torpor.kernel.sockets import SO_DOMAIN, Socket, get_int, pair
+from torpor.objects.files.model import FileRestore, OpenFile
+from torpor.objects.files.networks import in_network
 
 _SOCK_PACKET = 10
 _TYPES = (socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_RAW, socket.SOCK_SEQPACKET, _SOCK_PACKET)
@@ -28,21 +25,6 @@ def family_of(file: OpenFile) -> int:
         return -1  # a socket's file, opened with O_PATH
 
 
-class NetNamespaces:
-    """The network namespaces of the sockets that are dumped."""
-
-    def __init__(self, session: FileDump) -> None:
-        # We are in the tree's own namespace while we dump it.
-        with Socket(socket.AF_UNIX, socket.SOCK_DGRAM) as own:
-            self._own = net_namespace_of(own.fileno())
-
-    def id_of(self, file: OpenFile) -> int:
-        """The image's number of the namespace that *file* is in; refuses one that is not the tree's."""
-        if net_namespace_of(file.fd) != self._own:
-            raise file.refuse("a socket of another network namespace than its process's", hint="close it and try again")
-        return file.process.ids.net_ns_id
-
-
 def make_socket(session: FileRestore, family: int, kind: int, protocol: int, ns_id: int) -> Socket:
     """A new socket in the network namespace that the images number *ns_id*.
 
@@ -51,7 +33,7 @@ def make_socket(session: FileRestore, family: int, kind: int, protocol: int, ns_
     if kind not in _TYPES:
         raise ImageError(f"files.img: {kind} is no type of socket")
     try:
-        return Socket(family, kind | socket.SOCK_CLOEXEC, protocol)
+        return in_network(session, ns_id, lambda: Socket(family, kind | socket.SOCK_CLOEXEC, protocol))
     except OSError as error:
         raise RestoreError(
             f"a socket of family {family}, type {kind}, protocol {protocol} cannot be made: {error.strerror}",
@@ -63,4 +45,4 @@ def make_pair(session: FileRestore, kind: int, ns_id: int) -> tuple[Socket, Sock
     """Two connected unix sockets in that namespace."""
     if kind not in _TYPES:
         raise ImageError(f"files.img: {kind} is no type of socket")
-    return pair(kind)
+    return in_network(session, ns_id, lambda: pair(kind))

@@ -23,9 +23,10 @@ from torpor.images.errors import ImageError
 from torpor.kernel.sockets import Borrowed, Socket
 from torpor.objects.files import fown
 from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
+from torpor.objects.files.networks import Networks
 from torpor.objects.files.socket import options
 from torpor.objects.files.socket.finish import finish
-from torpor.objects.files.socket.make import NetNamespaces, family_of, make_socket
+from torpor.objects.files.socket.make import family_of, make_socket
 
 _CONNECTED, _UNCONNECTED = 1, 7
 _SOL_NETLINK = 270
@@ -43,7 +44,7 @@ def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
     """Fill in ``entry.nlsk``."""
     sk = entry.nlsk
     sk.id, sk.ino, sk.flags = entry.id, file.stat.st_ino & 0xFFFFFFFF, file.flags
-    sk.ns_id = session.part(NetNamespaces).id_of(file)
+    sk.ns_id = session.part(Networks).id_of(file)
     fown.fill(sk.fown, file)
     with Borrowed(file.fd, socket.AF_NETLINK) as connection:
         _check_empty(file, connection)

@@ -26,9 +26,10 @@ from torpor.kernel.sockets import Socket
 from torpor.kernel.syscall import syscall
 from torpor.objects.files import fown
 from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
+from torpor.objects.files.networks import Networks
 from torpor.objects.files.socket import options
 from torpor.objects.files.socket.finish import finish
-from torpor.objects.files.socket.make import NetNamespaces, family_of, make_socket
+from torpor.objects.files.socket.make import family_of, make_socket
 
 _SOL_PACKET = 263
 _ADD_MEMBERSHIP, _RX_RING, _TX_RING, _FANOUT = 1, 5, 13, 18
@@ -56,7 +57,7 @@ def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
     """Fill in ``entry.psk``."""
     sk = entry.psk
     sk.id, sk.flags = entry.id, file.flags
-    sk.ns_id = session.part(NetNamespaces).id_of(file)
+    sk.ns_id = session.part(Networks).id_of(file)
     fown.fill(sk.fown, file)
     row = session.part(Table).sockets.get(file.stat.st_ino)
     if row is None:
@@ -78,7 +79,7 @@ def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
 
 def check(file: OpenFile, session: FileDump) -> None:
     """Refuse one of another network namespace."""
-    session.part(NetNamespaces).id_of(file)
+    session.part(Networks).check(file)
 
 
 def restore(entry: m.file_entry, session: FileRestore) -> int:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import _socket as socket
 import fcntl
 import termios
+from functools import partial
 
 from torpor.base import log
 from torpor.base.errors import KernelError
@@ -20,6 +21,7 @@ from torpor.images import messages as m
 from torpor.kernel import sock_diag
 from torpor.kernel.sockets import get_int
 from torpor.objects.files.model import FileDump, OpenFile
+from torpor.objects.files.networks import Networks
 from torpor.objects.files.socket import shutdown, udp_queue
 
 _UDP_CORK = 1
@@ -31,14 +33,16 @@ class Tables:
     """sock_diag's tables by family and protocol, each read once."""
 
     def __init__(self, session: FileDump) -> None:
-        self._tables: dict[tuple[int, int], dict[int, sock_diag.InetSocket]] = {}
+        self._networks = session.part(Networks)
+        self._tables: dict[tuple[int, int, int], dict[int, sock_diag.InetSocket]] = {}
 
     def find(self, sk: m.inet_sk_entry) -> sock_diag.InetSocket | None:
         """The socket's row; None where the kernel has none (an unbound socket, a protocol without a table)."""
-        key = (sk.family, sk.proto)
+        key = (sk.ns_id, sk.family, sk.proto)
         if key not in self._tables:
             try:
-                self._tables[key] = sock_diag.read_inet(*key)
+                read = partial(sock_diag.read_inet, sk.family, sk.proto)
+                self._tables[key] = self._networks.inside(sk.ns_id, read)
             except KernelError as error:
                 # 7.1 removed UDP-Lite's table.
                 log.debug(f"no table of sockets for {key}: {error}")

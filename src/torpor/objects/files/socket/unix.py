@@ -20,22 +20,24 @@ from torpor.images import messages as m
 from torpor.kernel import sock_diag
 from torpor.objects.files import fown
 from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
+from torpor.objects.files.networks import Networks
 from torpor.objects.files.socket import options, peer_cred, queues, unix_name
-from torpor.objects.files.socket.make import NetNamespaces, family_of
+from torpor.objects.files.socket.make import family_of
 from torpor.objects.files.socket.unix_graph import Graph, given_name
 from torpor.objects.files.socket.unix_peers import Peers
 from torpor.objects.files.socket.unix_state import ESTABLISHED, LISTEN
 
 
 class Table:
-    """The unix sockets of the machine, read once."""
+    """The unix sockets of the tree's network namespaces, read once."""
 
     def __init__(self, session: FileDump) -> None:
         try:
-            self.sockets = sock_diag.read_unix()
+            tables = list(session.part(Networks).each(sock_diag.read_unix))
         except KernelError as error:
             error.add_note("unix sockets need CONFIG_UNIX_DIAG")
             raise
+        self.sockets = {ino: row for table in tables for ino, row in table.items()}
         self.listener_of = {
             ino: (listener, place)
             for listener in self.sockets.values()
@@ -52,7 +54,7 @@ def matches(file: OpenFile) -> bool:
 def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
     """Fill in ``entry.usk``, and the queue's image."""
     ino = file.stat.st_ino
-    ns_id = session.part(NetNamespaces).id_of(file)
+    ns_id = session.part(Networks).id_of(file)
     table = session.part(Table)
     row = table.sockets.get(ino)
     if row is None:
@@ -78,7 +80,7 @@ def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
 
 def check(file: OpenFile, session: FileDump) -> None:
     """Refuse, when all are known, connections to sockets outside of the tree."""
-    session.part(NetNamespaces).id_of(file)
+    session.part(Networks).check(file)
     table = session.part(Table)
     row = table.sockets.get(file.stat.st_ino)
     if row is None:

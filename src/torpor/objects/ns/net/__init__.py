@@ -14,7 +14,7 @@ Limits
 
 from __future__ import annotations
 
-from torpor.objects.ns.net.build import connect, restore
+from torpor.objects.ns.net.build import connect, in_images, restore
 from torpor.objects.ns.net.look import check, dump
 
-__all__ = ["check", "connect", "dump", "restore"]
+__all__ = ["check", "connect", "dump", "in_images", "restore"]

@@ -117,7 +117,10 @@ class Wanted:
     @property
     def has_peer_inside(self) -> bool:
         """Whether the interface that it belongs to is in a namespace of the tree."""
-        return self.entry.HasField("peer_nsid") and self.entry.peer_ifindex not in (0, self.entry.ifindex)
+        entry = self.entry
+        if not entry.HasField("peer_nsid"):
+            return False
+        return entry.peer_nsid != self.ident or entry.peer_ifindex not in (0, entry.ifindex)
 
 
 def read(store: ImageStore, ident: int) -> list[Wanted]:
@@ -258,7 +261,8 @@ class Maker:
             self._create(work.inside, each, each.kind, data)
         elif each.has_peer_inside:
             index = netlink.number(rtnetlink.IFLA_LINK, each.entry.peer_ifindex)
-            self._create(work.inside, each, each.kind, data, index)
+            target = netlink.number(rtnetlink.IFLA_NET_NS_FD, work.inside_fd)
+            self._create(self._works[each.entry.peer_nsid].inside, each, each.kind, data, index, target)
         else:
             raise RestoreError(
                 f"the {each.kind} interface {each.entry.name} lies on one that is not in the images",

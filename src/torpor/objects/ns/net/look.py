@@ -53,7 +53,7 @@ def _dump_inside(session: NsDump) -> None:
         with Netlink() as connection:
             found = rtnetlink.read_links(connection)
             links.check(found, session.external, session.pid)
-            ids = nsids.read(connection, session.files.processes)
+            ids = nsids.read(connection, session.files)
             devices = session.files.part(tun.Devices)
             links.dump(store, ident, found, ids, lambda entry, link: tun.fill(entry, link, devices, ident))
             addresses.dump(store, ident, connection)

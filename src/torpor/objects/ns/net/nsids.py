@@ -18,23 +18,20 @@ from collections.abc import Mapping
 from torpor.base.errors import KernelError
 from torpor.base.fds import OwnedFd
 from torpor.images import messages as m
-from torpor.images.errors import ImageError
 from torpor.kernel import rtnetlink
+from torpor.kernel.namespaces import CLONE_NEWNET
 from torpor.kernel.netlink import Netlink
-from torpor.objects.model import DumpProcess
+from torpor.objects.files.model import FileDump
 from torpor.objects.ns.net.work import Work
 
 
-def read(connection: Netlink, processes: list[DumpProcess]) -> dict[int, int]:
+def read(connection: Netlink, files: FileDump) -> dict[int, int]:
     """The image's id of each namespace of the tree by the number by which the socket's namespace knows it."""
+    places = {ident: f"/proc/self/fd/{fd.fileno()}" for (flag, ident), fd in files.held.items() if flag == CLONE_NEWNET}
+    places |= {each.ids.net_ns_id: f"/proc/{each.pid}/ns/net" for each in files.processes if not each.is_zombie}
     found = {}
-    done = set()
-    for process in processes:
-        ident = process.ids.net_ns_id
-        if process.is_zombie or ident in done:
-            continue
-        done.add(ident)
-        with OwnedFd(os.open(f"/proc/{process.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)) as other:
+    for ident, path in places.items():
+        with OwnedFd(os.open(path, os.O_RDONLY | os.O_CLOEXEC)) as other:
             number = rtnetlink.read_nsid(connection, other.fileno())
         if number is not None:
             found[number] = ident
@@ -52,7 +49,7 @@ def restore(entry: m.netns_entry, work: Work, works: Mapping[int, Work]) -> None
     for each in entry.nsids:
         other = works.get(each.target_ns_id)
         if other is None:
-            raise ImageError(f"a network namespace knows another ({each.target_ns_id}) that is not in the images")
+            continue  # ours, when the tree was in it, or one that is joined
         try:
             rtnetlink.set_nsid(work.inside, other.inside_fd, each.netnsid_value)
         except KernelError as error:

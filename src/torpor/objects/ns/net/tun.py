@@ -56,8 +56,8 @@ class Devices:
 
     def __init__(self, session: FileDump) -> None:
         self.seen: dict[tuple[int, str], Attached] = {}
-        #: Names of those that are in the images.
-        self.carried: set[str] = set()
+        #: Those that are in the images.
+        self.carried: set[tuple[int, str]] = set()
 
 
 def device_of(fd: int) -> tuple[str, int] | None:
@@ -94,7 +94,7 @@ def attach(fd: int, name: str, flags: int) -> None:
 
 def fill(entry: m.net_device_entry, link: Link, devices: Devices, ident: int) -> None:
     """``entry.tun``."""
-    devices.carried.add(link.name)
+    devices.carried.add((ident, link.name))
     attributes = netlink.parse_attributes(link.data)
     attached = devices.seen.get((ident, link.name)) or _look_briefly(link, _flags(attributes))
     tun = entry.tun
