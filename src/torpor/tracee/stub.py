@@ -8,6 +8,7 @@ mapping of the old file is left.  All other puppets are its clones.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import struct
 from array import array
@@ -121,8 +122,12 @@ def spawn(area: int, *, keep_fds: dict[int, int], joins: Sequence[Join] = (), si
     keep_fds = keep_fds | {number: join.fd for number, join in places.items()}
     reader, writer = os.pipe2(os.O_CLOEXEC)
     life = OwnedFd(writer)
+    # Above all numbers that the stub gets: none is overwritten before it is used, and none is its own copy, which
+    # would still be closed when the program is executed.
+    lowest = max(keep_fds, default=2) + 1
+    raised = {number: OwnedFd(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, lowest)) for number, fd in keep_fds.items()}
     try:
-        pid = _exec_stub(reader, keep_fds, sibling)
+        pid = _exec_stub(reader, {number: fd.fileno() for number, fd in raised.items()}, sibling)
         thread = Thread(pid, pid)
         thread.seize(OPTIONS)
         thread.interrupt()
@@ -132,6 +137,8 @@ def spawn(area: int, *, keep_fds: dict[int, int], joins: Sequence[Join] = (), si
         raise
     finally:
         os.close(reader)
+        for fd in raised.values():
+            fd.close()
     try:
         made = _empty(thread, area, life)
         if places:
