@@ -57,9 +57,12 @@ def ends_of(sk: m.inet_sk_entry) -> Ends:
     return Ends(plain_bytes(sk.src_addr), sk.src_port, plain_bytes(sk.dst_addr), sk.dst_port)
 
 
-def table_name(run_id: str) -> str:
-    """The nftables table of the dump *run_id*."""
-    return f"CRIU-{run_id}"
+def _table_names(run_id: str) -> list[str]:
+    """The nftables tables that the dump *run_id* may have made.
+
+    CRIU 4.2 has room for 31 characters, of which a UUID needs more.
+    """
+    return list(dict.fromkeys((f"CRIU-{run_id}", f"inet CRIU-{run_id}"[:31].removeprefix("inet "))))
 
 
 def check(method: str) -> None:
@@ -96,7 +99,7 @@ class NetLock:
     """What one dump or restore has locked.  *run_id* names it."""
 
     def __init__(self, run_id: str, method: str) -> None:
-        self._table = table_name(run_id)
+        self._table = _table_names(run_id)[-1]
         self._wanted = method
         self._locked: list[_Locked] = []
         #: What was used: for the image.
@@ -279,7 +282,7 @@ def has_table(run_id: str) -> bool:
     """Whether the dump *run_id* has left a table in this thread's network namespace."""
     try:
         with nftables.open_socket() as connection:
-            return nftables.has_table(connection, table_name(run_id))
+            return any(nftables.has_table(connection, name) for name in _table_names(run_id))
     except (OSError, KernelError):
         return False
 
@@ -290,12 +293,13 @@ def unlock_dumped(run_id: str, method: int, ends: Sequence[Ends] | None) -> None
     That there is nothing to undo is normal.
     """
     if method == NFTABLES:
-        try:
-            with nftables.open_socket() as connection:
-                nftables.commit(connection, [nftables.delete_table(table_name(run_id))])
-        except (OSError, KernelError) as error:
-            if error.errno != errno.ENOENT:
-                log.warn(f"the network cannot be unlocked: {error}")
+        for name in _table_names(run_id):
+            try:
+                with nftables.open_socket() as connection:
+                    nftables.commit(connection, [nftables.delete_table(name)])
+            except (OSError, KernelError) as error:
+                if error.errno != errno.ENOENT:
+                    log.warn(f"the network cannot be unlocked: {error}")
     elif method == IPTABLES:
         for texts in _iptables_texts(ends, lock=False):
             for argv, text in _iptables_commands(texts):
