@@ -171,18 +171,40 @@ class DumpLock(NetLock):
     def __init__(self, session: FileDump) -> None:
         super().__init__(session.outside.run_id, session.policy.network_lock)
         self._outside = session.outside
+        self._is_kept = any(item.startswith("net[") for item in session.policy.external)
+        #: The connections that are carried and whose other end is outside of the tree.
+        self.carried: list[Ends] = []
         session.outside.on_survival(self.unlock)
+        session.outside.after_kill(self._leave)
 
     def lock_namespace(self, netns: int) -> None:
         """All packets in a namespace of the tree's own, behind *netns* (a pidfd will do), which is ours to close."""
         self.lock(OwnedFd(netns), None, lambda: self._outside.caretaker)
         self._outside.lock_method = self.method
 
-    def lock_connections(self, ends: Sequence[Ends]) -> None:
-        """Those of some connections, in our own namespace."""
+    def lock_connections(self) -> None:
+        """Those that are carried, in the namespace that we are in."""
         netns = OwnedFd(os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
-        self.lock(netns, ends, lambda: self._outside.caretaker)
+        self.lock(netns, self.carried, lambda: self._outside.caretaker)
         self._outside.lock_method = self.method
+
+    def _leave(self) -> None:
+        """It stays locked until a restore unlocks it.
+
+        In a namespace that others keep, and may go on using (a pod's), only the connections: all of it was locked for
+        what asked to be let in, and there is nobody any more to ask.
+        """
+        while self._locked:
+            locked = self._locked.pop()
+            if self._is_kept and locked.connection is not None:
+                nftables.commit(
+                    locked.connection,
+                    [
+                        nftables.delete_table(self._table),
+                        *(_table_messages(self._table, self.carried) if self.carried else ()),
+                    ],
+                )
+            locked.forget()
 
 
 class _Locked:
@@ -191,7 +213,7 @@ class _Locked:
     def __init__(
         self, netns: OwnedFd, connection: Socket | None, keeper: caretaker.Caretaker, steps: list[caretaker.Step]
     ) -> None:
-        self._netns, self._connection, self._keeper, self._steps = netns, connection, keeper, steps
+        self._netns, self.connection, self._keeper, self._steps = netns, connection, keeper, steps
         self.keys = keeper.add(steps)
 
     def undo(self) -> None:
@@ -203,8 +225,8 @@ class _Locked:
     def forget(self) -> None:
         """Nobody unlocks it."""
         self._keeper.drop(self.keys)
-        if self._connection is not None:
-            self._connection.close()
+        if self.connection is not None:
+            self.connection.close()
         self._netns.close()
 
 
@@ -229,8 +251,9 @@ def _table_messages(table: str, ends: Sequence[Ends] | None) -> list[bytes]:
         messages.append(nftables.new_set(table, name, family, ident + 1))
         messages += [nftables.drop_connections(table, chain, name, family) for chain, _ in _CHAINS]
         keys = {key for each in ends if len(each.here) == length for key in _both_ways(each)}
-        if keys:
-            messages.append(nftables.new_elements(table, name, sorted(keys)))
+        # An attribute has room for 64 KiB.
+        ordered = sorted(keys)
+        messages += [nftables.new_elements(table, name, ordered[at : at + 1000]) for at in range(0, len(ordered), 1000)]
     return messages
 
 
