@@ -50,6 +50,8 @@ _SWITCHES = (
     Field("so_broadcast", 6), Field("so_keepalive", 9),
 )  # fmt: skip
 _REUSE = (Field("reuseaddr", 2), Field("so_reuseport", 15))
+#: All of these, and whether the value is the number itself.
+_ALWAYS = tuple((field, field in _NUMBERS) for field in (*_NUMBERS, *_SWITCHES, *_REUSE))
 _SO_SNDBUF, _SO_RCVBUF, _SO_LINGER, _SO_BINDTODEVICE = 7, 8, 13, 25
 _SO_MARK, _SO_BUF_LOCK = 36, 72
 _SO_RCVTIMEO, _SO_SNDTIMEO = 20, 21
@@ -123,29 +125,31 @@ class Shape:
 
 
 class Defaults:
-    """The options of new sockets, asked for once a shape."""
+    """The options of new sockets, asked for once a shape: a server has thousands of sockets of one."""
 
     def __init__(self, session: FileDump) -> None:
-        self._known: dict[Shape, dict[Opaque, bytes]] = {}
+        self._known: dict[tuple[int, int, int], list[tuple[Opaque, bytes]]] = {}
 
-    def of(self, shape: Shape) -> dict[Opaque, bytes]:
-        """Every opaque option that a new socket has, and its value."""
-        if shape not in self._known:
-            with Socket(shape.family, shape.type, shape.protocol) as fresh:
-                self._known[shape] = read_opaque(fresh, shape.opaque)
-        return self._known[shape]
+    def of(self, shape: Shape) -> list[tuple[Opaque, bytes]]:
+        """Every opaque option that this kernel has for such sockets, and a new one's value (empty: none yet)."""
+        key = (shape.family, shape.type, shape.protocol)
+        if key not in self._known:
+            with Socket(*key) as fresh:
+                values = [(option, _read_opaque(fresh, option)) for option in shape.opaque]
+            self._known[key] = [(option, value) for option, value in values if value is not None]
+        return self._known[key]
 
 
-def read_opaque(connection: Socket, options: tuple[Opaque, ...]) -> dict[Opaque, bytes]:
-    """The values of those options that the socket has."""
-    found = {}
-    for option in options:
-        try:
-            found[option] = connection.getsockopt(option.level, option.name, option.size)
-        except OSError as error:
-            if error.errno not in _ABSENT:
-                log.debug(f"socket option {option.level}:{option.name}: {error.strerror}")
-    return found
+def _read_opaque(connection: Socket, option: Opaque) -> bytes | None:
+    """Its value; empty where the socket's state forbids the question, None where the kernel has no such option."""
+    try:
+        return connection.getsockopt(option.level, option.name, option.size)
+    except OSError as error:
+        if error.errno in (errno.ENOPROTOOPT, errno.EOPNOTSUPP):
+            return None
+        if error.errno not in _ABSENT:
+            log.debug(f"socket option {option.level}:{option.name}: {error.strerror}")
+        return b""
 
 
 def dump(file: OpenFile, shape: Shape, opts: m.sk_opts_entry, session: FileDump) -> None:
@@ -153,14 +157,14 @@ def dump(file: OpenFile, shape: Shape, opts: m.sk_opts_entry, session: FileDump)
     with Borrowed(file.fd) as connection:
         get = connection.getsockopt
         opts.so_sndbuf, opts.so_rcvbuf = get(SOL_SOCKET, _SO_SNDBUF), get(SOL_SOCKET, _SO_RCVBUF)
-        for field in (*_NUMBERS, *_SWITCHES, *_REUSE):
+        for field, as_is in _ALWAYS:
             if shape.family not in _SWITCH_FAMILIES.get(field.name, (shape.family,)):
                 continue
             try:
                 value = get(SOL_SOCKET, field.option)
             except OSError:
                 continue
-            setattr(opts, field.name, value if field in _NUMBERS else bool(value))
+            setattr(opts, field.name, value if as_is else bool(value))
         if mark := get(SOL_SOCKET, _SO_MARK):
             opts.so_mark = mark
         opts.so_snd_tmo_sec, opts.so_snd_tmo_usec = struct.unpack("QQ", get(SOL_SOCKET, _SO_SNDTIMEO, 16))
@@ -171,9 +175,9 @@ def dump(file: OpenFile, shape: Shape, opts: m.sk_opts_entry, session: FileDump)
         if device := get(SOL_SOCKET, _SO_BINDTODEVICE, 16).rstrip(b"\0"):
             opts.so_bound_dev = device.decode()
         filters.dump(connection, opts)
-        defaults = session.part(Defaults).of(shape)
-        for option, content in read_opaque(connection, shape.opaque).items():
-            if content != defaults.get(option):
+        for option, default in session.part(Defaults).of(shape):
+            content = _read_opaque(connection, option)
+            if content and content != default:
                 opts.torpor_option.add(level=option.level, name=option.name, value=content)
     user, group = file.process.idmaps.inside(file.stat.st_uid, file.stat.st_gid)
     if user or group:
