@@ -92,10 +92,9 @@ def _has_nftables() -> bool:
 
 
 def _is_lock(table: str) -> bool:
-    # Named of a pid, or of some digits of the dump's id.
+    # Named of a pid, or (since CRIU 4.1, and by us) of a UUID.
     name = table[len(LOCK_TABLE) + 1 :]
-    is_id = len(name) >= 20 and set(name) <= set("0123456789abcdef-")
-    return table.startswith(f"{LOCK_TABLE}-") and (name.isdigit() or is_id)
+    return table.startswith(f"{LOCK_TABLE}-") and (name.isdigit() or (len(name) == 36 and name.count("-") == 4))
 
 
 def _tool(pid: int, tools: Sequence[str]) -> str:
