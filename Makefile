@@ -18,14 +18,16 @@ SOURCE := $(shell find src -type f ! -name '*.pyc')
 # What the tests cannot do without, and the real programs that some of them dump and restore.
 APT_TEST := gcc libc6-dev iproute2 procps util-linux git
 APT_REAL := redis-server redis-tools nginx-light postgresql default-jdk-headless golang-go nodejs sqlite3
-# For tests/e2e, once there is something in it.
-APT_E2E  := podman runc conmon netavark aardvark-dns catatonit iptables nftables mmdebstrap
+# Podman and what it needs, and what makes the images and the hosts that it is tested with.
+APT_E2E  := podman runc conmon netavark aardvark-dns catatonit iptables nftables iproute2 mmdebstrap openssh-server \
+            openssh-client curl gcc libc6-dev default-jdk-headless golang-go
 
-.PHONY: help test demo bench interop lint format install clean
+.PHONY: help test demo demo-containers bench interop lint format install clean
 
 help:
 	@echo 'make test               set everything up, run all tests (PYTEST_ARGS="-k pipe -x" to choose)'
 	@echo 'make demo               set up, then show what torpor does'
+	@echo 'make demo-containers    the same with containers, on two hosts, with Podman (Debian)'
 	@echo 'make bench [PEER=path]  measure; PEER is another criu to compare with'
 	@echo 'make interop PEER=path CRIT=path   cross images with another criu'
 	@echo 'make lint / format      check / rewrite the sources'
@@ -35,13 +37,19 @@ help:
 test: $(VENV)/.dev $(VENV)/.installed
 	@tools/apt-install $(APT_TEST)
 	@tools/apt-install --optional $(APT_REAL)
-ifneq ($(wildcard tests/e2e/test_*.py),)
 	@tools/apt-install --optional $(APT_E2E)
-endif
 	$(PY) -m pytest $(PYTEST_ARGS)
 
 demo: install
 	$(PY) -m torpor.demo
+	@if command -v podman >/dev/null; then $(MAKE) --no-print-directory demo-containers; \
+	else echo; echo 'make demo-containers installs Podman and shows the same with containers.'; fi
+
+# The tests' hosts and images (tests/harness), with the torpor that is installed.
+demo-containers: $(VENV)/.dev $(VENV)/.installed
+	@tools/apt-install $(APT_E2E)
+	@echo
+	@PYTHONPATH=tests $(PY) -m e2e.slides
 
 bench: install
 	@test -e tests/bench/__main__.py || { echo 'make bench: there are no benchmarks yet (tests/bench)' >&2; exit 1; }
