@@ -103,3 +103,10 @@ def test_torpor_says_what_is_wrong_in_one_line(line: list[str]) -> None:
     assert done.returncode in (1, 2)
     assert done.stderr.startswith("torpor: ")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("closed", ["<&- 2>&-", "<&-", "2>&-"])
+def test_criu_starts_with_standard_streams_closed(closed: str) -> None:
+    line = f'exec "$0" -m torpor.cli.criu.main --version {closed}'
+    done = subprocess.run(["sh", "-c", line, sys.executable], stdout=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stdout.splitlines()[0]) == (0, "Version: 4.2")

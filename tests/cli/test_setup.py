@@ -82,6 +82,16 @@ def test_it_starts_in_a_bare_environment_and_takes_no_modules_from_the_callers(t
         assert "torpor" in done.stdout
 
 
+def test_it_works_with_its_standard_descriptors_closed(tmp_path: Path) -> None:
+    """LXC runs it so."""
+    setup(tmp_path / "sbin")
+    for closed in ("2>&-", "<&- 2>&-", "<&- >&- 2>&-"):
+        line = ["sh", "-c", f"{tmp_path / 'sbin/criu'} --version {closed}"]
+        done = subprocess.run(line, capture_output=True, text=True, check=False)
+        assert done.returncode == 0
+        assert (">&- 2" in closed and "<&- 2" not in closed) or "torpor" in done.stdout
+
+
 def test_the_status_names_every_engine_and_the_criu_that_it_runs(tmp_path: Path) -> None:
     setup(tmp_path / "sbin")
     engine = tmp_path / "sbin/runc"

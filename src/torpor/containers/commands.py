@@ -11,9 +11,11 @@ import re
 import shlex
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 from torpor.base.errors import EngineError
 
@@ -45,34 +47,39 @@ def run(engine: str, *words: str | os.PathLike[str], timeout_s: float | None = N
 
 def run_line(engine: str, line: Sequence[str], *, timeout_s: float | None = None, cwd: str | None = None) -> str:
     """The same for a whole command line."""
-    try:
-        process = subprocess.Popen(
-            line, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=cwd
-        )
-    except OSError as error:
-        raise EngineError(f"{engine} cannot be run: {error.strerror}") from None
-    try:
-        out, err = process.communicate(timeout=timeout_s)
-    except subprocess.TimeoutExpired:
-        _end(process)
-        raise EngineError(f"{engine} does not answer ({shlex.join(line[:4])} ...)") from None
-    except BaseException:
-        # Killed outright, it would leave what it was doing to nobody.
-        _end(process)
-        raise
-    if process.returncode:
-        raise failure(engine, err.decode(errors="replace"), process.returncode)
-    return out.decode(errors="replace")
+    # Files, not pipes: what the command leaves running behind it keeps them open.
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        try:
+            process = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=cwd)
+        except OSError as error:
+            raise EngineError(f"{engine} cannot be run: {error.strerror}") from None
+        try:
+            code = process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            _end(process)
+            raise EngineError(f"{engine} does not answer ({shlex.join(line[:4])} ...)") from None
+        except BaseException:
+            # Killed outright, it would leave what it was doing to nobody.
+            _end(process)
+            raise
+        if code:
+            raise failure(engine, _text(err), code)
+        return _text(out)
+
+
+def _text(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode(errors="replace")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     with suppress(ProcessLookupError):
         process.terminate()
     with suppress(subprocess.TimeoutExpired):
-        process.communicate(timeout=20)
+        process.wait(timeout=20)
         return
     process.kill()
-    process.communicate()
+    process.wait()
 
 
 def failure(engine: str, said: str, code: int) -> EngineError:

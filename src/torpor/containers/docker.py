@@ -31,6 +31,7 @@ from torpor.containers.model import (
 _DUMP_WORDS = frozenset({"leave-running"})
 _RESTORE_WORDS = frozenset({"checkpoint"})
 _NAME = "torpor-"
+_GARBAGE_S = 30.0
 _OTHER_OPTIONS = "docker has no such option: put it, without the dashes, into /etc/criu/runc.conf"
 
 
@@ -82,7 +83,7 @@ class Docker:
         option_line(self.name, "restores", words, _RESTORE_WORDS, _OTHER_OPTIONS)
         wanted = next((value for name, value in words if name == "checkpoint"), None)
         checkpoint = wanted or self._latest(container)
-        run(self.name, "start", f"--checkpoint={checkpoint}", container.id)
+        self._start(container, checkpoint)
         return self._restored(container)
 
     def restore_directory(self, directory: Path, told: note.Note, words: Words) -> Restored:
@@ -96,7 +97,7 @@ class Docker:
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copytree(directory / "checkpoint", place, symlinks=True)
-            run(self.name, "start", f"--checkpoint={name}", container.id)
+            self._start(container, name)
         except PermissionError as error:
             raise NotPermittedError(f"{place}: {error.strerror}", hint="run as root, where the daemon runs") from None
         except shutil.Error as error:
@@ -104,6 +105,22 @@ class Docker:
         finally:
             shutil.rmtree(place, ignore_errors=True)
         return self._restored(container)
+
+    def _start(self, container: Container, checkpoint: str) -> None:
+        """Start from a checkpoint.
+
+        The daemon puts it into containerd's store, where it already is if it was made a moment ago (moby issue 42900):
+        until containerd collects its garbage, in some seconds, that fails.
+        """
+        deadline = time.monotonic() + _GARBAGE_S
+        while True:
+            try:
+                run(self.name, "start", f"--checkpoint={checkpoint}", container.id)
+                return
+            except EngineError as error:
+                if "already exists" not in str(error) or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.5)
 
     def _latest(self, container: Container) -> str:
         names = run(self.name, "checkpoint", "ls", container.id).split()[1:]

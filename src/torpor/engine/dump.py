@@ -216,6 +216,8 @@ class Dump:
                     if process_aspect.dump is not None:
                         process_aspect.dump(process, batch)
                 mm_object.dump(process, batch)
+                for question in process.questions:
+                    question(batch)
                 runner.run(batch)
                 met.append((process.threads[0], runner.regs, runner.xstate))
         signals.dump_pending(process)

@@ -40,14 +40,12 @@ def make_root(session: RestoreSession) -> None:
     if root.is_zombie:
         raise RestoreError(f"the tree's root, pid {root.ns_pid}, is dead")
     keep = {channel.far_number: channel.far.fileno()}
-    joins = [stub.Join(each.fd.fileno(), each.flag) for each in session.joined]
     if session.options.sibling:
-        sibling = stub.Sibling(session.root_clone_flags, (root.ns_pid,), joins)
-        first = stub.spawn(session.area, keep_fds=keep, sibling=sibling)
+        first = stub.spawn(session.area, keep_fds=keep, sibling=namespaces.sibling(session))
         _born(session, root, first.runner)
         # What it was to learn of our death by, it learns by ptrace now.
         first.life.close()
-    seed = stub.spawn(session.area, keep_fds=keep, joins=joins)
+    seed = stub.spawn(session.area, keep_fds=keep, joins=namespaces.joins(session))
     session.guardian = Guardian(seed)
     if not root.is_born:
         namespaces.prepare_stub(session, seed.runner)

@@ -39,6 +39,7 @@ from torpor.objects.model import DumpProcess, RestoreProcess
 from torpor.objects.ns.model import NsDump, NsKind, NsRestore
 from torpor.objects.ns.table import NAMESPACES
 from torpor.objects.task import creds
+from torpor.tracee import stub
 from torpor.tracee.batch import Batch
 from torpor.tracee.remote import Runner
 
@@ -175,8 +176,6 @@ def plan(session: RestoreSession) -> None:
     session.root_clone_flags |= wanted & ~(CLONE_NEWTIME | CLONE_NEWCGROUP)
     session.new_time = bool(wanted & CLONE_NEWTIME)
     session.new_cgroup_ns = bool(wanted & CLONE_NEWCGROUP)
-    if session.new_time and session.options.sibling:
-        raise RestoreError("a tree with a time namespace of its own cannot be restored as a sibling yet")
     if session.options.new_network and not session.namespaces & CLONE_NEWNET:
         session.root_clone_flags |= CLONE_NEWNET
     if session.root_clone_flags & CLONE_NEWPID and session.root.ns_pid != 1:
@@ -208,12 +207,46 @@ def prepare_stub(session: RestoreSession, runner: Runner) -> None:
     if session.root_clone_flags & CLONE_NEWUSER:
         from torpor.objects.ns import userns
 
-        creds_of_root = session.root.core.thread_core.creds
-        userns.prepare(runner, creds.outer_groups(creds_of_root, session.idmaps))
+        userns.prepare(runner, _groups_of_root(session))
     if session.new_time:
         from torpor.objects.ns import timens
 
         timens.prepare(session.store, session.root.ids.time_ns_id, runner)
+
+
+def sibling(session: RestoreSession) -> stub.Sibling:
+    """The stub that becomes the root itself."""
+    maps = session.idmaps
+    has_user = bool(session.root_clone_flags & CLONE_NEWUSER)
+
+    def prepare() -> None:
+        if has_user:
+            from torpor.objects.ns import userns
+
+            userns.set_groups(_groups_of_root(session))
+        if session.new_time:
+            from torpor.objects.ns import timens
+
+            timens.prepare_thread(session.store, session.root.ids.time_ns_id)
+
+    def settle(pid: int) -> None:
+        from torpor.objects.ns import userns
+
+        userns.write_maps(pid, maps, setgroups=session.allows_setgroups)
+
+    return stub.Sibling(
+        session.root_clone_flags, (session.root.ns_pid,), joins(session), prepare, settle if has_user else None,
+        (maps.users.head, maps.groups.head),
+    )  # fmt: skip
+
+
+def joins(session: RestoreSession) -> list[stub.Join]:
+    """What the stub joins."""
+    return [stub.Join(each.fd.fileno(), each.flag) for each in session.joined]
+
+
+def _groups_of_root(session: RestoreSession) -> tuple[int, ...]:
+    return creds.outer_groups(session.root.core.thread_core.creds, session.idmaps)
 
 
 def make_user(session: RestoreSession) -> None:
@@ -223,7 +256,9 @@ def make_user(session: RestoreSession) -> None:
     from torpor.objects.ns import userns
 
     maps = session.idmaps
-    userns.restore(session.root.runner, maps, setgroups=session.allows_setgroups)
+    if not session.options.sibling:
+        userns.write_maps(session.root.pid, maps, setgroups=session.allows_setgroups)
+    userns.take_charge(session.root.runner, maps)
     session.own_new_files(*maps.outside(maps.users.head, maps.groups.head))
 
 

@@ -32,6 +32,7 @@ _NETWORK, _TRANSPORT = 1, 2
 #: ipv4_addr, inet_service and ipv6_addr as nft(8) numbers types of keys; it packs a concatenation's six bits each.
 _TYPE_IPV4, _TYPE_SERVICE, _TYPE_IPV6 = 7, 13, 8
 _ROOM = 1 << 16
+_SO_SNDBUFFORCE = 32
 
 
 def open_socket() -> Socket:
@@ -41,7 +42,10 @@ def open_socket() -> Socket:
 
 def commit(connection: Socket, messages: Sequence[bytes]) -> None:
     """Send one batch; KernelError with the first error, and nothing is changed then."""
-    connection.send(batch(messages))
+    content = batch(messages)
+    if len(content) > _ROOM:
+        connection.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, 2 * len(content))
+    connection.send(content)
     while True:
         try:
             answers = connection.recv(_ROOM, socket.MSG_DONTWAIT)

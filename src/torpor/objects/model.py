@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from torpor.base.errors import TorporError
 from torpor.base.fds import OwnedFd
@@ -12,6 +12,7 @@ from torpor.kernel.idmap import IDENTITY, IdMaps
 from torpor.kernel.procfs.maps import Vma
 from torpor.kernel.procfs.stat import Stat
 from torpor.kernel.procfs.status import Status, read_status
+from torpor.tracee.batch import Batch
 from torpor.tracee.remote import Runner
 from torpor.tracee.thread import Thread
 from torpor.tracee.tree import Process
@@ -58,6 +59,8 @@ class DumpProcess:
     threads: list[DumpThread] = field(default_factory=list)
     #: Of its user namespace: images hold ids as they are inside.
     idmaps: IdMaps = IDENTITY
+    #: What its files have for its main thread to do, with the other questions to it.
+    questions: list[Callable[[Batch], None]] = field(default_factory=list)
 
     @property
     def is_zombie(self) -> bool:

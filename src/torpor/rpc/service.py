@@ -120,7 +120,9 @@ class _Request:
             self._work.report(error)
             if number := _number_of(error):
                 response.cr_errno = number
-            response.cr_errmsg = log.first_error() or str(error)
+            # Names of processes and files in it may hold any byte.
+            text = log.first_error() or str(error)
+            response.cr_errmsg = text.encode(errors="backslashreplace").decode()
             self._answer(response)
             if not isinstance(error, Exception):
                 raise

@@ -131,6 +131,7 @@ def _wait(connection: Socket) -> None:
 def _detach(keep: int) -> None:
     """Out of our process group, which a terminal may signal, and without our descriptors, which others may wait for."""
     os.setsid()
+    raise_descriptor_limit()
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
     null = os.open("/dev/null", os.O_RDWR)
@@ -143,6 +144,14 @@ def _detach(keep: int) -> None:
             syscall("close_range", nr.close_range, start, keep - 1, 0)
         start = keep + 1
     syscall("close_range", nr.close_range, start, _LAST_FD, 0)
+
+
+def raise_descriptor_limit() -> None:
+    """As many descriptors as this process may have: a connection takes some."""
+    import resource
+
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def do(step: Step) -> None:

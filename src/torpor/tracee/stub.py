@@ -12,7 +12,7 @@ import fcntl
 import os
 import struct
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torpor.base.errors import TorporError
 from torpor.base.fds import OwnedFd
@@ -20,9 +20,9 @@ from torpor.base.records import dataclass
 from torpor.kernel import signal, vm
 from torpor.kernel.arch import loop, nr
 from torpor.kernel.arch.regs import UserRegs
-from torpor.kernel.namespaces import CLONE_NEWPID, setns
+from torpor.kernel.namespaces import CLONE_FS, CLONE_NEWNS, CLONE_NEWUSER, isolated, setns, unshare
 from torpor.kernel.procfs.maps import PROT_EXEC, PROT_READ, PROT_WRITE, Vma, read_maps
-from torpor.kernel.syscall import syscall
+from torpor.kernel.syscall import address_of, syscall
 from torpor.tracee.batch import Batch
 from torpor.tracee.borrow import write_forced
 from torpor.tracee.puppet import OPTIONS
@@ -45,6 +45,7 @@ _VDSO_ROOM = 256 * 1024
 AREA_SIZE = vm.PAGE_SIZE + _DATA_SIZE + _VDSO_ROOM
 _TASK_SIZE = 0x7FFFFFFFF000
 _NO_FD = (1 << 64) - 1
+_SIGACTION_SIZE = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +93,18 @@ class Join:
 @dataclass(frozen=True, slots=True)
 class Sibling:
     """How to clone the stub as a child of our parent: CLONE_NEW* flags, its pids (innermost namespace first), and the
-    namespaces that it joins, that of pids included."""
+    namespaces that it joins, that of pids included.
+
+    ``prepare`` is done in the thread that clones it, and what it changes of that thread the stub inherits.  With a user
+    namespace, ``settle`` is told the pid and maps the ids; then the stub becomes user and group ``owner`` there.
+    """
 
     flags: int
     set_tid: tuple[int, ...]
     joins: Sequence[Join] = ()
+    prepare: Callable[[], None] | None = None
+    settle: Callable[[int], None] | None = None
+    owner: tuple[int, int] = (0, 0)
 
 
 def find_area(taken: Sequence[tuple[int, int]], size: int = AREA_SIZE) -> int:
@@ -120,14 +128,14 @@ def spawn(area: int, *, keep_fds: dict[int, int], joins: Sequence[Join] = (), si
     """
     places = dict(zip(range(max(keep_fds, default=2) + 1, 1 << 20), joins, strict=False))
     keep_fds = keep_fds | {number: join.fd for number, join in places.items()}
-    # Copies above all of the stub's numbers: else one could be overwritten before it has got to its place, and one that
-    # happens to be there already would keep its close-on-exec flag.
-    top = max(keep_fds, default=2) + 1
-    lifted = {number: OwnedFd(_lift(fd, top)) for number, fd in keep_fds.items()}
     reader, writer = os.pipe2(os.O_CLOEXEC)
     life = OwnedFd(writer)
+    # Above all numbers that the stub gets: none is overwritten before it is used, and none is its own copy, which
+    # would still be closed when the program is executed.
+    lowest = max(keep_fds, default=2) + 1
+    raised = {number: OwnedFd(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, lowest)) for number, fd in keep_fds.items()}
     try:
-        pid = _exec_stub(reader, {number: fd.fileno() for number, fd in lifted.items()}, sibling)
+        pid = _exec_stub(reader, {number: fd.fileno() for number, fd in raised.items()}, sibling)
         thread = Thread(pid, pid)
         thread.seize(OPTIONS)
         thread.interrupt()
@@ -137,7 +145,7 @@ def spawn(area: int, *, keep_fds: dict[int, int], joins: Sequence[Join] = (), si
         raise
     finally:
         os.close(reader)
-        for fd in lifted.values():
+        for fd in raised.values():
             fd.close()
     try:
         made = _empty(thread, area, life)
@@ -158,19 +166,18 @@ def _join(runner: Runner, places: dict[int, Join]) -> None:
     runner.run(batch)
 
 
-def _lift(fd: int, lowest: int) -> int:
-    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, max(lowest, 3))
-
-
 def _exec_stub(reader: int, keep_fds: dict[int, int], sibling: Sibling | None) -> int:
-    low = os.memfd_create("torpor-stub", os.MFD_CLOEXEC)
-    image = _lift(low, max(keep_fds, default=0) + 1)
-    os.close(low)
+    image = os.memfd_create("torpor-stub", os.MFD_CLOEXEC)
+    if image in keep_fds:
+        # What the stub keeps takes this number before the program is executed by it.
+        image, taken = os.dup(image), image
+        os.close(taken)
+        os.set_inheritable(image, False)
     path = f"/proc/self/fd/{image}"
     try:
         os.write(image, _elf())
         if sibling is not None:
-            return _clone_sibling(path, reader, keep_fds, sibling)
+            return isolated(lambda: _clone_sibling(path, reader, keep_fds, sibling))
         actions: list[tuple[int, ...]] = [(os.POSIX_SPAWN_DUP2, reader, 0)]
         actions += [(os.POSIX_SPAWN_CLOSE, number) for number in (1, 2) if number not in keep_fds]
         actions += [(os.POSIX_SPAWN_DUP2, ours, number) for number, ours in keep_fds.items()]
@@ -183,31 +190,67 @@ def _exec_stub(reader: int, keep_fds: dict[int, int], sibling: Sibling | None) -
 def _clone_sibling(path: str, reader: int, keep_fds: dict[int, int], sibling: Sibling) -> int:
     """A copy of this process, child of our own parent, that becomes the stub at once.
 
-    Nobody but we ourselves can bear a child to our parent, and posix_spawn cannot.
+    Nobody but we ourselves can bear a child to our parent, and posix_spawn cannot.  Run by a thread of its own, for it
+    goes into other namespaces.
     """
-    tids = array("i", sibling.set_tid)
+    for join in sibling.joins:
+        if join.flag == CLONE_NEWNS:
+            unshare(CLONE_FS)
+        if join.flag != CLONE_NEWUSER:  # no thread beside others may enter one
+            setns(join.fd, join.flag)
+    if sibling.prepare is not None:
+        sibling.prepare()
+    if sibling.settle is not None:
+        return _clone_and_settle(path, reader, keep_fds, sibling, sibling.settle)
     # With CLONE_VFORK this returns once the copy has executed the stub, not before.
-    flags = _CLONE_PARENT | _CLONE_VFORK | sibling.flags
-    args = array("Q", (flags, 0, 0, 0, 0, 0, 0, 0, tids.buffer_info()[0], len(tids), 0))
-    pid_namespaces = [join.fd for join in sibling.joins if join.flag == CLONE_NEWPID]
-    with OwnedFd(os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)) as home:
-        for fd in pid_namespaces:
-            setns(fd, CLONE_NEWPID)
+    pid = _clone(sibling, _CLONE_VFORK)
+    if pid == 0:
+        _become_stub(path, reader, keep_fds, sibling)
+    return pid
+
+
+def _clone_and_settle(
+    path: str, reader: int, keep_fds: dict[int, int], sibling: Sibling, settle: Callable[[int], None]
+) -> int:
+    """It must be somebody in its user namespace when it executes the stub, or else it has no privileges afterwards."""
+    theirs, ours = os.pipe2(os.O_CLOEXEC)
+    started, told = os.pipe2(os.O_CLOEXEC)
+    pid = _clone(sibling, 0)
+    if pid == 0:
         try:
-            pid = syscall("clone3", nr.clone3, args.buffer_info()[0], args.itemsize * len(args))
-        except BaseException:
-            setns(home.fileno(), CLONE_NEWPID)
-            raise
-        if pid:
-            # Not in the copy: nobody may go back to an outer pid namespace.
-            setns(home.fileno(), CLONE_NEWPID)
-            return pid
+            os.close(ours)
+            if os.read(theirs, 1):
+                user, group = sibling.owner
+                os.setresgid(group, group, group)
+                os.setresuid(user, user, user)
+                _become_stub(path, reader, keep_fds, sibling)
+        finally:
+            os._exit(127)
+    os.close(theirs)
+    os.close(told)
+    with OwnedFd(ours), OwnedFd(started):
+        settle(pid)
+        os.write(ours, b"s")
+        os.read(started, 1)  # ends when the copy has executed the stub
+    return pid
+
+
+def _clone(sibling: Sibling, flags: int) -> int:
+    tids = array("i", sibling.set_tid)
+    flags |= _CLONE_PARENT | sibling.flags
+    args = array("Q", (flags, 0, 0, 0, 0, 0, 0, 0, tids.buffer_info()[0], len(tids), 0))
+    return syscall("clone3", nr.clone3, args.buffer_info()[0], args.itemsize * len(args))
+
+
+def _become_stub(path: str, reader: int, keep_fds: dict[int, int], sibling: Sibling) -> None:
     try:
         for join in sibling.joins:
-            if join.flag != CLONE_NEWPID:
+            if join.flag == CLONE_NEWUSER:
                 setns(join.fd, join.flag)
+        default = bytearray(_SIGACTION_SIZE)
         for ignored in (signal.SIGPIPE, signal.SIGXFSZ):
-            signal.signal(ignored, signal.SIG_DFL)
+            # Python's own call is for its main thread only.
+            syscall("rt_sigaction", nr.rt_sigaction, ignored, address_of(default), 0, 8)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         for number in (1, 2):
             if number not in keep_fds:

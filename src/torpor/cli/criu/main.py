@@ -182,10 +182,23 @@ def command() -> NoReturn:
     looks for garbage, of which there is little.
     """
     gc.set_threshold(100_000)
+    _open_standard_streams()
     code = main()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def _open_standard_streams() -> None:
+    """Callers such as LXC start us with some of them closed: what is opened next would be taken for them."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest that is free, which is this one.
+            os.set_inheritable(os.open("/dev/null", os.O_RDWR), True)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
 
 
 if __name__ == "__main__":

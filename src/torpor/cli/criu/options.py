@@ -297,7 +297,7 @@ OPTIONS = (
     Option("lazy-pages", FLAG, _LAZY),
     Option("stream", SWITCH, "streamed images are not done yet"),
     Option("skip-mnt", VALUE, _MOUNTS),
-    Option("enable-fs", VALUE, _MOUNTS),
+    Option("enable-fs", VALUE, HARMLESS),
     Option("manage-cgroups", MAYBE, USED, parse=_cgroup_mode),
     Option("cgroup-root", VALUE, USED, parse=_cgroup_root),
     Option("cgroup-props", VALUE, USED),

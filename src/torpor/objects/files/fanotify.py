@@ -70,8 +70,7 @@ def _dump_line(file: OpenFile, fields: dict[str, str], group: m.fanotify_file_en
         inode = mark.ie
         inode.i_ino = int(fields["ino"], 16)
         handle = watched.fill_handle(inode.f_handle, fields)
-        path = watched.find(file, mark.s_dev, inode.i_ino, inode.f_handle.type, handle, session)
-        set_name(inode.f_handle, "path", path)
+        watched.find(file, mark.s_dev, inode.i_ino, inode.f_handle, handle, session)
     elif "mnt_id" in fields:
         mount = _mount(file, int(fields["mnt_id"], 16))
         mark.type, mark.s_dev = m.mark_type.MOUNT, mount.major << 20 | mount.minor
@@ -106,7 +105,7 @@ def attach(entry: m.file_entry, session: FileRestore, placed: Placed) -> None:
         flags = _MARK_ADD | mark.mflags & _KEPT & ~_FAN_MARK_IGNORE
         if mark.type == m.mark_type.MOUNT:
             flags |= _MARK_MOUNT
-            target = OwnedFd(open_below(session.root_fd, get_text(mark.me.path), O_PATH))
+            target = OwnedFd(open_below(*session.place_of(mark.me.mnt_id, get_text(mark.me.path)), O_PATH))
         elif mark.type == m.mark_type.INODE:
             target = OwnedFd(watched.open_again(mark.s_dev, mark.ie.i_ino, mark.ie.f_handle, session))
         else:

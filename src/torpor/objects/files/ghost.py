@@ -118,8 +118,25 @@ def kernel_device(device: int) -> int:
 
 
 def keeper(reg: m.reg_file_entry, ghost_id: int, session: FileRestore) -> int:
-    """The ghost, made by the first who asks, as a borrowed O_PATH descriptor."""
-    return session.shared(("ghost", ghost_id), lambda: _make(reg, ghost_id, session))
+    """The ghost, made by the first who asks, as a borrowed O_PATH descriptor of it on the mount that *reg* says."""
+    made = session.shared(("ghost", ghost_id), lambda: _make(reg, ghost_id, session))
+    place = session.part(Restored).mounts.get(ghost_id)
+    if reg.mnt_id == place and session.maker_of(reg) is None:
+        return made
+    return session.shared(("ghost", ghost_id, reg.mnt_id), lambda: _on_other_mount(made, reg, session))
+
+
+def _on_other_mount(fd: int, reg: m.reg_file_entry, session: FileRestore) -> int:
+    root, name = session.place_of_reg(reg)
+    for directory in paths.iter_parents(name):
+        try:
+            with OwnedFd(os.open(directory or ".", paths.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=root)) as on:
+                return paths.on_mount(fd, on.fileno())
+        except FileNotFoundError:
+            continue  # deleted as well
+        except OSError:
+            break  # a file system without handles
+    return os.dup(fd)
 
 
 def find_restored(device: int, inode: int, session: FileRestore) -> int | None:
@@ -137,6 +154,8 @@ class Restored:
 
     def __init__(self, session: FileRestore) -> None:
         self.by_inode: dict[tuple[int, int], int] = {}
+        #: The mount that a ghost was made on.
+        self.mounts: dict[int, int] = {}
 
 
 def _make(reg: m.reg_file_entry, ghost_id: int, session: FileRestore) -> int:
@@ -146,6 +165,7 @@ def _make(reg: m.reg_file_entry, ghost_id: int, session: FileRestore) -> int:
         raise ImageError(f"ghost-file-{ghost_id:x}.img is empty")
     entry = first.message
     session.part(Restored).by_inode[entry.dev, entry.ino] = ghost_id
+    session.part(Restored).mounts[ghost_id] = reg.mnt_id
     with OwnedFd(_create(entry, reg, session)) as fd:
         path = f"/proc/self/fd/{fd.fileno()}"
         if stat.S_ISREG(entry.mode):
@@ -179,7 +199,7 @@ def _put(fd: int, chunk: Entry[m.Message]) -> None:
 
 def _create(entry: m.ghost_file_entry, reg: m.reg_file_entry, session: FileRestore) -> int:
     """Make the inode, open it with O_PATH, and take its name away."""
-    root, name = session.place_of_reg(reg)
+    root, name = session.maker_of(reg) or session.place_of_reg(reg)
     with paths.MissingParents(root, name):
         if reg.flags & paths.O_TMPFILE_ONLY and stat.S_ISREG(entry.mode):
             # Such a file may be given a name later (linkat), which one that was unlinked may not.

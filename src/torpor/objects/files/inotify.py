@@ -24,7 +24,6 @@ from torpor.kernel.arch import nr
 from torpor.kernel.syscall import address_of, syscall
 from torpor.objects.files import fown, watched
 from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile, Placed
-from torpor.objects.files.paths import set_name
 
 _FIONREAD = 0x541B
 _IN_CLOEXEC = os.O_CLOEXEC
@@ -61,8 +60,7 @@ def _dump_watch(file: OpenFile, line: str, watch: m.inotify_wd_entry, session: F
     watch.s_dev, watch.mask = int(fields["sdev"], 16), int(fields["mask"], 16)
     watch.ignored_mask = int(fields.get("ignored_mask", "0"), 16)
     handle = watched.fill_handle(watch.f_handle, fields)
-    path = watched.find(file, watch.s_dev, watch.i_ino, watch.f_handle.type, handle, session)
-    set_name(watch.f_handle, "path", path)
+    watched.find(file, watch.s_dev, watch.i_ino, watch.f_handle, handle, session)
 
 
 def restore(entry: m.file_entry, session: FileRestore) -> int:

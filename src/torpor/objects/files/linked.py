@@ -17,6 +17,7 @@ Limits
 
 from __future__ import annotations
 
+import errno
 import os
 
 from torpor.base.errors import RestoreError
@@ -171,7 +172,7 @@ def restore(reg: m.reg_file_entry, link_id: int, flags: int, session: FileRestor
     with paths.MissingParents(root, name):
         for candidate in paths.free_names(name):
             try:
-                os.link(source, candidate, src_dir_fd=source_root, dst_dir_fd=root, follow_symlinks=False)
+                _link_again(source_root, source, root, candidate)
             except FileExistsError:
                 continue
             except OSError as error:
@@ -181,6 +182,24 @@ def restore(reg: m.reg_file_entry, link_id: int, flags: int, session: FileRestor
             finally:
                 os.unlink(candidate, dir_fd=root)
     raise RestoreError(f"{name}: no name beside it is free")
+
+
+def _link_again(source_root: int, source: str, root: int, name: str) -> None:
+    try:
+        os.link(source, name, src_dir_fd=source_root, dst_dir_fd=root, follow_symlinks=False)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        # The same file system may be mounted at both places.
+        parent = name.rpartition("/")[0] or "."
+        flags = paths.O_PATH | os.O_CLOEXEC
+        with (
+            OwnedFd(os.open(source, flags | os.O_NOFOLLOW, dir_fd=source_root)) as fd,
+            OwnedFd(os.open(parent, flags | os.O_DIRECTORY, dir_fd=root)) as directory,
+            OwnedFd(paths.on_mount(fd.fileno(), directory.fileno())) as found,
+        ):
+            at = found.fileno()
+            os.link(f"/proc/self/fd/{at}", name, src_dir_fd=at, dst_dir_fd=root, follow_symlinks=True)
 
 
 def _unlink(name: str, root: int) -> None:

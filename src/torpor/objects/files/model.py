@@ -97,8 +97,8 @@ class OpenFile:
     def mount_id(self) -> int:
         """The mount that it was opened on, which is one of its process's mount namespace in general."""
         if self._mount_id < 0:
-            lines = self.fdinfo if self.number >= 0 or self.in_flight else read_fdinfo_lines(os.getpid(), self.fd)
-            self._mount_id = next((int(line[7:]) for line in lines if line.startswith("mnt_id:")), 0)
+            known = self.number >= 0 or self.in_flight
+            self._mount_id = int(self.info("mnt_id")) if known else mount_of(self.fd)
         return self._mount_id
 
     @property
@@ -124,6 +124,12 @@ class OpenFile:
     def refuse(self, why: str, hint: str | None = None) -> RefusedError:
         """The error for a file that cannot be carried."""
         return RefusedError(f"{self.describe()}: {why}", hint=hint)
+
+
+def mount_of(fd: int) -> int:
+    """The id of the mount that a descriptor of ours was opened on."""
+    lines = read_fdinfo_lines(os.getpid(), fd)
+    return next((int(line[7:]) for line in lines if line.startswith("mnt_id:")), 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -394,6 +400,7 @@ class FileRestore:
         self._roots: list[OwnedFd] = []
         self._root_of: dict[int, int] = {}
         self._hidden: dict[tuple[int, str], tuple[OwnedFd, str]] = {}
+        self._makers: dict[tuple[int, str], OwnedFd] = {}
 
     def enter_root(self, root_fd: int) -> None:
         """Have the images' paths start from *root_fd*, which is ours to close (the root of a new mount namespace)."""
@@ -409,6 +416,16 @@ class FileRestore:
     def add_hidden(self, mount_id: int, name: str, place: tuple[OwnedFd, str]) -> None:
         """Have *name* on that mount, which other mounts hide, looked up as a name below a directory."""
         self._hidden[mount_id, name] = place
+
+    def add_maker(self, mount_id: int, name: str, directory: OwnedFd) -> None:
+        """Have *name* on that mount, which is read-only, made in *directory*, the same one on a mount that is not."""
+        self._makers[mount_id, name] = directory
+
+    def maker_of(self, reg: m.reg_file_entry) -> tuple[int, str] | None:
+        """Where to make what *reg* names, if not where it is to be looked up."""
+        if not self._makers or (directory := self._makers.get((reg.mnt_id, get_text(reg.name)))) is None:
+            return None
+        return directory.fileno(), get_text(reg.name).rpartition("/")[2]
 
     def place_of(self, mount_id: int, name: str) -> tuple[int, str]:
         """Where to look up *name* of a file on that mount (-1: the root's namespace): a directory, a name below it."""
@@ -548,5 +565,5 @@ class FileRestore:
             action()
         self.release()
         os.close(self.root_fd)
-        for fd in (*self._roots, *(fd for fd, _ in self._hidden.values())):
+        for fd in (*self._roots, *self._makers.values(), *(fd for fd, _ in self._hidden.values())):
             fd.close()

@@ -25,8 +25,8 @@ from torpor.images.errors import ImageError
 from torpor.kernel import mqueue
 from torpor.kernel.idmap import IdMaps
 from torpor.kernel.namespaces import CLONE_NEWIPC, inside
-from torpor.objects.files import fown, mqueue_data
-from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
+from torpor.objects.files import fown, mqueue_data, mqueue_notify
+from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile, Placed
 from torpor.objects.files.paths import DELETED, O_PATH
 
 _KEPT = os.O_ACCMODE | os.O_NONBLOCK
@@ -74,8 +74,10 @@ def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
     if queue.outside:
         return
     with OwnedFd(mqueue.reopen(file.fd)) as fd:
-        _refuse_notification(file, fd.fileno())
-        _dump_queue(fd.fileno(), queue, file.process.idmaps)
+        notified = mqueue_notify.find(file, fd.fileno(), session)
+        _dump_queue(fd.fileno(), queue, file.process.idmaps, poke=notified is not None and notified.is_signal)
+        if notified is not None:
+            mqueue_notify.dump(notified, queue)
 
 
 def _is_own(pid: int) -> bool:
@@ -83,27 +85,12 @@ def _is_own(pid: int) -> bool:
     return os.stat(f"/proc/{pid}/ns/ipc").st_ino != os.stat("/proc/self/ns/ipc").st_ino
 
 
-def _refuse_notification(file: OpenFile, fd: int) -> None:
-    if _notified(fd):
-        raise file.refuse(
-            f"{file.target}: a process waits to be notified by this message queue (mq_notify)",
-            hint="have it read with mq_receive or poll instead",
-        )
-
-
-def _notified(fd: int) -> int:
-    """The process that the queue notifies, as we see it; 0 for none."""
-    words = os.pread(fd, 200, 0).split()
-    fields = dict(word.split(b":", 1) for word in words if b":" in word)
-    return int(fields.get(b"NOTIFY_PID", b"0") or 0)
-
-
-def _dump_queue(fd: int, queue: m.torpor_mqueue, idmaps: IdMaps) -> None:
+def _dump_queue(fd: int, queue: m.torpor_mqueue, idmaps: IdMaps, *, poke: bool = False) -> None:
     info, limits = os.fstat(fd), mqueue.attributes(fd)
     queue.mode = stat.S_IMODE(info.st_mode)
     queue.uid, queue.gid = idmaps.inside(info.st_uid, info.st_gid)
     queue.max_messages, queue.message_size = limits.max_messages, limits.message_size
-    queue.message.extend(mqueue_data.peek(fd))
+    queue.message.extend(mqueue_data.peek(fd, poke=poke))
 
 
 def dump_unopened(pidfd: int, idmaps: IdMaps, session: FileDump) -> None:
@@ -209,4 +196,11 @@ def _make_deleted(queue: m.torpor_mqueue, session: FileRestore) -> int:
     raise RestoreError(f"message queue /{name}: no name is free for it")
 
 
-KIND = FileKind("message queue", m.fd_types.UND, matches, dump, restore)
+def attach(entry: m.file_entry, session: FileRestore, placed: Placed) -> None:
+    """Have the process that was to be notified of the next message be it again."""
+    queue = session.part(Restored).by_id[entry.torpor_mqueue.queue_id]
+    if queue.HasField("notify") and not queue.outside:
+        mqueue_notify.restore(entry.torpor_mqueue.queue_id, queue, placed, session)
+
+
+KIND = FileKind("message queue", m.fd_types.UND, matches, dump, restore, attach)

@@ -26,10 +26,13 @@ _SLOT = struct.Struct("2Q")  # length, priority
 _ALL = (*range(1, 32), *range(34, 65))  # but those of the C library
 
 
-def peek(fd: int) -> list[m.torpor_mq_message]:
-    """The messages of the queue behind *fd*, which reads and writes without blocking, as they come out."""
+def peek(fd: int, *, poke: bool = False) -> list[m.torpor_mq_message]:
+    """The messages of the queue behind *fd*, which reads and writes without blocking, as they come out.
+
+    *poke*: an empty queue gets a message for a moment, so that whoever is to be notified is.
+    """
     limits = mqueue.attributes(fd)
-    if not limits.n_messages:
+    if not limits.n_messages and not poke:
         return []
     with _Drawer(fd, limits) as drawer:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _ALL)
@@ -51,8 +54,11 @@ def _move(drawer: _Drawer) -> None:
     code = 1
     try:
         os.setsid()
-        drawer.take_out()
-        drawer.put_back()
+        if not drawer.is_empty:
+            drawer.take_out()
+            drawer.put_back()
+        else:
+            drawer.poke()
         code = 0
     finally:
         os._exit(code)
@@ -67,7 +73,7 @@ class _Drawer:
         self._n_slots = limits.n_messages
         self._slots_at = _COUNTS.size
         self._data_at = self._slots_at + self._n_slots * _SLOT.size
-        self._memory = mmap.mmap(-1, self._data_at + self._n_slots * self._room)
+        self._memory = mmap.mmap(-1, self._data_at + max(self._n_slots, 1) * self._room)
         with memoryview(self._memory) as view:
             self._address = address_of(view)
 
@@ -76,6 +82,16 @@ class _Drawer:
 
     def __exit__(self, *exception: object) -> None:
         self._memory.close()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there are no messages."""
+        return self._n_slots == 0
+
+    def poke(self) -> None:
+        """A message that comes and goes."""
+        mqueue.send(self._fd, self._address, 0, 0)
+        mqueue.receive(self._fd, self._address + _COUNTS.size, self._room, 0)
 
     def take_out(self) -> None:
         """All, as far as they are there."""

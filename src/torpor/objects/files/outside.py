@@ -6,6 +6,7 @@ undone; it is killed, and some stay on purpose; or we are killed, and a :class:`
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -32,12 +33,9 @@ class Outside:
 
     @property
     def run_id(self) -> str:
-        """What names this dump in places that others see: a UUID."""
+        """What names this dump in places that others see: random, and short enough for CRIU's names of tables."""
         if not self._run_id:
-            import os
-
-            text = os.urandom(16).hex()
-            self._run_id = "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
+            self._run_id = os.urandom(10).hex()
         return self._run_id
 
     @property

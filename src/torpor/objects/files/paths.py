@@ -6,18 +6,24 @@ A name in an image is absolute and starts at the root of the mount namespace, wh
 from __future__ import annotations
 
 import os
+import struct
+from collections.abc import Iterator
 from contextlib import suppress
 
 from torpor.base.errors import RestoreError
 from torpor.base.fds import OwnedFd
 from torpor.images import messages as m
 from torpor.images.text import set_text
+from torpor.kernel.arch import nr
 from torpor.kernel.namespaces import CLONE_NEWNS, inside
 from torpor.kernel.openat2 import open_in_root
 from torpor.kernel.procfs.mountinfo import read_mountinfo
+from torpor.kernel.syscall import address_of, syscall
 from torpor.objects.files.model import FileDump, OpenFile
 
 O_PATH = 0o10000000
+_AT_EMPTY_PATH = 0x1000
+_HANDLE_SIZE = 128
 O_TMPFILE_ONLY = 0o20000000
 DELETED = " (deleted)"
 
@@ -57,6 +63,13 @@ class Roots:
             self._read_mounts()
             found = self._of_mount.setdefault(file.mount_id, namespace)
         return found
+
+    def iter_holders(self, pid: int) -> Iterator[int]:
+        """*pid*, then a process in each other mount namespace of the tree."""
+        yield pid
+        if self._are_several():
+            own = self._namespace(pid)
+            yield from (holder for namespace, holder in self._holders.items() if namespace != own)
 
     def has_own(self, pid: int) -> bool:
         """Whether *pid* is in another mount namespace than we are."""
@@ -166,6 +179,20 @@ def reopen(fd: int, flags: int) -> int:
     return os.open(f"/proc/self/fd/{fd}", flags | os.O_CLOEXEC)
 
 
+def on_mount(fd: int, directory: int) -> int:
+    """The file behind *fd* (O_PATH) as it is seen by way of another mount of its file system, that of *directory*.
+
+    Names of deleted files do not lead there; handles do.  OSError where the file system has none (overlayfs).
+    """
+    empty = bytearray(1)
+    handle = bytearray(struct.pack("Ii", _HANDLE_SIZE, 0) + bytes(_HANDLE_SIZE))
+    mount_id = bytearray(4)
+    places = (address_of(empty), address_of(handle), address_of(mount_id))
+    syscall("name_to_handle_at", nr.name_to_handle_at, fd, *places, _AT_EMPTY_PATH)
+    with OwnedFd(os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)) as on:
+        return syscall("open_by_handle_at", nr.open_by_handle_at, on.fileno(), places[1], O_PATH | os.O_CLOEXEC)
+
+
 class MissingParents:
     """Directories of a name that are not there, made for as long as the ``with`` lasts."""
 
@@ -191,6 +218,14 @@ class MissingParents:
         for name in reversed(self._made):
             os.rmdir(name, dir_fd=self._root)
         self._made.clear()
+
+
+def iter_parents(path: str) -> Iterator[str]:
+    """The directories above a name, the nearest first, "" last."""
+    directory = path.strip("/")
+    while directory:
+        directory = directory.rpartition("/")[0]
+        yield directory
 
 
 def free_names(path: str) -> list[str]:

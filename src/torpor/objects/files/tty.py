@@ -251,7 +251,7 @@ class _Restoring:
         self._infos = {info.id: info for info in load_all(session.store, TTY_INFO)}
         has_data = session.store.exists(TTY_DATA.file_name(None))
         self._data = {data.tty_id: data.data for data in load_all(session.store, TTY_DATA)} if has_data else {}
-        self._masters = Masters(session.root_fd, session.part(Early))
+        self._masters = Masters(session.root_fd, self._live_numbers(), session.part(Early))
         self._pairs: dict[int, Pair] = {}
         self._sessions = Sessions(session.processes)
         self._is_prepared: set[int] = set()
@@ -311,6 +311,9 @@ class _Restoring:
         except RestoreError:
             return None
         return fd.release() if os.fstat(fd.fileno()).st_rdev == info.rdev else None
+
+    def _live_numbers(self) -> set[int]:
+        return {info.pty.index for info in self._infos.values() if info.type == _PTY and info.HasField("termios")}
 
     def _live(self, index: int, *, master: bool) -> m.tty_info_entry | None:
         for info in self._infos.values():

@@ -17,6 +17,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
+from collections.abc import Iterable
 
 from torpor.base.errors import RestoreError
 from torpor.base.fds import OwnedFd
@@ -80,10 +81,14 @@ class Early:
 
 
 class Masters:
-    """Opens masters by number; those met on the way are kept until all are there."""
+    """Opens masters by number; those met on the way are kept until all are there.
 
-    def __init__(self, root_fd: int, early: Early | None = None) -> None:
+    One of any number does not get one of *wanted*: it may keep that number for good.
+    """
+
+    def __init__(self, root_fd: int, wanted: Iterable[int] = (), early: Early | None = None) -> None:
         self._root_fd = root_fd
+        self._wanted = frozenset(wanted)
         self._early = early
         self._spare: dict[str, dict[int, OwnedFd]] = {}
 
@@ -105,10 +110,11 @@ class Masters:
 
     def _find(self, spare: dict[int, OwnedFd], path: str, index: int | None) -> OwnedFd | None:
         for _ in range(_MAX_SKIPPED):
-            if index is None and spare:
-                return spare.popitem()[1]
-            if index in spare:
-                return spare.pop(index)
+            found = index
+            if index is None:
+                found = next((number for number in spare if number not in self._wanted), None)
+            if found in spare:
+                return spare.pop(found)
             fd = OwnedFd(open_below(self._root_fd, path, os.O_RDWR | os.O_NOCTTY))
             number = tty_params.read_int(fd.fileno(), TIOCGPTN)
             tty_params.write_int(fd.fileno(), tty_params.TIOCSPTLCK, 0)

@@ -12,8 +12,8 @@ from torpor.images.text import get_text
 from torpor.kernel.arch import nr
 from torpor.kernel.syscall import address_of, syscall
 from torpor.objects.files import ghost
-from torpor.objects.files.model import FileDump, FileRestore, OpenFile
-from torpor.objects.files.paths import DELETED, O_PATH, locate, open_below, roots_of
+from torpor.objects.files.model import FileDump, FileRestore, OpenFile, mount_of
+from torpor.objects.files.paths import DELETED, O_PATH, locate, open_below, roots_of, set_name
 
 _SEARCH_LIMIT = 200_000
 _HANDLE_WORDS = 16
@@ -44,21 +44,36 @@ class Mounts:
         return self._known[pid].get(device, [])
 
 
-def find(file: OpenFile, device: int, inode: int, handle_type: int, handle: bytes, session: FileDump) -> str:
-    """The path of the inode that *file* watches; it is refused where there is none.
+def find(file: OpenFile, device: int, inode: int, message: m.fh_entry, handle: bytes, session: FileDump) -> None:
+    """Say in *message* by which path the inode is found that *file* watches; it is refused where there is none.
 
     *device* is the kernel's number.  First by the handle, then, where the file system cannot find by handle
     (overlayfs), by a search of likely places and then of the mount itself.
     """
+    for pid in roots_of(session).iter_holders(file.process.pid):
+        found = _find_in(pid, file, device, inode, message.type, handle, session)
+        if found is not None:
+            set_name(message, "path", found)
+            root = roots_of(session).of(pid)
+            if root is not None:
+                message.mnt_id = mount_of(root)
+            return
+    raise file.refuse(f"the file that it watches (inode {inode}, device {device:#x}) has no name that can be found")
+
+
+def _find_in(
+    pid: int, file: OpenFile, device: int, inode: int, handle_type: int, handle: bytes, session: FileDump
+) -> str | None:
+    """Its path in the mount namespace of *pid*, if it has one there."""
     user_device = os.makedev(device >> 20, device & 0xFFFFF)
-    mounts = session.part(Mounts).on_device(file.process.pid, device)
-    root = roots_of(session).of(file.process.pid)
+    mounts = session.part(Mounts).on_device(pid, device)
+    root = roots_of(session).of(pid)
     names = (_by_handle(root, mount, handle_type, handle) for mount in mounts)
     found = next(filter(None, names), None)
     if found is None:
-        found = next((name for name in _candidates(file, mounts) if _is_at(root, name, user_device, inode)), None)
+        found = next((name for name in _candidates(pid, mounts) if _is_at(root, name, user_device, inode)), None)
     if found is None:
-        raise file.refuse(f"the file that it watches (inode {inode}, device {device:#x}) has no name that can be found")
+        return None
     if not found.endswith(DELETED) or _is_at(root, found, user_device, inode):
         return found
     found = found.removesuffix(DELETED)
@@ -83,7 +98,8 @@ def open_again(device: int, inode: int, handle: m.fh_entry, session: FileRestore
         return os.dup(known)
     if not handle.path:
         raise RestoreError(f"a watch on inode {inode} has no path", hint="dump it with torpor")
-    return open_below(session.root_fd, get_text(handle.path), O_PATH | os.O_NOFOLLOW)
+    mount = handle.mnt_id if handle.HasField("mnt_id") else -1
+    return open_below(*session.place_of(mount, get_text(handle.path)), O_PATH | os.O_NOFOLLOW)
 
 
 def _expect_ghost(device: int, inode: int, session: FileDump, error: RefusedError) -> None:
@@ -122,15 +138,15 @@ def _is_at(root: int | None, name: str, device: int, inode: int) -> bool:
     return info.st_ino == inode and info.st_dev == device
 
 
-def _candidates(file: OpenFile, mounts: list[str]) -> Iterator[str]:
+def _candidates(pid: int, mounts: list[str]) -> Iterator[str]:
     yield from mounts
-    cwd = os.readlink(f"/proc/{file.process.pid}/cwd")
+    cwd = os.readlink(f"/proc/{pid}/cwd")
     while cwd.strip("/"):
         yield cwd
         cwd = cwd.rpartition("/")[0]
     left = _SEARCH_LIMIT
     for mount in mounts:
-        base = f"/proc/{file.process.pid}/root"
+        base = f"/proc/{pid}/root"
         device = _device_of(base + mount)
         for directory, subdirectories, names in os.walk(base + mount):
             # Not os.path.ismount: it would resolve /proc/PID/root, and so compare with the host's directories.

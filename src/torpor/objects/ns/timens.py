@@ -5,9 +5,8 @@ Kernel view
 Image
     ``timens_entry``: both clocks as they were in the namespace.
 Restore
-    The stub makes the namespace, is told the offsets that let the clocks go on from there, and clones the root into it.
-Limits
-    Not for a restored sibling of the caller.
+    The stub makes the namespace, is told the offsets that let the clocks go on from there, and clones the root into it;
+    a thread of ours does where the root is to be a sibling.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from torpor.images import kinds
 from torpor.images import messages as m
 from torpor.images.store import ImageStore, load_one, store_one
 from torpor.kernel.arch import nr
-from torpor.kernel.namespaces import CLONE_NEWTIME
+from torpor.kernel.namespaces import CLONE_NEWTIME, unshare
 from torpor.objects.ns.model import NsDump
 from torpor.tracee.batch import Batch
 from torpor.tracee.remote import Runner
@@ -47,6 +46,20 @@ def prepare(store: ImageStore, ident: int, stub: Runner) -> None:
     batch = Batch()
     batch.call(nr.unshare, CLONE_NEWTIME)
     stub.run(batch)
+    _set_clocks(stub.tid, entry)
+
+
+def prepare_thread(store: ImageStore, ident: int) -> None:
+    """The same for what the calling thread of ours clones."""
+    import threading
+
+    entry = load_one(store, kinds.TIMENS, ident)
+    unshare(CLONE_NEWTIME)
+    _set_clocks(threading.get_native_id(), entry)
+
+
+def _set_clocks(tid: int, entry: m.timens_entry) -> None:
+    """Have the clocks of the namespace that *tid* has made for its children go on from where they were."""
     lines = []
     for name, clock in _CLOCKS:
         wanted = entry.monotonic if name == "monotonic" else entry.boottime
@@ -54,7 +67,7 @@ def prepare(store: ImageStore, ident: int, stub: Runner) -> None:
         seconds, nanoseconds = divmod(offset, _SECOND)
         lines.append(f"{name} {seconds} {nanoseconds}\n")
     try:
-        with open(f"/proc/{stub.tid}/timens_offsets", "w", encoding="ascii") as stream:
+        with open(f"/proc/{tid}/timens_offsets", "w", encoding="ascii") as stream:
             stream.write("".join(lines))
     except OSError as error:
         raise RestoreError(f"the clocks of the time namespace cannot be set: {error}") from error

@@ -17,6 +17,7 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
+from array import array
 from collections.abc import Iterable
 
 from torpor.base.errors import RefusedError, RestoreError
@@ -29,6 +30,7 @@ from torpor.kernel.arch import nr
 from torpor.kernel.idmap import NO_ID, Extent, IdMap, IdMaps, read_idmaps, write_idmaps
 from torpor.kernel.procfs.small import read_small
 from torpor.kernel.procfs.status import read_status
+from torpor.kernel.syscall import syscall
 from torpor.objects.ns.model import NsDump
 from torpor.objects.task import creds
 from torpor.tracee.batch import Batch
@@ -98,14 +100,24 @@ def prepare(stub: Runner, groups: Iterable[int]) -> None:
     stub.run(batch)
 
 
-def restore(runner: Runner, maps: IdMaps, *, setgroups: bool) -> None:
-    """Write the maps for the puppet that is in the new namespace, and have it be who is in charge there."""
+def set_groups(groups: Iterable[int]) -> None:
+    """``prepare`` for what the calling thread of ours clones, which alone is concerned."""
+    numbers = array("I", groups)
+    syscall("setgroups", nr.setgroups, len(numbers), numbers.buffer_info()[0])
+
+
+def write_maps(pid: int, maps: IdMaps, *, setgroups: bool) -> None:
+    """Map the ids of the new namespace that *pid* is in."""
     try:
-        write_idmaps(runner.thread.tgid, maps, setgroups=setgroups)
+        write_idmaps(pid, maps, setgroups=setgroups)
     except OSError as error:
         raise RestoreError(
             f"the ids of the user namespace cannot be mapped: {error}", hint="restore as root of the ids that it uses"
         ) from error
+
+
+def take_charge(runner: Runner, maps: IdMaps) -> None:
+    """Have the puppet be who is in charge."""
     user, group = maps.users.head, maps.groups.head
     batch = Batch()
     batch.call(nr.prctl, _PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP)

@@ -57,9 +57,12 @@ def ends_of(sk: m.inet_sk_entry) -> Ends:
     return Ends(plain_bytes(sk.src_addr), sk.src_port, plain_bytes(sk.dst_addr), sk.dst_port)
 
 
-def table_name(run_id: str) -> str:
-    """The nftables table of the dump *run_id*."""
-    return f"CRIU-{run_id}"
+def _table_names(run_id: str) -> list[str]:
+    """The nftables tables that the dump *run_id* may have made.
+
+    CRIU 4.2 has room for 31 characters, of which a UUID needs more.
+    """
+    return list(dict.fromkeys((f"CRIU-{run_id}", f"inet CRIU-{run_id}"[:31].removeprefix("inet "))))
 
 
 def check(method: str) -> None:
@@ -96,7 +99,7 @@ class NetLock:
     """What one dump or restore has locked.  *run_id* names it."""
 
     def __init__(self, run_id: str, method: str) -> None:
-        self._table = table_name(run_id)
+        self._table = _table_names(run_id)[-1]
         self._wanted = method
         self._locked: list[_Locked] = []
         #: What was used: for the image.
@@ -168,18 +171,40 @@ class DumpLock(NetLock):
     def __init__(self, session: FileDump) -> None:
         super().__init__(session.outside.run_id, session.policy.network_lock)
         self._outside = session.outside
+        self._is_kept = any(item.startswith("net[") for item in session.policy.external)
+        #: The connections that are carried and whose other end is outside of the tree.
+        self.carried: list[Ends] = []
         session.outside.on_survival(self.unlock)
+        session.outside.after_kill(self._leave)
 
     def lock_namespace(self, netns: int) -> None:
         """All packets in a namespace of the tree's own, behind *netns* (a pidfd will do), which is ours to close."""
         self.lock(OwnedFd(netns), None, lambda: self._outside.caretaker)
         self._outside.lock_method = self.method
 
-    def lock_connections(self, ends: Sequence[Ends]) -> None:
-        """Those of some connections, in our own namespace."""
+    def lock_connections(self) -> None:
+        """Those that are carried, in the namespace that we are in."""
         netns = OwnedFd(os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
-        self.lock(netns, ends, lambda: self._outside.caretaker)
+        self.lock(netns, self.carried, lambda: self._outside.caretaker)
         self._outside.lock_method = self.method
+
+    def _leave(self) -> None:
+        """It stays locked until a restore unlocks it.
+
+        In a namespace that others keep, and may go on using (a pod's), only the connections: all of it was locked for
+        what asked to be let in, and there is nobody any more to ask.
+        """
+        while self._locked:
+            locked = self._locked.pop()
+            if self._is_kept and locked.connection is not None:
+                nftables.commit(
+                    locked.connection,
+                    [
+                        nftables.delete_table(self._table),
+                        *(_table_messages(self._table, self.carried) if self.carried else ()),
+                    ],
+                )
+            locked.forget()
 
 
 class _Locked:
@@ -188,7 +213,7 @@ class _Locked:
     def __init__(
         self, netns: OwnedFd, connection: Socket | None, keeper: caretaker.Caretaker, steps: list[caretaker.Step]
     ) -> None:
-        self._netns, self._connection, self._keeper, self._steps = netns, connection, keeper, steps
+        self._netns, self.connection, self._keeper, self._steps = netns, connection, keeper, steps
         self.keys = keeper.add(steps)
 
     def undo(self) -> None:
@@ -200,8 +225,8 @@ class _Locked:
     def forget(self) -> None:
         """Nobody unlocks it."""
         self._keeper.drop(self.keys)
-        if self._connection is not None:
-            self._connection.close()
+        if self.connection is not None:
+            self.connection.close()
         self._netns.close()
 
 
@@ -226,8 +251,9 @@ def _table_messages(table: str, ends: Sequence[Ends] | None) -> list[bytes]:
         messages.append(nftables.new_set(table, name, family, ident + 1))
         messages += [nftables.drop_connections(table, chain, name, family) for chain, _ in _CHAINS]
         keys = {key for each in ends if len(each.here) == length for key in _both_ways(each)}
-        if keys:
-            messages.append(nftables.new_elements(table, name, sorted(keys)))
+        # An attribute has room for 64 KiB.
+        ordered = sorted(keys)
+        messages += [nftables.new_elements(table, name, ordered[at : at + 1000]) for at in range(0, len(ordered), 1000)]
     return messages
 
 
@@ -279,7 +305,7 @@ def has_table(run_id: str) -> bool:
     """Whether the dump *run_id* has left a table in this thread's network namespace."""
     try:
         with nftables.open_socket() as connection:
-            return nftables.has_table(connection, table_name(run_id))
+            return any(nftables.has_table(connection, name) for name in _table_names(run_id))
     except (OSError, KernelError):
         return False
 
@@ -290,12 +316,13 @@ def unlock_dumped(run_id: str, method: int, ends: Sequence[Ends] | None) -> None
     That there is nothing to undo is normal.
     """
     if method == NFTABLES:
-        try:
-            with nftables.open_socket() as connection:
-                nftables.commit(connection, [nftables.delete_table(table_name(run_id))])
-        except (OSError, KernelError) as error:
-            if error.errno != errno.ENOENT:
-                log.warn(f"the network cannot be unlocked: {error}")
+        for name in _table_names(run_id):
+            try:
+                with nftables.open_socket() as connection:
+                    nftables.commit(connection, [nftables.delete_table(name)])
+            except (OSError, KernelError) as error:
+                if error.errno != errno.ENOENT:
+                    log.warn(f"the network cannot be unlocked: {error}")
     elif method == IPTABLES:
         for texts in _iptables_texts(ends, lock=False):
             for argv, text in _iptables_commands(texts):

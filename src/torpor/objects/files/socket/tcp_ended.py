@@ -16,11 +16,11 @@ Limits
 from __future__ import annotations
 
 import _socket as socket
+import os
 import select
 import struct
 
 from torpor.base import log
-from torpor.base.errors import RestoreError
 from torpor.images import kinds
 from torpor.images import messages as m
 from torpor.images.format import Entry
@@ -29,11 +29,11 @@ from torpor.kernel import packets
 from torpor.kernel.sockets import Borrowed, Socket
 from torpor.objects.files.model import FileDump, FileRestore, OpenFile
 from torpor.objects.files.socket import addresses, net_lock, options, tcp_fin, tcp_repair, tcp_stream
+from torpor.objects.files.socket.make import make_socket
 
 _RST = 0x04
 _FIRST = 0x10000
 _WINDOW = 0xFFFF
-_PATIENCE_MS = 2000
 
 
 def dump(file: OpenFile, sk: m.inet_sk_entry, session: FileDump) -> None:
@@ -89,30 +89,26 @@ def restore(connection: Socket, sk: m.inet_sk_entry, session: FileRestore, what:
     options.widen(connection)
     tcp_repair.fill(connection, tcp_repair.RECEIVE_QUEUE, data)
     connection.setsockopt(tcp_repair.TCP, tcp_repair.REPAIR_QUEUE, tcp_repair.NO_QUEUE)
-    _reset(connection, ended, len(data), session)
+    if not _reset(connection, ended, len(data), session):
+        log.warn(f"{what}: a packet filter drops the reset that ends it (mark 0xC114): it is as if never connected")
+        with make_socket(session, sk.family, sk.type, sk.proto, sk.ns_id) as other:
+            os.dup2(other.fileno(), connection.fileno(), inheritable=False)
+        return False
     tcp_repair.end_quietly(connection, 1)
     if not sk.torpor_error:
         connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     return True
 
 
-def _reset(connection: Socket, ended: m.inet_sk_entry, length: int, session: FileRestore) -> None:
+def _reset(connection: Socket, ended: m.inet_sk_entry, length: int, session: FileRestore) -> bool:
+    """Have a reset come; whether it did."""
     ends = net_lock.ends_of(ended)
     way = packets.Way(ends.there, ends.peer_port, ends.here, ends.port)
     window = (0, _WINDOW, _WINDOW, _WINDOW, _FIRST + length)
     connection.setsockopt(tcp_repair.TCP, tcp_repair.REPAIR_WINDOW, struct.pack("5I", *window))
-    raw = session.part(Raw).sockets.of(ended)
-    packets.send(raw, way, packets.tcp(way, _FIRST + length, _FIRST, _RST | packets.ACK, _WINDOW))
-    poller = select.poll()
-    poller.register(connection, 0)
-    for _ in range(_PATIENCE_MS):
-        if tcp_repair.state(connection) == tcp_repair.CLOSE:
-            return
-        poller.poll(1)
-    raise RestoreError(
-        f"a TCP connection to port {ended.dst_port} does not end",
-        hint="packets of its peer made by us, with mark 0xC114, must not be filtered",
-    )
+    raw = session.part(Raw).sockets
+    packets.send(raw.of(ended), way, packets.tcp(way, _FIRST + length, _FIRST, _RST | packets.ACK, _WINDOW))
+    return raw.wait(connection, tcp_repair.CLOSE)
 
 
 class Raw:

@@ -5,6 +5,9 @@ Kernel view
     address that we send to ourselves (``kernel.packets``), marked so that the network lock lets it pass, does as well.
 Restore
     Of a connection to the outside.  Where both ends are restored each does its own shutdown(2).
+Limits
+    Where the tree's own packet filter drops what we make, a socket that has got a FIN is shut down for reading instead:
+    its owner reads the same, and only the state's name differs.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from __future__ import annotations
 import _socket as socket
 import select
 
-from torpor.base.errors import RestoreError
+from torpor.base import log
 from torpor.images import messages as m
 from torpor.kernel import packets
 from torpor.kernel.sockets import Socket
@@ -20,7 +23,7 @@ from torpor.objects.files.model import FileRestore
 from torpor.objects.files.socket import net_lock, tcp_repair
 from torpor.objects.files.socket.make import make_socket
 
-_PATIENCE_MS = 2000
+_PATIENCE_MS, _IMPATIENCE_MS = 300, 10
 _NEEDED = (tcp_repair.CLOSE_WAIT, tcp_repair.LAST_ACK, tcp_repair.CLOSING, tcp_repair.FIN_WAIT2, tcp_repair.CLOSE)
 
 
@@ -35,6 +38,22 @@ class RawSockets:
     def __init__(self, session: FileRestore) -> None:
         self._session = session
         self._known: dict[tuple[int, int], Socket] = {}
+        #: For how long it is worth waiting that a packet arrives, in milliseconds.
+        self._patience_ms = _PATIENCE_MS
+
+    def wait(self, connection: Socket, *states: int) -> bool:
+        """Wait until it is in one of *states*; False if our packets do not arrive.
+
+        The loopback interface delivers at once, as a rule before the packet's send(2) has returned.
+        """
+        poller = select.poll()
+        poller.register(connection, 0)
+        for _ in range(self._patience_ms):
+            if tcp_repair.state(connection) in states:
+                return True
+            poller.poll(1)
+        self._patience_ms = _IMPATIENCE_MS
+        return False
 
     def prepare(self, sk: m.inet_sk_entry) -> None:
         """Make the one for a socket like *sk*, while we are in its namespace."""
@@ -71,7 +90,8 @@ def before_life(connection: Socket, sk: m.inet_sk_entry, stream: m.tcp_stream_en
         connection.shutdown(socket.SHUT_WR)
         connection.setsockopt(tcp_repair.TCP, tcp_repair.REPAIR_QUEUE, tcp_repair.NO_QUEUE)
         _send(sk, raw, stream, stream.inq_seq, stream.outq_seq, packets.ACK)
-        _wait(connection, sk, select.POLLHUP | select.POLLRDHUP, tcp_repair.FIN_WAIT2)
+        # If that does not arrive, the FIN is sent again, and the peer acknowledges it once more.
+        raw.wait(connection, tcp_repair.FIN_WAIT2)
 
 
 def receive(connection: Socket, sk: m.inet_sk_entry, stream: m.tcp_stream_entry, raw: RawSockets) -> None:
@@ -80,7 +100,9 @@ def receive(connection: Socket, sk: m.inet_sk_entry, stream: m.tcp_stream_entry,
     acknowledged = stream.outq_seq - fin - stream.outq_len
     _send(sk, raw, stream, stream.inq_seq - 1, acknowledged, packets.ACK | packets.FIN)
     states = (tcp_repair.CLOSE_WAIT, tcp_repair.LAST_ACK, tcp_repair.CLOSING, tcp_repair.CLOSE)
-    _wait(connection, sk, select.POLLRDHUP, *states)
+    if not raw.wait(connection, *states):
+        log.warn(f"a TCP connection to port {sk.dst_port}: a packet filter drops its peer's FIN (mark 0xC114)")
+        connection.shutdown(socket.SHUT_RD)
 
 
 def _send(sk: m.inet_sk_entry, raw: RawSockets, stream: m.tcp_stream_entry, seq: int, ack: int, flags: int) -> None:
@@ -88,17 +110,3 @@ def _send(sk: m.inet_sk_entry, raw: RawSockets, stream: m.tcp_stream_entry, seq:
     way = packets.Way(ends.there, ends.peer_port, ends.here, ends.port)
     window = stream.snd_wnd >> stream.snd_wscale
     packets.send(raw.of(sk), way, packets.tcp(way, seq, ack, flags, window))
-
-
-def _wait(connection: Socket, sk: m.inet_sk_entry, events: int, *states: int) -> None:
-    """The loopback interface delivers at once, as a rule before the packet's send(2) has returned."""
-    poller = select.poll()
-    poller.register(connection, events)
-    for _ in range(_PATIENCE_MS):
-        if tcp_repair.state(connection) in states:
-            return
-        poller.poll(1)
-    raise RestoreError(
-        f"a TCP connection to port {sk.dst_port} does not get into state {sk.state}",
-        hint="packets of its peer made by us, with mark 0xC114, must not be filtered",
-    )

@@ -66,6 +66,7 @@ class Connections:
     def __init__(self, session: FileDump) -> None:
         self._session = session
         self._all: list[_Connection] = []
+        caretaker.raise_descriptor_limit()
         session.at_end(self._dump)
         session.before_kill(self._before_kill)
         session.outside.after_kill(self._silence)
@@ -88,8 +89,9 @@ class Connections:
             else:
                 pairs.append((each, peer))
         lock = self._session.part(net_lock.DumpLock)
+        lock.carried = outside
         if outside and not lock.is_locked:
-            lock.lock_connections(outside)
+            lock.lock_connections()
         keeper = self._session.outside.caretaker
         keys = keeper.add([s for each in self._all for s in tcp_repair.undo_steps(each.fd.fileno(), each.reuse)])
         self._read(self._all)
@@ -129,6 +131,7 @@ class Connections:
         for each in self._all:
             with Borrowed(each.fd.fileno()) as connection:
                 tcp_repair.begin(connection)
+            each.fd.close()
 
 
 def _read(each: _Connection, connection: Socket, session: FileDump) -> None:

@@ -63,7 +63,7 @@ def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
     sk.id, sk.ino, sk.type, sk.state, sk.flags = entry.id, ino, row.type, row.state, file.flags
     sk.uflags, sk.backlog, sk.peer, sk.ns_id = 0, row.backlog, row.peer, ns_id
     fown.fill(sk.fown, file)
-    unix_name.dump(file, sk, row.name)
+    unix_name.dump(file, sk, row.name, session)
     peer_cred.dump(file, sk, session)
     if row.shutdown:
         sk.shutdown = row.shutdown & 3

@@ -130,10 +130,17 @@ class Graph:
                 if node.peer is None:
                     raise ImageError(f"files.img: {node} has a peer, inode {node.sk.peer}, that is not there")
 
+    def _place(self, node: Node) -> tuple[int, str, bytes]:
+        """The same for the same name."""
+        name = node.name
+        if not name.is_path:
+            return -1, "", name.text
+        return self._session.place_of(name.mount, name.path)[0], name.path, b""
+
     # -- make -------------------------------------------------------------------------------------------------
 
     def _make_all(self) -> None:
-        listeners = {node.name.key: node for node in self._inside() if node.sk.state == LISTEN and node.name.text}
+        listeners = {self._place(node): node for node in self._inside() if node.sk.state == LISTEN and node.name.text}
         for node in self._inside():
             if not (node.is_mutual or self._is_connected_stream(node)):
                 self._make_alone(node)
@@ -190,11 +197,11 @@ class Graph:
         node.made, node.other = make_pair(self._session, node.sk.type, node.sk.ns_id)
         self._bind_connected(node)
 
-    def _make_pair(self, node: Node, peer: Node, listeners: dict[tuple[str, bytes], Node]) -> None:
+    def _make_pair(self, node: Node, peer: Node, listeners: dict[tuple[int, str, bytes], Node]) -> None:
         if node.sk.type != peer.sk.type:
             raise ImageError(f"files.img: {node} and {peer} are of different types")
         for client, server in ((node, peer), (peer, node)):
-            listener = listeners.get(server.name.key) if server.name.text and node.is_stream else None
+            listener = listeners.get(self._place(server)) if server.name.text and node.is_stream else None
             if listener is not None and listener.made is not None and listener.sk.type == server.sk.type:
                 self._accept(client, server, listener)
                 return

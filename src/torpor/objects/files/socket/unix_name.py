@@ -30,7 +30,8 @@ from torpor.kernel.arch import nr
 from torpor.kernel.idmap import IdMaps
 from torpor.kernel.sockets import Socket
 from torpor.kernel.syscall import syscall
-from torpor.objects.files.model import FileRestore, OpenFile
+from torpor.objects.files.model import FileDump, FileRestore, OpenFile, mount_of
+from torpor.objects.files.paths import roots_of
 
 _SIOCUNIXFILE = 0x89E0
 _DELETED = " (deleted)"
@@ -38,7 +39,7 @@ _CLONE_FS = 0x200
 _MAX_NAME = 108
 
 
-def dump(file: OpenFile, sk: m.unix_sk_entry, name: bytes) -> None:
+def dump(file: OpenFile, sk: m.unix_sk_entry, name: bytes, session: FileDump) -> None:
     """Fill in the name, and what its file is like."""
     sk.name = name
     if not name or name.startswith(b"\0"):
@@ -50,6 +51,8 @@ def dump(file: OpenFile, sk: m.unix_sk_entry, name: bytes) -> None:
     try:
         info = os.fstat(opened)
         path = os.readlink(f"/proc/self/fd/{opened}")
+        if roots_of(session).has_own(file.process.pid):
+            sk.mnt_id = mount_of(opened)
     finally:
         os.close(opened)
     sk.file_perms.mode = info.st_mode
@@ -72,6 +75,8 @@ class Name:
     mode: int
     uid: int
     gid: int
+    #: The mount that its file is on; -1 where there is one mount namespace only.
+    mount: int = -1
 
     @property
     def is_path(self) -> bool:
@@ -79,9 +84,9 @@ class Name:
         return bool(self.text) and not self.text.startswith(b"\0")
 
     @property
-    def key(self) -> tuple[str, bytes]:
-        """The same for the same name."""
-        return ("" if not self.is_path or self.text.startswith(b"/") else self.directory, self.text)
+    def path(self) -> str:
+        """From the root of its mount namespace."""
+        return os.path.join(self.directory, os.fsdecode(self.text))
 
     def __str__(self) -> str:
         return _text(self.text)
@@ -96,7 +101,7 @@ def name_of(sk: m.unix_sk_entry, idmaps: IdMaps) -> Name:
         raise ImageError(f"files.img: {text!r} is no name of a unix socket")
     perms = sk.file_perms
     mode = perms.mode if sk.HasField("file_perms") else 0
-    return Name(text, sk.name_dir or "/", sk.deleted, mode, *idmaps.outside(perms.uid, perms.gid))
+    return Name(text, sk.name_dir or "/", sk.deleted, mode, *idmaps.outside(perms.uid, perms.gid), sk.mnt_id)
 
 
 def _text(name: bytes) -> str:
@@ -118,17 +123,21 @@ class Namer:
         self._session = session
         self._ghosts: _Ghosts | None = None
         self._ghost_of: dict[int, str] = {}
-        self._bound: set[tuple[str, bytes]] = set()
+        #: Paths that are taken, each with the root that it starts from.
+        self._bound: set[tuple[int, str]] = set()
 
     def bind(self, ident: int, connection: Socket, name: Name) -> None:
         """Give the socket *ident* its name.  RestoreError where another process has it."""
         if not name.is_path:
             _bind(connection, name)
-        elif name.is_deleted or name.key in self._bound:
+            return
+        root_fd, path = self._session.place_of(name.mount, name.path)
+        if name.is_deleted or path != name.path or (root_fd, path) in self._bound:
+            # Nor is a name to be seen that lies under another mount.
             self._bind_ghost(ident, connection, name)
         else:
-            self._bound.add(name.key)
-            self._within(self._session.root_fd, name.directory, lambda: _bind_file(connection, name))
+            self._bound.add((root_fd, path))
+            self._within(root_fd, name.directory, lambda: _bind_file(connection, name))
 
     def bind_apart(self, ident: int, connection: Socket, name: Name) -> None:
         """Give it the name without taking a path in the real file system."""
@@ -148,7 +157,8 @@ class Namer:
             finally:
                 os.close(root)
         else:
-            self._within(self._session.root_fd, name.directory, lambda: connection.connect(name.text))
+            root_fd = self._session.place_of(name.mount, name.path)[0]
+            self._within(root_fd, name.directory, lambda: connection.connect(name.text))
 
     def close(self) -> None:
         """Remove what deleted names have left."""

@@ -58,6 +58,7 @@ class _Builder:
         self._prepared: dict[int, int] = {}
         #: What copies are taken of, by file system: (descriptor of a mount in the yard, the root that it shows).
         self._bases: dict[int, list[tuple[int, str]]] = {}
+        self._deleted: list[hidden.Deleted] = []
         self._yard: Yard | None = None
 
     @property
@@ -104,9 +105,13 @@ class _Builder:
             for node in tree.order:
                 if node.fd < 0 and not _is_made_late(node):
                     _explained(node, self._make)
-        for tree in self._trees:
-            self._attach(tree)
-            self.yard.enter()
+        try:
+            for tree in self._trees:
+                self._attach(tree)
+                self.yard.enter()
+        finally:
+            for deleted in reversed(self._deleted):
+                deleted.remove()
         propagation.restore(self._trees, self.yard, self._base_of)
 
     def _put_external(self, tree: Tree) -> None:
@@ -139,8 +144,9 @@ class _Builder:
         path = relative(node.root, base[1])
         if not node.entry.deleted or not path:
             return mounts.open_tree(base[0], path)
-        with hidden.Deleted(base[0], path, is_directory=node.on_directory) as name:
-            return mounts.open_tree(base[0], name)
+        # It can be mounted only as long as it has a name.
+        self._deleted.append(hidden.Deleted(base[0], path, is_directory=node.on_directory))
+        return mounts.open_tree(base[0], self._deleted[-1].make())
 
     def _fill(self, node: Node, fd: int) -> None:
         """Contents; only then may the file system become read-only."""
@@ -170,6 +176,7 @@ class _Builder:
                 _explained(node, lambda node: self._need(tree, node))
                 _explained(node, _attach_one)
                 names.open_on(node)
+        names.open_makers()
         for node in tree.order:
             _explained(node, _set_flags)
         names.tell(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))

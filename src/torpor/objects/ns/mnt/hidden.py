@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 
 from torpor.base.fds import OwnedFd
+from torpor.images import messages as m
 from torpor.images.text import get_text
+from torpor.kernel import mount as mounts
+from torpor.kernel.idmap import IDENTITY
 from torpor.objects.files.paths import MissingParents, free_names
+from torpor.objects.files.regular import Remaps
 from torpor.objects.ns.mnt.tree import Node, Tree, relative
 
 
@@ -17,13 +21,22 @@ class Names:
         self._tree = tree
         self._files = tree.session.files
         self._by_mount: dict[int, set[str]] = {}
+        self._ghosts: list[tuple[Node, str]] = []
         if self._files is None:
             return
+        remaps = self._files.part(Remaps).by_file
         by_id = {node.entry.mnt_id: node for node in tree.order}
         for entry in self._files.entries.values():
-            node = by_id.get(entry.reg.mnt_id) if entry.HasField("reg") else None
-            if node is not None and tree.find(name := get_text(entry.reg.name)) is not node:
-                self._by_mount.setdefault(node.entry.mnt_id, set()).add(name)
+            mount_id, name = _named(entry)
+            node = by_id.get(mount_id)
+            if node is None:
+                continue
+            if tree.find(name) is not node:
+                self._by_mount.setdefault(mount_id, set()).add(name)
+            remap = remaps.get(entry.reg.id)
+            is_ghost = remap is not None and remap.remap_type == m.remap_type.GHOST
+            if is_ghost and node.entry.flags & mounts.MS_RDONLY:
+                self._ghosts.append((node, name))
 
     def open_on(self, node: Node) -> None:
         """Open what other mounts will hide of *node*, which was attached just now."""
@@ -31,6 +44,16 @@ class Names:
             place = _open(node, relative(name, node.point))
             if place is not None and self._files is not None:
                 self._files.add_hidden(node.entry.mnt_id, name, place)
+
+    def open_makers(self) -> None:
+        """Before mounts become read-only: where deleted files on them are made again."""
+        for node, name in self._ghosts:
+            try:
+                fd = OwnedFd(mounts.open_tree(node.fd, relative(name.rpartition("/")[0] or "/", node.point)))
+            except OSError:
+                continue  # the directory is deleted as well, or a file is mounted
+            if self._files is not None:
+                self._files.add_maker(node.entry.mnt_id, name, fd)
 
     def tell(self, root_fd: int) -> None:
         """Have the names on the tree's mounts start from *root_fd*, its namespace's root."""
@@ -40,6 +63,18 @@ class Names:
             self._files.add_mounts(root_fd, [node.entry.mnt_id for node in self._tree.order])
         else:
             self._files.enter_root(root_fd)
+
+
+def _named(entry: m.file_entry) -> tuple[int, str]:
+    """The mount that a file is on, and its name; (-1, "") for one without."""
+    if entry.HasField("reg"):
+        return entry.reg.mnt_id, get_text(entry.reg.name)
+    if entry.HasField("usk") and entry.usk.name:
+        from torpor.objects.files.socket.unix_name import name_of
+
+        name = name_of(entry.usk, IDENTITY)
+        return (name.mount, name.path) if name.is_path else (-1, "")
+    return -1, ""
 
 
 def _open(node: Node, path: str) -> tuple[OwnedFd, str] | None:
@@ -58,7 +93,7 @@ def _open(node: Node, path: str) -> tuple[OwnedFd, str] | None:
 
 
 class Deleted:
-    """*path* below *directory*, made for as long as the ``with`` lasts: what a mount shows though it is deleted."""
+    """*path* below *directory*, there for a while only: what a mount shows though it is deleted."""
 
     def __init__(self, directory: int, path: str, *, is_directory: bool) -> None:
         self._root = directory
@@ -67,8 +102,8 @@ class Deleted:
         self._is_directory = is_directory
         self._made = ""
 
-    def __enter__(self) -> str:
-        """What it is called meanwhile."""
+    def make(self) -> str:
+        """Make it; what it is called meanwhile."""
         self._parents.__enter__()
         for name in self._candidates:
             try:
@@ -82,7 +117,8 @@ class Deleted:
             return name
         raise FileExistsError(self._candidates[0])
 
-    def __exit__(self, *exception: object) -> None:
+    def remove(self) -> None:
+        """Take its name away, and those of directories that were made for it."""
         if self._made:
             (os.rmdir if self._is_directory else os.unlink)(self._made, dir_fd=self._root)
         self._parents.__exit__()

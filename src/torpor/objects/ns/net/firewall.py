@@ -92,9 +92,10 @@ def _has_nftables() -> bool:
 
 
 def _is_lock(table: str) -> bool:
-    # Named of a pid, or (since CRIU 4.1, and by us) of a UUID.
+    # Named of a pid, or of some digits of the dump's id.
     name = table[len(LOCK_TABLE) + 1 :]
-    return table.startswith(f"{LOCK_TABLE}-") and (name.isdigit() or (len(name) == 36 and name.count("-") == 4))
+    is_id = len(name) >= 20 and set(name) <= set("0123456789abcdef-")
+    return table.startswith(f"{LOCK_TABLE}-") and (name.isdigit() or is_id)
 
 
 def _tool(pid: int, tools: Sequence[str]) -> str:
