@@ -106,24 +106,99 @@ def _need(*tools: str) -> None:
             missing(f"the command {tool}")
 
 
+_RULESET = """
+table inet t {
+    set s { type ipv4_addr; elements = { 10.0.0.1, 10.0.0.2 }
+    }
+    map m { type inet_service : verdict; elements = { 1 : accept, 2 : jump other }
+    }
+    counter seen { packets 5 bytes 100
+    }
+    chain other { counter name seen
+    }
+    chain c { type filter hook input priority 5; policy accept;
+        ip saddr @s counter drop
+        tcp dport vmap @m
+        meta l4proto { tcp, udp } th dport { 7, 9 } drop
+        ct state established accept
+    }
+}
+"""
+_IPTABLES = """
+*nat
+-A OUTPUT -d 127.0.0.11/32 -p tcp -m tcp --dport 53 -j DNAT --to-destination 127.0.0.11:3553
+COMMIT
+*filter
+-A INPUT ! -p icmp -m comment --comment hello -j ACCEPT
+-A INPUT -p udp -m multiport --dports 1,2,3 -m addrtype --dst-type LOCAL -j DROP
+COMMIT
+"""
+
+
+def _rules(pid: int) -> list[str]:
+    commands = (
+        ("iptables-legacy", "-t", "nat", "-S"), ("ip6tables-legacy", "-S"), ("nft", "list", "ruleset"),
+        ("iptables-nft", "-t", "nat", "-S"), ("iptables-nft", "-S"),
+    )  # fmt: skip
+    return [ask(pid, *command) for command in commands]
+
+
 def test_packet_filters_are_there_again() -> None:
-    _need("nft", "iptables-legacy", "ip6tables-legacy")
+    _need("nft", "iptables-legacy", "ip6tables-legacy", "iptables-nft")
     with _workload("ip link set lo up") as workload:
         run(workload.pid, ["iptables-legacy-restore"], "*nat\n-A POSTROUTING -o lo -j MASQUERADE\nCOMMIT\n")
         run(workload.pid, ["ip6tables-legacy-restore"], "*filter\n-A INPUT -p tcp --dport 9 -j DROP\nCOMMIT\n")
-        ruleset = (
-            "table inet t {\nset s {\ntype ipv4_addr\nelements = { 10.0.0.1, 10.0.0.2 }\n}\n"
-            "chain c {\ntype filter hook input priority 5; policy accept;\nip saddr @s counter drop\n"
-            "ct state established accept\n}\n}\n"
-        )
-        run(workload.pid, ["nft", "-f", "-"], ruleset)
-        commands = (("iptables-legacy", "-t", "nat", "-S"), ("ip6tables-legacy", "-S"), ("nft", "list", "ruleset"))
-        before = [ask(workload.pid, *command) for command in commands]
-        assert "MASQUERADE" in before[0] and "dport 9" in before[1] and "10.0.0.2" in before[2]
+        run(workload.pid, ["nft", "-f", "-"], _RULESET)
+        run(workload.pid, ["iptables-nft-restore"], _IPTABLES)
+        before = _rules(workload.pid)
+        for shown, wanted in zip(before, ("MASQUERADE", "dport 9", "10.0.0.2", "DNAT", "hello"), strict=True):
+            assert wanted in shown
         workload.dump()
         workload.restore()
-        assert [ask(workload.pid, *command) for command in commands] == before
+        assert _rules(workload.pid) == before
         workload.expect_pass()
+
+
+def test_packet_filters_are_restored_from_their_listing_as_well() -> None:
+    _need("nft")
+    with _workload("ip link set lo up") as workload:
+        run(workload.pid, ["nft", "-f", "-"], _RULESET)
+        before = ask(workload.pid, "nft", "list", "ruleset")
+        workload.dump()
+        for image in workload.images.glob("torpor-nft-*"):
+            image.unlink()
+        workload.restore()
+        assert ask(workload.pid, "nft", "list", "ruleset") == before
+        workload.expect_pass()
+
+
+#: A connection that is followed: its tuple is known long after its ends are closed.
+_CONNECT = """
+import socket
+listener = socket.create_server(("127.0.0.1", 0))
+near = socket.create_connection(listener.getsockname())
+far, _ = listener.accept()
+"""
+
+
+def test_followed_connections_are_followed_again() -> None:
+    _need("nft")
+    with _workload("ip link set lo up") as workload:
+        run(workload.pid, ["nft", "-f", "-"], "table inet t {\nchain c {\ntype filter hook input priority 0;\n"
+            "ct state established accept\n}\n}\n")  # fmt: skip
+        ask(workload.pid, sys.executable, "-c", _CONNECT)
+        before = _connections(workload.pid)
+        assert len(before) == 1
+        workload.dump()
+        workload.restore()
+        assert _connections(workload.pid) == before
+        workload.expect_pass()
+
+
+def _connections(pid: int) -> list[str]:
+    """Ports of the TCP connections that are followed."""
+    lines = ask(pid, "cat", f"/proc/{pid}/net/nf_conntrack").splitlines()
+    return [" ".join(word for word in line.split() if "port=" in word) for line in lines if " tcp " in line]
 
 
 @contextmanager

@@ -1,14 +1,16 @@
 """Packet filters of a network namespace: nftables, and the iptables of old.
 
 Kernel view
-    Whether there is anything: NFT_MSG_GETTABLE, ``/proc/net/ip_tables_names``.  What: the tools' own listings.
+    nftables by netlink (ruleset.py); whether there is anything else, ``/proc/net/ip_tables_names``, and what, the
+    tools' own listings.
 Image
-    ``nftables-%u.img`` (``nft list ruleset``), ``iptables-%u.img`` and ``ip6tables-%u.img`` (``iptables-legacy-save``).
+    ``torpor-nft-%u.img``, and for others ``nftables-%u.img`` (``nft list ruleset``); ``iptables-%u.img`` and
+    ``ip6tables-%u.img`` (``iptables-legacy-save``).
 Restore
-    By the same tools, in the namespace.  What an engine's network lock left in the images is taken away.
+    nftables by netlink where the images have them so and the kernel takes them, else by ``nft``; the rest by the tools,
+    all of them in the namespace.  A network lock that lies in the images stays until the network is let go.
 Limits
-    Without the tools a namespace with filters is refused.  Rules that iptables-nft made with matches that ``nft`` does
-    not know are refused as well: what it prints of them could not be read back.
+    Filters of the iptables of old need their tools.
 """
 
 from __future__ import annotations
@@ -24,9 +26,9 @@ from torpor.images import messages as m
 from torpor.images.kinds import ImageKind
 from torpor.images.store import ImageStore
 from torpor.kernel import netlink
+from torpor.kernel.netlink import Netlink
+from torpor.objects.ns.net import ruleset
 
-_SUBSYS_NFTABLES, _NFT_MSG_GETTABLE = 10, 1
-_NFTA_TABLE_NAME = 1
 _PATHS = ("/usr/sbin", "/sbin", "/usr/bin", "/bin", "/usr/local/sbin", "/usr/local/bin")
 
 #: Image, the kernel's list of tables in use, names of the tools that save and restore.
@@ -40,8 +42,6 @@ _LEGACY: tuple[tuple[ImageKind[m.Message], str, tuple[str, ...], tuple[str, ...]
         ("ip6tables-legacy-restore", "ip6tables-restore"),
     ),
 )  # fmt: skip
-#: Tables and chains by which CRIU keeps packets away while it works; they may lie in its images.
-LOCK_TABLE, LOCK_CHAIN = "CRIU", "CRIU"
 
 
 # -- dump ------------------------------------------------------------------------------------------------------------
@@ -52,8 +52,6 @@ def check(pid: int) -> None:
     for _, names, savers, _ in _LEGACY:
         if _tables_in_use(names):
             _tool(pid, savers)
-    if _has_nftables():
-        _tool(pid, ("nft",))
 
 
 def dump(store: ImageStore, ident: int, pid: int) -> None:
@@ -61,10 +59,19 @@ def dump(store: ImageStore, ident: int, pid: int) -> None:
     for kind, names, savers, _ in _LEGACY:
         if _tables_in_use(names):
             _store(store, kind, ident, _save(pid, savers, ()))
-    if _has_nftables():
-        text = _save(pid, ("nft",), ("list", "ruleset"))
-        _check_readable(text, pid)
-        _store(store, kinds.NFTABLES, ident, text)
+    try:
+        with Netlink(netlink.NETLINK_NETFILTER) as connection:
+            messages = ruleset.read(connection)
+    except (KernelError, OSError):
+        return  # a kernel without
+    if not messages:
+        return
+    if ruleset.can_be_replayed(messages):
+        ruleset.dump(store, ident, messages)
+        if _find(("nft",)) is None:
+            log.warn("there is no nft to list the packet filters: only torpor can restore them")
+            return
+    _store(store, kinds.NFTABLES, ident, _save(pid, ("nft",), ("list", "ruleset")))
 
 
 def _store(store: ImageStore, kind: ImageKind[m.Message], ident: int, text: bytes) -> None:
@@ -78,24 +85,6 @@ def _tables_in_use(names: str) -> bool:
             return bool(stream.read().strip())
     except OSError:
         return False  # a kernel without
-
-
-def _has_nftables() -> bool:
-    """Whether there is a table other than a lock's."""
-    kind = _SUBSYS_NFTABLES << 8 | _NFT_MSG_GETTABLE
-    try:
-        tables = netlink.dump(netlink.NETLINK_NETFILTER, kind, bytes(4))
-    except (KernelError, OSError):
-        return False  # a kernel without
-    names = [netlink.parse_attributes(table[4:]).get(_NFTA_TABLE_NAME, b"") for table in tables]
-    return any(not _is_lock(name.rstrip(b"\0").decode(errors="replace")) for name in names)
-
-
-def _is_lock(table: str) -> bool:
-    # Named of a pid, or of some digits of the dump's id.
-    name = table[len(LOCK_TABLE) + 1 :]
-    is_id = len(name) >= 20 and set(name) <= set("0123456789abcdef-")
-    return table.startswith(f"{LOCK_TABLE}-") and (name.isdigit() or is_id)
 
 
 def _tool(pid: int, tools: Sequence[str]) -> str:
@@ -114,16 +103,6 @@ def _save(pid: int, tools: Sequence[str], words: Sequence[str]) -> bytes:
     if status:
         raise RefusedError(f"{tool} cannot read the packet filters of pid {pid}'s network namespace: {errors}")
     return text
-
-
-def _check_readable(text: bytes, pid: int) -> None:
-    for line in text.splitlines():
-        words = line.split()
-        if words[:1] == [b"xt"] or (b"xt" in words and (b"match" in words or b"target" in words)):
-            raise RefusedError(
-                f"the network namespace of pid {pid} has a rule that nft cannot print: {line.decode(errors='replace')}",
-                hint="make it by nft, or by iptables-legacy",
-            )
 
 
 def _find(tools: Sequence[str]) -> str | None:
@@ -161,11 +140,17 @@ def restore(store: ImageStore, ident: int) -> None:
     for kind, _, _, restorers in _LEGACY:
         text = _load(store, kind, ident)
         if text:
-            _give(restorers, ("-w",), _without_lock_chain(text))
+            _give(restorers, ("-w",), text)
     text = _load(store, kinds.NFTABLES, ident)
+    try:
+        if ruleset.restore(store, ident):
+            return
+    except KernelError as error:
+        if not text:
+            raise RestoreError(f"the kernel does not take the nftables of the images: {error}") from error
+        log.warn(f"nftables are restored from their listing: {error}")
     if text:
         _give(("nft",), ("-f", "-"), text)
-        _remove_lock_tables()
 
 
 def _load(store: ImageStore, kind: ImageKind[m.Message], ident: int) -> bytes:
@@ -186,20 +171,3 @@ def _give(tools: Sequence[str], words: Sequence[str], text: bytes) -> None:
     if status:
         raise RestoreError(f"{tool} does not take the packet filters of the images: {errors}")
     log.debug(f"packet filters restored by {tool}")
-
-
-def _without_lock_chain(text: bytes) -> bytes:
-    chain = LOCK_CHAIN.encode()
-    return b"".join(
-        line
-        for line in text.splitlines(keepends=True)
-        if not (line.startswith(b":" + chain + b" ") or chain in line.split())
-    )
-
-
-def _remove_lock_tables() -> None:
-    kind = _SUBSYS_NFTABLES << 8 | _NFT_MSG_GETTABLE
-    for table in netlink.dump(netlink.NETLINK_NETFILTER, kind, bytes(4)):
-        name = netlink.parse_attributes(table[4:]).get(_NFTA_TABLE_NAME, b"").rstrip(b"\0").decode(errors="replace")
-        if _is_lock(name):
-            _give(("nft",), ("-f", "-"), f"delete table inet {name}\n".encode())
