@@ -11,6 +11,9 @@ from torpor.kernel import mount as mounts
 from torpor.kernel.idmap import IDENTITY
 from torpor.objects.files.paths import MissingParents, free_names
 from torpor.objects.files.regular import Remaps
+
+# Not imported when needed: that is in another mount namespace, where we do not lie.
+from torpor.objects.files.socket.unix_name import name_of
 from torpor.objects.ns.mnt.tree import Node, Tree, relative
 
 
@@ -70,8 +73,6 @@ def _named(entry: m.file_entry) -> tuple[int, str]:
     if entry.HasField("reg"):
         return entry.reg.mnt_id, get_text(entry.reg.name)
     if entry.HasField("usk") and entry.usk.name:
-        from torpor.objects.files.socket.unix_name import name_of
-
         name = name_of(entry.usk, IDENTITY)
         return (name.mount, name.path) if name.is_path else (-1, "")
     return -1, ""
