@@ -28,6 +28,8 @@ MS_SLAVE = 1 << 19
 MS_SHARED = 1 << 20
 MS_RELATIME = 1 << 21
 MNT_DETACH = 2
+#: Of statfs(2)'s f_type.
+OVERLAYFS = 0x794C7630
 
 AT_FDCWD = -100
 AT_EMPTY_PATH = 0x1000
@@ -70,6 +72,14 @@ def mount(source: str | None, target: str, fstype: str | None, flags: int, data:
     """mount(2)."""
     words = [_text(value) for value in (source, target, fstype, data)]
     syscall(f"mount {target}", nr.mount, words[0][0], words[1][0], words[2][0], flags, words[3][0])
+
+
+def filesystem_type(path: str) -> int:
+    """f_type of statfs(2)."""
+    at, _keep = _text(path)
+    buffer = bytearray(120)
+    syscall(f"statfs {path}", nr.statfs, at, address_of(buffer))
+    return int.from_bytes(buffer[:8], "little")
 
 
 def unmount(target: str, flags: int = 0) -> None:

@@ -25,6 +25,7 @@ from torpor.base.fds import OwnedFd
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.kernel.idmap import owning
+from torpor.kernel.mount import OVERLAYFS, filesystem_type
 from torpor.objects.files import paths
 from torpor.objects.files.model import FileDump, FileRestore, OpenFile
 
@@ -50,6 +51,30 @@ def dump(file: OpenFile, name: str, file_id: int, session: FileDump) -> str:
     remap = m.remap_file_path_entry(orig_id=file_id, remap_id=links.by_inode[key], remap_type=m.remap_type.LINKED)
     session.image("REMAP_FPATH").add(remap)
     return name
+
+
+def is_gone(file: OpenFile, name: str, session: FileDump) -> bool:
+    """Whether *file*, once called *name*, has no name left at all.
+
+    In an overlay, st_nlink of a file of a lower layer stays as it is there.  Nobody can give it a name again, though,
+    which vfs_link refuses with ENOENT; where that works, the new name goes at once.
+    """
+    if file.stat.st_nlink == 0 or file.target == name:
+        return file.stat.st_nlink == 0
+    path = f"/proc/self/fd/{file.fd}" if file.fd >= 0 else f"/proc/{file.process.pid}/fd/{file.number}"
+    if filesystem_type(path) != OVERLAYFS:
+        return False
+    where, dir_fd = paths.locate(paths.roots_of(session).of_file(file), f"{name}.torpor-{os.getpid()}")
+    at = os.open("/", paths.O_PATH | os.O_CLOEXEC) if dir_fd is None else os.dup(dir_fd)
+    with OwnedFd(at) as directory:
+        try:
+            os.link(path, where, src_dir_fd=at, dst_dir_fd=directory.fileno(), follow_symlinks=True)
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False  # a read-only mount does not tell
+        os.unlink(where, dir_fd=directory.fileno())
+    return False
 
 
 def check(file: OpenFile, name: str, session: FileDump) -> None:

@@ -12,6 +12,8 @@ from contextlib import suppress
 
 from torpor.base.errors import RestoreError
 from torpor.base.fds import OwnedFd
+from torpor.base.records import replace
+from torpor.base.typed import TYPE_CHECKING
 from torpor.images import messages as m
 from torpor.images.text import set_text
 from torpor.kernel.arch import nr
@@ -20,6 +22,9 @@ from torpor.kernel.openat2 import open_in_root
 from torpor.kernel.procfs.mountinfo import read_mountinfo
 from torpor.kernel.syscall import address_of, syscall
 from torpor.objects.files.model import FileDump, OpenFile
+
+if TYPE_CHECKING:
+    from torpor.objects.ns.mnt.views import View
 
 O_PATH = 0o10000000
 _AT_EMPTY_PATH = 0x1000
@@ -40,6 +45,9 @@ class Roots:
         self._of_mount: dict[int, str] = {}
         self._known: set[str] = set()
         self._n_met = 0
+        self._views: dict[str, View] = {}
+        #: Copies of mounts that others lie over, and their points; None: not in the namespace.
+        self._mounts: dict[int, tuple[OwnedFd | None, str]] = {}
         #: A process in each namespace.
         self._holders: dict[str, int] = {}
         #: (namespace whose root it starts from, name, device, inode) of what was found by its name.
@@ -80,6 +88,31 @@ class Roots:
         self.of(pid)
         return device in self._proc_devices
 
+    def is_under_another_mount(self, file: OpenFile, path: str) -> bool:
+        """Whether *path* would name the very file if no mount lay over its own."""
+        pid = file.process.pid
+        if not self.has_own(pid):
+            return False
+        namespace = self.namespace_of(file)
+        if namespace == self._own:
+            return False
+        from torpor.objects.ns.mnt import views
+
+        if namespace not in self._views:
+            holder = self._holders.get(namespace, pid)
+            with OwnedFd(os.pidfd_open(holder)) as pidfd:
+                self._views[namespace] = views.read_view(holder, pidfd.fileno())
+        if file.mount_id not in self._mounts:
+            with OwnedFd(os.pidfd_open(self._views[namespace].pid)) as pidfd:
+                view = replace(self._views[namespace], pidfd=pidfd.fileno())
+                found = next((mount for mount in view.mounts if mount.mount_id == file.mount_id), None)
+                fd = None if found is None else OwnedFd(views.open_mount(view, found))
+                self._mounts[file.mount_id] = (fd, found.point if found else "")
+        root, point = self._mounts[file.mount_id]
+        if root is None or not is_below(path, point):
+            return False
+        return _is_named(file.stat, path[len(point.rstrip("/")) + 1 :] or ".", root.fileno())
+
     def _namespace(self, pid: int) -> str:
         if pid not in self._namespaces:
             self._namespaces[pid] = os.readlink(f"/proc/{pid}/ns/mnt")
@@ -112,6 +145,11 @@ class Roots:
         return found.fileno() if found else None
 
 
+def is_below(path: str, top: str) -> bool:
+    """Whether *path* is *top* or below it."""
+    return top in ("/", path) or path.startswith(top + "/")
+
+
 def _open_root(pid: int) -> int:
     """The root of the mount namespace of *pid*, which may have another root itself."""
     path, flags = f"/proc/{pid}/root", O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
@@ -138,14 +176,18 @@ def is_there(file: OpenFile, path: str, session: FileDump) -> bool:
     if key in roots.there:
         return True
     where, dir_fd = locate(roots.of_file(file), path)
-    try:
-        found = os.stat(where, dir_fd=dir_fd, follow_symlinks=False)
-    except OSError:
-        return False
-    if found.st_ino != info.st_ino or found.st_dev != info.st_dev:
+    if not _is_named(info, where, dir_fd) and not (info.st_nlink and roots.is_under_another_mount(file, path)):
         return False
     roots.there.add(key)
     return True
+
+
+def _is_named(info: os.stat_result, path: str, dir_fd: int | None) -> bool:
+    try:
+        found = os.stat(path, dir_fd=dir_fd, follow_symlinks=False)
+    except OSError:
+        return False
+    return found.st_ino == info.st_ino and found.st_dev == info.st_dev
 
 
 def set_name(message: m.Message, field: str, path: str) -> None:

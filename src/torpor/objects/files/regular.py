@@ -88,7 +88,7 @@ def check(file: OpenFile, session: FileDump) -> None:
         return
     if roots_of(session).is_proc(file.process.pid, file.stat.st_dev):
         return
-    if file.stat.st_nlink == 0:
+    if linked.is_gone(file, name, session):
         ghost.check(file, session)
     else:
         linked.check(file, name, session)
@@ -103,7 +103,7 @@ def _find_name(file: OpenFile, file_id: int, session: FileDump) -> str:
     name = target.removesuffix(DELETED)
     if roots_of(session).is_proc(file.process.pid, file.stat.st_dev):
         deadproc.dump(file, name, file_id, session)
-    elif file.stat.st_nlink == 0:
+    elif linked.is_gone(file, name, session):
         ghost.dump(file, file_id, session)
     elif target != name or silly or not session.policy.link_remap:
         return linked.dump(file, name, file_id, session)

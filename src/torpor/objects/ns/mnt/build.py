@@ -17,10 +17,11 @@ from torpor.base.fds import OwnedFd
 from torpor.kernel import mount as mounts
 from torpor.kernel.arch import nr
 from torpor.kernel.namespaces import CLONE_NEWCGROUP, CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, isolated, setns
+from torpor.objects.files.paths import is_below
 from torpor.objects.files.tty_pairs import Early
 from torpor.objects.ns.mnt import external, filesystems, hidden, propagation
 from torpor.objects.ns.mnt.make import is_made_by_puppet, make_by_puppet, make_filesystem
-from torpor.objects.ns.mnt.tree import Node, Tree, is_below, read_tree, relative
+from torpor.objects.ns.mnt.tree import Node, Tree, read_tree, relative
 from torpor.objects.ns.mnt.yard import Yard
 from torpor.objects.ns.model import NsRestore
 from torpor.tracee.batch import Batch

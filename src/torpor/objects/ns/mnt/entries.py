@@ -12,9 +12,9 @@ from torpor.images.text import set_text
 from torpor.kernel.idmap import IDENTITY
 from torpor.kernel.procfs.mountinfo import Mount, read_mountinfo
 from torpor.objects.files.model import FileDump
+from torpor.objects.files.paths import is_below
 from torpor.objects.ns.mnt import filesystems
 from torpor.objects.ns.mnt.external import AUTODETECTED, keys_by_point
-from torpor.objects.ns.mnt.tree import is_below
 from torpor.objects.ns.mnt.views import View, open_mount, read_view
 from torpor.objects.ns.model import NsDump
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 
+from torpor.base import log
 from torpor.base.errors import RestoreError
 from torpor.base.fds import OwnedFd
 from torpor.images.text import get_text
@@ -51,12 +52,19 @@ def sources_by_key(given: tuple[str, ...]) -> dict[str, str]:
 def copy_all(tree: Tree, yard: Yard) -> None:
     """Copy the tree's external mounts, while ours can be seen; all copies are private."""
     sources = sources_by_key(tree.session.external)
-    for node in tree.order:
+    for node in tree.order[:]:
+        if all(node is not other for other in tree.order):
+            continue  # it went with the one below
         if node is tree.root and not tree.session.is_nested:
             source = tree.session.root
         elif node.is_external:
             source = _source_of(node, sources)
         else:
+            continue
+        if is_detected(node) and not os.path.lexists(source) and _is_unused(tree, node):
+            # On a busy host, mounts of others come and go, copies of which are in every namespace that is not theirs.
+            log.warn(f"{node.point}: the host has no {source} any more; it is left out")
+            tree.remove(node)
             continue
         try:
             node.fd = mounts.open_tree(mounts.AT_FDCWD, source)
@@ -65,6 +73,15 @@ def copy_all(tree: Tree, yard: Yard) -> None:
                 node.peer = _copy_peer(source)
         except OSError as error:
             raise RestoreError(f"{source} cannot be mounted on {node.point}: {error.strerror}") from error
+
+
+def _is_unused(tree: Tree, node: Node) -> bool:
+    """Whether no file in the images is on that mount or those on it."""
+    files = tree.session.files
+    if node is tree.root or files is None:
+        return False
+    idents = {below.entry.mnt_id for below in node.iter_below()}
+    return not any(entry.reg.mnt_id in idents or entry.usk.mnt_id in idents for entry in files.entries.values())
 
 
 def _source_of(node: Node, sources: dict[str, str]) -> str:

@@ -10,6 +10,7 @@ from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.images.store import load_all
 from torpor.images.text import get_text
+from torpor.objects.files.paths import is_below
 from torpor.objects.ns.model import NsRestore
 
 _TOP = 100_000
@@ -32,6 +33,13 @@ class Node:
     peer: int = -1
     #: Whether its mount point is a directory.
     on_directory: bool = True
+
+    def iter_below(self) -> Iterator[Node]:
+        """Itself and all mounts on it, parents before children."""
+        found = [self]
+        for node in found:
+            yield node
+            found += node.children
 
     @property
     def is_external(self) -> bool:
@@ -56,6 +64,13 @@ class Tree:
     session: NsRestore
     root: Node
     order: list[Node]
+
+    def remove(self, node: Node) -> None:
+        """Do without *node* and all that is mounted on it."""
+        gone = {id(below) for below in node.iter_below()}
+        if node.parent is not None:
+            node.parent.children = [other for other in node.parent.children if other is not node]
+        self.order = [other for other in self.order if id(other) not in gone]
 
     def find(self, path: str) -> Node:
         """The mount that *path* leads to, with all mounts in place."""
@@ -88,19 +103,12 @@ def read_tree(session: NsRestore) -> Tree:
             parent.children.append(node)
     if len(roots) != 1:
         raise ImageError(f"{name}: the mounts are not one tree")
-    order = list(_iter_below(roots[0]))
+    order = list(roots[0].iter_below())
     if len(order) != len(nodes):
         raise ImageError(f"{name}: the mounts are not one tree")
     for node in order:
         _put_hidden_first(node)
     return Tree(session, roots[0], order)
-
-
-def _iter_below(root: Node) -> Iterator[Node]:
-    found = [root]
-    for node in found:
-        yield node
-        found += node.children
 
 
 def _put_hidden_first(node: Node) -> None:
@@ -110,11 +118,6 @@ def _put_hidden_first(node: Node) -> None:
         at = next((n for n, other in enumerate(ordered) if is_below(child.point, other.point)), len(ordered))
         ordered.insert(at, child)
     node.children = ordered
-
-
-def is_below(path: str, top: str) -> bool:
-    """Whether *path* is *top* or below it."""
-    return top in ("/", path) or path.startswith(top + "/")
 
 
 def relative(path: str, top: str) -> str:

@@ -9,7 +9,7 @@ from torpor.base.records import dataclass
 from torpor.kernel import mount as mounts
 from torpor.kernel.namespaces import CLONE_NEWCGROUP, CLONE_NEWNS, inside, unshare
 from torpor.kernel.procfs.mountinfo import Mount, parse_mountinfo
-from torpor.objects.ns.mnt.tree import is_below
+from torpor.objects.files.paths import is_below
 
 
 @dataclass(frozen=True, slots=True)
