@@ -10,6 +10,7 @@ from torpor.base.errors import RefusedError, RestoreError
 from torpor.images import messages as m
 from torpor.images.text import get_text
 from torpor.kernel.arch import nr
+from torpor.kernel.procfs.task import read_fds
 from torpor.kernel.syscall import address_of, syscall
 from torpor.objects.files import ghost
 from torpor.objects.files.model import FileDump, FileRestore, OpenFile, mount_of
@@ -71,7 +72,11 @@ def _find_in(
     names = (_by_handle(root, mount, handle_type, handle) for mount in mounts)
     found = next(filter(None, names), None)
     if found is None:
-        found = next((name for name in _candidates(pid, mounts) if _is_at(root, name, user_device, inode)), None)
+        found = next(
+            (name for name in iter_candidates(pid, mounts, root) if _is_at(root, name, user_device, inode)), None
+        )
+    if found is None:
+        found = _find_open(user_device, inode, session)
     if found is None:
         return None
     if not found.endswith(DELETED) or _is_at(root, found, user_device, inode):
@@ -129,6 +134,22 @@ def _by_handle(root: int | None, mount: str, handle_type: int, handle: bytes) ->
         os.close(fd)
 
 
+def _find_open(device: int, inode: int, session: FileDump) -> str | None:
+    """What the link of a descriptor for it says: a deleted file that is open has no name to search for."""
+    for process in session.processes:
+        if process.is_zombie:
+            continue
+        for number in read_fds(process.pid):
+            link = f"/proc/{process.pid}/fd/{number}"
+            try:
+                info = os.stat(link)
+            except OSError:
+                continue
+            if (info.st_dev, info.st_ino) == (device, inode):
+                return os.readlink(link)
+    return None
+
+
 def _is_at(root: int | None, name: str, device: int, inode: int) -> bool:
     where, dir_fd = locate(root, name)
     try:
@@ -138,7 +159,8 @@ def _is_at(root: int | None, name: str, device: int, inode: int) -> bool:
     return info.st_ino == inode and info.st_dev == device
 
 
-def _candidates(pid: int, mounts: list[str]) -> Iterator[str]:
+def iter_candidates(pid: int, mounts: list[str], root: int | None) -> Iterator[str]:
+    """Names to try for a watched file: mount points, the way to the working directory, then all that is there."""
     yield from mounts
     cwd = os.readlink(f"/proc/{pid}/cwd")
     while cwd.strip("/"):
@@ -146,20 +168,21 @@ def _candidates(pid: int, mounts: list[str]) -> Iterator[str]:
         cwd = cwd.rpartition("/")[0]
     left = _SEARCH_LIMIT
     for mount in mounts:
-        base = f"/proc/{pid}/root"
-        device = _device_of(base + mount)
-        for directory, subdirectories, names in os.walk(base + mount):
-            # Not os.path.ismount: it would resolve /proc/PID/root, and so compare with the host's directories.
-            subdirectories[:] = [name for name in subdirectories if _device_of(f"{directory}/{name}") == device]
+        where, dir_fd = locate(root, mount)
+        for directory, subdirectories, names, fd in os.fwalk(where, dir_fd=dir_fd):
+            if directory == where:
+                device = os.fstat(fd).st_dev
+            subdirectories[:] = [name for name in subdirectories if _device_of(name, fd) == device]
+            at = mount.rstrip("/") + directory[len(where) :]
             for name in (*subdirectories, *names):
-                yield f"{directory.removeprefix(base)}/{name}"
+                yield f"{at}/{name}"
             left -= len(names) + len(subdirectories)
             if left < 0:
                 return
 
 
-def _device_of(path: str) -> int:
+def _device_of(name: str, fd: int) -> int:
     try:
-        return os.lstat(path).st_dev
+        return os.stat(name, dir_fd=fd, follow_symlinks=False).st_dev
     except OSError:
         return -1
