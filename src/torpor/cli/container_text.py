@@ -43,7 +43,7 @@ def _rows(overview: Overview) -> Iterator[tuple[str, str]]:
     yield "id", overview.id
     yield "image", f"{overview.image} ({overview.image_id[:12]})" if overview.image_id else overview.image
     yield "command", join(overview.command)
-    yield "engine", f"{overview.engine or 'unknown'}, runtime {overview.runtime or 'unknown'}"
+    yield "engine", ", runtime ".join(text for text in (overview.engine or "unknown", overview.runtime) if text)
     yield "created", overview.created
     yield "checkpointed", overview.checkpointed
     yield "hostname", overview.hostname

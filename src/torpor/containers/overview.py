@@ -70,23 +70,23 @@ class Overview:
     name: str
     id: str
     image: str
-    image_id: str
-    runtime: str
-    hostname: str
-    command: tuple[str, ...]
-    created: str
-    checkpointed: str
-    network_mode: str
-    networks: tuple[Network, ...]
-    ports: tuple[str, ...]
-    volumes: tuple[Volume, ...]
-    mounts: tuple[MountPoint, ...]
-    rootfs_diff_bytes: int | None
-    n_changed_files: int
-    changed_files: tuple[str, ...]
-    deleted_files: tuple[str, ...]
-    annotations: tuple[tuple[str, str], ...]
-    statistics: Statistics | None
+    image_id: str = ""
+    runtime: str = ""
+    hostname: str = ""
+    command: tuple[str, ...] = ()
+    created: str = ""
+    checkpointed: str = ""
+    network_mode: str = ""
+    networks: tuple[Network, ...] = ()
+    ports: tuple[str, ...] = ()
+    volumes: tuple[Volume, ...] = ()
+    mounts: tuple[MountPoint, ...] = ()
+    rootfs_diff_bytes: int | None = None
+    n_changed_files: int = 0
+    changed_files: tuple[str, ...] = ()
+    deleted_files: tuple[str, ...] = ()
+    annotations: tuple[tuple[str, str], ...] = ()
+    statistics: Statistics | None = None
 
 
 def overview_of(archive: Archive) -> Overview:

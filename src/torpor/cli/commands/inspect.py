@@ -45,7 +45,7 @@ def main(args: argparse.Namespace) -> int:
         archive = read_archive(path)
         checkpoint = Checkpoint(path, archive.store, archive.images_bytes)
     with checkpoint:
-        overview = overview_of(archive) if "config.dump" in archive.documents else None
+        overview = overview_of(archive) if "config.dump" in archive.documents else _noted(path)
         if args.json:
             import json
 
@@ -69,6 +69,15 @@ def _path(source: str) -> Path:
     if target.job is not None:
         return target.job.images_directory
     return names.stored_checkpoint(target)
+
+
+def _noted(path: Path) -> Overview | None:
+    """The container of which torpor left a note beside images that say nothing of it."""
+    from torpor.containers import note
+    from torpor.containers.overview import Overview
+
+    told = note.read(path) if path.is_dir() else None
+    return Overview(told.engine, told.name, told.id, told.image) if told is not None else None
 
 
 def _printable(line: str) -> str:

@@ -1,0 +1,127 @@
+"""`torpor` on real containers of Podman and of runc alone, with what `torpor setup` put in place."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.private_podman import IMAGE, PrivatePodman
+
+pytestmark = [pytest.mark.root, pytest.mark.real]
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivatePodman]:
+    with PrivatePodman(tmp_path_factory.mktemp("podman")) as found:
+        found.make_image()
+        found.torpor("setup")
+        yield found
+
+
+@pytest.fixture
+def host(everything: PrivatePodman) -> Iterator[PrivatePodman]:
+    """A host without containers, on which torpor is set up."""
+    yield everything
+    everything.podman("rm", "--all", "--force", "--time=0")
+
+
+def test_a_container_sleeps_in_an_archive_and_wakes_several_times(host: PrivatePodman, tmp_path: Path) -> None:
+    ident = host.start("web")
+    assert host.ask("web") == 1
+    checked = host.torpor("check", "web").stdout
+    assert "podman:web: nothing in the way" in checked and "/usr/local/sbin/criu" in checked and "torpor" in checked
+    archive = tmp_path / "web.tar.gz"
+    done = host.torpor("checkpoint", "web", "-o", archive)
+    assert f"podman:web: in {archive}" in done.stdout
+    assert host.containers() == {"web": "exited"}
+
+    told = json.loads(host.torpor("inspect", "--json", archive).stdout)
+    assert (told["container"]["name"], told["container"]["id"]) == ("web", ident)
+    assert told["container"]["image"] == f"{IMAGE}:latest" and told["archive"]["remarks"] == []
+    (process,) = told["processes"]
+    assert process["command"] == ["/counter_server"] and process["memory_bytes"] > 0
+    assert told["container"]["networks"][0]["addresses"][0].startswith("10.")
+    assert any("8080 (listening)" in socket for socket in told["sockets"])
+
+    done = host.torpor("restore", archive, "--name", "hello", "--copies", "3")
+    copies = ["hello1", "hello2", "hello3"]
+    addresses = {host.inspect(name, "{{.NetworkSettings.IPAddress}}") for name in copies}
+    assert len(addresses) == 3 and all(address in done.stdout for address in addresses)
+    assert [host.ask(name) for name in copies] == [2, 2, 2]
+    assert host.ask("hello2") == 3
+
+
+def test_copies_are_all_or_none(host: PrivatePodman, tmp_path: Path) -> None:
+    host.start("web")
+    archive = tmp_path / "web.tar"
+    host.torpor("checkpoint", "web", "-o", archive, "--compress", "none", "--leave-running")
+    host.start("copy3")
+    done = host.torpor("restore", archive, "--name", "copy", "--copies", "3", check=False)
+    assert done.returncode == 1 and "already in use" in done.stderr and "gone again" in done.stderr
+    assert host.containers() == {"web": "running", "copy3": "running"}
+
+
+def test_podmans_own_storage_and_images(host: PrivatePodman) -> None:
+    host.start("web")
+    host.torpor("checkpoint", "web", "--create-image", "localhost/asleep")
+    assert host.containers() == {"web": "exited"}
+    host.torpor("restore", "localhost/asleep", "--name", "other")
+    assert host.ask("other") == 1
+    host.torpor("checkpoint", "other", "--keep")
+    assert json.loads(host.torpor("inspect", "--json", "other").stdout)["processes"][0]["name"] == "counter_server"
+    host.torpor("restore", "podman:other")
+    assert host.ask("other") == 2
+    again = host.torpor("restore", "other", check=False)
+    assert again.returncode == 2 and "runs already" in again.stderr
+
+
+def test_what_cannot_be_is_told_and_the_container_runs_on(host: PrivatePodman, tmp_path: Path) -> None:
+    host.start("web")
+    done = host.torpor("checkpoint", "web", "--link-remap", "-o", tmp_path / "x", check=False)
+    assert done.returncode == 2 and "link-remap" in done.stderr and "/etc/criu/runc.conf" in done.stderr
+    done = host.torpor("checkpoint", "podman:nothing", "-o", tmp_path / "x", check=False)
+    assert done.returncode == 1 and "called nothing" in done.stderr
+    host.podman("pause", "web")
+    done = host.torpor("check", "web", check=False)
+    assert done.returncode == 1 and "it is paused" in done.stdout
+    host.podman("unpause", "web")
+    assert host.torpor("check", "web").returncode == 0
+    assert host.containers() == {"web": "running"}
+
+
+def test_runc_alone(host: PrivatePodman, tmp_path: Path) -> None:
+    bundle, images = tmp_path / "bundle", tmp_path / "images"
+    host.run("sh", "-c", f"mkdir -p {bundle}/rootfs && tar -C {bundle}/rootfs -xf {host.directory}/image.tar")
+    host.run("runc", "spec", "--bundle", bundle)
+    config = json.loads((bundle / "config.json").read_text())
+    config["process"] |= {"args": ["/counter_server"], "terminal": False}
+    config["process"].pop("rlimits", None)
+    (bundle / "config.json").write_text(json.dumps(config))
+    host.environment["TORPOR_RUNC"] = f"runc --root {tmp_path}/state"
+    runc = ["runc", "--root", f"{tmp_path}/state"]
+    try:
+        host.run("sh", "-c", f"{' '.join(runc)} run --detach --bundle {bundle} torpor-alone </dev/null >/dev/null 2>&1")
+        host.torpor("checkpoint", "torpor-alone", "-o", images)
+        assert json.loads((images / "torpor-container.json").read_text())["engine"] == "runc"
+        shown = host.torpor("inspect", images).stdout
+        assert "torpor-alone" in shown and "counter_server" in shown
+        torpor = f"{sys.executable} -m torpor.cli.torpor"
+        host.run("sh", "-c", f"{torpor} restore {images} </dev/null >{tmp_path}/out 2>&1")
+        assert "runc:torpor-alone: pid" in (tmp_path / "out").read_text()
+        assert '"running"' in host.run(*runc, "state", "torpor-alone").stdout
+    finally:
+        host.run(*runc, "delete", "--force", "torpor-alone", check=False)
+        del host.environment["TORPOR_RUNC"]
+
+
+def test_setup_is_taken_back(host: PrivatePodman) -> None:
+    assert "torpor" in host.run("criu", "--version").stdout
+    status = json.loads(host.torpor("setup", "--status", "--json", check=False).stdout)
+    (podman,) = [report for report in status["engines"] if report["engine"] == "podman"]
+    assert podman["criu"]["path"] == "/usr/local/sbin/criu" and podman["criu"]["is_torpor"]
+    assert podman["problems"] == []
+    host.torpor("setup", "--undo")
+    assert host.run("ls", "-A", "/usr/local/sbin").stdout == ""
+    host.torpor("setup")
