@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness import cgroups, engine
+from harness.skips import need_mounted_root
 from harness.workload import Workload
 
 pytestmark = pytest.mark.root
@@ -246,6 +247,30 @@ def test_the_roots_of_a_cgroup_namespace_come_back(group: Path) -> None:
         assert os.readlink(f"/proc/{workload.pid}/ns/cgroup") != os.readlink("/proc/self/ns/cgroup")
         assert _as_seen_inside(workload.pid) == before
         workload.expect_pass()
+
+
+def test_a_mount_shows_what_the_cgroup_namespace_has_as_its_root(group: Path, tmp_path: Path) -> None:
+    need_mounted_root()
+    is_v2 = (group / "cgroup.controllers").exists()
+    mount = f"mount -t {'cgroup2' if is_v2 else 'cgroup -o pids'} none {tmp_path}"
+    prefix = [*cgroups.entering(group), "unshare", "--cgroup", "--mount", "sh", "-c", f'{mount} && exec "$@"', "sh"]
+    new = group.parent / f"{group.name}-new"
+    try:
+        with Workload.start("counter", prefix=prefix) as workload:
+            workload.wait_ready()
+            assert _mounted_root(workload.pid, tmp_path) == f"/{group.name}"
+            workload.dump(options=MANAGED)
+            options = [*MANAGED, "--cgroup-root", f"{'' if is_v2 else 'pids'}:/{new.name}"]
+            workload.restore(options=options)
+            assert _mounted_root(workload.pid, tmp_path) == f"/{new.name}"
+            workload.expect_pass()
+    finally:
+        cgroups.remove(new)
+
+
+def _mounted_root(pid: int, point: Path) -> str:
+    lines = [line.split() for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines()]
+    return next(fields[3] for fields in lines if fields[4] == str(point))
 
 
 def _as_seen_inside(pid: int) -> list[str]:

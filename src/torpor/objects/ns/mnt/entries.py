@@ -104,7 +104,8 @@ def classify(view: View, shared: MountDump, external: tuple[str, ...], *, has_ro
     for mount, entry in zip(view.mounts, entries, strict=True):
         if mount is root or entry.HasField("ext_key") or _has_base(mount, shared):
             continue
-        source = None if entry.deleted else host_path(mount, shared.host)
+        is_own = entry.deleted or mount.mount_id in view.inner
+        source = None if is_own else host_path(mount, shared.host)
         if source is not None:
             entry.ext_key = AUTODETECTED
             entry.ClearField("source")

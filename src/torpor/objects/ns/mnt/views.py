@@ -5,20 +5,26 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
-from torpor.base.records import dataclass
+from torpor.base.records import dataclass, replace
 from torpor.kernel import mount as mounts
 from torpor.kernel.namespaces import CLONE_NEWCGROUP, CLONE_NEWNS, inside, unshare
 from torpor.kernel.procfs.mountinfo import Mount, parse_mountinfo
 from torpor.objects.files.paths import is_below
 
+_CGROUPS = ("cgroup", "cgroup2")
+
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A namespace: of the process behind *pidfd*, with its mounts, parents before children."""
+    """A namespace: of the process behind *pidfd*, with its mounts, parents before children.
+
+    *inner* are the ids of mounts of cgroup hierarchies whose roots are told as a cgroup namespace of its own has them.
+    """
 
     pid: int
     pidfd: int
     mounts: list[Mount]
+    inner: frozenset[int] = frozenset()
 
     @property
     def root(self) -> Mount:
@@ -29,24 +35,37 @@ class View:
 
 def read_view(pid: int, pidfd: int) -> View:
     """The namespace of *pid*."""
-    # Roots of cgroup mounts are told as the reader's own cgroup namespace has them.
-    return View(pid, pidfd, read_namespace(pidfd, CLONE_NEWCGROUP if _has_own(pid, "cgroup") else 0))
+    found = read_namespace(pidfd)
+    if not _has_own(pid, "cgroup") or not any(mount.fstype in _CGROUPS for mount in found):
+        return View(pid, pidfd, found)
+    # What a new namespace has as its root is mounted in there; what lies above that can only be the host's.
+    roots = {
+        mount.mount_id: mount.root
+        for mount in read_namespace(pidfd, CLONE_NEWCGROUP)
+        if mount.fstype in _CGROUPS and not mount.root.startswith("/..")
+    }
+    shown = [replace(mount, root=roots.get(mount.mount_id, mount.root)) for mount in found]
+    return View(pid, pidfd, shown, frozenset(roots))
 
 
 def read_namespace(pidfd: int, more_flags: int = 0) -> list[Mount]:
-    """All mounts of the namespace, as seen from its root (the process itself may have another)."""
+    """All mounts of the namespace, as seen from its root (the process itself may have another).
+
+    Roots of cgroup mounts are told as the cgroup namespace of the thread has them that reads.
+    """
     # The /proc in there need not know of us.
     proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fd = inside(
-            pidfd,
-            CLONE_NEWNS | more_flags,
-            lambda: os.open("thread-self/mountinfo", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc),
-        )
+        text = inside(pidfd, CLONE_NEWNS | more_flags, lambda: _read_own(proc))
     finally:
         os.close(proc)
+    return parse_mountinfo(text)
+
+
+def _read_own(proc: int) -> str:
+    fd = os.open("thread-self/mountinfo", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc)
     with open(fd, encoding="utf-8", errors="surrogateescape") as stream:
-        return parse_mountinfo(stream.read())
+        return stream.read()
 
 
 def _has_own(pid: int, link: str) -> bool:
