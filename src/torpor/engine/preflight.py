@@ -51,7 +51,15 @@ def check(pid: int, policy: FilePolicy) -> set[str]:
 
 def problems(pid: int, policy: FilePolicy | None = None) -> list[TorporError]:
     """Everything that would stop *pid* and all below it from being checkpointed."""
-    return _problems(pid, policy or FilePolicy(), thorough=True)[0]
+    policy = policy or FilePolicy()
+    found = _problems(pid, policy, thorough=True)[0]
+    from torpor.engine import namespaces
+
+    try:
+        namespaces.prepare(pid, policy)
+    except TorporError as problem:
+        found.append(problem)
+    return found
 
 
 def _problems(pid: int, policy: FilePolicy, *, thorough: bool) -> tuple[list[TorporError], set[str]]:

@@ -22,8 +22,9 @@ from torpor.images.kinds import ImageKind
 from torpor.images.store import ImageStore
 from torpor.kernel import netlink
 from torpor.kernel.netlink import NETLINK_NETFILTER, NLM_F_CREATE, Netlink
-from torpor.objects.ns.net import raw
+from torpor.objects.ns.net import raw, sysctls
 
+_COUNT = "netfilter/nf_conntrack_count"
 _CTNETLINK, _CTNETLINK_EXP = 1 << 8, 2 << 8
 _NEW, _GET = 0, 1
 _NFGENMSG_SIZE = 4
@@ -39,6 +40,8 @@ _TABLES: tuple[tuple[ImageKind[m.Message], int], ...] = (
 
 def dump(store: ImageStore, ident: int) -> None:
     """Both tables."""
+    if sysctls.read(_COUNT) == "0":
+        return  # to list nothing, the kernel looks at all connections of the machine
     for kind, subsystem in _TABLES:
         try:
             found = netlink.dump(NETLINK_NETFILTER, subsystem | _GET, bytes(_NFGENMSG_SIZE))

@@ -9,7 +9,7 @@ Restore
     Made under their own numbers and still down, those before that others lie on; then what belongs together is joined;
     then they are brought up.
 Limits
-    Queueing disciplines and XDP programs are not carried.
+    Queueing disciplines are left out with a warning, XDP programs refused.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ _FLAGS = (
     | rtnetlink.IFF_ALLMULTI | rtnetlink.IFF_MULTICAST | rtnetlink.IFF_DYNAMIC
 )  # fmt: skip
 _ETHERNET_ADDRESS = 6
+_XDP_ATTACHED = 2
+_DEFAULT_DISCIPLINES = ("noop", "noqueue", "pfifo_fast", "fq_codel", "fq", "mq")
 
 #: Fills in ``entry.tun`` of a device; makes the device of an entry.
 TunFiller = Callable[[m.net_device_entry, Link], None]
@@ -53,6 +55,11 @@ def check(links: list[Link], external: tuple[str, ...], pid: int) -> None:
                 f"the network namespace of pid {pid} has the interface {link.name}, {what}",
                 hint=f"--external netdev[{link.name}] leaves it to whoever restores to give it",
             )
+        if any(netlink.parse_attributes(link.attributes.get(rtnetlink.IFLA_XDP, b"")).get(_XDP_ATTACHED, b"")):
+            raise RefusedError(
+                f"the interface {link.name} in the network namespace of pid {pid} has an XDP program",
+                hint=f"detach it: ip link set {link.name} xdp off",
+            )
 
 
 def dump(store: ImageStore, ident: int, links: list[Link], ids: dict[int, int], fill_tun: TunFiller) -> None:
@@ -62,6 +69,10 @@ def dump(store: ImageStore, ident: int, links: list[Link], ids: dict[int, int], 
     what is to be known of a tun device.
     """
     carried = [link for link in links if not link_kinds.is_automatic(link)]
+    for link in carried:
+        discipline = _string(link.attributes.get(rtnetlink.IFLA_QDISC))
+        if discipline and discipline not in _DEFAULT_DISCIPLINES:
+            log.warn(f"the queueing discipline {discipline} of {link.name} is left out")
     entries = []
     for link in carried:
         entry = _entry(link, ident, ids)

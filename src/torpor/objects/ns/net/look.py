@@ -37,8 +37,11 @@ def check(pid: int, policy: FilePolicy) -> None:
             links.check(rtnetlink.read_links(connection), policy.external, pid)
         firewall.check(pid)
 
-    with OwnedFd(os.pidfd_open(pid)) as pidfd:
-        inside(pidfd.fileno(), CLONE_NEWNET, look)
+    try:
+        with OwnedFd(os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)) as namespace:
+            inside(namespace.fileno(), CLONE_NEWNET, look)
+    except OSError:
+        return  # gone, or not ours to look at: told by whoever needs it
 
 
 def dump(session: NsDump) -> None:
