@@ -207,7 +207,7 @@ def prepare_stub(session: RestoreSession, runner: Runner) -> None:
     if session.root_clone_flags & CLONE_NEWUSER:
         from torpor.objects.ns import userns
 
-        userns.prepare(runner, _groups_of_root(session))
+        userns.prepare(runner, _groups_of_root(session), session.idmaps)
     if session.new_time:
         from torpor.objects.ns import timens
 
@@ -223,7 +223,7 @@ def sibling(session: RestoreSession) -> stub.Sibling:
         if has_user:
             from torpor.objects.ns import userns
 
-            userns.set_groups(_groups_of_root(session))
+            userns.prepare_thread(_groups_of_root(session), session.idmaps)
         if session.new_time:
             from torpor.objects.ns import timens
 

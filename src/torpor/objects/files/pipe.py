@@ -5,7 +5,8 @@ Kernel view
     and POLLERR tell that nobody has the other end.
 Image
     ``pipe_entry`` per description, ``pipe_data_entry`` with the bytes per pipe; ``torpor_packets`` are the lengths of
-    the packets in it, ``torpor_outside`` says that the other end is open outside of the tree only.
+    the packets in it, ``torpor_outside`` says that the other end is open outside of the tree only; ``torpor_uid`` and
+    ``torpor_gid`` are the owner's.
 Restore
     The first end asked for makes the pipe, fills it, and opens further descriptions through ``/proc/self/fd``.  A pipe
     that leads outside is given by ``--inherit-fd``.
@@ -33,7 +34,7 @@ from torpor.images.store import iter_entries
 from torpor.kernel.arch import nr
 from torpor.kernel.syscall import syscall
 from torpor.objects.files import fown, status_flags
-from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
+from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile, Placed
 
 F_SETPIPE_SZ = 1031
 F_GETPIPE_SZ = 1032
@@ -57,6 +58,9 @@ def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
     pipe = entry.pipe
     pipe.id, pipe.pipe_id, pipe.flags = entry.id, file.stat.st_ino, file.flags
     fown.fill(pipe.fown, file)
+    user, group = file.process.idmaps.inside(file.stat.st_uid, file.stat.st_gid)
+    if user or group:
+        pipe.torpor_uid, pipe.torpor_gid = user, group
     session.part(_Pipes).add(file)
 
 
@@ -167,6 +171,13 @@ def restore(entry: m.file_entry, session: FileRestore) -> int:
     return _open_end(keeper, flags)
 
 
+def attach(entry: m.file_entry, session: FileRestore, placed: Placed) -> None:
+    """The owner, also of a pipe that was given: who it belonged to may open /proc/self/fd/1 anew."""
+    pipe = entry.pipe
+    if pipe.HasField("torpor_uid") and stat.S_ISFIFO(os.fstat(placed.fd).st_mode):
+        os.fchown(placed.fd, *session.idmaps.outside(pipe.torpor_uid, pipe.torpor_gid))
+
+
 def _open_end(of: int, flags: int) -> int:
     fd = os.open(f"/proc/self/fd/{of}", flags & ~(os.O_DIRECT | _OPENING) | os.O_CLOEXEC)
     if flags & os.O_DIRECT:
@@ -253,5 +264,6 @@ def _set_size(fd: int, size: int, n_bytes: int) -> None:
 
 
 KIND = FileKind(
-    "pipe", m.fd_types.PIPE, matches, dump, restore, inherit_name=lambda entry, session: f"pipe:[{entry.pipe.pipe_id}]"
-)
+    "pipe", m.fd_types.PIPE, matches, dump, restore, attach,
+    inherit_name=lambda entry, session: f"pipe:[{entry.pipe.pipe_id}]",
+)  # fmt: skip

@@ -27,7 +27,7 @@ from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.images.store import ImageStore, load_one, store_one
 from torpor.kernel.arch import nr
-from torpor.kernel.idmap import NO_ID, Extent, IdMap, IdMaps, read_idmaps, write_idmaps
+from torpor.kernel.idmap import NO_ID, Extent, IdMap, IdMaps, read_idmaps, set_owner_of_new_files, write_idmaps
 from torpor.kernel.procfs.small import read_small
 from torpor.kernel.procfs.status import read_status
 from torpor.kernel.syscall import syscall
@@ -92,18 +92,29 @@ def _map_of(extents: Iterable[m.uid_gid_extent]) -> IdMap:
     return IdMap(found)
 
 
-def prepare(stub: Runner, groups: Iterable[int]) -> None:
-    """In the stub, outside: have the tree inherit *groups* (ids of ours); inside it can be forbidden to set them."""
+def prepare(stub: Runner, groups: Iterable[int], maps: IdMaps) -> None:
+    """In the stub, outside: have the tree inherit *groups* (ids of ours); inside it can be forbidden to set them.
+
+    The file system of POSIX message queues belongs to whose file-system ids make the ipc namespace.
+    """
     numbers = list(groups)
     batch = Batch()
+    user, group = _owner(maps)
+    batch.call(nr.setfsgid, group)
+    batch.call(nr.setfsuid, user)
     batch.call(nr.setgroups, len(numbers), batch.data(struct.pack(f"<{len(numbers)}I", *numbers)), may_fail=True)
     stub.run(batch)
 
 
-def set_groups(groups: Iterable[int]) -> None:
+def _owner(maps: IdMaps) -> tuple[int, int]:
+    return maps.users.outside(maps.users.head), maps.groups.outside(maps.groups.head)
+
+
+def prepare_thread(groups: Iterable[int], maps: IdMaps) -> None:
     """``prepare`` for what the calling thread of ours clones, which alone is concerned."""
     numbers = array("I", groups)
     syscall("setgroups", nr.setgroups, len(numbers), numbers.buffer_info()[0])
+    set_owner_of_new_files(*_owner(maps))
 
 
 def write_maps(pid: int, maps: IdMaps, *, setgroups: bool) -> None:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import _socket as socket
+import os
 import stat
 
 from torpor.base.errors import RestoreError
 from torpor.images.errors import ImageError
+from torpor.kernel.arch import nr
+from torpor.kernel.procfs.small import read_small
 from torpor.kernel.sockets import SO_DOMAIN, Socket, get_int, pair
+from torpor.kernel.syscall import syscall
 from torpor.objects.files.model import FileRestore, OpenFile
 from torpor.objects.files.networks import in_network
 
 _SOCK_PACKET = 10
+_PINGS = (socket.IPPROTO_ICMP, socket.IPPROTO_ICMPV6)
 _TYPES = (socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_RAW, socket.SOCK_SEQPACKET, _SOCK_PACKET)
 
 
@@ -25,6 +30,22 @@ def family_of(file: OpenFile) -> int:
         return -1  # a socket's file, opened with O_PATH
 
 
+def new_socket(family: int, kind: int, protocol: int) -> Socket:
+    """A socket in the network namespace that we are in.  Ping sockets are for certain groups only, root or not."""
+    try:
+        return Socket(family, kind | socket.SOCK_CLOEXEC, protocol)
+    except PermissionError:
+        low, high = map(int, read_small("/proc/sys/net/ipv4/ping_group_range").split())
+        if protocol not in _PINGS or low > high:
+            raise
+    keep, own = 0xFFFFFFFF, os.getegid()
+    syscall("setresgid", nr.setresgid, keep, low, keep)
+    try:
+        return Socket(family, kind | socket.SOCK_CLOEXEC, protocol)
+    finally:
+        syscall("setresgid", nr.setresgid, keep, own, keep)
+
+
 def make_socket(session: FileRestore, family: int, kind: int, protocol: int, ns_id: int) -> Socket:
     """A new socket in the network namespace that the images number *ns_id*.
 
@@ -33,7 +54,7 @@ def make_socket(session: FileRestore, family: int, kind: int, protocol: int, ns_
     if kind not in _TYPES:
         raise ImageError(f"files.img: {kind} is no type of socket")
     try:
-        return in_network(session, ns_id, lambda: Socket(family, kind | socket.SOCK_CLOEXEC, protocol))
+        return in_network(session, ns_id, lambda: new_socket(family, kind, protocol))
     except OSError as error:
         raise RestoreError(
             f"a socket of family {family}, type {kind}, protocol {protocol} cannot be made: {error.strerror}",

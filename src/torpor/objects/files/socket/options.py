@@ -27,6 +27,7 @@ from torpor.kernel.idmap import IdMaps
 from torpor.kernel.sockets import Borrowed, Socket
 from torpor.objects.files.model import FileDump, OpenFile
 from torpor.objects.files.socket import filters
+from torpor.objects.files.socket.make import new_socket
 
 SOL_SOCKET = socket.SOL_SOCKET
 SO_SNDBUFFORCE = 32
@@ -134,7 +135,7 @@ class Defaults:
         """Every opaque option that this kernel has for such sockets, and a new one's value (empty: none yet)."""
         key = (shape.family, shape.type, shape.protocol)
         if key not in self._known:
-            with Socket(*key) as fresh:
+            with new_socket(*key) as fresh:
                 values = [(option, _read_opaque(fresh, option)) for option in shape.opaque]
             self._known[key] = [(option, value) for option, value in values if value is not None]
         return self._known[key]
