@@ -51,6 +51,19 @@ def test_the_clocks_of_a_time_namespace_go_on() -> None:
         workload.expect_pass()
 
 
+@pytest.mark.parametrize("name", ["counter", "threads", "plain_files"])
+def test_a_user_namespace_without_a_pid_namespace(name: str) -> None:
+    """It may not choose its pids, and nobody in it may set groups."""
+    need_mounted_root()
+    with Workload.start(name, prefix=["unshare", "--map-root-user"]) as workload:
+        workload.wait_ready()
+        workload.dump()
+        workload.restore()
+        assert Path(f"/proc/{workload.pid}/uid_map").read_text(encoding="ascii").split() == ["0", "0", "1"]
+        assert Path(f"/proc/{workload.pid}/setgroups").read_text(encoding="ascii").strip() == "deny"
+        workload.expect_pass()
+
+
 @pytest.mark.parametrize(
     ("prefix", "why"),
     [

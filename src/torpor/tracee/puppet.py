@@ -9,9 +9,11 @@ import _socket  # without the enumerations of `socket`, which take as long as a 
 import errno
 import os
 import struct
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 
-from torpor.base.errors import RestoreError, TorporError
+from torpor.base.errors import RestoreError, TargetGoneError, TorporError
 from torpor.kernel import ptrace
 from torpor.kernel.arch import nr
 from torpor.kernel.procfs.status import read_status
@@ -19,7 +21,7 @@ from torpor.kernel.procfs.task import read_threads
 from torpor.kernel.syscall import address_of, syscall
 from torpor.tracee.batch import Batch, RemoteCallError
 from torpor.tracee.remote import Runner, kill_and_reap
-from torpor.tracee.thread import Thread
+from torpor.tracee.thread import WALL, Thread
 
 CLONE_VM = 0x100
 CLONE_FS = 0x200
@@ -44,6 +46,8 @@ _CLONES_PER_BATCH = 500
 _PTRACE_GETEVENTMSG = 0x4201
 _CLONE_ARGS = "QQQQQQQQQQQ"
 _SCM_MAX = 253
+_ATTEMPTS = 100
+_PAUSE_S = 0.02
 _MSG_CMSG_CLOEXEC = 0x40000000
 
 
@@ -52,6 +56,58 @@ def clone(parent: Runner, *, flags: int, exit_signal: int, set_tid: Sequence[int
 
     RestoreError where the pid is taken.  The new task's runner uses the same scratch addresses.
     """
+    try:
+        return _clone(parent, flags, exit_signal, set_tid)
+    except RemoteCallError as error:
+        if error.errno != errno.EPERM or len(set_tid) != 1 or len(read_status(parent.tid).ns_pids) > 1:
+            raise
+    # In a user namespace, but not in a pid namespace that belongs to it: it may not choose, but we may.
+    for _ in range(_ATTEMPTS):
+        if os.path.exists(f"/proc/{set_tid[0]}"):
+            # Perhaps by something short-lived that was born in between.
+            time.sleep(_PAUSE_S)
+            continue
+        with _next(set_tid[0]):
+            child = _clone(parent, flags, exit_signal, ())
+        if child.tid == set_tid[0]:
+            return child
+        # Somebody else has forked in between.
+        _discard(parent, child, flags)
+    raise _taken(set_tid)
+
+
+@contextmanager
+def _next(pid: int) -> Iterator[None]:
+    """The next task in our own pid namespace gets *pid*, unless others are faster.
+
+    Afterwards pids go on from where they were, so that others do not get those that are wanted next.
+    """
+    fd = os.open("/proc/sys/kernel/ns_last_pid", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        before = os.pread(fd, 32, 0)
+        os.pwrite(fd, str(pid - 1).encode(), 0)
+        yield
+        os.pwrite(fd, before, 0)
+    finally:
+        os.close(fd)
+
+
+def _discard(parent: Runner, child: Runner, flags: int) -> None:
+    """End a task that got another id than it was to have."""
+    if flags & CLONE_THREAD:
+        batch = Batch()
+        batch.call(nr.exit, 0)
+        with suppress(TargetGoneError):
+            child.run(batch)
+        return
+    kill_and_reap([child.thread])
+    if not flags & CLONE_PARENT:
+        batch = Batch()
+        batch.call(nr.wait4, child.tid, 0, WALL, 0)
+        parent.run(batch)
+
+
+def _clone(parent: Runner, flags: int, exit_signal: int, set_tid: Sequence[int]) -> Runner:
     batch = Batch()
     tids = batch.data(struct.pack(f"{len(set_tid)}i", *set_tid)) if set_tid else 0
     args = batch.pack(_CLONE_ARGS, flags, 0, 0, 0, exit_signal, 0, 0, 0, tids, len(set_tid), 0)
@@ -73,6 +129,8 @@ def clone_threads(parent: Runner, set_tids: Sequence[int]) -> list[Runner]:
     RestoreError where an id is taken; the process is dead then, and has been waited for.
     """
     tgid = parent.thread.tgid
+    if not _may_choose(parent):
+        return _clone_threads_singly(parent, set_tids)
     set_options(parent.thread, _QUIET_OPTIONS)
     try:
         for start in range(0, len(set_tids), _CLONES_PER_BATCH):
@@ -101,6 +159,24 @@ def clone_threads(parent: Runner, set_tids: Sequence[int]) -> list[Runner]:
         runners.append(runner)
     set_options(parent.thread, OPTIONS)
     return runners
+
+
+def _clone_threads_singly(parent: Runner, set_tids: Sequence[int]) -> list[Runner]:
+    made: list[Runner] = []
+    try:
+        for tid in set_tids:
+            made.append(clone(parent, flags=THREAD_FLAGS, exit_signal=0, set_tid=(tid,)))
+    except TorporError:
+        kill_and_reap([parent.thread, *(runner.thread for runner in made)])
+        raise
+    return made
+
+
+def _may_choose(parent: Runner) -> bool:
+    """Whether it is in our user namespace, or in a pid namespace that can be its own one's."""
+    if len(read_status(parent.tid).ns_pids) > 1:
+        return True
+    return os.stat(f"/proc/{parent.tid}/ns/user").st_ino == os.stat("/proc/self/ns/user").st_ino
 
 
 def _outer_ids(tgid: int, set_tids: Sequence[int]) -> dict[int, int]:
