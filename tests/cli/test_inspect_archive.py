@@ -28,6 +28,8 @@ def test_the_container_its_processes_and_their_memory(tmp_path: Path) -> None:
     assert told["container"]["annotations"] == {"io.container.manager": "libpod"}
     assert told["processes"][0]["command"] == ["/bin/server", "--port", "1"]
     assert told["archive"]["compression"] == "none"
+    assert "SECRET=x" in shown and "SECRET" not in inspect("--json", path).stdout + inspect(path).stdout
+    assert json.loads(inspect("--json", "--all", path).stdout)["environments"] == {"1": ["HOME=/", "SECRET=x"]}
 
 
 def test_what_is_in_names_does_not_reach_the_terminal(tmp_path: Path) -> None:

@@ -8,6 +8,11 @@ from shlex import join
 from torpor.cli.progress import size, time_of
 from torpor.containers.overview import Overview
 
+#: Files that an engine makes for each container, and makes again.
+_OF_THE_ENGINE = (
+    "/dev/shm", "/run/.containerenv", "/etc/hostname", "/etc/resolv.conf", "/etc/hosts", "/run/secrets",
+)  # fmt: skip
+
 
 def lines(overview: Overview, *, with_files: bool, with_mounts: bool) -> Iterator[str]:
     """What there is to say, line by line."""
@@ -22,8 +27,8 @@ def lines(overview: Overview, *, with_files: bool, with_mounts: bool) -> Iterato
     for volume in overview.volumes:
         there = size(volume.size_bytes) if volume.size_bytes is not None else "not in the archive"
         yield f"  {'volume':13} {volume.name} on {volume.destination or '?'}, {there}"
-    binds = [mount for mount in overview.mounts if mount.type == "bind" and not _is_of_the_engine(mount.destination)]
-    for mount in binds:
+    made = {*_OF_THE_ENGINE, *(volume.destination for volume in overview.volumes)}
+    for mount in (mount for mount in overview.mounts if mount.type == "bind" and mount.destination not in made):
         yield f"  {'bind mount':13} {mount.source} on {mount.destination}, must be there"
     if with_files:
         yield from (f"  {'changed':13} {path}" for path in overview.changed_files)
@@ -60,10 +65,3 @@ def _rows(overview: Overview) -> Iterator[tuple[str, str]]:
             f"{time_of(told.frozen_us / 1e6)} ({time_of(told.freezing_us / 1e6)} to stop it, "
             f"{time_of(told.memdump_us / 1e6)} for memory), {told.pages_written} of {told.pages_scanned} pages written",
         )
-
-
-def _is_of_the_engine(destination: str) -> bool:
-    """Files that an engine makes for each container, and makes again."""
-    return destination in (
-        "/dev/shm", "/run/.containerenv", "/etc/hostname", "/etc/resolv.conf", "/etc/hosts", "/run/secrets",
-    )  # fmt: skip

@@ -7,7 +7,7 @@
     blobs/sha256/*                                 of an exported image: such an archive again, or its images alone
 
 The archive may come from anybody: nothing in it is written anywhere, only small images are kept in memory, and of the
-pages just the few bytes that hold command lines.
+pages just the few bytes that hold command lines and environments.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from torpor.containers.tarstream import Content, Member, decompressed, iter_members, open_compressed
+from torpor.engine.checkpoint import MAX_STRINGS
 from torpor.images import kinds
 from torpor.images.errors import ImageError, ImageMissing
 from torpor.images.memstore import MemPagesReader, MemStore
@@ -39,11 +40,11 @@ _MAX_IMAGE = 64 << 20
 _MAX_KEPT = 512 << 20
 _MAX_CHANGES = 10_000
 _MAX_REMARKS = 20
-_MAX_ARGUMENTS = 1 << 14
 #: The kinds of images that tell what a checkpoint holds.
 _KEPT = frozenset(
     {
-        "CORE", "FDINFO", "FILES", "FS", "IDS", "INVENTORY", "MM", "PAGEMAP", "PSTREE", "SHMEM_PAGEMAP",
+        "CORE", "FDINFO", "FILES", "FS", "IDS", "INVENTORY", "MM", "PAGEMAP", "PSTREE", "REMAP_FPATH",
+        "SHMEM_PAGEMAP",
     }
 )  # fmt: skip
 
@@ -256,7 +257,8 @@ def _iter_wanted(store: ArchiveStore, pages_name: str) -> Iterator[tuple[int, in
             pagemap = load_pagemap(store, found[1], check_pages=False)
             if pagemap.n_present and pagemap.pages_name == pages_name:
                 mm = load_one(store, kinds.MM, found[1])
-                yield from pagemap.places(mm.mm_arg_start, min(mm.mm_arg_end, mm.mm_arg_start + _MAX_ARGUMENTS))
+                for start, end in ((mm.mm_arg_start, mm.mm_arg_end), (mm.mm_env_start, mm.mm_env_end)):
+                    yield from pagemap.places(start, min(end, start + MAX_STRINGS))
 
 
 def _take_blob(archive: Archive, content: Content) -> None:

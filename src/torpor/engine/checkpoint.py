@@ -20,7 +20,8 @@ _NAMESPACES = ("pid", "net", "ipc", "uts", "time", "mnt", "user", "cgroup")
 _SOCKETS = ("INETSK", "UNIXSK", "PACKETSK", "NETLINKSK")
 _TCP_LISTEN = 10
 _AREA_ANON_SHARED = 1 << 8
-_MAX_ARGUMENTS = 1 << 14
+#: Of arguments, or of environment, so much is read.
+MAX_STRINGS = 1 << 17
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +118,12 @@ class Checkpoint:
     def needs(self) -> Needs:
         """What the destination must have."""
         namespaces, shared = self._namespaces()
-        files = {_describe(entry)[1] for entry in self._all_files().values() if _type_name(entry) == "REG"}
+        carried = self._carried()
+        files = {
+            _describe(entry)[1]
+            for entry in self._all_files().values()
+            if _type_name(entry) == "REG" and entry.id not in carried
+        }
         own_pids = "pid" in namespaces
         return Needs(
             files=tuple(sorted(path for path in files if path.startswith("/") and "(deleted)" not in path)),
@@ -186,12 +192,23 @@ class Checkpoint:
             return 0
 
     def _command_of(self, pid: int, mm: m.mm_entry) -> tuple[str, ...]:
-        """The arguments, which lie in its memory; none if they are not in these images, or are too long to be true."""
-        start, end = mm.mm_arg_start, min(mm.mm_arg_end, mm.mm_arg_start + _MAX_ARGUMENTS)
+        return self._strings(pid, mm.mm_arg_start, mm.mm_arg_end)
+
+    def environment_of(self, pid: int) -> tuple[str, ...]:
+        """The environment that the process *pid* was started with, as ``NAME=value``; none where it is not known."""
+        try:
+            mm = load_one(self._store, kinds.MM, pid)
+        except ImageMissing:
+            return ()
+        return self._strings(pid, mm.mm_env_start, mm.mm_env_end)
+
+    def _strings(self, pid: int, start: int, end: int) -> tuple[str, ...]:
+        """Strings in its memory; none if they are not in these images.  What is too long to be true is cut off."""
+        end = min(end, start + MAX_STRINGS)
         try:
             pagemap = load_pagemap(self._store, pid)
             places = pagemap.places(start, end)
-            if not places:
+            if not places or end <= start:
                 return ()
             pages = self._store.pages_reader(pagemap.pages_name)
             try:
@@ -205,6 +222,13 @@ class Checkpoint:
         except ImageMissing:
             return ()
         return tuple(part.decode(errors="replace") for part in text.rstrip(b"\0").split(b"\0"))
+
+    def _carried(self) -> set[int]:
+        """Files that the images bring along, since they had been deleted."""
+        try:
+            return {entry.orig_id for entry in load_all(self._store, kinds.REMAP_FPATH)}
+        except ImageMissing:
+            return set()
 
     def _shared_of(self, mm: m.mm_entry) -> int:
         n_bytes = 0

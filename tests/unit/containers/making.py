@@ -13,6 +13,7 @@ from torpor.images.store import store_all, store_one
 from unit.images.filling import fill
 
 ARGUMENTS = b"/bin/server\0--port\x001\0"
+ENVIRONMENT = b"HOME=/\0SECRET=x\0"
 ARG_START = 0x7FFF0000_0123
 ID = "ab" * 32
 
@@ -31,7 +32,8 @@ def images() -> dict[str, bytes]:
     store_one(store, kinds.MM, _mm(), 1)
     store_pagemap(store, 1, 1, [PageRun(ARG_START & ~0xFFF, 2, PE_PRESENT, 0)])
     page = bytearray(8192)
-    page[ARG_START & 0xFFF : (ARG_START & 0xFFF) + len(ARGUMENTS)] = ARGUMENTS
+    strings = ARGUMENTS + ENVIRONMENT
+    page[ARG_START & 0xFFF : (ARG_START & 0xFFF) + len(strings)] = strings
     store.images["pages-1.img"] = page
     store_all(store, kinds.FILES, [_regular(1, "/bin/server"), _regular(2, "/data")])
     store_all(store, kinds.FDINFO, [m.fdinfo_entry(id=2, flags=0, type=m.fd_types.REG, fd=3)], 2)
@@ -44,6 +46,7 @@ def _mm() -> m.mm_entry:
         if field.name.startswith("mm_") and field.name != "mm_saved_auxv":
             setattr(mm, field.name, 0)
     mm.mm_arg_start, mm.mm_arg_end = ARG_START, ARG_START + len(ARGUMENTS)
+    mm.mm_env_start, mm.mm_env_end = mm.mm_arg_end, mm.mm_arg_end + len(ENVIRONMENT)
     return mm
 
 

@@ -68,6 +68,7 @@ def test_what_an_archive_holds(path: Path, compression: str) -> None:
     assert (process.pid, process.name, process.executable) == (1, "server", "/bin/server")
     assert process.command == ("/bin/server", "--port", "1")
     assert process.memory_bytes == 8192
+    assert checkpoint.environment_of(1) == ("HOME=/", "SECRET=x")
     assert [(each.number, each.target) for each in process.descriptors] == [(3, "/data")]
 
 

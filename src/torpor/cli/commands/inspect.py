@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--files", action="store_true", help="every descriptor, and every file needed or changed in the container"
     )
     parser.add_argument("--mounts", action="store_true", help="every mount and annotation of a container")
-    parser.add_argument("-a", "--all", action="store_true", help="all of these")
+    parser.add_argument("-a", "--all", action="store_true", help="all of these, and the environment of each process")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -49,7 +49,12 @@ def main(args: argparse.Namespace) -> int:
         if args.json:
             import json
 
-            print(json.dumps(_as_json(checkpoint, overview, archive), indent=1))
+            told = _as_json(checkpoint, overview, archive)
+            if args.all:
+                # Only then: there are often secrets in it.
+                pids = [process.pid for process in checkpoint.processes]
+                told["environments"] = {str(pid): checkpoint.environment_of(pid) for pid in pids}
+            print(json.dumps(told, indent=1))
             return 0
         assert isinstance(archive, Archive)
         for line in _lines(checkpoint, overview, args):
@@ -132,16 +137,19 @@ def _lines(checkpoint: Checkpoint, overview: Overview | None, args: argparse.Nam
     depth: dict[int, int] = {}
     for process in checkpoint.processes:
         depth[process.pid] = depth.get(process.parent, -1) + 1
-        yield from _process_lines(process, "  " * (depth[process.pid] + 1), with_files)
+        indent = "  " * (depth[process.pid] + 1)
+        yield from _process_lines(process, indent, with_files)
+        for variable in checkpoint.environment_of(process.pid) if args.all else ():
+            yield f"{indent}    {variable}"
     if checkpoint.sockets:
         yield ""
         yield "SOCKETS"
         yield from (f"  {line}" for line in checkpoint.sockets)
     yield ""
-    yield from _needs_lines(checkpoint, with_files)
+    yield from _needs_lines(checkpoint, overview, with_files)
 
 
-def _needs_lines(checkpoint: Checkpoint, with_files: bool) -> Iterator[str]:
+def _needs_lines(checkpoint: Checkpoint, overview: Overview | None, with_files: bool) -> Iterator[str]:
     needs = checkpoint.needs
     yield "NEEDS"
     yield f"  an {needs.architecture} kernel"
@@ -151,6 +159,10 @@ def _needs_lines(checkpoint: Checkpoint, with_files: bool) -> Iterator[str]:
         yield f"  free pids: {', '.join(map(str, needs.pids[:20]))}{' ...' if len(needs.pids) > 20 else ''}"
     if needs.addresses:
         yield f"  free addresses: {', '.join(needs.addresses)}"
+    if overview is not None and overview.image:
+        yield f"  the image {overview.image}"
+        if not with_files:
+            return
     shown = needs.files if with_files else needs.files[:8]
     yield f"  the same files ({len(needs.files)}):"
     yield from (f"    {path}" for path in shown)
