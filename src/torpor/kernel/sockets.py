@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import _socket
 import os
+import struct
 
 from torpor.base.typed import Self
+from torpor.kernel.arch import nr
+from torpor.kernel.syscall import address_of, syscall
 
 SO_DOMAIN = 39
 SO_NETNS_COOKIE = 71
@@ -22,6 +25,13 @@ class Socket(_socket.socket):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def getsockopt_in(self, level: int, option: int, question: bytearray) -> bytes:
+        """An option whose answer depends on what stands in the buffer."""
+        length = bytearray(struct.pack("I", len(question)))
+        address, length_at = address_of(question), address_of(length)
+        syscall("getsockopt", nr.getsockopt, self.fileno(), level, option, address, length_at)
+        return bytes(question[: struct.unpack("I", length)[0]])
 
     def accept_one(self) -> Socket:
         """The next connection (close-on-exec)."""

@@ -8,8 +8,7 @@ Restore
     All sockets are made and bound before any is finished: SO_REUSEADDR stays on until then, so that sockets that share
     a port can be bound whatever their own value.  Established TCP: ``tcp_stream``.
 Limits
-    Multicast memberships that the kernel does not tell, IP options (IP_OPTIONS), and corked UDP data are not carried;
-    the last is refused.
+    IP options (IP_OPTIONS) and corked UDP data are not carried; the last is refused.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from torpor.kernel.sockets import Borrowed, Socket
 from torpor.objects.files import fown
 from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
 from torpor.objects.files.networks import Networks
-from torpor.objects.files.socket import addresses, ip_options, options, tcp, udp, udp_queue
+from torpor.objects.files.socket import addresses, ip_options, multicast, options, tcp, udp, udp_queue
 from torpor.objects.files.socket.finish import finish
 from torpor.objects.files.socket.make import family_of, make_socket
 
@@ -62,6 +61,9 @@ def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
         sk.state, sk.backlog = tcp.TCP_CLOSE, 0
         ip_options.dump(connection, sk)
     options.dump(file, shape, sk.opts, session)
+    if shape.type != socket.SOCK_STREAM:
+        with Borrowed(file.fd) as connection:
+            multicast.dump(file, connection, sk.opts, session)
     if shape.type != socket.SOCK_RAW and shape.protocol in _TCPS:
         tcp.dump(file, sk, session)
     else:

@@ -125,6 +125,9 @@ class Shape:
         return tuple(o for o in found if o not in _MULTICAST) if self.type == socket.SOCK_STREAM else found
 
 
+_MAX_OPAQUE = 512
+
+
 class Defaults:
     """The options of new sockets, asked for once a shape: a server has thousands of sockets of one."""
 
@@ -255,7 +258,7 @@ def _set(connection: Socket, level: int, option: int, value: bytes, what: str, *
 
 
 def _set_opaque(connection: Socket, option: m.torpor_socket_option, what: str) -> None:
-    if len(option.value) > 256:
+    if len(option.value) > _MAX_OPAQUE:
         raise ImageError(f"files.img: {what}: an option of {len(option.value)} bytes")
     try:
         connection.setsockopt(option.level, option.name, option.value)
