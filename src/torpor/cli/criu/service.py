@@ -108,6 +108,7 @@ def _options(order: Order, what: str) -> Options:
     options.log_file = options.log_file or _LOG_FILE.get(what, _DEFAULT_LOG)
     command.check_words(what, options)
     command.enter(options)
+    log.debug(f"RPC {what}: {' '.join(words)}")
     command.refuse_missing(options)
     return options
 
