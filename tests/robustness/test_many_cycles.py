@@ -1,0 +1,57 @@
+"""After many checkpoints and restores a container is as it was after the first one, and so is the machine."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from harness.runc import COUNTER, Container
+
+pytestmark = [pytest.mark.root, pytest.mark.real, pytest.mark.slow]
+#: $TORPOR_CYCLES asks for more.
+_N_CYCLES = int(os.environ.get("TORPOR_CYCLES", "20"))
+#: What the processes of a machine that does other things too may differ by.
+_OTHERS = 20
+
+
+def _measure(container: Container) -> dict[str, int]:
+    """What must not grow: in the container's first process, and around it."""
+    proc = Path(f"/proc/{container.pid}")
+    inside = subprocess.run(
+        ["nsenter", "-t", str(container.pid), "-n", "nft", "list", "ruleset"], capture_output=True, check=False
+    )
+    groups = [Path("/sys/fs/cgroup") / line.split(":")[1] / line.split(":")[2].lstrip("/")
+              for line in (proc / "cgroup").read_text().splitlines()]  # fmt: skip
+    return {
+        "descriptors": len(os.listdir(proc / "fd")),
+        "mappings": len((proc / "maps").read_text().splitlines()),
+        "mounts of the container": len((proc / "mountinfo").read_text().splitlines()),
+        "mounts of the host": len(Path("/proc/self/mountinfo").read_text().splitlines()),
+        "rules": len(inside.stdout),
+        "control groups": sum(len(list(group.glob("*/"))) for group in groups if group.is_dir()),
+        "image files": len(list(container.images.iterdir())),
+    }
+
+
+def _resident_kib(container: Container) -> int:
+    status = Path(f"/proc/{container.pid}/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
+
+
+def test_nothing_grows() -> None:
+    with Container(["sh", "-c", COUNTER]) as container:
+        container.run()
+        container.wait_counting()
+        first: dict[str, int] = {}
+        n_processes = resident_kib = 0
+        for cycle in range(_N_CYCLES):
+            container.checkpoint()
+            container.restore()
+            container.wait_counting()
+            if cycle == 0:
+                first, resident_kib = _measure(container), _resident_kib(container)
+                n_processes = len([name for name in os.listdir("/proc") if name.isdigit()])
+        assert _measure(container) == first
+        assert _resident_kib(container) <= resident_kib + 64
+        assert len([name for name in os.listdir("/proc") if name.isdigit()]) < n_processes + _OTHERS
