@@ -161,6 +161,18 @@ def dump(processes: Sequence[DumpProcess], root_ids: m.task_kobj_ids_entry, file
                 kind.dump(_ns_dump(files, root.pid, fd.fileno(), ident, root.idmaps))
 
 
+def look_at_mounts(files: FileDump, root_ids: m.task_kobj_ids_entry) -> None:
+    """RefusedError for mounts that the dump would refuse: they are told apart as in it, into the store of *files*.
+
+    Of all namespaces this one can be looked at while its tree runs, for the contents of file systems come later.
+    """
+    root = files.processes[0]
+    for kind in own(root.ids, root_ids):
+        if kind.clone_flag == CLONE_NEWNS and kind.dump is not None:
+            with OwnedFd(os.pidfd_open(root.pid)) as pidfd:
+                kind.dump(_ns_dump(files, root.pid, pidfd.fileno(), root.ids.mnt_ns_id, root.idmaps))
+
+
 def _ns_dump(files: FileDump, pid: int, where: int, ident: int, idmaps: IdMaps) -> NsDump:
     segments = files.part(SegmentDump)
     return NsDump(files.store, segments, pid, where, ident, files.policy.external, idmaps, files)

@@ -89,7 +89,7 @@ def _iter_problems(pid: int, session: FileDump, *, thorough: bool) -> Iterator[T
 
 
 def _of_namespaces(session: FileDump) -> Iterator[TorporError]:
-    """Namespaces that could not be carried; by the same function as in the dump, which stops at the first."""
+    """Namespaces that could not be carried; by the same functions as in the dump, which stop at the first."""
     from torpor.engine import namespaces
     from torpor.engine.ids import IdAllocator
 
@@ -99,6 +99,8 @@ def _of_namespaces(session: FileDump) -> Iterator[TorporError]:
         for process in session.processes:
             allocator.namespaces_of(process.pid, process.ids)
         namespaces.check(session.processes, outside, session.policy.external)
+        namespaces.read_idmaps(session.processes, outside)
+        namespaces.look_at_mounts(session, outside)
     except RefusedError as problem:
         yield problem
     except OSError:
