@@ -4,6 +4,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -255,6 +256,26 @@ def test_an_interface_of_ours_can_take_the_place_of_one() -> None:
             shown = ask(workload.pid, "ip", "-o", "link", "show", "dev", "eth0")
             assert shown.startswith("40: eth0@") and "02:00:00:00:00:40" in shown
             assert "10.8.0.2/24" in _address(workload.pid, "eth0")
+            workload.expect_pass()
+
+
+def test_an_interface_that_a_hook_has_put_there_is_taken(tmp_path: Path) -> None:
+    hook = tmp_path / "hook"
+    with _world() as world:
+        setup = f"ip link add eth0 index 40 address 02:00:00:00:00:40 type veth peer name out0 netns {world}"
+        with _workload(f"{setup}; ip link set eth0 up; ip addr add 10.8.0.2/24 dev eth0") as workload:
+            workload.dump()
+            hook.write_text(
+                '#!/bin/sh -e\n[ "$CRTOOLS_SCRIPT_ACTION" = setup-namespaces ] || exit 0\n'
+                "ip link add name eth0 netns $CRTOOLS_INIT_PID type veth peer name out1\n"
+                "ip link set out1 up master outer\n"
+            )
+            hook.chmod(0o755)
+            workload.restore(options=["--action-script", str(hook)])
+            shown = ask(workload.pid, "ip", "-o", "link", "show", "dev", "eth0")
+            assert shown.startswith("40: eth0@") and "02:00:00:00:00:40" in shown
+            ask(world, "ip", "addr", "add", "10.8.0.1/24", "dev", "outer")
+            ask(world, sys.executable, "-c", _KNOCK, "10.8.0.2")
             workload.expect_pass()
 
 

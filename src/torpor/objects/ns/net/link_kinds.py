@@ -56,7 +56,12 @@ def type_of(link: Link) -> int:
 
 def is_automatic(link: Link) -> bool:
     """Whether a new namespace has it anyway, and nobody has used it."""
-    return link.name in _AUTOMATIC and not link.flags & IFF_UP
+    return is_named_by_kernel(link.name) and not link.flags & IFF_UP
+
+
+def is_named_by_kernel(name: str) -> bool:
+    """Whether that is the name of one that a new namespace may have anyway; such a one cannot leave it."""
+    return name in _AUTOMATIC
 
 
 def can_be_made(link: Link) -> bool:

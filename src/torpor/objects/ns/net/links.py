@@ -26,7 +26,8 @@ from torpor.images.store import ImageStore, iter_entries, store_all
 from torpor.kernel import netlink, rtnetlink
 from torpor.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, Netlink
 from torpor.kernel.rtnetlink import RTM_NEWLINK, RTM_SETLINK, Link, link_message
-from torpor.objects.ns.net import link_kinds, raw, sysctls
+from torpor.objects.ns.net import given, link_kinds, raw, sysctls
+from torpor.objects.ns.net.link_options import set_names, set_options
 from torpor.objects.ns.net.work import Work, external_value
 
 _NAME_MAX = 15
@@ -159,6 +160,7 @@ class Maker:
         self._works = works
         self._wanted = wanted
         self._make_tun = make_tun
+        self._given = {ident: given.find(work) for ident, work in works.items()}
         self._by_index = {(ident, each.entry.ifindex): each for ident, found in wanted.items() for each in found}
 
     def make(self) -> None:
@@ -191,6 +193,8 @@ class Maker:
             elif entry.type == m.nd_type.TUN:
                 self._make_tun(work, entry)
                 self._set(work, entry.name, each)
+            elif (there := self._given[each.ident].get(entry.name)) is not None:
+                self._take_given(work, each, there)
             elif (ours := external_value(work.external, "netdev", entry.name)) is not None:
                 self._move_in(work, ours or entry.name, each)
             elif each.kind == "veth":
@@ -198,19 +202,19 @@ class Maker:
             elif each.kind in link_kinds.REPLAYED:
                 self._make_plain(work, each)
             else:
-                self._find_given(work, each)
+                raise RestoreError(
+                    f"the interface {entry.name} is not of a kind that can be made",
+                    hint=f"give one of ours by --external netdev[{entry.name}]:OURS",
+                )
         except KernelError as error:
             notes = "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
             raise RestoreError(f"the interface {entry.name} cannot be made: {error}{notes}") from error
         each.is_made = True
 
-    def _find_given(self, work: Work, each: Wanted) -> None:
-        """One that whoever restores has made in there."""
-        if each.entry.name not in {link.name for link in rtnetlink.read_links(work.inside)}:
-            raise RestoreError(
-                f"the interface {each.entry.name} is not of a kind that can be made",
-                hint=f"give one of ours by --external netdev[{each.entry.name}]:OURS",
-            )
+    def _take_given(self, work: Work, each: Wanted, index: int) -> None:
+        """One that whoever restores has put in there."""
+        if index != each.entry.ifindex and not link_kinds.is_named_by_kernel(each.entry.name):
+            given.renumber(work, each.entry.name, index, each.entry.ifindex)
         self._set(work, each.entry.name, each)
 
     def _set(self, work: Work, name: str, each: Wanted) -> None:
@@ -267,7 +271,7 @@ class Maker:
             self._create(work.outside, each, each.kind, data, index, target)
         elif each.kind == "bridge":
             self._create(work.inside, each, each.kind, b"")
-            _set_options(work, each, rtnetlink.IFLA_INFO_DATA, data)
+            set_options(work, each.entry.ifindex, each.entry.name, rtnetlink.IFLA_INFO_DATA, data)
         elif each.kind not in link_kinds.ON_TOP:
             self._create(work.inside, each, each.kind, data)
         elif each.has_peer_inside:
@@ -301,14 +305,14 @@ class Maker:
                     raise ImageError(f"the interface {each.entry.name} belongs to one that is not in the images")
                 self._enslave(work, each)
             if each.saved is not None:
-                _set_names(work, each.saved)
+                set_names(work, each.saved)
 
     def _enslave(self, work: Work, each: Wanted) -> None:
         index, master = each.entry.ifindex, netlink.number(rtnetlink.IFLA_MASTER, each.entry.master)
         work.inside.request(RTM_SETLINK, link_message(index, master))
         if each.saved is not None and _string(each.saved.info.get(rtnetlink.IFLA_INFO_SLAVE_KIND)) == "bridge":
             data = link_kinds.settable_port_data(each.saved.info.get(rtnetlink.IFLA_INFO_SLAVE_DATA, b""))
-            _set_options(work, each, rtnetlink.IFLA_INFO_SLAVE_DATA, data)
+            set_options(work, each.entry.ifindex, each.entry.name, rtnetlink.IFLA_INFO_SLAVE_DATA, data)
 
     def bring_up(self, ident: int) -> None:
         """All flags as they were."""
@@ -366,38 +370,5 @@ def _data(each: Wanted) -> bytes:
     return b""
 
 
-def _set_options(work: Work, each: Wanted, member: int, data: bytes) -> None:
-    """Those of a bridge or a port that are not what they are anyway: a kernel refuses even to hear of some."""
-    index = each.entry.ifindex
-    there = next(link for link in rtnetlink.read_links(work.inside) if link.index == index)
-    known = netlink.parse_attributes(there.info.get(member, b""))
-    words = [(number, value) for number, value in netlink.iter_attributes(data) if known.get(number, value) != value]
-    for number, value in words:
-        kind = rtnetlink.IFLA_INFO_KIND if member == rtnetlink.IFLA_INFO_DATA else rtnetlink.IFLA_INFO_SLAVE_KIND
-        info = netlink.nested(
-            rtnetlink.IFLA_LINKINFO,
-            netlink.text(kind, "bridge"),
-            netlink.nested(member, netlink.attribute(number, value)),
-        )
-        try:
-            work.inside.request(RTM_NEWLINK, link_message(index, info))
-        except KernelError as error:
-            log.warn(f"option {number} of {each.entry.name} stays as it is: {error}")
-
-
 def _string(value: bytes | None) -> str:
     return (value or b"").rstrip(b"\0").decode(errors="replace")
-
-
-def _set_names(work: Work, saved: Link) -> None:
-    """Its alias and its other names."""
-    alias = saved.attributes.get(rtnetlink.IFLA_IFALIAS)
-    if alias:
-        attribute = netlink.attribute(rtnetlink.IFLA_IFALIAS, alias.rstrip(b"\0"))
-        work.inside.request(RTM_SETLINK, link_message(saved.index, attribute))
-    names = saved.attributes.get(rtnetlink.IFLA_PROP_LIST, b"")
-    others = [value for kind, value in netlink.iter_attributes(names) if kind == rtnetlink.IFLA_ALT_IFNAME]
-    if others:
-        words = [netlink.attribute(rtnetlink.IFLA_ALT_IFNAME, value) for value in others]
-        properties = netlink.nested(rtnetlink.IFLA_PROP_LIST, *words)
-        work.inside.request(rtnetlink.RTM_NEWLINKPROP, link_message(saved.index, properties), NLM_F_CREATE | NLM_F_EXCL)

@@ -1,0 +1,42 @@
+"""What can be said only of an interface that is there: options of a bridge and its ports, alias, other names."""
+
+from __future__ import annotations
+
+from torpor.base import log
+from torpor.base.errors import KernelError
+from torpor.kernel import netlink, rtnetlink
+from torpor.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL
+from torpor.kernel.rtnetlink import RTM_NEWLINK, RTM_SETLINK, Link, link_message
+from torpor.objects.ns.net.work import Work
+
+
+def set_options(work: Work, index: int, name: str, member: int, data: bytes) -> None:
+    """Those of a bridge or a port that are not what they are anyway: a kernel refuses even to hear of some."""
+    there = next(link for link in rtnetlink.read_links(work.inside) if link.index == index)
+    known = netlink.parse_attributes(there.info.get(member, b""))
+    words = [(number, value) for number, value in netlink.iter_attributes(data) if known.get(number, value) != value]
+    for number, value in words:
+        kind = rtnetlink.IFLA_INFO_KIND if member == rtnetlink.IFLA_INFO_DATA else rtnetlink.IFLA_INFO_SLAVE_KIND
+        info = netlink.nested(
+            rtnetlink.IFLA_LINKINFO,
+            netlink.text(kind, "bridge"),
+            netlink.nested(member, netlink.attribute(number, value)),
+        )
+        try:
+            work.inside.request(RTM_NEWLINK, link_message(index, info))
+        except KernelError as error:
+            log.warn(f"option {number} of {name} stays as it is: {error}")
+
+
+def set_names(work: Work, saved: Link) -> None:
+    """Its alias and its other names."""
+    alias = saved.attributes.get(rtnetlink.IFLA_IFALIAS)
+    if alias:
+        attribute = netlink.attribute(rtnetlink.IFLA_IFALIAS, alias.rstrip(b"\0"))
+        work.inside.request(RTM_SETLINK, link_message(saved.index, attribute))
+    names = saved.attributes.get(rtnetlink.IFLA_PROP_LIST, b"")
+    others = [value for kind, value in netlink.iter_attributes(names) if kind == rtnetlink.IFLA_ALT_IFNAME]
+    if others:
+        words = [netlink.attribute(rtnetlink.IFLA_ALT_IFNAME, value) for value in others]
+        properties = netlink.nested(rtnetlink.IFLA_PROP_LIST, *words)
+        work.inside.request(rtnetlink.RTM_NEWLINKPROP, link_message(saved.index, properties), NLM_F_CREATE | NLM_F_EXCL)
