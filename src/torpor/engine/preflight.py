@@ -74,6 +74,7 @@ def _iter_problems(pid: int, session: FileDump, *, thorough: bool) -> Iterator[T
         session.processes.append(process)
         try:
             yield from _of_task(process)
+            yield from _of_mounts(process, session)
             yield from _of_memory(process, session, thorough)
             yield from _of_files(process, session, thorough)
         except (FileNotFoundError, ProcessLookupError):
@@ -140,6 +141,19 @@ def _of_task(process: DumpProcess) -> Iterator[TorporError]:
         )
     if status.shadow_stack:
         yield RefusedError(f"{process.describe()} uses a shadow stack", hint="shadow stacks are not carried yet")
+
+
+def _of_mounts(process: DumpProcess, session: FileDump) -> Iterator[TorporError]:
+    """Of the mount namespace, if it is not ours and is met for the first time."""
+    namespace = os.readlink(f"/proc/{process.pid}/ns/mnt")
+    if namespace == os.readlink("/proc/self/ns/mnt") or not session.once(("mounts", namespace)):
+        return
+    from torpor.objects.ns.mnt import entries
+
+    try:
+        entries.check(process, session)
+    except RefusedError as error:
+        yield error
 
 
 def _of_memory(process: DumpProcess, session: FileDump, thorough: bool) -> Iterator[TorporError]:

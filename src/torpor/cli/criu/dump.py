@@ -52,6 +52,8 @@ def file_policy(options: Options) -> FilePolicy:
         network_lock=options.network_lock,
         shell_job=options.shell_job,
         external=options.all_external,
+        skipped_mounts=tuple(options.skip_mnt),
+        enabled_filesystems=tuple(name for text in options.enable_fs for name in text.split(",")),
         evasive_devices=options.evasive_devices,
         root=options.root or "/",
         empty_net="net" in options.empty_ns,

@@ -19,7 +19,6 @@ HARMLESS = "harmless"
 
 _PAGE_SERVER = "sending pages to another machine is not done yet"
 _LAZY = "restoring memory on demand is not done yet"
-_MOUNTS = "it concerns mount namespaces of others, which is not done yet"
 _TLS = HARMLESS  # it only says how --page-server talks
 
 
@@ -296,8 +295,8 @@ OPTIONS = (
     Option("prev-images-dir", VALUE, "dumping only what changed is not done yet"),
     Option("lazy-pages", FLAG, _LAZY),
     Option("stream", SWITCH, "streamed images are not done yet"),
-    Option("skip-mnt", VALUE, _MOUNTS),
-    Option("enable-fs", VALUE, HARMLESS),
+    Option("skip-mnt", VALUE, USED),
+    Option("enable-fs", VALUE, USED),
     Option("manage-cgroups", MAYBE, USED, parse=_cgroup_mode),
     Option("cgroup-root", VALUE, USED, parse=_cgroup_root),
     Option("cgroup-props", VALUE, USED),

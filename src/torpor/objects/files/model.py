@@ -52,6 +52,9 @@ class FilePolicy:
     evasive_devices: bool = False
     skip_file_rwx_check: bool = False
     root: str = "/"
+    #: Mount points to be left out, and types of file systems to be mounted again though nothing is known of them.
+    skipped_mounts: tuple[str, ...] = ()
+    enabled_filesystems: tuple[str, ...] = ()
     #: A network namespace is not looked into (dump), or left as it comes (restore).
     empty_net: bool = False
     #: Sysctls that cannot be set stay as they are.

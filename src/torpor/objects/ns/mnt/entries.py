@@ -13,6 +13,7 @@ from torpor.kernel.idmap import IDENTITY
 from torpor.kernel.procfs.mountinfo import Mount, read_mountinfo
 from torpor.objects.files.model import FileDump
 from torpor.objects.files.paths import is_below
+from torpor.objects.model import DumpProcess
 from torpor.objects.ns.mnt import filesystems
 from torpor.objects.ns.mnt.external import AUTODETECTED, keys_by_point
 from torpor.objects.ns.mnt.views import View, open_mount, read_view
@@ -44,6 +45,7 @@ class MountDump:
 
     def __init__(self, session: FileDump) -> None:
         self._session = session
+        self.policy = session.policy
         self.host = read_mountinfo("self")
         #: Roots of what binds can be made of: (file system, the part that is shown).
         self.bases: list[tuple[_Device, str]] = []
@@ -70,13 +72,26 @@ def dump(session: NsDump) -> None:
     assert session.files is not None
     shared = session.files.part(MountDump)
     shared.idmaps = session.idmaps
-    view = read_view(session.pid, session.pidfd)
-    view = replace(view, mounts=[_without_deleted(mount) for mount in without_hidden(view.mounts, shared.host)])
+    view = _read(session.pid, session.pidfd, shared)
     is_first = shared.n_views == 0 and _is_of_root(session)
     shared.n_views += 1
     entries = classify(view, shared, session.external, has_root=is_first)
     # CRIU writes them in the reverse of the order in which they were mounted.
     store_all(session.store, "MNTS", entries[::-1], session.ident)
+
+
+def check(process: DumpProcess, session: FileDump) -> None:
+    """RefusedError for a mount in the namespace of *process*, which runs on, that could not be mounted again."""
+    assert process.pidfd is not None
+    shared = session.part(MountDump)
+    view = _read(process.pid, process.pidfd.fileno(), shared)
+    classify(view, shared, session.policy.external, has_root=process is session.processes[0])
+
+
+def _read(pid: int, pidfd: int, shared: MountDump) -> View:
+    view = read_view(pid, pidfd)
+    found = without_skipped(without_hidden(view.mounts, shared.host), shared.policy.skipped_mounts)
+    return replace(view, mounts=[_without_deleted(mount) for mount in found])
 
 
 def _is_of_root(session: NsDump) -> bool:
@@ -111,10 +126,10 @@ def classify(view: View, shared: MountDump, external: tuple[str, ...], *, has_ro
             entry.ClearField("source")
             set_text(entry, "source", source)
             continue
-        _check(view, mount)
+        kind = _kind_of(view, mount, entry, shared, external)
         contents = shared.contents.get(mount.device)
         if contents is None:
-            contents = shared.contents[mount.device] = Contents(filesystems.BY_NAME[mount.fstype])
+            contents = shared.contents[mount.device] = Contents(kind)
         if not entry.deleted:
             contents.mounts.append((view, mount))
     return entries
@@ -124,13 +139,32 @@ def _has_base(mount: Mount, shared: MountDump) -> bool:
     return any(mount.device == device and is_below(mount.root, root) for device, root in shared.bases)
 
 
-def _check(view: View, mount: Mount) -> None:
-    if mount.fstype not in filesystems.BY_NAME:
+def _kind_of(
+    view: View, mount: Mount, entry: m.mnt_entry, shared: MountDump, external: tuple[str, ...]
+) -> filesystems.Filesystem:
+    """The kind of file system, which is made anew; RefusedError where that cannot be."""
+    kind = filesystems.BY_NAME.get(mount.fstype)
+    if kind is not None:
+        return kind
+    device = device_key(mount, external)
+    if device is None and not {mount.fstype, "all"} & set(shared.policy.enabled_filesystems):
         raise RefusedError(
             f"{mount.point} in the mount namespace of pid {view.pid} is a mount of {mount.fstype} "
             f"({mount.source}) that is not to be found on the host",
-            hint=f"name it with --external mnt[{mount.point}]:KEY",
+            hint=f"name it with --external mnt[{mount.point}]:KEY, or allow its type with --enable-fs {mount.fstype}",
         )
+    entry.fstype = filesystems.AUTO
+    set_text(entry, "fsname", mount.fstype)
+    if device is not None:
+        entry.ClearField("source")
+        set_text(entry, "source", device)
+    return filesystems.Filesystem(filesystems.AUTO, mount.fstype)
+
+
+def device_key(mount: Mount, external: tuple[str, ...]) -> str | None:
+    """KEY of ``--external dev[MAJOR/MINOR]:KEY``, if that names the device that the file system is on."""
+    wanted = f"dev[{mount.major}/{mount.minor}]:"
+    return next((text[len(wanted) :] for text in external if text.startswith(wanted)), None)
 
 
 def _without_deleted(mount: Mount) -> Mount:
@@ -152,6 +186,18 @@ def without_hidden(found: list[Mount], host: list[Mount]) -> list[Mount]:
             parent = gone[parent]
         if mount.mount_id not in gone:
             left.append(replace(mount, parent_id=parent))
+    return left
+
+
+def without_skipped(found: list[Mount], points: tuple[str, ...]) -> list[Mount]:
+    """*found* without those at *points*, and without what is mounted on these."""
+    gone: set[int] = set()
+    left = []
+    for mount in found:
+        if mount.parent_id in gone or mount.point in points:
+            gone.add(mount.mount_id)
+        else:
+            left.append(mount)
     return left
 
 

@@ -16,11 +16,11 @@ from torpor.objects.ns.model import NsRestore
 from torpor.tracee.batch import Batch
 
 
-def make_filesystem(entry: m.mnt_entry) -> int:
-    """A new file system, as a detached mount of it."""
+def make_filesystem(entry: m.mnt_entry, external: tuple[str, ...]) -> int:
+    """A new file system, as a detached mount of it; *external* may name the device that it is on."""
     context = mounts.fsopen(type_of(entry))
     try:
-        mounts.fsconfig(context, mounts.FSCONFIG_SET_STRING, "source", get_text(entry.source) or "none")
+        mounts.fsconfig(context, mounts.FSCONFIG_SET_STRING, "source", _source_of(entry, external))
         for key, value in options_of(entry):
             if value is None:
                 mounts.fsconfig(context, mounts.FSCONFIG_SET_FLAG, key)
@@ -30,6 +30,12 @@ def make_filesystem(entry: m.mnt_entry) -> int:
         return mounts.fsmount(context, 0)
     finally:
         os.close(context)
+
+
+def _source_of(entry: m.mnt_entry, external: tuple[str, ...]) -> str:
+    source = get_text(entry.source) or "none"
+    wanted = f"dev[{source}]:"
+    return next((text[len(wanted) :] for text in external if text.startswith(wanted)), source)
 
 
 def type_of(entry: m.mnt_entry) -> str:
@@ -74,7 +80,7 @@ def make_by_puppet(session: NsRestore, entry: m.mnt_entry) -> int:
     context = batch.call(nr.fsopen, batch.path(type_of(entry)), 1)
     runner.run(batch)
     batch = Batch()
-    for key, value in [("source", get_text(entry.source) or "none"), *options_of(entry)]:
+    for key, value in [("source", _source_of(entry, ())), *options_of(entry)]:
         command = mounts.FSCONFIG_SET_FLAG if value is None else mounts.FSCONFIG_SET_STRING
         text = 0 if value is None else batch.path(value)
         batch.call(nr.fsconfig, context.value, command, batch.path(key), text, 0)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import suppress
 
+from torpor.base.fds import OwnedFd
 from torpor.base.records import dataclass, replace
 from torpor.kernel import mount as mounts
-from torpor.kernel.namespaces import CLONE_NEWCGROUP, CLONE_NEWNS, inside, unshare
+from torpor.kernel.namespaces import CLONE_NEWCGROUP, CLONE_NEWNS, CLONE_NEWUSER, inside, setns, unshare
+from torpor.kernel.pidfd import getfd
 from torpor.kernel.procfs.mountinfo import Mount, parse_mountinfo
+from torpor.kernel.signal import SIGSTOP
 from torpor.objects.files.paths import is_below
 
 _CGROUPS = ("cgroup", "cgroup2")
@@ -90,7 +94,39 @@ def open_mount(view: View, mount: Mount) -> int:
                 mounts.unmount(other.point, mounts.MNT_DETACH)
         return mounts.open_tree(mounts.AT_FDCWD, mount.point)
 
+    if _has_own(view.pid, "user"):
+        # Copies that are made from outside of its user namespace would be locked to each other.
+        return _from_child(view.pidfd, dig)
     return inside(view.pidfd, CLONE_NEWNS, dig)
+
+
+def _from_child(pidfd: int, work: Callable[[], int]) -> int:
+    """The descriptor that *work* gives, done by a child of ours in the user and mount namespaces behind *pidfd*.
+
+    A process with several threads cannot enter a user namespace.
+    """
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            setns(pidfd, CLONE_NEWUSER | CLONE_NEWNS)
+            os.write(writer, work().to_bytes(4, "little"))
+            os.kill(os.getpid(), SIGSTOP)
+        except OSError as error:
+            os.write(writer, (-(error.errno or 1)).to_bytes(4, "little", signed=True))
+        finally:
+            os._exit(0)
+    try:
+        os.close(writer)
+        answer = int.from_bytes(os.read(reader, 4) or b"\xff\xff\xff\xff", "little", signed=True)
+        if answer < 0:
+            raise OSError(-answer, os.strerror(-answer))
+        with OwnedFd(os.pidfd_open(pid)) as child:
+            return getfd(child.fileno(), answer)
+    finally:
+        os.close(reader)
+        os.kill(pid, 9)
+        os.waitpid(pid, 0)
 
 
 def _above(view: View, mount: Mount) -> list[Mount]:

@@ -1,0 +1,56 @@
+"""File systems that are not known: refused, or mounted again where the user says so; mounts that are left out."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from harness.engine import EngineError
+from harness.flavours import Flavour, start
+from harness.skips import need_mounted_root
+from harness.workload import Workload
+
+
+def _mount_in(workload: Workload, *words: str) -> None:
+    subprocess.run(["nsenter", f"--mount=/proc/{workload.pid}/ns/mnt", "mount", *words], check=True)
+
+
+def _type_of(workload: Workload, point: Path) -> str:
+    lines = Path(f"/proc/{workload.pid}/mountinfo").read_text().splitlines()
+    return next((line.partition(" - ")[2].split()[0] for line in lines if line.split()[4] == str(point)), "")
+
+
+@pytest.fixture(name="point")
+def _point(tmp_path: Path) -> Path:
+    point = tmp_path / "point"
+    point.mkdir()
+    return point
+
+
+@pytest.mark.root
+def test_unknown_file_system(point: Path) -> None:
+    need_mounted_root()
+    with start(Flavour.FRESH, "counter") as workload:
+        workload.wait_ready()
+        _mount_in(workload, "-t", "ramfs", "torpor", str(point))
+        with pytest.raises(EngineError, match=f"{point} .* ramfs .*--enable-fs ramfs"):
+            workload.dump(leave_running=True)
+        workload.dump(options=["--enable-fs", "ramfs"])
+        workload.restore()
+        assert _type_of(workload, point) == "ramfs"
+        workload.expect_pass()
+
+
+@pytest.mark.root
+def test_skipped_mount(point: Path) -> None:
+    need_mounted_root()
+    with start(Flavour.FRESH, "counter") as workload:
+        workload.wait_ready()
+        _mount_in(workload, "-t", "ramfs", "torpor", str(point))
+        os.mkdir(f"/proc/{workload.pid}/root{point}/below")
+        _mount_in(workload, "-t", "tmpfs", "torpor", f"{point}/below")
+        workload.dump(options=["--skip-mnt", str(point)])
+        workload.restore()
+        assert not _type_of(workload, point)
+        workload.expect_pass()
