@@ -10,6 +10,7 @@ images      everything small is written, then the tree is let go
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 
 from torpor.base import log
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from torpor.objects.cgroup.freezer import Freezer
 
 IMG_VERSION = 2
+_REST_WITHIN_S, _N_LOOKS, _LOOK_EVERY_S = 1, 100, 0.0005
 
 
 def dump(pid: int, directory: str | os.PathLike[str], options: DumpOptions | None = None) -> DumpStats:
@@ -91,7 +93,8 @@ class Dump:
         watch = self._stats.watch
         notify = self._options.notify
         outside = self._files.outside
-        outside.noticed = preflight.check(pid, self._options.files)
+        seen = preflight.check(pid, self._options.files)
+        outside.noticed, outside.restless = seen.noticed, seen.restless
         namespaces.prepare(pid, self._options.files)
         warm_up()
         if "connections" in outside.noticed:
@@ -102,7 +105,7 @@ class Dump:
         cpu.dump(self._store)
         notify("pre-dump", pid)
         with watch.span("freezing"), time_limit(self._options.timeout_s, f"stopping pid {pid} and all below it"):
-            tree = stop(pid)
+            tree = self._stop_at_rest(stop, pid)
         with tree, self._files, watch.span("frozen"):
             self._collect(tree.root, None)
             self._files.processes = self._processes
@@ -117,6 +120,26 @@ class Dump:
         if self._late is not None:
             self._late.flush()
         return self._stats
+
+    def _stop_at_rest(self, stop: Callable[[int], FrozenTree], pid: int) -> FrozenTree:
+        """Stop the tree at a moment when nothing waits for it that cannot be carried, if there is one soon.
+
+        A TCP connection that waits to be accepted is taken up by a server in less time than it takes to say so.  One
+        that comes when the tree is stopped is like those that come when it is gone.
+        """
+        outside = self._files.outside
+        deadline = time.monotonic() + _REST_WITHIN_S
+        while outside.restless and time.monotonic() < deadline:
+            tree = stop(pid)
+            outside.was_at_rest = not outside.is_restless()
+            if outside.was_at_rest:
+                return tree
+            tree.release()
+            for _ in range(_N_LOOKS):
+                time.sleep(_LOOK_EVERY_S)
+                if not outside.is_restless():
+                    break
+        return stop(pid)
 
     def _dump_all(self) -> None:
         alive = [process for process in self._processes if not process.is_zombie]

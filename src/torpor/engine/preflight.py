@@ -23,6 +23,7 @@ from torpor.kernel.procfs.status import read_status
 from torpor.kernel.procfs.task import read_children, read_fdinfo_lines, read_fds
 from torpor.objects.files import locks
 from torpor.objects.files.model import FileDump, FilePolicy, OpenFile
+from torpor.objects.files.outside import Outside
 from torpor.objects.files.table import kinds_alike
 from torpor.objects.memory import vmas
 from torpor.objects.model import DumpProcess
@@ -32,21 +33,21 @@ from torpor.tracee.tree import Process, lives_on, refuse_without_leader
 _SUSPECT = ("anon_inode:",)
 
 
-def check(pid: int, policy: FilePolicy) -> set[str]:
+def check(pid: int, policy: FilePolicy) -> Outside:
     """The quick pass before every dump.  The first refusal is raised, with others as notes.
 
     It descends to the descriptors that a kind wants to see; of mappings and all others links and names must do.  What
-    kinds noticed that takes preparation (:attr:`Outside.noticed`).
+    kinds noticed: ``noticed`` and ``restless`` of the answer.
     """
-    found, noticed = _problems(pid, policy, thorough=False)
+    found, outside = _problems(pid, policy, thorough=False)
     if found:
         # What comes and goes while we look (a socket between two looks at descriptors, a lock) is looked at once more.
-        found, noticed = _problems(pid, policy, thorough=False)
+        found, outside = _problems(pid, policy, thorough=False)
     if found:
         for other in found[1:6]:
             found[0].add_note(f"also {other}")
         raise found[0]
-    return noticed
+    return outside
 
 
 def problems(pid: int, policy: FilePolicy | None = None) -> list[TorporError]:
@@ -62,11 +63,11 @@ def problems(pid: int, policy: FilePolicy | None = None) -> list[TorporError]:
     return found
 
 
-def _problems(pid: int, policy: FilePolicy, *, thorough: bool) -> tuple[list[TorporError], set[str]]:
+def _problems(pid: int, policy: FilePolicy, *, thorough: bool) -> tuple[list[TorporError], Outside]:
     session = FileDump(MemStore(), kinds_alike, policy)
     # The kernel's tables of sockets are those of the reader's network namespace.
     with network_of(pid):
-        return list(_iter_problems(pid, session, thorough=thorough)), session.outside.noticed
+        return list(_iter_problems(pid, session, thorough=thorough)), session.outside
 
 
 def _iter_problems(pid: int, session: FileDump, *, thorough: bool) -> Iterator[TorporError]:

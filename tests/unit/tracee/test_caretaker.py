@@ -62,7 +62,6 @@ def test_undoes_what_is_left_when_we_are_killed() -> None:
 
 def test_a_message_is_sent() -> None:
     ours, theirs = socket.socketpair()
-    reader, writer = os.pipe()
     with ours, theirs:
 
         def work(_: int) -> None:
@@ -71,8 +70,6 @@ def test_a_message_is_sent() -> None:
         _in_a_child(work)
         theirs.settimeout(10)
         assert theirs.recv(10) == b"undo"
-    os.close(reader)
-    os.close(writer)
 
 
 def test_more_descriptors_than_a_message_takes() -> None:

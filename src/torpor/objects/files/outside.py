@@ -24,12 +24,20 @@ class Outside:
     def __init__(self) -> None:
         #: What checks before the freeze saw that needs preparation ("connections").
         self.noticed: set[str] = set()
+        #: Each tells whether something is on its way through the kernel that only the tree itself can take up.
+        self.restless: list[Callable[[], bool]] = []
+        #: Whether nothing was when the tree was stopped: what has come since has come too late.
+        self.was_at_rest = False
         #: How the network was locked, in the image's numbers; 2: not at all.
         self.lock_method = 2
         self._run_id = ""
         self._caretaker: Caretaker | None = None
         self._survivals: list[Callable[[], None]] = []
         self._after_kill: list[Callable[[], None]] = []
+
+    def is_restless(self) -> bool:
+        """Whether stopping the tree now would catch something on its way."""
+        return any(tell() for tell in self.restless)
 
     @property
     def run_id(self) -> str:

@@ -14,10 +14,12 @@ Limits
 from __future__ import annotations
 
 import _socket as socket
+import os
 import struct
 
 from torpor.base import log
 from torpor.base.errors import RestoreError
+from torpor.base.fds import OwnedFd
 from torpor.images import messages as m
 from torpor.kernel.sockets import Borrowed, Socket
 from torpor.objects.files.model import FileDump, FileRestore, OpenFile
@@ -35,7 +37,9 @@ def dump(file: OpenFile, sk: m.inet_sk_entry, session: FileDump) -> None:
     sk.state = info[0]
     if sk.state == TCP_LISTEN:
         n_waiting, sk.backlog = struct.unpack_from("=24xII", info)
-        if n_waiting and not (session.policy.tcp_close or session.policy.skip_in_flight):
+        if n_waiting and session.outside.was_at_rest:
+            log.info(f"{file.describe()}: {n_waiting} TCP connections have come since it was stopped")
+        elif n_waiting and not (session.policy.tcp_close or session.policy.skip_in_flight):
             _refuse_waiting(file, n_waiting, session)
         return
     if sk.state == TCP_CLOSE:
@@ -61,11 +65,25 @@ def check(file: OpenFile, sk: m.inet_sk_entry, session: FileDump) -> None:
     """
     with Borrowed(file.fd) as connection:
         state = tcp_repair.state(connection)
+    if state == TCP_LISTEN and not (session.policy.tcp_close or session.policy.skip_in_flight):
+        session.outside.restless.append(_Listener(os.dup(file.fd)).is_waited_for)
     if state in (TCP_LISTEN, TCP_CLOSE):
         return
     _check_connection(file, sk.proto, state, sk.dst_port, session)
     if not session.policy.tcp_close:
         session.part(_Met).add(sk)
+
+
+class _Listener:
+    """A listener of the running tree."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = OwnedFd(fd)
+
+    def is_waited_for(self) -> bool:
+        """Whether a connection waits to be accepted: a moment later it is, as a rule."""
+        with Borrowed(self._fd.fileno()) as connection:
+            return bool(struct.unpack_from("=24xI", tcp_repair.info(connection))[0])
 
 
 class _Met:
