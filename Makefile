@@ -22,13 +22,14 @@ APT_REAL := redis-server redis-tools nginx-light postgresql default-jdk-headless
 APT_E2E  := podman runc conmon netavark aardvark-dns catatonit iptables nftables iproute2 mmdebstrap openssh-server \
             openssh-client curl gcc libc6-dev default-jdk-headless golang-go busybox-static
 
-.PHONY: help test demo demo-containers bench interop lint format install clean
+.PHONY: help test demo demo-containers bench bench-containers interop lint format install clean
 
 help:
 	@echo 'make test               set everything up, run all tests (PYTEST_ARGS="-k pipe -x" to choose)'
 	@echo 'make demo               set up, then show what torpor does'
 	@echo 'make demo-containers    the same with containers, on two hosts, with Podman (Debian)'
 	@echo 'make bench [PEER=path]  measure; PEER is another criu to compare with'
+	@echo 'make bench-containers [PEER=path]  the same for containers under Podman'
 	@echo 'make interop PEER=path CRIT=path   cross images with another criu'
 	@echo 'make lint / format      check / rewrite the sources'
 	@echo 'make install            only the virtual environment with torpor in it'
@@ -54,6 +55,10 @@ demo-containers: $(VENV)/.dev $(VENV)/.installed
 bench: install
 	@test -e tests/bench/__main__.py || { echo 'make bench: there are no benchmarks yet (tests/bench)' >&2; exit 1; }
 	PYTHONPATH=tests $(PY) -m bench $(if $(PEER),--peer '$(PEER)')
+
+bench-containers: $(VENV)/.dev $(VENV)/.installed
+	@tools/apt-install $(APT_E2E)
+	PYTHONPATH=tests $(PY) -m bench.containers $(if $(PEER),--peer '$(PEER)')
 
 interop: $(VENV)/.dev
 	@tools/apt-install $(APT_TEST)
