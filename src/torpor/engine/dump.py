@@ -42,7 +42,7 @@ from torpor.objects.files.table import kinds_alike
 from torpor.objects.memory import mm as mm_object
 from torpor.objects.memory import space
 from torpor.objects.model import DumpProcess, DumpThread
-from torpor.objects.task import registers, seccomp, signals, zombie
+from torpor.objects.task import lsm, registers, seccomp, signals, zombie
 from torpor.objects.task.table import PROCESS_ASPECTS, THREAD_ASPECTS
 from torpor.tracee.batch import Batch
 from torpor.tracee.borrow import BorrowedRunner, Injection, inject, split_leftovers
@@ -291,7 +291,7 @@ class Dump:
         store_all(store, "SECCOMP", [self._seccomp])
         self._files.close()
         inventory = m.inventory_entry(
-            img_version=IMG_VERSION, fdinfo_per_id=True, ns_per_id=True, lsmtype=m.lsmtype.NO_LSM,
+            img_version=IMG_VERSION, fdinfo_per_id=True, ns_per_id=True, lsmtype=lsm.type_here(),
             network_lock_method=self._files.outside.lock_method, dump_criu_run_id=self._files.outside.run_id,
         )  # fmt: skip
         if self._options.files.tcp_close:

@@ -13,7 +13,7 @@ from torpor.engine.session import RestoreSession
 from torpor.kernel.arch import nr
 from torpor.kernel.procfs.status import read_status
 from torpor.objects.model import RestoreProcess
-from torpor.objects.task import registers, zombie
+from torpor.objects.task import lsm, registers, zombie
 from torpor.tracee import puppet as puppets
 from torpor.tracee import stub
 from torpor.tracee.batch import Batch
@@ -180,6 +180,7 @@ class _Midwife:
 def make_threads(session: RestoreSession) -> None:
     """All threads but the main ones, and everyone's extended registers."""
     for process in session.alive:
+        lsm.restore_before_threads(process)
         others = process.threads[1:]
         runners = puppets.clone_threads(process.runner, [thread.ns_tid for thread in others]) if others else []
         for thread, runner in zip(others, runners, strict=True):

@@ -53,6 +53,7 @@ class RestoreOptions:
     ``renames``: paths of files in the images, each with the path that is opened instead.
     ``new_network``: the tree gets a network namespace of its own, with nothing but a loopback interface.
     ``cpu_cap``: what of the processor must be as it was, in the words of criu(8); None: what programs need.
+    ``lsm_profile``: the security label, ``apparmor:PROFILE`` or ``selinux:CONTEXT``, in place of those in the images.
     ``orphan_master`` gets the master, ours for the call, of a terminal that was driven from outside of the tree (with
     ``files.orphan_pts_master``).
     """
@@ -67,5 +68,6 @@ class RestoreOptions:
     new_network: bool = False
     cpu_cap: str | None = None
     orphan_master: Callable[[int], None] | None = None
+    lsm_profile: str = ""
     files: FilePolicy = field(default_factory=FilePolicy)
     cgroups: CgroupPolicy = field(default_factory=CgroupPolicy)

@@ -69,6 +69,7 @@ AFTER_FILES: tuple[ProcessStep, ...] = (
 RESTORE: tuple[Phase, ...] = (
     Phase("images", reading.read_images, "read and checked as a whole, before anything is made"),
     Phase("processor", reading.check_processor, "nothing is made on one that cannot run it"),
+    Phase("security labels", reading.plan_labels, "nothing is made where a profile is missing"),
     Phase("plan", reading.plan, "where our memory and our channel lie in puppets must be free in all of them"),
     Phase("pre-restore", reading.notify_start, "whoever is told prepares what is restored into"),
     Phase("namespaces to make", namespaces.plan, "the root puppet is cloned with them"),

@@ -14,7 +14,7 @@ from torpor.objects import cpu
 from torpor.objects.files.model import FileRestore
 from torpor.objects.files.table import kind_of_type
 from torpor.objects.model import RestoreProcess, RestoreThread
-from torpor.objects.task import seccomp
+from torpor.objects.task import lsm, seccomp
 from torpor.tracee import stub
 from torpor.tracee.puppet import Channel
 
@@ -82,6 +82,12 @@ def _read_process(store: ImageStore, entry: m.pstree_entry) -> RestoreProcess:
             RestoreThread(process, core if tid == entry.pid else load_one(store, kinds.CORE, tid), tid)
         )
     return process
+
+
+def plan_labels(session: RestoreSession) -> None:
+    """RestoreError where this kernel cannot give the tree the security labels that it had."""
+    inventory = load_one(session.store, kinds.INVENTORY)
+    lsm.plan(session.alive, inventory.lsmtype, session.options.lsm_profile)
 
 
 def plan(session: RestoreSession) -> None:

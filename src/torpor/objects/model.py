@@ -12,7 +12,7 @@ from torpor.kernel.idmap import IDENTITY, IdMaps
 from torpor.kernel.procfs.maps import Vma
 from torpor.kernel.procfs.stat import Stat
 from torpor.kernel.procfs.status import Status, read_status
-from torpor.tracee.batch import Batch
+from torpor.tracee.batch import Batch, Result
 from torpor.tracee.remote import Runner
 from torpor.tracee.thread import Thread
 from torpor.tracee.tree import Process
@@ -83,6 +83,11 @@ class RestoreThread:
     #: Its seccomp filters, oldest first; the first ``n_shared_filters`` are the same in all threads of the process.
     filters: list[m.seccomp_filter] = field(default_factory=list)
     n_shared_filters: int = 0
+    #: Its security labels, for itself and for sockets that it makes; "" for none.
+    label: str = ""
+    socket_label: str = ""
+    #: Files of /proc that it has opened for them, and what is to be written.
+    attributes: dict[str, tuple[Result, str]] = field(default_factory=dict)
     _status: Status | None = None
 
     @property

@@ -42,6 +42,7 @@ def run(options: Options, client: Notify | None = None, orphan_master: Callable[
             stats_directory=options.work_dir,
             notify=notify,
             orphan_master=orphan_master,
+            lsm_profile=options.lsm_profile,
             inherit_fds=tuple(options.inherit_fd),
             cpu_cap=options.cpu_cap or None,
             join_ns=tuple(JoinNs(*each) for each in options.join_ns),

@@ -20,7 +20,9 @@ import struct
 from torpor.base.errors import RestoreError
 from torpor.images import messages as m
 from torpor.kernel.arch import nr
+from torpor.kernel.idmap import IDENTITY
 from torpor.kernel.procfs.status import read_status
+from torpor.kernel.syscall import address_of, syscall
 from torpor.objects.model import DumpProcess, RestoreProcess
 from torpor.tracee.batch import Batch
 
@@ -64,7 +66,13 @@ def restore(process: RestoreProcess, batch: Batch) -> None:
                 hint="restore with CAP_SYS_RESOURCE or with a higher limit",
             )
         cur = limit.max if number == RLIMIT_SIGPENDING else limit.cur
-        batch.call(nr.prlimit64, 0, number, batch.data(_RLIMIT.pack(cur, limit.max)), 0)
+        packed = _RLIMIT.pack(cur, limit.max)
+        if process.idmaps is not IDENTITY and limit.max > _inherited()[number]:
+            # In a user namespace nobody can raise a limit, whatever capabilities they have there; we can.
+            content = bytearray(packed)
+            syscall("prlimit", nr.prlimit64, process.pid, number, address_of(content), 0)
+        else:
+            batch.call(nr.prlimit64, 0, number, batch.data(packed), 0)
 
 
 def restore_signal_limit(process: RestoreProcess, batch: Batch) -> None:
@@ -80,10 +88,15 @@ def restore_signal_limit(process: RestoreProcess, batch: Batch) -> None:
 @functools.cache
 def _own_hard_limits() -> tuple[int, ...]:
     """Ours, which every puppet has inherited; none where we may raise them."""
-    import resource
-
     if read_status(os.getpid()).cap_effective >> CAP_SYS_RESOURCE & 1:
         return (_INFINITY,) * N_LIMITS
+    return _inherited()
+
+
+def _inherited() -> tuple[int, ...]:
+    """The hard limits that a puppet has from us."""
+    import resource
+
     return tuple(resource.getrlimit(number)[1] & _INFINITY for number in range(N_LIMITS))
 
 

@@ -13,6 +13,7 @@ from torpor.objects.task import (
     identity,
     itimers,
     limits,
+    lsm,
     membarrier,
     posix_timers,
     scheduling,
@@ -104,12 +105,16 @@ THREAD_ASPECTS: tuple[ThreadAspect, ...] = (
     ),
     # With the privileges that installing filters needs; dumped for the whole tree at once (seccomp.dump).
     ThreadAspect("seccomp", None, seccomp.restore),
+    # Behind everything that a confined task may not do.
+    ThreadAspect("security labels, opened", lambda thread, mask, batch: lsm.dump(thread), lsm.open_attributes),
     ThreadAspect(
         "credentials",
         lambda thread, mask, batch: creds.dump(thread, batch),
         lambda thread, batch: creds.restore(thread.core, thread.status, thread.process.idmaps, batch),
         When.CREDENTIALS,
     ),
+    # With no_new_privs a profile can only be narrowed.
+    ThreadAspect("security labels", None, lsm.restore, When.SEALED),
     ThreadAspect(
         "no_new_privs", None, lambda thread, batch: creds.restore_no_new_privs(thread.core, batch), When.SEALED
     ),
