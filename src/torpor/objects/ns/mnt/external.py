@@ -17,6 +17,7 @@ from torpor.images.text import get_text
 from torpor.kernel import mount as mounts
 from torpor.kernel.procfs.mountinfo import read_mountinfo
 from torpor.kernel.procfs.small import read_small
+from torpor.objects.ns.mnt.cgroups import OwnGroups
 from torpor.objects.ns.mnt.tree import Node, Tree
 from torpor.objects.ns.mnt.yard import Yard
 
@@ -51,14 +52,14 @@ def sources_by_key(given: tuple[str, ...]) -> dict[str, str]:
 
 def copy_all(tree: Tree, yard: Yard) -> None:
     """Copy the tree's external mounts, while ours can be seen; all copies are private."""
-    sources = sources_by_key(tree.session.external)
+    sources, groups = sources_by_key(tree.session.external), OwnGroups(tree)
     for node in tree.order[:]:
         if all(node is not other for other in tree.order):
             continue  # it went with the one below
         if node is tree.root and not tree.session.is_nested:
             source = tree.session.root
         elif node.is_external:
-            source = _source_of(node, sources)
+            source = groups.source_of(node) or _source_of(node, sources)
         else:
             continue
         if is_detected(node) and not os.path.lexists(source) and _is_unused(tree, node):
