@@ -10,6 +10,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -37,20 +38,22 @@ def command_of(engine: str) -> list[str]:
     return [found, *words[1:]] if found else []
 
 
-def run(engine: str, *words: str | os.PathLike[str], timeout_s: float | None = None, cwd: str | None = None) -> str:
-    """What *engine*'s command prints; EngineError with what it said if it fails, is not here, or takes too long."""
+def run(engine: str, *words: str | os.PathLike[str], timeout_s: float | None = None, to_its_end: bool = False) -> str:
+    """What *engine*'s command prints; EngineError with what it said if it fails, is not here, or takes too long.
+
+    *to_its_end*: if we are interrupted, it goes on until it is done, for it would leave what it is making to nobody.
+    """
     begin = command_of(engine)
     if not begin:
         raise EngineError(f"there is no {engine} on this machine", hint="`torpor setup --status` says what there is")
-    return run_line(engine, [*begin, *(os.fspath(word) for word in words)], timeout_s=timeout_s, cwd=cwd)
+    return _run(engine, [*begin, *(os.fspath(word) for word in words)], timeout_s, to_its_end)
 
 
-def run_line(engine: str, line: Sequence[str], *, timeout_s: float | None = None, cwd: str | None = None) -> str:
-    """The same for a whole command line."""
+def _run(engine: str, line: Sequence[str], timeout_s: float | None, to_its_end: bool) -> str:
     # Files, not pipes: what the command leaves running behind it keeps them open.
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         try:
-            process = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=cwd)
+            process = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True)
         except OSError as error:
             raise EngineError(f"{engine} cannot be run: {error.strerror}") from None
         try:
@@ -59,8 +62,10 @@ def run_line(engine: str, line: Sequence[str], *, timeout_s: float | None = None
             _end(process)
             raise EngineError(f"{engine} does not answer ({shlex.join(line[:4])} ...)") from None
         except BaseException:
-            # Killed outright, it would leave what it was doing to nobody.
-            _end(process)
+            if to_its_end:
+                process.wait()
+            else:
+                _end(process)
             raise
         if code:
             raise failure(engine, _text(err), code)
@@ -73,13 +78,13 @@ def _text(file: IO[bytes]) -> str:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    with suppress(ProcessLookupError):
-        process.terminate()
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(timeout=20)
-        return
-    process.kill()
-    process.wait()
+    """As Ctrl-C on a terminal would: everything that the command runs is told, and criu has the time to undo."""
+    for number, patience_s in ((signal.SIGINT, 20), (signal.SIGTERM, 5), (signal.SIGKILL, None)):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=patience_s)
+            return
 
 
 def failure(engine: str, said: str, code: int) -> EngineError:

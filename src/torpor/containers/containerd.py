@@ -122,7 +122,7 @@ class Containerd:
         layers = [] if any(name == "ignore-rootfs" for name, _ in words) else ["--rw"]
         with suppress(EngineError):
             run(_COMMAND, *begin, "containers", "delete", container.name)
-        run(_COMMAND, *begin, "containers", "restore", *layers, "--live", container.name, wanted)
+        run(_COMMAND, *begin, "containers", "restore", *layers, "--live", container.name, wanted, to_its_end=True)
         if wanted.startswith(_REFERENCE):
             # As podman does: what it was restored from would be in the way of the next checkpoint.
             self._remove(container.place, wanted)

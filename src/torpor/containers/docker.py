@@ -115,7 +115,7 @@ class Docker:
         deadline = time.monotonic() + _GARBAGE_S
         while True:
             try:
-                run(self.name, "start", f"--checkpoint={checkpoint}", container.id)
+                run(self.name, "start", f"--checkpoint={checkpoint}", container.id, to_its_end=True)
                 return
             except EngineError as error:
                 if "already exists" not in str(error) or time.monotonic() > deadline:

@@ -51,5 +51,5 @@ class Lxc:
     def restore_directory(self, directory: Path, told: note.Note, words: Words) -> Restored:
         """Restore the container that *directory* is a checkpoint of."""
         option_line(self.name, "restores", words, frozenset())
-        run(_CHECKPOINT, "-r", "-n", told.name, "-D", directory.absolute(), "-v")
+        run(_CHECKPOINT, "-r", "-n", told.name, "-D", directory.absolute(), "-v", to_its_end=True)
         return Restored(self._look(told.name))

@@ -73,7 +73,7 @@ class Podman:
 
     def restore(self, container: Container, words: Words) -> Restored:
         line = option_line(self.name, "restores", words, _RESTORE_WORDS, _OTHER_OPTIONS)
-        run(self.name, "container", "restore", *line, container.id)
+        run(self.name, "container", "restore", *line, container.id, to_its_end=True)
         return self._restored(container.id)
 
     def restore_archive(self, archive: Path, own_name: str, name: str | None, words: Words) -> Restored:
@@ -116,7 +116,7 @@ class Podman:
         before = {container.id for container in self._list()}
         line = [*words, *([f"--name={name}"] if name else [])]
         try:
-            said = run(self.name, "container", "restore", *line)
+            said = run(self.name, "container", "restore", *line, to_its_end=True)
         except BaseException as error:
             self._remove_new(before, name or own_name)
             if isinstance(error, EngineError) and "already in use" in str(error):
