@@ -68,6 +68,11 @@ int main(int argc, char **argv)
         v4 = address_of(shared[i]);
     }
     set(shared[0], SOL_SOCKET, SO_REUSEADDR, 0);
+    /* Record route, with room for one address; an interface for multicast. */
+    unsigned char route[8] = {7, 7, 4}, found[40];
+    struct in_addr loopback = {htonl(INADDR_LOOPBACK)};
+    WL_TRY(setsockopt(shared[1], IPPROTO_IP, IP_OPTIONS, route, sizeof(route)));
+    WL_TRY(setsockopt(shared[1], IPPROTO_IP, IP_MULTICAST_IF, &loopback, sizeof(loopback)));
 
     wl_ready();
     wl_wait();
@@ -89,6 +94,10 @@ int main(int argc, char **argv)
     size = 8;
     WL_TRY(getsockopt(server, SOL_SOCKET, SO_GET_FILTER, back, &size));
     WL_CHECK(size == 2 && memcmp(back, code, sizeof(code)) == 0, "the filter has changed");
+    size = sizeof(found);
+    WL_TRY(getsockopt(shared[1], IPPROTO_IP, IP_OPTIONS, found, &size));
+    WL_CHECK(size == sizeof(route) && memcmp(found, route, size) == 0, "the IP options have changed");
+    WL_CHECK(on(shared[1], IPPROTO_IP, IP_MULTICAST_IF) == (int)loopback.s_addr, "IP_MULTICAST_IF");
     WL_CHECK(send(deaf, "x", 1, MSG_NOSIGNAL) == -1 && errno == EPIPE, "can send after a shutdown");
     wl_pass();
 }

@@ -8,7 +8,7 @@ Restore
     All sockets are made and bound before any is finished: SO_REUSEADDR stays on until then, so that sockets that share
     a port can be bound whatever their own value.  Established TCP: ``tcp_stream``.
 Limits
-    IP options (IP_OPTIONS) and corked UDP data are not carried; the last is refused.
+    Corked UDP data is refused.
 """
 
 from __future__ import annotations
