@@ -200,20 +200,18 @@ def enter_root(session: RestoreSession) -> None:
     """Move the root puppet, and give it the cgroup namespace that the tree has for itself."""
     cgroups, root = session.cgroups, session.root
     members = cgroups.wanted(_set_of(root)) if cgroups else None
-    if cgroups is not None and members is not None and session.new_cgroup_ns:
-        tops = [Member(member.hierarchy, member.top) for member in members]
-        membership.move(root.pid, tops, cgroups.ours, cgroups.yard)
-        namespace.enter_new(root.runner)
-        cgroups.maker.make_held()
-        at = cgroups.ours | {member.hierarchy: member.path for member in tops}
-        membership.move(root.pid, members, at, cgroups.yard)
-        return
+    at = cgroups.ours if cgroups else {}
     if session.new_cgroup_ns:
+        if cgroups is not None and members is not None:
+            tops = [Member(member.hierarchy, member.top) for member in members]
+            membership.move(root.pid, tops, at, cgroups.yard)
+            at = at | {member.hierarchy: member.path for member in tops}
         namespace.enter_new(root.runner)
     if cgroups is not None:
         cgroups.maker.make_held()
         if members is not None:
-            membership.move(root.pid, members, cgroups.ours, cgroups.yard)
+            membership.move(root.pid, members, at, cgroups.yard)
+        cgroups.maker.set_held()
 
 
 def enter(session: RestoreSession, process: RestoreProcess) -> None:

@@ -127,8 +127,8 @@ class Maker:
     def make(self, controller: m.cg_controller_entry, held: str | None = None) -> None:
         """All groups of one hierarchy.  RestoreError.
 
-        What is below *held*, and what that group does for those below it, waits for ``make_held``: of v2, a group that
-        hands its controllers on takes no tasks, and one is to be in there first.
+        What is below *held*, and what that group does for those below it, waits for ``make_held`` and ``set_held``: of
+        v2, a group that hands its controllers on takes no tasks, and one is to be in there first.
         """
         hierarchy = ",".join(controller.cnames)
         for head in controller.dirs:
@@ -142,10 +142,19 @@ class Maker:
                     self._make_one(group)
 
     def make_held(self) -> None:
-        """What ``make`` has left.  RestoreError."""
+        """What ``make`` has left, as directories that take tasks.  RestoreError."""
+        held, self._held = self._held, []
+        for group in held:
+            if group.path != "/" and self._is_to_set(group):
+                self._set_perms(group)
+                self._set(group, lambda name: name == properties.TYPE)
+                self._held.append(group)
+
+    def set_held(self) -> None:
+        """The rest of it, when nobody is any more in a group that hands its controllers on.  RestoreError."""
         for group in self._held:
-            if group.path != "/":
-                self._make_one(group)
+            self._set_early(group)
+            self._to_set.append(group)
         self._held.clear()
 
     def set_properties(self) -> None:
@@ -168,18 +177,22 @@ class Maker:
         self._made.clear()
 
     def _make_one(self, group: _Group) -> None:
-        is_ours = (group.hierarchy, group.path) in self._made
-        if not is_ours and self._exists(group.hierarchy, group.path):
-            if self._mode == model.STRICT:
-                where = describe(group.hierarchy, group.path)
-                raise RestoreError(f"control group {where} is there already", hint="remove it, or do without strict")
-            if self._mode not in (model.PROPS, model.FULL):
-                return
-        elif not is_ours:
+        if self._is_to_set(group):
+            self._set_perms(group)
+            self._set_early(group)
+            self._to_set.append(group)
+
+    def _is_to_set(self, group: _Group) -> bool:
+        """Whether its properties are to be set; it is there then, made if need be."""
+        if (group.hierarchy, group.path) in self._made:
+            return True
+        if not self._exists(group.hierarchy, group.path):
             self._make_missing(group)
-        self._set_perms(group)
-        self._set_early(group)
-        self._to_set.append(group)
+            return True
+        if self._mode == model.STRICT:
+            where = describe(group.hierarchy, group.path)
+            raise RestoreError(f"control group {where} is there already", hint="remove it, or do without strict")
+        return self._mode in (model.PROPS, model.FULL)
 
     def _make_missing(self, group: _Group) -> None:
         if self._mode in (model.NONE, model.PROPS):

@@ -25,21 +25,21 @@ from torpor.objects.cgroup.model import V2
 
 FREEZER_V1, FREEZER_V2 = "freezer.state", "cgroup.freeze"
 _SUBTREE = "cgroup.subtree_control"
-_TYPE = "cgroup.type"
+TYPE = "cgroup.type"
 _DEVICES = "devices.list"
 
 #: What must be there before the first task or child, or cannot be changed afterwards.
 EARLY = frozenset(
     (
         "cpuset.cpus", "cpuset.mems", _DEVICES, "memory.kmem.limit_in_bytes", "memory.swappiness", "memory.oom_control",
-        "memory.use_hierarchy", _TYPE, _SUBTREE,
+        "memory.use_hierarchy", TYPE, _SUBTREE,
     )
 )  # fmt: skip
 #: Set when everything else is done.
 LAST = frozenset((FREEZER_V1, FREEZER_V2))
 
 _OF_V1 = ("cgroup.clone_children", "notify_on_release", "cgroup.procs", "tasks")
-_OF_V2 = (_SUBTREE, "cgroup.max.descendants", "cgroup.max.depth", FREEZER_V2, _TYPE)
+_OF_V2 = (_SUBTREE, "cgroup.max.descendants", "cgroup.max.depth", FREEZER_V2, TYPE)
 _NO_VALUE = frozenset(("cgroup.procs", "tasks"))
 
 #: Of each controller, in the order in which they are written.
@@ -173,7 +173,7 @@ def restore(directory: int, entries: Sequence[m.cgroup_prop_entry], where: str, 
     """
     refused = []
     # A group that becomes threaded has other controllers than it had before.
-    for entry in sorted(entries, key=lambda entry: entry.name != _TYPE):
+    for entry in sorted(entries, key=lambda entry: entry.name != TYPE):
         try:
             _set(directory, entry)
         except FileNotFoundError:
@@ -201,7 +201,7 @@ def _set(directory: int, entry: m.cgroup_prop_entry) -> None:
     if name == "net_prio.ifpriomap":
         return _set_priorities(directory, value)
     _set_owner(directory, entry)
-    if name in _NO_VALUE or (name == _TYPE and value != "threaded"):
+    if name in _NO_VALUE or (name == TYPE and value != "threaded"):
         return
     current = _current(directory, name)
     if current == value:
