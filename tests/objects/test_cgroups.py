@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness import cgroups, engine
-from harness.skips import need_mounted_root
+from harness.skips import missing, need_mounted_root
 from harness.workload import Workload
 
 pytestmark = pytest.mark.root
@@ -94,7 +94,7 @@ def test_more_properties_can_be_named(tmp_path: Path) -> None:
     spec.write_text('"cpu":\n - "strategy": "replace"\n - "properties": ["cpu.cfs_burst_us"]\n')
     with cgroups.group("cpu") as path:
         if not (path / "cpu.cfs_burst_us").exists():
-            pytest.skip("missing: cpu.cfs_burst_us")
+            missing("cpu.cfs_burst_us (CONFIG_CFS_BANDWIDTH)")
         (path / "cpu.cfs_quota_us").write_text("50000")
         (path / "cpu.cfs_burst_us").write_text("1000")
         (path / "cpu.shares").write_text("512")
@@ -247,6 +247,36 @@ def test_the_roots_of_a_cgroup_namespace_come_back(group: Path) -> None:
         assert os.readlink(f"/proc/{workload.pid}/ns/cgroup") != os.readlink("/proc/self/ns/cgroup")
         assert _as_seen_inside(workload.pid) == before
         workload.expect_pass()
+
+
+def test_the_root_of_a_namespace_may_hand_controllers_on() -> None:
+    """Of v2: no task is in such a group, though the namespace can only be made there."""
+    top = cgroups.mounted("")
+    limit = "hugetlb.2MB.max"
+    if "hugetlb" not in (top / "cgroup.controllers").read_text().split():
+        missing("the controller hugetlb of v2")
+    control = top / "cgroup.subtree_control"
+    before = control.read_text().split()
+    control.write_text("+hugetlb")
+    try:
+        with cgroups.group("") as group:
+            (group / "inner").mkdir()
+            prefix = [*cgroups.entering(group), "unshare", "--cgroup", *cgroups.entering(group / "inner")]
+            with Workload.start("counter", prefix=prefix) as workload:
+                workload.wait_ready()
+                (group / "cgroup.subtree_control").write_text("+hugetlb")
+                (group / "inner" / limit).write_text("4194304")
+                spec = f'"":\n - "strategy": "merge"\n - "properties": ["{limit}"]\n'
+                workload.dump(options=[*MANAGED, "--cgroup-root", f":/{group.name}", "--cgroup-props", spec])
+                assert _is_gone(group)
+                workload.restore(options=MANAGED)
+                assert (group / "cgroup.subtree_control").read_text() == "hugetlb\n"
+                assert (group / "inner" / limit).read_text() == "4194304\n"
+                assert "0::/inner" in _as_seen_inside(workload.pid)
+                workload.expect_pass()
+    finally:
+        if "hugetlb" not in before:
+            control.write_text("-hugetlb")
 
 
 def test_a_mount_shows_what_the_cgroup_namespace_has_as_its_root(group: Path, tmp_path: Path) -> None:

@@ -120,6 +120,30 @@ def test_what_cannot_be_thawed_is_refused(freezer: Freezer) -> None:
             workload.expect_pass()
 
 
+@pytest.mark.parametrize("stopped", [False, True], ids=["going", "stopped"])
+@pytest.mark.parametrize("freezer", FREEZERS)
+def test_a_frozen_task_is_refused_unless_its_freezer_is_named(freezer: Freezer, stopped: bool) -> None:
+    with cgroups.group(freezer[0]) as path:
+        with Workload.start("counter", prefix=cgroups.entering(path)) as workload:
+            workload.wait_ready()
+            if stopped:
+                os.kill(workload.pid, signal.SIGSTOP)
+                os.waitid(os.P_PID, workload.pid, os.WSTOPPED)
+            _set(path, freezer, True)
+            _wait_all_frozen(path, freezer)
+            with pytest.raises(engine.EngineError, match="is frozen by the control group"):
+                engine.dump(workload.pid, workload.images)
+            _set(path, freezer, False)
+            os.kill(workload.pid, signal.SIGCONT)
+            workload.expect_pass()
+
+
+def _wait_all_frozen(path: Path, freezer: Freezer) -> None:
+    if not freezer[0]:
+        script = 'until grep -q "^frozen 1" "$0"; do :; done'
+        subprocess.run(["sh", "-c", script, str(path / "cgroup.events")], check=True, timeout=time_limit_s(10))
+
+
 def test_what_is_no_freezer_is_refused(tmp_path: Path) -> None:
     with Workload.start("counter") as workload:
         workload.wait_ready()

@@ -93,7 +93,7 @@ class Dump:
         watch = self._stats.watch
         notify = self._options.notify
         outside = self._files.outside
-        seen = preflight.check(pid, self._options.files)
+        seen = preflight.check(pid, self._options.files, by_freezer=bool(self._options.cgroups.freezer))
         outside.noticed, outside.restless = seen.noticed, seen.restless
         namespaces.prepare(pid, self._options.files)
         warm_up()

@@ -13,11 +13,13 @@ from collections.abc import Iterator
 
 from torpor.base.errors import NotPermittedError, RefusedError, TargetGoneError, TorporError
 from torpor.base.fds import OwnedFd
+from torpor.base.late import load
 from torpor.images import messages as m
 from torpor.images.memstore import MemStore
 from torpor.kernel.namespaces import network_of
 from torpor.kernel.pidfd import getfd
 from torpor.kernel.procfs.maps import Vma, read_maps, read_smaps
+from torpor.kernel.procfs.small import read_small
 from torpor.kernel.procfs.stat import read_stat
 from torpor.kernel.procfs.status import read_status
 from torpor.kernel.procfs.task import read_children, read_fdinfo_lines, read_fds
@@ -30,19 +32,21 @@ from torpor.objects.model import DumpProcess
 from torpor.tracee.tree import Process, lives_on, refuse_without_leader
 
 #: Mappings whose name alone says that nothing can be done.
+#: Where the kernel keeps tasks that a freezer of v2 has stopped.
+_FROZEN_IN = ("get_signal", "do_freezer_trap")
 _SUSPECT = ("anon_inode:",)
 
 
-def check(pid: int, policy: FilePolicy) -> Outside:
+def check(pid: int, policy: FilePolicy, *, by_freezer: bool = False) -> Outside:
     """The quick pass before every dump.  The first refusal is raised, with others as notes.
 
     It descends to the descriptors that a kind wants to see; of mappings and all others links and names must do.  What
-    kinds noticed: ``noticed`` and ``restless`` of the answer.
+    kinds noticed: ``noticed`` and ``restless`` of the answer.  *by_freezer*: whoever is frozen will be thawed.
     """
-    found, outside = _problems(pid, policy, thorough=False)
+    found, outside = _problems(pid, policy, thorough=False, by_freezer=by_freezer)
     if found:
         # What comes and goes while we look (a socket between two looks at descriptors, a lock) is looked at once more.
-        found, outside = _problems(pid, policy, thorough=False)
+        found, outside = _problems(pid, policy, thorough=False, by_freezer=by_freezer)
     if found:
         for other in found[1:6]:
             found[0].add_note(f"also {other}")
@@ -63,18 +67,23 @@ def problems(pid: int, policy: FilePolicy | None = None) -> list[TorporError]:
     return found
 
 
-def _problems(pid: int, policy: FilePolicy, *, thorough: bool) -> tuple[list[TorporError], Outside]:
+def _problems(
+    pid: int, policy: FilePolicy, *, thorough: bool, by_freezer: bool = False
+) -> tuple[list[TorporError], Outside]:
     session = FileDump(MemStore(), kinds_alike, policy)
     # The kernel's tables of sockets are those of the reader's network namespace.
     with network_of(pid):
-        return list(_iter_problems(pid, session, thorough=thorough)), session.outside
+        found = list(_iter_problems(pid, session, thorough=thorough, by_freezer=by_freezer))
+        return found, session.outside
 
 
-def _iter_problems(pid: int, session: FileDump, *, thorough: bool) -> Iterator[TorporError]:
+def _iter_problems(pid: int, session: FileDump, *, thorough: bool, by_freezer: bool) -> Iterator[TorporError]:
     for process in _iter_tree(pid):
         session.processes.append(process)
         try:
             yield from _of_task(process)
+            if not by_freezer:
+                yield from _of_freezers(process)
             yield from _of_mounts(process, session)
             yield from _of_memory(process, session, thorough)
             yield from _of_files(process, session, thorough)
@@ -155,6 +164,18 @@ def _of_mounts(process: DumpProcess, session: FileDump) -> Iterator[TorporError]
         entries.check(process, session)
     except RefusedError as error:
         yield error
+
+
+def _of_freezers(process: DumpProcess) -> Iterator[TorporError]:
+    """A frozen task cannot be stopped (v1), or does nothing for us once it is (v2)."""
+    if process.stat.state not in "DT" and read_small(f"/proc/{process.pid}/wchan") not in _FROZEN_IN:
+        return
+    group = load("torpor.objects.cgroup.freezer").frozen_group(process.pid)
+    if group:
+        yield RefusedError(
+            f"{process.describe()} is frozen by the control group {group}",
+            hint="thaw it, or say --freeze-cgroup with its directory",
+        )
 
 
 def _of_memory(process: DumpProcess, session: FileDump, thorough: bool) -> Iterator[TorporError]:

@@ -22,6 +22,7 @@ from torpor.base import log
 from torpor.base.errors import RefusedError, TorporError
 from torpor.base.fds import OwnedFd
 from torpor.objects.cgroup import membership, model
+from torpor.objects.cgroup.directories import describe
 from torpor.objects.cgroup.yard import Yard
 from torpor.tracee.caretaker import Caretaker, send
 from torpor.tracee.tree import FrozenTree, Held, freeze
@@ -181,3 +182,17 @@ def _is_ours(directory: int, hierarchy: str) -> bool:
                 return True
             path = path.rpartition("/")[0] or "/"
     return False
+
+
+def frozen_group(pid: int) -> str:
+    """The group of *pid* that is frozen, itself or by one above it; nothing if none is."""
+    yard = Yard()
+    for member in membership.read(f"/proc/{pid}/cgroup"):
+        is_v2 = member.hierarchy == model.V2
+        if member.path == "/" or not (is_v2 or "freezer" in member.hierarchy.split(",")):
+            continue
+        with OwnedFd(yard.open_dir(member.hierarchy, member.path)) as directory:
+            text = _read_at(directory.fileno(), "cgroup.events" if is_v2 else _V1)
+        if "frozen 1" in text or text.startswith("FR"):
+            return describe(member.hierarchy, member.path)
+    return ""
