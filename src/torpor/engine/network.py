@@ -27,7 +27,9 @@ def hold(session: RestoreSession) -> None:
     To be called in the tree's network namespace.
     """
     inventory = load_one(session.store, kinds.INVENTORY)
-    connections = _connections(session)
+    # Nothing gets into the other namespaces of the tree yet.
+    home = session.root.ids.net_ns_id
+    connections = [sk for sk in _connections(session) if sk.ns_id in (home, 0)]
     if not connections or _method(inventory) == _SKIP:
         return
     net_lock = load("torpor.objects.files.socket.net_lock")

@@ -29,6 +29,7 @@ from torpor.kernel import nftables
 from torpor.kernel.namespaces import CLONE_NEWNET, isolated, setns
 from torpor.kernel.sockets import Socket
 from torpor.objects.files.model import FileDump
+from torpor.objects.files.networks import Networks
 from torpor.objects.files.socket.addresses import plain_bytes
 from torpor.tracee import caretaker
 
@@ -50,6 +51,11 @@ class Ends:
     port: int
     there: bytes
     peer_port: int
+
+    @property
+    def reversed(self) -> Ends:
+        """As the peer sees it."""
+        return Ends(self.there, self.peer_port, self.here, self.port)
 
 
 def ends_of(sk: m.inet_sk_entry) -> Ends:
@@ -131,7 +137,7 @@ class NetLock:
     def _lock_nftables(self, netns: OwnedFd, ends: list[Ends] | None, keeper: caretaker.Caretaker) -> None:
         connection = in_netns(netns.fileno(), nftables.open_socket)
         undo = nftables.batch([nftables.delete_table(self._table)])
-        locked = _Locked(netns, connection, keeper, [caretaker.send(connection.fileno(), undo)])
+        locked = _Locked(netns, connection, keeper, [caretaker.send(connection.fileno(), undo)], ends is None)
         try:
             nftables.commit(connection, _table_messages(self._table, ends))
         except BaseException:
@@ -146,7 +152,7 @@ class NetLock:
             for texts in _iptables_texts(ends, lock=False)
             for argv, text in _iptables_commands(texts)
         ]
-        locked = _Locked(netns, None, keeper, undo)
+        locked = _Locked(netns, None, keeper, undo, ends is None)
         self.method = IPTABLES
         self._locked.append(locked)
         for texts in _iptables_texts(ends, lock=True):
@@ -170,10 +176,12 @@ class DumpLock(NetLock):
 
     def __init__(self, session: FileDump) -> None:
         super().__init__(session.outside.run_id, session.policy.network_lock)
+        self._session = session
         self._outside = session.outside
+        self._home = session.processes[0].ids.net_ns_id if session.processes else 0
         self._is_kept = any(item.startswith("net[") for item in session.policy.external)
-        #: The connections that are carried and whose other end is outside of the tree.
-        self.carried: list[Ends] = []
+        #: By network namespace: the connections that are carried and whose other end is outside of the tree.
+        self.carried: dict[int, list[Ends]] = {}
         session.outside.on_survival(self.unlock)
         session.outside.after_kill(self._leave)
 
@@ -183,10 +191,15 @@ class DumpLock(NetLock):
         self._outside.lock_method = self.method
 
     def lock_connections(self) -> None:
-        """Those that are carried, in the namespace that we are in."""
-        netns = OwnedFd(os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
-        self.lock(netns, self.carried, lambda: self._outside.caretaker)
-        self._outside.lock_method = self.method
+        """Those that are carried, where not everything is locked."""
+        networks = self._session.part(Networks)
+        is_home_locked = self.is_locked
+        for ident, ends in self.carried.items():
+            if ident == self._home and is_home_locked:
+                continue
+            netns = OwnedFd(networks.inside(ident, _open_own))
+            self.lock(netns, ends, lambda: self._outside.caretaker)
+            self._outside.lock_method = self.method
 
     def _leave(self) -> None:
         """It stays locked until a restore unlocks it.
@@ -194,25 +207,32 @@ class DumpLock(NetLock):
         In a namespace that others keep, and may go on using (a pod's), only the connections: all of it was locked for
         what asked to be let in, and there is nobody any more to ask.
         """
+        if self._is_kept and self._locked and self._locked[0].is_whole:
+            home = self._locked[0]
+            if home.connection is not None:
+                ends = self.carried.get(self._home)
+                messages = _table_messages(self._table, ends) if ends else []
+                nftables.commit(home.connection, [nftables.delete_table(self._table), *messages])
         while self._locked:
-            locked = self._locked.pop()
-            if self._is_kept and locked.connection is not None:
-                nftables.commit(
-                    locked.connection,
-                    [
-                        nftables.delete_table(self._table),
-                        *(_table_messages(self._table, self.carried) if self.carried else ()),
-                    ],
-                )
-            locked.forget()
+            self._locked.pop().forget()
+
+
+def _open_own() -> int:
+    return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
 
 class _Locked:
     """One namespace in which something is locked."""
 
     def __init__(
-        self, netns: OwnedFd, connection: Socket | None, keeper: caretaker.Caretaker, steps: list[caretaker.Step]
+        self,
+        netns: OwnedFd,
+        connection: Socket | None,
+        keeper: caretaker.Caretaker,
+        steps: list[caretaker.Step],
+        is_whole: bool,
     ) -> None:
+        self.is_whole = is_whole
         self._netns, self.connection, self._keeper, self._steps = netns, connection, keeper, steps
         self.keys = keeper.add(steps)
 

@@ -100,8 +100,8 @@ class _Met:
         self._all.append(net_lock.ends_of(sk))
 
     def _check(self) -> None:
-        known = {(each.here, each.port, each.there, each.peer_port) for each in self._all}
-        if any((each.there, each.peer_port, each.here, each.port) not in known for each in self._all):
+        known = set(self._all)
+        if any(each.reversed not in known for each in self._all):
             net_lock.check(self._session.policy.network_lock)
 
 

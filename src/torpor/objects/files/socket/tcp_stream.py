@@ -79,19 +79,18 @@ class Connections:
         self._all.append(_Connection(file, sk, fd, net_lock.ends_of(sk), reuse, m.tcp_stream_entry()))
 
     def _dump(self) -> None:
-        known = {(each.ends.here, each.ends.port, each.ends.there, each.ends.peer_port): each for each in self._all}
+        known = {(each.sk.ns_id, each.ends): each for each in self._all}
         pairs = []
-        outside = []
+        outside: dict[int, list[net_lock.Ends]] = {}
         for each in self._all:
-            peer = known.get((each.ends.there, each.ends.peer_port, each.ends.here, each.ends.port))
+            peer = known.get((each.sk.ns_id, each.ends.reversed))
             if peer is None:
-                outside.append(each.ends)
+                outside.setdefault(each.sk.ns_id, []).append(each.ends)
             else:
                 pairs.append((each, peer))
         lock = self._session.part(net_lock.DumpLock)
         lock.carried = outside
-        if outside and not lock.is_locked:
-            lock.lock_connections()
+        lock.lock_connections()
         keeper = self._session.outside.caretaker
         keys = keeper.add([s for each in self._all for s in tcp_repair.undo_steps(each.fd.fileno(), each.reuse)])
         self._read(self._all)
@@ -272,10 +271,8 @@ class Reborn:
         self._session = session
         self._all: list[_Reborn] = []
         self._raw = tcp_fin.RawSockets(session)
-        known = [
-            (net_lock.ends_of(entry.isk), entry.isk.ns_id) for entry in session.entries.values() if is_stream(entry)
-        ]
-        self._ends = {(e.here, e.port, e.there, e.peer_port, ns) for e, ns in known}
+        entries = session.entries.values()
+        self._ends = {(entry.isk.ns_id, net_lock.ends_of(entry.isk)) for entry in entries if is_stream(entry)}
         session.when_connected(self._live)
         session.on_close(self._close)
 
@@ -289,8 +286,7 @@ class Reborn:
 
     def _has_peer(self, sk: m.inet_sk_entry) -> bool:
         """Whether the other end is restored as well: it says itself what it has to say."""
-        ends = net_lock.ends_of(sk)
-        return (ends.there, ends.peer_port, ends.here, ends.port, sk.ns_id) in self._ends
+        return (sk.ns_id, net_lock.ends_of(sk).reversed) in self._ends
 
     def _live(self) -> None:
         for each in self._all:
