@@ -6,6 +6,7 @@ The far end is a process of its own (``start``), to be checkpointed; the near en
 import socket
 import sys
 import threading
+import time
 from collections.abc import Sequence
 
 from harness.events import time_limit_s
@@ -97,7 +98,7 @@ class NearEnd:
     """Our end: a thread that talks until ``finish``."""
 
     def __init__(self, address: str, port: int) -> None:
-        self._socket = socket.create_connection((address, port), time_limit_s(20))
+        self._socket = _connect(address, port)
         self._end = threading.Event()
         self._counts: tuple[int, int] | None = None
         self._error: BaseException | None = None
@@ -128,3 +129,15 @@ class NearEnd:
             raise self._error
         assert self._counts is not None, "it does not come to an end"
         return self._counts
+
+
+def _connect(address: str, port: int) -> socket.socket:
+    """Connect as soon as somebody listens there."""
+    deadline = time.monotonic() + time_limit_s(20)
+    while True:
+        try:
+            return socket.create_connection((address, port), time_limit_s(20))
+        except ConnectionRefusedError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
