@@ -57,6 +57,7 @@ WORKLOADS: dict[str, tuple[str, ...]] = {
     "many_descriptors": (),
     "memfd": (),
     "names": (),
+    "networks pair": (),
     "named_semaphore": ("--link-remap",),
     "namespace_files": (),
     "pidfd": (),

@@ -30,40 +30,48 @@ _CLOCKS = (("monotonic", time.CLOCK_MONOTONIC), ("boottime", time.CLOCK_BOOTTIME
 
 def dump(session: NsDump) -> None:
     """Both clocks."""
-    with open(f"/proc/{session.pid}/timens_offsets", encoding="ascii") as stream:
-        rows = [line.split() for line in stream]
-    offsets = {name: int(seconds) * _SECOND + int(nanoseconds) for name, seconds, nanoseconds in rows}
+    offsets, ours = _read_offsets(session.pid), _read_offsets("self")
     entry = m.timens_entry()
     for name, clock in _CLOCKS:
         found = entry.monotonic if name == "monotonic" else entry.boottime
-        found.tv_sec, found.tv_nsec = divmod(time.clock_gettime_ns(clock) + offsets[name], _SECOND)
+        found.tv_sec, found.tv_nsec = divmod(time.clock_gettime_ns(clock) - ours[name] + offsets[name], _SECOND)
     store_one(session.store, "TIMENS", entry, session.ident)
+
+
+def _read_offsets(pid: int | str) -> dict[str, int]:
+    """By how many nanoseconds the clocks of *pid*'s time namespace differ from the machine's own."""
+    with open(f"/proc/{pid}/timens_offsets", encoding="ascii") as stream:
+        rows = [line.split() for line in stream]
+    return {name: int(seconds) * _SECOND + int(nanoseconds) for name, seconds, nanoseconds in rows}
 
 
 def prepare(store: ImageStore, ident: int, stub: Runner) -> None:
     """Have what *stub* clones from now on be born into a new time namespace."""
-    entry = load_one(store, kinds.TIMENS, ident)
+    entry, ours = load_one(store, kinds.TIMENS, ident), _read_offsets("self")
     batch = Batch()
     batch.call(nr.unshare, CLONE_NEWTIME)
     stub.run(batch)
-    _set_clocks(stub.tid, entry)
+    _set_clocks(stub.tid, entry, ours)
 
 
 def prepare_thread(store: ImageStore, ident: int) -> None:
     """The same for what the calling thread of ours clones."""
     import threading
 
-    entry = load_one(store, kinds.TIMENS, ident)
+    entry, ours = load_one(store, kinds.TIMENS, ident), _read_offsets("self")
     unshare(CLONE_NEWTIME)
-    _set_clocks(threading.get_native_id(), entry)
+    _set_clocks(threading.get_native_id(), entry, ours)
 
 
-def _set_clocks(tid: int, entry: m.timens_entry) -> None:
-    """Have the clocks of the namespace that *tid* has made for its children go on from where they were."""
+def _set_clocks(tid: int, entry: m.timens_entry, ours: dict[str, int]) -> None:
+    """Have the clocks of the namespace that *tid* has made for its children go on from where they were.
+
+    Its offsets are from the machine's clocks, whatever namespace we are in ourselves: *ours* are those of that one.
+    """
     lines = []
     for name, clock in _CLOCKS:
         wanted = entry.monotonic if name == "monotonic" else entry.boottime
-        offset = wanted.tv_sec * _SECOND + wanted.tv_nsec - time.clock_gettime_ns(clock)
+        offset = wanted.tv_sec * _SECOND + wanted.tv_nsec - (time.clock_gettime_ns(clock) - ours[name])
         seconds, nanoseconds = divmod(offset, _SECOND)
         lines.append(f"{name} {seconds} {nanoseconds}\n")
     try:
