@@ -51,40 +51,36 @@ def find(file: OpenFile, device: int, inode: int, message: m.fh_entry, handle: b
     *device* is the kernel's number.  First by the handle, then, where the file system cannot find by handle
     (overlayfs), by a search of likely places and then of the mount itself.
     """
-    for pid in roots_of(session).iter_holders(file.process.pid):
-        found = _find_in(pid, file, device, inode, message.type, handle, session)
-        if found is not None:
-            set_name(message, "path", found)
-            root = roots_of(session).of(pid)
-            if root is not None:
-                message.mnt_id = mount_of(root)
-            return
-    raise file.refuse(f"the file that it watches (inode {inode}, device {device:#x}) has no name that can be found")
-
-
-def _find_in(
-    pid: int, file: OpenFile, device: int, inode: int, handle_type: int, handle: bytes, session: FileDump
-) -> str | None:
-    """Its path in the mount namespace of *pid*, if it has one there."""
     user_device = os.makedev(device >> 20, device & 0xFFFFF)
-    mounts = session.part(Mounts).on_device(pid, device)
-    root = roots_of(session).of(pid)
-    names = (_by_handle(root, mount, handle_type, handle) for mount in mounts)
+    roots = roots_of(session)
+    for pid in roots.iter_holders(file.process.pid):
+        mounts = session.part(Mounts).on_device(pid, device)
+        found = _search(pid, mounts, (user_device, inode), (message.type, handle), roots.of(pid))
+        if found is not None:
+            break
+    else:
+        pid, found = file.process.pid, _find_open(user_device, inode, session)
+    if found is None:
+        raise file.refuse(f"the file that it watches (inode {inode}, device {device:#x}) has no name that can be found")
+    root = roots.of(pid)
+    if found.endswith(DELETED) and not _is_at(root, found, user_device, inode):
+        found = found.removesuffix(DELETED)
+        error = file.refuse(f"it watches {found}, which is deleted", "remove the watch before the checkpoint")
+        session.at_end(lambda: _expect_ghost(user_device, inode, session, error))
+    set_name(message, "path", found)
+    if root is not None:
+        message.mnt_id = mount_of(root)
+
+
+def _search(
+    pid: int, mounts: list[str], wanted: tuple[int, int], handle: tuple[int, bytes], root: int | None
+) -> str | None:
+    """The path of the inode *wanted* (device, number) on those mounts of the namespace of *pid*."""
+    names = (_by_handle(root, mount, *handle) for mount in mounts)
     found = next(filter(None, names), None)
-    if found is None:
-        found = next(
-            (name for name in iter_candidates(pid, mounts, root) if _is_at(root, name, user_device, inode)), None
-        )
-    if found is None:
-        found = _find_open(user_device, inode, session)
-    if found is None:
-        return None
-    if not found.endswith(DELETED) or _is_at(root, found, user_device, inode):
+    if found is not None:
         return found
-    found = found.removesuffix(DELETED)
-    error = file.refuse(f"it watches {found}, which is deleted", "remove the watch before the checkpoint")
-    session.at_end(lambda: _expect_ghost(user_device, inode, session, error))
-    return found
+    return next((name for name in iter_candidates(pid, mounts, root) if _is_at(root, name, *wanted)), None)
 
 
 def fill_handle(message: m.fh_entry, fields: dict[str, str]) -> bytes:
