@@ -52,6 +52,7 @@ def file_policy(options: Options) -> FilePolicy:
         network_lock=options.network_lock,
         shell_job=options.shell_job,
         external=options.all_external,
+        lsm_mount_context=options.lsm_mount_context,
         skipped_mounts=tuple(options.skip_mnt),
         enabled_filesystems=tuple(name for text in options.enable_fs for name in text.split(",")),
         evasive_devices=options.evasive_devices,

@@ -304,7 +304,7 @@ OPTIONS = (
     Option("cgroup-dump-controller", VALUE, USED),
     Option("cgroup-yard", VALUE, USED),
     Option("lsm-profile", VALUE, USED),
-    Option("lsm-mount-context", VALUE, "security labels of mounts are not carried yet"),
+    Option("lsm-mount-context", VALUE, USED),
     Option("empty-ns", VALUE, USED, parse=_one_of("net")),
     Option("join-ns", VALUE, USED, short="J", parse=_join_ns),
     Option("page-server", SWITCH, _PAGE_SERVER),

@@ -52,6 +52,8 @@ class FilePolicy:
     evasive_devices: bool = False
     skip_file_rwx_check: bool = False
     root: str = "/"
+    #: The security label of file systems that are mounted with one.
+    lsm_mount_context: str = ""
     #: Mount points to be left out, and types of file systems to be mounted again though nothing is known of them.
     skipped_mounts: tuple[str, ...] = ()
     enabled_filesystems: tuple[str, ...] = ()

@@ -58,6 +58,11 @@ class NsRestore:
     files: FileRestore | None = None
 
     @property
+    def label(self) -> str:
+        """The security label that file systems get in place of theirs; empty: they keep it."""
+        return self.files.policy.lsm_mount_context if self.files is not None else ""
+
+    @property
     def pid(self) -> int:
         """The root puppet's, as we see it."""
         return self.runner.tid

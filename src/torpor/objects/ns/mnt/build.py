@@ -56,7 +56,6 @@ class _Builder:
 
     def __init__(self, trees: list[Tree]) -> None:
         self._trees = trees
-        self._external = trees[0].session.external
         self._prepared: dict[int, int] = {}
         #: What copies are taken of, by file system: (descriptor of a mount in the yard, the root that it shows).
         self._bases: dict[int, list[tuple[int, str]]] = {}
@@ -132,7 +131,7 @@ class _Builder:
         if base is None:
             device = node.entry.root_dev
             fd = self._prepared.pop(device, -1)
-            base = (self.yard.keep(fd if fd >= 0 else make_filesystem(node.entry, self._external)), "/")
+            base = (self.yard.keep(fd if fd >= 0 else make_filesystem(self._trees[0].session, node.entry)), "/")
             self.yard.put(base[0])
             self._bases.setdefault(device, []).append(base)
             self._fill(node, base[0])
@@ -194,7 +193,11 @@ class _Builder:
             _make_terminal(tree, node)
         if self._base_of(node) is None and node.entry.fstype == filesystems.OVERLAY:
             by_puppet = is_made_by_puppet(node.entry, tree.session.flags) and not tree.session.is_nested
-            fd = make_by_puppet(tree.session, node.entry) if by_puppet else make_filesystem(node.entry, self._external)
+            fd = (
+                make_by_puppet(tree.session, node.entry)
+                if by_puppet
+                else make_filesystem(self._trees[0].session, node.entry)
+            )
             self.yard.keep(fd)
             self.yard.enter()
             self.yard.put(fd)

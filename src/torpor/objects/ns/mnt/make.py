@@ -16,12 +16,12 @@ from torpor.objects.ns.model import NsRestore
 from torpor.tracee.batch import Batch
 
 
-def make_filesystem(entry: m.mnt_entry, external: tuple[str, ...]) -> int:
-    """A new file system, as a detached mount of it; *external* may name the device that it is on."""
+def make_filesystem(session: NsRestore, entry: m.mnt_entry) -> int:
+    """A new file system, as a detached mount of it."""
     context = mounts.fsopen(type_of(entry))
     try:
-        mounts.fsconfig(context, mounts.FSCONFIG_SET_STRING, "source", _source_of(entry, external))
-        for key, value in options_of(entry):
+        mounts.fsconfig(context, mounts.FSCONFIG_SET_STRING, "source", _source_of(entry, session.external))
+        for key, value in options_of(entry, session.label):
             if value is None:
                 mounts.fsconfig(context, mounts.FSCONFIG_SET_FLAG, key)
             else:
@@ -51,17 +51,34 @@ def type_of(entry: m.mnt_entry) -> str:
     return kind.name
 
 
-def options_of(entry: m.mnt_entry) -> list[tuple[str, str | None]]:
-    """The file system's options as fsconfig(2) takes them; None for one without a value."""
+def options_of(entry: m.mnt_entry, context: str) -> list[tuple[str, str | None]]:
+    """The file system's options as fsconfig(2) takes them; None for one without a value.
+
+    *context* takes the place of a security label, unless it is empty.
+    """
     kind = filesystems.BY_CODE.get(entry.fstype)
     has_contents = kind is not None and kind.restore is not None
     flags = entry.sb_flags & ~mounts.MS_RDONLY if has_contents else entry.sb_flags
-    words = [word for word in get_text(entry.options).split(",") if word] + filesystems.super_flag_names(flags)
+    words = split_options(get_text(entry.options)) + filesystems.super_flag_names(flags)
     found: list[tuple[str, str | None]] = []
     for word in words:
         key, equals, value = word.partition("=")
-        found.append((key, value if equals else None))
+        if key == "context" and context:
+            value = context
+        found.append((key, value.strip('"') if equals else None))
     return found
+
+
+def split_options(text: str) -> list[str]:
+    """Options as mountinfo has them: commas between, but not within double quotes (as a label's)."""
+    words: list[str] = []
+    for number, part in enumerate(text.split('"')):
+        if number % 2:
+            words[-1] += part
+        else:
+            first, *others = part.split(",")
+            words = [*words[:-1], (words[-1] if words else "") + first, *others]
+    return [word for word in words if word]
 
 
 def is_made_by_puppet(entry: m.mnt_entry, flags: int) -> bool:
@@ -80,7 +97,7 @@ def make_by_puppet(session: NsRestore, entry: m.mnt_entry) -> int:
     context = batch.call(nr.fsopen, batch.path(type_of(entry)), 1)
     runner.run(batch)
     batch = Batch()
-    for key, value in [("source", _source_of(entry, ())), *options_of(entry)]:
+    for key, value in [("source", _source_of(entry, ())), *options_of(entry, session.label)]:
         command = mounts.FSCONFIG_SET_FLAG if value is None else mounts.FSCONFIG_SET_STRING
         text = 0 if value is None else batch.path(value)
         batch.call(nr.fsconfig, context.value, command, batch.path(key), text, 0)
