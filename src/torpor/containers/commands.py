@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import IO
 
 from torpor.base.errors import EngineError
 
-#: Where engines, as services, look for other commands, and where conmon looks for the runtime's.
+#: Where engines that are services look for other commands.
 SERVICE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _LOG_FILE = re.compile(r"(/[^\s\"']+\.log)\b")
 _MAX_LOG_BYTES = 1 << 20
@@ -52,39 +53,75 @@ def run(engine: str, *words: str | os.PathLike[str], timeout_s: float | None = N
 def _run(engine: str, line: Sequence[str], timeout_s: float | None, to_its_end: bool) -> str:
     # Files, not pipes: what the command leaves running behind it keeps them open.
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        try:
-            process = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True)
-        except OSError as error:
-            raise EngineError(f"{engine} cannot be run: {error.strerror}") from None
+        process = _Process(line, out, err)
         try:
             code = process.wait(timeout_s)
+        except OSError as error:
+            raise EngineError(f"{engine} cannot be run: {error.strerror}") from None
         except subprocess.TimeoutExpired:
-            _end(process)
+            process.end()
             raise EngineError(f"{engine} does not answer ({shlex.join(line[:4])} ...)") from None
         except BaseException:
             if to_its_end:
-                process.wait()
+                process.finish()
             else:
-                _end(process)
+                process.end()
             raise
         if code:
             raise failure(engine, _text(err), code)
         return _text(out)
 
 
+class _Process:
+    """A command in a session of its own, started from a thread: where we are interrupted it cannot get lost."""
+
+    def __init__(self, line: Sequence[str], out: IO[bytes], err: IO[bytes]) -> None:
+        self._line, self._out, self._err = line, out, err
+        self._process: subprocess.Popen[bytes] | None = None
+        self._error: OSError | None = None
+        self._starter = threading.Thread(target=self._start)
+
+    def _start(self) -> None:
+        try:
+            self._process = subprocess.Popen(
+                self._line, stdin=subprocess.DEVNULL, stdout=self._out, stderr=self._err, start_new_session=True
+            )
+        except OSError as error:
+            self._error = error
+
+    def wait(self, timeout_s: float | None) -> int:
+        """Start it, if it is not yet, and wait for its end; OSError if it cannot be started."""
+        if self._starter.ident is None:
+            self._starter.start()
+        self._starter.join()
+        if self._process is None:
+            raise self._error or OSError("it was not started")
+        return self._process.wait(timeout_s)
+
+    def finish(self) -> None:
+        """Wait for its end, if it was started at all."""
+        if self._starter.ident is not None:
+            self._starter.join()
+        if self._process is not None:
+            self._process.wait()
+
+    def end(self) -> None:
+        """As Ctrl-C on a terminal would: everything that it runs is told, and criu has the time to undo."""
+        if self._starter.ident is not None:
+            self._starter.join()
+        if self._process is None:
+            return
+        for number, patience_s in ((signal.SIGINT, 20), (signal.SIGTERM, 5), (signal.SIGKILL, None)):
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, number)
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout=patience_s)
+                return
+
+
 def _text(file: IO[bytes]) -> str:
     file.seek(0)
     return file.read().decode(errors="replace")
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """As Ctrl-C on a terminal would: everything that the command runs is told, and criu has the time to undo."""
-    for number, patience_s in ((signal.SIGINT, 20), (signal.SIGTERM, 5), (signal.SIGKILL, None)):
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=patience_s)
-            return
 
 
 def failure(engine: str, said: str, code: int) -> EngineError:

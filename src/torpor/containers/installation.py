@@ -1,7 +1,7 @@
 """torpor's ``criu`` command where container runtimes find it.
 
-All of them look ``criu`` up on PATH: runc and Podman on their own, conmon's runtime on ``/usr/local/sbin:...``, and
-dockerd and containerd on that of services, which begins with ``/usr/local/sbin`` as well.  So one small script there is
+All of them look ``criu`` up on PATH: Podman, its conmon and runtime on that of whoever calls Podman, dockerd and
+containerd on that of services, which begins with ``/usr/local/sbin`` as root's does.  So one small script there is
 enough; a distribution's criu in ``/usr/sbin`` stays where it is.  The script runs the interpreter apart from whatever
 environment it is called in (``-I``), without ``site`` (``-S``), which it has no use for, and names the place of its
 packages itself.

@@ -142,7 +142,6 @@ def _podman() -> Report | None:
             problems.append(Problem("rootless containers cannot be checkpointed by Podman", "run podman as root"))
     except (EngineError, ValueError, LookupError, TypeError) as error:
         return _report("podman", "?", [], [Problem(f"podman info: {error}", "run it by hand")])
-    # podman itself and its runc look on PATH of whoever calls podman; a restored container's runc on conmon's.
     return _report("podman", version, details, problems)
 
 
@@ -240,14 +239,10 @@ _ENGINES: dict[str, Callable[[], Report | None]] = {
 
 def _report(engine: str, version: str, details: list[str], problems: list[Problem], path: str | None = None) -> Report:
     criu = criu_for(engine)
-    other = criu_on(SERVICE_PATH)
     if criu is None:
         problems.append(Problem("it finds no criu", "torpor setup, as root"))
     elif not criu.is_torpor:
         problems.append(Problem(f"it runs {criu.path}, which is not torpor's", "torpor setup, as root"))
-    elif engine == "podman" and (other is None or not other.is_torpor):
-        there = f"runs {other.path}" if other else "finds none"
-        problems.append(Problem(f"at restore, its runtime {there}: conmon looks on {SERVICE_PATH}", "torpor setup"))
     return Report(engine, version, tuple(details), criu, tuple(problems))
 
 
