@@ -15,6 +15,7 @@ from torpor.objects.task import (
     limits,
     lsm,
     membarrier,
+    mempolicy,
     posix_timers,
     scheduling,
     seccomp,
@@ -103,6 +104,7 @@ THREAD_ASPECTS: tuple[ThreadAspect, ...] = (
     ThreadAspect(
         "scheduling", lambda thread, mask, batch: scheduling.dump(thread, batch), scheduling.restore, When.BUILD
     ),
+    ThreadAspect("memory policy", lambda thread, mask, batch: mempolicy.dump(thread, batch), mempolicy.restore),
     # With the privileges that installing filters needs; dumped for the whole tree at once (seccomp.dump).
     ThreadAspect("seccomp", None, seccomp.restore),
     # Behind everything that a confined task may not do.
