@@ -7,6 +7,7 @@ client.  Requests become command lines (:mod:`torpor.rpc.words`), which take the
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 from torpor.base import log
 from torpor.base.errors import TorporError, UsageError
@@ -14,6 +15,7 @@ from torpor.base.typed import NoReturn
 from torpor.cli.criu import main as command
 from torpor.cli.criu.options import Options
 from torpor.cli.criu.parse import override, parse
+from torpor.objects.cgroup.model import V2
 from torpor.rpc.channel import Channel
 from torpor.rpc.service import Order, Work, serve
 
@@ -105,12 +107,28 @@ def _options(order: Order, what: str) -> Options:
         raise UsageError(f"{rest[0]!r} is no option")
     if order.config:
         override(options, order.config)
+    if options.restore_sibling and not any(name in (None, V2) for name, _ in options.cgroup_root):
+        options.cgroup_root += [(V2, path) for path in _group_of_ours()]
     options.log_file = options.log_file or _LOG_FILE.get(what, _DEFAULT_LOG)
     command.check_words(what, options)
     command.enter(options)
     log.debug(f"RPC {what}: {' '.join(words)}")
     command.refuse_missing(options)
     return options
+
+
+def _group_of_ours() -> list[str]:
+    """The v2 control group that was made for what we are to restore, if one was.
+
+    On cgroup v2 runc names no root to us (libcontainer's criuApplyCgroups); it moves us, alone, into the container's
+    new group.  The path in the images is that of the container that was checkpointed, which may still be there.
+    """
+    with suppress(OSError), open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as stream:
+        path = next((line[3:].rstrip("\n") for line in stream if line.startswith("0::")), "/")
+        with open(f"/sys/fs/cgroup{path}/cgroup.procs", encoding="ascii") as members:
+            if path != "/" and members.read().split() == [str(os.getpid())]:
+                return [path]
+    return []
 
 
 def _features() -> dict[str, bool]:
