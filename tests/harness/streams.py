@@ -3,13 +3,15 @@
 The far end is a process of its own (``start``), to be checkpointed; the near end is a thread of the test.
 """
 
+import os
 import socket
 import sys
 import threading
 import time
 from collections.abc import Sequence
 
-from harness.events import time_limit_s
+from harness import engine
+from harness.events import ProcessWatch, time_limit_s
 from harness.program import Program
 
 #: Both ends run this. The pattern's length is a prime, so that bytes lost or doubled show whatever their number.
@@ -92,6 +94,26 @@ class FarEnd(Program):
         assert last.startswith("counts"), last
         sent, received = last.split()[1:]
         return int(sent), int(received)
+
+
+class InNamespace(FarEnd):
+    """In a network namespace that somebody else keeps, as container engines do."""
+
+    def __init__(self, keeper: int) -> None:
+        super().__init__()
+        self._netns = os.open(f"/proc/{keeper}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        self.dump_options = ("--tcp-established", "--external", f"net[{os.fstat(self._netns).st_ino}]:kept")
+
+    def restore(self) -> None:
+        options = ["--tcp-established", "--inherit-fd", f"fd[{self._netns}]:kept"]
+        pid = engine.restore(self.images, options=options, pass_fds=[self._netns])
+        if self.root is not None:
+            self.root.close()
+        self.root = ProcessWatch(pid)
+
+    def close(self) -> None:
+        os.close(self._netns)
+        super().close()
 
 
 class NearEnd:
