@@ -11,6 +11,7 @@ from torpor.engine.births import Birth, End, Member, Orphan, SetPgid, SetSid, St
 from torpor.engine.family import family_of
 from torpor.engine.session import RestoreSession
 from torpor.kernel.arch import nr
+from torpor.kernel.namespaces import CLONE_NEWUSER
 from torpor.kernel.procfs.status import read_status
 from torpor.objects.model import RestoreProcess
 from torpor.objects.task import lsm, registers, zombie
@@ -40,8 +41,8 @@ def make_root(session: RestoreSession) -> None:
     if root.is_zombie:
         raise RestoreError(f"the tree's root, pid {root.ns_pid}, is dead")
     keep = {channel.far_number: channel.far.fileno()}
-    if session.options.sibling:
-        first = stub.spawn(session.area, keep_fds=keep, sibling=namespaces.sibling(session))
+    if session.options.sibling or session.root_clone_flags & CLONE_NEWUSER:
+        first = stub.spawn(session.area, keep_fds=keep, birth=namespaces.birth(session))
         _born(session, root, first.runner)
         # What it was to learn of our death by, it learns by ptrace now.
         first.life.close()

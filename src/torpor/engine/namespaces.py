@@ -216,17 +216,13 @@ def _plan_user(session: RestoreSession) -> None:
 
 def prepare_stub(session: RestoreSession, runner: Runner) -> None:
     """In the stub, before the root puppet is cloned from it."""
-    if session.root_clone_flags & CLONE_NEWUSER:
-        from torpor.objects.ns import userns
-
-        userns.prepare(runner, _groups_of_root(session), session.idmaps)
     if session.new_time:
         from torpor.objects.ns import timens
 
         timens.prepare(session.store, session.root.ids.time_ns_id, runner)
 
 
-def sibling(session: RestoreSession) -> stub.Sibling:
+def birth(session: RestoreSession) -> stub.Birth:
     """The stub that becomes the root itself."""
     maps = session.idmaps
     has_user = bool(session.root_clone_flags & CLONE_NEWUSER)
@@ -246,8 +242,9 @@ def sibling(session: RestoreSession) -> stub.Sibling:
 
         userns.write_maps(pid, maps, setgroups=session.allows_setgroups)
 
-    return stub.Sibling(
-        session.root_clone_flags, (session.root.ns_pid,), joins(session), prepare, settle if has_user else None,
+    return stub.Birth(
+        session.root_clone_flags, (session.root.ns_pid,), joins(session), session.options.sibling, prepare,
+        settle if has_user else None,
         (maps.users.head, maps.groups.head),
     )  # fmt: skip
 
@@ -268,8 +265,6 @@ def make_user(session: RestoreSession) -> None:
     from torpor.objects.ns import userns
 
     maps = session.idmaps
-    if not session.options.sibling:
-        userns.write_maps(session.root.pid, maps, setgroups=session.allows_setgroups)
     userns.take_charge(session.root.runner, maps)
     session.own_new_files(*maps.outside(maps.users.head, maps.groups.head))
 

@@ -91,9 +91,9 @@ class Join:
 
 
 @dataclass(frozen=True, slots=True)
-class Sibling:
-    """How to clone the stub as a child of our parent: CLONE_NEW* flags, its pids (innermost namespace first), and the
-    namespaces that it joins, that of pids included.
+class Birth:
+    """How to clone the stub from ourselves: CLONE_NEW* flags, its pids (innermost namespace first), the namespaces that
+    it joins, that of pids included, and whether it is to be our sibling, a child of our own parent.
 
     ``prepare`` is done in the thread that clones it, and what it changes of that thread the stub inherits.  With a user
     namespace, ``settle`` is told the pid and maps the ids; then the stub becomes user and group ``owner`` there.
@@ -102,6 +102,7 @@ class Sibling:
     flags: int
     set_tid: tuple[int, ...]
     joins: Sequence[Join] = ()
+    sibling: bool = False
     prepare: Callable[[], None] | None = None
     settle: Callable[[int], None] | None = None
     owner: tuple[int, int] = (0, 0)
@@ -121,7 +122,7 @@ def find_area(taken: Sequence[tuple[int, int]], size: int = AREA_SIZE) -> int:
     return candidate
 
 
-def spawn(area: int, *, keep_fds: dict[int, int], joins: Sequence[Join] = (), sibling: Sibling | None = None) -> Stub:
+def spawn(area: int, *, keep_fds: dict[int, int], joins: Sequence[Join] = (), birth: Birth | None = None) -> Stub:
     """Start the stub with the loop at *area*.  *keep_fds* maps its descriptor numbers (above 0) to ours.
 
     Its descriptor 0 is the pipe that tells it of our death, ``Stub.life`` our end.  It enters the namespaces *joins*.
@@ -135,7 +136,7 @@ def spawn(area: int, *, keep_fds: dict[int, int], joins: Sequence[Join] = (), si
     lowest = max(keep_fds, default=2) + 1
     raised = {number: OwnedFd(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, lowest)) for number, fd in keep_fds.items()}
     try:
-        pid = _exec_stub(reader, {number: fd.fileno() for number, fd in raised.items()}, sibling)
+        pid = _exec_stub(reader, {number: fd.fileno() for number, fd in raised.items()}, birth)
         thread = Thread(pid, pid)
         thread.seize(OPTIONS)
         thread.interrupt()
@@ -166,7 +167,7 @@ def _join(runner: Runner, places: dict[int, Join]) -> None:
     runner.run(batch)
 
 
-def _exec_stub(reader: int, keep_fds: dict[int, int], sibling: Sibling | None) -> int:
+def _exec_stub(reader: int, keep_fds: dict[int, int], birth: Birth | None) -> int:
     image = os.memfd_create("torpor-stub", os.MFD_CLOEXEC)
     if image in keep_fds:
         # What the stub keeps takes this number before the program is executed by it.
@@ -176,8 +177,8 @@ def _exec_stub(reader: int, keep_fds: dict[int, int], sibling: Sibling | None) -
     path = f"/proc/self/fd/{image}"
     try:
         os.write(image, _elf())
-        if sibling is not None:
-            return isolated(lambda: _clone_sibling(path, reader, keep_fds, sibling))
+        if birth is not None:
+            return isolated(lambda: _clone_ourselves(path, reader, keep_fds, birth))
         actions: list[tuple[int, ...]] = [(os.POSIX_SPAWN_DUP2, reader, 0)]
         actions += [(os.POSIX_SPAWN_CLOSE, number) for number in (1, 2) if number not in keep_fds]
         actions += [(os.POSIX_SPAWN_DUP2, ours, number) for number, ours in keep_fds.items()]
@@ -187,43 +188,47 @@ def _exec_stub(reader: int, keep_fds: dict[int, int], sibling: Sibling | None) -
         os.close(image)
 
 
-def _clone_sibling(path: str, reader: int, keep_fds: dict[int, int], sibling: Sibling) -> int:
-    """A copy of this process, child of our own parent, that becomes the stub at once.
+def _clone_ourselves(path: str, reader: int, keep_fds: dict[int, int], birth: Birth) -> int:
+    """A copy of this process that becomes the stub at once.
 
-    Nobody but we ourselves can bear a child to our parent, and posix_spawn cannot.  Run by a thread of its own, for it
-    goes into other namespaces.
+    Nobody but we ourselves can bear a child to our parent, and posix_spawn cannot.  A process executed in its user
+    namespace is one that its root may look into; a mere clone would be ours in that respect.  Run by a thread of its
+    own, for it goes into other namespaces.
     """
-    for join in sibling.joins:
+    for join in birth.joins:
         if join.flag == CLONE_NEWNS:
             unshare(CLONE_FS)
         if join.flag != CLONE_NEWUSER:  # no thread beside others may enter one
             setns(join.fd, join.flag)
-    if sibling.prepare is not None:
-        sibling.prepare()
-    if sibling.settle is not None:
-        return _clone_and_settle(path, reader, keep_fds, sibling, sibling.settle)
+    if birth.prepare is not None:
+        birth.prepare()
+    if birth.settle is not None:
+        return _clone_and_settle(path, reader, keep_fds, birth, birth.settle)
     # With CLONE_VFORK this returns once the copy has executed the stub, not before.
-    pid = _clone(sibling, _CLONE_VFORK)
+    pid = _clone(birth, _CLONE_VFORK)
     if pid == 0:
-        _become_stub(path, reader, keep_fds, sibling)
+        _become_stub(path, reader, keep_fds, birth)
     return pid
 
 
 def _clone_and_settle(
-    path: str, reader: int, keep_fds: dict[int, int], sibling: Sibling, settle: Callable[[int], None]
+    path: str, reader: int, keep_fds: dict[int, int], birth: Birth, settle: Callable[[int], None]
 ) -> int:
     """It must be somebody in its user namespace when it executes the stub, or else it has no privileges afterwards."""
     theirs, ours = os.pipe2(os.O_CLOEXEC)
-    started, told = os.pipe2(os.O_CLOEXEC)
-    pid = _clone(sibling, 0)
+    started, low = os.pipe2(os.O_CLOEXEC)
+    # Above all numbers that the stub gets: it must close when the program is executed, and not before.
+    told = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, max(keep_fds, default=2) + 1)
+    os.close(low)
+    pid = _clone(birth, 0)
     if pid == 0:
         try:
             os.close(ours)
             if os.read(theirs, 1):
-                user, group = sibling.owner
+                user, group = birth.owner
                 os.setresgid(group, group, group)
                 os.setresuid(user, user, user)
-                _become_stub(path, reader, keep_fds, sibling)
+                _become_stub(path, reader, keep_fds, birth)
         finally:
             os._exit(127)
     os.close(theirs)
@@ -235,16 +240,17 @@ def _clone_and_settle(
     return pid
 
 
-def _clone(sibling: Sibling, flags: int) -> int:
-    tids = array("i", sibling.set_tid)
-    flags |= _CLONE_PARENT | sibling.flags
-    args = array("Q", (flags, 0, 0, 0, 0, 0, 0, 0, tids.buffer_info()[0], len(tids), 0))
+def _clone(birth: Birth, flags: int) -> int:
+    tids = array("i", birth.set_tid)
+    flags |= birth.flags | (_CLONE_PARENT if birth.sibling else 0)
+    exit_signal = 0 if birth.sibling else signal.SIGCHLD
+    args = array("Q", (flags, 0, 0, 0, exit_signal, 0, 0, 0, tids.buffer_info()[0], len(tids), 0))
     return syscall("clone3", nr.clone3, args.buffer_info()[0], args.itemsize * len(args))
 
 
-def _become_stub(path: str, reader: int, keep_fds: dict[int, int], sibling: Sibling) -> None:
+def _become_stub(path: str, reader: int, keep_fds: dict[int, int], birth: Birth) -> None:
     try:
-        for join in sibling.joins:
+        for join in birth.joins:
             if join.flag == CLONE_NEWUSER:
                 setns(join.fd, join.flag)
         default = bytearray(_SIGACTION_SIZE)

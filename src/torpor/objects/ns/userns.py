@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import struct
 from array import array
 from collections.abc import Iterable
 
@@ -92,26 +91,15 @@ def _map_of(extents: Iterable[m.uid_gid_extent]) -> IdMap:
     return IdMap(found)
 
 
-def prepare(stub: Runner, groups: Iterable[int], maps: IdMaps) -> None:
-    """In the stub, outside: have the tree inherit *groups* (ids of ours); inside it can be forbidden to set them.
-
-    The file system of POSIX message queues belongs to whose file-system ids make the ipc namespace.
-    """
-    numbers = list(groups)
-    batch = Batch()
-    user, group = _owner(maps)
-    batch.call(nr.setfsgid, group)
-    batch.call(nr.setfsuid, user)
-    batch.call(nr.setgroups, len(numbers), batch.data(struct.pack(f"<{len(numbers)}I", *numbers)), may_fail=True)
-    stub.run(batch)
-
-
 def _owner(maps: IdMaps) -> tuple[int, int]:
     return maps.users.outside(maps.users.head), maps.groups.outside(maps.groups.head)
 
 
 def prepare_thread(groups: Iterable[int], maps: IdMaps) -> None:
-    """``prepare`` for what the calling thread of ours clones, which alone is concerned."""
+    """Have what the calling thread clones inherit *groups* (ids of ours): inside it can be forbidden to set them.
+
+    The file system of POSIX message queues belongs to whose file-system ids make the ipc namespace.
+    """
     numbers = array("I", groups)
     syscall("setgroups", nr.setgroups, len(numbers), numbers.buffer_info()[0])
     set_owner_of_new_files(*_owner(maps))

@@ -1,0 +1,3 @@
+from harness.flavours import workload_test
+
+test_undumpable = workload_test("undumpable")
