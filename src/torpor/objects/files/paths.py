@@ -106,7 +106,9 @@ class Roots:
             with OwnedFd(os.pidfd_open(self._views[namespace].pid)) as pidfd:
                 view = replace(self._views[namespace], pidfd=pidfd.fileno())
                 found = next((mount for mount in view.mounts if mount.mount_id == file.mount_id), None)
-                fd = None if found is None else OwnedFd(views.open_mount(view, found))
+                fd = None
+                with suppress(OSError):  # mounts that came into a user namespace from outside cannot be taken apart
+                    fd = None if found is None else OwnedFd(views.open_mount(view, found))
                 self._mounts[file.mount_id] = (fd, found.point if found else "")
         root, point = self._mounts[file.mount_id]
         if root is None or not is_below(path, point):
