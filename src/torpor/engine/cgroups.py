@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from torpor.base.errors import RefusedError
 from torpor.base.records import dataclass, field
 from torpor.base.typed import TYPE_CHECKING
-from torpor.engine.session import RestoreSession
 from torpor.images import kinds
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
@@ -26,6 +25,7 @@ from torpor.objects.cgroup.yard import Yard
 from torpor.objects.model import DumpProcess, RestoreProcess
 
 if TYPE_CHECKING:
+    from torpor.engine.session import RestoreSession
     from torpor.objects.cgroup.freezer import Freezer
 
 
