@@ -8,7 +8,7 @@ Restore
     A connection that was dumped with --tcp-close comes back as a socket that has been shut down.
 Limits
     Connections without --tcp-close or --tcp-established are refused; so are those that wait to be accepted, of which
-    nothing can be had but by accepting them.
+    nothing can be had but by accepting them, and those with TLS in the kernel, which keeps the keys.
 """
 
 from __future__ import annotations
@@ -109,6 +109,11 @@ def _check_connection(file: OpenFile, protocol: int, state: int, port: int, sess
     if session.policy.tcp_close:
         return
     peer = f"a TCP connection to port {port}"
+    if protocol == socket.IPPROTO_TCP:
+        with Borrowed(file.fd) as connection:
+            ulp = tcp_repair.upper_layer(connection)
+        if ulp:
+            raise file.refuse(f"{peer} with {ulp} in the kernel", hint="have the program do that itself")
     if session.policy.tcp_established and protocol == socket.IPPROTO_TCP and state in tcp_stream.CARRIED:
         return
     if protocol == _IPPROTO_MPTCP:

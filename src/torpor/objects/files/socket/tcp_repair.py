@@ -14,7 +14,7 @@ from torpor.kernel.sockets import Socket
 from torpor.tracee import caretaker
 
 TCP = socket.IPPROTO_TCP
-INFO, MAXSEG = 11, 2
+INFO, MAXSEG, ULP = 11, 2, 31
 REPAIR, REPAIR_QUEUE, QUEUE_SEQ, REPAIR_OPTIONS, TIMESTAMP, REPAIR_WINDOW = 19, 20, 21, 22, 24, 29
 ON, OFF, OFF_QUIETLY = 1, 0, -1
 NO_QUEUE, RECEIVE_QUEUE, SEND_QUEUE = 0, 1, 2
@@ -36,6 +36,14 @@ def info(connection: Socket) -> bytes:
 def state(connection: Socket) -> int:
     """One of the states above."""
     return info(connection)[0]
+
+
+def upper_layer(connection: Socket) -> str:
+    """What has been put between the socket and TCP (``tls``); nothing, as a rule."""
+    try:
+        return connection.getsockopt(TCP, ULP, 16).split(b"\0")[0].decode()
+    except OSError:
+        return ""  # a kernel without
 
 
 def n_received(connection: Socket) -> int:
