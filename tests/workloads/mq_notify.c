@@ -1,4 +1,7 @@
-/* Who waits to be told of a message in a queue: by a signal with a value, of an empty queue and of one that is not. */
+/*
+ * Who waits to be told of a message in a queue: by a signal with a value, of an empty queue and of one that is not.
+ * With "child", a child maps a large file that is deleted.
+ */
 #define _GNU_SOURCE
 #include "workload.h"
 
@@ -6,6 +9,7 @@
 #include <mqueue.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 static volatile sig_atomic_t n_told;
@@ -73,7 +77,19 @@ int main(int argc, char **argv)
     WL_TRY(mq_send(none, "old", 3, 0));
     notify(none, SIGEV_NONE, 0, 0);
 
-    wl_ready();
+    if (wl_argc > 0 && WL_TRY(fork()) == 0) {
+        int fd = WL_TRY(open("large", O_RDWR | O_CREAT, 0600));
+        static const char page[65536] = "x";
+        WL_TRY(write(fd, page, sizeof(page)));
+        WL_TRY(mmap(NULL, sizeof(page), PROT_READ, MAP_SHARED, fd, 0));
+        WL_TRY(unlink("large"));
+        WL_TRY(close(fd));
+        wl_ready();
+        wl_wait();
+        _exit(0);
+    }
+    if (wl_argc == 0)
+        wl_ready();
     wl_wait();
 
     WL_CHECK(n_told == 0, "told of nothing");

@@ -77,7 +77,7 @@ def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
         notified = mqueue_notify.find(file, fd.fileno(), session)
         _dump_queue(fd.fileno(), queue, file.process.idmaps, poke=notified is not None and notified.is_signal)
         if notified is not None:
-            mqueue_notify.dump(notified, queue)
+            mqueue_notify.dump(notified, queue, session)
 
 
 def _is_own(pid: int) -> bool:

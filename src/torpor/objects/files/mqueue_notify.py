@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Callable
 
 from torpor.base.errors import RefusedError
 from torpor.base.records import dataclass
@@ -26,6 +27,7 @@ from torpor.kernel.procfs.task import read_fds
 from torpor.objects.files.model import FileDump, FileRestore, OpenFile, Placed
 from torpor.objects.model import DumpProcess
 from torpor.tracee.batch import Batch, Data
+from torpor.tracee.borrow import inject
 
 _SIGEV_SIGNAL, _SIGEV_NONE = 0, 1
 _SIGEVENT = "<QiiQQQQQQ"
@@ -76,15 +78,36 @@ def _is_queue(pid: int, number: int, wanted: os.stat_result) -> bool:
     return (info.st_dev, info.st_ino) == (wanted.st_dev, wanted.st_ino)
 
 
-def dump(notified: Notified, queue: m.torpor_mqueue) -> None:
+def dump(notified: Notified, queue: m.torpor_mqueue, session: FileDump) -> None:
     """Fill in ``queue.notify``; what the look at the messages has set off is taken back by the process itself."""
     process = notified.process
     queue.notify.pid, queue.notify.kind = process.ns_pid, notified.kind
     if notified.is_signal:
         queue.notify.signo = notified.signo
-        process.questions.append(lambda batch: _take_back(notified, queue.notify, batch))
-    elif queue.message:
-        process.questions.append(lambda batch: _register(notified.number, queue.notify, batch))
+    elif not queue.message:
+        return
+    todo = [notified]
+
+    def ask(batch: Batch) -> None:
+        if todo:
+            if notified.is_signal:
+                _take_back(notified, queue.notify, batch)
+            else:
+                _register(notified.number, queue.notify, batch)
+            batch.then(todo.clear)
+
+    process.questions.append(ask)
+    session.on_undo(lambda: _ask_now(process, ask) if todo else None)
+
+
+def _ask_now(process: DumpProcess, ask: Callable[[Batch], None]) -> None:
+    """For a dump that fails before it comes to the questions."""
+    leader = process.tracee.leader
+    with inject(leader, process.maps, process.leftovers, pending=process.threads[0].status.pending) as injection:
+        with injection.borrow(leader) as runner:
+            batch = Batch()
+            ask(batch)
+            runner.run(batch)
 
 
 def _take_back(notified: Notified, notify: m.torpor_mq_notify, batch: Batch) -> None:
