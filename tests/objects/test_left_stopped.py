@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness import engine
+from harness.skips import need_mounted_root
 from harness.workload import Workload
 
 pytestmark = pytest.mark.root
@@ -43,6 +44,24 @@ def test_left_stopped_by_restore(name: str) -> None:
         workload.restore(options=["--leave-stopped"])
         assert states(workload) == {"T"}
         continue_all(workload)
+        workload.expect_pass()
+
+
+_TIME = ["unshare", "--time", "--monotonic", "5000"]
+_USER = ["unshare", "--map-root-user"]
+
+
+@pytest.mark.parametrize("prefix", [(), _TIME, _USER, [*_TIME, *_USER[1:]]], ids=["plain", "time", "user", "both"])
+def test_sibling_in_namespaces(prefix: list[str]) -> None:
+    if "--map-root-user" in prefix:
+        need_mounted_root()
+    with Workload.start("counter", prefix=prefix) as workload:
+        workload.wait_ready()
+        workload.dump()
+        workload.restore(options=["--restore-sibling"])
+        offsets = Path(f"/proc/{workload.pid}/timens_offsets").read_text(encoding="ascii").split()
+        # The clock stood still while it was asleep.
+        assert 4900 < int(offsets[1]) <= 5000 if "--time" in prefix else offsets[1] == "0"
         workload.expect_pass()
 
 

@@ -73,7 +73,7 @@ def clone(parent: Runner, *, flags: int, exit_signal: int, set_tid: Sequence[int
             return child
         # Somebody else has forked in between.
         _discard(parent, child, flags)
-    raise _taken(set_tid)
+    raise _taken(set_tid, parent)
 
 
 @contextmanager
@@ -144,9 +144,10 @@ def clone_threads(parent: Runner, set_tids: Sequence[int]) -> list[Runner]:
     except RemoteCallError as error:
         threads = [Thread(tgid, tid) for tid in read_threads(tgid)]
         taken = next((tid for tid in set_tids if tid not in {thread.tid for thread in threads}), 0)
+        clash = _taken([taken], parent) if error.errno == errno.EEXIST else None
         kill_and_reap(threads)
-        if error.errno == errno.EEXIST:
-            raise _taken([taken]) from error
+        if clash is not None:
+            raise clash from error
         raise
     regs = parent.thread.get_regs()
     outer = _outer_ids(tgid, set_tids)
@@ -186,9 +187,9 @@ def _outer_ids(tgid: int, set_tids: Sequence[int]) -> dict[int, int]:
     return {read_status(tgid, tid).ns_pids[-1]: tid for tid in read_threads(tgid)}
 
 
-def _taken(set_tid: Sequence[int]) -> RestoreError:
+def _taken(set_tid: Sequence[int], parent: Runner) -> RestoreError:
     return RestoreError(
-        f"pid {set_tid[0]} is taken{_holder_of(set_tid)}",
+        f"pid {set_tid[0]} is taken{_holder_of(set_tid[0], parent)}",
         hint="end that process, or restore into a new pid namespace",
     )
 
@@ -200,7 +201,7 @@ def _run_clone(parent: Runner, batch: Batch, set_tid: Sequence[int]) -> int:
         parent.run(batch)
     except RemoteCallError as error:
         if error.errno == errno.EEXIST and set_tid:
-            raise _taken(set_tid) from error
+            raise _taken(set_tid, parent) from error
         raise
     finally:
         parent.on_event = None
@@ -209,12 +210,18 @@ def _run_clone(parent: Runner, batch: Batch, set_tid: Sequence[int]) -> int:
     return born[0]
 
 
-def _holder_of(set_tid: Sequence[int]) -> str:
+def _holder_of(pid: int, parent: Runner) -> str:
+    """Who has the *pid* of the pid namespace that *parent* is in, as far as we can see it."""
     try:
-        with open(f"/proc/{set_tid[-1]}/comm", encoding="utf-8", errors="replace") as stream:
-            return f" by {stream.read().strip()}"
+        level = len(read_status(parent.tid).ns_pids)
+        namespace = os.stat(f"/proc/{parent.tid}/ns/pid_for_children").st_ino
+        for name in [str(pid)] if level == 1 else filter(str.isdecimal, os.listdir("/proc")):
+            status = read_status(int(name))
+            if status.ns_pids[-1] == pid and os.stat(f"/proc/{name}/ns/pid").st_ino == namespace:
+                return f" by {status.name}" + ("" if level == 1 else f", pid {name} here")
     except OSError:
-        return ""
+        pass  # it has ended meanwhile
+    return ""
 
 
 def _event_message(tid: int) -> int:
