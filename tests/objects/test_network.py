@@ -230,6 +230,22 @@ def test_a_pair_that_leads_outside_is_made_together_with_its_outer_end() -> None
             workload.expect_pass()
 
 
+def test_an_address_that_was_proved_is_not_proved_again() -> None:
+    with _world() as world:
+        setup = (
+            f"ip link add eth0 type veth peer name out0 netns {world}; sysctl -qw net.ipv6.conf.eth0.accept_dad=0; "
+            "ip link set eth0 up; ip addr add fd00::2/64 dev eth0; "
+            "while ip -6 addr show tentative | grep -q inet6; do :; done; sysctl -qw net.ipv6.conf.eth0.accept_dad=1"
+        )
+        with _workload(setup) as workload:
+            workload.dump()
+            workload.restore(options=["--external", "veth[eth0]:out1"])
+            assert sysctl(workload.pid, "net/ipv6/conf/eth0/accept_dad") == ["1"]
+            assert "fd00::2" in ask(workload.pid, "ip", "-6", "addr", "show", "dev", "eth0")
+            assert ask(workload.pid, "ip", "-6", "addr", "show", "tentative") == ""
+            workload.expect_pass()
+
+
 def test_a_macvlan_is_put_on_an_interface_of_ours() -> None:
     show = ("ip", "-d", "-o", "link", "show", "dev", "mv0")
     with _world() as world, _workload("ip link set lo up") as workload:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import errno
 
+from torpor.base import log
 from torpor.base.errors import KernelError, RestoreError
 from torpor.images import kinds
 from torpor.images.store import ImageStore
@@ -27,6 +28,10 @@ _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
 _IFA_F_DADFAILED, _IFA_F_DEPRECATED, _IFA_F_TENTATIVE = 0x8, 0x20, 0x40
 #: What the kernel says of an address, and nobody else.
 _STATE = _IFA_F_DADFAILED | _IFA_F_DEPRECATED | _IFA_F_TENTATIVE
+
+_RTMGRP_IPV6_IFADDR = 0x100
+_SETTLING_S = 0.5
+_ROOM = 1 << 16
 
 #: (family, prefix length, interface, address)
 Key = tuple[int, int, int, bytes]
@@ -48,14 +53,30 @@ def restore(store: ImageStore, ident: int, connection: Netlink) -> None:
         return
     there = {_key(payload): payload for payload in _read(connection)}
     keys = set()
-    for payload in _load(store, ident):
-        if not _is_tentative(payload):
-            key = _key(payload)
-            keys.add(key)
-            _add(connection, payload, key)
-    for key, payload in there.items():
-        if key not in keys:
-            connection.request(RTM_DELADDR, payload)
+    with Netlink() as events:
+        events.bind((0, _RTMGRP_IPV6_IFADDR))
+        for payload in _load(store, ident):
+            if not _is_tentative(payload):
+                key = _key(payload)
+                keys.add(key)
+                _add(connection, payload, key)
+        for key, payload in there.items():
+            if key not in keys:
+                connection.request(RTM_DELADDR, payload)
+        _wait_settled(connection, events)
+
+
+def _wait_settled(connection: Netlink, events: Netlink) -> None:
+    """Until the kernel has gone over all new addresses, which it does a little later in a thread of its own."""
+    events.settimeout(_SETTLING_S)
+    while any(_is_tentative(payload) for payload in _read(connection)):
+        try:
+            events.recv(_ROOM)
+        except TimeoutError:
+            log.warn("IPv6 addresses are not usable yet")
+            return
+        except OSError:
+            continue  # more events than the socket can hold
 
 
 def restore_tentative(store: ImageStore, ident: int, connection: Netlink) -> None:
