@@ -24,6 +24,7 @@ from torpor.base.errors import RestoreError
 from torpor.base.fds import OwnedFd
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
+from torpor.images.text import get_text
 from torpor.kernel.idmap import owning
 from torpor.kernel.mount import OVERLAYFS, filesystem_type
 from torpor.objects.files import paths
@@ -34,10 +35,10 @@ _MAX_SEARCHED = 50_000
 
 
 class Links:
-    """The links made by a dump: reg_file_entry by inode."""
+    """The links made by a dump: reg_file_entry by mount and inode."""
 
     def __init__(self, session: FileDump) -> None:
-        self.by_inode: dict[tuple[int, int], int] = {}
+        self.by_inode: dict[tuple[int, int, int], int] = {}
 
 
 def dump(file: OpenFile, name: str, file_id: int, session: FileDump) -> str:
@@ -45,7 +46,8 @@ def dump(file: OpenFile, name: str, file_id: int, session: FileDump) -> str:
     if not session.policy.link_remap:
         return _require_other_name(file, name, session)
     links = session.part(Links)
-    key = (file.stat.st_dev, file.stat.st_ino)
+    # One on each mount: CRIU links it to the old name, which two mounts forbid.
+    key = (file.mount_id, file.stat.st_dev, file.stat.st_ino)
     if key not in links.by_inode:
         links.by_inode[key] = _make(file, name, session)
     remap = m.remap_file_path_entry(orig_id=file_id, remap_id=links.by_inode[key], remap_type=m.remap_type.LINKED)
@@ -190,7 +192,9 @@ def restore(reg: m.reg_file_entry, link_id: int, flags: int, session: FileRestor
     entry = session.entry(link_id)
     if not entry.HasField("reg"):
         raise ImageError(f"remap-fpath.img: file {link_id} has no name")
-    source_root, source = session.place_of_reg(entry.reg)
+    # CRIU says of the old name alone which mount it is on.
+    mount = entry.reg.mnt_id if entry.reg.mnt_id >= 0 else reg.mnt_id
+    source_root, source = session.place_of(mount, get_text(entry.reg.name))
     source = source.strip("/")
     root, name = session.place_of_reg(reg)
     session.at_end(("link", link_id), lambda: _unlink(source, source_root))

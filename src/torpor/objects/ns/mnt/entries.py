@@ -151,7 +151,8 @@ def _kind_of(
         raise RefusedError(
             f"{mount.point} in the mount namespace of pid {view.pid} is a mount of {mount.fstype} "
             f"({mount.source}) that is not to be found on the host",
-            hint=f"name it with --external mnt[{mount.point}]:KEY, or allow its type with --enable-fs {mount.fstype}",
+            hint=f"name it with --external mnt[{mount.point}]:KEY, leave it out with --skip-mnt {mount.point}, "
+            f"or allow its type with --enable-fs {mount.fstype}",
         )
     entry.fstype = filesystems.AUTO
     set_text(entry, "fsname", mount.fstype)

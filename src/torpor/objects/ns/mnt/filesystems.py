@@ -9,7 +9,7 @@ from torpor.base.typed import TYPE_CHECKING
 from torpor.kernel import mount as mounts
 from torpor.kernel.idmap import IdMaps
 from torpor.kernel.procfs.mountinfo import Mount
-from torpor.objects.ns.mnt import tmpfs
+from torpor.objects.ns.mnt import binfmt_misc, tmpfs
 
 if TYPE_CHECKING:
     from torpor.images.store import ImageStore
@@ -53,6 +53,7 @@ ALL: tuple[Filesystem, ...] = (
     Filesystem(1, "proc", by_puppet=True),
     Filesystem(2, "sysfs"),
     Filesystem(3, "devtmpfs"),
+    Filesystem(4, "binfmt_misc", dump=binfmt_misc.dump, restore=binfmt_misc.restore),
     Filesystem(TMPFS, "tmpfs", dump=tmpfs.dump, restore=tmpfs.restore),
     Filesystem(DEVPTS, "devpts", extra=lambda options: "newinstance"),
     Filesystem(7, "pstore"),
@@ -68,7 +69,7 @@ ALL: tuple[Filesystem, ...] = (
 BY_NAME = {kind.name: kind for kind in ALL}
 BY_CODE = {kind.code: kind for kind in ALL}
 #: Known to images, but never made anew by us.
-OTHER_CODES = {"binfmt_misc": 4, "fuse": 15, "autofs": 18}
+OTHER_CODES = {"fuse": 15, "autofs": 18}
 
 
 def code_of(fstype: str) -> int:
