@@ -1,6 +1,7 @@
 """Control groups: who is in which, what is below them, their limits, and where a restore puts all that."""
 
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from harness import cgroups, engine
+from harness.events import time_limit_s
+from harness.processes import reap_session
 from harness.skips import missing, need_mounted_root
 from harness.workload import Workload
 
@@ -230,6 +233,30 @@ def test_a_restore_that_fails_removes_what_it_made() -> None:
             assert not other.exists()
             workload.restore(options=MANAGED)
             assert cgroups.where(workload.pid, path) == f"/{path.name}/inner"
+            workload.expect_pass()
+
+
+def test_a_restore_that_is_killed_leaves_no_groups(tmp_path: Path) -> None:
+    """An action script kills the restorer when everything is made."""
+    script = tmp_path / "kill"
+    kill = 'kill -9 $(cut -d" " -f4 /proc/$PPID/stat)'
+    script.write_text(f'#!/bin/sh\n[ "$CRTOOLS_SCRIPT_ACTION" = post-restore ] && {kill}\nexit 0\n')
+    script.chmod(0o755)
+    with cgroups.group("pids") as path, cgroups.group("") as other:
+        (path / "inner").mkdir()
+        with Workload.start("counter", prefix=cgroups.entering(path / "inner", other)) as workload:
+            workload.wait_ready()
+            workload.dump(options=[*MANAGED, "--cgroup-root", f"pids:/{path.name}"])
+            assert _is_gone(path)
+            assert _is_gone(other)
+            with pytest.raises(engine.EngineError) as failed:
+                workload.restore(options=[*MANAGED, "--action-script", str(script)])
+            assert failed.value.returncode == -signal.SIGKILL
+            until_gone = 'while [ -e "$0" ] || [ -e "$1" ]; do :; done'
+            command = ["sh", "-c", until_gone, str(path), str(other)]
+            subprocess.run(command, check=True, timeout=time_limit_s(10))
+            reap_session(workload.pid)
+            workload.restore(options=MANAGED)
             workload.expect_pass()
 
 

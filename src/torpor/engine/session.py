@@ -175,6 +175,7 @@ class RestoreSession:
         for joined in self.joined:
             joined.fd.close()
         if self.cgroups is not None:
+            self.cgroups.maker.close()
             self.cgroups.yard.close()
         for fd in self.nested.values():
             fd.close()

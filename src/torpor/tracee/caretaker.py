@@ -4,13 +4,14 @@ It is a fork of ours, made before it is needed, that waits on a socket: each mes
 brings the descriptors for it.  When the socket closes without a farewell, which our death does, it undoes everything,
 the newest first.  Say first, then change: between the two we may die as well.
 
-What can be undone: an option of a socket, a message sent to the kernel (netlink), a program run in some network
-namespace; or the end of the tree is brought about, when that has begun.
+What can be undone: an option of a socket, a message sent to the kernel (by netlink, or a control group's file), a
+directory made, a program run in some network namespace; or the end of the tree is brought about, when that has begun.
 """
 
 from __future__ import annotations
 
 import _socket as socket
+import errno
 import marshal
 import os
 import struct
@@ -23,12 +24,15 @@ from torpor.kernel.namespaces import CLONE_NEWNET, isolated, setns
 from torpor.kernel.sockets import Socket, pair
 from torpor.kernel.syscall import syscall
 
-_OPTION, _SEND, _RUN, _KILL = range(4)
+_OPTION, _SEND, _RUN, _KILL, _REMOVE = range(5)
 _ADD, _DROP, _FAREWELL = range(3)
 #: Descriptors that one message may bring (SCM_MAX_FD is 253), and room for a message.
 _MAX_FDS = 250
 _ROOM = 1 << 17
 _LAST_FD = (1 << 32) - 1
+#: How often a directory is tried to be removed that is still in use, and how long it is left between.
+_ATTEMPTS = 200
+_PAUSE_S = 0.01
 Step = tuple[int, int, object]
 
 
@@ -50,6 +54,11 @@ def run(netns: int, argv: Sequence[str], text: bytes) -> Step:
 def kill(pidfd: int) -> Step:
     """SIGKILL, and wait until the process has ended."""
     return _KILL, pidfd, None
+
+
+def remove(directory: int, name: str) -> Step:
+    """Remove the directory *name* below *directory*, once it is no longer in use: a control group, of dying tasks."""
+    return _REMOVE, directory, name
 
 
 class Caretaker:
@@ -176,6 +185,22 @@ def do(step: Step) -> None:
 
         signal.pidfd_send_signal(fd, signal.SIGKILL)
         select.select([fd], [], [])
+    elif kind == _REMOVE:
+        assert isinstance(args, str)
+        _remove(fd, args)
+
+
+def _remove(directory: int, name: str) -> None:
+    import time
+
+    for _ in range(_ATTEMPTS):
+        try:
+            os.rmdir(name, dir_fd=directory)
+            return
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                return
+        time.sleep(_PAUSE_S)
 
 
 def feed(argv: Sequence[str], text: bytes) -> int:

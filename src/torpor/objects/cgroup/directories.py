@@ -9,7 +9,7 @@ Restore
     Directories that are missing are made, parents first, with their owner, mode and EARLY properties.  What becomes
     of one that is there is up to the mode: SOFT and NONE leave it as it is, PROPS and FULL set its properties, STRICT
     refuses it; NONE and PROPS refuse one that is missing.  Other properties are for when the tasks are there.  A
-    restore that fails removes what it made.
+    restore that fails or is killed removes what it made.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from torpor.images.text import get_text, set_text
 from torpor.objects.cgroup import model, properties
 from torpor.objects.cgroup.properties import Table
 from torpor.objects.cgroup.yard import Yard
+from torpor.tracee.caretaker import Caretaker, remove
 
 _MODE = 0o755
 _ATTEMPTS = 50
@@ -123,6 +124,7 @@ class Maker:
         self._made: list[tuple[str, str]] = []
         self._held: list[_Group] = []
         self._to_set: list[_Group] = []
+        self._caretaker: Caretaker | None = None
 
     def make(self, controller: m.cg_controller_entry, held: str | None = None) -> None:
         """All groups of one hierarchy.  RestoreError.
@@ -176,6 +178,12 @@ class Maker:
                 log.warn(f"control group {describe(hierarchy, path)} is left behind: {error.strerror}")
         self._made.clear()
 
+    def close(self) -> None:
+        """Nothing more is made; our death changes nothing from here on."""
+        if self._caretaker is not None:
+            self._caretaker.dismiss()
+            self._caretaker = None
+
     def _make_one(self, group: _Group) -> None:
         if self._is_to_set(group):
             self._set_perms(group)
@@ -218,8 +226,12 @@ class Maker:
             self._inherit_cpus(hierarchy, above)
 
     def _make_dir(self, hierarchy: str, path: str) -> None:
+        if self._caretaker is None:
+            self._caretaker = Caretaker()
+        root = self._yard.root_fd(hierarchy)
+        self._caretaker.add([remove(root, path.lstrip("/"))])
         try:
-            os.mkdir(path.lstrip("/"), _MODE, dir_fd=self._yard.root_fd(hierarchy))
+            os.mkdir(path.lstrip("/"), _MODE, dir_fd=root)
         except OSError as error:
             raise RestoreError(
                 f"control group {describe(hierarchy, path)} cannot be made: {error.strerror}",
