@@ -25,7 +25,6 @@ from torpor.kernel.arch import loop, nr, restart, sigframe
 from torpor.kernel.arch.regs import UserRegs
 from torpor.kernel.procfs.maps import PROT_EXEC, PROT_READ, PROT_WRITE, Vma
 from torpor.kernel.procfs.status import read_status
-from torpor.tracee.batch import Batch
 from torpor.tracee.pipeline import DEPTH
 from torpor.tracee.remote import FAULTS, Runner, Scratch, mask_bit
 from torpor.tracee.rseq import ip_outside_critical_section
@@ -349,11 +348,3 @@ def _choose_stop_signal(leader: Thread, pending: int) -> int:
         f"pid {leader.tgid} has handlers for, or has pending, all of SIGURG, SIGWINCH, SIGCHLD and SIGCONT",
         hint="if it is stopped, continue it and try again",
     )
-
-
-def run_once(runner: Runner, number: int, *args: int) -> int:
-    """One call, its result; RemoteCallError if it fails."""
-    batch = Batch()
-    result = batch.call(number, *args)
-    runner.run(batch)
-    return result.value

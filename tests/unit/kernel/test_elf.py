@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.skips import missing
 from torpor.kernel import elf
 from torpor.kernel.procfs.maps import read_maps
 
@@ -28,7 +29,7 @@ def test_functions_of_the_vdso() -> None:
 
 def test_agrees_with_readelf(tmp_path: Path) -> None:
     if shutil.which("readelf") is None:
-        pytest.skip("needs readelf")
+        missing("the command readelf (Debian: binutils)")
     path = tmp_path / "vdso.so"
     path.write_bytes(own_vdso())
     shown = subprocess.run(["readelf", "-W", "--dyn-syms", path], capture_output=True, text=True, check=True).stdout
