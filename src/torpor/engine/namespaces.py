@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from torpor.base.errors import RefusedError, RestoreError
 from torpor.base.fds import OwnedFd
 from torpor.base.late import Late
-from torpor.engine import outside
+from torpor.engine import nested, outside
 from torpor.engine.options import nobody
 from torpor.engine.session import RestoreSession
 from torpor.images import kinds
@@ -137,6 +137,7 @@ def prepare(pid: int, policy: FilePolicy) -> None:
         from torpor.objects.ns import userns
 
         userns.check(pid, links)
+    nested.prepare(pid, policy)
 
 
 def dump(processes: Sequence[DumpProcess], root_ids: m.task_kobj_ids_entry, files: FileDump) -> None:

@@ -1,0 +1,43 @@
+"""Namespaces that processes below the root of a tree have for themselves: looked at before anything is frozen."""
+
+from __future__ import annotations
+
+import os
+
+from torpor.base.late import Late
+from torpor.engine import outside
+from torpor.kernel.procfs.task import read_children
+from torpor.objects.files.model import FilePolicy
+from torpor.objects.ns.model import NsKind
+from torpor.objects.ns.table import NAMESPACES
+
+
+def prepare(pid: int, policy: FilePolicy) -> None:
+    """Import what dumps them; RefusedError for what a kind's check refuses."""
+    pids = [pid]
+    for each in pids:
+        pids += read_children(each)
+    for kind in NAMESPACES:
+        if kind.nests:
+            for one in _apart(kind, pids, policy.external):
+                if isinstance(kind.dump, Late):
+                    kind.dump.load()
+                if kind.check is not None:
+                    kind.check(one, policy)
+
+
+def _apart(kind: NsKind, pids: list[int], external: tuple[str, ...]) -> list[int]:
+    """A process in each namespace of that kind that is neither ours, nor external, nor that of the first of *pids*."""
+    found = []
+    seen = set()
+    for each in ("self", *pids):
+        try:
+            link = os.readlink(f"/proc/{each}/ns/{kind.link}")
+            if link in seen:
+                continue
+            seen.add(link)
+            if isinstance(each, int) and each != pids[0] and outside.external_key(kind, each, external) is None:
+                found.append(each)
+        except OSError:
+            continue  # gone, or not ours to look at
+    return found
