@@ -51,11 +51,11 @@ def udp(way: Way, data: bytes, protocol: int = socket.IPPROTO_UDP) -> bytes:
     return _wrap(way, protocol, _UDP.pack(way.source_port, way.target_port, field, total) + data)
 
 
-def send(connection: Socket, way: Way, packet: bytes) -> None:
-    """Send a packet made here by a socket made by ``prepare``."""
+def send(connection: Socket, way: Way, packet: bytes, scope: int = 0) -> None:
+    """Send a packet made here by a socket made by ``prepare``; *scope* is the interface of a link-local address."""
     is_v4 = len(way.target) == 4
     text = socket.inet_ntop(socket.AF_INET if is_v4 else socket.AF_INET6, way.target)
-    connection.sendto(packet, (text, 0) if is_v4 else (text, 0, 0, 0))
+    connection.sendto(packet, (text, 0) if is_v4 else (text, 0, 0, scope))
 
 
 def prepare(connection: Socket, mark: int) -> None:

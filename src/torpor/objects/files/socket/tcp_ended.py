@@ -107,7 +107,8 @@ def _reset(connection: Socket, ended: m.inet_sk_entry, length: int, session: Fil
     window = (0, _WINDOW, _WINDOW, _WINDOW, _FIRST + length)
     connection.setsockopt(tcp_repair.TCP, tcp_repair.REPAIR_WINDOW, struct.pack("5I", *window))
     raw = session.part(Raw).sockets
-    packets.send(raw.of(ended), way, packets.tcp(way, _FIRST + length, _FIRST, _RST | packets.ACK, _WINDOW))
+    packet = packets.tcp(way, _FIRST + length, _FIRST, _RST | packets.ACK, _WINDOW)
+    packets.send(raw.of(ended), way, packet, addresses.scope_of(ended, "a TCP connection that has ended"))
     return raw.wait(connection, tcp_repair.CLOSE)
 
 

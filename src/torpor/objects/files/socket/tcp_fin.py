@@ -20,7 +20,7 @@ from torpor.images import messages as m
 from torpor.kernel import packets
 from torpor.kernel.sockets import Socket
 from torpor.objects.files.model import FileRestore
-from torpor.objects.files.socket import net_lock, tcp_repair
+from torpor.objects.files.socket import addresses, net_lock, tcp_repair
 from torpor.objects.files.socket.make import make_socket
 
 _PATIENCE_MS, _IMPATIENCE_MS = 300, 10
@@ -109,4 +109,5 @@ def _send(sk: m.inet_sk_entry, raw: RawSockets, stream: m.tcp_stream_entry, seq:
     ends = net_lock.ends_of(sk)
     way = packets.Way(ends.there, ends.peer_port, ends.here, ends.port)
     window = stream.snd_wnd >> stream.snd_wscale
-    packets.send(raw.of(sk), way, packets.tcp(way, seq, ack, flags, window))
+    scope = addresses.scope_of(sk, f"a TCP connection to port {sk.dst_port}")
+    packets.send(raw.of(sk), way, packets.tcp(way, seq, ack, flags, window), scope)

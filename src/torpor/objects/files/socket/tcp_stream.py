@@ -338,7 +338,8 @@ def _call_again(connection: Socket, each: _Reborn) -> None:
     os.set_blocking(connection.fileno(), False)
     tcp_repair.end_quietly(connection, int(each.sk.opts.reuseaddr))
     try:
-        connection.connect(addresses.to_python(each.sk.family, each.sk.dst_addr, each.sk.dst_port))
+        scope = addresses.scope_of(each.sk, each.what)
+        connection.connect(addresses.to_python(each.sk.family, each.sk.dst_addr, each.sk.dst_port, scope))
     except BlockingIOError:
         pass
     except OSError as error:

@@ -95,7 +95,8 @@ def restore(connection: Socket, file_id: int, sk: m.inet_sk_entry, session: File
             target = _LOOPBACK[len(source)]
         way = packets.Way(source, port, target, sk.src_port)
         try:
-            packets.send(raw.get(len(source), sk.ns_id), way, packets.udp(way, packet.payload, sk.proto))
+            content = packets.udp(way, packet.payload, sk.proto)
+            packets.send(raw.get(len(source), sk.ns_id), way, content, addresses.scope_of(sk, what))
         except (OSError, RestoreError) as error:
             log.warn(f"{what}: unread datagrams are dropped: {error}")
             return
