@@ -60,6 +60,7 @@ WORKLOADS: dict[str, tuple[str, ...]] = {
     "networks pair": (),
     "named_semaphore": ("--link-remap",),
     "namespace_files": (),
+    "packet": (),
     "pidfd": (),
     "pipe_contents": (),
     "pipe_modes": (),
