@@ -34,7 +34,7 @@ from torpor.tracee.tree import Process, lives_on, refuse_without_leader
 #: Mappings whose name alone says that nothing can be done.
 #: Where the kernel keeps tasks that a freezer of v2 has stopped.
 _FROZEN_IN = ("get_signal", "do_freezer_trap")
-_SUSPECT = ("anon_inode:",)
+_SUSPECT = ("/[aio]", "anon_inode:")
 
 
 def check(pid: int, policy: FilePolicy, *, by_freezer: bool = False) -> Outside:

@@ -15,8 +15,6 @@ from torpor.kernel.arch import nr
 from torpor.kernel.syscall import address_of, syscall
 
 _MAGIC = 0x19800202
-#: What stat(2) says of every queue.
-SIZE = 80
 _attr = struct.Struct("8q")
 _STATFS_SIZE = 120
 

@@ -26,20 +26,12 @@ from torpor.kernel import mqueue
 from torpor.kernel.idmap import IdMaps
 from torpor.kernel.namespaces import CLONE_NEWIPC, inside
 from torpor.objects.files import fown, mqueue_data, mqueue_notify
-from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile, Placed
-from torpor.objects.files.paths import DELETED, O_PATH
+from torpor.objects.files.model import FileDump, FileRestore, OpenFile, Placed
+from torpor.objects.files.paths import DELETED
 
 _KEPT = os.O_ACCMODE | os.O_NONBLOCK
 _MAX_MESSAGES = 65536
 _MAX_SIZE = 16 << 20
-
-
-def matches(file: OpenFile) -> bool:
-    """A regular file of the size that all queues have, on a file system without a device, which is mqueue."""
-    info = file.stat
-    if info.st_size != mqueue.SIZE or os.major(info.st_dev) or not stat.S_ISREG(info.st_mode) or file.flags & O_PATH:
-        return False
-    return mqueue.is_queue(file.fd)
 
 
 # -- dump -----------------------------------------------------------------------------------------------------
@@ -201,6 +193,3 @@ def attach(entry: m.file_entry, session: FileRestore, placed: Placed) -> None:
     queue = session.part(Restored).by_id[entry.torpor_mqueue.queue_id]
     if queue.HasField("notify") and not queue.outside:
         mqueue_notify.restore(entry.torpor_mqueue.queue_id, queue, placed, session)
-
-
-KIND = FileKind("message queue", m.fd_types.UND, matches, dump, restore, attach)

@@ -72,7 +72,7 @@ KINDS: tuple[Row, ...] = (
     Row("signalfd", m.fd_types.SIGNALFD, _anonymous("[signalfd]")),
     Row("timerfd", m.fd_types.TIMERFD, _anonymous("[timerfd]")),
     Row("pidfd", m.fd_types.PIDFD, lambda target, mode: target.startswith(("anon_inode:[pidfd", "pidfd:"))),
-    Row("mqueue", m.fd_types.UND, _regular_name),
+    Row("mqueue_kind", m.fd_types.UND, _regular_name),
     Row("memfd", m.fd_types.MEMFD, _deleted),
     Row("fifo", m.fd_types.FIFO, _fifo),
     Row("inotify", m.fd_types.INOTIFY, _anonymous("inotify")),

@@ -46,11 +46,6 @@ _SETTLE_S = 0.001
 _MAX_WAITS = 200
 
 
-def is_ring(entry: m.vma_entry) -> bool:
-    """Whether the mapping is one."""
-    return bool(entry.status & AREA_AIORING)
-
-
 def dump(process: DumpProcess, vma: Vma, entry: m.vma_entry) -> None:
     """Complete *entry*, and add the context to ``mm_entry.aios``.  A stopped task's requests are waited for."""
     header = _HEADER.unpack(vm.read(process.pid, vma.start, _HEADER.size))

@@ -14,13 +14,13 @@ from collections.abc import Callable
 
 from torpor.base.errors import RefusedError
 from torpor.base.fds import OwnedFd
+from torpor.base.late import late
 from torpor.base.records import dataclass
 from torpor.images import messages as m
 from torpor.kernel import sharedmem
 from torpor.kernel.procfs.maps import Vma
 from torpor.kernel.procfs.task import read_fds
 from torpor.objects.files.model import FileDump, OpenFile
-from torpor.objects.memory import aio
 from torpor.objects.memory.areas import (
     ANON_PRIVATE,
     ANON_SHARED,
@@ -157,6 +157,7 @@ def _is_sysv(vma: Vma) -> bool:
     return vma.shared and vma.is_file and vma.name.startswith(_SYSV) and vma.name.endswith(" (deleted)")
 
 
+_dump_ring = late("torpor.objects.memory.aio", "dump")
 _fill_anonymous = _without_file(AREA_REGULAR)
 
 BACKINGS: tuple[Backing, ...] = (
@@ -168,7 +169,7 @@ BACKINGS: tuple[Backing, ...] = (
     Backing(
         "AIO ring",
         lambda vma: vma.is_aio_ring,
-        lambda process, vma, entry, session: aio.dump(process, vma, entry),
+        lambda process, vma, entry, session: _dump_ring(process, vma, entry),
     ),
     Backing(
         "io_uring",

@@ -10,6 +10,7 @@ import fcntl
 import os
 
 from torpor.base.fds import OwnedFd
+from torpor.base.late import load
 from torpor.base.records import dataclass, field
 from torpor.images import kinds
 from torpor.images import messages as m
@@ -19,8 +20,8 @@ from torpor.kernel.arch import nr
 from torpor.kernel.procfs.maps import PROT_WRITE, Vma
 from torpor.objects.files import memfd
 from torpor.objects.files.model import FileDump, FileRestore
-from torpor.objects.memory import aio, pages, shared, sysv, vdso, vmas
 from torpor.objects.memory import mm as mm_object
+from torpor.objects.memory import pages, shared, sysv, vdso, vmas
 from torpor.objects.memory.areas import AREA_MEMFD, AREA_SOCKET
 from torpor.objects.memory.inherited import Call, Extent, Inheritance, PageSource, differing, keep
 from torpor.objects.memory.segments import SegmentDump
@@ -241,7 +242,7 @@ def finish(process: RestoreProcess, files: FileRestore, channel: Channel) -> Non
 def _restore_rings(runner: Runner, mm: m.mm_entry, channel: Channel) -> None:
     with OwnedFd(os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)) as null:
         number = channel.give(runner, channel.far_number, [null.fileno()], {channel.far_number})[0]
-    aio.restore(runner, mm, number)
+    load("torpor.objects.memory.aio").restore(runner, mm, number)
     batch = Batch()
     batch.call(nr.close, number)
     runner.run(batch)

@@ -14,11 +14,12 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 from torpor.base.errors import RefusedError
+from torpor.base.late import load
 from torpor.images import messages as m
 from torpor.kernel.arch import nr
 from torpor.kernel.procfs.maps import PROT_EXEC, PROT_WRITE, Vma
 from torpor.objects.files.model import FileDump
-from torpor.objects.memory import aio, mapped
+from torpor.objects.memory import mapped
 from torpor.objects.memory.areas import (
     ANON_PRIVATE,
     AREA_AIORING,
@@ -114,8 +115,8 @@ def has_contents(entry: m.vma_entry) -> bool:
 
 def restore_map(entry: m.vma_entry, fd: Arg | None, writable: bool, batch: Batch) -> None:
     """Make the mapping, *writable* at any rate if contents will be put into it."""
-    if aio.is_ring(entry):
-        aio.add_placeholder(entry, batch)
+    if entry.status & AREA_AIORING:
+        load("torpor.objects.memory.aio").add_placeholder(entry, batch)
         return
     flags = entry.flags & ~MAP_LOCKED | MAP_FIXED
     prot = entry.prot | PROT_WRITE if writable else entry.prot

@@ -1,0 +1,33 @@
+"""How a POSIX message queue is told from a regular file; what carries it, ``mqueue``, is imported when there is one."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from torpor.base.late import late, load
+from torpor.images import messages as m
+from torpor.objects.files.model import FileKind, OpenFile
+
+#: What stat(2) says of every queue.
+_SIZE = 80
+_O_PATH = 0o10000000
+_MODULE = "torpor.objects.files.mqueue"
+
+
+def matches(file: OpenFile) -> bool:
+    """A regular file of the size that all queues have, on a file system without a device, which is mqueue."""
+    info = file.stat
+    if info.st_size != _SIZE or os.major(info.st_dev) or not stat.S_ISREG(info.st_mode) or file.flags & _O_PATH:
+        return False
+    return bool(load("torpor.kernel.mqueue").is_queue(file.fd))
+
+
+KIND = FileKind(
+    "message queue",
+    m.fd_types.UND,
+    matches,
+    late(_MODULE, "dump"),
+    late(_MODULE, "restore"),
+    late(_MODULE, "attach"),
+)
