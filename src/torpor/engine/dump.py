@@ -105,7 +105,11 @@ class Dump:
         cpu.dump(self._store)
         notify("pre-dump", pid)
         with watch.span("freezing"), time_limit(self._options.timeout_s, f"stopping pid {pid} and all below it"):
-            tree = self._stop_at_rest(stop, pid)
+            try:
+                tree = self._stop_at_rest(stop, pid)
+            finally:
+                # They hold descriptors of the tree's: a listener that we keep open outlives the tree.
+                outside.restless.clear()
         with tree, self._files, watch.span("frozen"):
             self._collect(tree.root, None)
             self._files.processes = self._processes

@@ -57,7 +57,8 @@ def check(pid: int, policy: FilePolicy, *, by_freezer: bool = False) -> Outside:
 def problems(pid: int, policy: FilePolicy | None = None) -> list[TorporError]:
     """Everything that would stop *pid* and all below it from being checkpointed."""
     policy = policy or FilePolicy()
-    found = _problems(pid, policy, thorough=True)[0]
+    found, outside = _problems(pid, policy, thorough=True)
+    outside.restless.clear()
     from torpor.engine import namespaces
 
     try:
