@@ -73,8 +73,8 @@ def is_gone(file: OpenFile, name: str, session: FileDump) -> bool:
             os.link(path, where, src_dir_fd=at, dst_dir_fd=directory.fileno(), follow_symlinks=True)
         except FileNotFoundError:
             return True
-        except OSError:
-            return False  # a read-only mount does not tell
+        except OSError:  # a read-only mount does not tell
+            return _find_other_name(file, name, dir_fd) is None
         os.unlink(where, dir_fd=directory.fileno())
     return False
 
