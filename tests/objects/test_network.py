@@ -79,6 +79,10 @@ assert knocking.connect_ex((sys.argv[1], 9)) == errno.ECONNREFUSED
 """
 
 
+#: A hook for which all is well until the very end.
+_SAYS_NO = '[ "$CRTOOLS_SCRIPT_ACTION" != post-restore ] || { echo says no >&2; exit 1; }'
+
+
 @contextmanager
 def _workload(setup: str) -> Iterator[Workload]:
     with Workload.start("counter", prefix=unshared(setup)) as workload:
@@ -268,6 +272,11 @@ def test_an_interface_of_ours_can_take_the_place_of_one() -> None:
         with _workload(f"{setup}; ip link set eth0 up; ip addr add 10.8.0.2/24 dev eth0") as workload:
             workload.dump()
             ask(world, "ip", "link", "add", "made", "type", "veth", "peer", "name", "far")
+            with pytest.raises(engine.EngineError, match="says no"):
+                engine.restore(
+                    workload.images, options=["--external", "netdev[eth0]:made", "--action-script", _SAYS_NO]
+                )
+            ask(world, "ip", "link", "show", "dev", "made")
             workload.restore(options=["--external", "netdev[eth0]:made"])
             shown = ask(workload.pid, "ip", "-o", "link", "show", "dev", "eth0")
             assert shown.startswith("40: eth0@") and "02:00:00:00:00:40" in shown

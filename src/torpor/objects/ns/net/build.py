@@ -79,7 +79,8 @@ def _open(place: NsRestore, stack: ExitStack, ours: Netlink, our_fd: int, *, wea
     connection, its_fd = inside(place.where, CLONE_NEWNET, lambda: (Netlink(), _current()))
     stack.enter_context(connection)
     stack.enter_context(its_fd)
-    return Work(place.store, place.ident, connection, ours, its_fd.fileno(), our_fd, place.external, weak)
+    assert place.files is not None
+    return Work(place.store, place.ident, connection, ours, its_fd.fileno(), our_fd, place.external, weak, place.files)
 
 
 def _in(work: Work, action: Callable[[], None]) -> None:

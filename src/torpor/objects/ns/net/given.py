@@ -1,4 +1,4 @@
-"""Interfaces that whoever restores has put into a namespace before we fill it, such as a hook of a container's runtime.
+"""Interfaces that whoever restores gives: put into a namespace before we fill it, by a hook, or ours by --external.
 
 They keep their name and get the number that the images have, for addresses and routes go by it.  The kernel gives an
 interface a number only as it comes into a namespace; so it leaves for a moment.
@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 
+from torpor.base import log
+from torpor.base.errors import TorporError
 from torpor.base.fds import OwnedFd
 from torpor.kernel import netlink, rtnetlink
-from torpor.kernel.namespaces import CLONE_NEWNET, isolated, unshare
+from torpor.kernel.namespaces import CLONE_NEWNET, inside, isolated, unshare
 from torpor.kernel.netlink import Netlink
 from torpor.kernel.rtnetlink import ARPHRD_LOOPBACK, RTM_NEWLINK, link_message
 from torpor.objects.ns.net.work import Work
@@ -37,3 +39,28 @@ def renumber(work: Work, name: str, index: int, wanted: int) -> None:
         back = netlink.number(rtnetlink.IFLA_NET_NS_FD, work.inside_fd)
         number = netlink.number(rtnetlink.IFLA_NEW_IFINDEX, wanted)
         elsewhere.request(RTM_NEWLINK, link_message(there, back, number))
+
+
+def lend(work: Work, ours: str, name: str) -> None:
+    """Have the interface *name*, which was ours as *ours*, come back if the restore fails, and not be destroyed."""
+    place, home = OwnedFd(os.dup(work.inside_fd)), OwnedFd(os.dup(work.outside_fd))
+    stays: list[bool] = []
+
+    def give_back() -> None:
+        with place, home:
+            if stays:
+                return
+            try:
+                inside(place.fileno(), CLONE_NEWNET, lambda: _send(name, home.fileno(), ours))
+            except (TorporError, OSError) as error:
+                log.warn(f"the interface {ours} is lost: {error}")
+
+    work.files.at_end(("interface", work.ident, name), lambda: stays.append(True))
+    work.files.on_close(give_back)
+
+
+def _send(name: str, target: int, new_name: str) -> None:
+    with Netlink() as connection:
+        index = next(link.index for link in rtnetlink.read_links(connection) if link.name == name)
+        words = netlink.text(rtnetlink.IFLA_IFNAME, new_name) + netlink.number(rtnetlink.IFLA_NET_NS_FD, target)
+        connection.request(RTM_NEWLINK, link_message(index, words))

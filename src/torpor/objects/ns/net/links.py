@@ -234,11 +234,14 @@ class Maker:
                 *_common(each),
             ),
         )
+        given.lend(work, ours, each.entry.name)
 
     def _make_veth(self, work: Work, each: Wanted) -> None:
         entry = each.entry
         peer = self._by_index.get((entry.peer_nsid, entry.peer_ifindex)) if each.has_peer_inside else None
         outside = external_value(work.external, "veth", entry.name)
+        if outside and "@" in outside:
+            _outside_index(work, outside.partition("@")[2], each)
         if peer is not None and peer.kind == "veth":
             far = link_message(
                 peer.entry.ifindex,

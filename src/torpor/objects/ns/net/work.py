@@ -5,6 +5,7 @@ from __future__ import annotations
 from torpor.base.records import dataclass
 from torpor.images.store import ImageStore
 from torpor.kernel.netlink import Netlink
+from torpor.objects.files.model import FileRestore
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,8 @@ class Work:
     outside_fd: int
     external: tuple[str, ...]
     weak_sysctls: bool
+    #: Told what is to be undone if the restore fails.
+    files: FileRestore
 
 
 def external_value(external: tuple[str, ...], kind: str, name: str) -> str | None:
