@@ -113,6 +113,19 @@ def test_more_properties_can_be_named(tmp_path: Path) -> None:
             workload.expect_pass()
 
 
+@pytest.mark.parametrize("spec", ["cpu", None], ids=["another form", "no file"])
+def test_properties_that_cannot_be_read_are_refused_before_the_freeze(spec: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "props"
+    if spec is not None:
+        path.write_text(spec)
+    with Workload.start("counter") as workload:
+        workload.wait_ready()
+        with pytest.raises(engine.EngineError, match=r"properties|--cgroup-props-file") as failed:
+            engine.dump(workload.pid, workload.images, options=["--cgroup-props-file", str(path)])
+        assert failed.value.returncode == 2
+        workload.expect_pass()
+
+
 def test_threads_come_back_into_their_own_groups() -> None:
     with cgroups.group("cpu") as path:
         other = path / "other"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from torpor.base.errors import RefusedError
+from torpor.base.errors import RefusedError, UsageError
 from torpor.base.records import dataclass, field
 from torpor.base.typed import TYPE_CHECKING
 from torpor.images import kinds
@@ -16,17 +16,17 @@ from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.images.store import ImageStore, load_all, load_one, store_one
 from torpor.kernel.procfs.small import read_bytes, read_small
-from torpor.objects.cgroup import membership, model, namespace, rewriting
-from torpor.objects.cgroup.directories import Maker, Snapshot, describe, topmost
+from torpor.objects.cgroup import membership, model
 from torpor.objects.cgroup.membership import OURS, Member
-from torpor.objects.cgroup.model import CgroupPolicy
-from torpor.objects.cgroup.properties import FREEZER_V1, Table
+from torpor.objects.cgroup.model import CgroupPolicy, describe_group
 from torpor.objects.cgroup.yard import Yard
 from torpor.objects.model import DumpProcess, RestoreProcess
 
 if TYPE_CHECKING:
     from torpor.engine.session import RestoreSession
+    from torpor.objects.cgroup.directories import Maker, Snapshot
     from torpor.objects.cgroup.freezer import Freezer
+    from torpor.objects.cgroup.properties import Table
 
 
 # -- dump ----------------------------------------------------------------------------------------------------
@@ -41,7 +41,8 @@ class CgroupDump:
     def __init__(self, policy: CgroupPolicy, pid: int) -> None:
         self._policy = policy
         self._yard = Yard(policy.yard)
-        self._table = Table(policy.props, read_small(policy.props_file) if policy.props_file else "")
+        # What the user says is checked before the freeze; the built-in table is made when it is needed.
+        self._table = _table_of(policy) if policy.props or policy.props_file else None
         self._sets = membership.Sets(policy.controllers)
         self._snapshots: dict[str, Snapshot] = {}
         self._tops: dict[str, str] = {}
@@ -74,6 +75,8 @@ class CgroupDump:
                 thread.core.thread_core.cg_set = number
         root = next(iter(processes))
         if root.ids.cgroup_ns_id != root_ids.cgroup_ns_id and root.pidfd is not None:
+            from torpor.objects.cgroup import namespace
+
             self._tops = namespace.read_tops(root.pid, root.pidfd.fileno(), self._policy.controllers)
 
     def write(self, store: ImageStore, inventory: m.inventory_entry) -> None:
@@ -97,7 +100,7 @@ class CgroupDump:
             if self._freezer_state and "freezer" in controller.cnames:
                 for head in controller.dirs:
                     if head.dir_name:
-                        head.properties.add(name=FREEZER_V1, value=self._freezer_state)
+                        head.properties.add(name="freezer.state", value=self._freezer_state)
         store_one(store, "CGROUP", entry)
 
     def _refresh(self, sets: list[tuple[Member, ...]]) -> None:
@@ -112,6 +115,8 @@ class CgroupDump:
         self._read_heads(sets)
 
     def _read_heads(self, sets: list[tuple[Member, ...]]) -> None:
+        from torpor.objects.cgroup.directories import topmost
+
         paths: dict[str, list[str]] = {}
         for members in sets:
             for member in members:
@@ -124,16 +129,32 @@ class CgroupDump:
                 self._snapshots[hierarchy] = self._read(hierarchy, wanted)
 
     def _read(self, hierarchy: str, paths: list[str]) -> Snapshot:
+        from torpor.objects.cgroup.directories import Snapshot
+
+        if self._table is None:
+            self._table = _table_of(self._policy)
         snapshot = Snapshot(hierarchy)
         for path in paths:
             try:
                 snapshot.read(path, self._yard, self._table)
             except OSError as error:
                 raise RefusedError(
-                    f"control group {describe(hierarchy, path)} cannot be read: {error.strerror}",
+                    f"control group {describe_group(hierarchy, path)} cannot be read: {error.strerror}",
                     hint="--manage-cgroups=ignore does without control groups",
                 ) from None
         return snapshot
+
+
+def _table_of(policy: CgroupPolicy) -> Table:
+    from torpor.objects.cgroup.properties import Table
+
+    text = ""
+    if policy.props_file:
+        try:
+            text = read_small(policy.props_file)
+        except OSError as error:
+            raise UsageError(f"--cgroup-props-file {policy.props_file}: {error.strerror}") from None
+    return Table(policy.props, text)
 
 
 # -- restore -------------------------------------------------------------------------------------------------
@@ -163,6 +184,9 @@ class CgroupRestore:
 
 def prepare(session: RestoreSession) -> None:
     """Make what is missing, before anybody is to be in it."""
+    from torpor.objects.cgroup import rewriting
+    from torpor.objects.cgroup.directories import Maker
+
     policy = session.options.cgroups
     if policy.mode == model.IGNORE or not session.store.exists(kinds.CGROUP.file_name()):
         return
@@ -198,6 +222,8 @@ def _is_of_use(controller: m.cg_controller_entry) -> bool:
 
 def enter_root(session: RestoreSession) -> None:
     """Move the root puppet, and give it the cgroup namespace that the tree has for itself."""
+    from torpor.objects.cgroup import namespace
+
     cgroups, root = session.cgroups, session.root
     members = cgroups.wanted(_set_of(root)) if cgroups else None
     at = cgroups.ours if cgroups else {}

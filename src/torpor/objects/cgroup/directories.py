@@ -25,6 +25,7 @@ from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.images.text import get_text, set_text
 from torpor.objects.cgroup import model, properties
+from torpor.objects.cgroup.model import describe_group
 from torpor.objects.cgroup.properties import Table
 from torpor.objects.cgroup.yard import Yard
 from torpor.tracee.caretaker import Caretaker, remove
@@ -175,7 +176,7 @@ class Maker:
             try:
                 _remove(self._yard.root_fd(hierarchy), path.lstrip("/"))
             except OSError as error:
-                log.warn(f"control group {describe(hierarchy, path)} is left behind: {error.strerror}")
+                log.warn(f"control group {describe_group(hierarchy, path)} is left behind: {error.strerror}")
         self._made.clear()
 
     def close(self) -> None:
@@ -198,14 +199,14 @@ class Maker:
             self._make_missing(group)
             return True
         if self._mode == model.STRICT:
-            where = describe(group.hierarchy, group.path)
+            where = describe_group(group.hierarchy, group.path)
             raise RestoreError(f"control group {where} is there already", hint="remove it, or do without strict")
         return self._mode in (model.PROPS, model.FULL)
 
     def _make_missing(self, group: _Group) -> None:
         if self._mode in (model.NONE, model.PROPS):
             raise RestoreError(
-                f"control group {describe(group.hierarchy, group.path)} is not there",
+                f"control group {describe_group(group.hierarchy, group.path)} is not there",
                 hint=f"make it first; --manage-cgroups={self._mode} does not",
             )
         self._make_parents(group.hierarchy, group.path)
@@ -234,7 +235,7 @@ class Maker:
             os.mkdir(path.lstrip("/"), _MODE, dir_fd=root)
         except OSError as error:
             raise RestoreError(
-                f"control group {describe(hierarchy, path)} cannot be made: {error.strerror}",
+                f"control group {describe_group(hierarchy, path)} cannot be made: {error.strerror}",
                 hint="--cgroup-root puts it elsewhere, --manage-cgroups=ignore does without",
             ) from None
         self._made.append((hierarchy, path))
@@ -274,15 +275,10 @@ class Maker:
             return
         fd = self._yard.open_dir(group.hierarchy, group.path)
         try:
-            where = describe(group.hierarchy, group.path)
+            where = describe_group(group.hierarchy, group.path)
             properties.restore(fd, entries, where, lenient=self._mode == model.SOFT)
         finally:
             os.close(fd)
-
-
-def describe(hierarchy: str, path: str) -> str:
-    """``/a/b (cpu,cpuacct)``."""
-    return f"{path} ({model.describe(hierarchy)})"
 
 
 def _iter_tree(entry: m.cgroup_dir_entry, above: str) -> Iterator[tuple[str, m.cgroup_dir_entry]]:

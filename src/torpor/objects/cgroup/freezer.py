@@ -22,7 +22,7 @@ from torpor.base import log
 from torpor.base.errors import RefusedError, TorporError
 from torpor.base.fds import OwnedFd
 from torpor.objects.cgroup import membership, model
-from torpor.objects.cgroup.directories import describe
+from torpor.objects.cgroup.model import describe_group
 from torpor.objects.cgroup.yard import Yard
 from torpor.tracee.caretaker import Caretaker, send
 from torpor.tracee.tree import FrozenTree, Held, freeze
@@ -194,5 +194,5 @@ def frozen_group(pid: int) -> str:
         with OwnedFd(yard.open_dir(member.hierarchy, member.path)) as directory:
             text = _read_at(directory.fileno(), "cgroup.events" if is_v2 else _V1)
         if "frozen 1" in text or text.startswith("FR"):
-            return describe(member.hierarchy, member.path)
+            return describe_group(member.hierarchy, member.path)
     return ""

@@ -24,7 +24,7 @@ from torpor.images.errors import ImageError
 from torpor.images.text import get_text, set_text
 from torpor.kernel.procfs.small import read_bytes
 from torpor.objects.cgroup import model
-from torpor.objects.cgroup.directories import describe
+from torpor.objects.cgroup.model import describe_group
 from torpor.objects.cgroup.yard import Yard
 
 #: The dumper's own set.
@@ -96,8 +96,9 @@ def check_reachable(members: Iterable[Member], who: str) -> None:
     """RefusedError for a group that our own cgroup namespace does not show."""
     for member in members:
         if member.path.startswith("/.."):
+            where = describe_group(member.hierarchy, member.path)
             raise RefusedError(
-                f"{who} is in a control group ({describe(member.hierarchy, member.path)}) outside of our own namespace",
+                f"{who} is in a control group ({where}) outside of our own namespace",
                 hint="run torpor outside of it, or with --manage-cgroups=ignore",
             )
 
@@ -150,7 +151,7 @@ def move(tid: int, wanted: Iterable[Member], current: dict[str, str], yard: Yard
             yard.write(hierarchy, path, name, str(tid))
         except OSError as error:
             raise RestoreError(
-                f"pid {tid} cannot be moved into control group {describe(hierarchy, path)}: {error.strerror}",
+                f"pid {tid} cannot be moved into control group {describe_group(hierarchy, path)}: {error.strerror}",
                 hint=_HINTS.get(error.errno or 0, "--manage-cgroups=ignore does without"),
             ) from None
 
@@ -179,4 +180,4 @@ def _check_not_frozen(hierarchy: str, path: str, yard: Yard) -> None:
     finally:
         os.close(fd)
     if sign in state:
-        raise RestoreError(f"control group {describe(hierarchy, path)} is frozen", hint="thaw it first")
+        raise RestoreError(f"control group {describe_group(hierarchy, path)} is frozen", hint="thaw it first")

@@ -59,3 +59,8 @@ def is_below(path: str, top: str) -> bool:
 def describe(hierarchy: str) -> str:
     """A hierarchy's name for people."""
     return hierarchy or "v2"
+
+
+def describe_group(hierarchy: str, path: str) -> str:
+    """``/a/b (cpu,cpuacct)``."""
+    return f"{path} ({describe(hierarchy)})"
