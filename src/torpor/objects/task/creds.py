@@ -23,7 +23,7 @@ import struct
 from collections.abc import Iterable
 
 from torpor.base import log
-from torpor.base.errors import RefusedError
+from torpor.base.errors import RefusedError, RestoreError
 from torpor.images import messages as m
 from torpor.kernel.arch import nr
 from torpor.kernel.idmap import IDENTITY, NO_ID, IdMaps
@@ -45,6 +45,7 @@ _CAPABILITY_VERSION_3 = 0x20080522
 _SECBIT_NO_SETUID_FIXUP = 1 << 2
 _SECBIT_KEEP_CAPS = 1 << 4
 _N_CAPS = 64
+_CAP_SETPCAP = 1 << 8
 
 
 def dump(thread: DumpThread, batch: Batch) -> None:
@@ -101,6 +102,9 @@ def restore(core: m.core_entry, current: Status, idmaps: IdMaps, batch: Batch) -
     creds = core.thread_core.creds
     if _is_already(creds, current, idmaps):
         return
+    if not current.cap_effective & _CAP_SETPCAP:
+        _restore_unprivileged(creds, current, idmaps, batch)
+        return
     wanted = [_set_of(words) for words in (creds.cap_eff, creds.cap_prm, creds.cap_inh)]
     bounding, ambient = _set_of(creds.cap_bnd), _set_of(creds.cap_amb)
     batch.call(nr.prctl, PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP | _SECBIT_KEEP_CAPS)
@@ -118,6 +122,25 @@ def restore(core: m.core_entry, current: Status, idmaps: IdMaps, batch: Batch) -
     batch.call(nr.capset, header, batch.data(_pack_sets(*wanted)))
 
 
+def _restore_unprivileged(creds: m.creds_entry, current: Status, idmaps: IdMaps, batch: Batch) -> None:
+    """Become somebody who has the same ids and fewer capabilities, which everybody may.
+
+    RestoreError for anybody else.
+    """
+    permitted = _set_of(creds.cap_prm)
+    if not _has_ids(creds, current, idmaps) or permitted & ~current.cap_permitted:
+        raise RestoreError(
+            f"user {creds.uid}, group {creds.gid} and capabilities {permitted:#x} are not ours to give",
+            hint="restore as that user, or as root",
+        )
+    if _set_of(creds.cap_bnd) != current.cap_bounding:
+        log.warn("without CAP_SETPCAP the capability bounding set stays ours")
+    inheritable = _set_of(creds.cap_inh) & (current.cap_inheritable | current.cap_permitted)
+    batch.call(nr.prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+    header = batch.data(struct.pack("<Ii", _CAPABILITY_VERSION_3, 0))
+    batch.call(nr.capset, header, batch.data(_pack_sets(_set_of(creds.cap_eff), permitted, inheritable)))
+
+
 def restore_pdeath_signal(thread: RestoreThread, batch: Batch) -> None:
     """Ask for the signal again."""
     number = thread.core.thread_core.pdeath_sig
@@ -129,18 +152,24 @@ def restore_pdeath_signal(thread: RestoreThread, batch: Batch) -> None:
 
 def _is_already(creds: m.creds_entry, current: Status, idmaps: IdMaps) -> bool:
     """Whether a puppet, which has our own securebits, is who the image says: true of most threads."""
-    users = (creds.uid, creds.euid, creds.suid, creds.fsuid)
-    groups = (creds.gid, creds.egid, creds.sgid, creds.fsgid)
     return (
-        tuple(map(idmaps.users.outside, users)) == current.uids
-        and tuple(map(idmaps.groups.outside, groups)) == current.gids
-        and outer_groups(creds, idmaps) == current.groups
+        _has_ids(creds, current, idmaps)
         and _set_of(creds.cap_inh) == current.cap_inheritable
         and _set_of(creds.cap_prm) == current.cap_permitted
         and _set_of(creds.cap_eff) == current.cap_effective
         and _set_of(creds.cap_bnd) == current.cap_bounding
         and _set_of(creds.cap_amb) == current.cap_ambient
         and creds.secbits == (_own_securebits() if idmaps is IDENTITY else 0)
+    )
+
+
+def _has_ids(creds: m.creds_entry, current: Status, idmaps: IdMaps) -> bool:
+    users = (creds.uid, creds.euid, creds.suid, creds.fsuid)
+    groups = (creds.gid, creds.egid, creds.sgid, creds.fsgid)
+    return (
+        tuple(map(idmaps.users.outside, users)) == current.uids
+        and tuple(map(idmaps.groups.outside, groups)) == current.gids
+        and outer_groups(creds, idmaps) == current.groups
     )
 
 
