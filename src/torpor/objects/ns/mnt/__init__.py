@@ -10,7 +10,8 @@ Restore
     detached.
 Limits
     Mounts of file systems that live on devices or in other processes are those of the host, found again by their path,
-    or by ``--external``; anything else is refused.
+    or by ``--external``; anything else is refused.  So are idmapped mounts, unless the host has them at the same place,
+    and mounts of deleted files that are not empty.
 """
 
 from __future__ import annotations

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import stat
 
 from torpor.base.errors import RefusedError
+from torpor.base.fds import OwnedFd
 from torpor.base.records import dataclass, field, replace
 from torpor.images import messages as m
 from torpor.images.store import store_all
@@ -21,6 +23,7 @@ from torpor.objects.ns.model import NsDump
 
 _MINOR_BITS = 20
 _DELETED = "//deleted"
+_IDMAPPED = "idmapped"
 _Device = tuple[int, int]
 
 
@@ -113,6 +116,10 @@ def classify(view: View, shared: MountDump, external: tuple[str, ...], *, has_ro
     if root is not None:
         shared.bases.append((root.device, root.root))
     for mount, entry in zip(view.mounts, entries, strict=True):
+        if mount is not root:
+            check_ids(view.pid, mount, shared.host)
+        if mount.is_deleted:
+            _check_deleted(view, mount)
         if mount is not root and mount.point in keys:
             set_text(entry, "ext_key", keys[mount.point])
             shared.bases.append((mount.device, mount.root))
@@ -133,6 +140,28 @@ def classify(view: View, shared: MountDump, external: tuple[str, ...], *, has_ro
         if not entry.deleted:
             contents.mounts.append((view, mount))
     return entries
+
+
+def _check_deleted(view: View, mount: Mount) -> None:
+    with OwnedFd(open_mount(view, mount)) as fd:
+        if os.fstat(fd.fileno()).st_size and not stat.S_ISDIR(os.fstat(fd.fileno()).st_mode):
+            raise RefusedError(
+                f"{mount.point} in the mount namespace of pid {view.pid} shows a deleted file, whose contents are not "
+                "carried",
+                hint=f"leave it out with --skip-mnt {mount.point}",
+            )
+
+
+def check_ids(pid: int, mount: Mount, host: list[Mount]) -> None:
+    """RefusedError for a mount with a map of ids of its own, which a copy of what the host has would not have."""
+    if _IDMAPPED not in mount.options:
+        return
+    here = [other for other in host if (other.device, other.point) == (mount.device, mount.point)]
+    if not any(_IDMAPPED in other.options for other in here):
+        raise RefusedError(
+            f"{mount.point} in the mount namespace of pid {pid} is an idmapped mount, whose map is not carried yet",
+            hint=f"leave it out with --skip-mnt {mount.point}",
+        )
 
 
 def _has_base(mount: Mount, shared: MountDump) -> bool:
