@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 from torpor.cli.criu.options import Options
 from torpor.cli.criu.scripts import notifier
 from torpor.engine.dump import dump
 from torpor.engine.options import DumpOptions, Notify
-from torpor.objects.cgroup.model import DEFAULT, CgroupPolicy
+from torpor.objects.cgroup.model import DEFAULT, IGNORE, CgroupPolicy
 from torpor.objects.files.model import FilePolicy
 
 
@@ -63,9 +65,10 @@ def file_policy(options: Options) -> FilePolicy:
 
 
 def cgroup_policy(options: Options) -> CgroupPolicy:
-    """What the command line says about control groups; if nothing, they are managed as criu(8) has it."""
+    """What the command line says about control groups; if nothing, they are managed as criu(8) has it: by root only."""
+    mode = options.manage_cgroups or (IGNORE if options.unprivileged or os.geteuid() else DEFAULT)
     return CgroupPolicy(
-        mode=options.manage_cgroups or DEFAULT,
+        mode=mode,
         roots=tuple(options.cgroup_root),
         props=options.cgroup_props,
         props_file=options.cgroup_props_file,
