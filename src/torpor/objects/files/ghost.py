@@ -200,34 +200,33 @@ def _put(fd: int, chunk: Entry[m.Message]) -> None:
 def _create(entry: m.ghost_file_entry, reg: m.reg_file_entry, session: FileRestore) -> int:
     """Make the inode, open it with O_PATH, and take its name away."""
     root, name = session.maker_of(reg) or session.place_of_reg(reg)
-    with paths.MissingParents(root, name):
+    with paths.MissingParents(root, name) as parents:
         if reg.flags & paths.O_TMPFILE_ONLY and stat.S_ISREG(entry.mode):
             # Such a file may be given a name later (linkat), which one that was unlinked may not.
             flags = reg.flags & ~(os.O_ACCMODE | os.O_DIRECT) | os.O_RDWR | os.O_TMPFILE
-            directory = name.strip("/").rpartition("/")[0] or "."
-            with OwnedFd(os.open(directory, flags | os.O_CLOEXEC, 0o600, dir_fd=root)) as fd:
+            with OwnedFd(os.open(".", flags | os.O_CLOEXEC, 0o600, dir_fd=parents.directory)) as fd:
                 return os.open(f"/proc/self/fd/{fd.fileno()}", paths.O_PATH | os.O_CLOEXEC)
-        for candidate in paths.free_names(name):
+        for candidate in paths.free_names(parents.last):
             try:
-                _make_node(entry, candidate, root)
+                _make_node(entry, candidate, parents.directory)
             except FileExistsError:
                 continue
             try:
-                return os.open(candidate, paths.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=root)
+                return os.open(candidate, paths.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parents.directory)
             finally:
-                (os.rmdir if stat.S_ISDIR(entry.mode) else os.unlink)(candidate, dir_fd=root)
+                (os.rmdir if stat.S_ISDIR(entry.mode) else os.unlink)(candidate, dir_fd=parents.directory)
     raise RestoreError(f"{name}: no name beside it is free for a deleted file")
 
 
-def _make_node(entry: m.ghost_file_entry, name: str, root: int) -> None:
+def _make_node(entry: m.ghost_file_entry, name: str, directory: int) -> None:
     if stat.S_ISDIR(entry.mode):
-        os.mkdir(name, 0o700, dir_fd=root)
+        os.mkdir(name, 0o700, dir_fd=directory)
     elif stat.S_ISLNK(entry.mode):
-        os.symlink(get_text(entry.symlnk_target), name, dir_fd=root)
+        os.symlink(get_text(entry.symlnk_target), name, dir_fd=directory)
     elif stat.S_ISREG(entry.mode):
-        os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=root))
+        os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=directory))
     elif stat.S_ISFIFO(entry.mode) or stat.S_ISCHR(entry.mode) or stat.S_ISBLK(entry.mode):
         device = os.makedev(entry.rdev >> 20, entry.rdev & 0xFFFFF)
-        os.mknod(name, stat.S_IFMT(entry.mode) | 0o600, device, dir_fd=root)
+        os.mknod(name, stat.S_IFMT(entry.mode) | 0o600, device, dir_fd=directory)
     else:
         raise ImageError(f"a ghost file of mode {entry.mode:o}")

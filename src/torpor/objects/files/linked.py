@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import suppress
 
 from torpor.base.errors import RestoreError
 from torpor.base.fds import OwnedFd
@@ -195,44 +196,39 @@ def restore(reg: m.reg_file_entry, link_id: int, flags: int, session: FileRestor
     # CRIU says of the old name alone which mount it is on.
     mount = entry.reg.mnt_id if entry.reg.mnt_id >= 0 else reg.mnt_id
     source_root, source = session.place_of(mount, get_text(entry.reg.name))
-    source = source.strip("/")
     root, name = session.place_of_reg(reg)
     session.at_end(("link", link_id), lambda: _unlink(source, source_root))
-    with paths.MissingParents(root, name):
-        for candidate in paths.free_names(name):
+    with paths.MissingParents(source_root, source) as at, paths.MissingParents(root, name) as parents:
+        for candidate in paths.free_names(parents.last):
             try:
-                _link_again(source_root, source, root, candidate)
+                _link_again(at.directory, at.last, parents.directory, candidate)
             except FileExistsError:
                 continue
             except OSError as error:
-                raise RestoreError(f"/{source}: {error.strerror}", hint="the dump left this link there") from error
+                raise RestoreError(f"{source}: {error.strerror}", hint="the dump left this link there") from error
             try:
-                return paths.open_below(root, candidate, flags)
+                return paths.open_below(parents.directory, candidate, flags)
             finally:
-                os.unlink(candidate, dir_fd=root)
+                os.unlink(candidate, dir_fd=parents.directory)
     raise RestoreError(f"{name}: no name beside it is free")
 
 
-def _link_again(source_root: int, source: str, root: int, name: str) -> None:
+def _link_again(source_directory: int, source: str, directory: int, name: str) -> None:
     try:
-        os.link(source, name, src_dir_fd=source_root, dst_dir_fd=root, follow_symlinks=False)
+        os.link(source, name, src_dir_fd=source_directory, dst_dir_fd=directory, follow_symlinks=False)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
         # The same file system may be mounted at both places.
-        parent = name.rpartition("/")[0] or "."
-        flags = paths.O_PATH | os.O_CLOEXEC
+        flags = paths.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
         with (
-            OwnedFd(os.open(source, flags | os.O_NOFOLLOW, dir_fd=source_root)) as fd,
-            OwnedFd(os.open(parent, flags | os.O_DIRECTORY, dir_fd=root)) as directory,
-            OwnedFd(paths.on_mount(fd.fileno(), directory.fileno())) as found,
+            OwnedFd(os.open(source, flags, dir_fd=source_directory)) as fd,
+            OwnedFd(paths.on_mount(fd.fileno(), directory)) as found,
         ):
             at = found.fileno()
-            os.link(f"/proc/self/fd/{at}", name, src_dir_fd=at, dst_dir_fd=root, follow_symlinks=True)
+            os.link(f"/proc/self/fd/{at}", name, src_dir_fd=at, dst_dir_fd=directory, follow_symlinks=True)
 
 
 def _unlink(name: str, root: int) -> None:
-    try:
-        os.unlink(name, dir_fd=root)
-    except FileNotFoundError:
-        return
+    with suppress(FileNotFoundError), paths.MissingParents(root, name) as parents:
+        os.unlink(parents.last, dir_fd=parents.directory)

@@ -238,30 +238,49 @@ def on_mount(fd: int, directory: int) -> int:
 
 
 class MissingParents:
-    """Directories of a name that are not there, made for as long as the ``with`` lasts."""
+    """The directory that a name is in; what is missing of it is there for as long as the ``with`` lasts.
+
+    ``directory`` is the directory, ``last`` the name in it.  No link on the way leads out of the root.
+    """
 
     def __init__(self, root_fd: int, path: str) -> None:
         self._root = root_fd
-        self._parents = path.strip("/").split("/")[:-1]
-        self._made: list[str] = []
+        *self._parents, self.last = path.strip("/").split("/")
+        self._made: list[tuple[int, str]] = []
+        self._open: list[OwnedFd] = []
+
+    @property
+    def directory(self) -> int:
+        """A descriptor of it, within the ``with``."""
+        return self._open[-1].fileno()
 
     def __enter__(self) -> MissingParents:
-        for depth in range(1, len(self._parents) + 1):
-            name = "/".join(self._parents[:depth])
-            try:
-                os.mkdir(name, 0o700, dir_fd=self._root)
-            except FileExistsError:
-                continue
-            except OSError as error:
-                self.__exit__()
-                raise RestoreError(f"/{name}: {error.strerror}") from error
-            self._made.append(name)
+        try:
+            self._step("/")
+            for depth, name in enumerate(self._parents, 1):
+                self._make("/".join(self._parents[:depth]), name)
+        except OSError as error:
+            self.__exit__()
+            raise RestoreError(f"/{'/'.join(self._parents)}: {error.strerror}") from error
         return self
 
+    def _make(self, path: str, name: str) -> None:
+        try:
+            self._step(path)
+        except FileNotFoundError:
+            os.mkdir(name, 0o700, dir_fd=self.directory)
+            self._made.append((self.directory, name))
+            self._step(path)
+
+    def _step(self, path: str) -> None:
+        self._open.append(OwnedFd(open_in_root(self._root, path, O_PATH | os.O_DIRECTORY)))
+
     def __exit__(self, *exception: object) -> None:
-        for name in reversed(self._made):
-            os.rmdir(name, dir_fd=self._root)
+        for above, name in reversed(self._made):
+            os.rmdir(name, dir_fd=above)
         self._made.clear()
+        while self._open:
+            self._open.pop().close()
 
 
 def iter_parents(path: str) -> Iterator[str]:
