@@ -146,6 +146,16 @@ def test_a_full_disk(tmp_path: Path) -> None:
         subprocess.run(["umount", str(tmp_path)], check=True)
 
 
+def test_a_log_that_was_opened_outside_is_refused_by_name(tmp_path: Path) -> None:
+    log = tmp_path / "outside.log"
+    with Container(_COUNT) as container, log.open("w") as stream:
+        container.run(stdout=stream.fileno())
+        container.wait_counting()
+        with pytest.raises(RuncError, match="opened outside and handed in"):
+            container.checkpoint()
+        container.wait_counting()
+
+
 def test_images_that_are_not_there() -> None:
     with Container(_COUNT) as container:
         container.run()

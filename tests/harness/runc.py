@@ -98,10 +98,18 @@ class Container:
         null = subprocess.DEVNULL
         return subprocess.Popen(line, env=self._environment, cwd=self.bundle, stdin=null, stdout=null, stderr=null)
 
-    def run(self) -> None:
-        """Start it; its standard streams are nothing, or a terminal whose master `console` gives."""
+    def run(self, stdout: int | None = None) -> None:
+        """Start it; its standard streams are nothing, a descriptor of ours, or a terminal: `console` has the master."""
         (self.bundle / "config.json").write_text(json.dumps(self.config))
-        self.runc("run", "--detach", *self._console_words(), self.name)
+        words = ["run", "--detach", *self._console_words(), self.name]
+        if stdout is None:
+            self.runc(*words)
+            return
+        line = [self._runc, "--root", str(self.base / "state"), *words]
+        subprocess.run(
+            line, env=self._environment, cwd=self.bundle, stdin=subprocess.DEVNULL, stdout=stdout,
+            stderr=subprocess.DEVNULL, check=True,
+        )  # fmt: skip
 
     def checkpoint(self, *options: str) -> None:
         """Into `images`."""

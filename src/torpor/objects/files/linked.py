@@ -28,6 +28,7 @@ from torpor.images.errors import ImageError
 from torpor.images.text import get_text
 from torpor.kernel.idmap import owning
 from torpor.kernel.mount import OVERLAYFS, filesystem_type
+from torpor.kernel.procfs.mountinfo import read_mountinfo
 from torpor.objects.files import paths
 from torpor.objects.files.model import FileDump, FileRestore, OpenFile
 
@@ -87,12 +88,25 @@ def check(file: OpenFile, name: str, session: FileDump) -> None:
 
 
 def _require_other_name(file: OpenFile, name: str, session: FileDump) -> str:
+    _refuse_from_outside(file, name, session)
     found = _find_other_name(file, name, paths.roots_of(session).of(file.process.pid))
     if found is None:
         raise file.refuse(
             f"{name} is deleted, and the other name that the file has is not found", hint="try --link-remap"
         )
     return found
+
+
+def _refuse_from_outside(file: OpenFile, name: str, session: FileDump) -> None:
+    """Say so where the file was opened outside of the mount namespace (a container's log): no name leads there."""
+    pid = file.process.pid
+    if not paths.roots_of(session).has_own(pid) or file.number < 0:
+        return
+    if file.mount_id not in {mount.mount_id for mount in read_mountinfo(pid)}:
+        raise file.refuse(
+            f"{name} is on a mount that the process does not have: it was opened outside and handed in",
+            hint=f"give it a pipe or /dev/null, or name it: --external file[{file.mount_id:x}:{file.stat.st_ino:x}]",
+        )
 
 
 def _find_other_name(file: OpenFile, name: str, root: int | None) -> str | None:
