@@ -33,6 +33,11 @@ def level() -> int:
     return _level
 
 
+def descriptor() -> int:
+    """Where the lines go."""
+    return _fd
+
+
 def first_error() -> str | None:
     """The first error line of this run, for a short message where the log itself is out of sight (RPC)."""
     return _first_error

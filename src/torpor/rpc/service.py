@@ -53,6 +53,8 @@ class Work:
     check: Callable[[Order], bool]
     cpuinfo: Callable[[str, Order], None]
     features: Callable[[], dict[str, bool]]
+    #: Become the command that the client wants to be the parent of what was restored; returns only if it cannot.
+    execute: Callable[[list[str]], None]
     #: Major, minor, sublevel, and what it is called.
     version: tuple[int, int, int, str]
     #: An exception (of any kind) as one line in the log.
@@ -127,7 +129,12 @@ class _Request:
             if not isinstance(error, Exception):
                 raise
             return False
-        return self._answer(response)
+        answered = self._answer(response)
+        if answered and self._request.type == _TYPE.RESTORE and self._request.opts.exec_cmd:
+            self._channel.close()
+            self._work.execute(list(self._request.opts.exec_cmd))
+            return False
+        return answered
 
     def _answer(self, response: m.criu_resp) -> bool:
         try:

@@ -19,7 +19,7 @@ def main(options: Options) -> int:
     """Restore the tree in ``--images-dir``; the exit code, which without ``-d`` is the restored root's."""
     pid = run(options)
     if options.exec_cmd:
-        return _exec(options.command)
+        return become(options.command)
     if options.restore_detached or options.restore_sibling:
         return 0
     return _wait(pid)
@@ -73,7 +73,7 @@ class _PidFile:
         self._then(action, pid)
 
 
-def _exec(command: list[str]) -> int:
+def become(command: list[str]) -> int:
     """Become *command*, which so is the parent of what was restored."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:

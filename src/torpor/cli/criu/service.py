@@ -93,8 +93,17 @@ def _work(*, may_be_parent: bool) -> Work:
 
         run(action, options_for(order, "cpuinfo"))
 
+    def execute(words: list[str]) -> None:
+        from torpor.cli.criu.restore import become
+
+        for number in (1, 2):
+            os.dup2(log.descriptor(), number)
+        become(words)
+
     major, minor = command.COMPATIBLE
-    return Work(dump, pre_dump, restore, check, cpuinfo, _features, (major, minor, 0, f"torpor {__version__}"), _report)
+    return Work(
+        dump, pre_dump, restore, check, cpuinfo, _features, execute, (major, minor, 0, f"torpor {__version__}"), _report
+    )
 
 
 def _options(order: Order, what: str) -> Options:
