@@ -79,7 +79,7 @@ class Machine:
         (etc / "hosts").write_text(f"127.0.0.1 localhost {self.name}\n")
 
     def _visible(self) -> list[str]:
-        paths = [sys.prefix, sys.base_prefix, str(_SOURCES.parent), *engine.command()[:1], str(self.base)]
+        paths = [sys.prefix, sys.base_prefix, str(_SOURCES.parent), *engine.command()[:1]]
         cache = os.environ.get("TORPOR_TEST_CACHE")
         paths += [str(Path(path).parent) for path in engine.command() if path.startswith("/")]
         return list(dict.fromkeys(path for path in [*paths, *([cache] if cache else [])] if Path(path).is_dir()))

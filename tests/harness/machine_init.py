@@ -16,7 +16,7 @@ from pathlib import Path
 
 MS_BIND = 0x1000  # linux/mount.h
 MS_REC = 0x4000
-MS_SLAVE = 0x80000
+MS_PRIVATE = 0x40000
 MS_SHARED = 0x100000
 MS_NOSUID = 2
 MS_NODEV = 4
@@ -60,9 +60,7 @@ def make_mounts(base: Path, visible: list[str]) -> None:
 
     *visible* are paths that stay what they are, even where one of ours would hide them.
     """
-    mount("none", "/", "none", MS_REC | MS_SLAVE)
-    # systemd shares all mounts, so that is what container engines are used to.
-    mount("none", "/", "none", MS_REC | MS_SHARED)
+    mount("none", "/", "none", MS_REC | MS_PRIVATE)
     mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
     for directory in ("/etc", "/usr/local/sbin"):
         upper, work = base / "upper" / directory[1:], base / "work" / directory[1:]
@@ -79,7 +77,7 @@ def make_mounts(base: Path, visible: list[str]) -> None:
     own_tmp.chmod(0o1777)
     own_tmp_fd = os.open(own_tmp, os.O_PATH)
     hidden = ("/run", "/dev/shm", "/tmp", "/var/tmp")
-    _detach_hidden(hidden, [*visible, str(base)])
+    _detach_hidden(hidden, visible)
     for directory in hidden:
         kept = _keep(visible, directory)
         if directory in ("/run", "/dev/shm"):
@@ -88,6 +86,8 @@ def make_mounts(base: Path, visible: list[str]) -> None:
             mount(f"/proc/self/fd/{own_tmp_fd}", directory, "none", MS_BIND)
         _bind_again(kept)
     os.close(own_tmp_fd)
+    # systemd shares all mounts, so that is what container engines are used to. Only now, or binds were each other's peers.
+    mount("none", "/", "none", MS_REC | MS_SHARED)
     Path("/run/sshd").mkdir(mode=0o755)
     Path("/run/lock").mkdir(mode=0o1777)
 
