@@ -86,7 +86,7 @@ def make_mounts(base: Path, visible: list[str]) -> None:
             mount(f"/proc/self/fd/{own_tmp_fd}", directory, "none", MS_BIND)
         _bind_again(kept)
     os.close(own_tmp_fd)
-    # systemd shares all mounts, so that is what container engines are used to. Only now, or binds were each other's peers.
+    # systemd shares all mounts, so container engines are used to that. Only now, or binds were each other's peers.
     mount("none", "/", "none", MS_REC | MS_SHARED)
     Path("/run/sshd").mkdir(mode=0o755)
     Path("/run/lock").mkdir(mode=0o1777)
