@@ -151,3 +151,13 @@ def test_what_is_no_freezer_is_refused(tmp_path: Path) -> None:
             with pytest.raises(engine.EngineError, match="--freeze-cgroup wants"):
                 engine.dump(workload.pid, workload.images, options=["--freeze-cgroup", str(path)])
         workload.expect_pass()
+
+
+@pytest.mark.parametrize("freezer", FREEZERS)
+def test_who_waits_in_vfork_is_waited_for(freezer: Freezer) -> None:
+    with cgroups.group(freezer[0]) as path:
+        with Workload.start("in_vfork", prefix=cgroups.entering(path)) as workload:
+            workload.wait_ready()
+            workload.dump(options=["--freeze-cgroup", str(path)])
+            workload.restore()
+            workload.expect_pass()

@@ -14,6 +14,7 @@ from torpor.base import log
 from torpor.base.errors import KernelError, NotPermittedError, RefusedError, TargetGoneError
 from torpor.base.records import dataclass, field
 from torpor.kernel import ptrace
+from torpor.kernel.kcmp import KCMP_VM, kcmp
 from torpor.kernel.procfs.small import read_small
 from torpor.kernel.procfs.stat import Stat, read_stat
 from torpor.kernel.procfs.status import read_status
@@ -120,7 +121,7 @@ class Held:
             for tid in _threads_or_gone(each):
                 if not _is_stopped(each, tid) and (thread := _seize(each, tid)) is not None:
                     self._threads[tid] = thread
-            pids += read_children(each)
+            pids += [child for child in read_children(each) if not _is_in_vfork(each, child)]
 
     def take(self, pid: int, tid: int) -> Thread | None:
         """The thread, seized and about to stop; None if it is gone."""
@@ -135,6 +136,17 @@ class Held:
             except TargetGoneError:
                 continue
             thread.detach()
+
+
+def _is_in_vfork(parent: int, child: int) -> bool:
+    """Whether a child has its parent's memory, as from vfork(2) until it executes something.
+
+    Until then its parent waits, and stops for nobody. Such a child may run when all is thawed, and is stopped later.
+    """
+    try:
+        return kcmp(parent, child, KCMP_VM) == 0
+    except OSError:
+        return False
 
 
 def _is_stopped(pid: int, tid: int) -> bool:
