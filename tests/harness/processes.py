@@ -98,3 +98,15 @@ def kill_tree(mark: str, root: ProcessWatch | None) -> None:
         if not alive:
             return
         # Once more: a process may have forked after it was looked for.
+
+
+def reap_adopted() -> None:
+    """Wait for those of our children that are dead: processes of others whose parent has become we.
+
+    Not to be called while a process started by `subprocess` may be dead and is still to be waited for.
+    """
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    for pid in map(int, children):
+        with suppress(ChildProcessError, FileNotFoundError):
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                os.waitpid(pid, os.WNOHANG)

@@ -19,7 +19,7 @@ from typing import Any, Self
 
 from harness import engine
 from harness.events import ProcessWatch, RenameWatch, time_limit_s, wait_renamed
-from harness.processes import MARK_VARIABLE, new_mark
+from harness.processes import MARK_VARIABLE, new_mark, reap_adopted
 from harness.skips import missing
 
 _APPLETS = ("sh", "cat", "echo", "sleep", "stty", "tty", "readlink", "ls", "dd", "true")
@@ -190,6 +190,7 @@ class Container:
             self.runc("delete", "--force", self.name, check=False)
         if self._console is not None:
             self._console.close()
+        reap_adopted()
         shutil.rmtree(self.base, ignore_errors=True)
 
     def __enter__(self) -> Self:

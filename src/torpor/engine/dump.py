@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 
 from torpor.base import log
-from torpor.base.errors import RefusedError
+from torpor.base.errors import RefusedError, TargetGoneError
 from torpor.base.fds import OwnedFd
 from torpor.base.late import load
 from torpor.base.typed import TYPE_CHECKING
@@ -111,6 +111,8 @@ class Dump:
                 # They hold descriptors of the tree's: a listener that we keep open outlives the tree.
                 outside.restless.clear()
         with tree, self._files, watch.span("frozen"):
+            if tree.root.is_zombie:
+                raise TargetGoneError(f"pid {pid} has ended", hint="its parent has not waited for it yet")
             self._collect(tree.root, None)
             self._files.processes = self._processes
             self._check()

@@ -21,11 +21,20 @@ _TCP, _CLOSED = 6, 7
 _IPTABLES, _SKIP = 0, 2
 
 
+def hold_joined(session: RestoreSession) -> None:
+    """``hold``, in a namespace that was made for the tree by others: packets find their way there already."""
+    for joined in session.joined:
+        if joined.flag == CLONE_NEWNET:
+            inside(joined.fd.fileno(), CLONE_NEWNET, lambda: hold(session))
+
+
 def hold(session: RestoreSession) -> None:
     """Where the dump's lock is not: lock the connections that are going to be made.
 
     To be called in the tree's network namespace.
     """
+    if session.held is not None:
+        return
     inventory = load_one(session.store, kinds.INVENTORY)
     # Nothing gets into the other namespaces of the tree yet.
     home = session.root.ids.net_ns_id

@@ -73,6 +73,7 @@ RESTORE: tuple[Phase, ...] = (
     Phase("plan", reading.plan, "where our memory and our channel lie in puppets must be free in all of them"),
     Phase("pre-restore", reading.notify_start, "whoever is told prepares what is restored into"),
     Phase("namespaces to make", namespaces.plan, "the root puppet is cloned with them"),
+    Phase("hold joined network", network.hold_joined, "as soon as it is known, for its peers know the address already"),
     Phase("control groups", _in_cgroups("prepare"), "made before the first puppet is moved into them"),
     Phase("root puppet", forking.make_root, "with the namespaces that can only be made by clone", "forking"),
     Phase("user namespace", namespaces.make_user, "before its ids are mapped nobody in it can do anything", "forking"),
