@@ -35,7 +35,7 @@ CONTAINERS: dict[str, tuple[Sequence[str], Sequence[str]]] = {
         ("--tmpfs=/data:size=1m",),
         ("sh", "-c", "echo kept >> /data/file; head -1 /data/file; df /data | tail -1"),
     ),
-    "volume": (("--volume=/tmp:/data",), ("sh", "-c", "findmnt -n -o SOURCE /data || cat /data/mark")),
+    "volume": (("--volume=/media:/data",), ("sh", "-c", "findmnt -n -o SOURCE /data || cat /data/mark")),
     "named-volume": (
         ("--volume=kept:/data",),
         ("sh", "-c", "[ -e /data/file ] || echo kept > /data/file; cat /data/file"),

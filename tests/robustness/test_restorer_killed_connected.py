@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -59,7 +60,9 @@ def _wait_settled(pid: int, others: set[int]) -> bool:
         reap_adopted()
         # The guardian, which has become ours too, may be about to end the tree.
         if runs_free and not set(read_children(os.getpid())) - others - {pid}:
-            return read_status(pid).state not in "ZX"
+            # A second look: it may have ended it between the first and this.
+            with suppress(FileNotFoundError, ProcessLookupError):
+                return read_status(pid).state not in "ZX"
         assert time.monotonic() < deadline, f"state {status.state}, traced by {status.tracer}"
         time.sleep(0.005)
 
