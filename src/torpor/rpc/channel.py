@@ -26,13 +26,6 @@ class Channel:
     def __init__(self, fd: int) -> None:
         self._socket = socket.socket(fileno=fd)
 
-    @property
-    def inode(self) -> int:
-        """The socket's inode number on our side."""
-        import os
-
-        return os.fstat(self._socket.fileno()).st_ino
-
     def peer_pid(self) -> int:
         """The client's pid, as the kernel noted it when the connection was made."""
         pid, _, _ = struct.unpack("3i", self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
