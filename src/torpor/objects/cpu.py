@@ -2,9 +2,12 @@
 
 Kernel view
     None: programs ask the processor itself (CPUID), once, and choose their instructions by the answer.
+    Some instructions it hides, for they are broken on that processor, or it was told to: CPUID may show them all the
+    same, but /proc/cpuinfo does not, and nobody relies on them.
 Image
     ``cpuinfo_x86_entry``: vendor, family, model, and the feature words of CPUID in the order that the kernel keeps them
-    (arch/x86/include/asm/cpufeature.h; capability_ver 2).  The kernel's own words (3, 7, 8) stay 0.
+    (arch/x86/include/asm/cpufeature.h; capability_ver 2).  The kernel's own words (3, 7, 8) stay 0, and so do the bits
+    of instructions that it hides.
 Restore
     Nothing is made.  A processor without an instruction that the old one had is refused: the program would get SIGILL
     long after a restore that looked good.
@@ -50,6 +53,11 @@ INSTRUCTIONS: dict[int, dict[int, str]] = {
     18: {2: "avx512_4vnniw", 3: "avx512_4fmaps", 4: "fsrm", 14: "serialize", 22: "amx_bf16", 23: "avx512_fp16",
          24: "amx_tile", 25: "amx_int8"},
 }  # fmt: skip
+#: Where the kernel's name is another one, and what it never shows (arch/x86/include/asm/cpufeatures.h).
+_KERNELS_NAMES = {"sse3": "pni"}
+_NEVER_SHOWN = frozenset({"osxsave"})
+#: Enough for the first processor. Of a machine with many the file is long, and made when it is read.
+_CPUINFO_BYTES = 1 << 14
 
 
 def read() -> m.cpuinfo_x86_entry:
@@ -80,7 +88,30 @@ def read() -> m.cpuinfo_x86_entry:
 
 def dump(store: ImageStore) -> None:
     """cpuinfo.img."""
-    store_one(store, "CPUINFO", m.cpuinfo_entry(x86_entry=[read()]))
+    store_one(store, "CPUINFO", m.cpuinfo_entry(x86_entry=[without_hidden(read())]))
+
+
+def without_hidden(entry: m.cpuinfo_x86_entry, path: str = "/proc/cpuinfo") -> m.cpuinfo_x86_entry:
+    """*entry*, which is of this processor and is changed, without the instructions that the kernel hides."""
+    shown = _shown(path)
+    for word, names in INSTRUCTIONS.items() if shown else ():
+        for bit, name in names.items():
+            if name not in _NEVER_SHOWN and _KERNELS_NAMES.get(name, name) not in shown:
+                entry.capability[word] &= ~(1 << bit)
+    return entry
+
+
+def _shown(path: str) -> frozenset[str]:
+    """The flags of the first processor; none where the file does not tell."""
+    try:
+        with open(path, "rb", buffering=0) as stream:
+            text = stream.read(_CPUINFO_BYTES)
+    except OSError:
+        return frozenset()
+    for line in text.split(b"\n"):
+        if line.startswith(b"flags"):
+            return frozenset(line.partition(b":")[2].decode("ascii", "replace").split())
+    return frozenset()
 
 
 def check(store: ImageStore, wanted: str = DEFAULT) -> None:
@@ -104,9 +135,13 @@ def check(store: ImageStore, wanted: str = DEFAULT) -> None:
         raise RestoreError(f"this processor can do less {where}: it lacks {', '.join(lacking)}", hint=hint)
     if "fpu" in caps and (bits := theirs.xfeatures_mask & ~ours.xfeatures_mask):
         raise RestoreError(f"this processor has less register state {where}: XCR0 bits {bits:#x}", hint=hint)
-    if "cpu" in caps and list(theirs.capability) != list(ours.capability)[: len(theirs.capability)]:
+    if "cpu" in caps and not _same(theirs, ours) and not _same(theirs, without_hidden(ours)):
         raise RestoreError(f"this processor has other features {where}", hint="use --cpu-cap=ins")
     log.debug("cpu: everything that the images may rely on is there")
+
+
+def _same(theirs: m.cpuinfo_x86_entry, ours: m.cpuinfo_x86_entry) -> bool:
+    return list(theirs.capability) == list(ours.capability)[: len(theirs.capability)]
 
 
 def caps_of(wanted: str) -> set[str]:

@@ -1,5 +1,7 @@
 """A processor that can do less than the images' is refused by the names of what it lacks."""
 
+from pathlib import Path
+
 import pytest
 
 from torpor.base.errors import RestoreError
@@ -40,6 +42,29 @@ def test_an_instruction_less_is_refused_by_name() -> None:
         cpu.check(_store(entry))
     cpu.check(_store(entry), "fpu")
     cpu.check(_store(entry), "none")
+
+
+def test_an_instruction_that_the_kernel_hides_is_not_required(tmp_path: Path) -> None:
+    """CPUID shows it, /proc/cpuinfo does not: so it is on some AMD with rdseed."""
+    shown = tmp_path / "cpuinfo"
+    flags = [name for names in cpu.INSTRUCTIONS.values() for name in names.values() if name not in ("rdseed", "sse3")]
+    shown.write_text("processor\t: 0\nflags\t\t: " + " ".join([*flags, "pni"]) + "\n")
+    entry = cpu.read()
+    entry.capability[9] |= 1 << 18
+    before = list(entry.capability)
+    cpu.without_hidden(entry, str(shown))
+    assert not entry.capability[9] >> 18 & 1
+    entry.capability[9] |= 1 << 18
+    assert list(entry.capability) == before
+
+
+def test_a_machine_without_cpuinfo_hides_nothing(tmp_path: Path) -> None:
+    assert cpu.without_hidden(cpu.read(), str(tmp_path / "none")) == cpu.read()
+
+
+def test_images_that_ask_for_what_is_hidden_here_are_fine_where_the_processor_has_it() -> None:
+    for wanted in ("cpu", "ins"):
+        cpu.check(_store(cpu.read()), wanted)
 
 
 def test_register_state_less_is_refused() -> None:
