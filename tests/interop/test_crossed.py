@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import cgroups, engine
+from harness import cgroups, engine, parent_images
 from harness.workload import Workload, WorkloadError
 
 pytestmark = pytest.mark.root
@@ -174,6 +174,18 @@ def test_we_restore_the_peers(name: str) -> None:
         with engine.using(PEER):
             workload.dump(options=WORKLOADS[name])
         workload.restore(options=WORKLOADS[name])
+        workload.expect_pass()
+
+
+@pytest.mark.parametrize("name", ["counter", "memfd", "vectors"])
+def test_the_peer_reads_parent_images_as_we_do(name: str) -> None:
+    """What tests/objects/test_parent_images.py makes by hand is right."""
+    with _started(name) as workload:
+        workload.wait_ready()
+        workload.dump()
+        assert parent_images.split(workload.images) > 10
+        with engine.using(PEER):
+            workload.restore()
         workload.expect_pass()
 
 

@@ -7,6 +7,7 @@ import os
 from torpor.base.records import dataclass
 from torpor.images import kinds
 from torpor.images import messages as m
+from torpor.images.contents import open_contents
 from torpor.images.dirstore import DirStore
 from torpor.images.errors import ImageError, ImageMissing
 from torpor.images.pagemap import load_pagemap
@@ -206,20 +207,11 @@ class Checkpoint:
         """Strings in its memory; none if they are not in these images.  What is too long to be true is cut off."""
         end = min(end, start + MAX_STRINGS)
         try:
-            pagemap = load_pagemap(self._store, pid)
-            places = pagemap.places(start, end)
-            if not places or end <= start:
-                return ()
-            pages = self._store.pages_reader(pagemap.pages_name)
-            try:
-                text = bytearray()
-                for begin, until in places:
-                    piece = bytearray(until - begin)
-                    pages.read_at(begin, memoryview(piece))
-                    text += piece
-            finally:
-                pages.close()
+            with open_contents(self._store, pid) as contents:
+                text = contents.read(start, end)
         except ImageMissing:
+            return ()
+        if text is None:
             return ()
         return tuple(part.decode(errors="replace") for part in text.rstrip(b"\0").split(b"\0"))
 

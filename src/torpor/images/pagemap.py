@@ -2,7 +2,8 @@
 
 A pagemap_head names the pages image; each pagemap_entry is a run of pages, in ascending order of address. Runs with
 PE_PRESENT lie in the pages image one after the other; runs with PE_PARENT are to be looked up in the parent images;
-PE_LAZY marks what may be fetched later. A run with none of them is of zero pages.
+PE_LAZY marks what may be fetched later: from a page server, where the pages are not present as well. A run with none of
+them is of zero pages. ``contents.py`` finds the pages wherever they are.
 """
 
 from __future__ import annotations
@@ -26,6 +27,15 @@ _TOP = 1 << 64
 _MAX_COMPAT_PAGES = (1 << 32) - 1
 
 
+class Source:
+    """Where the pages of a run are."""
+
+    HERE = "here"
+    PARENT = "parent"
+    LAZY = "lazy"
+    ZERO = "zero"
+
+
 @dataclass(frozen=True, slots=True)
 class PageRun:
     """`n_pages` pages from address `vaddr` (bytes).
@@ -37,6 +47,15 @@ class PageRun:
     n_pages: int
     flags: int
     pages_offset: int | None = None
+
+    @property
+    def source(self) -> str:
+        """One of Source: where a reader finds the pages."""
+        if self.flags & PE_PRESENT:
+            return Source.HERE
+        if self.flags & PE_PARENT:
+            return Source.PARENT
+        return Source.LAZY if self.flags & PE_LAZY else Source.ZERO
 
     @property
     def in_parent(self) -> bool:
@@ -65,14 +84,19 @@ class Pagemap:
 
     def places(self, start: int, end: int) -> list[tuple[int, int]]:
         """Where the bytes from address `start` up to `end` lie in the pages image; none unless all are there."""
-        found = []
-        at = start
-        for run in self.runs:
-            if run.pages_offset is not None and run.vaddr <= at < run.vaddr + run.n_pages * PAGE_BYTES and at < end:
-                until = min(end, run.vaddr + run.n_pages * PAGE_BYTES)
-                found.append((run.pages_offset + at - run.vaddr, run.pages_offset + until - run.vaddr))
-                at = until
-        return found if at >= end else []
+        return places(self.runs, start, end)
+
+
+def places(runs: Iterable[PageRun], start: int, end: int) -> list[tuple[int, int]]:
+    """Where the bytes from address `start` up to `end` of `runs` lie in the pages; none unless all are there."""
+    found = []
+    at = start
+    for run in runs:
+        if run.pages_offset is not None and run.vaddr <= at < run.vaddr + run.n_pages * PAGE_BYTES and at < end:
+            until = min(end, run.vaddr + run.n_pages * PAGE_BYTES)
+            found.append((run.pages_offset + at - run.vaddr, run.pages_offset + until - run.vaddr))
+            at = until
+    return found if at >= end else []
 
 
 def _entry_flags(entry: m.pagemap_entry) -> int:

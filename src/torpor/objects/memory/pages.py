@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from torpor.base.errors import TorporError
 from torpor.base.records import dataclass
-from torpor.images.pagemap import PE_PRESENT, Pagemap, PageRun
+from torpor.images.pagemap import PE_PRESENT, PageRun
 from torpor.images.store import PagesReader, PagesWriter
 from torpor.kernel import pagemap, vm
 from torpor.kernel.procfs.maps import PROT_READ, Vma
@@ -213,10 +213,10 @@ def _workers() -> int:
     return min(max(len(os.sched_getaffinity(0)), 2), _MAX_WORKERS)
 
 
-def extents_of(found: Pagemap, left_out: Sequence[Range] = ()) -> list[Extent]:
-    """Where the present pages go, and where they lie in the pages image; without those in *left_out*."""
+def extents_of(runs: Iterable[PageRun], left_out: Sequence[Range] = ()) -> list[Extent]:
+    """Where the pages go, and where they lie in the pages image; without those in *left_out*."""
     extents: list[Extent] = []
-    for run in found.runs:
+    for run in runs:
         offset = run.pages_offset
         if offset is None or (left_out and any(start <= run.vaddr < end for start, end in left_out)):
             continue

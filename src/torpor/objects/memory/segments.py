@@ -20,6 +20,7 @@ from collections.abc import Iterator
 
 from torpor.base.fds import OwnedFd
 from torpor.images import kinds
+from torpor.images.contents import Contents, open_contents
 from torpor.images.errors import ImageError
 from torpor.images.pagemap import PE_PRESENT, PageRun, load_pagemap, store_pagemap
 from torpor.images.store import ImageStore, PagesReader, PagesWriter
@@ -110,21 +111,21 @@ def restore(store: ImageStore, shmid: int, fd: int, size: int) -> None:
     """Fill the new segment of *size* bytes behind *fd*; ImageError where the contents do not fit in."""
     if not store.exists(kinds.SHMEM_PAGEMAP.file_name(shmid)):
         return  # an empty one has none in CRIU's images
-    found = load_pagemap(store, shmid, kinds.SHMEM_PAGEMAP)
-    runs = [run for run in found.runs if run.pages_offset is not None]
+    with open_contents(store, shmid, kinds.SHMEM_PAGEMAP) as contents:
+        _fill_all(contents, shmid, fd, size)
+
+
+def _fill_all(contents: Contents, shmid: int, fd: int, size: int) -> None:
+    runs = [run for run in contents.runs if run.pages_offset is not None]
     if not runs:
         return
     if runs[-1].vaddr + (runs[-1].n_pages - 1) * PAGE_SIZE >= size:
         raise ImageError(f"{kinds.SHMEM_PAGEMAP.file_name(shmid)}: contents beyond the segment's {size} bytes")
     block = max(os.fstat(fd).st_blksize, PAGE_SIZE)  # that of hugetlbfs is the page's size
-    reader = store.pages_reader(found.pages_name)
-    try:
-        for run in runs:
-            assert run.pages_offset is not None
-            end = min(run.vaddr + run.n_pages * PAGE_SIZE, size)
-            _fill(fd, block, run.vaddr, end, reader, run.pages_offset)
-    finally:
-        reader.close()
+    for run in runs:
+        assert run.pages_offset is not None
+        end = min(run.vaddr + run.n_pages * PAGE_SIZE, size)
+        _fill(fd, block, run.vaddr, end, contents.reader, run.pages_offset)
 
 
 def _fill(fd: int, block: int, at: int, end: int, reader: PagesReader, offset: int) -> None:

@@ -14,7 +14,8 @@ from torpor.base.late import load
 from torpor.base.records import dataclass, field
 from torpor.images import kinds
 from torpor.images import messages as m
-from torpor.images.pagemap import Pagemap, load_pagemap, store_pagemap
+from torpor.images.contents import Contents, open_contents
+from torpor.images.pagemap import store_pagemap
 from torpor.images.store import ImageStore, PagesReader
 from torpor.kernel.arch import nr
 from torpor.kernel.procfs.maps import PROT_WRITE, Vma
@@ -90,7 +91,7 @@ class Made:
 
     entries: list[m.vma_entry]
     extents: list[Extent]
-    pages_name: str
+    contents_of: int
     vdso: vdso.Plan
     raised: set[int] = field(default_factory=set)
     source: PageSource | None = None
@@ -101,14 +102,19 @@ def make(process: RestoreProcess, parked: ParkedVdso, files: FileRestore, channe
     spaces = files.part(Spaces).made
     if process.ids.vm_id in spaces:
         return 0
+    with open_contents(files.store, process.ns_pid) as contents:
+        return _make(process, parked, files, channel, contents)
+
+
+def _make(process: RestoreProcess, parked: ParkedVdso, files: FileRestore, channel: Channel, contents: Contents) -> int:
+    spaces = files.part(Spaces).made
     mm, runner = mm_object.mm_of(process), process.runner
-    found = load_pagemap(files.store, process.ns_pid)
-    vdso_plan = _plan_vdso(process, parked, found, files)
+    vdso_plan = _plan_vdso(process, parked, contents, files)
     left_out = [(entry.start, entry.end) for entry in vdso.entries_of(mm)]
     made = Made(
         [entry for entry in mm.vmas if vmas.is_made(entry)],
-        pages.extents_of(found, left_out),
-        found.pages_name,
+        pages.extents_of(contents.runs, left_out),
+        process.ns_pid,
         vdso_plan,
     )
     parent = spaces.get(process.cloned_from.ids.vm_id) if process.cloned_from is not None else None
@@ -116,33 +122,18 @@ def make(process: RestoreProcess, parked: ParkedVdso, files: FileRestore, channe
     inherited = keep(parent.entries if parent else (), made.entries, calls)
     _run(runner, calls)
     calls = [(nr.close, number) for number in _map(process, made, inherited, parent, files, channel)]
-    reader = files.store.pages_reader(found.pages_name)
-    try:
-        extents = _to_write(made, parent, inherited, reader, files.store, calls) if parent else made.extents
-        _run(runner, calls)
-        n_pages = pages.restore(process.pid, extents, reader)
-    finally:
-        reader.close()
+    reader = contents.reader
+    extents = _to_write(made, parent, inherited, reader, files.store, calls) if parent else made.extents
+    _run(runner, calls)
+    n_pages = pages.restore(process.pid, extents, reader)
     spaces[process.ids.vm_id] = made
     return n_pages
 
 
-def _plan_vdso(process: RestoreProcess, parked: ParkedVdso, found: Pagemap, files: FileRestore) -> vdso.Plan:
-    def read(start: int, end: int) -> bytes | None:
-        for run in found.runs:
-            if run.vaddr <= start and end <= run.vaddr + run.n_pages * 4096 and run.pages_offset is not None:
-                content = bytearray(end - start)
-                reader = files.store.pages_reader(found.pages_name)
-                try:
-                    reader.read_at(run.pages_offset + start - run.vaddr, memoryview(content))
-                finally:
-                    reader.close()
-                return bytes(content)
-        return None
-
+def _plan_vdso(process: RestoreProcess, parked: ParkedVdso, contents: Contents, files: FileRestore) -> vdso.Plan:
     sharing = [each for each in files.processes if each.ids.vm_id == process.ids.vm_id and not each.is_zombie]
     threads = [thread for each in sharing or [process] for thread in each.threads]
-    return vdso.plan(mm_object.mm_of(process), parked, process.pid, read, threads)
+    return vdso.plan(mm_object.mm_of(process), parked, process.pid, contents.read, threads)
 
 
 def _run(runner: Runner, calls: list[Call]) -> None:
@@ -207,7 +198,7 @@ def _to_write(
     made: Made, parent: Made, inherited: Inheritance, reader: PagesReader, store: ImageStore, calls: list[Call]
 ) -> list[Extent]:
     if parent.source is None:
-        parent.source = PageSource(store.pages_reader(parent.pages_name))
+        parent.source = PageSource(open_contents(store, parent.contents_of).reader)
     return differing(parent.extents, made.extents, inherited.kept, (parent.source, PageSource(reader)), calls)
 
 
