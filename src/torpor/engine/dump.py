@@ -122,9 +122,13 @@ class Dump:
             with network_of(pid):
                 self._dump_all()
             notify("post-dump", pid)
+            if not self._options.leave_running:
+                self._options.commit()
             self._let_go(tree)
         if self._late is not None:
             self._late.flush()
+        if self._options.leave_running:
+            self._options.commit()
         return self._stats
 
     def _stop_at_rest(self, stop: Callable[[int], FrozenTree], pid: int) -> FrozenTree:

@@ -17,6 +17,10 @@ def nobody(action: str, pid: int) -> None:
     """The notifier for when nobody wants to know."""
 
 
+def nothing() -> None:
+    """What is done when nothing is to be done."""
+
+
 @dataclass(frozen=True, slots=True)
 class JoinNs:
     """``--join-ns KIND:PATH[,EXTRA]``; PATH may be the pid of a process that is in the namespace."""
@@ -31,7 +35,8 @@ class DumpOptions:
     """``leave_running`` and ``leave_stopped`` say what becomes of the tree; without either it is killed.
 
     ``timeout_s``: how long stopping the tree may take; 0 is for ever.  ``stats_directory``: where stats-dump goes, if
-    not to the images.
+    not to the images.  ``commit`` is called when the set of images is whole: before the tree is killed, if it is, so
+    that what is noted of it is true whenever we die; an error there is an error of the dump.
     """
 
     leave_running: bool = False
@@ -39,6 +44,7 @@ class DumpOptions:
     timeout_s: int = 10
     stats_directory: str = ""
     notify: Notify = nobody
+    commit: Callable[[], None] = nothing
     files: FilePolicy = field(default_factory=FilePolicy)
     cgroups: CgroupPolicy = field(default_factory=CgroupPolicy)
 
