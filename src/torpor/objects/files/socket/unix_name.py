@@ -14,6 +14,7 @@ Limits
 
 from __future__ import annotations
 
+import _socket as socket
 import errno
 import fcntl
 import os
@@ -25,7 +26,6 @@ from torpor.base.errors import RestoreError
 from torpor.base.records import dataclass, field
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
-from torpor.kernel import sock_diag
 from torpor.kernel.arch import nr
 from torpor.kernel.idmap import IdMaps
 from torpor.kernel.sockets import Socket
@@ -243,21 +243,35 @@ def _bind_file(connection: Socket, name: Name) -> None:
 
 
 def _remove_stale(name: Name) -> None:
-    """Unlink a socket file that nobody is bound to; RestoreError for one in use.  Other files are left to bind(2)."""
+    """Unlink a socket file that nobody is bound to; RestoreError for one that lives.  Other files are left to bind(2)."""
     try:
         info = os.lstat(name.text)
     except OSError:
         return
     if not stat.S_ISSOCK(info.st_mode):
         return
-    for other in sock_diag.read_unix().values():
-        if (
-            other.file
-            and other.file[0] == info.st_ino & 0xFFFFFFFF
-            and other.name.rstrip(b"\0").endswith(os.path.basename(name.text))
-        ):
-            raise RestoreError(f"unix socket {name} is in use", hint="end the process that has it")
+    if _is_alive(name.text):
+        raise RestoreError(
+            f"unix socket {name} is in use",
+            hint="end the process that has it; it may be in another network namespace (a container's)",
+        )
     os.unlink(name.text)
+
+
+def _is_alive(path: bytes) -> bool:
+    """Whether a socket is bound to that file, in whichever network namespace: none in another is in our tables.
+
+    unix(7): a file that nobody is bound to refuses the connection.  A socket of another type says so (EPROTOTYPE), and
+    one of datagrams does not notice that somebody has been connected to it.
+    """
+    with Socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, 0) as probe:
+        try:
+            probe.connect(path)
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+        except OSError as error:
+            log.debug(f"{os.fsdecode(path)}: {error.strerror}")
+    return True
 
 
 __all__ = ["Name", "Namer", "dump", "name_of"]
