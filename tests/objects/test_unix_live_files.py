@@ -1,4 +1,4 @@
-"""The file of a unix socket that lives is never taken away by a restore, whoever has it: in another network namespace too."""
+"""The file of a unix socket that lives is never taken away by a restore, also of one in another network namespace."""
 
 import os
 import socket

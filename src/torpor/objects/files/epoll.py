@@ -6,14 +6,14 @@ Kernel view
     description lives: kcmp(2) with KCMP_EPOLL_TFD tells which description is meant.
 Image
     ``eventpoll_file_entry``.  Where the number is not (any more) that of the file: ``tfd`` is one that is, as CRIU has
-    it, ``torpor_tfd`` the number itself, ``torpor_file_id`` the file.  ``torpor_idle``: nothing was ready.
+    it, ``torpor_tfd`` the number itself, ``torpor_file_id`` the file.
 Restore
     epoll_ctl(2) in a process that has both descriptors (signalfd shows the signals of who added it); where none has, in
-    a descriptor table of our own.  Adding a file that is ready makes an event: edges seen before the dump are taken out
-    again if nothing was ready then.
+    a descriptor table of our own.  Adding a file that is ready makes an event.
 Limits
     A disarmed one-shot can be disarmed again only while its file is ready for something; else it may report one
-    EPOLLERR or EPOLLHUP.  Edges seen before are reported again if anything at all was ready.
+    EPOLLERR or EPOLLHUP.  Edges seen before are reported once more: to take them out would take what is new with them
+    (a connection that has come since the socket listens), and nothing would ever tell of that.
 """
 
 from __future__ import annotations
@@ -59,9 +59,6 @@ def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
     epfd = entry.epfd
     epfd.id, epfd.flags = entry.id, file.flags
     fown.fill(epfd.fown, file)
-    poller = select.poll()
-    poller.register(file.fd, select.POLLIN)
-    epfd.torpor_idle = not poller.poll(0)
     seen: dict[int, int] = {}
     lost: list[tuple[m.eventpoll_tfd_entry, int]] = []
     for line in file.fdinfo:
@@ -148,10 +145,6 @@ class _Watch:
     def is_disarmed(self) -> bool:
         return bool(self.events & select.EPOLLONESHOT) and not self.events & (_ANY | _ALWAYS)
 
-    @property
-    def is_edge(self) -> bool:
-        return bool(self.events & select.EPOLLET) and not self.events & select.EPOLLONESHOT
-
 
 class _Attaching:
     """Which sets have been filled, and what each process has at which number."""
@@ -178,15 +171,11 @@ class _Attaching:
             if target.HasField("epfd"):
                 self.attach(target)
         own = self._session.open(entry.id)
-        # Draining must not meet the events of others, so that each group goes in alone.
+        # Draining must not meet the events of others, so that these go in alone.
         disarmed = [self._make_fire(watch) for watch in watches if watch.is_disarmed]
         self._add(process, epoll_number, own, disarmed)
         _drain(own, len(disarmed))
-        edges = [watch for watch in watches if watch.is_edge]
-        self._add(process, epoll_number, own, edges)
-        if entry.epfd.torpor_idle:
-            _drain(own, len(edges))
-        self._add(process, epoll_number, own, [w for w in watches if not w.is_disarmed and not w.is_edge])
+        self._add(process, epoll_number, own, [watch for watch in watches if not watch.is_disarmed])
 
     def _choose_holder(self, entry: m.file_entry) -> tuple[RestoreProcess | None, int, dict[int, int]]:
         """A process that has the set and all that it watches by number, or most of it; no process for one in a queue.

@@ -243,7 +243,7 @@ def _bind_file(connection: Socket, name: Name) -> None:
 
 
 def _remove_stale(name: Name) -> None:
-    """Unlink a socket file that nobody is bound to; RestoreError for one that lives.  Other files are left to bind(2)."""
+    """Unlink a socket file that nobody is bound to; RestoreError for one that lives.  Others are left to bind(2)."""
     try:
         info = os.lstat(name.text)
     except OSError:
