@@ -37,11 +37,13 @@ def dump(
     tcp_close: bool = False,
     external_unix: bool = False,
     external: tuple[str, ...] = (),
+    made_by: str = "torpor.dump",
 ) -> DumpStats:
     """Checkpoint *pid* and everything below it into the directory *path*, which is made if need be.
 
     The processes are killed unless they are to be left running or stopped.  ``timeout_s``: how long stopping them may
-    take.  ``ghost_limit``: deleted files up to so many bytes are kept in the checkpoint.
+    take.  ``ghost_limit``: deleted files up to so many bytes are kept in the checkpoint.  ``made_by`` is noted in the
+    checkpoint's manifest.
 
     torpor.base.errors.TorporError and its kinds; after any of them the processes run on unharmed.
     """
@@ -61,7 +63,9 @@ def dump(
         external=external,
     )
     DirStore(path, "w", create=True).close()
-    options = DumpOptions(leave_running=leave_running, leave_stopped=leave_stopped, timeout_s=timeout_s, files=policy)
+    options = DumpOptions(
+        made_by=made_by, leave_running=leave_running, leave_stopped=leave_stopped, timeout_s=timeout_s, files=policy
+    )
     return engine.dump(pid, path, options)
 
 

@@ -21,6 +21,7 @@ COSTLY = {
     "json": "an import inside the function that needs it",
     "shutil": "an import inside the function that needs it",
     "tempfile": "an import inside the function that needs it",
+    "xxhash": "an import inside the function that needs it",
     "traceback": "an import inside the function that needs it",
 }
 

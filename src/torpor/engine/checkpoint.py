@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 
 from torpor.base.records import dataclass
-from torpor.images import kinds
+from torpor.images import kinds, manifest
 from torpor.images import messages as m
 from torpor.images.contents import open_contents
 from torpor.images.dirstore import DirStore
 from torpor.images.errors import ImageError, ImageMissing
+from torpor.images.manifest import Manifest
 from torpor.images.pagemap import load_pagemap
 from torpor.images.store import ImageStore, load_all, load_one
 
@@ -91,6 +92,11 @@ class Checkpoint:
         if self._processes is None:
             self._processes = tuple(self._process(entry) for entry in load_all(self._store, kinds.PSTREE))
         return self._processes
+
+    @property
+    def manifest(self) -> Manifest | None:
+        """What made it, when and where; None where nothing tells, as in CRIU's own."""
+        return manifest.read(self._store.fileno()) if isinstance(self._store, DirStore) else None
 
     @property
     def size_bytes(self) -> int:

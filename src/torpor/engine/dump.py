@@ -17,6 +17,7 @@ from torpor.base import log
 from torpor.base.errors import RefusedError, TargetGoneError
 from torpor.base.fds import OwnedFd
 from torpor.base.late import load
+from torpor.base.records import replace
 from torpor.base.typed import TYPE_CHECKING
 from torpor.engine import family, namespaces, preflight
 from torpor.engine.ids import IdAllocator
@@ -64,10 +65,26 @@ def dump(pid: int, directory: str | os.PathLike[str], options: DumpOptions | Non
     """
     options = options or DumpOptions()
     with DirStore(directory, "w") as store:
-        stats = Dump(store, options).run(pid)
+        made = Dump(store, options)
+        stats = made.run(pid)
+        _write_manifest(store, made.ident, options.made_by)
     with DirStore(options.stats_directory or directory, "w") as store:
         stats.write(store)
     return stats
+
+
+def _write_manifest(store: DirStore, ident: str, made_by: str) -> None:
+    from torpor import __version__
+    from torpor.images import manifest
+
+    files = {}
+    for name in store.written:
+        with store.open_read(name) as stream:
+            n_bytes = os.fstat(stream.fileno()).st_size
+            files[name] = manifest.Content(n_bytes, manifest.sums_of(stream.fileno(), n_bytes))
+    made = manifest.made_here(ident, made_by, __version__)
+    with store.open_write(manifest.NAME) as stream:
+        stream.write(manifest.encode(replace(made, files=files)))
 
 
 class Dump:
@@ -87,6 +104,11 @@ class Dump:
         self._cgroups: CgroupDump | None = None
         self._root_ids = m.task_kobj_ids_entry(vm_id=1, files_id=1, fs_id=1, sighand_id=1)
         self._ids.namespaces_of("self", self._root_ids)
+
+    @property
+    def ident(self) -> str:
+        """The dump's id, which the inventory and the manifest bear."""
+        return self._files.outside.run_id
 
     def run(self, pid: int) -> DumpStats:
         """Do it."""

@@ -37,8 +37,10 @@ class DumpOptions:
     ``timeout_s``: how long stopping the tree may take; 0 is for ever.  ``stats_directory``: where stats-dump goes, if
     not to the images.  ``commit`` is called when the set of images is whole: before the tree is killed, if it is, so
     that what is noted of it is true whenever we die; an error there is an error of the dump.
+    ``made_by``: what the manifest says of who made the images.
     """
 
+    made_by: str = ""
     leave_running: bool = False
     leave_stopped: bool = False
     timeout_s: int = 10

@@ -184,6 +184,11 @@ class DirStore:
         """The directory's descriptor, which stays the store's."""
         return self._fd
 
+    @property
+    def written(self) -> list[str]:
+        """The names of what was written by this store."""
+        return sorted(self._written)
+
     def names(self) -> list[str]:
         try:
             with os.scandir(self._fd) as found:

@@ -92,6 +92,7 @@ def _checkpoint_process(target: Target, args: argparse.Namespace) -> int:
         stats = torpor.dump(
             target.pid,
             path,
+            made_by="torpor checkpoint",
             leave_running=args.leave_running,
             shell_job=args.shell_job,
             tcp_established=args.tcp_established,

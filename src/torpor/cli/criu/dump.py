@@ -24,6 +24,7 @@ def run(options: Options, client: Notify | None = None) -> None:
         options.tree,
         options.images_dir,
         DumpOptions(
+            made_by="criu dump" if client is None else "criu for a container engine",
             leave_running=options.leave_running,
             leave_stopped=options.leave_stopped,
             stats_directory=options.work_dir,

@@ -1,0 +1,86 @@
+"""The manifest: as written, as read, and what is no manifest."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from torpor.base.records import replace
+from torpor.images import manifest
+from torpor.images.errors import ImageError
+from torpor.images.manifest import BLOCK_BYTES, Content, Manifest
+
+MADE = Manifest("0123abcd", "torpor checkpoint", "1.2", "host", "6.18", "x86_64", 1764305400.5, "boot")
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    files = {"core-1.img": Content(10, b"12345678"), "pages-1.img": Content(BLOCK_BYTES + 1, b"12345678abcdefgh")}
+    made = replace(MADE, files=files | {"mm-1.img": Content(3)})
+    (tmp_path / manifest.NAME).write_bytes(manifest.encode(made))
+    found = manifest.read(tmp_path)
+    assert found == made
+    assert found.n_bytes == BLOCK_BYTES + 14
+
+
+def test_where_there_is_none(tmp_path: Path) -> None:
+    assert manifest.read(tmp_path) is None
+    assert manifest.read(tmp_path / "nowhere") is None
+
+
+def test_made_here_says_where() -> None:
+    made = manifest.made_here("id", "criu dump", "1.0")
+    assert (made.host, made.kernel, made.architecture) == (os.uname().nodename, os.uname().release, os.uname().machine)
+    assert made.boot and made.date
+
+
+@pytest.mark.parametrize("n_bytes", [0, 1, BLOCK_BYTES - 1, BLOCK_BYTES, BLOCK_BYTES + 1, 3 * BLOCK_BYTES])
+def test_sums_find_a_changed_bit(tmp_path: Path, n_bytes: int) -> None:
+    data = bytearray(os.urandom(n_bytes))
+    path = tmp_path / "image"
+    path.write_bytes(data)
+    with path.open("rb") as stream:
+        content = Content(n_bytes, manifest.sums_of(stream.fileno(), n_bytes))
+    assert len(content.sums or b"") == 8 * manifest.n_blocks(n_bytes)
+    for index in range(manifest.n_blocks(n_bytes)):
+        block = data[index * BLOCK_BYTES : (index + 1) * BLOCK_BYTES]
+        assert manifest.is_right(content, index, block)
+        block[-1] ^= 1
+        assert not manifest.is_right(content, index, block)
+
+
+def test_a_file_that_is_shorter_than_said(tmp_path: Path) -> None:
+    (tmp_path / "image").write_bytes(b"short")
+    with (tmp_path / "image").open("rb") as stream, pytest.raises(ImageError, match="truncated"):
+        manifest.sums_of(stream.fileno(), 6)
+
+
+def _damaged() -> list[object]:
+    whole = json.loads(manifest.encode(MADE))
+    return [
+        [],
+        {},
+        whole | {"format": 2},
+        whole | {"block": 17},
+        whole | {"id": 3},
+        whole | {"host": None},
+        whole | {"date": "noon"},
+        whole | {"files": []},
+        whole | {"files": {"x": 1}},
+        whole | {"files": {"x": [-1, None]}},
+        whole | {"files": {"x": [1, "zz"]}},
+        whole | {"files": {"x": [1, "00"]}},
+        {key: value for key, value in whole.items() if key != "files"},
+    ]
+
+
+@pytest.mark.parametrize("told", _damaged())
+def test_what_is_no_manifest(told: object) -> None:
+    with pytest.raises(ImageError):
+        manifest.parse(json.dumps(told).encode())
+
+
+def test_what_is_not_even_json() -> None:
+    for data in (b"", b"\xff\xfe", b"[" * 100_000):
+        with pytest.raises(ImageError):
+            manifest.parse(data)
