@@ -38,12 +38,14 @@ def dump(
     external_unix: bool = False,
     external: tuple[str, ...] = (),
     made_by: str = "torpor.dump",
+    exec_processes: str = "refuse",
 ) -> DumpStats:
     """Checkpoint *pid* and everything below it into the directory *path*, which is made if need be.
 
     The processes are killed unless they are to be left running or stopped.  ``timeout_s``: how long stopping them may
-    take.  ``ghost_limit``: deleted files up to so many bytes are kept in the checkpoint.  ``made_by`` is noted in the
-    checkpoint's manifest.
+    take.  ``ghost_limit``: deleted files up to so many bytes are kept in the checkpoint.  ``exec_processes``: what
+    becomes of processes that entered the pid namespace from outside: ``refuse``, ``carry``, ``leave-out``.  ``made_by``
+    is noted in the checkpoint's manifest.
 
     torpor.base.errors.TorporError and its kinds; after any of them the processes run on unharmed.
     """
@@ -64,7 +66,12 @@ def dump(
     )
     DirStore(path, "w", create=True).close()
     options = DumpOptions(
-        made_by=made_by, leave_running=leave_running, leave_stopped=leave_stopped, timeout_s=timeout_s, files=policy
+        made_by=made_by,
+        leave_running=leave_running,
+        leave_stopped=leave_stopped,
+        timeout_s=timeout_s,
+        files=policy,
+        entered=exec_processes,
     )
     return engine.dump(pid, path, options)
 

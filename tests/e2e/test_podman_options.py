@@ -211,5 +211,20 @@ def test_with_previous_is_refused(podman: Podman, loop: str) -> None:
     assert _LOOP.step(podman, loop) == 1
 
 
+def test_exec(podman: Podman, loop: str) -> None:
+    """What `podman exec` has started is not lost without a word, and taken along where a configuration file says so."""
+    podman("exec", "--detach", loop, "sh", "-c", "while true; do read line < /dev/null; done")
+    podman.fails("container", "checkpoint", loop)
+    assert any("(sh) is in the pid namespace of pid" in note for note in podman.engine_logs()), podman.engine_logs()
+    assert podman.is_running(loop) and podman("top", loop, "comm").split() == ["COMMAND", "sh", "sh"]
+    config = podman.machine.path("/etc/criu")
+    config.mkdir(exist_ok=True)
+    (config / "runc.conf").write_text("exec-processes carry\n")
+    podman("container", "checkpoint", loop)
+    podman("container", "restore", loop)
+    assert podman("top", loop, "comm").split() == ["COMMAND", "sh", "sh"]
+    assert _LOOP.step(podman, loop) == 1
+
+
 def run(podman: Podman, name: str, *options: str) -> str:
     return podman.run("--name", name, *options, images.APPLICATIONS, *_LOOP.command)

@@ -102,6 +102,7 @@ class Dump:
         self._processes: list[DumpProcess] = []
         self._seccomp = m.seccomp_entry()
         self._cgroups: CgroupDump | None = None
+        self._entered: dict[int, list[int]] = {}
         self._root_ids = m.task_kobj_ids_entry(vm_id=1, files_id=1, fs_id=1, sighand_id=1)
         self._ids.namespaces_of("self", self._root_ids)
 
@@ -115,7 +116,10 @@ class Dump:
         watch = self._stats.watch
         notify = self._options.notify
         outside = self._files.outside
-        seen = preflight.check(pid, self._options.files, by_freezer=bool(self._options.cgroups.freezer))
+        self._entered = load("torpor.engine.entered").to_carry(pid, self._options.entered)
+        others = [each for pids in self._entered.values() for each in pids]
+        by_freezer = bool(self._options.cgroups.freezer)
+        seen = preflight.check(pid, self._options.files, by_freezer=by_freezer, entered=others)
         outside.noticed, outside.restless = seen.noticed, seen.restless
         namespaces.prepare(pid, self._options.files)
         warm_up()
@@ -192,11 +196,11 @@ class Dump:
         """What stops the tree: by the freezer, if there is one, or task by task."""
         path = self._options.cgroups.freezer
         if not path:
-            return freeze
+            return lambda pid: freeze(pid, entered=self._entered)
         freezer: Freezer = load("torpor.objects.cgroup.freezer").Freezer(path)
         if self._cgroups is not None:
             self._cgroups.stopped_by(freezer)
-        return freezer.stop
+        return lambda pid: freezer.stop(pid, entered=self._entered)
 
     # -- collect ---------------------------------------------------------------------------------------------
 

@@ -8,6 +8,9 @@ from torpor.base.records import dataclass, field
 from torpor.objects.cgroup.model import CgroupPolicy
 from torpor.objects.files.model import FilePolicy
 
+#: What becomes of processes that entered a pid namespace of the tree's from outside (``podman exec``): the dump is
+#: refused; they are dumped as children of its first process; they are left out, and end when that does.
+REFUSE, CARRY, LEAVE_OUT = "refuse", "carry", "leave-out"
 #: Called at each stage with its name, as criu(8) has them for action scripts, and the root's pid (0: none yet).
 #: Whoever is called says no by an exception, and the work ends as after any other error.
 Notify = Callable[[str, int], None]
@@ -37,13 +40,14 @@ class DumpOptions:
     ``timeout_s``: how long stopping the tree may take; 0 is for ever.  ``stats_directory``: where stats-dump goes, if
     not to the images.  ``commit`` is called when the set of images is whole: before the tree is killed, if it is, so
     that what is noted of it is true whenever we die; an error there is an error of the dump.
-    ``made_by``: what the manifest says of who made the images.
+    ``made_by``: what the manifest says of who made the images.  ``entered``: REFUSE, CARRY or LEAVE_OUT.
     """
 
     made_by: str = ""
     leave_running: bool = False
     leave_stopped: bool = False
     timeout_s: int = 10
+    entered: str = REFUSE
     stats_directory: str = ""
     notify: Notify = nobody
     commit: Callable[[], None] = nothing

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from torpor.base.errors import NotPermittedError, RefusedError, TargetGoneError, TorporError
 from torpor.base.fds import OwnedFd
 from torpor.base.late import load
+from torpor.engine.options import LEAVE_OUT, REFUSE
 from torpor.images import messages as m
 from torpor.images.memstore import MemStore
 from torpor.kernel.namespaces import network_of
@@ -22,7 +23,7 @@ from torpor.kernel.procfs.maps import Vma, read_maps, read_smaps
 from torpor.kernel.procfs.small import read_small
 from torpor.kernel.procfs.stat import read_stat
 from torpor.kernel.procfs.status import read_status
-from torpor.kernel.procfs.task import read_children, read_fdinfo_lines, read_fds
+from torpor.kernel.procfs.task import read_fdinfo_lines, read_fds, read_tree
 from torpor.objects.files import locks
 from torpor.objects.files.model import FileDump, FilePolicy, OpenFile
 from torpor.objects.files.outside import Outside
@@ -37,16 +38,17 @@ _FROZEN_IN = ("get_signal", "do_freezer_trap")
 _SUSPECT = ("/[aio]", "anon_inode:")
 
 
-def check(pid: int, policy: FilePolicy, *, by_freezer: bool = False) -> Outside:
+def check(pid: int, policy: FilePolicy, *, by_freezer: bool = False, entered: Sequence[int] = ()) -> Outside:
     """The quick pass before every dump.  The first refusal is raised, with others as notes.
 
     It descends to the descriptors that a kind wants to see; of mappings and all others links and names must do.  What
     kinds noticed: ``noticed`` and ``restless`` of the answer.  *by_freezer*: whoever is frozen will be thawed.
+    *entered*: other roots of what is going to be carried.
     """
-    found, outside = _problems(pid, policy, thorough=False, by_freezer=by_freezer)
+    found, outside = _problems((pid, *entered), policy, thorough=False, by_freezer=by_freezer)
     if found:
         # What comes and goes while we look (a socket between two looks at descriptors, a lock) is looked at once more.
-        found, outside = _problems(pid, policy, thorough=False, by_freezer=by_freezer)
+        found, outside = _problems((pid, *entered), policy, thorough=False, by_freezer=by_freezer)
     if found:
         for other in found[1:6]:
             found[0].add_note(f"also {other}")
@@ -54,10 +56,21 @@ def check(pid: int, policy: FilePolicy, *, by_freezer: bool = False) -> Outside:
     return outside
 
 
-def problems(pid: int, policy: FilePolicy | None = None) -> list[TorporError]:
-    """Everything that would stop *pid* and all below it from being checkpointed."""
+def problems(pid: int, policy: FilePolicy | None = None, *, entered: str = REFUSE) -> list[TorporError]:
+    """Everything that would stop *pid* and all below it from being checkpointed.
+
+    *entered*: what becomes of processes that entered its pid namespace, as in DumpOptions.
+    """
     policy = policy or FilePolicy()
-    found, outside = _problems(pid, policy, thorough=True)
+    found: list[TorporError] = []
+    roots = [pid]
+    for init, pids in load("torpor.engine.entered").find(read_tree(pid)).items() if entered != LEAVE_OUT else ():
+        if entered == REFUSE:
+            found.append(load("torpor.engine.entered").refusal(init, pids))
+        else:
+            roots += pids
+    others, outside = _problems(roots, policy, thorough=True)
+    found += others
     outside.restless.clear()
     from torpor.engine import namespaces
 
@@ -69,17 +82,19 @@ def problems(pid: int, policy: FilePolicy | None = None) -> list[TorporError]:
 
 
 def _problems(
-    pid: int, policy: FilePolicy, *, thorough: bool, by_freezer: bool = False
+    roots: Sequence[int], policy: FilePolicy, *, thorough: bool, by_freezer: bool = False
 ) -> tuple[list[TorporError], Outside]:
     session = FileDump(MemStore(), kinds_alike, policy)
     # The kernel's tables of sockets are those of the reader's network namespace.
-    with network_of(pid):
-        found = list(_iter_problems(pid, session, thorough=thorough, by_freezer=by_freezer))
+    with network_of(roots[0]):
+        found = list(_iter_problems(roots, session, thorough=thorough, by_freezer=by_freezer))
         return found, session.outside
 
 
-def _iter_problems(pid: int, session: FileDump, *, thorough: bool, by_freezer: bool) -> Iterator[TorporError]:
-    for process in _iter_tree(pid):
+def _iter_problems(
+    roots: Sequence[int], session: FileDump, *, thorough: bool, by_freezer: bool
+) -> Iterator[TorporError]:
+    for process in _iter_tree(roots):
         session.processes.append(process)
         try:
             yield from _of_task(process)
@@ -119,20 +134,17 @@ def _of_namespaces(session: FileDump) -> Iterator[TorporError]:
         return  # it ended meanwhile, or is not ours to look at, which has been said
 
 
-def _iter_tree(pid: int) -> Iterator[DumpProcess]:
+def _iter_tree(roots: Sequence[int]) -> Iterator[DumpProcess]:
     # All pids first: a tree that forks without a pause would keep us here for ever if each were looked at on the way.
-    pids = [pid]
-    for at in pids:
-        pids += read_children(at)
-    for at in pids:
+    for at in [pid for root in roots for pid in read_tree(root)]:
         try:
             stat_line, status = read_stat(at), read_status(at)
             if stat_line.state in "ZX" and not lives_on(at):
                 continue
             pidfd = OwnedFd(os.pidfd_open(at))
         except (FileNotFoundError, ProcessLookupError):
-            if at == pid:
-                raise TargetGoneError(f"no process has pid {pid}") from None
+            if at == roots[0]:
+                raise TargetGoneError(f"no process has pid {at}") from None
             continue
         yield DumpProcess(
             tracee=Process(at, None), parent=None, pid=at, ns_pid=status.ns_tgids[-1], stat=stat_line, status=status,

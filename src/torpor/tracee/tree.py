@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from torpor.base import log
 from torpor.base.errors import KernelError, NotPermittedError, RefusedError, TargetGoneError
@@ -161,19 +161,25 @@ def _is_stopped(pid: int, tid: int) -> bool:
         return True
 
 
-def freeze(pid: int, *, before_stop: Callable[[int], None] | None = None, held: Held | None = None) -> FrozenTree:
+def freeze(
+    pid: int,
+    *,
+    before_stop: Callable[[int], None] | None = None,
+    held: Held | None = None,
+    entered: Mapping[int, Sequence[int]] | None = None,
+) -> FrozenTree:
     """Stop *pid* and everything below it.
 
     TargetGoneError: no such process.  NotPermittedError: we may not trace it.  RefusedError: somebody else traces it.
     Whatever was stopped runs on after an error.  *before_stop* is called with each pid just before it is seized.
-    *held* has threads that are seized already.
+    *held* has threads that are seized already.  *entered*: processes taken for children of another, by its pid.
     """
     root = Process(pid, None)
     tree = FrozenTree(root)
     seize = held.take if held is not None else _seize
     try:
         _stop_process(root, before_stop, seize)
-        while _stop_new_children(root, before_stop, seize):
+        while _stop_new_children(root, before_stop, seize, entered or {}):
             pass
     except BaseException:
         tree.release()
@@ -181,13 +187,16 @@ def freeze(pid: int, *, before_stop: Callable[[int], None] | None = None, held: 
     return tree
 
 
-def _stop_new_children(root: Process, before_stop: Callable[[int], None] | None, seize: Seize) -> bool:
+def _stop_new_children(
+    root: Process, before_stop: Callable[[int], None] | None, seize: Seize, entered: Mapping[int, Sequence[int]]
+) -> bool:
     known = {process.pid for process in root.iter_tree()}
     found = False
     for process in list(root.iter_tree()):
         if process.is_zombie:
             continue
-        for pid in read_children(process.pid):
+        others = entered.get(process.pid, ())
+        for pid in [*read_children(process.pid), *others]:
             if pid in known:
                 continue
             child = Process(pid, process)
@@ -195,6 +204,8 @@ def _stop_new_children(root: Process, before_stop: Callable[[int], None] | None,
                 _stop_process(child, before_stop, seize)
             except TargetGoneError:
                 continue
+            if child.is_zombie and pid in others:
+                continue  # it waits for its parent outside
             process.children.append(child)
             known.add(pid)
             found = True

@@ -68,6 +68,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--engine", help="podman, docker, containerd, lxc, runc, crun; job, pid")
     for name, text in ALLOWANCES.items():
         parser.add_argument(f"--{name}", action="store_true", help=f"{text}, as with torpor checkpoint --{name}")
+    parser.add_argument(
+        "--exec-processes", choices=("refuse", "carry", "leave-out"), help="as with torpor checkpoint --exec-processes"
+    )
 
 
 def main(args: argparse.Namespace) -> int:
@@ -136,6 +139,8 @@ def _options(args: argparse.Namespace, words: list[str]) -> Options:
     from torpor.cli.criu.parse import parse
 
     given = [f"--{name}" for name in ALLOWANCES if getattr(args, name.replace("-", "_"))]
+    if args.exec_processes:
+        given.append(f"--exec-processes={args.exec_processes}")
     return parse([*words, *(_CRIUS_WORDS.get(word, word) for word in given)])[0]
 
 
@@ -143,7 +148,8 @@ def _problems(pid: int, options: Options) -> list[str]:
     from torpor.cli.criu.dump import file_policy
     from torpor.engine import preflight
 
-    return [problem.describe() for problem in preflight.problems(pid, file_policy(options))]
+    found = preflight.problems(pid, file_policy(options), entered=options.exec_processes)
+    return [problem.describe() for problem in found]
 
 
 def _tell(label: str, found: list[str]) -> int:

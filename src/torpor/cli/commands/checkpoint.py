@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from torpor.containers.names import Target
 
 GHOST_LIMIT_MIB = 64
+EXEC_PROCESSES = (
+    "what becomes of processes that entered the pid namespace from outside, as with podman exec: nothing is done while "
+    "there are any (refuse, the default), they are taken along, or left out and lost"
+)
 #: What both processes and containers can have, and what only processes can.
 _SHARED = ("leave-running", "tcp-established", "link-remap", "shell-job", "external-unix")
 _OF_PROCESSES = ("tcp-close",)
@@ -41,6 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--external-unix", action="store_true", help="unix sockets may lead to other processes")
     parser.add_argument(
         "--ghost-limit", type=int, metavar="MIB", help=f"deleted files to keep (default: {GHOST_LIMIT_MIB} MiB)"
+    )
+    parser.add_argument(
+        "--exec-processes", choices=("refuse", "carry", "leave-out"), default="refuse", help=EXEC_PROCESSES
     )
     container_options.add(parser, container_options.CHECKPOINT)
 
@@ -99,6 +106,7 @@ def _checkpoint_process(target: Target, args: argparse.Namespace) -> int:
             tcp_close=args.tcp_close,
             link_remap=args.link_remap,
             external_unix=args.external_unix,
+            exec_processes=args.exec_processes,
             ghost_limit=(GHOST_LIMIT_MIB if args.ghost_limit is None else args.ghost_limit) << 20,
         )
     if job is not None:

@@ -29,6 +29,7 @@ def run(options: Options, client: Notify | None = None) -> None:
             leave_stopped=options.leave_stopped,
             stats_directory=options.work_dir,
             timeout_s=options.timeout,
+            entered=options.exec_processes,
             notify=notifier(options, client),
             files=file_policy(options),
             cgroups=cgroup_policy(options),

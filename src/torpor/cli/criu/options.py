@@ -70,6 +70,7 @@ class Options:
     file_locks: bool = False
     ext_unix_sk: bool = False
     timeout: int = 10
+    exec_processes: str = "refuse"
     freeze_cgroup: str = ""
     track_mem: bool = False
     prev_images_dir: str = ""
@@ -277,6 +278,7 @@ OPTIONS = (
     Option("skip-in-flight", SWITCH, USED),
     Option("timeout", VALUE, USED, parse=_number),
     Option("freeze-cgroup", VALUE, USED),
+    Option("exec-processes", VALUE, USED, parse=_one_of("refuse", "carry", "leave-out")),
     Option("force-irmap", SWITCH, HARMLESS),  # watches are found by their paths in any case
     Option("irmap-scan-path", VALUE, HARMLESS),
     Option("allow-uprobes", SWITCH, HARMLESS),

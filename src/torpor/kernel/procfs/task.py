@@ -27,6 +27,14 @@ def read_children(pid: int) -> list[int]:
     return found
 
 
+def read_tree(pid: int) -> list[int]:
+    """*pid* and everything below it; a tree that forks without a pause is seen as it was at some moment."""
+    pids = [pid]
+    for at in pids:
+        pids += read_children(at)
+    return pids
+
+
 def read_fds(pid: int) -> list[int]:
     """Open descriptor numbers, ascending."""
     return sorted(map(int, os.listdir(f"/proc/{pid}/fd")))

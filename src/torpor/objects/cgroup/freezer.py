@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping, Sequence
 
 from torpor.base import log
 from torpor.base.errors import RefusedError, TorporError
@@ -54,7 +55,7 @@ class Freezer:
         """v1's word for the state in which it was met; nothing for v2."""
         return ("FROZEN" if self.was_frozen else "THAWED") if self._name == _V1 else ""
 
-    def stop(self, pid: int) -> FrozenTree:
+    def stop(self, pid: int, *, entered: Mapping[int, Sequence[int]] | None = None) -> FrozenTree:
         """Stop *pid* and everything below it; as :func:`torpor.tracee.tree.freeze`."""
         held = Held()
         met = self._freeze if self.was_frozen else self._thaw
@@ -63,7 +64,7 @@ class Freezer:
             if self.was_frozen or self._hold():
                 held.seize(pid)
             self._write(self._thaw)
-            tree = freeze(pid, held=held)
+            tree = freeze(pid, held=held, entered=entered)
         except BaseException:
             self._write(self._thaw)
             held.release()

@@ -24,7 +24,17 @@ from torpor.images.store import load_all
 from torpor.images.text import get_text
 from torpor.objects.files import deadproc, fown, ghost, linked
 from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
-from torpor.objects.files.paths import DELETED, O_PATH, O_TMPFILE_ONLY, is_there, open_below, reopen, roots_of, set_name
+from torpor.objects.files.paths import (
+    DELETED,
+    O_PATH,
+    O_TMPFILE_ONLY,
+    is_there,
+    locate,
+    open_below,
+    reopen,
+    roots_of,
+    set_name,
+)
 
 _O_ASYNC = 0o20000
 _ONCE = os.O_CREAT | os.O_EXCL | os.O_TRUNC | os.O_NOCTTY
@@ -59,12 +69,32 @@ def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
         reg.ext = True
         set_name(reg, "name", external)
         return
+    same = _same_device(file, session)
+    if same is not None:
+        reg.mode = same.st_mode
+        set_name(reg, "name", file.target)
+        return
     reg.mode = file.stat.st_mode
     if stat.S_ISREG(file.stat.st_mode) and _has_fixed_size(reg.flags):
         reg.size = file.stat.st_size
     if roots_of(session).has_own(file.process.pid):
         reg.mnt_id = file.mount_id
     set_name(reg, "name", _find_name(file, entry.id, session))
+
+
+def _same_device(file: OpenFile, session: FileDump) -> os.stat_result | None:
+    """The node of the same plain device by the same name inside, for one that was opened outside and handed in.
+
+    So has `podman exec` its /dev/null.  None where the very file is there, or nothing stands for it.
+    """
+    if not _is_plain_device(file) or is_there(file, file.target, session):
+        return None
+    where, dir_fd = locate(roots_of(session).of_file(file), file.target)
+    try:
+        found = os.stat(where, dir_fd=dir_fd, follow_symlinks=False)
+    except OSError:
+        return None
+    return found if stat.S_ISCHR(found.st_mode) and found.st_rdev == file.stat.st_rdev else None
 
 
 def _external_name(file: OpenFile, session: FileDump) -> str:
@@ -85,6 +115,8 @@ def check(file: OpenFile, session: FileDump) -> None:
     target = file.target
     name = target.removesuffix(DELETED)
     if name == target or _external_name(file, session) or is_there(file, target, session):
+        return
+    if _same_device(file, session) is not None:
         return
     if roots_of(session).is_proc(file.process.pid, file.stat.st_dev):
         return

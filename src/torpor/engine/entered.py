@@ -1,0 +1,122 @@
+"""Processes that entered a pid namespace of the tree's from outside, as `podman exec` and nsenter(1) make them.
+
+They are not below the namespace's first process, and so not in the tree; but the kernel kills them with that first
+process.  They are found by the namespace before anything is frozen.  Carried, they are children of the first process in
+the images, as if their parent outside had died.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+
+from torpor.base import log
+from torpor.base.errors import RefusedError
+from torpor.engine.options import CARRY, LEAVE_OUT
+from torpor.kernel.procfs.stat import read_stat
+from torpor.kernel.procfs.status import read_status
+from torpor.kernel.procfs.task import read_tree
+
+#: For so long a command that is about to end (a health check) is waited for.
+_WAIT_S, _LOOK_EVERY_S = 1.0, 0.02
+_N_NAMED = 5
+
+
+def find(tree: Sequence[int]) -> dict[int, list[int]]:
+    """Those processes, by the pid of their namespace's first process, which is one of *tree*.
+
+    *tree*: the pids of all its processes.  Nothing is looked through unless one of them is such a first process.
+    """
+    inits = dict(_iter_inits(tree))
+    if not inits:
+        return {}
+    known, found = set(tree), dict[int, list[int]]()
+    for name in os.listdir("/proc"):
+        if not name.isdigit() or int(name) in known:
+            continue
+        init = inits.get(_namespace_of(name))
+        if init is not None and _is_entered(int(name), known):
+            found.setdefault(init, []).append(int(name))
+    return found
+
+
+def to_carry(root: int, mode: str) -> dict[int, list[int]]:
+    """Those that are to be dumped with the tree of *root*.  RefusedError names them unless *mode* allows them.
+
+    What is about to end by itself has a moment to do so.
+    """
+    tree = read_tree(root)
+    found = find(tree)
+    deadline = time.monotonic() + _WAIT_S
+    while found and mode != CARRY and time.monotonic() < deadline:
+        time.sleep(_LOOK_EVERY_S)
+        found = find(tree)
+    if mode == CARRY:
+        return found
+    for init, pids in found.items():
+        if mode != LEAVE_OUT:
+            raise refusal(init, pids)
+        log.warn(f"left out: {describe(pids)}, which entered the pid namespace of {describe([init])}")
+    return {}
+
+
+def refusal(init: int, pids: Sequence[int]) -> RefusedError:
+    """The error for those that entered the namespace of *init*."""
+    return RefusedError(
+        f"{describe(pids)} {'is' if len(pids) == 1 else 'are'} in the pid namespace of {describe([init])} but not "
+        f"below it (podman exec, nsenter), and would be killed with it",
+        hint="end what was started there, or say --exec-processes=carry to take it along, --exec-processes=leave-out "
+        "to lose it; for a container as a line `exec-processes carry` in /etc/criu/runc.conf",
+    )
+
+
+def describe(pids: Sequence[int]) -> str:
+    """``pid 123 (redis-server) and pid 130 (sh)``."""
+    names = [f"pid {pid} ({name})" if (name := _comm(pid)) else f"pid {pid}" for pid in pids[:_N_NAMED]]
+    if len(pids) > _N_NAMED:
+        names.append(f"{len(pids) - _N_NAMED} more")
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _iter_inits(tree: Sequence[int]) -> Iterator[tuple[str, int]]:
+    """The pid namespaces, other than ours, whose first processes are in *tree*."""
+    ours = _namespace_of("self")
+    for pid in tree:
+        try:
+            numbers = read_status(pid).ns_tgids
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if len(numbers) > 1 and numbers[-1] == 1 and (namespace := _namespace_of(str(pid))) not in ("", ours):
+            yield namespace, pid
+
+
+def _namespace_of(pid: str) -> str:
+    try:
+        return os.readlink(f"/proc/{pid}/ns/pid")
+    except OSError:
+        return ""
+
+
+def _is_entered(pid: int, tree: set[int]) -> bool:
+    """Whether it lives, and is not a new descendant of the tree's, or below another one that entered."""
+    at = pid
+    while True:
+        try:
+            stat = read_stat(at)
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+        if at == pid and stat.state in "ZX":
+            return False
+        if stat.ppid in tree:
+            return False
+        if not stat.ppid or _namespace_of(str(stat.ppid)) != _namespace_of(str(pid)):
+            return at == pid
+        at = stat.ppid
+
+
+def _comm(pid: int) -> str:
+    try:
+        return read_stat(pid).comm
+    except (FileNotFoundError, ProcessLookupError):
+        return ""

@@ -1,0 +1,121 @@
+"""Processes that entered the tree's pid namespace from outside, as `podman exec` does: never lost without a word."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from harness import engine
+from harness.events import ProcessWatch, become_subreaper, time_limit_s
+
+pytestmark = pytest.mark.root
+#: Its pid as it is outside, once it is there.
+_SCRIPT = 'read -r pid rest < /proc/self/stat; echo $pid > "$0"; exec sleep 4321'
+
+
+@dataclass
+class Family:
+    """A namespace's first process, and one that came from outside."""
+
+    init: int
+    visitor: int
+    images: Path
+
+    def lives(self) -> bool:
+        """Whether the visitor does."""
+        try:
+            return "4321" in Path(f"/proc/{self.visitor}/cmdline").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+
+
+def start(fifo: Path, *line: str) -> tuple["subprocess.Popen[bytes]", int]:
+    null = subprocess.DEVNULL
+    words = [*line, "sh", "-c", _SCRIPT, str(fifo)]
+    process = subprocess.Popen(words, stdin=null, stdout=null, stderr=null, start_new_session=True, cwd="/")
+    return process, int(fifo.read_text())
+
+
+@pytest.fixture
+def family(tmp_path: Path) -> Iterator[Family]:
+    become_subreaper()
+    fifo, images = tmp_path / "fifo", tmp_path / "images"
+    os.mkfifo(fifo)
+    images.mkdir()
+    outside, init = start(fifo, "unshare", "--pid", "--fork", "setsid")
+    visitor, inner = start(fifo, "nsenter", "--pid", f"--target={init}", "setsid")
+    yield Family(init, inner, images)
+    with suppress(ProcessLookupError):
+        os.kill(init, signal.SIGKILL)  # what is in its namespace ends with it
+    for process in (outside, visitor):
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("leave_running", [True, False])
+def test_they_are_named_and_nothing_is_touched(family: Family, leave_running: bool) -> None:
+    with pytest.raises(engine.EngineError) as caught:
+        engine.dump(family.init, family.images, leave_running=leave_running)
+    assert f"pid {family.visitor} (sleep) is in the pid namespace of pid {family.init}" in caught.value.log
+    assert "/etc/criu/runc.conf" in caught.value.log
+    assert family.lives()
+
+
+def test_carried_they_are_children_of_the_first_process(family: Family, tmp_path: Path) -> None:
+    config = tmp_path / "runc.conf"
+    config.write_text("exec-processes carry\n")
+    engine.dump(family.init, family.images, options=["--config", str(config)])
+    assert not family.lives()
+    with ProcessWatch(engine.restore(family.images)) as root:
+        children = Path(f"/proc/{root.pid}/task/{root.pid}/children").read_text().split()
+        assert [Path(f"/proc/{child}/cmdline").read_bytes() for child in children] == [b"sleep\x004321\0"]
+        assert os.getsid(int(children[0])) == int(children[0])
+        root.signal(signal.SIGKILL)
+        assert root.wait_ended(time_limit_s(10))
+        root.reap()
+
+
+def test_left_out_they_are_named_in_the_log(family: Family) -> None:
+    engine.dump(family.init, family.images, options=["--exec-processes", "leave-out"])
+    log = (family.images / "dump.log").read_text()
+    assert f"left out: pid {family.visitor} (sleep)" in log
+    with ProcessWatch(engine.restore(family.images)) as root:
+        assert not Path(f"/proc/{root.pid}/task/{root.pid}/children").read_text()
+        root.signal(signal.SIGKILL)
+        assert root.wait_ended(time_limit_s(10))
+        root.reap()
+
+
+def test_check_names_them(family: Family) -> None:
+    line = [sys.executable, "-m", "torpor.cli.torpor", "check", str(family.init)]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and f"pid {family.visitor} (sleep) is in the pid namespace" in done.stdout
+    done = subprocess.run([*line, "--exec-processes=carry"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_a_plain_device_from_outside_is_the_same_one_inside(tmp_path: Path) -> None:
+    """So has what `podman exec` starts its standard input: /dev/null of a mount that the container does not have."""
+    fifo, images = tmp_path / "fifo", tmp_path / "images"
+    os.mkfifo(fifo)
+    images.mkdir()
+    devices = "umount -l /dev; mount -t tmpfs -o size=64k none /dev && mknod -m 600 /dev/null c 1 3"
+    outside, root = start(fifo, "unshare", "--mount", "sh", "-c", f'{devices}; exec "$@"', "sh")
+    with outside:
+        try:
+            engine.dump(root, images)
+        finally:
+            outside.kill()
+    with ProcessWatch(engine.restore(images)) as restored:
+        assert os.readlink(f"/proc/{restored.pid}/fd/0") == "/dev/null"
+        inside = os.stat(f"/proc/{restored.pid}/fd/0")
+        assert (inside.st_rdev, inside.st_mode & 0o777) == (os.makedev(1, 3), 0o600)
+        restored.signal(signal.SIGKILL)
+        assert restored.wait_ended(time_limit_s(10))
+        restored.reap()
