@@ -36,6 +36,7 @@ WORKLOADS: dict[str, tuple[str, ...]] = {
     "aio": (),
     "autodisarm": (),
     "chrooted": (),
+    "clocks 2 1": (),  # it lets go of the nanoseconds of an absolute timerfd
     "copy_on_write": (),
     "counter": (),
     "credentials": (),
@@ -174,6 +175,24 @@ def test_we_restore_the_peers(name: str) -> None:
         with engine.using(PEER):
             workload.dump(options=WORKLOADS[name])
         workload.restore(options=WORKLOADS[name])
+        workload.expect_pass()
+
+
+@pytest.mark.parametrize("shift_s", [-100, 5000])
+@pytest.mark.parametrize("direction", [OURS, THEIRS])
+def test_clocks_go_on_elsewhere(direction: str, shift_s: int) -> None:
+    ours: list[str] = engine.command()
+    elsewhere = ["unshare", "--time", "--monotonic", str(shift_s), "--boottime", str(2 * shift_s)]
+    with _started("clocks 3 1") as workload:
+        workload.wait_ready()
+        with engine.using(ours if direction == OURS else PEER):
+            workload.dump()
+        with engine.using([*elsewhere, *(PEER if direction == OURS else ours)]):
+            workload.restore()
+        # What the other has put into a time namespace is carried on.
+        with engine.using(ours if direction == OURS else PEER):
+            workload.dump()
+            workload.restore()
         workload.expect_pass()
 
 

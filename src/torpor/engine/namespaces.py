@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 
 from torpor.base.errors import RefusedError, RestoreError
 from torpor.base.fds import OwnedFd
-from torpor.base.late import Late
+from torpor.base.late import Late, load
 from torpor.engine import nested, outside
 from torpor.engine.options import nobody
 from torpor.engine.session import RestoreSession
@@ -137,6 +137,8 @@ def prepare(pid: int, policy: FilePolicy) -> None:
         from torpor.objects.ns import userns
 
         userns.check(pid, links)
+    if not own_flags & CLONE_NEWTIME:
+        load("torpor.objects.ns.timens")
     nested.prepare(pid, policy)
 
 
@@ -160,6 +162,8 @@ def dump(processes: Sequence[DumpProcess], root_ids: m.task_kobj_ids_entry, file
         for (flag, ident), fd in files.held.items():
             if flag == kind.clone_flag and kind.dump is not None:
                 kind.dump(_ns_dump(files, root.pid, fd.fileno(), ident, root.idmaps))
+    if root.ids.time_ns_id == root_ids.time_ns_id:
+        load("torpor.objects.ns.timens").dump_outer(files.store)
 
 
 def look_at_mounts(files: FileDump, root_ids: m.task_kobj_ids_entry) -> None:
@@ -188,6 +192,7 @@ def plan(session: RestoreSession) -> None:
     # The stub makes a time namespace before it clones: only then can the clocks still be set.
     session.root_clone_flags |= wanted & ~(CLONE_NEWTIME | CLONE_NEWCGROUP)
     session.new_time = bool(wanted & CLONE_NEWTIME)
+    _plan_clocks(session)
     session.new_cgroup_ns = bool(wanted & CLONE_NEWCGROUP)
     if session.options.new_network and not session.namespaces & CLONE_NEWNET:
         session.root_clone_flags |= CLONE_NEWNET
@@ -196,6 +201,16 @@ def plan(session: RestoreSession) -> None:
             f"pid {session.root.ns_pid} cannot be the first of a new pid namespace",
             hint="the images are of a part of a namespace",
         )
+
+
+def _plan_clocks(session: RestoreSession) -> None:
+    """A tree without a time namespace of its own gets one where its clocks would not go on."""
+    if session.new_time:
+        session.time_ident = session.root.ids.time_ns_id
+    elif not any(joined.flag == CLONE_NEWTIME for joined in session.joined):
+        from torpor.objects.ns import timens
+
+        session.new_time = timens.is_wanted(session.store)
 
 
 def _plan_joins(session: RestoreSession) -> None:
@@ -220,7 +235,7 @@ def prepare_stub(session: RestoreSession, runner: Runner) -> None:
     if session.new_time:
         from torpor.objects.ns import timens
 
-        timens.prepare(session.store, session.root.ids.time_ns_id, runner)
+        timens.prepare(session.store, session.time_ident, runner)
 
 
 def birth(session: RestoreSession) -> stub.Birth:
@@ -236,7 +251,7 @@ def birth(session: RestoreSession) -> stub.Birth:
         if session.new_time:
             from torpor.objects.ns import timens
 
-            timens.prepare_thread(session.store, session.root.ids.time_ns_id)
+            timens.prepare_thread(session.store, session.time_ident)
 
     def settle(pid: int) -> None:
         from torpor.objects.ns import userns

@@ -65,6 +65,8 @@ class RestoreSession:
     joined: list[Joined] = field(default_factory=list)
     #: Whether the stub is to make a time namespace for the root puppet.
     new_time: bool = False
+    #: Under which id the images have the clocks that it goes on with.
+    time_ident: int = 0
     #: Of the tree's user namespace: images hold ids as they are inside.
     idmaps: IdMaps = IDENTITY
     #: Whether supplementary groups may be changed in it.

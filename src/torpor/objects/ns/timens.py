@@ -3,16 +3,23 @@
 Kernel view
     ``/proc/PID/timens_offsets``, added to our own clocks.
 Image
-    ``timens_entry``: both clocks as they were in the namespace.
+    ``timens_entry``: both clocks as they were in the namespace.  Under the id 0, as CRIU has it, those of a tree that
+    shares the dumper's namespace.
 Restore
     The stub makes the namespace, is told the offsets that let the clocks go on from there, and clones the root into it;
-    a thread of ours does where the root is to be a sibling.
+    a thread of ours does where the root is to be a sibling.  Whoever had none of its own gets one where our clocks show
+    anything but what its own would after a moment's stall: after a reboot, on another host, or some time later.
+Limits
+    Where a namespace cannot be made (no CAP_SYS_ADMIN, a kernel without), a tree that had none is told to have a jump.
+    The clocks of CPU time start at zero, and the processor's counter (rdtsc) is the machine's.
 """
 
 from __future__ import annotations
 
+import os
 import time
 
+from torpor.base import log
 from torpor.base.errors import RestoreError
 from torpor.images import kinds
 from torpor.images import messages as m
@@ -26,6 +33,10 @@ from torpor.tracee.remote import Runner
 _SECOND = 1_000_000_000
 #: Image field (and name in timens_offsets), clock.
 _CLOCKS = (("monotonic", time.CLOCK_MONOTONIC), ("boottime", time.CLOCK_BOOTTIME))
+#: The image id of the clocks of a tree without a namespace of its own.
+OUTER = 0
+#: A program may be kept from running for that long on any machine: no reason to move it into a namespace.
+_STALL_NS = 2 * _SECOND
 
 
 def dump(session: NsDump) -> None:
@@ -38,6 +49,15 @@ def dump(session: NsDump) -> None:
     store_one(session.store, "TIMENS", entry, session.ident)
 
 
+def dump_outer(store: ImageStore) -> None:
+    """Both clocks of a tree in our own time namespace."""
+    entry = m.timens_entry()
+    for name, clock in _CLOCKS:
+        found = entry.monotonic if name == "monotonic" else entry.boottime
+        found.tv_sec, found.tv_nsec = divmod(time.clock_gettime_ns(clock), _SECOND)
+    store_one(store, "TIMENS", entry, OUTER)
+
+
 def _read_offsets(pid: int | str) -> dict[str, int]:
     """By how many nanoseconds the clocks of *pid*'s time namespace differ from the machine's own."""
     with open(f"/proc/{pid}/timens_offsets", encoding="ascii") as stream:
@@ -45,37 +65,88 @@ def _read_offsets(pid: int | str) -> dict[str, int]:
     return {name: int(seconds) * _SECOND + int(nanoseconds) for name, seconds, nanoseconds in rows}
 
 
+def is_wanted(store: ImageStore) -> bool:
+    """Whether a tree that had no namespace of its own needs one to have its clocks go on."""
+    if not store.exists(kinds.TIMENS.file_name(OUTER)):
+        return False
+    gone = _gone_by(load_one(store, kinds.TIMENS, OUTER))
+    if all(0 <= one < _STALL_NS for one in gone.values()):
+        return False
+    if not os.path.exists("/proc/self/timens_offsets"):
+        _warn(gone, "this kernel has no time namespaces")
+        return False
+    log.info("the clocks here are others: " + _jumps(gone) + "; the tree gets a time namespace in which they go on")
+    return True
+
+
+def _gone_by(entry: m.timens_entry) -> dict[str, int]:
+    """By how many nanoseconds our clocks are ahead of those in the image."""
+    return {name: time.clock_gettime_ns(clock) - _shown(entry, name) for name, clock in _CLOCKS}
+
+
+def _shown(entry: m.timens_entry, name: str) -> int:
+    shown = entry.monotonic if name == "monotonic" else entry.boottime
+    return shown.tv_sec * _SECOND + shown.tv_nsec
+
+
+def _warn(gone: dict[str, int], why: str) -> None:
+    log.warn(
+        f"the clocks of the restored processes jump ({_jumps(gone)}), and what waits for a time does so wrongly: {why}"
+    )
+
+
+def _jumps(gone: dict[str, int]) -> str:
+    return ", ".join(f"{name} by {one / _SECOND:+.3f} s" for name, one in gone.items())
+
+
 def prepare(store: ImageStore, ident: int, stub: Runner) -> None:
     """Have what *stub* clones from now on be born into a new time namespace."""
-    entry, ours = load_one(store, kinds.TIMENS, ident), _read_offsets("self")
     batch = Batch()
-    batch.call(nr.unshare, CLONE_NEWTIME)
+    made = batch.call(nr.unshare, CLONE_NEWTIME, may_fail=True)
     stub.run(batch)
-    _set_clocks(stub.tid, entry, ours)
+    entry = load_one(store, kinds.TIMENS, ident)
+    if made.errno:
+        _without(ident, entry, made.errno)
+    else:
+        _set_clocks(stub.tid, ident, entry)
 
 
 def prepare_thread(store: ImageStore, ident: int) -> None:
     """The same for what the calling thread of ours clones."""
     import threading
 
-    entry, ours = load_one(store, kinds.TIMENS, ident), _read_offsets("self")
-    unshare(CLONE_NEWTIME)
-    _set_clocks(threading.get_native_id(), entry, ours)
+    entry = load_one(store, kinds.TIMENS, ident)
+    try:
+        unshare(CLONE_NEWTIME)
+    except OSError as error:
+        _without(ident, entry, error.errno or 0)
+    else:
+        _set_clocks(threading.get_native_id(), ident, entry)
 
 
-def _set_clocks(tid: int, entry: m.timens_entry, ours: dict[str, int]) -> None:
+def _without(ident: int, entry: m.timens_entry, errno: int) -> None:
+    """No namespace can be made: RestoreError for a tree that had one, a warning for one that had none."""
+    why = f"a time namespace cannot be made ({os.strerror(errno)}): that needs CAP_SYS_ADMIN and CAP_SYS_TIME"
+    if ident != OUTER:
+        raise RestoreError(why, hint="restore as root")
+    _warn(_gone_by(entry), why)
+
+
+def _set_clocks(tid: int, ident: int, entry: m.timens_entry) -> None:
     """Have the clocks of the namespace that *tid* has made for its children go on from where they were.
 
-    Its offsets are from the machine's clocks, whatever namespace we are in ourselves: *ours* are those of that one.
+    Its offsets are from the machine's clocks, whatever namespace we are in ourselves.
     """
+    ours = _read_offsets("self")
     lines = []
     for name, clock in _CLOCKS:
-        wanted = entry.monotonic if name == "monotonic" else entry.boottime
-        offset = wanted.tv_sec * _SECOND + wanted.tv_nsec - (time.clock_gettime_ns(clock) - ours[name])
+        offset = _shown(entry, name) - (time.clock_gettime_ns(clock) - ours[name])
         seconds, nanoseconds = divmod(offset, _SECOND)
         lines.append(f"{name} {seconds} {nanoseconds}\n")
     try:
         with open(f"/proc/{tid}/timens_offsets", "w", encoding="ascii") as stream:
             stream.write("".join(lines))
+    except PermissionError as error:
+        _without(ident, entry, error.errno or 0)
     except OSError as error:
         raise RestoreError(f"the clocks of the time namespace cannot be set: {error}") from error

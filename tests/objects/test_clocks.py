@@ -1,0 +1,53 @@
+"""Clocks that show something else where a tree is restored: after a reboot, on another host, some time later.
+
+Another machine's clocks are stood for by the time namespace that the restorer is in.
+"""
+
+from collections.abc import Sequence
+
+import pytest
+
+from harness import engine
+from harness.flavours import Flavour, start, workload_test
+from harness.workload import Workload
+
+test_clocks = workload_test("clocks", ["2"])
+
+_SHIFTS = (-100, 5000)
+
+
+def _elsewhere(shift_s: int) -> Sequence[str]:
+    return ["unshare", "--time", "--monotonic", str(shift_s), "--boottime", str(2 * shift_s), *engine.command()]
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("flavour", [Flavour.HOST, Flavour.JOB, Flavour.FRESH, Flavour.USER])
+def test_the_clocks_go_on_over_generations(flavour: Flavour) -> None:
+    with start(flavour, "clocks", ["3"]) as workload:
+        workload.wait_ready()
+        for shift_s in _SHIFTS:
+            workload.dump()
+            with engine.using(_elsewhere(shift_s)):
+                workload.restore()
+        workload.expect_pass()
+
+
+@pytest.mark.root
+def test_a_dump_elsewhere_tells_the_clocks_that_the_program_sees() -> None:
+    with engine.using(_elsewhere(7000)), Workload.start("clocks", ["2"]) as workload:
+        workload.wait_ready()
+        workload.dump()
+        workload.restore()
+        workload.expect_pass()
+
+
+@pytest.mark.root
+def test_who_may_not_make_a_namespace_says_that_clocks_jump() -> None:
+    bound = ["setpriv", "--bounding-set", "-sys_admin", "--inh-caps", "-sys_admin", *engine.command()]
+    with Workload.start("counter", prefix=bound[:5]) as workload:
+        workload.wait_ready()
+        workload.dump()
+        with engine.using([*_elsewhere(-100)[:6], *bound]):
+            workload.restore()
+        assert "the clocks of the restored processes jump" in (workload.images / "restore.log").read_text()
+        workload.expect_pass()

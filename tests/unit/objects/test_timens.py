@@ -1,0 +1,34 @@
+"""When a tree without a time namespace of its own needs one."""
+
+import time
+
+import pytest
+
+from torpor.images import messages as m
+from torpor.images.memstore import MemStore
+from torpor.images.store import store_one
+from torpor.objects.ns import timens
+
+
+def _store(monotonic_s: float, boottime_s: float) -> MemStore:
+    """Images whose clocks were that far behind ours."""
+    store, entry = MemStore(), m.timens_entry()
+    for shown, clock, behind_s in (
+        (entry.monotonic, time.CLOCK_MONOTONIC, monotonic_s),
+        (entry.boottime, time.CLOCK_BOOTTIME, boottime_s),
+    ):
+        shown.tv_sec, shown.tv_nsec = divmod(time.clock_gettime_ns(clock) - int(behind_s * 1e9), 10**9)
+    store_one(store, "TIMENS", entry, timens.OUTER)
+    return store
+
+
+@pytest.mark.parametrize(
+    ("monotonic_s", "boottime_s", "is_wanted"),
+    [(0.1, 0.1, False), (-5, -5, True), (0.1, -5, True), (-5, 0.1, True), (30, 30, True), (0.1, 30, True)],
+)
+def test_clocks_that_neither_go_back_nor_jump_need_none(monotonic_s: float, boottime_s: float, is_wanted: bool) -> None:
+    assert timens.is_wanted(_store(monotonic_s, boottime_s)) == is_wanted
+
+
+def test_images_without_clocks_need_none() -> None:
+    assert not timens.is_wanted(MemStore())
