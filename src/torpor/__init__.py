@@ -36,6 +36,7 @@ def dump(
     tcp_established: bool = False,
     tcp_close: bool = False,
     external_unix: bool = False,
+    external_pipes: bool = False,
     external: tuple[str, ...] = (),
     made_by: str = "torpor.dump",
     exec_processes: str = "refuse",
@@ -45,7 +46,8 @@ def dump(
     The processes are killed unless they are to be left running or stopped.  ``timeout_s``: how long stopping them may
     take.  ``ghost_limit``: deleted files up to so many bytes are kept in the checkpoint.  ``exec_processes``: what
     becomes of processes that entered the pid namespace from outside: ``refuse``, ``carry``, ``leave-out``.  ``made_by``
-    is noted in the checkpoint's manifest.
+    is noted in the checkpoint's manifest.  ``external_pipes``: a pipe may lead to other processes; after the restore
+    nobody is at its other end, unless ``inherit_fds`` gives another pipe.
 
     torpor.base.errors.TorporError and its kinds; after any of them the processes run on unharmed.
     """
@@ -62,6 +64,7 @@ def dump(
         tcp_established=tcp_established,
         tcp_close=tcp_close,
         ext_unix=external_unix,
+        external_pipes=external_pipes,
         external=external,
     )
     DirStore(path, "w", create=True).close()

@@ -46,7 +46,7 @@ def test_what_the_checkpoint_may_be_allowed_is_not_in_the_way() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         with running(f"exec bash -c 'exec 3<>/dev/tcp/127.0.0.1/{port}; echo ready; exec cat'") as pid:
-            refused, allowed = check(pid), check(pid, "--tcp-close")
+            refused, allowed = check(pid), check(pid, "--tcp-close", "--external-pipes")
     assert refused.returncode == 1 and f"a TCP connection to port {port}" in refused.stdout
     assert allowed.returncode == 0 and "nothing in the way" in allowed.stdout
 

@@ -10,10 +10,12 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 from torpor.base.errors import NotPermittedError, RefusedError, TargetGoneError, TorporError
 from torpor.base.fds import OwnedFd
 from torpor.base.late import load
+from torpor.base.typed import TYPE_CHECKING
 from torpor.engine.options import LEAVE_OUT, REFUSE
 from torpor.images import messages as m
 from torpor.images.memstore import MemStore
@@ -31,6 +33,9 @@ from torpor.objects.files.table import kinds_alike
 from torpor.objects.memory import vmas
 from torpor.objects.model import DumpProcess
 from torpor.tracee.tree import Process, lives_on, refuse_without_leader
+
+if TYPE_CHECKING:
+    from torpor.objects.files.leading_out import LeadingOut
 
 #: Mappings whose name alone says that nothing can be done.
 #: Where the kernel keeps tasks that a freezer of v2 has stopped.
@@ -111,6 +116,8 @@ def _iter_problems(
             if process.pidfd is not None:
                 process.pidfd.close()
     yield from session.finish_checks()
+    if not session.policy.external_pipes:
+        yield from _leading_out(session).check()
     if thorough:
         yield from _of_namespaces(session)
 
@@ -220,6 +227,9 @@ def _of_files(process: DumpProcess, session: FileDump, thorough: bool) -> Iterat
         if look not in looks:
             looks.add(look)
             list(kinds_alike(target, info.st_mode))
+        if not session.policy.external_pipes:
+            with suppress(OSError):
+                _leading_out(session).add(process, number, target)
         if _is_plain(target, info) and info.st_ino not in locked:
             continue
         try:
@@ -228,6 +238,11 @@ def _of_files(process: DumpProcess, session: FileDump, thorough: bool) -> Iterat
             continue  # closed meanwhile, or only the descriptor itself can tell, and this pass has none
         except RefusedError as problem:
             yield problem
+
+
+def _leading_out(session: FileDump) -> LeadingOut:
+    kind: type[LeadingOut] = load("torpor.objects.files.leading_out").LeadingOut
+    return session.part(kind)
 
 
 class _Locked:

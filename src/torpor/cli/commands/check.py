@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from torpor.base.records import replace
 from torpor.base.typed import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -50,8 +51,11 @@ ALLOWANCES = {
     "file-locks": "file locks may be held",
     "link-remap": "deleted files may have other names",
     "external-unix": "unix sockets may lead elsewhere",
+    "external-pipes": "pipes may lead elsewhere",
     "shell-job": "it may belong to a terminal's session",
 }
+#: criu(8) always allows it, and so do container engines, who hold the other ends.
+_PIPES = "external-pipes"
 _CRIUS_WORDS = {"--external-unix": "--ext-unix-sk"}
 
 
@@ -107,7 +111,7 @@ def _check_target(args: argparse.Namespace) -> int:
     if target.container is not None:
         return _check_container(target, args)
     options = _options(args, ["--file-locks", f"--ghost-limit={GHOST_LIMIT_MIB}M"])
-    return _tell(args.target, _problems(target.pid, options))
+    return _tell(args.target, _problems(target.pid, options, external_pipes=args.external_pipes))
 
 
 def _check_container(target: Target, args: argparse.Namespace) -> int:
@@ -138,17 +142,18 @@ def _options(args: argparse.Namespace, words: list[str]) -> Options:
     """What criu's command line would say, this command's switches included."""
     from torpor.cli.criu.parse import parse
 
-    given = [f"--{name}" for name in ALLOWANCES if getattr(args, name.replace("-", "_"))]
+    given = [f"--{name}" for name in ALLOWANCES if name != _PIPES and getattr(args, name.replace("-", "_"))]
     if args.exec_processes:
         given.append(f"--exec-processes={args.exec_processes}")
     return parse([*words, *(_CRIUS_WORDS.get(word, word) for word in given)])[0]
 
 
-def _problems(pid: int, options: Options) -> list[str]:
+def _problems(pid: int, options: Options, *, external_pipes: bool = True) -> list[str]:
     from torpor.cli.criu.dump import file_policy
     from torpor.engine import preflight
 
-    found = preflight.problems(pid, file_policy(options), entered=options.exec_processes)
+    policy = replace(file_policy(options), external_pipes=external_pipes)
+    found = preflight.problems(pid, policy, entered=options.exec_processes)
     return [problem.describe() for problem in found]
 
 

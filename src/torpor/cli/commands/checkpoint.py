@@ -18,7 +18,7 @@ EXEC_PROCESSES = (
 )
 #: What both processes and containers can have, and what only processes can.
 _SHARED = ("leave-running", "tcp-established", "link-remap", "shell-job", "external-unix")
-_OF_PROCESSES = ("tcp-close",)
+_OF_PROCESSES = ("tcp-close", "external-pipes")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,6 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tcp-close", action="store_true", help="TCP connections will be found closed")
     parser.add_argument("--link-remap", action="store_true", help="link deleted but hard-linked files into their place")
     parser.add_argument("--external-unix", action="store_true", help="unix sockets may lead to other processes")
+    parser.add_argument(
+        "--external-pipes", action="store_true",
+        help="pipes may lead to other processes; nobody is at their other end after the restore",
+    )  # fmt: skip
     parser.add_argument(
         "--ghost-limit", type=int, metavar="MIB", help=f"deleted files to keep (default: {GHOST_LIMIT_MIB} MiB)"
     )
@@ -106,6 +110,7 @@ def _checkpoint_process(target: Target, args: argparse.Namespace) -> int:
             tcp_close=args.tcp_close,
             link_remap=args.link_remap,
             external_unix=args.external_unix,
+            external_pipes=args.external_pipes,
             exec_processes=args.exec_processes,
             ghost_limit=(GHOST_LIMIT_MIB if args.ghost_limit is None else args.ghost_limit) << 20,
         )

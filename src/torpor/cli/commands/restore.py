@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     Wake = Callable[[], list[Restored]]
 
 #: What only processes and jobs can have.
-_OF_PROCESSES = ("new-network", "wait")
+_OF_PROCESSES = ("new-network", "wait", "inherit-fd")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,6 +47,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-d", "--detach", action="store_true", help="return once it runs (the default)")
     parser.add_argument("-w", "--wait", action="store_true", help="wait for the end; exit as the root process does")
     parser.add_argument("--shell-job", action="store_true", help="the processes belong to this terminal's session")
+    parser.add_argument(
+        "--inherit-fd", action="append", default=[], metavar="fd[N]:FILE",
+        help="open descriptor N takes the place of FILE, such as pipe:[INODE], whose other end was outside",
+    )  # fmt: skip
     parser.add_argument("--tcp-close", action="store_true", help="TCP connections will be found closed")
     container_options.add(parser, container_options.RESTORE)
 
@@ -140,6 +144,16 @@ def _restore_processes(args: argparse.Namespace, job: Job | None, path: Path) ->
     return code if code >= 0 else 128 - code
 
 
+def _inherited(texts: list[str]) -> tuple[tuple[int, str], ...]:
+    from torpor.base.errors import UsageError
+    from torpor.cli.criu.options import inherited
+
+    try:
+        return tuple(inherited(text) for text in texts)
+    except ValueError as error:
+        raise UsageError(f"--inherit-fd {' '.join(texts)}: {error}") from None
+
+
 def _restore_one(args: argparse.Namespace, job: Job | None, name: str | None, path: Path) -> int:
     import torpor
     from torpor.cli.progress import Progress, time_of
@@ -153,6 +167,7 @@ def _restore_one(args: argparse.Namespace, job: Job | None, name: str | None, pa
                 path,
                 shell_job=args.shell_job,
                 tcp_close=args.tcp_close,
+                inherit_fds=_inherited(args.inherit_fd),
                 renames=jobs.renames(job) if job is not None else (),
                 new_network=args.new_network,
             )

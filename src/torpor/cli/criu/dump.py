@@ -50,6 +50,7 @@ def file_policy(options: Options) -> FilePolicy:
         skip_file_rwx_check=options.skip_file_rwx_check,
         file_locks=options.file_locks,
         ext_unix=options.ext_unix_sk,
+        external_pipes=True,
         orphan_pts_master=options.orphan_pts_master,
         tcp_close=options.tcp_close,
         tcp_established=options.tcp_established,

@@ -183,7 +183,7 @@ def _one_of(*allowed: str) -> Callable[[str], str]:
     return parse
 
 
-def _inherited(text: str) -> tuple[int, str]:
+def inherited(text: str) -> tuple[int, str]:
     """``fd[NUM]:KEY``."""
     number, colon, key = text.removeprefix("fd[").partition("]:")
     if not text.startswith("fd[") or not colon or not key:
@@ -264,7 +264,7 @@ OPTIONS = (
     Option("external", VALUE, USED),
     Option("ext-mount-map", VALUE, USED, short="M", field="external", parse=_mount),
     Option("veth-pair", VALUE, USED, field="external", parse=_veth),
-    Option("inherit-fd", VALUE, USED, parse=_inherited),
+    Option("inherit-fd", VALUE, USED, parse=inherited),
     Option("ext-unix-sk", MAYBE, USED, short="x"),
     Option("shell-job", SWITCH, USED, short="j"),
     Option("orphan-pts-master", SWITCH, USED),

@@ -40,6 +40,8 @@ class FilePolicy:
     link_remap: bool = False
     file_locks: bool = False
     ext_unix: bool = False
+    #: A pipe whose other end is outside of the tree is carried, and comes back with nobody there.
+    external_pipes: bool = False
     tcp_close: bool = False
     tcp_established: bool = False
     #: ``nftables``, ``iptables``, ``skip``; empty: the first of these that works.

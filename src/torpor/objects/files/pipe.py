@@ -8,8 +8,8 @@ Image
     the packets in it, ``torpor_outside`` says that the other end is open outside of the tree only; ``torpor_uid`` and
     ``torpor_gid`` are the owner's.
 Restore
-    The first end asked for makes the pipe, fills it, and opens further descriptions through ``/proc/self/fd``.  A pipe
-    that leads outside is given by ``--inherit-fd``.
+    The first end asked for makes the pipe, fills it, and opens further descriptions through ``/proc/self/fd``.  The
+    other end of a pipe that led outside is nobody's (EPIPE, end of file), unless ``--inherit-fd`` gives the pipe.
 Limits
     A packet behind bytes that were written without O_DIRECT is one with them.
 """
@@ -23,7 +23,7 @@ import select
 import stat
 
 from torpor.base import log
-from torpor.base.errors import RestoreError
+from torpor.base.errors import RefusedError, RestoreError
 from torpor.base.fds import OwnedFd
 from torpor.base.records import dataclass, field
 from torpor.images import messages as m
@@ -111,8 +111,14 @@ class _Pipes:
                 entry.torpor_packets.extend(map(len, known.chunks))
             if self._leads_outside(known):
                 entry.torpor_outside = True
-                log.warn(f"{known.first}: pipe:[{number}] leads out of the tree; to restore, --inherit-fd must give it")
+                self._allow(known, number)
             self._session.image("PIPES_DATA").add(Entry(entry, data))
+
+    def _allow(self, known: _Pipe, number: int) -> None:
+        what = f"{known.first}: the other end of pipe:[{number}] is outside of the tree"
+        if not self._session.policy.external_pipes:
+            raise RefusedError(what, hint="--external-pipes goes on without it")
+        log.warn(f"{what}; after the restore nobody is there, unless --inherit-fd gives another")
 
     def _leads_outside(self, known: _Pipe) -> bool:
         if os.O_RDWR in known.access or len(known.access) > 1:
@@ -211,9 +217,7 @@ def _make(pipe_id: int, session: FileRestore) -> int:
     for data, content in _read_data(session):
         if data.pipe_id == pipe_id:
             if data.torpor_outside:
-                raise RestoreError(
-                    f"pipe:[{pipe_id}] led out of the tree", hint=f"give it by --inherit-fd fd[N]:pipe:[{pipe_id}]"
-                )
+                log.warn(f"pipe:[{pipe_id}] led out of the tree, and nobody is at its other end now (--inherit-fd)")
             fill(writer.fileno(), data, content)
     fcntl.fcntl(writer.fileno(), fcntl.F_SETFL, 0)
     session.part(_Ends).add(pipe_id, reader, writer)
