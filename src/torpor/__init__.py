@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import os
+    from collections.abc import Callable
 
     from torpor.base.errors import TorporError
     from torpor.engine.checkpoint import Checkpoint
@@ -40,6 +41,7 @@ def dump(
     external: tuple[str, ...] = (),
     made_by: str = "torpor.dump",
     exec_processes: str = "refuse",
+    commit: Callable[[], None] | None = None,
 ) -> DumpStats:
     """Checkpoint *pid* and everything below it into the directory *path*, which is made if need be.
 
@@ -47,12 +49,14 @@ def dump(
     take.  ``ghost_limit``: deleted files up to so many bytes are kept in the checkpoint.  ``exec_processes``: what
     becomes of processes that entered the pid namespace from outside: ``refuse``, ``carry``, ``leave-out``.  ``made_by``
     is noted in the checkpoint's manifest.  ``external_pipes``: a pipe may lead to other processes; after the restore
-    nobody is at its other end, unless ``inherit_fds`` gives another pipe.
+    nobody is at its other end, unless ``inherit_fds`` gives another pipe.  ``commit`` is
+    called when all that has been written is whole, before the processes are killed; an error there is one of the
+    checkpoint.
 
     torpor.base.errors.TorporError and its kinds; after any of them the processes run on unharmed.
     """
     from torpor.engine import dump as engine
-    from torpor.engine.options import DumpOptions
+    from torpor.engine.options import DumpOptions, nothing
     from torpor.images.dirstore import DirStore
     from torpor.objects.files.model import FilePolicy
 
@@ -75,6 +79,7 @@ def dump(
         timeout_s=timeout_s,
         files=policy,
         entered=exec_processes,
+        commit=commit or nothing,
     )
     return engine.dump(pid, path, options)
 
@@ -90,17 +95,19 @@ def restore(
     external: tuple[str, ...] = (),
     renames: tuple[tuple[str, str], ...] = (),
     new_network: bool = False,
+    notify: Callable[[str, int], None] | None = None,
 ) -> int:
     """Rebuild what lies in the directory *path*; the root's pid.  It runs when this returns.
 
     It is our child, or with ``sibling`` our parent's.  ``inherit_fds``: descriptors of ours that stand for a file of
     the checkpoint, each with that file's name.  ``renames``: paths in the checkpoint and what to open instead.
-    ``new_network``: with a network namespace of its own, which has a loopback interface only.
+    ``new_network``: with a network namespace of its own, which has a loopback interface only.  ``notify`` is told each
+    stage, by the names that criu(8) has for action scripts, and the root's pid as soon as there is one.
 
     torpor.base.errors.TorporError and its kinds; nothing is left of a restore that failed.
     """
     from torpor.engine import restore as engine
-    from torpor.engine.options import RestoreOptions
+    from torpor.engine.options import RestoreOptions, nobody
     from torpor.objects.files.model import FilePolicy
 
     policy = FilePolicy(shell_job=shell_job, tcp_close=tcp_close, external=external)
@@ -110,6 +117,7 @@ def restore(
         inherit_fds=inherit_fds,
         renames=renames,
         new_network=new_network,
+        notify=notify or nobody,
         files=policy,
     )
     return engine.restore(path, options)

@@ -65,10 +65,8 @@ class _Demo:
         self._right = True
 
     def run(self) -> int:
+        import torpor
         from torpor.engine import jobs
-        from torpor.engine.dump import dump
-        from torpor.engine.options import RestoreOptions
-        from torpor.engine.restore import restore
 
         self._program.write_text(SERVER, encoding="utf-8")
         command = [sys.executable, str(self._program), str(self._port)]
@@ -80,13 +78,11 @@ class _Demo:
         self._ask("GET /", job, "1")
 
         print(f"\ntorpor checkpoint {_NAME}")
-        job.images_directory.mkdir()
         started = time.perf_counter()
-        stats = dump(job.pid, job.images_directory)
-        job = jobs.checkpointed(job, job.images_directory)
+        made = jobs.checkpoint(job, lambda path, commit: torpor.dump(job.pid, path, commit=commit))
         took = time.perf_counter() - started
-        size = sum(path.stat().st_size for path in job.images_directory.iterdir())
-        frozen = stats.watch.us.get("frozen", 0) / 1000
+        size = sum(path.stat().st_size for path in made.place.iterdir())
+        frozen = made.stats.watch.us.get("frozen", 0) / 1000 if made.stats is not None else 0
         print(
             f"  asleep in {size / 1e6:.1f} MB of files after {took * 1000:.0f} ms, of which it was frozen {frozen:.0f}"
         )
@@ -94,16 +90,22 @@ class _Demo:
 
         print(f"\ntorpor restore {_NAME}")
         started = time.perf_counter()
-        job = jobs.restored(job, restore(job.images_directory, RestoreOptions(renames=jobs.renames(job))))
+        about = jobs.generations.find(_NAME).note
+        job = jobs.wake(
+            made.place, about, lambda path, renames, notify: torpor.restore(path, renames=renames, notify=notify)
+        )
         print(f"  awake after {(time.perf_counter() - started) * 1000:.0f} ms, pid 1 in there, pid {job.pid} out here")
         self._ask("GET /", job, "2")
         self._ask("GET /", job, "3")
 
         print(f"\ntorpor restore {_NAME} --name {_COPY}")
-        copy = jobs.prepare_copy(job, _COPY)
         started = time.perf_counter()
-        options = RestoreOptions(renames=jobs.renames(copy), new_network=True)
-        copy = jobs.restored(copy, restore(copy.images_directory, options))
+        copy = jobs.wake(
+            made.place,
+            about,
+            lambda path, renames, notify: torpor.restore(path, renames=renames, notify=notify, new_network=True),
+            name=_COPY,
+        )
         took = time.perf_counter() - started
         print(
             f"  a second one beside it after {took * 1000:.0f} ms: pid {copy.pid}, the same port, a network of its own"

@@ -11,7 +11,7 @@ from types import ModuleType
 from torpor import __version__
 from torpor.base import log
 from torpor.base.errors import TorporError
-from torpor.cli import interrupts
+from torpor.kernel import interrupts
 
 #: Subcommand and what it is for, in the order of the help.
 COMMANDS = {
@@ -21,6 +21,10 @@ COMMANDS = {
     "kill": "end a job",
     "checkpoint": "put a process or job to sleep in files",
     "restore": "wake it again",
+    "checkpoints": "list the checkpoints of jobs",
+    "tag": "give a checkpoint of a job a name",
+    "rm": "remove checkpoints of a job",
+    "prune": "remove all but the newest checkpoints",
     "inspect": "show what a checkpoint holds",
     "check": "what this machine can do, or what stops a process from being checkpointed",
     "setup": "make torpor the criu that container runtimes find",

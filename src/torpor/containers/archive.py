@@ -17,13 +17,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from torpor.containers.tarstream import Content, Member, decompressed, iter_members, open_compressed
 from torpor.engine.checkpoint import MAX_STRINGS
 from torpor.images import kinds
 from torpor.images.errors import ImageError, ImageMissing
 from torpor.images.memstore import MemPagesReader, MemStore
 from torpor.images.pagemap import load_pagemap
 from torpor.images.store import load_one
+from torpor.images.tarstream import Content, Member, decompressed, iter_members, open_compressed
 
 _DOCUMENTS = frozenset(
     {

@@ -8,8 +8,11 @@ from pathlib import Path
 from torpor.base.typed import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torpor.containers.model import Container
     from torpor.containers.names import Target
+    from torpor.engine.stats import DumpStats
 
 GHOST_LIMIT_MIB = 64
 EXEC_PROCESSES = (
@@ -34,7 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "-o", "--output", metavar="PATH",
-        help="directory for the checkpoint, or podman's archive (default: the job's own, the engine's own)",
+        help="directory for the checkpoint, or one file: FILE.tar.zst, FILE.tar.gz, FILE.tar "
+        "(default: the job's own, NAME@1, NAME@2, ...; the engine's own)",
     )  # fmt: skip
     parser.add_argument("--engine", help="podman, docker, containerd, lxc, runc, crun; job, pid")
     parser.add_argument("--leave-running", action="store_true", help="it goes on after the checkpoint")
@@ -85,42 +89,62 @@ def _checkpoint_container(container: Container, args: argparse.Namespace) -> int
 
 
 def _checkpoint_process(target: Target, args: argparse.Namespace) -> int:
-    import torpor
     from torpor.base.errors import UsageError
     from torpor.cli import container_options
     from torpor.cli.progress import Progress, size, time_of
     from torpor.engine import jobs
-    from torpor.engine.checkpoint import Checkpoint
+    from torpor.engine.destination import going_to
 
     container_options.refuse(args, container_options.CHECKPOINT, "a process or a job")
     job = target.job
     if job is not None and not target.pid:
         raise UsageError(f"{job.name} does not run", hint="`torpor ps -a` shows what it does")
     if args.output is None and job is None:
-        raise UsageError("torpor checkpoint: where to?", hint="-o PATH names a directory for the checkpoint")
-    path = Path(args.output) if args.output or job is None else job.directory / "checkpoint"
-    with Progress(f"checkpointing {args.target}", path) as progress:
-        stats = torpor.dump(
-            target.pid,
-            path,
-            made_by="torpor checkpoint",
-            leave_running=args.leave_running,
-            shell_job=args.shell_job,
-            tcp_established=args.tcp_established,
-            tcp_close=args.tcp_close,
-            link_remap=args.link_remap,
-            external_unix=args.external_unix,
-            external_pipes=args.external_pipes,
-            exec_processes=args.exec_processes,
-            ghost_limit=(GHOST_LIMIT_MIB if args.ghost_limit is None else args.ghost_limit) << 20,
-        )
-    if job is not None:
-        jobs.checkpointed(job, path, left_running=args.leave_running)
-    with Checkpoint(path) as made:
-        total = made.size_bytes
-    processes = "1 process" if stats.n_processes == 1 else f"{stats.n_processes} processes"
-    print(
-        f"{args.target}: {processes}, {size(total)} in {path}; "
-        f"{time_of(progress.seconds)} in all, stopped for {time_of(stats.watch.us.get('frozen', 0) / 1e6)}"
-    )
+        raise UsageError("torpor checkpoint: where to?", hint="-o PATH names a directory or an archive for it")
+    output = Path(args.output) if args.output else None
+    with Progress(f"checkpointing {args.target}", output) as progress:
+        if job is not None:
+            made = jobs.checkpoint(
+                job, lambda path, commit: _dump(job.pid, path, commit, args),
+                output=output, leave_running=args.leave_running, by="torpor checkpoint",
+            )  # fmt: skip
+            stats, label, where = made.stats, f"{job.name}@{made.number}", made.place
+        else:
+            assert output is not None
+            with going_to(output) as (room, finish):
+                stats, label, where = _dump(target.pid, room, finish, args), args.target, output
+    n_processes = stats.n_processes if stats is not None else 0
+    stopped = f", stopped for {time_of(stats.watch.us.get('frozen', 0) / 1e6)}" if stats is not None else ""
+    processes = "1 process" if n_processes == 1 else f"{n_processes} processes"
+    amount = size(_size_of(where))
+    print(f"{label}: {processes}, {amount} in {where}; {time_of(progress.seconds)} in all{stopped}")
     return 0
+
+
+def _dump(pid: int, path: Path, commit: Callable[[], None], args: argparse.Namespace) -> DumpStats:
+    import torpor
+
+    return torpor.dump(
+        pid,
+        path,
+        made_by="torpor checkpoint",
+        leave_running=args.leave_running,
+        shell_job=args.shell_job,
+        tcp_established=args.tcp_established,
+        tcp_close=args.tcp_close,
+        link_remap=args.link_remap,
+        external_unix=args.external_unix,
+        external_pipes=args.external_pipes,
+        exec_processes=args.exec_processes,
+        ghost_limit=(GHOST_LIMIT_MIB if args.ghost_limit is None else args.ghost_limit) << 20,
+        commit=commit,
+    )
+
+
+def _size_of(path: Path) -> int:
+    from torpor.engine.checkpoint import Checkpoint
+
+    if path.is_file():
+        return path.stat().st_size
+    with Checkpoint(path) as made:
+        return made.size_bytes

@@ -21,7 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "source",
         metavar="PATH|NAME",
-        help="a checkpoint's directory, an archive of a container engine, a job, or a container that sleeps",
+        help="a checkpoint's directory or archive, a job (NAME: its newest checkpoint, NAME@2, NAME@TAG), or a "
+        "container that sleeps",
     )
     parser.add_argument("--json", action="store_true", help="as JSON")
     parser.add_argument(
@@ -69,10 +70,14 @@ def _path(source: str) -> Path:
     if path.exists() or "/" in source:
         return path
     from torpor.containers import names
+    from torpor.engine.jobs import generations
 
+    name, which = generations.split(source.removeprefix("job:"))
+    if which:
+        return generations.find(name, which).place
     target = names.resolve(source)
     if target.job is not None:
-        return target.job.images_directory
+        return generations.find(target.job.name).place
     return names.stored_checkpoint(target)
 
 

@@ -14,12 +14,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-s", "--signal", default="TERM", help="another signal than TERM to begin with")
     parser.add_argument("-t", "--time", type=float, default=10.0, metavar="SEC", help="how long to wait (default 10)")
-    parser.add_argument("--remove", action="store_true", help="forget it, its log and its checkpoint, too")
+    parser.add_argument("--remove", action="store_true", help="forget it and its log, too; its checkpoints stay")
     parser.add_argument("names", nargs="+", metavar="NAME")
 
 
 def main(args: argparse.Namespace) -> int:
     """End them."""
+    from torpor.base.errors import JobError
     from torpor.engine import jobs
 
     number = _number(args.signal)
@@ -27,10 +28,16 @@ def main(args: argparse.Namespace) -> int:
         job = jobs.find(name)
         if job.status == jobs.RUNNING:
             job = jobs.kill(job, number, timeout_s=args.time)
+        elif doing := jobs.locks.holder(name):
+            raise JobError(f"{name} is being {doing}", hint="wait until that is over")
         elif not args.remove:
             print(f"{name} is not running ({job.status})")
         if args.remove:
-            jobs.remove(job)
+            with jobs.locks.held(name, "removed"):
+                jobs.remove(job)
+            if kept := jobs.generations.list_of(name):
+                labels = ", ".join(each.label for each in kept)
+                print(f"{name}: kept {labels} (torpor rm --all {name} removes what is left)")
     return 0
 
 

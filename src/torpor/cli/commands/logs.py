@@ -17,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Print the log."""
     from torpor.engine import jobs
+    from torpor.kernel import interrupts
 
     if args.path:
         print(jobs.find(args.name).log)
@@ -25,6 +26,6 @@ def main(args: argparse.Namespace) -> int:
         for chunk in jobs.follow_log(jobs.find(args.name), follow=args.follow):
             sys.stdout.buffer.write(chunk)
             sys.stdout.buffer.flush()
-    except (KeyboardInterrupt, BrokenPipeError):
+    except (interrupts.Interrupted, BrokenPipeError):
         return 0
     return 0

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options."""
-    parser.description = "List the jobs that run or sleep in a checkpoint."
-    parser.add_argument("-a", "--all", action="store_true", help="those that have ended, too")
+    parser.description = "List the jobs that run, sleep in a checkpoint, or have ended and have a checkpoint."
+    parser.add_argument("-a", "--all", action="store_true", help="those that have ended without a checkpoint, too")
     parser.add_argument("-q", "--quiet", action="store_true", help="names only")
     parser.add_argument("--json", action="store_true", help="as JSON")
 
@@ -25,25 +25,35 @@ def main(args: argparse.Namespace) -> int:
     """Print the list."""
     from torpor.engine import jobs
 
-    found = [job for job in jobs.list_jobs() if args.all or job.status != jobs.ENDED]
+    found = [(job, jobs.generations.list_of(job.name)) for job in jobs.list_jobs()]
+    found = [(job, kept) for job, kept in found if args.all or kept or job.status != jobs.ENDED]
     if args.json:
         import dataclasses
         import json
 
-        print(json.dumps([dataclasses.asdict(job) for job in found], indent=1))
+        told = [dataclasses.asdict(job) | {"checkpoints": [each.number for each in kept]} for job, kept in found]
+        print(json.dumps(told, indent=1))
     elif args.quiet:
-        for job in found:
+        for job, _ in found:
             print(job.name)
     else:
-        rows = [("NAME", "STATUS", "PID", "CREATED", "COMMAND")]
+        rows: list[tuple[str, ...]] = [("NAME", "STATUS", "PID", "CREATED", "CHECKPOINTS", "COMMAND")]
         rows += [
-            (job.name, _status(job), str(job.pid) if job.status == jobs.RUNNING else "-", _ago(job), _shown(job))
-            for job in found
-        ]
-        widths = [max(len(row[column]) for row in rows) for column in range(4)]
-        for row in rows:
-            print("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]]))
+            (
+                job.name, _status(job), str(job.pid) if job.status == jobs.RUNNING else "-", ago(job.created),
+                str(len(kept) or "-"), _shown(job),
+            )
+            for job, kept in found
+        ]  # fmt: skip
+        print_table(rows)
     return 0
+
+
+def print_table(rows: list[tuple[str, ...]]) -> None:
+    """Columns as wide as they must be."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
+    for row in rows:
+        print("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]))
 
 
 def _status(job: Job) -> str:
@@ -55,8 +65,9 @@ def _status(job: Job) -> str:
     return f"ended ({code})" if code >= 0 else f"killed ({-code})"
 
 
-def _ago(job: Job) -> str:
-    seconds = max(0, int(time.time() - job.created))
+def ago(moment: float) -> str:
+    """``3 h ago``."""
+    seconds = max(0, int(time.time() - moment))
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
         if seconds >= size:
             return f"{seconds // size} {unit} ago"

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torpor.containers.model import Restored, Words
-    from torpor.engine.jobs import Job
+    from torpor.engine.jobs.generations import Generation
+    from torpor.engine.jobs.note import Note
+    from torpor.engine.options import Notify
 
     Wake = Callable[[], list[Restored]]
 
@@ -31,7 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "source",
         metavar="PATH|NAME",
-        help="a checkpoint's directory, podman's archive or image, a job, or a container that sleeps",
+        help="a checkpoint's directory or archive, podman's image, a job (NAME: its newest checkpoint, NAME@2, "
+        "NAME@TAG), or a container that sleeps",
     )
     parser.add_argument("--engine", help="whose container it is, if the name alone does not tell")
     parser.add_argument("--name", help="restore a job or a container's archive as a copy with this name")
@@ -64,13 +67,13 @@ def main(args: argparse.Namespace) -> int:
     if args.copies < 1:
         raise UsageError(f"{args.copies} copies cannot be made")
     words = container_options.given(args, ("shell-job", "tcp-close", *container_options.RESTORE))
-    wake, job = _source(args, words)
-    if wake is None:
+    source = _source(args, words)
+    if not callable(source):
         container_options.refuse(args, container_options.RESTORE, "a process or a job")
-        return _restore_processes(args, job, Path(args.source) if job is None else job.images_directory)
+        return _restore_processes(args, source)
     container_options.refuse(args, _OF_PROCESSES, "a container")
     with Progress(f"restoring {args.source}") as progress:
-        made = wake()
+        made = source()
     for each in made:
         addresses = f", {', '.join(each.addresses)}" if each.addresses else ""
         print(f"{each.container.label}: pid {each.container.pid}{addresses}")
@@ -78,28 +81,35 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def _source(args: argparse.Namespace, words: Words) -> tuple[Wake | None, Job | None]:
-    """What the source is: something that makes containers, or a job, or neither, and so a directory of images."""
+def _source(args: argparse.Namespace, words: Words) -> Wake | Generation | Path:
+    """What the source is: something that makes containers, a job's checkpoint, or the place of one of processes."""
     from torpor.base.errors import UsageError
     from torpor.containers import note, waking
+    from torpor.images import pack
 
     path = Path(args.source)
     if path.is_file():
-        return lambda: waking.restore_archive(path, args.name, args.copies, words), None
+        if pack.is_ours(path):
+            return path
+        return lambda: waking.restore_archive(path, args.name, args.copies, words)
     if path.is_dir() and (told := note.read(path)) is not None:
-        return lambda: waking.restore_directory(path, told, args.name, args.copies, words), None
+        return lambda: waking.restore_directory(path, told, args.name, args.copies, words)
     if path.exists() and ("/" in args.source or (path / "inventory.img").exists()):
-        return None, None
+        return path
     if args.source.startswith(("/", ".")):
         raise UsageError(f"there is no {path}")
     return _named(args, words)
 
 
-def _named(args: argparse.Namespace, words: Words) -> tuple[Wake | None, Job | None]:
+def _named(args: argparse.Namespace, words: Words) -> Wake | Generation:
     """The same for a name."""
     from torpor.base.errors import AmbiguousNameError, TorporError, UsageError
     from torpor.containers import names, waking
+    from torpor.engine.jobs import generations
 
+    name, which = generations.split(args.source.removeprefix("job:"))
+    if which and args.engine in (None, "job"):
+        return generations.find(name, which)
     try:
         target = names.resolve(args.source, args.engine)
     except AmbiguousNameError:
@@ -109,9 +119,9 @@ def _named(args: argparse.Namespace, words: Words) -> tuple[Wake | None, Job | N
         if args.engine not in (None, "podman") or not names.PODMAN.has_image(image):
             error.add_note("there is no such file or image either")
             raise
-        return lambda: waking.restore_image(image, args.name, args.copies, words), None
+        return lambda: waking.restore_image(image, args.name, args.copies, words)
     if target.job is not None:
-        return None, target.job
+        return generations.find(target.job.name)
     container = target.container
     if container is None:
         raise UsageError(f"{target.label} is no checkpoint")
@@ -120,24 +130,29 @@ def _named(args: argparse.Namespace, words: Words) -> tuple[Wake | None, Job | N
             f"{target.label} wakes under its own name, once",
             hint="copies come from an archive: torpor checkpoint ... -o FILE",
         )
-    return lambda: waking.restore_stored(container, words), None
+    return lambda: waking.restore_stored(container, words)
 
 
-def _restore_processes(args: argparse.Namespace, job: Job | None, path: Path) -> int:
+def _restore_processes(args: argparse.Namespace, source: Generation | Path) -> int:
+    from contextlib import ExitStack
+
     from torpor.base.errors import UsageError
     from torpor.engine import jobs
+    from torpor.engine.destination import coming_from
 
-    if job is None and (args.name or args.copies != 1):
-        raise UsageError("--name and --copies are for jobs and containers", hint="a job's name instead of a path")
     if args.copies != 1 and args.wait:
         raise UsageError("--wait waits for one, not for several copies")
-    if job is not None and job.status == jobs.RUNNING and not args.name:
-        raise UsageError(f"{job.name} runs already", hint="--name makes a copy beside it")
-    if args.copies == 1:
-        pid = _restore_one(args, job, args.name, path)
-    for number in range(1, args.copies + 1) if args.copies != 1 else ():
-        assert job is not None
-        pid = _restore_one(args, job, f"{args.name or job.name}{number}", path)
+    with ExitStack() as stack:
+        if isinstance(source, Path):
+            images = stack.enter_context(coming_from(source, jobs.state_directory()))
+            about = jobs.note.read(images)
+        else:
+            stack.enter_context(jobs.generations.reading(source))
+            images = stack.enter_context(coming_from(source.place, jobs.state_directory()))
+            about = jobs.note.read(images)
+            if about is None or about.id != source.note.id:
+                raise jobs.generations.gone(source)
+        pid = _restore_all(args, images, about)
     if not args.wait:
         return 0
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
@@ -154,28 +169,42 @@ def _inherited(texts: list[str]) -> tuple[tuple[int, str], ...]:
         raise UsageError(f"--inherit-fd {' '.join(texts)}: {error}") from None
 
 
-def _restore_one(args: argparse.Namespace, job: Job | None, name: str | None, path: Path) -> int:
+def _restore_all(args: argparse.Namespace, images: Path, about: Note | None) -> int:
+    """One, or all copies; the pid of the last."""
+    from torpor.base.errors import UsageError
+
+    if args.copies == 1 and (about is not None or not args.name):
+        return _restore_one(args, images, about, args.name)
+    if about is None:
+        raise UsageError("--name and --copies are for jobs and containers", hint="a job's name instead of a path")
+    pid, made = 0, []
+    try:
+        for number in range(1, args.copies + 1):
+            pid = _restore_one(args, images, about, f"{args.name or about.name}{number}")
+            made.append(f"{args.name or about.name}{number}")
+    except Exception as error:
+        if made:
+            error.add_note(f"{', '.join(made)} {'runs' if len(made) == 1 else 'run'}")
+        raise
+    return pid
+
+
+def _restore_one(args: argparse.Namespace, images: Path, about: Note | None, name: str | None) -> int:
     import torpor
     from torpor.cli.progress import Progress, time_of
     from torpor.engine import jobs
 
-    if job is not None and name:
-        job = jobs.prepare_copy(job, name)
-    try:
-        with Progress(f"restoring {args.source}") as progress:
-            pid = torpor.restore(
-                path,
-                shell_job=args.shell_job,
-                tcp_close=args.tcp_close,
-                inherit_fds=_inherited(args.inherit_fd),
-                renames=jobs.renames(job) if job is not None else (),
-                new_network=args.new_network,
-            )
-    except BaseException:
-        if job is not None and name:
-            jobs.discard(job)
-        raise
-    if job is not None:
-        jobs.restored(job, pid)
-    print(f"{job.name if job else args.source}: pid {pid}, after {time_of(progress.seconds)}")
+    def restore(path: Path, renames: tuple[tuple[str, str], ...] = (), notify: Notify | None = None) -> int:
+        return torpor.restore(
+            path, shell_job=args.shell_job, tcp_close=args.tcp_close, new_network=args.new_network,
+            inherit_fds=_inherited(args.inherit_fd), renames=renames, notify=notify,
+        )  # fmt: skip
+
+    with Progress(f"restoring {args.source}") as progress:
+        if about is None:
+            label, pid = args.source, restore(images)
+        else:
+            job = jobs.wake(images, about, restore, name=name)
+            label, pid = job.name, job.pid
+    print(f"{label}: pid {pid}, after {time_of(progress.seconds)}")
     return pid

@@ -22,6 +22,7 @@ def main(args: argparse.Namespace) -> int:
     """Run; the command's exit status, or 0 with -d."""
     from torpor.base.errors import UsageError
     from torpor.engine import jobs
+    from torpor.kernel import interrupts
 
     command = args.command[1:] if args.command[:1] == ["--"] else args.command
     if not command:
@@ -34,7 +35,7 @@ def main(args: argparse.Namespace) -> int:
         for chunk in jobs.follow_log(job, follow=True):
             sys.stdout.buffer.write(chunk)
             sys.stdout.buffer.flush()
-    except KeyboardInterrupt:
+    except interrupts.Interrupted:
         jobs.kill(job)
     job = jobs.wait_ended(job)
     if job.status == jobs.CHECKPOINTED:

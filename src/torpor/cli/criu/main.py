@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from torpor.base import log
 from torpor.base.errors import TorporError, UsageError
 from torpor.base.typed import NoReturn
-from torpor.cli import interrupts
 from torpor.cli.criu.options import Options, missing
 from torpor.cli.criu.parse import parse
+from torpor.kernel import interrupts
 
 #: The command, its module, and whether options that are not done yet matter to it.
 COMMANDS = {

@@ -1,11 +1,12 @@
-"""What is known of each job: a directory with a state file, a log, and by default its checkpoint.
+"""What is known of each job: a directory with a state file and a log.
 
     STATE/jobs/NAME/state.json    this module's record
     STATE/jobs/NAME/log           what the job wrote to its standard output and error
-    STATE/jobs/NAME/checkpoint/   images, unless the user named another place
 
 A process is told from a later one with the same pid by its start time and the boot it belongs to; a job whose process
-is gone has ended, whatever its file says.  STATE is ``$TORPOR_STATE``, or ``/var/lib/torpor``.
+is gone has ended, unless its record says otherwise: who lets a process go, or is about to kill one that has been
+checkpointed, writes beforehand what is true if it never runs, or is dead.  So the record is right whenever they die.
+Checkpoints are kept apart (:mod:`torpor.engine.jobs.generations`); a job that has only those left has ended.
 """
 
 from __future__ import annotations
@@ -13,28 +14,40 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import re
+import select
 import shutil
+import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
+from torpor.base import log
 from torpor.base.errors import JobError
 from torpor.base.fds import OwnedFd
+from torpor.engine.jobs import generations, locks
+from torpor.engine.jobs.places import check_name, job_directory, names_in
 from torpor.kernel.procfs.stat import read_stat
 
 RUNNING = "running"
 CHECKPOINTED = "checkpointed"
 ENDED = "ended"
+#: What a copy is that is being made and never comes to run: nothing is left of it.
+NEVER = "never"
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+#: So long after the death of whoever let a process go, or was about to kill it, is it clear what became of that.
+_SETTLED_S = 0.3
+_RECENT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One job.  ``pid`` is as we see it (1 inside); ``exit_status`` as wait(2) gives it, None where nobody knows."""
+    """One job.  ``pid`` is as we see it (1 inside); ``exit_status`` as wait(2) gives it, None where nobody knows.
+
+    ``sleeps_in`` is the number of the checkpoint that it sleeps in.  ``otherwise`` is what it is if its process is gone
+    and nobody has seen how, as it was written at ``since``; empty: it has ended.
+    """
 
     name: str
     command: tuple[str, ...]
@@ -43,54 +56,57 @@ class Job:
     pid: int = 0
     start_time: int = 0
     boot_id: str = ""
-    images: str | None = None
-    log_in_images: str | None = None
     exit_status: int | None = None
+    sleeps_in: int = 0
+    otherwise: str = ""
+    since: float = 0.0
 
     @property
     def directory(self) -> Path:
-        """Where everything of the job lies."""
-        return state_directory() / "jobs" / self.name
+        """Where its record and its log lie."""
+        return job_directory(self.name)
 
     @property
     def log(self) -> Path:
         """Standard output and error."""
         return self.directory / "log"
 
-    @property
-    def images_directory(self) -> Path:
-        """The checkpoint's place."""
-        return Path(self.images) if self.images else self.directory / "checkpoint"
-
-
-def state_directory() -> Path:
-    """``$TORPOR_STATE``, or ``/var/lib/torpor``."""
-    return Path(os.environ.get("TORPOR_STATE") or "/var/lib/torpor").absolute()
-
-
-def check_name(name: str) -> str:
-    """*name*, if it may name a job; JobError otherwise."""
-    if not _NAME.fullmatch(name):
-        raise JobError(f"{name!r} cannot name a job", hint="letters, digits, and . _ - after the first")
-    return name
-
 
 def find(name: str) -> Job:
     """The job called *name*, as it is now; JobError if there is none."""
-    job = _load(state_directory() / "jobs" / check_name(name))
+    try:
+        job = _load(job_directory(check_name(name))) or _remembered(name)
+    except PermissionError:
+        raise JobError(f"{name} is the job of another user", hint="ask as that user, or as root") from None
     if job is None:
-        raise JobError(f"there is no job called {name}", hint="`torpor ps -a` lists them")
+        hint = "`torpor ps -a` lists them" + ("" if os.geteuid() == 0 else "; those of root are seen by root")
+        raise JobError(f"there is no job called {name}", hint=hint)
     return job
 
 
 def list_jobs() -> list[Job]:
-    """All jobs, the oldest first."""
-    try:
-        entries = sorted((state_directory() / "jobs").iterdir())
-    except FileNotFoundError:
-        return []
-    found = [job for entry in entries if (job := _load(entry)) is not None]
+    """All jobs that we may know of, the oldest first."""
+    found = []
+    for name in sorted({*names_in("jobs"), *generations.names()}):
+        try:
+            job = _load(job_directory(name)) or _remembered(name)
+        except PermissionError:
+            continue
+        except JobError as error:
+            log.warn(error.describe())
+            continue
+        if job is not None:
+            found.append(job)
     return sorted(found, key=lambda job: job.created)
+
+
+def _remembered(name: str) -> Job | None:
+    """A job of which only checkpoints are left."""
+    found = generations.list_of(name)
+    if not found:
+        return None
+    about = found[-1].note
+    return Job(name, about.command, about.created, ENDED)
 
 
 def find_by_pid(pid: int) -> Job | None:
@@ -116,7 +132,7 @@ def create(name: str, command: tuple[str, ...]) -> Job:
 
 
 def remove(job: Job) -> None:
-    """Forget a job that does not run, its log and checkpoint in its directory included."""
+    """Forget a job that does not run, and its log; its checkpoints stay."""
     if find(job.name).status == RUNNING:
         raise JobError(f"{job.name} is running", hint=f"`torpor kill {job.name}` first")
     discard(job)
@@ -142,56 +158,79 @@ def save(job: Job) -> Job:
 
 
 def _write(job: Job) -> Job:
-    temporary = job.directory / f".state.{os.getpid()}"
-    temporary.write_text(json.dumps(asdict(job), indent=1) + "\n", encoding="utf-8")
+    temporary = job.directory / ".state.new"
+    with open(temporary, "w", encoding="utf-8") as stream:
+        stream.write(json.dumps(asdict(job), indent=1) + "\n")
+        stream.flush()
+        os.fsync(stream.fileno())
     temporary.replace(job.directory / "state.json")
     return job
 
 
-def running(job: Job, pid: int) -> Job:
-    """Take note that *pid* is the job's root process now."""
+def running(job: Job, pid: int, otherwise: str = "") -> Job:
+    """Take note that *pid* is the job's root process now; *otherwise* is what the job is if that never runs."""
     start_time = read_stat(pid).start_time
-    return save(replace(job, status=RUNNING, pid=pid, start_time=start_time, boot_id=_boot_id(), exit_status=None))
+    return save(
+        replace(
+            job, status=RUNNING, pid=pid, start_time=start_time, boot_id=_boot_id(), exit_status=None,
+            otherwise=otherwise, since=time.time() if otherwise else 0.0,
+        )
+    )  # fmt: skip
 
 
-def checkpointed(job: Job, images: Path, *, left_running: bool = False) -> Job:
-    """Take note of a checkpoint in *images*; unless it was left running, the job sleeps from now on."""
-    status = RUNNING if left_running else CHECKPOINTED
-    pid = job.pid if left_running else 0
-    return save(replace(job, status=status, images=str(images.absolute()), log_in_images=str(job.log), pid=pid))
+def about_to_sleep(job: Job, number: int) -> Job:
+    """Take note that the running job sleeps in its checkpoint *number* as soon as its process is gone."""
+    return save(replace(job, sleeps_in=number, otherwise=CHECKPOINTED, since=time.time()))
 
 
-def renames(job: Job) -> tuple[tuple[str, str], ...]:
-    """For the restore of *job*: the paths in its images that other paths are to stand for now (its log)."""
-    return ((job.log_in_images, str(job.log)),) if job.log_in_images else ()
+def sleeping(job: Job, number: int) -> Job:
+    """Take note that it does, and that its process is gone."""
+    return save(replace(job, status=CHECKPOINTED, pid=0, sleeps_in=number, otherwise="", since=0.0))
 
 
-def restored(job: Job, pid: int) -> Job:
-    """Take note that the job was restored and runs as *pid*; a watcher records its end where the kernel lets it."""
-    from torpor.engine.jobs.watch import watch_restored
-
-    job = running(job, pid)
-    watch_restored(job)
-    return job
+def lost(job: Job) -> Job:
+    """Take note that what the job sleeps in is being removed: it has ended."""
+    return save(replace(job, status=ENDED, sleeps_in=0))
 
 
-def prepare_copy(job: Job, name: str) -> Job:
-    """A new job called *name* that is to be a copy of the sleeping (or once checkpointed) *job*."""
-    copy = create(name, job.command)
-    copy.log.touch(mode=0o600)
-    return save(replace(copy, status=ENDED, images=str(job.images_directory), log_in_images=job.log_in_images))
+def settle(job: Job) -> Job:
+    """Take note that the job's process runs for good: what was written to be true otherwise will not be."""
+    with suppress(FileNotFoundError), _locked(job.directory):
+        now = _read(job.directory)
+        # Unless it has ended, or somebody has come to other things since.
+        if now is not None and _key(now) == _key(job):
+            _write(_settled(now))
+    return _settled(job)
+
+
+def let_go(name: str, pid: int, start_time: int) -> None:
+    """Take note that a process of which it was written beforehand runs, where whoever let it go has not."""
+    with suppress(FileNotFoundError, JobError):
+        job = _read(job_directory(name))
+        if job is not None and job.otherwise and (job.pid, job.start_time) == (pid, start_time):
+            settle(job)
+
+
+def _key(job: Job) -> tuple[object, ...]:
+    return job.status, job.pid, job.start_time, job.since
+
+
+def _settled(job: Job) -> Job:
+    return replace(job, sleeps_in=0, otherwise="", since=0.0)
 
 
 def ended(name: str, pid: int, start_time: int, exit_status: int | None) -> None:
     """Take note that the process has ended, unless the job has been given another one, or been put to sleep."""
-    directory = state_directory() / "jobs" / name
-    try:
-        with _locked(directory):
-            job = _read(directory)
-            if job is not None and job.status == RUNNING and (job.pid, job.start_time) == (pid, start_time):
-                _write(replace(job, status=ENDED, exit_status=exit_status))
-    except FileNotFoundError:
-        return  # somebody has forgotten it
+    directory = job_directory(name)
+    with suppress(FileNotFoundError), _locked(directory):  # somebody may have forgotten it
+        job = _read(directory)
+        if job is None or job.status != RUNNING or (job.pid, job.start_time) != (pid, start_time):
+            return
+        is_killed = exit_status in (None, signal.SIGKILL)
+        if job.otherwise and is_killed and time.time() - job.since < _RECENT_S:
+            return  # the record says already what that means
+        else:
+            _write(replace(_settled(job), status=ENDED, exit_status=exit_status))
 
 
 def is_alive(job: Job) -> bool:
@@ -207,12 +246,34 @@ def is_alive(job: Job) -> bool:
 
 def _load(directory: Path) -> Job | None:
     job = _read(directory)
-    if job is not None and job.status == RUNNING and not is_alive(job):
-        # Its watcher may have written the exit status since.
-        job = _read(directory)
-        if job is not None and job.status == RUNNING:
-            job = replace(job, status=ENDED)
+    if job is None or job.status != RUNNING:
+        return job
+    if job.otherwise and not locks.holder(job.name):
+        # Whoever wrote that is dead, and its guardian is about to end what has not been let go, if it has not.
+        _wait_settled(job)
+        if is_alive(job):
+            with suppress(OSError):
+                return settle(job)
+    if is_alive(job):
+        return job
+    # Its watcher may have written the exit status since.
+    job = _read(directory)
+    if job is not None and job.status == RUNNING:
+        if job.otherwise == NEVER:
+            if not locks.holder(job.name):
+                discard(job)
+            return None
+        job = replace(job, status=job.otherwise or ENDED, otherwise="", since=0.0)
     return job
+
+
+def _wait_settled(job: Job) -> None:
+    if time.time() - job.since > _RECENT_S or not is_alive(job):
+        return
+    with suppress(OSError), OwnedFd(os.pidfd_open(job.pid)) as pidfd:
+        poll = select.poll()
+        poll.register(pidfd.fileno(), select.POLLIN)
+        poll.poll(_SETTLED_S * 1000)
 
 
 def _read(directory: Path) -> Job | None:
@@ -222,10 +283,11 @@ def _read(directory: Path) -> Job | None:
         return None
     except ValueError as error:
         raise JobError(f"{directory}/state.json is damaged: {error}") from None
-    names = {field.name for field in fields(Job)}
-    values = {key: value for key, value in found.items() if key in names}
-    values["command"] = tuple(values.get("command", ()))
-    return Job(**values)
+    try:
+        values = {field.name: found[field.name] for field in fields(Job) if field.name in found}
+        return Job(**values | {"command": tuple(values["command"])})
+    except (LookupError, TypeError) as error:
+        raise JobError(f"{directory}/state.json is damaged: {error}") from None
 
 
 def _boot_id() -> str:

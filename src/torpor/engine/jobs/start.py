@@ -15,7 +15,7 @@ from pathlib import Path
 
 from torpor.base.errors import JobError, NotPermittedError
 from torpor.base.fds import OwnedFd
-from torpor.engine.jobs import registry, watch
+from torpor.engine.jobs import locks, registry, watch
 from torpor.engine.jobs.registry import Job
 from torpor.kernel import mount as mounts
 from torpor.kernel import namespaces as ns
@@ -45,8 +45,17 @@ def start(
     name is in use, or the command cannot be run.
     """
     if os.geteuid() != 0:
-        raise NotPermittedError("a job needs namespaces of its own", hint="run as root")
-    job = registry.create(name, tuple(command))
+        raise NotPermittedError("a job needs namespaces of its own, which only root can make", hint="sudo torpor run")
+    with locks.held(name, "started"):
+        return _start(registry.create(name, tuple(command)), environment, directory, log)
+
+
+def _start(
+    job: Job,
+    environment: Mapping[str, str] | None,
+    directory: str | os.PathLike[str] | None,
+    log: str | os.PathLike[str] | None,
+) -> Job:
     where = os.fspath(directory) if directory is not None else os.getcwd()
     log_path = Path(log) if log is not None else job.log
     near, far = socket.socketpair()
@@ -62,8 +71,8 @@ def start(
     word, _, text = answer.decode(errors="replace").partition(" ")
     if word != "pid":
         registry.discard(job)
-        raise JobError(f"{command[0]} cannot be run as a job: {text or 'its watcher died'}")
-    return registry.find(name)
+        raise JobError(f"{job.command[0]} cannot be run as a job: {text or 'its watcher died'}")
+    return registry.find(job.name)
 
 
 class _Watcher:

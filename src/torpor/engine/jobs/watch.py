@@ -9,15 +9,24 @@ from __future__ import annotations
 import fcntl
 import os
 import select
+import signal
+import socket
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
+from torpor.base.fds import OwnedFd
 from torpor.engine.jobs import registry
+from torpor.engine.jobs.places import job_directory
 from torpor.engine.jobs.registry import Job
 
 _PIDFD_INFO_EXIT = 1 << 3
 _INFO_SIZE = 64
+_MARKER = "watcher"
+_MAX_TEXT = 200
+#: So long may it take until the guardian of a restore that died has ended what was not let go.
+_GUARDIAN_S = 2.0
 _PIDFD_GET_INFO = 3 << 30 | _INFO_SIZE << 16 | 0xFF << 8 | 11
 
 
@@ -49,31 +58,68 @@ def _detach(keep: tuple[int, ...]) -> None:
         os.closerange(low + 1, high)
 
 
-def watch_restored(job: Job) -> None:
-    """Have the end of a restored job recorded."""
-    try:
-        pidfd = os.pidfd_open(job.pid)
-    except ProcessLookupError:
+class RestoreWatch:
+    """The watcher of a job that is being restored: there before the job is, so that it knows of it whenever we die.
+
+    ``tell`` says which process it will be, ``runs`` that it has been let go.  Where our death comes first, the guardian
+    of the restore ends what was not let go; what is there a moment later runs.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with far:
+            spawn(lambda: _watch(name, far), (far.fileno(),))
+
+    def tell(self, job: Job) -> None:
+        """The process of *job* is there, but does not run yet."""
+        with OwnedFd(os.pidfd_open(job.pid)) as pidfd:
+            marker(job).touch()
+            socket.send_fds(self._near, [f"{job.pid} {job.start_time}".encode()], [pidfd.fileno()])
+
+    def runs(self) -> None:
+        """It runs."""
+        with suppress(OSError):  # the watcher has been killed: then nobody sees the job's end, and no more is lost
+            self._near.send(b"runs")
+
+    def close(self) -> None:
+        """Nothing more is going to be said."""
+        self._near.close()
+
+    def __enter__(self) -> RestoreWatch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _watch(name: str, far: socket.socket) -> None:
+    told, fds, _, _ = socket.recv_fds(far, _MAX_TEXT, 1)
+    if not told or not fds:
         return
-    os.set_inheritable(pidfd, False)
-    marker(job).touch()
+    pid, start_time = map(int, told.split())
+    pidfd = fds[0]
     try:
-        spawn(lambda: _wait_restored(job, pidfd), (pidfd,))
+        # Whatever comes first, it says whether that was let go: a word, or the end of whoever would have said it.
+        is_let_go = bool(far.recv(_MAX_TEXT))
+        if not is_let_go:
+            is_let_go = not _ends_within(pidfd, _GUARDIAN_S) or exit_status_of(pidfd) not in (None, signal.SIGKILL)
+        if is_let_go:
+            registry.let_go(name, pid, start_time)
+            _ends_within(pidfd, None)
+            registry.ended(name, pid, start_time, exit_status_of(pidfd))
     finally:
-        os.close(pidfd)
+        (job_directory(name) / _MARKER).unlink(missing_ok=True)
+
+
+def _ends_within(pidfd: int, timeout_s: float | None) -> bool:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(None if timeout_s is None else timeout_s * 1000))
 
 
 def marker(job: Job) -> Path:
     """A file that is there while a watcher watches."""
-    return job.directory / "watcher"
-
-
-def _wait_restored(job: Job, pidfd: int) -> None:
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    poll.poll()
-    registry.ended(job.name, job.pid, job.start_time, exit_status_of(pidfd))
-    finish(job)
+    return job.directory / _MARKER
 
 
 def finish(job: Job) -> None:

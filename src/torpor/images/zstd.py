@@ -1,4 +1,4 @@
-"""Reading zstd, which is what Podman compresses with by default, by the C library that every distribution has.
+"""zstd, which is what Podman compresses with by default, by the C library that every distribution has.
 
 Python knows the format from 3.14 on only.
 """
@@ -6,11 +6,17 @@ Python knows the format from 3.14 on only.
 from __future__ import annotations
 
 import ctypes
+import os
 from functools import cache
 from typing import Any, Protocol
 
 from torpor.images.errors import ImageError
 
+#: zstd.h: ZSTD_c_compressionLevel, ZSTD_c_checksumFlag, ZSTD_c_nbWorkers; ZSTD_e_continue, ZSTD_e_end.
+_LEVEL, _CHECKSUM, _WORKERS = 100, 201, 400
+_CONTINUE, _END = 0, 2
+_GOOD_LEVEL = 3
+_MAX_WORKERS = 8
 _N_IN = 1 << 17
 _N_OUT = 1 << 17
 
@@ -26,11 +32,19 @@ def _library() -> Any:
     try:
         found = ctypes.CDLL("libzstd.so.1")
     except OSError:
-        raise ImageError("zstd cannot be read here", hint="install libzstd (Debian: libzstd1)") from None
+        raise ImageError("there is no zstd here", hint="install libzstd (Debian: libzstd1)") from None
     found.ZSTD_createDStream.restype = ctypes.c_void_p
     found.ZSTD_freeDStream.argtypes = (ctypes.c_void_p,)
     found.ZSTD_decompressStream.argtypes = (ctypes.c_void_p, ctypes.POINTER(_Buffer), ctypes.POINTER(_Buffer))
     found.ZSTD_decompressStream.restype = ctypes.c_size_t
+    found.ZSTD_createCCtx.restype = ctypes.c_void_p
+    found.ZSTD_freeCCtx.argtypes = (ctypes.c_void_p,)
+    found.ZSTD_CCtx_setParameter.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_int)
+    found.ZSTD_CCtx_setParameter.restype = ctypes.c_size_t
+    found.ZSTD_compressStream2.argtypes = (
+        ctypes.c_void_p, ctypes.POINTER(_Buffer), ctypes.POINTER(_Buffer), ctypes.c_int,
+    )  # fmt: skip
+    found.ZSTD_compressStream2.restype = ctypes.c_size_t
     found.ZSTD_isError.argtypes = (ctypes.c_size_t,)
     found.ZSTD_getErrorName.argtypes = (ctypes.c_size_t,)
     found.ZSTD_getErrorName.restype = ctypes.c_char_p
@@ -39,6 +53,10 @@ def _library() -> Any:
 
 class _Readable(Protocol):
     def read(self, n_bytes: int, /) -> bytes: ...
+
+
+class _Writable(Protocol):
+    def write(self, data: bytes, /) -> int: ...
 
 
 class ZstdReader:
@@ -93,3 +111,54 @@ class ZstdReader:
         if self._context is not None:
             self._zstd.ZSTD_freeDStream(self._context)
             self._context = None
+
+
+class ZstdWriter:
+    """Compresses what is written, by as many threads as there are processors; ``close`` ends the stream.
+
+    The stream has a checksum, so that damage is told when it is read.
+    """
+
+    def __init__(self, stream: _Writable) -> None:
+        self._zstd = _library()
+        self._stream = stream
+        self._context: int | None = self._zstd.ZSTD_createCCtx()
+        self._out = ctypes.create_string_buffer(_N_OUT)
+        n_workers = min(len(os.sched_getaffinity(0)), _MAX_WORKERS)
+        # A library that was built without threads says no to workers, and does it by itself.
+        for key, value in ((_LEVEL, _GOOD_LEVEL), (_CHECKSUM, 1), (_WORKERS, n_workers)):
+            self._zstd.ZSTD_CCtx_setParameter(self._context, key, value)
+
+    def write(self, data: bytes) -> int:
+        """All of *data*."""
+        room = ctypes.create_string_buffer(data, len(data))
+        source = _Buffer(ctypes.addressof(room), len(data), 0)
+        while source.at < source.size:
+            self._step(source, _CONTINUE)
+        return len(data)
+
+    def close(self) -> None:
+        """Write what is left, and free what the library holds."""
+        if self._context is None:
+            return
+        nothing = _Buffer(None, 0, 0)
+        while self._step(nothing, _END):
+            pass
+        self._free()
+
+    def _step(self, source: _Buffer, what: int) -> int:
+        """The bytes that are left to be written, at least."""
+        output = _Buffer(ctypes.addressof(self._out), _N_OUT, 0)
+        left = self._zstd.ZSTD_compressStream2(self._context, ctypes.byref(output), ctypes.byref(source), what)
+        if self._zstd.ZSTD_isError(left):
+            raise ImageError(f"zstd: {self._zstd.ZSTD_getErrorName(left).decode(errors='replace')}")
+        self._stream.write(ctypes.string_at(self._out, output.at))
+        return int(left)
+
+    def _free(self) -> None:
+        self._zstd.ZSTD_freeCCtx(self._context)
+        self._context = None
+
+    def __del__(self) -> None:
+        if self._context is not None:
+            self._free()

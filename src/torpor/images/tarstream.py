@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol, cast
 
-from torpor.containers.zstd import ZstdReader
 from torpor.images.errors import ImageError, ImageMissing
+from torpor.images.zstd import ZstdReader
 
 _BLOCK = 512
 _CHUNK = 1 << 17

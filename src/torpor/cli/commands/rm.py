@@ -1,0 +1,80 @@
+"""``torpor rm``: remove checkpoints of a job, or all that is left of one."""
+
+from __future__ import annotations
+
+import argparse
+
+from torpor.base.typed import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torpor.engine.jobs import Job
+    from torpor.engine.jobs.generations import Generation
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options."""
+    parser.description = (
+        "Remove a checkpoint (NAME@NUMBER, NAME@TAG), or with --all a job that does not run: its checkpoints, its "
+        "record and its log. What a job sleeps in is removed with --force only. A directory or an archive that was "
+        "named with -o stays; it is only forgotten."
+    )
+    parser.add_argument("--all", action="store_true", help="all checkpoints of NAME, and the job itself")
+    parser.add_argument("--force", action="store_true", help="what a job sleeps in, too: it cannot be woken any more")
+    parser.add_argument("names", nargs="+", metavar="NAME[@NUMBER|@TAG]")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Do it."""
+    from torpor.base.errors import UsageError
+    from torpor.engine import jobs
+
+    for word in args.names:
+        name, which = jobs.generations.split(word)
+        with jobs.locks.held(name, "removed"):
+            job = jobs.find(name)
+            if which and args.all:
+                raise UsageError(f"{word} is one checkpoint, --all is for all", hint=f"torpor rm --all {name}")
+            if which:
+                found = [jobs.generations.find(name, which)]
+            else:
+                found = jobs.generations.list_of(name)
+                _check_whole(job, found, args)
+            _check_not_slept_in(job, found, args)
+            _remove(job, found, whole=not which)
+    return 0
+
+
+def _check_whole(job: Job, found: list[Generation], args: argparse.Namespace) -> None:
+    from torpor.base.errors import JobError, UsageError
+    from torpor.engine import jobs
+
+    if job.status == jobs.RUNNING:
+        raise JobError(f"{job.name} is running", hint=f"`torpor kill {job.name}` first, or name a checkpoint")
+    if found and not args.all:
+        labels = ", ".join(each.label for each in found)
+        raise UsageError(f"{job.name} has checkpoints: {labels}", hint="name one of them, or --all")
+
+
+def _check_not_slept_in(job: Job, found: list[Generation], args: argparse.Namespace) -> None:
+    from torpor.base.errors import JobError
+    from torpor.engine import jobs
+
+    if job.status == jobs.CHECKPOINTED and not args.force:
+        for each in found:
+            if each.number == job.sleeps_in:
+                raise JobError(f"{job.name} sleeps in {each.label}", hint="--force removes it all the same")
+
+
+def _remove(job: Job, found: list[Generation], *, whole: bool) -> None:
+    from torpor.cli.progress import size
+    from torpor.engine import jobs
+
+    for each in found:
+        n_bytes = each.size_bytes if each.place == each.directory else 0
+        if job.status == jobs.CHECKPOINTED and each.number == job.sleeps_in:
+            jobs.lost(job)
+        jobs.generations.remove(each)
+        print(f"{each.label} removed ({size(n_bytes)})")
+    if whole and job.directory.exists():
+        jobs.remove(job)
+        print(f"{job.name} removed")

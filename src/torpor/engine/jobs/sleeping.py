@@ -1,0 +1,93 @@
+"""Putting a job to sleep: what is written down when, so that its record is true at every instant.
+
+The images are made whole first, then get their number; then the record says that the job sleeps in them as soon as its
+process is gone; then it is killed; then the record says that it is.  Signals are held back from the record on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from torpor.base import log
+from torpor.base.errors import JobError
+from torpor.base.typed import TYPE_CHECKING
+from torpor.engine.destination import going_to
+from torpor.engine.jobs import generations, locks, note, registry
+from torpor.engine.jobs.generations import New
+from torpor.engine.jobs.registry import Job
+from torpor.kernel import interrupts
+
+if TYPE_CHECKING:
+    from torpor.engine.stats import DumpStats
+
+#: Dumps into a directory, and calls what it is given when the images are whole and nothing is killed yet.
+Dump = Callable[[Path, Callable[[], None]], "DumpStats"]
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What came of it: its number and place, and what the dump tells (None if it failed at its very end)."""
+
+    number: int
+    place: Path
+    stats: DumpStats | None
+
+
+def checkpoint(job: Job, dump: Dump, *, output: Path | None = None, leave_running: bool = False, by: str = "") -> Made:
+    """Make the next checkpoint of *job* with *dump*; its images are kept by us, or go to *output*.
+
+    *by* says what made it.  JobError while somebody else is at work on the job; after any error it runs on as before.
+    """
+    with locks.held(job.name, "checkpointed"):
+        job = registry.find(job.name)
+        if job.status != registry.RUNNING:
+            raise JobError(f"{job.name} does not run", hint="`torpor ps -a` shows what it does")
+        return _Checkpoint(job, leave_running, by).make(dump, output)
+
+
+class _Checkpoint:
+    """One in progress."""
+
+    def __init__(self, job: Job, leave_running: bool, by: str) -> None:
+        self._job, self._leave_running, self._by = job, leave_running, by
+        self._is_whole = False
+
+    def make(self, dump: Dump, output: Path | None) -> Made:
+        job, new = self._job, generations.begin(self._job.name)
+        place = output.absolute() if output is not None else new.directory
+        stats: DumpStats | None = None
+        with ExitStack() as stack:
+            try:
+                room, finish = stack.enter_context(going_to(output)) if output is not None else (new.directory, None)
+                stats = dump(room, lambda: self._commit(stack, new, room, finish, output))
+            except BaseException as error:
+                if self._leave_running or not self._is_whole or registry.is_alive(job):
+                    self._undo(new)
+                    raise
+                log.warn(f"{job.name} sleeps in {job.name}@{new.number}, but: {error}")
+            if not self._leave_running:
+                registry.sleeping(job, new.number)
+        return Made(new.number, place, stats)
+
+    def _commit(
+        self, stack: ExitStack, new: New, room: Path, finish: Callable[[], None] | None, output: Path | None
+    ) -> None:
+        job = self._job
+        about = note.make(job.name, job.command, job.created, job.log, self._by)
+        if finish is not None:
+            note.write(room, about)
+            finish()
+        # From here on the record and what is true of the job change together.
+        stack.enter_context(interrupts.held())
+        new.commit(about, output)
+        if not self._leave_running:
+            registry.about_to_sleep(job, new.number)
+        self._is_whole = True
+
+    def _undo(self, new: New) -> None:
+        if not self._leave_running and self._is_whole:
+            registry.settle(registry.find(self._job.name))
+        new.discard()
