@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol, cast
 
 from torpor.images.errors import ImageError, StoreError
-from torpor.images.tarstream import Content, Member, iter_members, open_compressed
+from torpor.images.tarstream import Content, Member, Readable, iter_members, open_compressed
 from torpor.images.zstd import ZstdWriter
 
 #: What a name may end with, and how such an archive is compressed.
@@ -35,6 +35,7 @@ _CHUNK = 1 << 20
 #: Of the space that is free, so much is left to others.
 _RESERVE = 64 << 20
 _MAX_FILES = 1 << 20
+_MAX_PADDING = 16 << 20
 
 
 class _Sink(Protocol):
@@ -134,12 +135,25 @@ def unpack(path: Path, directory: Path) -> None:
                     raise ImageError(f"{path}: more than {_MAX_FILES} files are not believed")
                 if member.name != MARK:
                     _take(path, fd, member, content)
+            _read_to_end(stream)
     except ImageError as error:
         if str(path) not in str(error):
             raise type(error)(f"{path}: {error}", hint=error.hint) from None
         raise
     finally:
         os.close(fd)
+
+
+def _read_to_end(stream: Readable) -> None:
+    """What follows the last member: nothing, and the sum by which whatever is compressed is checked."""
+    n_bytes = 0
+    try:
+        while data := stream.read(_CHUNK):
+            n_bytes += len(data)
+            if n_bytes > _MAX_PADDING:
+                raise ImageError(f"more than {_MAX_PADDING} bytes follow the last file")
+    except (EOFError, OSError, zlib.error) as error:
+        raise ImageError(f"damaged, or cut off: {error}") from None
 
 
 def _take(path: Path, directory: int, member: Member, content: Content) -> None:

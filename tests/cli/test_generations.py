@@ -1,0 +1,186 @@
+"""Checkpoints of jobs, one beside the other, as a user calls the commands."""
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.events import time_limit_s
+from torpor.cli import torpor
+from torpor.engine import jobs
+from torpor.engine.jobs import generations
+
+pytestmark = pytest.mark.root
+PROGRAM = "n=0; while :; do n=$((n + 1)); echo $n; sleep 0.02; done"
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A state directory of the test's own; what runs in it is killed at the end."""
+    monkeypatch.setenv("TORPOR_STATE", str(tmp_path / "state"))
+    yield tmp_path / "state"
+    _kill_all()
+
+
+def _kill_all() -> None:
+    for job in jobs.list_jobs():
+        if job.status == jobs.RUNNING:
+            jobs.kill(job, signal.SIGKILL)
+
+
+def _run(*words: str | Path) -> None:
+    assert torpor.main([str(word) for word in words]) == 0
+
+
+def _start(name: str = "clock") -> None:
+    _run("run", "--name", name, "-d", "--", "sh", "-c", PROGRAM)
+    _wait_count(name, 2)
+
+
+def _wait_count(name: str, count: int) -> None:
+    """Until the job has written *count*."""
+    seen = b""
+    for chunk in jobs.follow_log(jobs.find(name), follow=True):
+        seen += chunk
+        if any(int(line) >= count for line in seen.split()):
+            return
+    raise AssertionError(f"{name} has ended after {seen[-20:]!r}")
+
+
+def _last(name: str) -> int:
+    return int(jobs.find(name).log.read_bytes().split()[-1])
+
+
+def test_a_second_checkpoint_is_a_second_one(capsys: pytest.CaptureFixture[str]) -> None:
+    _start()
+    _run("checkpoint", "clock", "--leave-running")
+    first = _last("clock")
+    _wait_count("clock", first + 20)
+    _run("checkpoint", "clock")
+    second = _last("clock")
+    capsys.readouterr()
+    _run("checkpoints", "--json", "clock")
+    told = json.loads(capsys.readouterr().out)
+    assert [each["checkpoint"] for each in told] == ["clock@1", "clock@2"]
+    assert all(each["size_bytes"] > 50_000 and each["is_there"] for each in told)
+    assert {each["host"] for each in told} == {os.uname().nodename}
+    assert {each["kernel"] for each in told} == {os.uname().release}
+    _run("tag", "clock@1", "before-upgrade")
+    _run("restore", "clock@before-upgrade", "--name", "old")
+    _run("restore", "clock")
+    for name, count in (("old", first), ("clock", second)):
+        _wait_count(name, count + 5)
+    assert min(map(int, jobs.find("old").log.read_bytes().split())) <= first + 1 < second
+
+
+def test_a_checkpoint_outlives_its_job_and_its_log(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _start()
+    _run("checkpoint", "clock", "--leave-running")
+    _run("kill", "--remove", "clock")
+    assert not (state / "jobs" / "clock").exists()
+    capsys.readouterr()
+    _run("ps")
+    assert "clock  ended" in capsys.readouterr().out
+    _run("restore", "clock")
+    assert jobs.find("clock").status == jobs.RUNNING
+    _wait_count("clock", 3)
+
+
+@pytest.mark.parametrize("suffix", [".tar.zst", ".tar.gz", ".tar"])
+def test_an_archive_becomes_the_job_again_elsewhere(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive = tmp_path / f"clock{suffix}"
+    _start()
+    _run("checkpoint", "clock", "-o", archive)
+    assert [path.name for path in tmp_path.iterdir() if path.name != "state"] == [archive.name]
+    capsys.readouterr()
+    _run("inspect", archive)
+    assert "sh -c" in capsys.readouterr().out
+    _run("restore", "clock")
+    _run("kill", "clock")
+    monkeypatch.setenv("TORPOR_STATE", str(tmp_path / "elsewhere"))
+    try:
+        _run("restore", archive)
+        job = jobs.find("clock")
+        assert job.status == jobs.RUNNING and job.command == ("sh", "-c", PROGRAM)
+        assert job.log == tmp_path / "elsewhere/jobs/clock/log"
+        _wait_count("clock", 3)
+        assert list((tmp_path / "elsewhere/unpacked").iterdir()) == []
+        assert torpor.main(["restore", str(archive)]) == 1
+        assert "runs already" in capsys.readouterr().err
+        _run("restore", archive, "--copies", "2", "--new-network")
+        assert {each.name for each in jobs.list_jobs()} == {"clock", "clock1", "clock2"}
+    finally:
+        _kill_all()
+
+
+def test_what_is_not_kept_is_removed_and_what_is_slept_in_stays(capsys: pytest.CaptureFixture[str]) -> None:
+    _start()
+    for _ in range(4):
+        _run("checkpoint", "clock", "--leave-running")
+    _run("tag", "clock@1", "first")
+    _run("checkpoint", "clock")
+    _run("prune", "--keep-last", "2")
+    assert [each.number for each in generations.list_of("clock")] == [1, 4, 5]
+    assert torpor.main(["rm", "clock@5"]) == 1
+    assert torpor.main(["rm", "clock"]) == 2
+    err = capsys.readouterr().err
+    assert "clock sleeps in clock@5" in err and "clock@1, clock@4, clock@5" in err
+    _run("rm", "clock@4")
+    _run("rm", "--force", "clock@5")
+    assert jobs.find("clock").status == jobs.ENDED
+    _run("restore", "clock@first")
+    _run("checkpoint", "clock")
+    assert [each.number for each in generations.list_of("clock")] == [1, 6], "a number is never given twice"
+    assert torpor.main(["rm", "--all", "clock"]) == 1
+    _run("rm", "--all", "--force", "clock")
+    assert jobs.list_jobs() == []
+    assert torpor.main(["restore", "clock"]) == 1
+
+
+def test_somebody_at_work_on_a_job_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    _start()
+    _run("checkpoint", "clock")
+    with jobs.locks.held("clock", "restored"):
+        for line in (["restore", "clock"], ["kill", "clock"], ["rm", "clock@1"], ["prune", "--keep-last", "1"]):
+            assert torpor.main(line) == 1
+            assert f"clock is being restored by pid {os.getpid()}" in capsys.readouterr().err
+        _run("ps")
+        _run("restore", "clock", "--name", "copy")
+    _run("restore", "clock")
+    assert jobs.find("clock").status == jobs.find("copy").status == jobs.RUNNING
+
+
+def test_what_is_being_read_is_not_removed(capsys: pytest.CaptureFixture[str]) -> None:
+    _start()
+    _run("checkpoint", "clock", "--leave-running")
+    with generations.reading(generations.find("clock")):
+        assert torpor.main(["rm", "clock@1"]) == 1
+    assert "is being restored" in capsys.readouterr().err
+    _run("rm", "clock@1")
+
+
+def test_a_dump_that_fails_leaves_nothing_and_the_job_running(
+    state: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _start()
+    full = Path("/dev/full")
+    _run("checkpoint", "clock", "--leave-running")
+    assert torpor.main(["checkpoint", "clock", "-o", str(full / "x.tar")]) == 1
+    assert torpor.main(["checkpoint", "clock", "-o", str(tmp_path / "state" / "jobs" / "clock" / "log")]) == 1
+    job = jobs.find("clock")
+    assert job.status == jobs.RUNNING and job.otherwise == ""
+    _wait_count("clock", _last("clock") + 3)
+    assert [each.number for each in generations.list_of("clock")] == [1]
+    assert sorted(os.listdir(state / "checkpoints" / "clock")) == [".last", "1"]
+
+
+def test_a_waiting_restore_ends_as_the_job_does() -> None:
+    _run("run", "--name", "brief", "-d", "--", "sh", "-c", "read x < /dev/zero; exit 3")
+    _run("checkpoint", "brief")
+    _run("restore", "brief")
+    assert jobs.kill(jobs.find("brief"), timeout_s=time_limit_s(10)).status == jobs.ENDED
