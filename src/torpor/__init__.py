@@ -4,13 +4,14 @@
     torpor.restore("nap")                   the same, under the same pids; gives the root's pid
     torpor.Checkpoint("nap").processes      what lies there
     torpor.problems(pid)                    what would stop it from being put to sleep
+    torpor.examine(pid)                     the same, and what would be lost
 
 Importing this imports nothing else; the engine comes with the first call.
 """
 
 from __future__ import annotations
 
-__all__ = ["Checkpoint", "__version__", "dump", "problems", "restore"]
+__all__ = ["Checkpoint", "Findings", "__version__", "dump", "examine", "problems", "restore"]
 __version__ = "0.1.0"
 
 TYPE_CHECKING = False
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
     from torpor.base.errors import TorporError
     from torpor.engine.checkpoint import Checkpoint
+    from torpor.engine.options import DumpOptions
+    from torpor.engine.preflight import Findings
     from torpor.engine.stats import DumpStats
 
 
@@ -39,28 +42,35 @@ def dump(
     external_unix: bool = False,
     external_pipes: bool = False,
     external: tuple[str, ...] = (),
-    made_by: str = "torpor.dump",
     exec_processes: str = "refuse",
+    own_session: bool = True,
+    made_by: str = "torpor.dump",
     commit: Callable[[], None] | None = None,
 ) -> DumpStats:
     """Checkpoint *pid* and everything below it into the directory *path*, which is made if need be.
 
     The processes are killed unless they are to be left running or stopped.  ``timeout_s``: how long stopping them may
     take.  ``ghost_limit``: deleted files up to so many bytes are kept in the checkpoint.  ``exec_processes``: what
-    becomes of processes that entered the pid namespace from outside: ``refuse``, ``carry``, ``leave-out``.  ``made_by``
-    is noted in the checkpoint's manifest.  ``external_pipes``: a pipe may lead to other processes; after the restore
-    nobody is at its other end, unless ``inherit_fds`` gives another pipe.  ``commit`` is
-    called when all that has been written is whole, before the processes are killed; an error there is one of the
-    checkpoint.
+    becomes of processes that entered the pid namespace from outside: ``refuse``, ``carry``, ``leave-out``.
+    ``own_session``: a command that was started from a shell leads a session of its own when it is restored, unless
+    ``shell_job`` keeps it in the caller's.  ``external_pipes``: a pipe may lead to other processes; after the restore
+    nobody is at its other end, unless ``inherit_fds`` gives another pipe.  ``made_by`` is noted in the checkpoint's
+    manifest.  ``commit`` is called when all that has been written is whole, before the processes are killed; an error
+    there is one of the checkpoint.
 
     torpor.base.errors.TorporError and its kinds; after any of them the processes run on unharmed.
     """
     from torpor.engine import dump as engine
-    from torpor.engine.options import DumpOptions, nothing
     from torpor.images.dirstore import DirStore
-    from torpor.objects.files.model import FilePolicy
 
-    policy = FilePolicy(
+    options = _dump_options(
+        made_by=made_by,
+        commit=commit,
+        leave_running=leave_running,
+        leave_stopped=leave_stopped,
+        timeout_s=timeout_s,
+        entered=exec_processes,
+        own_session=own_session and not shell_job,
         ghost_limit=ghost_limit,
         link_remap=link_remap,
         file_locks=file_locks,
@@ -72,15 +82,6 @@ def dump(
         external=external,
     )
     DirStore(path, "w", create=True).close()
-    options = DumpOptions(
-        made_by=made_by,
-        leave_running=leave_running,
-        leave_stopped=leave_stopped,
-        timeout_s=timeout_s,
-        files=policy,
-        entered=exec_processes,
-        commit=commit or nothing,
-    )
     return engine.dump(pid, path, options)
 
 
@@ -90,7 +91,12 @@ def restore(
     leave_stopped: bool = False,
     sibling: bool = False,
     shell_job: bool = False,
+    tcp_established: bool = False,
     tcp_close: bool = False,
+    file_locks: bool = True,
+    link_remap: bool = False,
+    external_unix: bool = False,
+    external_pipes: bool = False,
     inherit_fds: tuple[tuple[int, str], ...] = (),
     external: tuple[str, ...] = (),
     renames: tuple[tuple[str, str], ...] = (),
@@ -102,7 +108,8 @@ def restore(
     It is our child, or with ``sibling`` our parent's.  ``inherit_fds``: descriptors of ours that stand for a file of
     the checkpoint, each with that file's name.  ``renames``: paths in the checkpoint and what to open instead.
     ``new_network``: with a network namespace of its own, which has a loopback interface only.  ``notify`` is told each
-    stage, by the names that criu(8) has for action scripts, and the root's pid as soon as there is one.
+    stage, by the names that criu(8) has for action scripts, and the root's pid as soon as there is one.  What allowed
+    the checkpoint something (``tcp_established``, ``file_locks``, ``link_remap``, ...) may be said again.
 
     torpor.base.errors.TorporError and its kinds; nothing is left of a restore that failed.
     """
@@ -110,7 +117,16 @@ def restore(
     from torpor.engine.options import RestoreOptions, nobody
     from torpor.objects.files.model import FilePolicy
 
-    policy = FilePolicy(shell_job=shell_job, tcp_close=tcp_close, external=external)
+    policy = FilePolicy(
+        shell_job=shell_job,
+        tcp_established=tcp_established,
+        tcp_close=tcp_close,
+        file_locks=file_locks,
+        link_remap=link_remap,
+        ext_unix=external_unix,
+        external_pipes=external_pipes,
+        external=external,
+    )
     options = RestoreOptions(
         leave_stopped=leave_stopped,
         sibling=sibling,
@@ -123,11 +139,78 @@ def restore(
     return engine.restore(path, options)
 
 
-def problems(pid: int) -> list[TorporError]:
-    """What would stop *pid* and everything below it from being checkpointed, found without stopping or touching it."""
+def examine(
+    pid: int,
+    *,
+    ghost_limit: int = 1 << 20,
+    link_remap: bool = False,
+    file_locks: bool = True,
+    shell_job: bool = False,
+    tcp_established: bool = False,
+    tcp_close: bool = False,
+    external_unix: bool = False,
+    external_pipes: bool = False,
+    external: tuple[str, ...] = (),
+    exec_processes: str = "refuse",
+    own_session: bool = True,
+    **others: object,
+) -> Findings:
+    """What a dump with the same arguments would refuse, and what would be lost by it, found without touching *pid*.
+
+    Arguments that have no bearing on that (``leave_running``) are passed over.
+    """
     from torpor.engine import preflight
 
-    return preflight.problems(pid)
+    if unknown := others.keys() - {"leave_running", "leave_stopped", "timeout_s", "made_by", "commit"}:
+        raise TypeError(f"examine() got unexpected arguments: {', '.join(sorted(unknown))}")
+    options = _dump_options(
+        entered=exec_processes,
+        own_session=own_session and not shell_job,
+        ghost_limit=ghost_limit,
+        link_remap=link_remap,
+        file_locks=file_locks,
+        shell_job=shell_job,
+        tcp_established=tcp_established,
+        tcp_close=tcp_close,
+        ext_unix=external_unix,
+        external_pipes=external_pipes,
+        external=external,
+    )
+    return preflight.examine(pid, options)
+
+
+def problems(pid: int, **arguments: object) -> list[TorporError]:
+    """What would stop *pid* and everything below it from being checkpointed, found without stopping or touching it.
+
+    *arguments*: as of :func:`dump`.
+    """
+    return list(examine(pid, **arguments).problems)  # type: ignore[arg-type]
+
+
+def _dump_options(
+    *,
+    entered: str,
+    own_session: bool,
+    made_by: str = "",
+    commit: Callable[[], None] | None = None,
+    leave_running: bool = False,
+    leave_stopped: bool = False,
+    timeout_s: int = 10,
+    **of_files: object,
+) -> DumpOptions:
+    from torpor.engine.options import DumpOptions, nothing
+    from torpor.objects.files.model import FilePolicy
+
+    return DumpOptions(
+        made_by=made_by,
+        commit=commit or nothing,
+        leave_running=leave_running,
+        leave_stopped=leave_stopped,
+        timeout_s=timeout_s,
+        entered=entered,
+        own_session=own_session,
+        files=FilePolicy(**of_files),  # type: ignore[arg-type]
+    )
 
 
 def __getattr__(name: str) -> object:
@@ -135,4 +218,8 @@ def __getattr__(name: str) -> object:
         from torpor.engine.checkpoint import Checkpoint
 
         return Checkpoint
+    if name == "Findings":
+        from torpor.engine.preflight import Findings
+
+        return Findings
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

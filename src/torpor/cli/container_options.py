@@ -10,7 +10,6 @@ from torpor.base.errors import UsageError
 #: Option and what its value is called ("" for a switch), and what the help says.
 CHECKPOINT = {
     "keep": ("", "keep the log and other temporary files (podman)"),
-    "file-locks": ("", "file locks may be held"),
     "ignore-rootfs": ("", "without what changed in its root file system (podman)"),
     "ignore-volumes": ("", "without its volumes (podman)"),
     "compress": ("HOW", "zstd, gzip or none (podman)"),
@@ -18,15 +17,12 @@ CHECKPOINT = {
     "print-stats": ("", "say how long what took (podman)"),
     "pre-checkpoint": ("", "memory only, and the container runs on (podman)"),
     "with-previous": ("", "on top of a pre-checkpoint (podman)"),
-    "ext-unix-sk": ("", "unix sockets may lead to other processes (runc)"),
     "tcp-skip-in-flight": ("", "without TCP connections not accepted yet (runc)"),
     "manage-cgroups-mode": ("MODE", "what to do with cgroups (runc)"),
     "empty-ns": ("KIND", "a namespace without its contents (runc)"),
 }
 RESTORE = {
     "keep": ("", "keep the log and other temporary files (podman)"),
-    "file-locks": ("", "file locks are held"),
-    "tcp-established": ("", "with the TCP connections of the checkpoint"),
     "ignore-rootfs": ("", "without what changed in the root file system (podman)"),
     "ignore-static-ip": ("", "not with its static address (podman)"),
     "ignore-static-mac": ("", "not with its static hardware address (podman)"),
@@ -37,7 +33,6 @@ RESTORE = {
     "print-stats": ("", "say how long what took (podman)"),
     "checkpoint": ("NAME", "which of a container's checkpoints (docker, containerd)"),
     "console-socket": ("PATH", "where the terminal goes (runc)"),
-    "ext-unix-sk": ("", "unix sockets may lead to other processes (runc)"),
     "manage-cgroups-mode": ("MODE", "what to do with cgroups (runc)"),
     "empty-ns": ("KIND", "a namespace without its contents (runc)"),
 }
@@ -57,7 +52,7 @@ def add(parser: argparse.ArgumentParser, options: Mapping[str, tuple[str, str]])
 
 def given(args: argparse.Namespace, names: Mapping[str, object] | tuple[str, ...]) -> list[tuple[str, str]]:
     """Those of *names* that the command line has, with their values."""
-    found = []
+    found: list[tuple[str, str]] = []
     for name in names:
         value = getattr(args, name.replace("-", "_"))
         if value:

@@ -103,6 +103,7 @@ class Dump:
         self._seccomp = m.seccomp_entry()
         self._cgroups: CgroupDump | None = None
         self._entered: dict[int, list[int]] = {}
+        self._belongings: dict[int, family.Belonging] = {}
         self._root_ids = m.task_kobj_ids_entry(vm_id=1, files_id=1, fs_id=1, sighand_id=1)
         self._ids.namespaces_of("self", self._root_ids)
 
@@ -117,9 +118,8 @@ class Dump:
         notify = self._options.notify
         outside = self._files.outside
         self._entered = load("torpor.engine.entered").to_carry(pid, self._options.entered)
-        others = [each for pids in self._entered.values() for each in pids]
         by_freezer = bool(self._options.cgroups.freezer)
-        seen = preflight.check(pid, self._options.files, by_freezer=by_freezer, entered=others)
+        seen = preflight.check(pid, self._options, by_freezer=by_freezer, entered=self._entered)
         outside.noticed, outside.restless = seen.noticed, seen.restless
         namespaces.prepare(pid, self._options.files)
         warm_up()
@@ -229,7 +229,8 @@ class Dump:
 
     def _check(self) -> None:
         namespaces.check(self._processes, self._root_ids, self._options.files.external)
-        family.check(self._processes, shell_job=self._options.files.shell_job)
+        self._belongings = family.belongings(self._processes, own_session=self._options.own_session)
+        family.check(self._processes, self._belongings, shell_job=self._options.files.shell_job)
         for process in self._processes:
             if not process.is_zombie and process.status.shadow_stack:
                 raise RefusedError(f"{process.describe()} uses a shadow stack", hint="not supported yet")
@@ -349,12 +350,12 @@ class Dump:
         process.core.thread_core.ClearField("blk_sigset")
 
     def _tree_entry(self, process: DumpProcess) -> m.pstree_entry:
-        status = process.status
+        session, group = self._belongings[process.ns_pid]
         return m.pstree_entry(
             pid=process.ns_pid,
             ppid=process.parent.ns_pid if process.parent else 0,
-            pgid=status.ns_pgids[-1],
-            sid=status.ns_sids[-1],
+            pgid=group,
+            sid=session,
             threads=[thread.ns_tid for thread in process.threads] or [process.ns_pid],
         )
 

@@ -57,8 +57,13 @@ def to_carry(root: int, mode: str) -> dict[int, list[int]]:
     for init, pids in found.items():
         if mode != LEAVE_OUT:
             raise refusal(init, pids)
-        log.warn(f"left out: {describe(pids)}, which entered the pid namespace of {describe([init])}")
+        log.warn(loss(init, pids))
     return {}
+
+
+def loss(init: int, pids: Sequence[int]) -> str:
+    """What is said of those that are left out."""
+    return f"left out: {describe(pids)}, which entered the pid namespace of {describe([init])}"
 
 
 def refusal(init: int, pids: Sequence[int]) -> RefusedError:

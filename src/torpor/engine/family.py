@@ -26,7 +26,31 @@ def family_of(everyone: Sequence[RestoreProcess]) -> list[Member]:
     return list(members.values())
 
 
-def check(processes: Sequence[DumpProcess], *, shell_job: bool) -> None:
+#: Session and group of a process.
+Belonging = tuple[int, int]
+
+
+def belongings(processes: Sequence[DumpProcess], *, own_session: bool) -> dict[int, Belonging]:
+    """Session and group of each process, by its number in the namespace, as the images are to have them.
+
+    With *own_session* a root whose session has its leader elsewhere (a shell's job) leads one of its own, and so does
+    its group: whoever is in these two with it stays with it.
+    """
+    found = {each.ns_pid: (each.status.ns_sids[-1], each.status.ns_pgids[-1]) for each in processes}
+    root = processes[0].ns_pid
+    session, group = found[root]
+    if not own_session or not session or session in found:
+        return found
+
+    def moved(belonging: Belonging) -> Belonging:
+        if belonging[0] != session:
+            return belonging
+        return root, belonging[1] if belonging[1] in found and belonging[1] != group else root
+
+    return {pid: moved(belonging) for pid, belonging in found.items()}
+
+
+def check(processes: Sequence[DumpProcess], belonging: dict[int, Belonging], *, shell_job: bool) -> None:
     """RefusedError for a tree that could not be born again: its relations, or what it shares, are out of the ordinary.
 
     Without *shell_job* the session and the group of the root must be in the tree.
@@ -36,8 +60,7 @@ def check(processes: Sequence[DumpProcess], *, shell_job: bool) -> None:
     for process in processes:
         parent = members[process.parent.ns_pid] if process.parent else None
         shares = frozenset[tuple[str, int]]() if process.is_zombie else common & frozenset(_pairs(process.ids))
-        status = process.status
-        members[process.ns_pid] = Member(process.ns_pid, status.ns_sids[-1], status.ns_pgids[-1], parent, shares)
+        members[process.ns_pid] = Member(process.ns_pid, *belonging[process.ns_pid], parent, shares)
     root = members[processes[0].ns_pid]
     for what, number in (("session", root.sid), ("process group", root.pgid)):
         if number and number not in members and not shell_job:

@@ -41,6 +41,7 @@ class DumpOptions:
     not to the images.  ``commit`` is called when the set of images is whole: before the tree is killed, if it is, so
     that what is noted of it is true whenever we die; an error there is an error of the dump.
     ``made_by``: what the manifest says of who made the images.  ``entered``: REFUSE, CARRY or LEAVE_OUT.
+    ``own_session``: a root that is in the session of a shell outside gets one of its own.
     """
 
     made_by: str = ""
@@ -48,6 +49,7 @@ class DumpOptions:
     leave_stopped: bool = False
     timeout_s: int = 10
     entered: str = REFUSE
+    own_session: bool = False
     stats_directory: str = ""
     notify: Notify = nobody
     commit: Callable[[], None] = nothing

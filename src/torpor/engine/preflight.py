@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 
 from torpor.base.errors import NotPermittedError, RefusedError, TargetGoneError, TorporError
 from torpor.base.fds import OwnedFd
 from torpor.base.late import load
+from torpor.base.records import dataclass
 from torpor.base.typed import TYPE_CHECKING
-from torpor.engine.options import LEAVE_OUT, REFUSE
+from torpor.engine.options import CARRY, REFUSE, DumpOptions
 from torpor.images import messages as m
 from torpor.images.memstore import MemStore
 from torpor.kernel.namespaces import network_of
@@ -27,7 +28,7 @@ from torpor.kernel.procfs.stat import read_stat
 from torpor.kernel.procfs.status import read_status
 from torpor.kernel.procfs.task import read_fdinfo_lines, read_fds, read_tree
 from torpor.objects.files import locks
-from torpor.objects.files.model import FileDump, FilePolicy, OpenFile
+from torpor.objects.files.model import FileDump, OpenFile
 from torpor.objects.files.outside import Outside
 from torpor.objects.files.table import kinds_alike
 from torpor.objects.memory import vmas
@@ -43,83 +44,127 @@ _FROZEN_IN = ("get_signal", "do_freezer_trap")
 _SUSPECT = ("/[aio]", "anon_inode:")
 
 
-def check(pid: int, policy: FilePolicy, *, by_freezer: bool = False, entered: Sequence[int] = ()) -> Outside:
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What was found: ``problems`` stop a checkpoint; ``losses`` are what is not there any more after a restore."""
+
+    problems: tuple[TorporError, ...]
+    losses: tuple[str, ...] = ()
+
+
+def check(
+    pid: int, options: DumpOptions, *, by_freezer: bool = False, entered: Mapping[int, Sequence[int]] | None = None
+) -> Outside:
     """The quick pass before every dump.  The first refusal is raised, with others as notes.
 
     It descends to the descriptors that a kind wants to see; of mappings and all others links and names must do.  What
     kinds noticed: ``noticed`` and ``restless`` of the answer.  *by_freezer*: whoever is frozen will be thawed.
-    *entered*: other roots of what is going to be carried.
+    *entered*: what is going to be carried besides, by the pid of its parent in the images.
     """
-    found, outside = _problems((pid, *entered), policy, thorough=False, by_freezer=by_freezer)
+    look = _Look(pid, options, entered or {}, thorough=False, by_freezer=by_freezer)
+    found = look.problems()
     if found:
         # What comes and goes while we look (a socket between two looks at descriptors, a lock) is looked at once more.
-        found, outside = _problems((pid, *entered), policy, thorough=False, by_freezer=by_freezer)
+        look = _Look(pid, options, entered or {}, thorough=False, by_freezer=by_freezer)
+        found = look.problems()
     if found:
         for other in found[1:6]:
             found[0].add_note(f"also {other}")
         raise found[0]
-    return outside
+    return look.session.outside
 
 
-def problems(pid: int, policy: FilePolicy | None = None, *, entered: str = REFUSE) -> list[TorporError]:
-    """Everything that would stop *pid* and all below it from being checkpointed.
+def examine(pid: int, options: DumpOptions) -> Findings:
+    """Everything that would stop *pid* and all below it from being checkpointed with *options*, or would be lost."""
+    found = _examine(pid, options)
+    # What comes and goes while we look is looked at once more.
+    return _examine(pid, options) if found.problems else found
 
-    *entered*: what becomes of processes that entered its pid namespace, as in DumpOptions.
-    """
-    policy = policy or FilePolicy()
+
+def _examine(pid: int, options: DumpOptions) -> Findings:
     found: list[TorporError] = []
-    roots = [pid]
-    for init, pids in load("torpor.engine.entered").find(read_tree(pid)).items() if entered != LEAVE_OUT else ():
-        if entered == REFUSE:
+    entered: dict[int, list[int]] = load("torpor.engine.entered").find(read_tree(pid))
+    losses = []
+    for init, pids in list(entered.items()) if options.entered != CARRY else ():
+        if options.entered == REFUSE:
             found.append(load("torpor.engine.entered").refusal(init, pids))
         else:
-            roots += pids
-    others, outside = _problems(roots, policy, thorough=True)
-    found += others
-    outside.restless.clear()
+            losses.append(load("torpor.engine.entered").loss(init, pids))
+        del entered[init]
+    look = _Look(pid, options, entered, thorough=True, by_freezer=bool(options.cgroups.freezer))
+    found += look.problems()
+    look.session.outside.restless.clear()
     from torpor.engine import namespaces
 
     try:
-        namespaces.prepare(pid, policy)
+        namespaces.prepare(pid, options.files)
     except TorporError as problem:
         found.append(problem)
-    return found
+    return Findings(tuple(found), (*losses, *look.session.outside.losses))
 
 
-def _problems(
-    roots: Sequence[int], policy: FilePolicy, *, thorough: bool, by_freezer: bool = False
-) -> tuple[list[TorporError], Outside]:
-    session = FileDump(MemStore(), kinds_alike, policy)
-    # The kernel's tables of sockets are those of the reader's network namespace.
-    with network_of(roots[0]):
-        found = list(_iter_problems(roots, session, thorough=thorough, by_freezer=by_freezer))
-        return found, session.outside
+class _Look:
+    """One pass over a tree that runs."""
+
+    def __init__(
+        self, pid: int, options: DumpOptions, entered: Mapping[int, Sequence[int]], *, thorough: bool, by_freezer: bool
+    ) -> None:
+        self.session = FileDump(MemStore(), kinds_alike, options.files)
+        self._pid, self._options, self._entered = pid, options, entered
+        self._thorough, self._by_freezer = thorough, by_freezer
+
+    def problems(self) -> list[TorporError]:
+        """What stands in the way."""
+        # The kernel's tables of sockets are those of the reader's network namespace.
+        with network_of(self._pid):
+            return list(self._iter_problems())
+
+    def _iter_problems(self) -> Iterator[TorporError]:
+        session, everyone = self.session, list[DumpProcess]()
+        for process in _iter_tree(self._pid, self._entered):
+            everyone.append(process)
+            if process.is_zombie:
+                continue
+            session.processes.append(process)
+            try:
+                yield from self._of_process(process)
+            except (FileNotFoundError, ProcessLookupError):
+                continue  # it ended meanwhile, and so is nobody's problem
+            except PermissionError as error:
+                yield NotPermittedError(f"{process.describe()}: {error}", hint="run as root, or as its user")
+            finally:
+                if process.pidfd is not None:
+                    process.pidfd.close()
+        yield from session.finish_checks()
+        if not session.policy.external_pipes:
+            yield from _leading_out(session).check()
+        yield from _of_family(everyone, self._options, self._thorough)
+        if self._thorough:
+            yield from _of_namespaces(session)
+
+    def _of_process(self, process: DumpProcess) -> Iterator[TorporError]:
+        yield from _of_task(process)
+        if not self._by_freezer:
+            yield from _of_freezers(process)
+        yield from _of_mounts(process, self.session)
+        yield from _of_memory(process, self.session, self._thorough)
+        yield from _of_files(process, self.session, self._thorough)
 
 
-def _iter_problems(
-    roots: Sequence[int], session: FileDump, *, thorough: bool, by_freezer: bool
-) -> Iterator[TorporError]:
-    for process in _iter_tree(roots):
-        session.processes.append(process)
-        try:
-            yield from _of_task(process)
-            if not by_freezer:
-                yield from _of_freezers(process)
-            yield from _of_mounts(process, session)
-            yield from _of_memory(process, session, thorough)
-            yield from _of_files(process, session, thorough)
-        except (FileNotFoundError, ProcessLookupError):
-            continue  # it ended meanwhile, and so is nobody's problem
-        except PermissionError as error:
-            yield NotPermittedError(f"{process.describe()}: {error}", hint="run as root, or as its user")
-        finally:
-            if process.pidfd is not None:
-                process.pidfd.close()
-    yield from session.finish_checks()
-    if not session.policy.external_pipes:
-        yield from _leading_out(session).check()
-    if thorough:
-        yield from _of_namespaces(session)
+def _of_family(everyone: Sequence[DumpProcess], options: DumpOptions, thorough: bool) -> Iterator[TorporError]:
+    """Relations that could not be made again.  In the quick pass only the session and group of the root are looked at.
+
+    The dump looks once more when nothing can change.
+    """
+    family = load("torpor.engine.family")
+    looked_at = everyone if thorough else everyone[:1]
+    if not everyone or any(process.parent is None for process in looked_at[1:]):
+        return  # it changes while we look
+    belongings = family.belongings(everyone, own_session=options.own_session)
+    try:
+        family.check(looked_at, belongings, shell_job=options.files.shell_job)
+    except RefusedError as problem:
+        yield problem
 
 
 def _of_namespaces(session: FileDump) -> Iterator[TorporError]:
@@ -132,6 +177,8 @@ def _of_namespaces(session: FileDump) -> Iterator[TorporError]:
         allocator.namespaces_of("self", outside)
         for process in session.processes:
             allocator.namespaces_of(process.pid, process.ids)
+        # Of one that has ended meanwhile nothing is told.
+        session.processes = [process for process in session.processes if process.ids.mnt_ns_id]
         namespaces.check(session.processes, outside, session.policy.external)
         namespaces.read_idmaps(session.processes, outside)
         namespaces.look_at_mounts(session, outside)
@@ -141,22 +188,26 @@ def _of_namespaces(session: FileDump) -> Iterator[TorporError]:
         return  # it ended meanwhile, or is not ours to look at, which has been said
 
 
-def _iter_tree(roots: Sequence[int]) -> Iterator[DumpProcess]:
+def _iter_tree(root: int, entered: Mapping[int, Sequence[int]]) -> Iterator[DumpProcess]:
+    """All of them, the dead included, parents before children."""
+    known: dict[int, DumpProcess] = {}
+    parents = {pid: init for init, pids in entered.items() for pid in pids}
     # All pids first: a tree that forks without a pause would keep us here for ever if each were looked at on the way.
-    for at in [pid for root in roots for pid in read_tree(root)]:
+    for at in [pid for top in (root, *parents) for pid in read_tree(top)]:
         try:
             stat_line, status = read_stat(at), read_status(at)
-            if stat_line.state in "ZX" and not lives_on(at):
-                continue
-            pidfd = OwnedFd(os.pidfd_open(at))
+            is_dead = stat_line.state in "ZX" and not lives_on(at)
+            pidfd = None if is_dead else OwnedFd(os.pidfd_open(at))
         except (FileNotFoundError, ProcessLookupError):
-            if at == roots[0]:
+            if at == root:
                 raise TargetGoneError(f"no process has pid {at}") from None
             continue
-        yield DumpProcess(
-            tracee=Process(at, None), parent=None, pid=at, ns_pid=status.ns_tgids[-1], stat=stat_line, status=status,
-            pidfd=pidfd, core=m.core_entry(), mm=m.mm_entry(), ids=m.task_kobj_ids_entry(),
+        known[at] = DumpProcess(
+            tracee=Process(at, None, is_zombie=is_dead), parent=known.get(parents.get(at, stat_line.ppid)), pid=at,
+            ns_pid=status.ns_tgids[-1], stat=stat_line, status=status, pidfd=pidfd, core=m.core_entry(),
+            mm=m.mm_entry(), ids=m.task_kobj_ids_entry(),
         )  # fmt: skip
+        yield known[at]
 
 
 def _of_task(process: DumpProcess) -> Iterator[TorporError]:
@@ -230,7 +281,7 @@ def _of_files(process: DumpProcess, session: FileDump, thorough: bool) -> Iterat
         if not session.policy.external_pipes:
             with suppress(OSError):
                 _leading_out(session).add(process, number, target)
-        if _is_plain(target, info) and info.st_ino not in locked:
+        if not thorough and _is_plain(target, info) and info.st_ino not in locked:
             continue
         try:
             _of_file(process, number, target, info, session, thorough)

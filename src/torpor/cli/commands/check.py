@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
-from torpor.base.records import replace
+from torpor.base.errors import RefusedError
 from torpor.base.typed import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from torpor.cli.criu.options import Options
+    from collections.abc import Sequence
+
     from torpor.containers.names import Target
+    from torpor.engine.preflight import Findings
 
 #: Feature, whether nothing works without it, and what it is needed for.
 PURPOSES = (
@@ -44,23 +47,12 @@ _CAPABILITIES = (
     (24, "CAP_SYS_RESOURCE", False, "raising hard limits"),
     (12, "CAP_NET_ADMIN", False, "TCP connections"),
 )
-#: What a checkpoint may be allowed, and so does not stand in its way.
-ALLOWANCES = {
-    "tcp-established": "TCP connections may be there",
-    "tcp-close": "TCP connections may be lost",
-    "file-locks": "file locks may be held",
-    "link-remap": "deleted files may have other names",
-    "external-unix": "unix sockets may lead elsewhere",
-    "external-pipes": "pipes may lead elsewhere",
-    "shell-job": "it may belong to a terminal's session",
-}
-#: criu(8) always allows it, and so do container engines, who hold the other ends.
-_PIPES = "external-pipes"
-_CRIUS_WORDS = {"--external-unix": "--ext-unix-sk"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options."""
+    from torpor.cli import process_options
+
     parser.description = (
         "Without a name: a table of what this kernel and these privileges allow. With one: what would stop that "
         "process, job or container from being checkpointed, without stopping or touching it; of a container also which "
@@ -70,11 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "target", nargs="?", metavar="PID|NAME", help="a process's id, a job's or a container's name, or ENGINE:NAME"
     )
     parser.add_argument("--engine", help="podman, docker, containerd, lxc, runc, crun; job, pid")
-    for name, text in ALLOWANCES.items():
-        parser.add_argument(f"--{name}", action="store_true", help=f"{text}, as with torpor checkpoint --{name}")
-    parser.add_argument(
-        "--exec-processes", choices=("refuse", "carry", "leave-out"), help="as with torpor checkpoint --exec-processes"
-    )
+    process_options.add(parser, process_options.CHECK)
 
 
 def main(args: argparse.Namespace) -> int:
@@ -102,7 +90,7 @@ def _check_machine() -> int:
 
 def _check_target(args: argparse.Namespace) -> int:
     from torpor.base.errors import UsageError
-    from torpor.cli.commands.checkpoint import GHOST_LIMIT_MIB
+    from torpor.cli import process_options
     from torpor.containers import names
 
     target = names.resolve(args.target, args.engine)
@@ -110,13 +98,51 @@ def _check_target(args: argparse.Namespace) -> int:
         raise UsageError(f"{target.label} does not run")
     if target.container is not None:
         return _check_container(target, args)
-    options = _options(args, ["--file-locks", f"--ghost-limit={GHOST_LIMIT_MIB}M"])
-    return _tell(args.target, _problems(target.pid, options, external_pipes=args.external_pipes))
+    found = _findings(target, process_options.keywords(args, process_options.CHECK))
+    return _tell(args.target, [problem.describe() for problem in found.problems], found.losses)
+
+
+def insist(target: Target, told: dict[str, object], *, may_ask: bool) -> None:
+    """What `torpor check` would say of a process or job, before it is checkpointed.
+
+    RefusedError with all that is in the way.  What will be lost is said, and somebody at a terminal is asked.
+    """
+    found = _findings(target, told)
+    if found.problems:
+        first, *others = found.problems
+        for other in others:
+            first.add_note(f"also {other}")
+        raise first
+    if not found.losses or not may_ask:
+        return
+    text = "; ".join(found.losses)
+    if not sys.stdin.isatty():
+        raise RefusedError(f"{target.label} would lose something: {text}", hint="--yes goes on all the same")
+    for loss in found.losses:
+        sys.stderr.write(f"{target.label}: will be lost: {loss}\n")
+    sys.stderr.write("Go on all the same? [y/N] ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise RefusedError(f"{target.label}: nothing was done")
+
+
+def _findings(target: Target, told: dict[str, object]) -> Findings:
+    """Of a process or a job."""
+    import torpor
+    from torpor.containers import membership
+
+    if target.job is None and (container := membership.container_of(target.pid)) is not None:
+        return torpor.Findings((membership.refusal(target.pid, container),))
+    return torpor.examine(target.pid, **told)  # type: ignore[arg-type]
 
 
 def _check_container(target: Target, args: argparse.Namespace) -> int:
-    from torpor.cli.criu.parse import override
+    from torpor.cli import process_options
+    from torpor.cli.criu.dump import file_policy
+    from torpor.cli.criu.parse import override, parse
     from torpor.containers import names, preflight, survey
+    from torpor.engine.options import DumpOptions
+    from torpor.engine.preflight import examine
 
     container = target.container
     assert container is not None
@@ -132,34 +158,19 @@ def _check_container(target: Target, args: argparse.Namespace) -> int:
     if container.state == "paused":
         lacking.append("it is paused (unpause it)")
     order = preflight.order_for(target.pid, runtime)
-    options = _options(args, list(order.words))
+    options = parse([*order.words, *process_options.criu_words(args)])[0]
     if order.config_file:
         override(options, order.config_file)
-    return _tell(target.label, [*lacking, *_problems(target.pid, options)])
+    found = examine(target.pid, DumpOptions(files=file_policy(options), entered=options.exec_processes))
+    problems = [*lacking, *(problem.describe() for problem in found.problems)]
+    return _tell(target.label, problems, found.losses)
 
 
-def _options(args: argparse.Namespace, words: list[str]) -> Options:
-    """What criu's command line would say, this command's switches included."""
-    from torpor.cli.criu.parse import parse
-
-    given = [f"--{name}" for name in ALLOWANCES if name != _PIPES and getattr(args, name.replace("-", "_"))]
-    if args.exec_processes:
-        given.append(f"--exec-processes={args.exec_processes}")
-    return parse([*words, *(_CRIUS_WORDS.get(word, word) for word in given)])[0]
-
-
-def _problems(pid: int, options: Options, *, external_pipes: bool = True) -> list[str]:
-    from torpor.cli.criu.dump import file_policy
-    from torpor.engine import preflight
-
-    policy = replace(file_policy(options), external_pipes=external_pipes)
-    found = preflight.problems(pid, policy, entered=options.exec_processes)
-    return [problem.describe() for problem in found]
-
-
-def _tell(label: str, found: list[str]) -> int:
-    for problem in found:
+def _tell(label: str, problems: Sequence[str], losses: Sequence[str]) -> int:
+    for problem in problems:
         print(f"{label}: in the way: {problem}")
-    if not found:
+    for loss in losses:
+        print(f"{label}: will be lost: {loss}")
+    if not problems:
         print(f"{label}: nothing in the way")
-    return 1 if found else 0
+    return 1 if problems else 0

@@ -14,19 +14,13 @@ if TYPE_CHECKING:
     from torpor.containers.names import Target
     from torpor.engine.stats import DumpStats
 
-GHOST_LIMIT_MIB = 64
-EXEC_PROCESSES = (
-    "what becomes of processes that entered the pid namespace from outside, as with podman exec: nothing is done while "
-    "there are any (refuse, the default), they are taken along, or left out and lost"
-)
-#: What both processes and containers can have, and what only processes can.
-_SHARED = ("leave-running", "tcp-established", "link-remap", "shell-job", "external-unix")
-_OF_PROCESSES = ("tcp-close", "external-pipes")
+#: Options for processes that containers can have as well: their engine is told.
+_SHARED = ("leave-running", "tcp-established", "file-locks", "link-remap", "shell-job", "external-unix")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options."""
-    from torpor.cli import container_options
+    from torpor.cli import container_options, process_options
 
     parser.description = (
         "Write a process and everything below it, or a container, into files and end it. If that fails, everything "
@@ -41,22 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: the job's own, NAME@1, NAME@2, ...; the engine's own)",
     )  # fmt: skip
     parser.add_argument("--engine", help="podman, docker, containerd, lxc, runc, crun; job, pid")
-    parser.add_argument("--leave-running", action="store_true", help="it goes on after the checkpoint")
-    parser.add_argument("--shell-job", action="store_true", help="the process belongs to a terminal's session")
-    parser.add_argument("--tcp-established", action="store_true", help="keep TCP connections")
-    parser.add_argument("--tcp-close", action="store_true", help="TCP connections will be found closed")
-    parser.add_argument("--link-remap", action="store_true", help="link deleted but hard-linked files into their place")
-    parser.add_argument("--external-unix", action="store_true", help="unix sockets may lead to other processes")
-    parser.add_argument(
-        "--external-pipes", action="store_true",
-        help="pipes may lead to other processes; nobody is at their other end after the restore",
-    )  # fmt: skip
-    parser.add_argument(
-        "--ghost-limit", type=int, metavar="MIB", help=f"deleted files to keep (default: {GHOST_LIMIT_MIB} MiB)"
-    )
-    parser.add_argument(
-        "--exec-processes", choices=("refuse", "carry", "leave-out"), default="refuse", help=EXEC_PROCESSES
-    )
+    parser.add_argument("-y", "--yes", action="store_true", help="do not ask before something is lost")
+    process_options.add(parser, process_options.CHECKPOINT)
     container_options.add(parser, container_options.CHECKPOINT)
 
 
@@ -72,11 +52,12 @@ def main(args: argparse.Namespace) -> int:
 
 def _checkpoint_container(container: Container, args: argparse.Namespace) -> int:
     from torpor.base.errors import UsageError
-    from torpor.cli import container_options
+    from torpor.cli import container_options, process_options
     from torpor.cli.progress import Progress, size, time_of
     from torpor.containers import names
 
-    container_options.refuse(args, (*_OF_PROCESSES, "ghost-limit"), f"a container of {container.engine}")
+    of_processes = [name for name in process_options.names(process_options.CHECKPOINT) if name not in _SHARED]
+    container_options.refuse(args, tuple(of_processes), f"a container of {container.engine}")
     if not container.runs:
         raise UsageError(f"{container.label} does not run ({container.state})")
     output = Path(args.output) if args.output else None
@@ -90,7 +71,8 @@ def _checkpoint_container(container: Container, args: argparse.Namespace) -> int
 
 def _checkpoint_process(target: Target, args: argparse.Namespace) -> int:
     from torpor.base.errors import UsageError
-    from torpor.cli import container_options
+    from torpor.cli import container_options, process_options
+    from torpor.cli.commands.check import insist
     from torpor.cli.progress import Progress, size, time_of
     from torpor.engine import jobs
     from torpor.engine.destination import going_to
@@ -102,17 +84,19 @@ def _checkpoint_process(target: Target, args: argparse.Namespace) -> int:
     if args.output is None and job is None:
         raise UsageError("torpor checkpoint: where to?", hint="-o PATH names a directory or an archive for it")
     output = Path(args.output) if args.output else None
+    told = process_options.keywords(args, process_options.CHECKPOINT)
+    insist(target, told, may_ask=not args.yes)
     with Progress(f"checkpointing {args.target}", output) as progress:
         if job is not None:
             made = jobs.checkpoint(
-                job, lambda path, commit: _dump(job.pid, path, commit, args),
+                job, lambda path, commit: _dump(job.pid, path, commit, told),
                 output=output, leave_running=args.leave_running, by="torpor checkpoint",
             )  # fmt: skip
             stats, label, where = made.stats, f"{job.name}@{made.number}", made.place
         else:
             assert output is not None
             with going_to(output) as (room, finish):
-                stats, label, where = _dump(target.pid, room, finish, args), args.target, output
+                stats, label, where = _dump(target.pid, room, finish, told), args.target, output
     n_processes = stats.n_processes if stats is not None else 0
     stopped = f", stopped for {time_of(stats.watch.us.get('frozen', 0) / 1e6)}" if stats is not None else ""
     processes = "1 process" if n_processes == 1 else f"{n_processes} processes"
@@ -121,24 +105,10 @@ def _checkpoint_process(target: Target, args: argparse.Namespace) -> int:
     return 0
 
 
-def _dump(pid: int, path: Path, commit: Callable[[], None], args: argparse.Namespace) -> DumpStats:
+def _dump(pid: int, path: Path, commit: Callable[[], None], told: dict[str, object]) -> DumpStats:
     import torpor
 
-    return torpor.dump(
-        pid,
-        path,
-        made_by="torpor checkpoint",
-        leave_running=args.leave_running,
-        shell_job=args.shell_job,
-        tcp_established=args.tcp_established,
-        tcp_close=args.tcp_close,
-        link_remap=args.link_remap,
-        external_unix=args.external_unix,
-        external_pipes=args.external_pipes,
-        exec_processes=args.exec_processes,
-        ghost_limit=(GHOST_LIMIT_MIB if args.ghost_limit is None else args.ghost_limit) << 20,
-        commit=commit,
-    )
+    return torpor.dump(pid, path, made_by="torpor checkpoint", commit=commit, **told)  # type: ignore[arg-type]
 
 
 def _size_of(path: Path) -> int:

@@ -19,12 +19,16 @@ if TYPE_CHECKING:
     Wake = Callable[[], list[Restored]]
 
 #: What only processes and jobs can have.
-_OF_PROCESSES = ("new-network", "wait", "inherit-fd")
+_OF_PROCESSES = (
+    "new-network", "wait", "leave-stopped", "link-remap", "external", "external-pipes", "inherit-fd",
+)  # fmt: skip
+#: Options for processes of which the engine of a container is told.
+_SHARED = ("shell-job", "tcp-close", "tcp-established", "file-locks", "external-unix")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options."""
-    from torpor.cli import container_options
+    from torpor.cli import container_options, process_options
 
     parser.description = (
         "Rebuild the processes of a checkpoint, or a container from one. They run when this returns, unless -w waits "
@@ -49,12 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-d", "--detach", action="store_true", help="return once it runs (the default)")
     parser.add_argument("-w", "--wait", action="store_true", help="wait for the end; exit as the root process does")
-    parser.add_argument("--shell-job", action="store_true", help="the processes belong to this terminal's session")
-    parser.add_argument(
-        "--inherit-fd", action="append", default=[], metavar="fd[N]:FILE",
-        help="open descriptor N takes the place of FILE, such as pipe:[INODE], whose other end was outside",
-    )  # fmt: skip
-    parser.add_argument("--tcp-close", action="store_true", help="TCP connections will be found closed")
+    process_options.add(parser, process_options.RESTORE)
     container_options.add(parser, container_options.RESTORE)
 
 
@@ -66,7 +65,7 @@ def main(args: argparse.Namespace) -> int:
 
     if args.copies < 1:
         raise UsageError(f"{args.copies} copies cannot be made")
-    words = container_options.given(args, ("shell-job", "tcp-close", *container_options.RESTORE))
+    words = container_options.given(args, (*_SHARED, *container_options.RESTORE))
     source = _source(args, words)
     if not callable(source):
         container_options.refuse(args, container_options.RESTORE, "a process or a job")
@@ -159,16 +158,6 @@ def _restore_processes(args: argparse.Namespace, source: Generation | Path) -> i
     return code if code >= 0 else 128 - code
 
 
-def _inherited(texts: list[str]) -> tuple[tuple[int, str], ...]:
-    from torpor.base.errors import UsageError
-    from torpor.cli.criu.options import inherited
-
-    try:
-        return tuple(inherited(text) for text in texts)
-    except ValueError as error:
-        raise UsageError(f"--inherit-fd {' '.join(texts)}: {error}") from None
-
-
 def _restore_all(args: argparse.Namespace, images: Path, about: Note | None) -> int:
     """One, or all copies; the pid of the last."""
     from torpor.base.errors import UsageError
@@ -191,14 +180,19 @@ def _restore_all(args: argparse.Namespace, images: Path, about: Note | None) -> 
 
 def _restore_one(args: argparse.Namespace, images: Path, about: Note | None, name: str | None) -> int:
     import torpor
+    from torpor.cli import process_options
     from torpor.cli.progress import Progress, time_of
     from torpor.engine import jobs
 
     def restore(path: Path, renames: tuple[tuple[str, str], ...] = (), notify: Notify | None = None) -> int:
+        told = process_options.keywords(args, process_options.RESTORE)
         return torpor.restore(
-            path, shell_job=args.shell_job, tcp_close=args.tcp_close, new_network=args.new_network,
-            inherit_fds=_inherited(args.inherit_fd), renames=renames, notify=notify,
-        )  # fmt: skip
+            path,
+            new_network=args.new_network,
+            renames=renames,
+            notify=notify,
+            **told,  # type: ignore[arg-type]
+        )
 
     with Progress(f"restoring {args.source}") as progress:
         if about is None:

@@ -49,13 +49,24 @@ def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
     group = entry.ffy
     group.id, group.flags = entry.id, file.flags
     fown.fill(group.fown, file)
-    if int.from_bytes(fcntl.ioctl(file.fd, _FIONREAD, bytes(4)), "little"):
-        log.warn(f"{file.describe()}: fanotify events are waiting to be read; they will be lost")
+    if lost := _waiting(file):
+        log.warn(lost)
     for line in file.fdinfo:
         if line.startswith("fanotify "):
             _dump_line(file, dict(part.split(":", 1) for part in line.split()[1:]), group, session)
     if group.faflags & _FAN_CLASSES:
         raise file.refuse("a fanotify group that allows or denies access to files", hint="close it and try again")
+
+
+def check(file: OpenFile, session: FileDump) -> None:
+    """Say what is lost."""
+    if file.fd >= 0 and (lost := _waiting(file)):
+        session.lose(lost)
+
+
+def _waiting(file: OpenFile) -> str:
+    n_bytes = int.from_bytes(fcntl.ioctl(file.fd, _FIONREAD, bytes(4)), "little")
+    return f"{file.describe()}: fanotify events are waiting to be read; they will be lost" if n_bytes else ""
 
 
 def _dump_line(file: OpenFile, fields: dict[str, str], group: m.fanotify_file_entry, session: FileDump) -> None:
@@ -123,4 +134,4 @@ def _mark(fd: int, flags: int, mask: int, target: OwnedFd) -> None:
     syscall("fanotify_mark", nr.fanotify_mark, fd, flags, mask, 0, address_of(path))
 
 
-KIND = FileKind("fanotify group", m.fd_types.FANOTIFY, matches, dump, restore, attach)
+KIND = FileKind("fanotify group", m.fd_types.FANOTIFY, matches, dump, restore, attach, check)

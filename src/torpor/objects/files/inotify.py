@@ -40,17 +40,29 @@ def matches(file: OpenFile) -> bool:
 
 def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
     """Fill in ``entry.ify``."""
-    import fcntl
-
     inotify = entry.ify
     inotify.id, inotify.flags = entry.id, file.flags
     fown.fill(inotify.fown, file)
-    waiting = int.from_bytes(fcntl.ioctl(file.fd, _FIONREAD, bytes(4)), "little")
-    if waiting:
-        log.warn(f"{file.describe()}: inotify events are waiting to be read ({waiting} bytes); they will be lost")
+    if lost := _waiting(file):
+        log.warn(lost)
     for line in file.fdinfo:
         if line.startswith("inotify "):
             _dump_watch(file, line, inotify.wd.add(), session)
+
+
+def check(file: OpenFile, session: FileDump) -> None:
+    """Say what is lost."""
+    if file.fd >= 0 and (lost := _waiting(file)):
+        session.lose(lost)
+
+
+def _waiting(file: OpenFile) -> str:
+    import fcntl
+
+    n_bytes = int.from_bytes(fcntl.ioctl(file.fd, _FIONREAD, bytes(4)), "little")
+    if not n_bytes:
+        return ""
+    return f"{file.describe()}: inotify events are waiting to be read ({n_bytes} bytes); they will be lost"
 
 
 def _dump_watch(file: OpenFile, line: str, watch: m.inotify_wd_entry, session: FileDump) -> None:
@@ -106,4 +118,4 @@ def _drain(fd: int) -> None:
         fcntl.fcntl(fd, fcntl.F_SETFL, flags)
 
 
-KIND = FileKind("inotify", m.fd_types.INOTIFY, matches, dump, restore, attach)
+KIND = FileKind("inotify", m.fd_types.INOTIFY, matches, dump, restore, attach, check)

@@ -208,6 +208,11 @@ class FileDump:
             self._parts[kind] = kind(self)
         return cast(PartT, self._parts[kind])
 
+    def lose(self, text: str) -> None:
+        """A check says what is going to be lost."""
+        if text not in self.outside.losses:
+            self.outside.losses.append(text)
+
     def at_check(self, action: Callable[[], None]) -> None:
         """Do *action*, which may refuse and does nothing else, once all descriptors of all processes are known."""
         self._at_check.append(action)

@@ -26,6 +26,8 @@ class Outside:
         self.noticed: set[str] = set()
         #: Each tells whether something is on its way through the kernel that only the tree itself can take up.
         self.restless: list[Callable[[], bool]] = []
+        #: What the checks saw that will not be there any more after a restore.
+        self.losses: list[str] = []
         #: Whether nothing was when the tree was stopped: what has come since has come too late.
         self.was_at_rest = False
         #: How the network was locked, in the image's numbers; 2: not at all.

@@ -114,7 +114,7 @@ def check(file: OpenFile, session: FileDump) -> None:
     """Refuse deleted files that the policy has not."""
     target = file.target
     name = target.removesuffix(DELETED)
-    if name == target or _external_name(file, session) or is_there(file, target, session):
+    if _external_name(file, session) or is_there(file, target, session):
         return
     if _same_device(file, session) is not None:
         return

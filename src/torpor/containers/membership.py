@@ -1,0 +1,91 @@
+"""Which container a process is in, by the control group that its engine has made for it.
+
+A container's first process looks like any other.  Checkpointed behind its engine's back it would end, and the engine
+would take the container for dead: its engine's own command is what serves.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from torpor.base.errors import RefusedError, TorporError
+
+#: Control groups by engine: what is before the id or name, which ends at the next slash or suffix.
+_GROUPS = (
+    ("podman", re.compile(r"/libpod-(?:conmon-)?([0-9a-f]{64})")),
+    ("docker", re.compile(r"/docker[/-]([0-9a-f]{64})")),
+    ("containerd", re.compile(r"/cri-containerd-([0-9a-f]{64})")),
+    ("cri-o", re.compile(r"/crio-([0-9a-f]{64})")),
+    ("lxc", re.compile(r"/lxc(?:\.payload\.|/)([^/]+)")),
+)
+_RUNC_STATE = "/run/runc"
+
+
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """The container's engine, and its id or name there."""
+
+    engine: str
+    id: str
+
+
+def container_of(pid: int, group_file: str = "/proc/{}/cgroup") -> Inside | None:
+    """The container that *pid* is in and we are not; None if it is in none that we know the signs of."""
+    found = _by_group(group_file.format(pid))
+    if found is not None:
+        return found if found != _by_group(group_file.format("self")) else None
+    return _by_runc(pid)
+
+
+def refusal(pid: int, inside: Inside) -> RefusedError:
+    """The error for a checkpoint of *pid* alone, with the container's name where its engine tells."""
+    engine, name = inside.engine, inside.id
+    from torpor.containers.names import ENGINES
+
+    if engine in ENGINES:
+        with suppress(TorporError):
+            containers = ENGINES[engine].find(name)
+            name = containers[0].name if containers else name
+    command = _COMMANDS.get(engine)
+    by_engine = f", or {command.format(name)}" if command else ""
+    own = f"torpor checkpoint {engine}:{name}" if engine in ENGINES else f"a command of {engine}"
+    return RefusedError(
+        f"pid {pid} is in the container {name} of {engine}, which would take it for dead", hint=f"{own}{by_engine}"
+    )
+
+
+_COMMANDS = {
+    "podman": "podman container checkpoint {}",
+    "docker": "docker checkpoint create {} NAME",
+    "runc": "runc checkpoint {}",
+    "lxc": "lxc-checkpoint -s -n {}",
+}
+
+
+def _by_group(path: str) -> Inside | None:
+    try:
+        text = Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    for engine, pattern in _GROUPS:
+        if found := pattern.search(text):
+            return Inside(engine, found.group(1))
+    return None
+
+
+def _by_runc(pid: int, state: str = _RUNC_STATE) -> Inside | None:
+    """A container of runc's own may be in any group; its state tells the first process."""
+    with suppress(OSError):
+        ours = os.readlink("/proc/self/ns/mnt")
+        theirs = os.readlink(f"/proc/{pid}/ns/mnt")
+        for entry in os.scandir(state) if ours != theirs else ():
+            with suppress(OSError, ValueError, TypeError):
+                told = json.loads(Path(entry.path, "state.json").read_bytes())
+                if os.readlink(f"/proc/{told['init_process_pid']}/ns/mnt") == theirs:
+                    return Inside("runc", entry.name)
+    return None
