@@ -200,6 +200,11 @@ class Workload:
         if leave_running and self._watch().has_ended():
             raise WorkloadError(self._account("was to be left running, but has ended"))
 
+    def reap(self) -> None:
+        """Free the root's pid and its session's, once all have been killed by others than `dump`."""
+        self._reap(self._watch())
+        reap_session(self.pid)
+
     def restore(self, *, options: Sequence[str] = ()) -> None:
         """Restore from `images`; the pid must be the one that was dumped (in a job's namespace it always is)."""
         dumped_pid = self.pid

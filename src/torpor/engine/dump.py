@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 
 from torpor.base import log
-from torpor.base.errors import RefusedError, TargetGoneError
+from torpor.base.errors import RefusedError, TargetGoneError, TorporError
 from torpor.base.fds import OwnedFd
 from torpor.base.late import load
 from torpor.base.records import replace
@@ -30,6 +30,7 @@ from torpor.images.dirstore import DirStore
 from torpor.images.latestore import LateStore
 from torpor.images.store import ImageStore, store_all, store_one
 from torpor.images.text import set_text
+from torpor.kernel import interrupts, signal
 from torpor.kernel.arch.regs import UserRegs
 from torpor.kernel.namespaces import network_of
 from torpor.kernel.procfs.maps import read_smaps
@@ -65,11 +66,15 @@ def dump(pid: int, directory: str | os.PathLike[str], options: DumpOptions | Non
     """
     options = options or DumpOptions()
     with DirStore(directory, "w") as store:
-        made = Dump(store, options)
-        stats = made.run(pid)
-        _write_manifest(store, made.ident, options.made_by)
-    with DirStore(options.stats_directory or directory, "w") as store:
-        stats.write(store)
+        with interrupts.Hold() as hold:
+            made = Dump(store, options, hold)
+            stats = made.run(pid)
+            try:
+                _write_manifest(store, made.ident, options.made_by)
+                with DirStore(options.stats_directory or directory, "w") as place:
+                    stats.write(place)
+            except TorporError as error:
+                log.warn(f"the images are complete, but what is said about them is not: {error}")
     return stats
 
 
@@ -88,9 +93,10 @@ def _write_manifest(store: DirStore, ident: str, made_by: str) -> None:
 
 
 class Dump:
-    """One dump in progress."""
+    """One dump in progress.  *hold* keeps signals from it once there is no way back."""
 
-    def __init__(self, store: ImageStore, options: DumpOptions) -> None:
+    def __init__(self, store: ImageStore, options: DumpOptions, hold: interrupts.Hold) -> None:
+        self._hold = hold
         #: Small images wait until the tree runs again, if it will and nobody is to see them before.
         self._late = LateStore(store) if options.leave_running and options.notify is nobody else None
         self._store = store = self._late or store
@@ -123,7 +129,7 @@ class Dump:
         outside.noticed, outside.restless = seen.noticed, seen.restless
         namespaces.prepare(pid, self._options.files)
         warm_up()
-        if "connections" in outside.noticed:
+        if "connections" in outside.noticed or not self._options.leave_running:
             _ = outside.caretaker  # forked while nothing is frozen yet
         if self._options.cgroups.mode != IGNORE:
             self._cgroups = load("torpor.engine.cgroups").CgroupDump(self._options.cgroups, pid)
@@ -197,7 +203,8 @@ class Dump:
         path = self._options.cgroups.freezer
         if not path:
             return lambda pid: freeze(pid, entered=self._entered)
-        freezer: Freezer = load("torpor.objects.cgroup.freezer").Freezer(path)
+        freezer: Freezer = load("torpor.objects.cgroup.freezer").Freezer(path, self._files.outside.caretaker)
+        self._files.outside.at_commit(lambda: ((), freezer.keys))
         if self._cgroups is not None:
             self._cgroups.stopped_by(freezer)
         return lambda pid: freezer.stop(pid, entered=self._entered)
@@ -365,10 +372,18 @@ class Dump:
             self._files.undo()
             tree.release()
         elif self._options.leave_stopped:
+            self._hold.begin()
             self._files.outside.survive()
             tree.leave_stopped()
         else:
-            self._files.prepare_kill()
-            tree.kill()
-            self._files.outside.killed()
+            self._kill(tree)
         log.info(f"Dumped {len(self._processes)} processes, {self._stats.pages_written} pages")
+
+    def _kill(self, tree: FrozenTree) -> None:
+        """There is no way back from here: whatever comes, signals or our death, all of the tree ends."""
+        pidfds = [process.pidfd.fileno() for process in self._processes if process.pidfd is not None]
+        signal_to = load("torpor.tracee.caretaker").signal_to
+        self._hold.begin()
+        self._files.outside.commit([signal_to(pidfd, signal.SIGKILL) for pidfd in pidfds])
+        tree.kill()
+        self._files.outside.killed()

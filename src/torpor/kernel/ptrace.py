@@ -19,6 +19,7 @@ PTRACE_SYSCALL = 24
 PTRACE_GETREGS = 12
 PTRACE_SETREGS = 13
 PTRACE_DETACH = 17
+PTRACE_SETOPTIONS = 0x4200
 PTRACE_GETSIGINFO = 0x4202
 PTRACE_GETREGSET = 0x4204
 PTRACE_SETREGSET = 0x4205
@@ -82,6 +83,11 @@ def listen(tid: int) -> None:
 def detach(tid: int, signal: int = 0) -> None:
     """PTRACE_DETACH."""
     syscall("ptrace(DETACH)", nr.ptrace, PTRACE_DETACH, tid, 0, signal)
+
+
+def set_options(tid: int, options: int) -> None:
+    """PTRACE_SETOPTIONS: these instead of those there were."""
+    syscall("ptrace(SETOPTIONS)", nr.ptrace, PTRACE_SETOPTIONS, tid, 0, options)
 
 
 def get_regs(tid: int) -> UserRegs:

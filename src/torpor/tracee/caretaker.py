@@ -6,6 +6,7 @@ the newest first.  Say first, then change: between the two we may die as well.
 
 What can be undone: an option of a socket, a message sent to the kernel (by netlink, or a control group's file), a
 directory made, a program run in some network namespace; or the end of the tree is brought about, when that has begun.
+Signals that ask a process to end are nothing to it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from torpor.kernel.namespaces import CLONE_NEWNET, isolated, setns
 from torpor.kernel.sockets import Socket, pair
 from torpor.kernel.syscall import syscall
 
-_OPTION, _SEND, _RUN, _KILL, _REMOVE = range(5)
+_OPTION, _SEND, _RUN, _SIGNAL, _REMOVE = range(5)
 _ADD, _DROP, _FAREWELL = range(3)
 #: Descriptors that one message may bring (SCM_MAX_FD is 253), and room for a message.
 _MAX_FDS = 250
@@ -51,9 +52,9 @@ def run(netns: int, argv: Sequence[str], text: bytes) -> Step:
     return _RUN, netns, (list(argv), text)
 
 
-def kill(pidfd: int) -> Step:
-    """SIGKILL, and wait until the process has ended."""
-    return _KILL, pidfd, None
+def signal_to(pidfd: int, number: int) -> Step:
+    """Send a signal.  What follows SIGKILLs, in the same ``add``, is done once all who got one have ended."""
+    return _SIGNAL, pidfd, int(number)
 
 
 def remove(directory: int, name: str) -> Step:
@@ -77,23 +78,26 @@ class Caretaker:
         self._socket = near
 
     def add(self, steps: Sequence[Step], *, instead_of: Sequence[int] = ()) -> list[int]:
-        """From now on our death has *steps* done, in that order, and not those of some keys; keys for ``drop``."""
-        keys = []
-        dropped = list(instead_of)
+        """From now on our death has *steps* done, in that order, and not those of some keys; keys for ``drop``.
+
+        It is one change: whenever we die, all of *steps* are done and none of the others, or the other way round.
+        """
+        if not steps:
+            self.drop(instead_of)
+            return []
+        self._next += 1
         for at in range(0, len(steps), _MAX_FDS):
             part = steps[at : at + _MAX_FDS]
             fds = struct.pack(f"={len(part)}i", *(step[1] for step in part))
-            self._next += 1
+            dropped = list(instead_of) if at + _MAX_FDS >= len(steps) else None
             data = marshal.dumps((_ADD, self._next, [(kind, args) for kind, _, args in part], dropped))
-            dropped = []
             with suppress(BrokenPipeError):
                 self._socket.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)], socket.MSG_NOSIGNAL)
-            keys.append(self._next)
-        return keys
+        return [self._next]
 
     def drop(self, keys: Sequence[int]) -> None:
         """Forget what was added under *keys*."""
-        self._tell(_DROP, list(keys))
+        self._tell(_DROP, keys)
 
     def dismiss(self) -> None:
         """It ends without doing anything, and has ended when this returns."""
@@ -104,9 +108,9 @@ class Caretaker:
                 os.waitpid(self._pid, 0)
             self._pid = 0
 
-    def _tell(self, action: int, dropped: list[int]) -> None:
+    def _tell(self, action: int, dropped: Sequence[int]) -> None:
         with suppress(BrokenPipeError):
-            self._socket.send(marshal.dumps((action, 0, [], dropped)), socket.MSG_NOSIGNAL)
+            self._socket.send(marshal.dumps((action, 0, [], list(dropped))), socket.MSG_NOSIGNAL)
 
 
 # -- the child ------------------------------------------------------------------------------------------------
@@ -114,7 +118,8 @@ class Caretaker:
 
 def _wait(connection: Socket) -> None:
     _detach(connection.fileno())
-    pending: dict[int, tuple[list[tuple[int, object]], list[int]]] = {}
+    pending: dict[int, list[Step]] = {}
+    unfinished: list[Step] = []
     while True:
         try:
             data, control, _, _ = connection.recvmsg(_ROOM, socket.CMSG_SPACE(_MAX_FDS * 4), socket.MSG_CMSG_CLOEXEC)
@@ -127,21 +132,45 @@ def _wait(connection: Socket) -> None:
         if action == _FAREWELL:
             return
         if action == _ADD:
-            pending[key] = (steps, fds)
+            unfinished += [(kind, fd, args) for (kind, args), fd in zip(steps, fds, strict=True)]
+            if dropped is None:
+                continue
+            pending[key], unfinished = unfinished, []
         for old in dropped:
-            for fd in pending.pop(old, ([], []))[1]:
+            for _, fd, _ in pending.pop(old, []):
                 os.close(fd)
-    for steps, fds in reversed(pending.values()):
-        for (kind, args), fd in zip(steps, fds, strict=True):
-            with suppress(OSError):
-                do((kind, fd, args))
+    for todo in reversed(pending.values()):
+        _do_all(todo)
+
+
+def _do_all(steps: Sequence[Step]) -> None:
+    killed: list[int] = []
+    for step in steps:
+        kind, fd, args = step
+        if kind != _SIGNAL:
+            _wait_ended(killed)
+        elif args == signal.SIGKILL:
+            killed.append(fd)
+        with suppress(OSError):
+            do(step)
+    _wait_ended(killed)
+
+
+def _wait_ended(pidfds: list[int]) -> None:
+    """Wait until all these processes have ended, and forget them."""
+    import select
+
+    while pidfds:
+        poller = select.poll()
+        poller.register(pidfds.pop(), select.POLLIN)
+        poller.poll()
 
 
 def _detach(keep: int) -> None:
     """Out of our process group, which a terminal may signal, and without our descriptors, which others may wait for."""
     os.setsid()
     raise_descriptor_limit()
-    for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(ignored, signal.SIG_IGN)
     null = os.open("/dev/null", os.O_RDWR)
     for number in range(3):
@@ -180,11 +209,9 @@ def do(step: Step) -> None:
             return feed(argv, text)
 
         isolated(work)
-    elif kind == _KILL:
-        import select
-
-        signal.pidfd_send_signal(fd, signal.SIGKILL)
-        select.select([fd], [], [])
+    elif kind == _SIGNAL:
+        assert isinstance(args, int)
+        signal.pidfd_send_signal(fd, args)
     elif kind == _REMOVE:
         assert isinstance(args, str)
         _remove(fd, args)

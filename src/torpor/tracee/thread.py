@@ -6,6 +6,7 @@ A tracee may die at any instant (SIGKILL, the OOM killer); every method then rai
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 from torpor.base.errors import KernelError, TargetGoneError
 from torpor.base.records import dataclass
@@ -118,6 +119,11 @@ class Thread:
         for number in self.deferred:
             tgkill(self.tgid, self.tid, number)
         self.deferred.clear()
+
+    def end_with_us(self) -> None:
+        """From now on our death is the end of its process; one that has died meanwhile is no error."""
+        with suppress(ProcessLookupError):
+            ptrace.set_options(self.tid, ptrace.PTRACE_O_EXITKILL)
 
     def get_regs(self) -> UserRegs:
         """General registers."""

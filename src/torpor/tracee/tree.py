@@ -84,11 +84,17 @@ class FrozenTree:
         self.release()
 
     def kill(self) -> None:
-        """SIGKILL every process, and let go once all are dead."""
+        """SIGKILL every process, and let go once all are dead.
+
+        If we die meanwhile the kernel kills all, before any of them runs.
+        """
         from torpor.tracee.remote import kill_and_reap
 
         self._tell_end(False)
         self._released = True
+        for process in self.processes:
+            if process.threads:
+                process.leader.end_with_us()
         kill_and_reap([thread for process in self.processes for thread in process.threads])
 
     def _tell_end(self, lives: bool) -> None:

@@ -93,7 +93,7 @@ def test_ends_a_process() -> None:
     pidfd = os.pidfd_open(victim)
 
     def _kill_later(_: int) -> None:
-        caretaker.Caretaker().add([caretaker.kill(pidfd)])
+        caretaker.Caretaker().add([caretaker.signal_to(pidfd, signal.SIGKILL)])
 
     _in_a_child(_kill_later)
     _, status = os.waitpid(victim, 0)

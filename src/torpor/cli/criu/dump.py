@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from torpor.base import log
+from torpor.base.errors import TorporError
 from torpor.cli.criu.options import Options
 from torpor.cli.criu.scripts import notifier
 from torpor.engine.dump import dump
@@ -38,7 +40,10 @@ def run(options: Options, client: Notify | None = None) -> None:
     if options.display_stats:
         from torpor.cli.criu.show_stats import show_dump
 
-        show_dump(options.work_dir)
+        try:
+            show_dump(options.work_dir)
+        except TorporError as error:
+            log.warn(f"the checkpoint is complete, but its statistics cannot be shown: {error}")
 
 
 def file_policy(options: Options) -> FilePolicy:

@@ -36,19 +36,21 @@ _PAUSES_S = (0.0002, 0.02)
 
 
 class Freezer:
-    """The freezer of one group, in the state in which it was met.
+    """The freezer of one group, in the state in which it was met; *caretaker* makes it so again if we die.
 
     RefusedError: there is none at *path*, it cannot be thawed by itself, or we are in it ourselves.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, caretaker: Caretaker) -> None:
         self._path = path
         self._directory = _open(path)
         self._name, self._state = self._find()
         self._thaw, self._freeze = _WORDS[self._name]
         self.was_frozen = self._reads_frozen()
         self._check()
-        self._caretaker = Caretaker()
+        self._caretaker = caretaker
+        #: What the caretaker knows it by, while the tree is stopped.
+        self.keys: list[int] = []
 
     @property
     def state(self) -> str:
@@ -59,7 +61,7 @@ class Freezer:
         """Stop *pid* and everything below it; as :func:`torpor.tracee.tree.freeze`."""
         held = Held()
         met = self._freeze if self.was_frozen else self._thaw
-        self._caretaker.add([send(self._state.fileno(), met)])
+        self.keys = self._caretaker.add([send(self._state.fileno(), met)])
         try:
             if self.was_frozen or self._hold():
                 held.seize(pid)
@@ -76,11 +78,10 @@ class Freezer:
 
     def _give_back(self, lives: bool) -> None:
         """Make it what it was, if the tree *lives*; killed, it would not die of that while it is frozen (v1)."""
-        try:
-            if lives and self.was_frozen:
-                self._write(self._freeze)
-        finally:
-            self._caretaker.dismiss()
+        if lives and self.was_frozen:
+            self._write(self._freeze)
+        self._caretaker.drop(self.keys)
+        self.keys = []
 
     def _find(self) -> tuple[str, OwnedFd]:
         for name in (_V1, _V2):

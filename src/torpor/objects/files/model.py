@@ -195,7 +195,6 @@ class FileDump:
         self._parts: dict[type, object] = {}
         self._at_check: list[Callable[[], None]] = []
         self._at_end: list[Callable[[], None]] = []
-        self._before_kill: list[Callable[[], None]] = []
         self._in_flight: list[OwnedFd] = []
         self._undo: list[Callable[[], None]] = []
         #: (process, number, file id, line) of each ``lock:`` line met; :mod:`locks` turns them into an image.
@@ -247,15 +246,6 @@ class FileDump:
         """Take back what was changed outside of the tree."""
         while self._undo:
             self._undo.pop()()
-
-    def before_kill(self, action: Callable[[], None]) -> None:
-        """Do *action* just before the tree is killed, if it is."""
-        self._before_kill.append(action)
-
-    def prepare_kill(self) -> None:
-        """What must be done just before the tree is killed."""
-        for action in self._before_kill:
-            action()
 
     def once(self, key: object) -> bool:
         """True the first time it is asked about *key* (the object behind several descriptions)."""

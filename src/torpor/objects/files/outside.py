@@ -1,21 +1,23 @@
 """What a dump changes outside of the tree, and what becomes of that: the network lock, sockets in repair mode.
 
 Whatever happens, one of three things follows: the tree lives on (left running, or the dump fails) and the changes are
-undone; it is killed, and some stay on purpose; or we are killed, and a :class:`Caretaker` does the first or the second.
+undone; it is killed, and some stay on purpose; or we are killed, and a :class:`Caretaker` does the first or the second:
+the second from ``commit`` on, in which the tree's end becomes certain.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
+from torpor.base import log
 from torpor.base.errors import TorporError
 from torpor.base.late import load
 from torpor.base.typed import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from torpor.tracee.caretaker import Caretaker
+    from torpor.tracee.caretaker import Caretaker, Step
 
 
 class Outside:
@@ -36,6 +38,7 @@ class Outside:
         self._caretaker: Caretaker | None = None
         self._survivals: list[Callable[[], None]] = []
         self._after_kill: list[Callable[[], None]] = []
+        self._at_commit: list[Callable[[], tuple[Sequence[Step], Sequence[int]]]] = []
 
     def is_restless(self) -> bool:
         """Whether stopping the tree now would catch something on its way."""
@@ -59,6 +62,20 @@ class Outside:
         """Do *action* when the dump has failed or is done, just before the tree goes on or is left stopped."""
         self._survivals.append(action)
 
+    def at_commit(self, tell: Callable[[], tuple[Sequence[Step], Sequence[int]]]) -> None:
+        """*tell* gives what a caretaker does when it has killed the tree, and the keys of what it no longer undoes."""
+        self._at_commit.append(tell)
+
+    def commit(self, ends: Sequence[Step]) -> None:
+        """From here on our death does not bring the tree back to life: a caretaker does *ends*, and what follows."""
+        steps = [*ends]
+        no_more: list[int] = []
+        for tell in self._at_commit:
+            more, keys = tell()
+            steps += more
+            no_more += keys
+        self.caretaker.add(steps, instead_of=no_more)
+
     def after_kill(self, action: Callable[[], None]) -> None:
         """Do *action* when the tree has been killed."""
         self._after_kill.append(action)
@@ -75,10 +92,13 @@ class Outside:
                 self._survivals.pop()()
 
     def killed(self) -> None:
-        """The tree has been killed."""
+        """The tree has been killed.  What fails now does not make the images any worse, and is a warning."""
         self._survivals.clear()
         while self._after_kill:
-            self._after_kill.pop(0)()
+            try:
+                self._after_kill.pop(0)()
+            except (TorporError, OSError) as error:
+                log.warn(f"the checkpoint is complete, but afterwards: {error}")
 
     def close(self) -> None:
         """Nothing is left to be undone."""

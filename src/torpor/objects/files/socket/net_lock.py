@@ -39,6 +39,8 @@ IPTABLES, NFTABLES, SKIP = 0, 1, 2
 METHODS = {"": NFTABLES, "nftables": NFTABLES, "iptables": IPTABLES, "skip": SKIP}
 _CHAINS = (("output", nftables.LOCAL_OUT), ("input", nftables.LOCAL_IN))
 _SETS = (("conns4", nftables.NFPROTO_IPV4, 4), ("conns6", nftables.NFPROTO_IPV6, 16))
+#: A caretaker takes no longer messages.
+_ROOM = 60_000
 _HINT = "iptables, or a kernel with nftables; --network-lock skip goes without, if nothing can reach the connections"
 T = TypeVar("T")
 
@@ -183,6 +185,7 @@ class DumpLock(NetLock):
         #: By network namespace: the connections that are carried and whose other end is outside of the tree.
         self.carried: dict[int, list[Ends]] = {}
         session.outside.on_survival(self.unlock)
+        session.outside.at_commit(lambda: (self._last_steps(), self.keys))
         session.outside.after_kill(self._leave)
 
     def lock_namespace(self, netns: int) -> None:
@@ -207,14 +210,27 @@ class DumpLock(NetLock):
         In a namespace that others keep, and may go on using (a pod's), only the connections: all of it was locked for
         what asked to be let in, and there is nobody any more to ask.
         """
-        if self._is_kept and self._locked and self._locked[0].is_whole:
-            home = self._locked[0]
-            if home.connection is not None:
-                ends = self.carried.get(self._home)
-                messages = _table_messages(self._table, ends) if ends else []
-                nftables.commit(home.connection, [nftables.delete_table(self._table), *messages])
-        while self._locked:
-            self._locked.pop().forget()
+        try:
+            for connection, messages in self._last_messages():
+                nftables.commit(connection, messages)
+        finally:
+            while self._locked:
+                self._locked.pop().forget()
+
+    def _last_steps(self) -> list[caretaker.Step]:
+        """``_leave`` for a caretaker, unless that has no room for it."""
+        found = [(connection.fileno(), nftables.batch(messages)) for connection, messages in self._last_messages()]
+        return [caretaker.send(fd, text) for fd, text in found if len(text) <= _ROOM]
+
+    def _last_messages(self) -> list[tuple[Socket, list[bytes]]]:
+        if not self._is_kept or not self._locked or not self._locked[0].is_whole:
+            return []
+        home = self._locked[0].connection
+        if home is None:
+            return []
+        ends = self.carried.get(self._home)
+        messages = _table_messages(self._table, ends) if ends else []
+        return [(home, [nftables.delete_table(self._table), *messages])]
 
 
 def _open_own() -> int:

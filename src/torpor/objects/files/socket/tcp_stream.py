@@ -68,7 +68,7 @@ class Connections:
         self._all: list[_Connection] = []
         caretaker.raise_descriptor_limit()
         session.at_end(self._dump)
-        session.before_kill(self._before_kill)
+        session.outside.at_commit(self._at_commit)
         session.outside.after_kill(self._silence)
 
     def add(self, file: OpenFile, sk: m.inet_sk_entry) -> None:
@@ -117,13 +117,9 @@ class Connections:
             self._read(torn)
         raise torn[0].file.refuse("its TCP connection does not come to rest", hint="try again")
 
-    def _before_kill(self) -> None:
-        """From here on our death must not bring the tree back to life: the caretaker ends it, and silences it."""
-        keeper = self._session.outside.caretaker
-        lock = self._session.part(net_lock.DumpLock)
-        ends = [caretaker.kill(p.pidfd.fileno()) for p in self._session.processes if p.pidfd is not None]
-        silence = [caretaker.option(each.fd.fileno(), _TCP, tcp_repair.REPAIR, tcp_repair.ON) for each in self._all]
-        keeper.add([*ends, *silence], instead_of=lock.keys)
+    def _at_commit(self) -> tuple[list[caretaker.Step], list[int]]:
+        """What ``_silence`` does."""
+        return [caretaker.option(each.fd.fileno(), _TCP, tcp_repair.REPAIR, tcp_repair.ON) for each in self._all], []
 
     def _silence(self) -> None:
         """The tasks are dead: let their sockets vanish without a packet, so that nothing of the connections stays."""

@@ -1,0 +1,168 @@
+"""Signals aimed at the end of a dump, when it kills the tree: all of it dies or none, and the exit code tells which.
+
+What was killed is restored and serves the next round, which shows that the images are whole.
+"""
+
+import random
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from harness import cgroups, engine
+from harness.events import ProcessWatch, time_limit_s
+from harness.processes import watch_tree
+from harness.rounds import rounds
+from harness.workload import Workload
+from torpor.kernel.procfs.status import read_status
+from torpor.kernel.procfs.task import read_threads
+
+pytestmark = pytest.mark.root
+
+SEED = 20240214
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
+#: After inventory.img has appeared.
+LONGEST_S = 0.008
+PATIENCE_S = 0.3
+
+SHAPES = {
+    "processes": ("wide", "30"),
+    "threads": ("wide", "0", "60"),
+    "chain": ("deep", "30"),
+    "stopped": ("wide", "15", "1", "10", "5"),
+}
+
+
+def _strike(workload: Workload, number: int, delay_s: float, options: Sequence[str]) -> int:
+    """Dump, and send the dumper a signal *delay_s* after the last of the images has appeared; its exit code."""
+    inventory = workload.images / "inventory.img"
+    inventory.unlink(missing_ok=True)
+    line = [*engine.command(), "dump", "-t", str(workload.pid), "-D", str(workload.images), "-o", "dump.log", *options]
+    with subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as dumper:
+        deadline = time.monotonic() + time_limit_s(30)
+        # The instant is what is tested; an event would tell of it too late.
+        while not inventory.exists() and dumper.poll() is None:
+            assert time.monotonic() < deadline, "no inventory"
+        end = time.monotonic() + delay_s
+        while time.monotonic() < end:
+            pass
+        dumper.send_signal(number)
+        return dumper.wait(time_limit_s(30))
+
+
+def _n_alive(watches: Sequence[ProcessWatch]) -> int:
+    return sum(not watch.has_ended() for watch in watches)
+
+
+def _check_free(watches: Sequence[ProcessWatch]) -> None:
+    for watch in watches:
+        for tid in [] if watch.has_ended() else read_threads(watch.pid):
+            status = read_status(watch.pid, tid)
+            assert not status.tracer, f"{tid} is traced by {status.tracer}"
+            assert status.state in "RST", f"{tid} is in state {status.state}"
+
+
+def _settle(watches: Sequence[ProcessWatch], expected: int) -> int:
+    """How many are alive, once nobody is at work on them any more; *expected* are if the dump has failed."""
+    deadline = time.monotonic() + time_limit_s(10)
+    while 0 < (n := _n_alive(watches)) < expected and time.monotonic() < deadline:
+        time.sleep(0.001)
+    if n == expected:
+        # Whoever is going to kill them does so while we look.
+        watches[0].wait_ended(PATIENCE_S)
+        while 0 < (n := _n_alive(watches)) < expected and time.monotonic() < deadline:
+            time.sleep(0.001)
+    return n
+
+
+@contextmanager
+def _watched(workload: Workload) -> Iterator[list[ProcessWatch]]:
+    watches = watch_tree(workload.mark, (workload.pid,))
+    try:
+        yield [watch for watch in watches if not watch.has_ended()]
+    finally:
+        for watch in watches:
+            watch.close()
+
+
+def _round(workload: Workload, number: int, delay_s: float, options: Sequence[str] = ()) -> str:
+    with _watched(workload) as alive:
+        code = _strike(workload, number, delay_s, options)
+        n = _settle(alive, len(alive))
+        what = (
+            f"{signal.Signals(number).name} after {delay_s * 1000:.2f} ms: exit code {code}, {n} of {len(alive)} alive"
+        )
+        assert n in (0, len(alive)), what
+        if code >= 0:
+            assert (n == 0) == (code == 0), what
+        if n:
+            _check_free(alive)
+            return "alive"
+        for watch in alive:
+            watch.reap()
+    workload.reap()
+    workload.restore()
+    return "dead"
+
+
+def _strike_again_and_again(workload: Workload, n: int, options: Sequence[str] = ()) -> None:
+    rng = random.Random(SEED)
+    met: Counter[str] = Counter()
+    for at in range(n):
+        met[_round(workload, SIGNALS[at % len(SIGNALS)], rng.uniform(0, LONGEST_S), options)] += 1
+    print(dict(met))
+    workload.expect_pass()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_all_or_none(shape: str) -> None:
+    with Workload.start("brood", SHAPES[shape]) as workload:
+        workload.wait_ready()
+        _strike_again_and_again(workload, rounds(6, 300) if shape == "processes" else rounds(3, 100))
+
+
+@pytest.mark.parametrize("hierarchy", ["freezer", ""], ids=["v1", "v2"])
+@pytest.mark.parametrize("frozen", [False, True], ids=["thawed", "frozen"])
+def test_with_a_freezer(hierarchy: str, frozen: bool) -> None:
+    with cgroups.group(hierarchy) as path, Workload.start("brood", ("wide", "12"), prefix=cgroups.entering(path)) as it:
+        it.wait_ready()
+        name, words = ("freezer.state", ("THAWED", "FROZEN")) if hierarchy else ("cgroup.freeze", ("0", "1"))
+        options = ["--freeze-cgroup", str(path), "--manage-cgroups=none"]
+        rng = random.Random(SEED)
+        for at in range(rounds(3, 60)):
+            (path / name).write_text(words[frozen])
+            try:
+                met = _round(it, SIGNALS[at % len(SIGNALS)], rng.uniform(0, LONGEST_S), options)
+            finally:
+                state = (path / name).read_text().strip()
+                (path / name).write_text(words[0])
+            assert state == words[frozen] if met == "alive" else state == words[0], (met, state)
+            for pid in _pids(it):
+                (path / "cgroup.procs").write_text(str(pid))
+        it.expect_pass()
+
+
+def _pids(workload: Workload) -> list[int]:
+    with _watched(workload) as alive:
+        return [watch.pid for watch in alive]
+
+
+def test_an_error_after_the_end_is_a_warning(tmp_path: Path) -> None:
+    """The statistics cannot be written: the target is dead and the images are good."""
+    (tmp_path / "stats-dump").mkdir()
+    with Workload.start("counter") as workload:
+        workload.wait_ready()
+        with ProcessWatch(workload.pid) as watch:
+            line = [*engine.command(), "dump", "-t", str(workload.pid), "-D", str(workload.images), "-W", str(tmp_path)]
+            done = subprocess.run([*line, "--display-stats"], capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+            assert "statistics" in done.stderr
+            assert watch.wait_ended(time_limit_s(10))
+        workload.reap()
+        workload.restore()
+        workload.expect_pass()
