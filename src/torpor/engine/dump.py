@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 
 from torpor.base import log
 from torpor.base.errors import RefusedError, TargetGoneError, TorporError
@@ -66,7 +67,7 @@ def dump(pid: int, directory: str | os.PathLike[str], options: DumpOptions | Non
     """
     options = options or DumpOptions()
     with DirStore(directory, "w") as store:
-        with interrupts.Hold() as hold:
+        with ExitStack() as hold:
             made = Dump(store, options, hold)
             stats = made.run(pid)
             try:
@@ -93,9 +94,9 @@ def _write_manifest(store: DirStore, ident: str, made_by: str) -> None:
 
 
 class Dump:
-    """One dump in progress.  *hold* keeps signals from it once there is no way back."""
+    """One dump in progress.  *hold* is for what lasts, once there is no way back, until all is said and done."""
 
-    def __init__(self, store: ImageStore, options: DumpOptions, hold: interrupts.Hold) -> None:
+    def __init__(self, store: ImageStore, options: DumpOptions, hold: ExitStack) -> None:
         self._hold = hold
         #: Small images wait until the tree runs again, if it will and nobody is to see them before.
         self._late = LateStore(store) if options.leave_running and options.notify is nobody else None
@@ -372,7 +373,7 @@ class Dump:
             self._files.undo()
             tree.release()
         elif self._options.leave_stopped:
-            self._hold.begin()
+            self._hold.enter_context(interrupts.held())
             self._files.outside.survive()
             tree.leave_stopped()
         else:
@@ -383,7 +384,7 @@ class Dump:
         """There is no way back from here: whatever comes, signals or our death, all of the tree ends."""
         pidfds = [process.pidfd.fileno() for process in self._processes if process.pidfd is not None]
         signal_to = load("torpor.tracee.caretaker").signal_to
-        self._hold.begin()
+        self._hold.enter_context(interrupts.held())
         self._files.outside.commit([signal_to(pidfd, signal.SIGKILL) for pidfd in pidfds])
         tree.kill()
         self._files.outside.killed()

@@ -1,13 +1,15 @@
-"""Signals that ask us to end: an exception where work can be taken back, held back where it must come to its end.
+"""Signals that ask us to end: as an exception where work can be taken back, held back where it must come to its end.
 
-``catch`` is for commands: Ctrl-C and SIGTERM raise, so that everything borrowed is given back on the way up.  ``Hold``
+``catch`` is for commands: Ctrl-C and SIGTERM raise, so that everything borrowed is given back on the way up.  ``held``
 is for whoever passes a point of no return: from there to the end of the block no signal changes our way.
 """
 
 from __future__ import annotations
 
 import os
-from types import FrameType, TracebackType
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 
 from torpor.base import log
 from torpor.base.typed import NoReturn
@@ -42,39 +44,36 @@ def _raise(number: int, frame: FrameType | None) -> NoReturn:
     raise Interrupted(number)
 
 
-class Hold:
-    """From ``begin`` to the end of the ``with`` signals are taken note of only, and sent to us again afterwards.
+@contextmanager
+def held() -> Iterator[None]:
+    """Within the block signals are taken note of only, and sent to us again afterwards.
 
     Those that ``catch`` has caught stay without effect once the block has succeeded: a command that has done what it
     was asked for ends by itself, and with 0.  Not by a mask: any thread of ours may be the one that a signal is given
     to.  Elsewhere than in the main thread nothing is done, since handlers of Python's run in that one alone.
     """
+    came: list[int] = []
 
-    def __init__(self) -> None:
-        self._came: list[int] = []
-        self._before: dict[int, object] = {}
+    def note(number: int, frame: FrameType | None) -> None:
+        came.append(number)
 
-    def begin(self) -> None:
-        """Hold them back."""
+    before: dict[int, object] = {}
+    succeeded = False
+    try:
         for number in range(1, _SIGRTMAX + 1):
             if number not in _NOT_HELD and signal.getsignal(number) not in (signal.SIG_IGN, None):
                 try:
-                    self._before[number] = signal.signal(number, self._note)
+                    before[number] = signal.signal(number, note)
                 except ValueError:
-                    return
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self._came.append(number)
-
-    def __enter__(self) -> Hold:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        for number, handler in self._before.items():
-            if error is not None or handler is not _raise:
+                    break
+        yield
+        succeeded = True
+    finally:
+        for number, handler in before.items():
+            if not (succeeded and handler is _raise):
                 signal.signal(number, handler)  # type: ignore[arg-type]
-        for number in self._came:
-            if self._before[number] is _raise:
+        for number in came:
+            if before[number] is _raise:
                 log.warn(f"signal {number} came when there was no way back any more")
             else:
                 os.kill(os.getpid(), number)
