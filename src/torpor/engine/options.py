@@ -34,6 +34,16 @@ class JoinNs:
 
 
 @dataclass(frozen=True, slots=True)
+class RestorePolicy:
+    """What images may ask for beyond what the kernel refuses us anyway.
+
+    ``capabilities``: a mask of those that restored tasks may have; None: as ours.
+    """
+
+    capabilities: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class DumpOptions:
     """``leave_running`` and ``leave_stopped`` say what becomes of the tree; without either it is killed.
 
@@ -85,3 +95,4 @@ class RestoreOptions:
     lsm_profile: str = ""
     files: FilePolicy = field(default_factory=FilePolicy)
     cgroups: CgroupPolicy = field(default_factory=CgroupPolicy)
+    policy: RestorePolicy = field(default_factory=RestorePolicy)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from torpor.base.late import load
 from torpor.base.records import dataclass
-from torpor.engine import building, finishing, forking, namespaces, network, reading
+from torpor.engine import building, finishing, forking, namespaces, network, policy, reading
 from torpor.engine.session import RestoreSession
 from torpor.objects.files import fown, locks
 from torpor.objects.model import RestoreProcess
@@ -68,6 +68,7 @@ AFTER_FILES: tuple[ProcessStep, ...] = (
 
 RESTORE: tuple[Phase, ...] = (
     Phase("images", reading.read_images, "read and checked as a whole, before anything is made"),
+    Phase("policy", policy.check, "what the caller does not allow is refused before anything is made"),
     Phase("processor", reading.check_processor, "nothing is made on one that cannot run it"),
     Phase("security labels", reading.plan_labels, "nothing is made where a profile is missing"),
     Phase("plan", reading.plan, "where our memory and our channel lie in puppets must be free in all of them"),

@@ -6,11 +6,17 @@ Messages are ``criu_req`` and ``criu_resp``, each a packet of its own (SOCK_SEQP
 from __future__ import annotations
 
 import _socket as socket
+import os
 import struct
 
 from torpor.base.errors import TorporError
+from torpor.base.fds import OwnedFd
+from torpor.base.typed import TYPE_CHECKING
 from torpor.images import messages as m
 from torpor.images._registry import decode_errors
+
+if TYPE_CHECKING:
+    from torpor.rpc.peer import Peer
 
 #: A request longer than this is nobody's: the longest options that runtimes send are some tens of kilobytes.
 _LONGEST = 4 << 20
@@ -21,15 +27,29 @@ class ClientError(TorporError):
 
 
 class Channel:
-    """A connected socket, ours to close."""
+    """A connected socket, ours to close.
 
-    def __init__(self, fd: int) -> None:
+    *peer*: who is at the other end, where that is not simply whoever has started us.
+    """
+
+    def __init__(self, fd: int, peer: Peer | None = None) -> None:
         self._socket = socket.socket(fileno=fd)
+        self._peer = peer
+        self._held: list[OwnedFd] = []
 
     def peer_pid(self) -> int:
         """The client's pid, as the kernel noted it when the connection was made."""
+        if self._peer is not None:
+            return self._peer.pid
         pid, _, _ = struct.unpack("3i", self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         return int(pid)
+
+    def place_of(self, number: int) -> str:
+        """A path to the directory behind descriptor *number* of the client's.  NotPermittedError."""
+        if self._peer is None:
+            return f"/proc/{self.peer_pid()}/fd/{number}"
+        self._held.append(self._peer.open_directory(number))
+        return f"/proc/{os.getpid()}/fd/{self._held[-1].fileno()}"
 
     def receive(self) -> m.criu_req | None:
         """The next request; None once the client has gone.  ClientError for a packet that is no request."""

@@ -1,40 +1,45 @@
-"""The listening socket of ``criu service``: a worker process for each client."""
+"""The listening socket of ``criu service``: a worker process for each client.
+
+Only its owner may connect, unless told otherwise; who others are, and what they may, is in :mod:`torpor.rpc.peer`.
+"""
 
 from __future__ import annotations
 
 import os
 import socket
+import stat
 from collections.abc import Callable
 from contextlib import suppress
 
 from torpor.base import log
 from torpor.base.errors import TorporError
+from torpor.base.records import dataclass
 from torpor.base.typed import NoReturn
 from torpor.kernel import signal
 
 _BACKLOG = 16
 
 
-def listen(address: str, *, daemon: bool, pid_file: str, status_fd: int, serve: Callable[[int], bool]) -> NoReturn:
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Who may connect: the *mode* of the socket, and its *group* (-1: ours)."""
+
+    mode: int = 0o600
+    group: int = -1
+
+
+def listen(
+    address: str, access: Access, *, daemon: bool, pid_file: str, status_fd: int, serve: Callable[[int], bool]
+) -> NoReturn:
     """Bind *address* and *serve* every connection (given by its descriptor) in a process of its own, for ever.
 
     As a *daemon* we go on in a child, and the caller's process ends once the socket listens.
     """
-    server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    try:
-        with suppress(FileNotFoundError):
-            os.unlink(address)
-        server.bind(address)
-        # As with CRIU, whoever can reach the socket may ask; what the client may not do fails where it is done.
-        os.chmod(address, 0o666)
-        server.listen(_BACKLOG)
-    except OSError as error:
-        raise TorporError(f"service socket {address}: {error.strerror}") from None
+    server = _bind(address, access)
     if daemon:
-        _to_background()
-    if pid_file:
-        with open(pid_file, "w", encoding="ascii") as stream:
-            stream.write(str(os.getpid()))
+        _to_background(pid_file)
+    elif pid_file:
+        _write_pid(pid_file, os.getpid())
     if status_fd >= 0:
         os.write(status_fd, b"\0")
         os.close(status_fd)
@@ -44,6 +49,29 @@ def listen(address: str, *, daemon: bool, pid_file: str, status_fd: int, serve: 
     while True:
         client, _ = server.accept()
         _start_worker(client.detach(), server, serve)
+
+
+def _bind(address: str, access: Access) -> socket.socket:
+    """The socket, at no instant open to more than it shall be."""
+    server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    mask = os.umask(0o177)
+    try:
+        with suppress(FileNotFoundError):
+            if not stat.S_ISSOCK(os.lstat(address).st_mode):
+                raise TorporError(f"service socket {address}: there is something else", hint="--address says where")
+            os.unlink(address)
+        server.bind(address)
+        if access.group >= 0:
+            os.lchown(address, -1, access.group)
+        if access.mode != 0o600:
+            # Ours by now, in a directory where nobody else can rename it (or the socket is anybody's in any case).
+            os.chmod(address, access.mode)
+        server.listen(_BACKLOG)
+    except OSError as error:
+        raise TorporError(f"service socket {address}: {error.strerror}") from None
+    finally:
+        os.umask(mask)
+    return server
 
 
 def _start_worker(fd: int, server: socket.socket, serve: Callable[[int], bool]) -> None:
@@ -67,8 +95,15 @@ def _start_worker(fd: int, server: socket.socket, serve: Callable[[int], bool]) 
         os._exit(code)
 
 
-def _to_background() -> None:
-    if os.fork():
+def _write_pid(path: str, pid: int) -> None:
+    with open(path, "w", encoding="ascii") as stream:
+        stream.write(str(pid))
+
+
+def _to_background(pid_file: str) -> None:
+    if pid := os.fork():
+        if pid_file:
+            _write_pid(pid_file, pid)
         os._exit(0)
     os.setsid()
     null = os.open("/dev/null", os.O_RDWR)

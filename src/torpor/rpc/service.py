@@ -68,7 +68,7 @@ def serve(channel: Channel, work: Work) -> bool:
             request = channel.receive()
         except ClientError as error:
             work.report(error)
-            return _refuse(channel, "Invalid req")
+            return refuse(channel, "Invalid req")
         if request is None:
             return False
         if request.keep_open and request.type not in _REPEATABLE:
@@ -78,7 +78,8 @@ def serve(channel: Channel, work: Work) -> bool:
             return succeeded
 
 
-def _refuse(channel: Channel, text: str) -> bool:
+def refuse(channel: Channel, text: str) -> bool:
+    """Answer that nothing is done, and why; False."""
     log.error(f"RPC error: {text}")
     try:
         channel.send(m.criu_resp(type=_TYPE.EMPTY, success=False, cr_errmsg=text))
@@ -113,7 +114,7 @@ class _Request:
         }
         handler = handlers.get(self._request.type)
         if handler is None:
-            return _refuse(self._channel, "Invalid req")
+            return refuse(self._channel, "Invalid req")
         response = m.criu_resp(type=self._request.type, success=False)
         try:
             handler(response)
@@ -190,12 +191,11 @@ class _Request:
 
     def _order(self) -> Order:
         opts = self._request.opts
-        client = self._channel.peer_pid()
         tells = opts.notify_scripts
         return Order(
-            words=words_of(opts, client),
+            words=words_of(opts, self._channel.place_of),
             config=opts.config_file,
-            pid=opts.pid if opts.HasField("pid") and opts.pid else client,
+            pid=opts.pid if opts.HasField("pid") and opts.pid else self._channel.peer_pid(),
             notify=self._notify if tells else None,
             orphan_master=self._give_master if tells and opts.orphan_pts_master else None,
         )

@@ -41,26 +41,29 @@ _CPU_CAPS = ((1, "fpu"), (2, "cpu"), (4, "ins"))
 _CPU_CAP_ALL = 0xFFFFFFFF
 
 
-def words_of(opts: m.criu_opts, client: int) -> list[str]:
-    """The command line of *opts*, which the process *client* sent.  UsageError for what cannot be."""
+def words_of(opts: m.criu_opts, place_of: Callable[[int], str]) -> list[str]:
+    """The command line of *opts*.  UsageError for what cannot be.
+
+    *place_of*: a path that leads to the directory behind a descriptor of the client's.
+    """
     words = [f"--{option}" for field, option in _SWITCHES if getattr(opts, field)]
     said = {field.name for field, _ in opts.ListFields()}
     words += [f"--{option}={getattr(opts, field)}" for field, option in _VALUES if field in said]
     words += [f"--{option}={item}" for field, option in _LISTS for item in getattr(opts, field)]
     for part in (_directories, _objects, _enumerated, _page_server):
-        words += part(opts, client)
+        words += part(opts, place_of)
     return words
 
 
-def _directories(opts: m.criu_opts, client: int) -> list[str]:
+def _directories(opts: m.criu_opts, place_of: Callable[[int], str]) -> list[str]:
     """Where images and log are; descriptors are the client's."""
     words = []
     if opts.images_dir_fd >= 0:
-        words.append(f"--images-dir=/proc/{client}/fd/{opts.images_dir_fd}")
+        words.append(f"--images-dir={place_of(opts.images_dir_fd)}")
     elif opts.HasField("images_dir"):
         words.append(f"--images-dir={opts.images_dir}")
     if opts.HasField("work_dir_fd"):
-        words.append(f"--work-dir=/proc/{client}/fd/{opts.work_dir_fd}")
+        words.append(f"--work-dir={place_of(opts.work_dir_fd)}")
     if opts.HasField("log_file"):
         if "/" in opts.log_file:
             raise UsageError(f"log_file {opts.log_file!r} is no plain name")
@@ -69,7 +72,7 @@ def _directories(opts: m.criu_opts, client: int) -> list[str]:
     return words
 
 
-def _objects(opts: m.criu_opts, client: int) -> list[str]:
+def _objects(opts: m.criu_opts, place_of: Callable[[int], str]) -> list[str]:
     """What is outside of the tree, and what stands for it."""
     words = []
     if opts.ext_unix_sk:
@@ -96,7 +99,7 @@ def _objects(opts: m.criu_opts, client: int) -> list[str]:
     return words
 
 
-def _enumerated(opts: m.criu_opts, client: int) -> list[str]:
+def _enumerated(opts: m.criu_opts, place_of: Callable[[int], str]) -> list[str]:
     """Numbers that are names on a command line."""
     words = []
     if opts.HasField("manage_cgroups_mode"):
@@ -122,7 +125,7 @@ def _name_of(name: Callable[[int], str], number: int, field: str) -> str:
         raise UsageError(f"{field} {number} is not known") from None
 
 
-def _page_server(opts: m.criu_opts, client: int) -> list[str]:
+def _page_server(opts: m.criu_opts, place_of: Callable[[int], str]) -> list[str]:
     if not opts.HasField("ps"):
         return []
     words = [] if opts.lazy_pages else ["--page-server"]

@@ -110,6 +110,8 @@ class Options:
     # Page server and service.
     page_server: bool = False
     address: str = ""
+    socket_mode: int = 0o600
+    socket_group: str = ""
     port: int = 0
     ps_socket: int = -1
     tls: bool = False
@@ -160,6 +162,14 @@ def _number(text: str, low: int = 0) -> int:
     if value < low:
         raise ValueError("too small")
     return value
+
+
+def _mode(text: str) -> int:
+    """``0660``: octal."""
+    mode = int(text, 8)
+    if not 0 <= mode <= 0o777:
+        raise ValueError("must look like 0660")
+    return mode
 
 
 def _size(text: str) -> int:
@@ -311,6 +321,8 @@ OPTIONS = (
     Option("join-ns", VALUE, USED, short="J", parse=_join_ns),
     Option("page-server", SWITCH, _PAGE_SERVER),
     Option("address", VALUE, HARMLESS),
+    Option("socket-mode", VALUE, USED, parse=_mode),  # ours: who may connect to criu service
+    Option("socket-group", VALUE, USED),
     Option("port", VALUE, HARMLESS, parse=_pid),
     Option("ps-socket", VALUE, _PAGE_SERVER, parse=_number),
     Option("tls", SWITCH, _TLS),

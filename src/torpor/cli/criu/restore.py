@@ -10,7 +10,7 @@ from torpor.base.errors import TorporError
 from torpor.cli.criu.dump import cgroup_policy, file_policy
 from torpor.cli.criu.options import Options
 from torpor.cli.criu.scripts import notifier
-from torpor.engine.options import JoinNs, Notify, RestoreOptions
+from torpor.engine.options import JoinNs, Notify, RestoreOptions, RestorePolicy
 from torpor.engine.restore import restore
 from torpor.kernel import signal
 
@@ -25,11 +25,16 @@ def main(options: Options) -> int:
     return _wait(pid)
 
 
-def run(options: Options, client: Notify | None = None, orphan_master: Callable[[int], None] | None = None) -> int:
+def run(
+    options: Options,
+    client: Notify | None = None,
+    orphan_master: Callable[[int], None] | None = None,
+    capabilities: int | None = None,
+) -> int:
     """Restore the tree in ``--images-dir``; the root's pid as we see it.
 
     *client*: whom to tell what action scripts are told; *orphan_master*: who takes the master of a terminal whose other
-    end is in the tree.
+    end is in the tree.  *capabilities*: a mask of those that restored tasks may have; None: ours.
     """
     notify = notifier(options, client)
     if options.pidfile:
@@ -48,6 +53,7 @@ def run(options: Options, client: Notify | None = None, orphan_master: Callable[
             join_ns=tuple(JoinNs(*each) for each in options.join_ns),
             files=file_policy(options),
             cgroups=cgroup_policy(options),
+            policy=RestorePolicy(capabilities=capabilities),
         ),
     )
     if options.display_stats:

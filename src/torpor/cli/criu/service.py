@@ -10,14 +10,17 @@ import os
 from contextlib import suppress
 
 from torpor.base import log
-from torpor.base.errors import TorporError, UsageError
-from torpor.base.typed import NoReturn
+from torpor.base.errors import NotPermittedError, TorporError, UsageError
+from torpor.base.typed import TYPE_CHECKING, NoReturn
 from torpor.cli.criu import main as command
 from torpor.cli.criu.options import Options
 from torpor.cli.criu.parse import override, parse
 from torpor.objects.cgroup.model import V2
 from torpor.rpc.channel import Channel
-from torpor.rpc.service import Order, Work, serve
+from torpor.rpc.service import Order, Work, refuse, serve
+
+if TYPE_CHECKING:
+    from torpor.rpc.peer import Peer
 
 _LOG_FILE = {"dump": "dump.log", "restore": "restore.log"}
 _DEFAULT_LOG = "criu.log"
@@ -42,6 +45,7 @@ def swrk(options: Options) -> int:
 
 def listen(options: Options) -> NoReturn:
     """Serve whoever connects to the socket of ``--address``, for ever."""
+    from torpor.rpc.listen import Access
     from torpor.rpc.listen import listen as wait_for_clients
 
     if options.command:
@@ -53,18 +57,49 @@ def listen(options: Options) -> NoReturn:
         log.configure(fd=fd, level=options.verbosity)
     wait_for_clients(
         options.address or "criu_service.socket",
+        Access(options.socket_mode, _group(options.socket_group)),
         daemon=options.restore_detached,
         pid_file=options.pidfile,
         status_fd=options.status_fd,
-        serve=lambda fd: serve(Channel(fd), _work(may_be_parent=False)),
+        serve=_serve_client,
     )
 
 
-def _work(*, may_be_parent: bool) -> Work:
+def _group(name: str) -> int:
+    """The number of the group called so, or that is the number itself; -1 for no name."""
+    if not name or name.isdigit():
+        return int(name or -1)
+    import grp
+
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise UsageError(f"--socket-group {name}: there is no such group") from None
+
+
+def _serve_client(fd: int) -> bool:
+    """In a worker: serve the client on *fd* as the one who it is."""
+    from torpor.rpc import peer as peers
+
+    try:
+        peer = peers.identify(fd)
+        if not peer.is_ours:
+            log.info(f"client {peer.pid} is user {peer.uid}, whose rights its worker gets")
+            peers.become(peer)
+    except NotPermittedError as error:
+        return refuse(Channel(fd), error.describe())
+    return serve(Channel(fd, peer), _work(may_be_parent=False, peer=peer))
+
+
+def _work(*, may_be_parent: bool, peer: Peer | None = None) -> Work:
     from torpor import __version__
 
+    is_strange = peer is not None and not peer.is_ours
+
     def options_for(order: Order, what: str) -> Options:
-        options = _options(order, what)
+        if is_strange and order.config:
+            raise NotPermittedError("config_file is for clients of the service's own user only")
+        options = _options(order, what, is_strange=is_strange)
         if not may_be_parent and (options.restore_sibling or options.inherit_fd):
             raise UsageError("rst_sibling and inherit_fd need a worker of one's own (criu swrk)")
         return options
@@ -77,7 +112,8 @@ def _work(*, may_be_parent: bool) -> Work:
     def restore(order: Order) -> int:
         from torpor.cli.criu import restore
 
-        return restore.run(options_for(order, "restore"), client=order.notify, orphan_master=order.orphan_master)
+        capabilities = peer.capabilities if peer is not None and is_strange else None
+        return restore.run(options_for(order, "restore"), order.notify, order.orphan_master, capabilities)
 
     def pre_dump(order: Order) -> None:
         options_for(order, "dump")
@@ -98,6 +134,10 @@ def _work(*, may_be_parent: bool) -> Work:
 
         for number in (1, 2):
             os.dup2(log.descriptor(), number)
+        if peer is not None and is_strange:
+            from torpor.rpc.peer import set_capabilities
+
+            set_capabilities(peer.capabilities)
         become(words)
 
     major, minor = command.COMPATIBLE
@@ -106,9 +146,12 @@ def _work(*, may_be_parent: bool) -> Work:
     )
 
 
-def _options(order: Order, what: str) -> Options:
-    """The options of a request, its directories entered and its log opened."""
-    words = [*order.words]
+def _options(order: Order, what: str, *, is_strange: bool = False) -> Options:
+    """The options of a request, its directories entered and its log opened.
+
+    Of a client of another user (*is_strange*) our own configuration is left out: it may run scripts.
+    """
+    words = [*order.words, *(["--no-default-config"] if is_strange else [])]
     if what == "dump":
         words.append(f"--tree={order.pid}")
     options, rest = parse(words)

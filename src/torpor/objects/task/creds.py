@@ -141,6 +141,12 @@ def _restore_unprivileged(creds: m.creds_entry, current: Status, idmaps: IdMaps,
     batch.call(nr.capset, header, batch.data(_pack_sets(_set_of(creds.cap_eff), permitted, inheritable)))
 
 
+def capabilities_of(core: m.core_entry) -> int:
+    """All that a thread is to have, or to be able to get by executing a program that has them."""
+    creds = core.thread_core.creds
+    return _set_of(creds.cap_eff) | _set_of(creds.cap_prm) | _set_of(creds.cap_inh) | _set_of(creds.cap_amb)
+
+
 def restore_pdeath_signal(thread: RestoreThread, batch: Batch) -> None:
     """Ask for the signal again."""
     number = thread.core.thread_core.pdeath_sig
