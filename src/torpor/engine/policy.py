@@ -25,6 +25,6 @@ def _check_capabilities(thread: RestoreThread, allowed: int) -> None:
     asked = creds.capabilities_of(thread.core) & ~allowed
     if asked:
         raise NotPermittedError(
-            f"core-{thread.tid}.img: creds: capabilities {asked:#x} are not the caller's to give",
+            f"core-{thread.ns_tid}.img: creds: capabilities {asked:#x} are not the caller's to give",
             hint="restore as root",
         )

@@ -113,7 +113,9 @@ def _describe(peer: Peer) -> Peer:
     """Fill in what the client may."""
     status, ours = read_status(peer.pid), read_status(os.getpid())
     same_user = peer.uid == os.geteuid() == status.uids[1]
-    strange = [link for link in _NAMESPACES if _identity(peer.pid, f"ns/{link}") != _identity(os.getpid(), f"ns/{link}")]
+    strange = [
+        link for link in _NAMESPACES if _identity(peer.pid, f"ns/{link}") != _identity(os.getpid(), f"ns/{link}")
+    ]
     capabilities = 0
     if same_user and "user" not in strange:
         capabilities = status.cap_permitted & ours.cap_permitted

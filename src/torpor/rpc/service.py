@@ -22,6 +22,7 @@ _REPEATABLE = (
     _TYPE.PAGE_SERVER, _TYPE.PAGE_SERVER_CHLD, _TYPE.CPUINFO_DUMP, _TYPE.CPUINFO_CHECK, _TYPE.FEATURE_CHECK,
     _TYPE.VERSION,
 )  # fmt: skip
+_HIGHEST_PID = (1 << 22) - 1
 #: Notifications that bear the root's pid.
 _WITH_PID = ("setup-namespaces", "post-restore")
 
@@ -182,6 +183,8 @@ class _Request:
         response.features.pidfd_store = wanted.pidfd_store and found["pidfd_store"]
 
     def _wait_pid(self, response: m.criu_resp) -> None:
+        if not 0 < self._request.pid <= _HIGHEST_PID:
+            raise UsageError(f"there is no pid {self._request.pid}")
         response.status = os.waitpid(self._request.pid, 0)[1]
 
     def _page_server(self, response: m.criu_resp) -> None:

@@ -7,7 +7,11 @@ from torpor.cli.criu.parse import parse
 from torpor.images import messages as m
 from torpor.rpc.words import words_of
 
-_CLIENT = 77
+
+def _place_of(number: int) -> str:
+    return f"/proc/77/fd/{number}"
+
+
 _NEWNET = 0x40000000
 
 
@@ -19,7 +23,7 @@ def test_what_runc_sends_for_a_dump() -> None:
         config_file="/etc/criu/runc.conf",
         ext_mnt=[m.ext_mount_map(key="/etc/hosts", val="/etc/hosts")],
     )  # fmt: skip
-    options, rest = parse(["--no-default-config", *words_of(opts, _CLIENT)])
+    options, rest = parse(["--no-default-config", *words_of(opts, _place_of)])
     assert rest == []
     assert (options.images_dir, options.work_dir) == ("/proc/77/fd/5", "/proc/77/fd/6")
     assert (options.log_file, options.verbosity, options.root) == ("dump.log", 4, "/rootfs")
@@ -36,7 +40,7 @@ def test_what_runc_sends_for_a_restore() -> None:
         cg_root=[m.cgroup_root(ctrl="memory", path="/a")],
         manage_cgroups=True, manage_cgroups_mode=m.criu_cg_mode.STRICT,
     )  # fmt: skip
-    options, _ = parse(["--no-default-config", *words_of(opts, _CLIENT)])
+    options, _ = parse(["--no-default-config", *words_of(opts, _place_of)])
     assert options.restore_sibling
     assert options.inherit_fd == [(0, "pipe:[1]"), (4, "extRootNetNS")]
     assert options.join_ns == [("ipc", "/proc/9/ns/ipc", "")]
@@ -44,8 +48,8 @@ def test_what_runc_sends_for_a_restore() -> None:
 
 
 def test_a_value_that_is_set_to_its_default_is_said() -> None:
-    assert "--ghost-limit=1048576" in words_of(m.criu_opts(ghost_limit=1048576), _CLIENT)
-    assert not [word for word in words_of(m.criu_opts(), _CLIENT) if word.startswith("--ghost-limit")]
+    assert "--ghost-limit=1048576" in words_of(m.criu_opts(ghost_limit=1048576), _place_of)
+    assert not [word for word in words_of(m.criu_opts(), _place_of) if word.startswith("--ghost-limit")]
 
 
 @pytest.mark.parametrize(
@@ -55,4 +59,4 @@ def test_a_value_that_is_set_to_its_default_is_said() -> None:
 )
 def test_what_cannot_be(opts: m.criu_opts) -> None:
     with pytest.raises(UsageError):
-        words_of(opts, _CLIENT)
+        words_of(opts, _place_of)

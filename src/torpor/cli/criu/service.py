@@ -55,6 +55,10 @@ def listen(options: Options) -> NoReturn:
     if options.log_file and options.log_file != "-":
         fd = os.open(options.log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         log.configure(fd=fd, level=options.verbosity)
+    if options.socket_mode & 0o077:
+        from torpor.rpc.peer import load_everything
+
+        load_everything()  # once, and not in each worker
     wait_for_clients(
         options.address or "criu_service.socket",
         Access(options.socket_mode, _group(options.socket_group)),
