@@ -62,9 +62,14 @@ class PrivatePodman:
         assert self._holder.stdout is not None
         assert self._holder.stdout.readline() == b"ready\n"
 
+    @property
+    def enter(self) -> list[str]:
+        """The words before a command that is run on this host."""
+        return ["nsenter", f"--target={self._holder.pid}", "--mount", "--net"]
+
     def run(self, *words: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a command on this host."""
-        line = ["nsenter", f"--target={self._holder.pid}", "--mount", "--net", *map(str, words)]
+        line = [*self.enter, *map(str, words)]
         done = subprocess.run(
             line, env=self.environment, capture_output=True, text=True, timeout=time_limit_s(180), check=False
         )

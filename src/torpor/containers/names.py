@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from torpor.base.errors import AmbiguousNameError, EngineError, JobError, TorporError, UsageError
+from torpor.base.errors import AmbiguousNameError, EngineError, JobError, TargetGoneError, TorporError, UsageError
 from torpor.containers.containerd import Containerd
 from torpor.containers.docker import Docker
 from torpor.containers.lxc import Lxc
@@ -93,7 +93,10 @@ def _one(word: str, found: Sequence[Target], silent: Sequence[str]) -> Target:
             hint=f"say which: {' or '.join(_spelling(target) for target in found)}",
         )
     if word.isdigit():
-        raise TorporError(f"no process has pid {word}", hint="podman:NAME is a container of that name")
+        raise TargetGoneError(
+            f"no process has pid {word}",
+            hint="it has ended, as setsid does in `setsid CMD &`: say `CMD &`, torpor gives it a session of its own",
+        )
     error = TorporError(f"no job or container is called {word}", hint="`torpor ps`, `podman ps` list what there is")
     for text in silent:
         error.add_note(f"not asked: {text}")
