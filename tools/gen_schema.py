@@ -42,6 +42,13 @@ TYPE_ENUM = 14
 LABELS = {"optional": 1, "required": 2, "repeated": 3, "packed": 3}
 PYTHON_TYPES = {"bool": "bool", "string": "str", "bytes": "_bytes", "double": "float", "float": "float"}
 FIRST_ADDED_NUMBER = 10000
+#: The tags of the numbers up to here have two bytes in common, by which added.py finds them.
+LAST_ADDED_NUMBER = 10015
+#: What an entry, or one of several submessages, is known by, where it has one of these.
+KEYS = ("id", "start", "pipe_id", "inode_id", "map_id", "pid", "fd", "mnt_id", "ns_id")
+#: Whose id is another's.
+WITHOUT_KEY = ("eventpoll_tfd_entry",)
+KEY_TYPES = ("uint32", "uint64", "int32", "int64")
 
 
 class SchemaError(Exception):
@@ -104,8 +111,10 @@ def parse_into(schema: Schema, text: str, *, own: bool) -> None:
             schema.enums[name].append(Constant(int(number), constant))
         else:
             entry = parse_field(line.strip())
-            if block == "extend" and (entry.number < FIRST_ADDED_NUMBER or not entry.name.startswith("torpor_")):
-                raise SchemaError(f"{name}.{entry.name}: an added field is torpor_* and {FIRST_ADDED_NUMBER} or higher")
+            in_range = FIRST_ADDED_NUMBER <= entry.number <= LAST_ADDED_NUMBER
+            if block == "extend" and not (in_range and entry.name.startswith("torpor_")):
+                told = f"{FIRST_ADDED_NUMBER} to {LAST_ADDED_NUMBER}"
+                raise SchemaError(f"{name}.{entry.name}: an added field is torpor_*, with a number from {told}")
             schema.messages[name].append(entry)
 
 
@@ -184,9 +193,9 @@ def encode_message(schema: Schema, name: str) -> bytes:
     return out + b"".join(bytes_field(4, encode_enum(short, c)) for short, c in schema.nested_enums(name))
 
 
-def encode_file(schema: Schema) -> bytes:
+def encode_file(schema: Schema, file_name: str) -> bytes:
     """The schema as one serialized FileDescriptorProto, proto2, without a package."""
-    out = bytes_field(1, "torpor/images.proto")
+    out = bytes_field(1, file_name)
     out += b"".join(bytes_field(4, encode_message(schema, name)) for name in schema.messages)
     return out + b"".join(bytes_field(5, encode_enum(name, c)) for name, c in schema.enums.items() if "." not in name)
 
@@ -195,11 +204,75 @@ def quote(chunk: bytes) -> str:
     return 'b"' + "".join(chr(b) if 32 <= b < 127 and b not in b'"\\' else f"\\x{b:02x}" for b in chunk) + '"'
 
 
+def holders(schema: Schema) -> dict[str, str | None]:
+    """CRIU's messages that can hold added fields, in themselves or further in, each with the name of its key.
+
+    One that is the only one of its kind in another message needs no key, and the key might overwrite what was changed.
+    """
+    found = {
+        name
+        for name, fields in schema.messages.items()
+        if not name.startswith("torpor_") and any(f.number >= FIRST_ADDED_NUMBER for f in fields)
+    }
+    while True:
+        further = {name for name, fields in schema.messages.items() if any(f.type in found for f in fields)} - found
+        if not further:
+            break
+        found |= further
+    single = {f.type for fields in schema.messages.values() for f in fields if LABELS[f.label] != LABELS["repeated"]}
+    return {
+        name: None if name in single or name in WITHOUT_KEY else key_of(schema.messages[name]) for name in sorted(found)
+    }
+
+
+def key_of(fields: list[Field]) -> str | None:
+    named = {f.name for f in fields if f.label == "required" and f.type in KEY_TYPES}
+    return next((name for name in KEYS if name in named), None)
+
+
+def added_schema(schema: Schema, holding: dict[str, str | None]) -> Schema:
+    """Of what holds added fields only these, the way to them, and keys; whole, what added fields are made of."""
+    made = Schema()
+    whole: set[str] = set()
+    for name, key in holding.items():
+        fields = [
+            Field(f.number, "optional" if f.label == "required" else f.label, f.type, f.name, f.default)
+            for f in schema.messages[name]
+            if f.number >= FIRST_ADDED_NUMBER or f.type in holding or f.name == key
+        ]
+        made.messages[name] = fields
+        whole |= {f.type for f in fields if f.number >= FIRST_ADDED_NUMBER and f.type not in SCALARS}
+    while whole:
+        name = min(whole)
+        whole.remove(name)
+        if name in holding:
+            raise SchemaError(f"{name}: has added fields, and is in one")
+        if name in schema.enums:
+            made.enums[name] = schema.enums[name]
+        elif name not in made.messages:
+            made.messages[name] = schema.messages[name]
+            whole |= {f.type for f in schema.messages[name] if f.type not in SCALARS}
+    return made
+
+
+def bytes_constant(name: str, data: bytes) -> list[str]:
+    return [f"{name} = (", *(f"    {quote(data[at : at + 64])}" for at in range(0, len(data), 64)), ")"]
+
+
 def descriptors_module(schema: Schema) -> str:
-    data = encode_file(schema)
-    lines = [f"    {quote(data[at : at + 64])}" for at in range(0, len(data), 64)]
-    doc = '"""The schema as a serialized FileDescriptorProto, made by tools/gen_schema.py. Do not edit."""'
-    return "\n".join([doc, "", "# ruff: noqa", "# fmt: off", "FILE = (", *lines, ")", ""])
+    holding = holders(schema)
+    doc = '"""The schema as serialized FileDescriptorProtos, made by tools/gen_schema.py. Do not edit."""'
+    lines = [doc, "", "# ruff: noqa", "# fmt: off"]
+    lines += bytes_constant("FILE", encode_file(schema, "torpor/images.proto"))
+    lines += ["", "#: Added fields alone."]
+    lines += bytes_constant("ADDED_FILE", encode_file(added_schema(schema, holding), "torpor/added.proto"))
+    lines += ["", "#: What can hold added fields, and the name of its key.", "HOLDERS: dict[str, str | None] = {"]
+    lines += [f'    "{name}": {quote_name(key)},' for name, key in holding.items()]
+    return "\n".join([*lines, "}", ""])
+
+
+def quote_name(name: str | None) -> str:
+    return "None" if name is None else f'"{name}"'
 
 
 def python_type(schema: Schema, f: Field, taken: set[str]) -> str:

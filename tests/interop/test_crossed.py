@@ -91,6 +91,26 @@ WORKLOADS: dict[str, tuple[str, ...]] = {
 #: Kinds for which crit has no decoder; see docs/internals for why each is there.
 NOT_FOR_CRIT = ("pages-", "stats-", "dump.log", "restore.log", "tmpfs-")
 
+#: What needs fields of ours, of many kinds, and the options for it.
+RECODED: dict[str, tuple[str, ...]] = {
+    "vectors": (),
+    "threads": (),
+    "scheduling": (),
+    "mempolicy": (),
+    "private_memory": (),
+    "eventfd": (),
+    "epoll": (),
+    "timerfd": (),
+    "pidfd": (),
+    "pipe_modes": (),
+    "unix_names": (),
+    "udp_queue": (),
+    "tcp_pair": ("--tcp-established", "--network-lock", "skip"),
+    "pty": (),
+    "mqueue": (),
+    "stopped": (),
+}
+
 #: Directions: the peer restores ours, we restore the peer's.
 OURS, THEIRS = "ours", "theirs"
 #: What fails because of the peer, in which directions, and why.  That it fails without us as well is tested.
@@ -205,6 +225,25 @@ def test_the_peer_reads_parent_images_as_we_do(name: str) -> None:
         assert parent_images.split(workload.images) > 10
         with engine.using(PEER):
             workload.restore()
+        workload.expect_pass()
+
+
+@pytest.mark.skipif(not CRIT, reason="only where a crit is named")
+@pytest.mark.parametrize("name", [*RECODED, "kinds tcp4", "kinds udp", "kinds pty", "kinds inotify"])
+def test_what_crit_decodes_it_encodes_byte_by_byte(name: str) -> None:
+    """And the set that it wrote has all that is not CRIU's as well."""
+    with _started(name) as workload:
+        workload.wait_ready()
+        workload.dump(options=RECODED.get(name, ()))
+        images = [path for path in workload.images.glob("*.img") if not path.name.startswith(NOT_FOR_CRIT)]
+        assert len(images) > 8
+        for image in images:
+            before = image.read_bytes()
+            told = subprocess.run([*CRIT, "decode", "-i", str(image)], capture_output=True, check=True, timeout=60)
+            made = subprocess.run([*CRIT, "encode"], input=told.stdout, capture_output=True, check=True, timeout=60)
+            assert made.stdout == before, image.name
+            image.write_bytes(made.stdout)
+        workload.restore(options=RECODED.get(name, ()))
         workload.expect_pass()
 
 

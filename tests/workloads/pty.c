@@ -67,7 +67,7 @@ static void make_raw(int fd)
 
 int main(int argc, char **argv)
 {
-    struct termios settings, now;
+    struct termios settings = {0}, now = {0}; /* padding is compared as well */
     struct winsize size = {.ws_row = 33, .ws_col = 101}, size_now;
     int flag, index;
     char c, name_now[64];

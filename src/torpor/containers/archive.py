@@ -19,6 +19,7 @@ from pathlib import Path
 
 from torpor.engine.checkpoint import MAX_STRINGS
 from torpor.images import kinds
+from torpor.images.added import SUFFIX
 from torpor.images.errors import ImageError, ImageMissing
 from torpor.images.memstore import MemPagesReader, MemStore
 from torpor.images.pagemap import load_pagemap
@@ -217,7 +218,7 @@ def _take_image(archive: Archive, name: str, member: Member, content: Content) -
     archive.images_bytes += member.size
     if "/" in name:
         return
-    found = kinds.by_file_name(name)
+    found = kinds.by_file_name(name.removesuffix(SUFFIX))
     if found is None:
         return
     kind, _ = found
@@ -271,7 +272,7 @@ def _take_blob(archive: Archive, content: Content) -> None:
                 place = member.place or ""
                 if place in _DOCUMENTS or place.startswith(_IMAGES) or place == _ROOTFS_DIFF:
                     _take(archive, member, inner)
-                elif "/" not in place and place.endswith(".img") and member.kind == "file":
+                elif "/" not in place and place.removesuffix(SUFFIX).endswith(".img") and member.kind == "file":
                     _take_image(archive, place, member, inner)
     except ImageError as error:
         if n_members:

@@ -18,16 +18,18 @@ if TYPE_CHECKING:
     from torpor.images.messages import Message
 
 _MODULE = "torpor.images.messages"
+#: Some message that each file has.
+_ANY = "core_entry"
 
 
 class _CorePool:
     """Classes straight from the C core."""
 
-    def __init__(self) -> None:
+    def __init__(self, file: bytes) -> None:
         self._core = import_module("google._upb._message")
         self._pool = self._core.DescriptorPool()
-        self._pool.AddSerializedFile(FILE)
-        without_well_known_types(lambda: self.message_class("timeval"))
+        self._pool.AddSerializedFile(file)
+        without_well_known_types(lambda: self.message_class(_ANY))
 
     def message_class(self, name: str) -> Any:
         """Raises KeyError for an unknown name. A class exists once: the core hands out the one it has."""
@@ -41,10 +43,10 @@ class _CorePool:
 class _PublicPool:
     """Classes by the public API, for a protobuf without that C core."""
 
-    def __init__(self) -> None:
+    def __init__(self, file: bytes) -> None:
         self._make = import_module("google.protobuf.message_factory").GetMessageClass
         self._pool = import_module("google.protobuf.descriptor_pool").DescriptorPool()
-        self._pool.AddSerializedFile(FILE)
+        self._pool.AddSerializedFile(file)
 
     def message_class(self, name: str) -> Any:
         return self._make(self._pool.FindMessageTypeByName(name))
@@ -54,12 +56,17 @@ class _PublicPool:
 
 
 @cache
-def open_pool() -> _CorePool | _PublicPool:
-    """The one pool of this process."""
+def open_pool_of(file: bytes) -> _CorePool | _PublicPool:
+    """The one pool in this process of what the serialized FileDescriptorProto *file* describes."""
     try:
-        return _CorePool()
+        return _CorePool(file)
     except (ImportError, AttributeError, TypeError):
-        return _PublicPool()
+        return _PublicPool(file)
+
+
+def open_pool() -> _CorePool | _PublicPool:
+    """That of the whole schema."""
+    return open_pool_of(FILE)
 
 
 def message_class(name: str) -> type[Message]:

@@ -22,6 +22,7 @@ from torpor.images.kinds import EntryT_co, ImageKind
 
 if TYPE_CHECKING:
     from torpor.images import messages as m
+    from torpor.images.added import Moved
 
 U32 = struct.Struct("<I")
 MAX_ENTRY_BYTES = 64 << 20
@@ -238,11 +239,15 @@ def _split(data: bytes, kind: ImageKind[EntryT_co], later: str | None) -> list[E
     return found
 
 
-def encode_entry(kind: ImageKind[m.Message], entry: Entry[m.Message]) -> bytes:
-    """An entry as it stands in the file. ImageError where its payload is not what the message says."""
+def encode_entry(kind: ImageKind[m.Message], entry: Entry[m.Message], moved: Moved | None = None) -> bytes:
+    """An entry as it stands in the file, without what *moved* takes. ImageError where its payload is not what the
+    message says.
+    """
     from torpor.images.payloads import encode_payload
 
     data = serialize(entry.message, kind.file_pattern)
+    if moved is not None:
+        data = moved.take(data)
     return U32.pack(len(data)) + data + (encode_payload(kind, entry) if kind.payload else b"")
 
 
@@ -251,14 +256,18 @@ def write_entry(stream: BinaryIO, kind: ImageKind[m.Message], entry: Entry[m.Mes
     stream.write(encode_entry(kind, entry if isinstance(entry, Entry) else Entry(entry)))
 
 
-def encode_image(kind: ImageKind[m.Message], entries: Iterable[Entry[m.Message] | m.Message]) -> bytes:
-    """A whole image."""
+def encode_image(
+    kind: ImageKind[m.Message], entries: Iterable[Entry[m.Message] | m.Message], moved: Moved | None = None
+) -> bytes:
+    """A whole image, without what *moved* takes."""
     if kind.payload:
-        whole = [encode_entry(kind, entry if isinstance(entry, Entry) else Entry(entry)) for entry in entries]
+        whole = [encode_entry(kind, entry if isinstance(entry, Entry) else Entry(entry), moved) for entry in entries]
         return b"".join((header(kind), *whole))
     # The same without a payload, of which there may be thousands.
     parts = [header(kind)]
     for entry in entries:
         data = serialize(entry.message if isinstance(entry, Entry) else entry, kind.file_pattern)
+        if moved is not None:
+            data = moved.take(data)
         parts += (U32.pack(len(data)), data)
     return b"".join(parts)

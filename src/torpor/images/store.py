@@ -11,6 +11,7 @@ from types import TracebackType
 
 from torpor.base.typed import TYPE_CHECKING, Any, BinaryIO, Protocol, Self, overload
 from torpor.images import kinds
+from torpor.images.added import SUFFIX, Moved, load_added, may_hold
 from torpor.images.errors import ImageError
 from torpor.images.format import Entry, encode_image, read_entries, read_messages
 from torpor.images.kinds import EntryT_co, ImageKind
@@ -113,7 +114,14 @@ def iter_entries(
     found = resolve(kind)
     name = found.file_name(ident)
     with store.open_read(name) as stream:
-        yield from read_entries(stream, found, name)
+        added = load_added(store, found, name)
+        if added is None:
+            yield from read_entries(stream, found, name)
+            return
+        for entry in read_entries(stream, found, name):
+            added.merge(entry.message)
+            yield entry
+        added.finish()
 
 
 @overload
@@ -125,7 +133,13 @@ def load_all(store: ImageStore, kind: str | ImageKind[m.Message], ident: int | s
     found = resolve(kind)
     name = found.file_name(ident)
     with store.open_read(name) as stream:
-        return read_messages(stream, found, name)
+        messages = read_messages(stream, found, name)
+    added = load_added(store, found, name)
+    if added is not None:
+        for message in messages:
+            added.merge(message)
+        added.finish()
+    return messages
 
 
 @overload
@@ -147,11 +161,20 @@ def store_all(
     entries: Iterable[Entry[m.Message] | m.Message],
     ident: int | str | None = None,
 ) -> None:
-    """Writes one image, in one write. ImageError where an entry is incomplete; nothing is written then."""
+    """Writes one image, in one write, and beside it what torpor adds. ImageError where an entry is incomplete; nothing
+    is written then.
+    """
     found = resolve(kind)
-    data = encode_image(found, entries)
-    with store.open_write(found.file_name(ident)) as stream:
+    name = found.file_name(ident)
+    moved = Moved(found) if may_hold(found) else None
+    data = encode_image(found, entries, moved)
+    with store.open_write(name) as stream:
         stream.write(data)
+    if moved is not None:
+        beside = moved.encode(data) or (moved.nothing(data) if store.exists(name + SUFFIX) else b"")
+        if beside:
+            with store.open_write(name + SUFFIX) as stream:
+                stream.write(beside)
 
 
 def store_one(

@@ -42,7 +42,7 @@ def dump(process: DumpProcess, batch: Batch) -> None:
     data = read_bytes(f"/proc/{process.pid}/auxv")
     words = struct.unpack(f"<{len(data) // 8}Q", data)
     mm.mm_saved_auxv.extend(words[:_CRIU_AUXV])
-    if len(words) > _CRIU_AUXV:
+    if any(words[_CRIU_AUXV:]):  # more than its end
         mm.torpor_auxv.extend(words)
     mm.thp_disabled = not process.status.thp_enabled
     brk = batch.call(nr.brk, 0)

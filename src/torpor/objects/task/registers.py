@@ -3,8 +3,8 @@
 Kernel view
     PTRACE_GETREGS; NT_X86_XSTATE, of the length that this CPU and kernel give.
 Image
-    ``thread_info_x86.gpregs`` and ``.fpregs``, which know components up to PKRU; ``torpor_xstate`` beside them holds
-    the bytes as the kernel gave them, so that newer components (AMX) survive.
+    ``thread_info_x86.gpregs`` and ``.fpregs``, which know components up to PKRU; where there is more (AMX in use, or
+    a layout that is not known), ``torpor_xstate`` holds the bytes as the kernel gave them.
 Restore
     NT_X86_XSTATE, then PTRACE_SETREGS as the very last step.
 Limits
@@ -48,6 +48,9 @@ _COMPONENTS_AMD = (
     ("hi16_zmm", 1408, 1024, "Q", 7),
     ("pkru", 2432, 8, "I", 9),
 )
+#: Components behind those that have fields.
+_TILES = (("", 2752, 64, "", 17), ("", 2816, 8192, "", 18))
+_HEADER_END = 576
 
 
 def dump(thread: DumpThread, met: UserRegs, xstate: bytes) -> None:
@@ -88,7 +91,21 @@ def _dump_xstate(info: m.thread_info_x86, data: bytes) -> None:
             getattr(fp.xsave, name).extend(
                 struct.unpack_from(f"<{length // struct.calcsize(form)}{form}", data, offset)
             )
-    info.torpor_xstate = data
+    if present & ~_known_bits() or len(data) != _length(features):
+        info.torpor_xstate = data
+
+
+@cache
+def _known_bits() -> int:
+    """The components that have fields: the FPU's, SSE's, and those of the table."""
+    return 3 | sum(1 << bit for *_, bit in _components())
+
+
+@cache
+def _length(features: int) -> int:
+    """How long the state would be if the components lay as the table says; others may follow, AMX on Intel's CPUs."""
+    ends = {bit: offset + length for _, offset, length, _, bit in (*_components(), *_TILES)}
+    return max([_HEADER_END, *(end for bit, end in ends.items() if features & 1 << bit)])
 
 
 @cache
