@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib import import_module
 from types import ModuleType
 
 from torpor import __version__
 from torpor.base import log
-from torpor.base.errors import TorporError
+from torpor.base.errors import TorporError, UsageError
+from torpor.base.explain import explain
+from torpor.base.nearby import near
+from torpor.base.typed import NoReturn
 from torpor.kernel import interrupts
 
 #: Subcommand and what it is for, in the order of the help.
@@ -47,28 +50,69 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 128 + (stop.number if isinstance(stop, interrupts.Interrupted) else 2)
     except BrokenPipeError:
         return 141
-    except OSError as error:
-        sys.stderr.write(f"torpor: {error}\n")
-        return 1
     except Exception as error:
-        if "-v" in words or "--verbose" in words:
+        known = explain(error)
+        if known is not None:
+            sys.stderr.write(f"torpor: {known.describe()}\n")
+            return known.exit_code
+        if _is_verbose(words):
             raise
-        sys.stderr.write(f"torpor: bug: {type(error).__name__}: {error} (-v shows where)\n")
+        notes = "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
+        sys.stderr.write(f"torpor: bug: {type(error).__name__}: {error}{notes} (-v shows where)\n")
         return 1
 
 
-def _parse(words: list[str]) -> tuple[ModuleType, argparse.Namespace]:
-    parser = argparse.ArgumentParser(
+def _is_verbose(words: Sequence[str]) -> bool:
+    return "-v" in words or "--verbose" in words
+
+
+class Parser(argparse.ArgumentParser):
+    """One whose errors are ours, and say what was probably meant."""
+
+    def error(self, message: str) -> NoReturn:
+        unknown = message.removeprefix("unrecognized arguments: ").split(" ")[0]
+        if unknown == message or not unknown.startswith("-"):
+            raise UsageError(message, hint=f"{self.prog} --help")
+        subparsers = (action for action in self._actions if isinstance(action, argparse._SubParsersAction))
+        chosen = next(subparsers, None)
+        parser = chosen.choices.get(self.chosen, self) if chosen is not None else self
+        known = [option for action in parser._actions for option in action.option_strings]
+        meant = near(unknown.partition("=")[0], known)
+        raise UsageError(f"unknown option {unknown}", hint=meant or f"{parser.prog} --help lists what there is")
+
+    #: The subcommand that was named.
+    chosen = ""
+
+
+def parser_for(wanted: Collection[str]) -> Parser:
+    """The command line, with the options of the subcommands *wanted*: importing them all costs time."""
+    parser = Parser(
         prog="torpor", description="Put running processes to sleep in files, and wake them again.", allow_abbrev=False
     )
     parser.add_argument("--version", action="version", version=f"torpor {__version__}")
     parser.add_argument("-v", "--verbose", action="store_true", help="say what is being done")
     subparsers = parser.add_subparsers(dest="subcommand", metavar="COMMAND", required=True)
-    wanted = next((word for word in words if not word.startswith("-")), "")
     for name, purpose in COMMANDS.items():
         subparser = subparsers.add_parser(name, help=purpose, allow_abbrev=False)
-        if name == wanted:
+        if name in wanted:
+            subparser.add_argument(
+                "-v", "--verbose", action="store_true", default=argparse.SUPPRESS, help="say what is being done"
+            )
             import_module(f"torpor.cli.commands.{name}").add_arguments(subparser)
+    return parser
+
+
+def _parse(words: list[str]) -> tuple[ModuleType, argparse.Namespace]:
+    wanted = next((word for word in words if not word.startswith("-")), "")
+    if wanted == "help":
+        words = [*[word for word in words if word != "help"][:1], "--help"]
+        wanted = words[0]
+    if wanted and not wanted.startswith("-") and wanted not in COMMANDS:
+        raise UsageError(
+            f"there is no command {wanted}", hint=near(wanted, COMMANDS) or "torpor --help lists what there is"
+        )
+    parser = parser_for((wanted,))
+    parser.chosen = wanted
     args = parser.parse_args(words)
     return import_module(f"torpor.cli.commands.{args.subcommand}"), args
 

@@ -45,9 +45,9 @@ class Containerd:
     name = "containerd"
 
     def find(self, word: str) -> list[Container]:
-        return matching(self._list(), word)
+        return matching(self.containers(), word)
 
-    def _list(self) -> list[Container]:
+    def containers(self) -> list[Container]:
         if not command_of(_COMMAND):
             return []
         if command_of(_COMMAND)[1:] == [] and not os.path.exists(os.environ.get("CONTAINERD_ADDRESS") or _SOCKET):

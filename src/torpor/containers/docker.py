@@ -41,9 +41,9 @@ class Docker:
     name = "docker"
 
     def find(self, word: str) -> list[Container]:
-        return [self._with_pid(container) for container in matching(self._list(), word)]
+        return [self._with_pid(container) for container in matching(self.containers(), word)]
 
-    def _list(self) -> list[Container]:
+    def containers(self) -> list[Container]:
         if not command_of(self.name):
             return []
         lines = run(

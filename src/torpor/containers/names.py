@@ -8,12 +8,14 @@ name or by the beginning of its id; that of an engine is not at the same time on
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from torpor.base.errors import AmbiguousNameError, EngineError, JobError, TargetGoneError, TorporError, UsageError
+from torpor.base.nearby import near
 from torpor.containers.containerd import Containerd
 from torpor.containers.docker import Docker
 from torpor.containers.lxc import Lxc
@@ -97,10 +99,19 @@ def _one(word: str, found: Sequence[Target], silent: Sequence[str]) -> Target:
             f"no process has pid {word}",
             hint="it has ended, as setsid does in `setsid CMD &`: say `CMD &`, torpor gives it a session of its own",
         )
-    error = TorporError(f"no job or container is called {word}", hint="`torpor ps`, `podman ps` list what there is")
+    hint = near(word, _known()) or "`torpor ps`, `podman ps` list what there is"
+    error = TorporError(f"no job or container is called {word}", hint=hint)
     for text in silent:
         error.add_note(f"not asked: {text}")
     raise error
+
+
+def _known() -> Iterator[str]:
+    """The names of the jobs, and of the containers of the engines that can list them."""
+    yield from (job.name for job in jobs.list_jobs())
+    for engine in (PODMAN, DOCKER, CONTAINERD):
+        with suppress(EngineError, ValueError, LookupError, TypeError, AttributeError):
+            yield from (container.name for container in engine.containers())
 
 
 def _spelling(target: Target) -> str:

@@ -37,9 +37,9 @@ class Podman:
     name = "podman"
 
     def find(self, word: str) -> list[Container]:
-        return matching(self._list(), word)
+        return matching(self.containers(), word)
 
-    def _list(self) -> list[Container]:
+    def containers(self) -> list[Container]:
         if not command_of(self.name):
             return []
         line = ("ps", "--all", "--no-trunc", "--format", "json")
@@ -113,7 +113,7 @@ class Podman:
         return _addresses(json.loads(run(self.name, "container", "inspect", container.id))[0])
 
     def _make(self, words: list[str], own_name: str, name: str | None) -> Restored:
-        before = {container.id for container in self._list()}
+        before = {container.id for container in self.containers()}
         line = [*words, *([f"--name={name}"] if name else [])]
         try:
             said = run(self.name, "container", "restore", *line, to_its_end=True)
@@ -130,7 +130,7 @@ class Podman:
     def _remove_new(self, before: set[str], name: str) -> None:
         """What a failed restore has created; others may have made containers meanwhile, of other names."""
         with suppress(EngineError, ValueError):
-            for container in self._list():
+            for container in self.containers():
                 if container.id not in before and container.name == name:
                     self.remove(container)
 

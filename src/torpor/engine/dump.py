@@ -16,11 +16,12 @@ from contextlib import ExitStack
 
 from torpor.base import log
 from torpor.base.errors import RefusedError, TargetGoneError, TorporError
+from torpor.base.explain import explained
 from torpor.base.fds import OwnedFd
 from torpor.base.late import load
 from torpor.base.records import replace
 from torpor.base.typed import TYPE_CHECKING
-from torpor.engine import family, namespaces, preflight
+from torpor.engine import deaths, family, namespaces, preflight
 from torpor.engine.ids import IdAllocator
 from torpor.engine.options import DumpOptions, nobody
 from torpor.engine.stats import DumpStats
@@ -60,6 +61,7 @@ IMG_VERSION = 2
 _REST_WITHIN_S, _N_LOOKS, _LOOK_EVERY_S = 1, 100, 0.0005
 
 
+@explained
 def dump(pid: int, directory: str | os.PathLike[str], options: DumpOptions | None = None) -> DumpStats:
     """Checkpoint *pid* and everything below it into *directory* (which must exist).
 
@@ -143,7 +145,7 @@ class Dump:
             finally:
                 # They hold descriptors of the tree's: a listener that we keep open outlives the tree.
                 outside.restless.clear()
-        with tree, self._files, watch.span("frozen"):
+        with tree, deaths.told(self._processes), self._files, watch.span("frozen"):
             if tree.root.is_zombie:
                 raise TargetGoneError(f"pid {pid} has ended", hint="its parent has not waited for it yet")
             self._collect(tree.root, None)

@@ -50,6 +50,14 @@ def _enter_cgroups(session: RestoreSession, process: RestoreProcess) -> None:
         load("torpor.engine.cgroups").enter(session, process)
 
 
+#: Phases that no number or name out of the images has a part in: what is wrong there is not theirs.
+WITHOUT_IMAGES = frozenset(
+    {
+        "pre-restore", "hold joined network", "leave namespaces", "our copies", "post-restore", "network told",
+        "pre-resume", "frozen groups", "network", "go",
+    }
+)  # fmt: skip
+
 #: In each puppet just before its children are cloned from it (parents first).
 BEFORE_CHILDREN: tuple[ProcessStep, ...] = (
     ProcessStep("control groups", _enter_cgroups, "memory counts for the group that a task is in when it is filled"),
@@ -76,7 +84,7 @@ RESTORE: tuple[Phase, ...] = (
     Phase("namespaces to make", namespaces.plan, "the root puppet is cloned with them"),
     Phase("hold joined network", network.hold_joined, "as soon as it is known, for its peers know the address already"),
     Phase("control groups", _in_cgroups("prepare"), "made before the first puppet is moved into them"),
-    Phase("root puppet", forking.make_root, "with the namespaces that can only be made by clone", "forking"),
+    Phase("first process", forking.make_root, "with the namespaces that can only be made by clone", "forking"),
     Phase("user namespace", namespaces.make_user, "before its ids are mapped nobody in it can do anything", "forking"),
     Phase(
         "enter control groups",

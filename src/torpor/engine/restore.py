@@ -8,21 +8,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from torpor.base import log
-from torpor.base.errors import RestoreError, TorporError
+from torpor.base.errors import RestoreError, TargetGoneError, TorporError
+from torpor.base.explain import explain, explained
 from torpor.engine.options import RestoreOptions
-from torpor.engine.phases import RESTORE
+from torpor.engine.phases import RESTORE, WITHOUT_IMAGES, Phase
 from torpor.engine.session import RestoreSession
 from torpor.images.dirstore import DirStore
 from torpor.images.errors import ImageError, StoreError
+from torpor.images.store import ImageStore
 
 
+@explained
 def restore(directory: str | os.PathLike[str], options: RestoreOptions | None = None) -> int:
     """Rebuild the tree in *directory*; the root's pid as we see it.  It runs when this returns.
 
     ImageError: the images are damaged.  RestoreError: this machine cannot.  Nothing is left of a restore that failed.
     """
     options = options or RestoreOptions()
-    with DirStore(directory, "r") as store:
+    with _named(directory), DirStore(directory, "r") as store:
         session = RestoreSession(store, options)
         pid = run(session)
     try:
@@ -39,7 +42,7 @@ def run(session: RestoreSession) -> int:
     try:
         for phase in RESTORE:
             log.debug(f"restore: {phase.name}")
-            with _explained(phase.name), session.stats.watch.span(phase.span):
+            with _explained(phase, session.store), session.stats.watch.span(phase.span):
                 phase.run(session)
     except BaseException:
         session.fail()
@@ -52,26 +55,75 @@ def run(session: RestoreSession) -> int:
 
 
 @contextmanager
-def _explained(phase: str) -> Iterator[None]:
-    """Make an error of ours out of whatever a phase raises, with the phase's name.
+def _named(directory: str | os.PathLike[str]) -> Iterator[None]:
+    """An error about an image says in which directory it is."""
+    try:
+        yield
+    except ImageError as error:
+        place = os.path.abspath(directory)
+        if place not in error.describe():
+            error.add_note(f"in {place}")
+        raise
 
-    Images are untrusted: a number that no check of its own foresaw ends in some call that refuses it.  The traceback is
-    in the log at the debug level.
+
+@contextmanager
+def _explained(phase: Phase, store: ImageStore) -> Iterator[None]:
+    """Make an error of ours out of what a phase raises, with the phase's name; a bug of ours stays one.
+
+    Images are untrusted: a number that no check of its own foresaw ends in some call that refuses it.  So, in a phase
+    that goes by the images, such an error is theirs, unless they are known to be as torpor has written them.  The
+    traceback is in the log at the debug level.
     """
     try:
         yield
     except TorporError as error:
-        error.add_note(f"while restoring: {phase}")
+        error.add_note(f"while restoring: {phase.name}")
         raise
     except OSError as error:
         _log_traceback()
-        raise RestoreError(f"{error}; while restoring: {phase}") from error
-    except (ValueError, TypeError, LookupError, ArithmeticError, MemoryError, struct.error) as error:
+        known = explain(error)
+        if isinstance(known, TargetGoneError):
+            known = RestoreError("a process that was being made has been killed")
+        made = RestoreError(str(known or error), hint=known.hint if known else None)
+        made.add_note(f"while restoring: {phase.name}")
+        raise made from error
+    except (ValueError, TypeError, LookupError, ArithmeticError, struct.error) as error:
         _log_traceback()
+        if phase.name in WITHOUT_IMAGES or _is_as_written(store):
+            error.add_note(f"while restoring: {phase.name}")
+            raise
         raise ImageError(
-            f"the images contradict themselves ({type(error).__name__}: {error}); while restoring: {phase}",
+            f"the images contradict themselves ({type(error).__name__}: {error}); while restoring: {phase.name}",
             hint="they are damaged, or were not made by a dump",
         ) from error
+    except (MemoryError, BufferError) as error:
+        known = explain(error)
+        if known is None:
+            raise
+        known.add_note(f"while restoring: {phase.name}")
+        raise known from error
+
+
+def _is_as_written(store: ImageStore) -> bool:
+    """Whether all images but those of memory are, by the manifest, what a dump of ours wrote."""
+    if not isinstance(store, DirStore):
+        return False
+    from torpor.images import manifest
+
+    try:
+        told = manifest.read(store.fileno())
+        if told is None:
+            return False
+        for name, content in told.files.items():
+            if name.startswith("pages-") or content.sums is None:
+                continue
+            with store.open_read(name) as stream:
+                n_bytes = os.fstat(stream.fileno()).st_size
+                if n_bytes != content.n_bytes or manifest.sums_of(stream.fileno(), n_bytes) != content.sums:
+                    return False
+    except (TorporError, OSError):
+        return False
+    return True
 
 
 def _log_traceback() -> None:

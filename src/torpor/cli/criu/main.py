@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from torpor.base import log
 from torpor.base.errors import TorporError, UsageError
+from torpor.base.explain import explain
 from torpor.base.typed import NoReturn
 from torpor.cli.criu.options import Options, missing
 from torpor.cli.criu.parse import parse
@@ -51,13 +52,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def report(error: BaseException) -> int:
     """One line in the log about an error of any kind; the exit code."""
-    if isinstance(error, TorporError):
-        log.error(error.describe(), where=_origin(error))
-        return error.exit_code
+    known = explain(error)
+    if known is not None:
+        log.error(known.describe(), where=_origin(error))
+        return known.exit_code
     if isinstance(error, interrupts.Interrupted):
         log.error(f"interrupted by signal {error.number}; nothing was left half done")
         return 128 + error.number
-    return _unexpected(error, "unexpected failure" if isinstance(error, OSError) else "bug")
+    return _unexpected(error)
 
 
 def _run(words: list[str]) -> int:
@@ -73,7 +75,10 @@ def _run(words: list[str]) -> int:
         raise UsageError("a command is required", hint="criu --help lists what there is")
     command = rest[0]
     if command not in COMMANDS:
-        raise UsageError(f"unknown command {command!r}", hint="criu --help lists what there is")
+        from torpor.base.nearby import near
+
+        hint = near(command, COMMANDS) or "criu --help lists what there is"
+        raise UsageError(f"unknown command {command!r}", hint=hint)
     options.command = rest[1:]
     for fd in options.close:
         os.closerange(fd, fd + 1)
@@ -156,9 +161,10 @@ def _version() -> int:
     return 0
 
 
-def _unexpected(error: BaseException, what: str) -> int:
+def _unexpected(error: BaseException) -> int:
     """One line; where it happened only for whoever asks for details."""
-    log.error(f"{what}: {type(error).__name__}: {error}", where=_origin(error))
+    notes = "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
+    log.error(f"bug: {type(error).__name__}: {error}{notes}", where=_origin(error))
     if log.level() >= log.DEBUG:
         import traceback
 

@@ -117,7 +117,9 @@ def _find(name: str) -> tuple[Option, bool]:
         return _LONG[candidates[0]]
     if candidates:
         raise UsageError(f"option --{name} may mean --{', --'.join(candidates)}", hint=_HINT)
-    raise UsageError(f"unknown option --{name}", hint=_HINT)
+    from torpor.base.nearby import near
+
+    raise UsageError(f"unknown option --{name}", hint=near(f"--{name}", [f"--{each}" for each in _LONG]) or _HINT)
 
 
 def _external_sockets(options: Options, inodes: str, shown: str) -> None:

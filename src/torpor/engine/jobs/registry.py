@@ -26,6 +26,7 @@ from pathlib import Path
 from torpor.base import log
 from torpor.base.errors import JobError
 from torpor.base.fds import OwnedFd
+from torpor.base.late import load
 from torpor.engine.jobs import generations, locks
 from torpor.engine.jobs.places import check_name, job_directory, names_in
 from torpor.kernel.procfs.stat import read_stat
@@ -79,7 +80,10 @@ def find(name: str) -> Job:
     except PermissionError:
         raise JobError(f"{name} is the job of another user", hint="ask as that user, or as root") from None
     if job is None:
-        hint = "`torpor ps -a` lists them" + ("" if os.geteuid() == 0 else "; those of root are seen by root")
+        meant = load("torpor.base.nearby").near(name, [job.name for job in list_jobs()])
+        hint = (meant or "`torpor ps -a` lists them") + (
+            "" if os.geteuid() == 0 else "; those of root are seen by root"
+        )
         raise JobError(f"there is no job called {name}", hint=hint)
     return job
 
