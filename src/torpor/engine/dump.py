@@ -56,6 +56,7 @@ from torpor.tracee.tree import FrozenTree, Process, freeze
 if TYPE_CHECKING:
     from torpor.engine.cgroups import CgroupDump
     from torpor.objects.cgroup.freezer import Freezer
+    from torpor.tracee.caretaker import Step
 
 IMG_VERSION = 2
 _REST_WITHIN_S, _N_LOOKS, _LOOK_EVERY_S = 1, 100, 0.0005
@@ -149,6 +150,7 @@ class Dump:
             if tree.root.is_zombie:
                 raise TargetGoneError(f"pid {pid} has ended", hint="its parent has not waited for it yet")
             self._collect(tree.root, None)
+            self._relieve()
             self._files.processes = self._processes
             self._check()
             namespaces.read_idmaps(self._processes, self._root_ids)
@@ -236,6 +238,12 @@ class Dump:
         self._stats.n_processes += 1
         for child in tracee.children:
             self._collect(child, process)
+
+    def _relieve(self) -> None:
+        """What an earlier dump, which left the tree stopped, keeps as it is until the tree goes on: it is ours now."""
+        for process in self._processes:
+            if not process.is_zombie and process.tracee.leader.group_stop:
+                load("torpor.tracee.vigil").relieve(process.pid)
 
     def _check(self) -> None:
         namespaces.check(self._processes, self._root_ids, self._options.files.external)
@@ -375,18 +383,29 @@ class Dump:
             self._files.undo()
             tree.release()
         elif self._options.leave_stopped:
-            self._hold.enter_context(interrupts.held())
-            self._files.outside.survive()
-            tree.leave_stopped()
+            self._leave_stopped(tree)
         else:
             self._kill(tree)
         log.info(f"Dumped {len(self._processes)} processes, {self._stats.pages_written} pages")
 
     def _kill(self, tree: FrozenTree) -> None:
         """There is no way back from here: whatever comes, signals or our death, all of the tree ends."""
-        pidfds = [process.pidfd.fileno() for process in self._processes if process.pidfd is not None]
-        signal_to = load("torpor.tracee.caretaker").signal_to
         self._hold.enter_context(interrupts.held())
-        self._files.outside.commit([signal_to(pidfd, signal.SIGKILL) for pidfd in pidfds])
+        self._files.outside.commit(self._signals(signal.SIGKILL))
         tree.kill()
         self._files.outside.killed()
+
+    def _leave_stopped(self, tree: FrozenTree) -> None:
+        """All of it is stopped, if not by us then by the caretaker."""
+        outside = self._files.outside
+        self._hold.enter_context(interrupts.held())
+        self._files.undo(stopped=True)
+        keys = outside.caretaker.add(self._signals(signal.SIGSTOP))
+        tree.leave_stopped()
+        outside.caretaker.drop(keys)
+        outside.wait_for_fate([(each.pid, each.pidfd.fileno()) for each in self._processes if each.pidfd is not None])
+
+    def _signals(self, number: int) -> list[Step]:
+        """What sends a signal to all."""
+        signal_to = load("torpor.tracee.caretaker").signal_to
+        return [signal_to(each.pidfd.fileno(), number) for each in self._processes if each.pidfd is not None]

@@ -25,8 +25,8 @@ from torpor.kernel.namespaces import CLONE_NEWNET, isolated, setns
 from torpor.kernel.sockets import Socket, pair
 from torpor.kernel.syscall import syscall
 
-_OPTION, _SEND, _RUN, _SIGNAL, _REMOVE = range(5)
-_ADD, _DROP, _FAREWELL = range(3)
+_OPTION, _SEND, _RUN, _SIGNAL, _REMOVE, _WATCH = range(6)
+_ADD, _DROP, _FAREWELL, _STAY = range(4)
 #: Descriptors that one message may bring (SCM_MAX_FD is 253), and room for a message.
 _MAX_FDS = 250
 _ROOM = 1 << 17
@@ -101,16 +101,29 @@ class Caretaker:
 
     def dismiss(self) -> None:
         """It ends without doing anything, and has ended when this returns."""
+        self._end(_FAREWELL, [])
+
+    def stay(self, processes: Sequence[tuple[int, int]], at_end: Sequence[Step]) -> None:
+        """It stays beside a stopped tree, and we have nothing to do with it any more.
+
+        *processes*: pids and pidfds, the root first.  When one of them goes on, everything is undone as if we had died;
+        when all are dead, *at_end* is done instead.
+        """
+        keys = self.add([*((_WATCH, pidfd, pid) for pid, pidfd in processes), *at_end])
+        self._end(_STAY, keys)
+
+    def _end(self, action: int, keys: Sequence[int]) -> None:
         if self._pid:
-            self._tell(_FAREWELL, [])
+            self._tell(action, keys)
             self._socket.close()
             with suppress(ChildProcessError):
                 os.waitpid(self._pid, 0)
             self._pid = 0
 
-    def _tell(self, action: int, dropped: Sequence[int]) -> None:
-        with suppress(BrokenPipeError):
-            self._socket.send(marshal.dumps((action, 0, [], list(dropped))), socket.MSG_NOSIGNAL)
+    def _tell(self, action: int, keys: Sequence[int]) -> None:
+        if self._pid:
+            with suppress(BrokenPipeError):
+                self._socket.send(marshal.dumps((action, 0, [], list(keys))), socket.MSG_NOSIGNAL)
 
 
 # -- the child ------------------------------------------------------------------------------------------------
@@ -131,6 +144,11 @@ def _wait(connection: Socket) -> None:
         fds = [fd for _, _, content in control for (fd,) in struct.iter_unpack("=i", content)]
         if action == _FAREWELL:
             return
+        if action == _STAY:
+            connection.close()
+            if not os.fork():  # who made us waits for the end of this process
+                _stay([step for each in dropped for step in pending.pop(each)], pending)
+            return
         if action == _ADD:
             unfinished += [(kind, fd, args) for (kind, args), fd in zip(steps, fds, strict=True)]
             if dropped is None:
@@ -141,6 +159,17 @@ def _wait(connection: Socket) -> None:
                 os.close(fd)
     for todo in reversed(pending.values()):
         _do_all(todo)
+
+
+def _stay(steps: list[Step], pending: dict[int, list[Step]]) -> None:
+    from torpor.tracee.vigil import keep
+
+    watched = [(pid, fd) for kind, fd, pid in steps if kind == _WATCH and isinstance(pid, int)]
+    if keep(watched):
+        _do_all(steps[len(watched) :])
+    else:
+        for todo in reversed(pending.values()):
+            _do_all(todo)
 
 
 def _do_all(steps: Sequence[Step]) -> None:

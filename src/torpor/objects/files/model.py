@@ -196,7 +196,7 @@ class FileDump:
         self._at_check: list[Callable[[], None]] = []
         self._at_end: list[Callable[[], None]] = []
         self._in_flight: list[OwnedFd] = []
-        self._undo: list[Callable[[], None]] = []
+        self._undo: list[tuple[Callable[[], None], bool]] = []
         #: (process, number, file id, line) of each ``lock:`` line met; :mod:`locks` turns them into an image.
         self.lock_lines: list[tuple[DumpProcess, int, int, str]] = []
 
@@ -228,9 +228,12 @@ class FileDump:
         """Do *action* once all descriptors of all processes are dumped; it may refuse."""
         self._at_end.append(action)
 
-    def on_undo(self, action: Callable[[], None]) -> None:
-        """Do *action*, which takes back a change outside of the tree, if the dump fails or leaves the tree running."""
-        self._undo.append(action)
+    def on_undo(self, action: Callable[[], None], *, also_stopped: bool = False) -> None:
+        """Do *action*, which takes back a change, if the dump fails or leaves the tree running.
+
+        *also_stopped*: or leaves it stopped, which is otherwise taken for an end that is to come.
+        """
+        self._undo.append((action, also_stopped))
 
     def __enter__(self) -> Self:
         return self
@@ -242,10 +245,12 @@ class FileDump:
             self.undo()
         self.outside.close()
 
-    def undo(self) -> None:
-        """Take back what was changed outside of the tree."""
+    def undo(self, *, stopped: bool = False) -> None:
+        """Take back what was changed, for a tree that goes on or is left *stopped*."""
         while self._undo:
-            self._undo.pop()()
+            action, also_stopped = self._undo.pop()
+            if also_stopped or not stopped:
+                action()
 
     def once(self, key: object) -> bool:
         """True the first time it is asked about *key* (the object behind several descriptions)."""

@@ -97,7 +97,7 @@ def dump(notified: Notified, queue: m.torpor_mqueue, session: FileDump) -> None:
             batch.then(todo.clear)
 
     process.questions.append(ask)
-    session.on_undo(lambda: _ask_now(process, ask) if todo else None)
+    session.on_undo(lambda: _ask_now(process, ask) if todo else None, also_stopped=True)
 
 
 def _ask_now(process: DumpProcess, ask: Callable[[Batch], None]) -> None:

@@ -1,8 +1,8 @@
 """What a dump changes outside of the tree, and what becomes of that: the network lock, sockets in repair mode.
 
-Whatever happens, one of three things follows: the tree lives on (left running, or the dump fails) and the changes are
-undone; it is killed, and some stay on purpose; or we are killed, and a :class:`Caretaker` does the first or the second:
-the second from ``commit`` on, in which the tree's end becomes certain.
+Whatever happens, one of these follows: the tree lives on (left running, or the dump fails) and the changes are undone;
+it is killed, and some stay on purpose; or we are killed, and a :class:`Caretaker` does the first, after ``commit`` the
+second.  A tree that is left stopped may come to either, later: the caretaker waits for what it will be.
 """
 
 from __future__ import annotations
@@ -75,6 +75,16 @@ class Outside:
             steps += more
             no_more += keys
         self.caretaker.add(steps, instead_of=no_more)
+
+    def wait_for_fate(self, processes: Sequence[tuple[int, int]]) -> None:
+        """The tree (pids and pidfds, the root first) is stopped: a caretaker does what its end, or going on, asks for.
+
+        What was changed stays until then.
+        """
+        self._survivals.clear()
+        told = [tell() for tell in self._at_commit]
+        if any(steps or keys for steps, keys in told):
+            self.caretaker.stay(processes, [step for steps, _ in told for step in steps])
 
     def after_kill(self, action: Callable[[], None]) -> None:
         """Do *action* when the tree has been killed."""

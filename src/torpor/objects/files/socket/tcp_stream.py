@@ -17,8 +17,10 @@ Limits
 from __future__ import annotations
 
 import _socket as socket
+import errno
 import os
 import struct
+import time
 from collections.abc import Sequence
 
 from torpor.base import log
@@ -43,6 +45,7 @@ _WINDOW_FIELDS = ("snd_wl1", "snd_wnd", "max_window", "rcv_wnd", "rcv_wup")
 CARRIED = (tcp_repair.ESTABLISHED, tcp_repair.SYN_SENT, tcp_repair.CLOSE_WAIT, *SENT_FIN)
 _MAX_QUEUE = 1 << 28
 _N_LOOKS = 50
+_PATIENCE_S, _PAUSE_S = 1.0, 0.01
 
 
 @dataclass(slots=True)
@@ -209,7 +212,7 @@ def restore(connection: Socket, sk: m.inet_sk_entry, session: FileRestore, what:
         session.part(Reborn).add(connection, sk, stream, b"", what)
         return
     tcp_repair.set_sequence(connection, SEND_QUEUE, stream.outq_seq - sent_fin - stream.outq_len)
-    connection.connect(addresses.to_python(sk.family, sk.dst_addr, sk.dst_port, scope))
+    _connect_again(connection, addresses.to_python(sk.family, sk.dst_addr, sk.dst_port, scope))
     connection.setsockopt(_TCP, tcp_repair.REPAIR_OPTIONS, _pack_options(stream))
     if stream.opt_mask & _OPT_TIMESTAMPS:
         connection.setsockopt(_TCP, tcp_repair.TIMESTAMP, struct.pack("I", stream.timestamp))
@@ -224,6 +227,18 @@ def restore(connection: Socket, sk: m.inet_sk_entry, session: FileRestore, what:
         window[4] = (window[4] - got_fin) & 0xFFFFFFFF
         connection.setsockopt(_TCP, tcp_repair.REPAIR_WINDOW, struct.pack("5I", *window))
     session.part(Reborn).add(connection, sk, stream, payload[len(payload) - stream.unsq_len :], what)
+
+
+def _connect_again(connection: Socket, address: tuple[object, ...]) -> None:
+    """The same connection may be there still, for an instant, if a tree that was left stopped has just been killed."""
+    deadline = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            return connection.connect(address)
+        except OSError as error:
+            if error.errno not in (errno.EADDRNOTAVAIL, errno.EADDRINUSE) or time.monotonic() > deadline:
+                raise
+        time.sleep(_PAUSE_S)
 
 
 def load(sk: m.inet_sk_entry, session: FileRestore, what: str) -> tuple[m.tcp_stream_entry, bytes]:
