@@ -7,15 +7,17 @@ Image
     which ``reg_file_entry`` is which ghost.
 Restore
     A file is made under its old name (another one where that is taken), opened and unlinked at once, then filled; every
-    description of it is opened through ``/proc/self/fd``.  A restore that fails leaves no trace.
+    description of it is opened through ``/proc/self/fd``.  So with each of its names, on each mount, while the first is
+    there.  A restore that fails leaves no trace.
 Limits
-    Extended attributes are not kept, and several deleted names of one inode become one.
+    Extended attributes are not kept; several names of one deleted directory become one.
 """
 
 from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
 
 from torpor.base.errors import RestoreError
 from torpor.base.fds import OwnedFd
@@ -120,10 +122,14 @@ def kernel_device(device: int) -> int:
 def keeper(reg: m.reg_file_entry, ghost_id: int, session: FileRestore) -> int:
     """The ghost, made by the first who asks, as a borrowed O_PATH descriptor of it on the mount that *reg* says."""
     made = session.shared(("ghost", ghost_id), lambda: _make(reg, ghost_id, session))
-    place = session.part(Restored).mounts.get(ghost_id)
-    if reg.mnt_id == place and session.maker_of(reg) is None:
+    name = _name_of(reg)
+    if name == session.part(Restored).names.get(ghost_id) and session.maker_of(reg) is None:
         return made
-    return session.shared(("ghost", ghost_id, reg.mnt_id), lambda: _on_other_mount(made, reg, session))
+    return session.shared(("ghost", ghost_id, name), lambda: _on_other_mount(made, reg, session))
+
+
+def _name_of(reg: m.reg_file_entry) -> tuple[int, str]:
+    return reg.mnt_id, get_text(reg.name)
 
 
 def _on_other_mount(fd: int, reg: m.reg_file_entry, session: FileRestore) -> int:
@@ -154,8 +160,48 @@ class Restored:
 
     def __init__(self, session: FileRestore) -> None:
         self.by_inode: dict[tuple[int, int], int] = {}
-        #: The mount that a ghost was made on.
-        self.mounts: dict[int, int] = {}
+        #: The mount that a ghost was made on, and its name there.
+        self.names: dict[int, tuple[int, str]] = {}
+        self._session = session
+        self._all_names: dict[int, dict[tuple[int, str], m.reg_file_entry]] = {}
+
+    def add_names(self, fd: int, ghost_id: int) -> None:
+        """The ghost behind *fd* still has the name that it was made by: it gets all others, for as long."""
+        for name, reg in self._names_of(ghost_id).items():
+            if name != self.names[ghost_id] and self._session.maker_of(reg) is None:
+                with suppress(OSError, RestoreError):
+                    opened = _open_by(fd, reg, self._session)
+                    self._session.shared(("ghost", ghost_id, name), lambda opened=opened: opened)  # type: ignore[misc]
+
+    def _names_of(self, ghost_id: int) -> dict[tuple[int, str], m.reg_file_entry]:
+        if not self._all_names:
+            from torpor.objects.files.regular import Remaps
+
+            for file_id, remap in self._session.part(Remaps).by_file.items():
+                entry = self._session.entries.get(file_id)
+                if entry is not None and remap.remap_type == m.remap_type.GHOST:
+                    self._all_names.setdefault(remap.remap_id, {}).setdefault(_name_of(entry.reg), entry.reg)
+        return self._all_names.get(ghost_id, {})
+
+
+def _open_by(fd: int, reg: m.reg_file_entry, session: FileRestore) -> int:
+    """The file behind *fd*, which has a name still, by the name that *reg* says, on its mount; it loses that again."""
+    root, name = session.place_of_reg(reg)
+    with paths.MissingParents(root, name) as parents, OwnedFd(paths.on_mount(fd, parents.directory)) as there:
+        for candidate in paths.free_names(parents.last):
+            try:
+                # Python calls linkat(2), which alone can follow the link, only where a directory is given.
+                os.link(
+                    f"/proc/self/fd/{there.fileno()}", candidate, src_dir_fd=there.fileno(),
+                    dst_dir_fd=parents.directory, follow_symlinks=True,
+                )  # fmt: skip
+            except FileExistsError:
+                continue
+            try:
+                return os.open(candidate, paths.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parents.directory)
+            finally:
+                os.unlink(candidate, dir_fd=parents.directory)
+    raise RestoreError(f"{name}: no name beside it is free for a deleted file")
 
 
 def _make(reg: m.reg_file_entry, ghost_id: int, session: FileRestore) -> int:
@@ -165,8 +211,8 @@ def _make(reg: m.reg_file_entry, ghost_id: int, session: FileRestore) -> int:
         raise ImageError(f"ghost-file-{ghost_id:x}.img is empty")
     entry = first.message
     session.part(Restored).by_inode[entry.dev, entry.ino] = ghost_id
-    session.part(Restored).mounts[ghost_id] = reg.mnt_id
-    with OwnedFd(_create(entry, reg, session)) as fd:
+    session.part(Restored).names[ghost_id] = _name_of(reg)
+    with OwnedFd(_create(entry, reg, ghost_id, session)) as fd:
         path = f"/proc/self/fd/{fd.fileno()}"
         if stat.S_ISREG(entry.mode):
             with OwnedFd(os.open(path, os.O_WRONLY | os.O_CLOEXEC)) as writer:
@@ -197,7 +243,7 @@ def _put(fd: int, chunk: Entry[m.Message]) -> None:
         view, at = view[n_bytes:], at + n_bytes
 
 
-def _create(entry: m.ghost_file_entry, reg: m.reg_file_entry, session: FileRestore) -> int:
+def _create(entry: m.ghost_file_entry, reg: m.reg_file_entry, ghost_id: int, session: FileRestore) -> int:
     """Make the inode, open it with O_PATH, and take its name away."""
     root, name = session.maker_of(reg) or session.place_of_reg(reg)
     with paths.MissingParents(root, name) as parents:
@@ -212,7 +258,10 @@ def _create(entry: m.ghost_file_entry, reg: m.reg_file_entry, session: FileResto
             except FileExistsError:
                 continue
             try:
-                return os.open(candidate, paths.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parents.directory)
+                made = os.open(candidate, paths.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parents.directory)
+                if not stat.S_ISDIR(entry.mode):
+                    session.part(Restored).add_names(made, ghost_id)
+                return made
             finally:
                 (os.rmdir if stat.S_ISDIR(entry.mode) else os.unlink)(candidate, dir_fd=parents.directory)
     raise RestoreError(f"{name}: no name beside it is free for a deleted file")
