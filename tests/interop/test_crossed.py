@@ -216,6 +216,17 @@ def test_clocks_go_on_elsewhere(direction: str, shift_s: int) -> None:
         workload.expect_pass()
 
 
+@pytest.mark.parametrize("what", ["mdwe", "dispatch"])
+def test_the_peer_refuses_what_it_would_set_free(what: str) -> None:
+    with _started(f"confined {what}") as workload:
+        workload.wait_ready()
+        workload.dump()
+        with engine.using(PEER), pytest.raises(engine.EngineError, match="image"):
+            engine.restore(workload.images)
+        workload.restore()
+        workload.expect_pass()
+
+
 @pytest.mark.parametrize("name", ["counter", "memfd", "vectors"])
 def test_the_peer_reads_parent_images_as_we_do(name: str) -> None:
     """What tests/objects/test_parent_images.py makes by hand is right."""

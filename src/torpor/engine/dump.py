@@ -21,7 +21,7 @@ from torpor.base.fds import OwnedFd
 from torpor.base.late import load
 from torpor.base.records import replace
 from torpor.base.typed import TYPE_CHECKING
-from torpor.engine import deaths, family, namespaces, preflight
+from torpor.engine import deaths, family, namespaces, preflight, version
 from torpor.engine.ids import IdAllocator
 from torpor.engine.options import DumpOptions, nobody
 from torpor.engine.stats import DumpStats
@@ -46,7 +46,7 @@ from torpor.objects.files.table import kinds_alike
 from torpor.objects.memory import mm as mm_object
 from torpor.objects.memory import space
 from torpor.objects.model import DumpProcess, DumpThread
-from torpor.objects.task import lsm, registers, seccomp, signals, zombie
+from torpor.objects.task import landlock, lsm, registers, seccomp, signals, user_dispatch, zombie
 from torpor.objects.task.table import PROCESS_ASPECTS, THREAD_ASPECTS
 from torpor.tracee.batch import Batch
 from torpor.tracee.borrow import BorrowedRunner, Injection, inject, split_leftovers
@@ -58,7 +58,6 @@ if TYPE_CHECKING:
     from torpor.objects.cgroup.freezer import Freezer
     from torpor.tracee.caretaker import Step
 
-IMG_VERSION = 2
 _REST_WITHIN_S, _N_LOOKS, _LOOK_EVERY_S = 1, 100, 0.0005
 
 
@@ -285,6 +284,7 @@ class Dump:
         pending = 0
         for thread in process.threads:
             pending |= thread.status.pending
+            user_dispatch.dump(thread)
         met: list[tuple[DumpThread, UserRegs, bytes]] = []
         with inject(process.tracee.leader, process.maps, process.leftovers, pending=pending) as injection:
             self._ask_threads(process, injection, met)
@@ -298,6 +298,7 @@ class Dump:
                     question(batch)
                 runner.run(batch)
                 met.append((process.threads[0], runner.regs, runner.xstate))
+            self._look_for_domains(process, injection)
         signals.dump_pending(process)
         for thread, regs, xstate in met:
             registers.dump(thread, regs, xstate)
@@ -321,6 +322,13 @@ class Dump:
         finally:
             for runner in borrowed:
                 runner.give_back()
+
+    def _look_for_domains(self, process: DumpProcess, injection: Injection) -> None:
+        """RefusedError for threads that Landlock confines."""
+        for thread in process.threads:
+            if landlock.is_suspect(thread):
+                with injection.borrow(thread.thread) as runner:
+                    landlock.check(thread, runner)
 
     def _questions(self, thread: DumpThread, runner: BorrowedRunner) -> Batch:
         batch = Batch()
@@ -346,7 +354,7 @@ class Dump:
         store_all(store, "SECCOMP", [self._seccomp])
         self._files.close()
         inventory = m.inventory_entry(
-            img_version=IMG_VERSION, fdinfo_per_id=True, ns_per_id=True, lsmtype=lsm.type_here(),
+            img_version=version.of(self._processes), fdinfo_per_id=True, ns_per_id=True, lsmtype=lsm.type_here(),
             network_lock_method=self._files.outside.lock_method, dump_criu_run_id=self._files.outside.run_id,
         )  # fmt: skip
         if self._options.files.tcp_close:

@@ -12,7 +12,7 @@ from torpor.kernel.procfs.maps import PROT_EXEC, PROT_READ
 from torpor.objects.memory import mm as mm_object
 from torpor.objects.memory import vmas
 from torpor.objects.model import RestoreProcess
-from torpor.objects.task import registers, signals, stopped
+from torpor.objects.task import registers, signals, stopped, user_dispatch
 from torpor.objects.task.table import When, restore_process, restore_thread
 from torpor.tracee import stub
 from torpor.tracee.batch import Batch
@@ -112,6 +112,7 @@ def guard(session: RestoreSession) -> None:
     for thread in session.iter_threads():
         thread.runner.thread.set_sigmask(signals.mask_of(thread.core))
         thread.runner.thread.set_regs(registers.general(thread.core))
+        user_dispatch.restore(thread)
     assert session.guardian is not None
     session.guardian.watch([process.pid for process in session.alive])
     for thread in session.iter_threads():

@@ -14,7 +14,7 @@ from torpor.kernel.arch import nr
 from torpor.kernel.namespaces import CLONE_NEWUSER
 from torpor.kernel.procfs.status import read_status
 from torpor.objects.model import RestoreProcess
-from torpor.objects.task import lsm, registers, zombie
+from torpor.objects.task import inherited, keyrings, lsm, registers, zombie
 from torpor.tracee import puppet as puppets
 from torpor.tracee import stub
 from torpor.tracee.batch import Batch
@@ -40,6 +40,7 @@ def make_root(session: RestoreSession) -> None:
     channel, root = session.channel, session.root
     if root.is_zombie:
         raise RestoreError(f"the tree's root, pid {root.ns_pid}, is dead")
+    inherited.check()
     keep = {channel.far_number: channel.far.fileno()}
     if session.options.sibling or session.root_clone_flags & CLONE_NEWUSER:
         first = stub.spawn(session.area, keep_fds=keep, birth=namespaces.birth(session))
@@ -59,6 +60,8 @@ def make_root(session: RestoreSession) -> None:
         batch.call(nr.close_range, 0, channel.far_number - 1, 0)
     batch.call(nr.close_range, channel.far_number + 1, _LAST_FD, 0)
     root.runner.run(batch)
+    inherited.reset(root)
+    inherited.tell(session.iter_threads())
 
 
 def make_children(session: RestoreSession, before: Sequence[ProcessStep] = ()) -> None:
@@ -182,6 +185,7 @@ def make_threads(session: RestoreSession) -> None:
     """All threads but the main ones, and everyone's extended registers."""
     for process in session.alive:
         lsm.restore_before_threads(process)
+        keyrings.restore_before_threads(process)
         others = process.threads[1:]
         runners = puppets.clone_threads(process.runner, [thread.ns_tid for thread in others]) if others else []
         for thread, runner in zip(others, runners, strict=True):
@@ -202,3 +206,5 @@ def make_zombies(session: RestoreSession) -> None:
 def _born(session: RestoreSession, process: RestoreProcess, runner: Runner) -> None:
     process.threads[0].made = runner
     session.live.append(runner)
+    if not process.is_zombie:
+        keyrings.restore_at_birth(process)

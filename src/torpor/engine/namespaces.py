@@ -38,7 +38,7 @@ from torpor.objects.memory.segments import SegmentDump
 from torpor.objects.model import DumpProcess, RestoreProcess
 from torpor.objects.ns.model import NsDump, NsKind, NsRestore
 from torpor.objects.ns.table import NAMESPACES
-from torpor.objects.task import creds
+from torpor.objects.task import creds, keyrings
 from torpor.tracee import stub
 from torpor.tracee.batch import Batch
 from torpor.tracee.remote import Runner
@@ -282,6 +282,9 @@ def make_user(session: RestoreSession) -> None:
 
     maps = session.idmaps
     userns.take_charge(session.root.runner, maps)
+    batch = Batch()
+    keyrings.reset(maps.users.head, batch)
+    session.root.runner.run(batch)
     session.own_new_files(*maps.outside(maps.users.head, maps.groups.head))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from torpor.engine import version
 from torpor.engine.session import RestoreSession
 from torpor.images import kinds
 from torpor.images import messages as m
@@ -27,7 +28,7 @@ _DEAD = 2
 def read_images(session: RestoreSession) -> None:
     """The tree with its tasks' images, and the descriptor tables."""
     inventory = load_one(session.store, kinds.INVENTORY)
-    if inventory.img_version not in (1, 2):
+    if inventory.img_version not in version.KNOWN:
         raise ImageError(f"inventory.img: image version {inventory.img_version} is not known")
     session.everyone = list(_read_tree(session.store).iter_tree())
     if session.store.exists(kinds.SECCOMP.file_name()):

@@ -32,6 +32,8 @@ PTRACE_SETSIGMASK = 0x420B
 PTRACE_SECCOMP_GET_FILTER = 0x420C
 PTRACE_SECCOMP_GET_METADATA = 0x420D
 PTRACE_GET_RSEQ_CONFIGURATION = 0x420F
+PTRACE_SET_SYSCALL_USER_DISPATCH_CONFIG = 0x4210
+PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG = 0x4211
 
 PTRACE_O_TRACESYSGOOD = 0x01
 PTRACE_O_TRACEFORK = 0x02
@@ -162,6 +164,22 @@ def get_rseq(tid: int) -> tuple[int, int, int, int]:
     syscall("ptrace(GET_RSEQ)", nr.ptrace, PTRACE_GET_RSEQ_CONFIGURATION, tid, len(buffer), address_of(buffer))
     address, size, signature, flags, _pad = struct.unpack("QIIII", buffer)
     return address, size, signature, flags
+
+
+def get_user_dispatch(tid: int) -> tuple[int, int, int, int]:
+    """``(mode, selector, offset, length)`` of Syscall User Dispatch; OSError EIO where the kernel is older than 6.4."""
+    buffer = bytearray(32)
+    request = PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG
+    syscall("ptrace(GET_SYSCALL_USER_DISPATCH)", nr.ptrace, request, tid, len(buffer), address_of(buffer))
+    mode, selector, offset, length = struct.unpack("4Q", buffer)
+    return mode, selector, offset, length
+
+
+def set_user_dispatch(tid: int, mode: int, selector: int, offset: int, length: int) -> None:
+    """The counterpart; mode 0 is off."""
+    buffer = bytearray(struct.pack("4Q", mode, selector, offset, length))
+    request = PTRACE_SET_SYSCALL_USER_DISPATCH_CONFIG
+    syscall("ptrace(SET_SYSCALL_USER_DISPATCH)", nr.ptrace, request, tid, len(buffer), address_of(buffer))
 
 
 def seccomp_filter(tid: int, index: int) -> bytes | None:

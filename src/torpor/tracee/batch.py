@@ -138,6 +138,10 @@ class Batch:
         words.extend(_TAILS[len(args)])
         return Result(self, at // _RECORD_WORDS)
 
+    def end(self, number: int, *args: Arg) -> None:
+        """Add a last call, from which nobody comes back."""
+        self._words[self.call(number, *args).index * _RECORD_WORDS + _RESULT] = 0
+
     def _refer(self, arg: Arg) -> None:
         """Add an argument that is known only when the batch runs, or a number of some other type."""
         if isinstance(arg, Data):

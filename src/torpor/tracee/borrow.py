@@ -25,6 +25,7 @@ from torpor.kernel.arch import loop, nr, restart, sigframe
 from torpor.kernel.arch.regs import UserRegs
 from torpor.kernel.procfs.maps import PROT_EXEC, PROT_READ, PROT_WRITE, Vma
 from torpor.kernel.procfs.status import read_status
+from torpor.tracee import dispatch
 from torpor.tracee.pipeline import DEPTH
 from torpor.tracee.remote import FAULTS, Runner, Scratch, mask_bit
 from torpor.tracee.rseq import ip_outside_critical_section
@@ -55,6 +56,7 @@ class BorrowedRunner(Runner):
 
     def __init__(self, thread: Thread, scratch: Scratch, frame_at: int, *, stop_signal: int) -> None:
         super().__init__(thread, scratch, stop_signal=stop_signal)
+        self._dispatch = dispatch.suspend(thread)
         self.regs = _regs_to_give_back(thread)
         self.xstate = thread.get_xstate()
         self.sigmask = thread.get_sigmask()
@@ -70,6 +72,7 @@ class BorrowedRunner(Runner):
         """The thread is as it was; its interrupted call goes on by the kernel's own restart, deadline included."""
         self.thread.set_sigmask(self.sigmask)
         self.thread.set_regs(self.regs)
+        dispatch.resume(self.thread, self._dispatch)
 
 
 class Injection:
@@ -112,7 +115,7 @@ def inject(leader: Thread, maps: list[Vma], leftovers: Sequence[Vma] = (), *, pe
         raise RefusedError(f"pid {leader.tgid} runs 32-bit code", hint="only 64-bit processes can be checkpointed")
     xstate = leader.get_xstate()
     frame_size = (sigframe.size_for(xstate) + 63) & -64
-    with _bootstrap_area(leader, regs, xstate, maps, frame_size) as boot:
+    with _dispatch_off(leader), _bootstrap_area(leader, regs, xstate, maps, frame_size) as boot:
         n_frames = 1 + DEPTH
         size = _CODE_SIZE + (n_frames * frame_size + _DATA_SIZE + vm.PAGE_SIZE - 1) // vm.PAGE_SIZE * vm.PAGE_SIZE
         for vma in leftovers:
@@ -125,6 +128,15 @@ def inject(leader: Thread, maps: list[Vma], leftovers: Sequence[Vma] = (), *, pe
             yield Injection(leader, scratch, frames, stop_signal=stop_signal)
         finally:
             boot.unmap(start, size)
+
+
+@contextmanager
+def _dispatch_off(thread: Thread) -> Iterator[None]:
+    suspended = dispatch.suspend(thread)
+    try:
+        yield
+    finally:
+        dispatch.resume(thread, suspended)
 
 
 def split_leftovers(maps: list[Vma], threads: Sequence[Thread]) -> tuple[list[Vma], list[Vma]]:

@@ -196,7 +196,7 @@ def _taken(set_tid: Sequence[int], parent: Runner) -> RestoreError:
 
 def _run_clone(parent: Runner, batch: Batch, set_tid: Sequence[int]) -> int:
     born: list[int] = []
-    parent.on_event = lambda: born.append(_event_message(parent.tid))
+    parent.on_event = lambda: born.append(event_message(parent.tid))
     try:
         parent.run(batch)
     except RemoteCallError as error:
@@ -224,7 +224,8 @@ def _holder_of(pid: int, parent: Runner) -> str:
     return ""
 
 
-def _event_message(tid: int) -> int:
+def event_message(tid: int) -> int:
+    """PTRACE_GETEVENTMSG: at a clone, the new task."""
     buffer = bytearray(8)
     syscall("ptrace(GETEVENTMSG)", nr.ptrace, _PTRACE_GETEVENTMSG, tid, 0, address_of(buffer))
     return int.from_bytes(buffer, "little")

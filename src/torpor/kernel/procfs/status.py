@@ -130,6 +130,11 @@ class Status:
         return self._get("THP_enabled", "1") == "1"
 
     @property
+    def locked(self) -> int:
+        """Memory that is locked, in kB."""
+        return int(self._get("VmLck", "0").split()[0])
+
+    @property
     def pending(self) -> int:
         """The thread's own pending signals."""
         return self._bits("SigPnd")

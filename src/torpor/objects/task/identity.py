@@ -1,9 +1,9 @@
-"""Small properties of a process: personality, OOM score, login uid.
+"""Small properties of a process: personality, OOM score, login uid, nice value of its session.
 
 Kernel view
-    ``/proc/PID/personality``, ``oom_score_adj``, ``loginuid``.
+    ``/proc/PID/personality``, ``oom_score_adj``, ``loginuid``, ``autogroup``.
 Image
-    ``task_core_entry``.
+    ``task_core_entry``; ``torpor_autogroup_nice``, where it is not 0, of processes whose session is the tree's.
 Restore
     personality(2) inside, once there is memory: READ_IMPLIES_EXEC would change the protections that the image gives.
     The OOM score by the conductor; the login uid, which a process can set only for itself, through the /proc it sees.
@@ -29,6 +29,8 @@ def dump(process: DumpProcess, batch: Batch) -> None:
     core = process.core.tc
     core.personality = int(_read(process.pid, "personality"), 16)
     core.oom_score_adj = int(_read(process.pid, "oom_score_adj"))
+    if nice := _read_autogroup(process):
+        core.torpor_autogroup_nice = nice
     try:
         login = int(_read(process.pid, "loginuid"))
     except FileNotFoundError:
@@ -45,18 +47,40 @@ def restore(process: RestoreProcess, batch: Batch) -> None:
     if core.HasField("oom_score_adj"):
         text = str(core.oom_score_adj)
         if _read(process.pid, "oom_score_adj") != text:
-            try:
-                with open(f"/proc/{process.pid}/oom_score_adj", "w", encoding="ascii") as stream:
-                    stream.write(text)
-            except OSError as error:
-                log.warn(f"pid {process.ns_pid} does not get its OOM score of {text}: {error.strerror}")
-    if core.HasField("loginuid"):
-        _restore_login(process, core.loginuid, batch)
+            _write(process, "oom_score_adj", text, "OOM score")
+    if core.torpor_autogroup_nice:
+        _write(process, "autogroup", str(core.torpor_autogroup_nice), "nice value of its session")
+    _restore_login(process, core.loginuid if core.HasField("loginuid") else _NO_LOGIN, batch)
+
+
+def _read_autogroup(process: DumpProcess) -> int:
+    """The nice value that the scheduler gives to its session as a whole; 0 for one that the tree is only a part of."""
+    if not process.status.ns_sids[-1]:
+        return 0
+    leads = process
+    while leads.parent is not None:
+        leads = leads.parent
+    sid = leads.status.ns_sids[-1]
+    if sid != leads.ns_pid and sid == process.status.ns_sids[-1]:
+        return 0
+    try:
+        return int(_read(process.pid, "autogroup").rpartition(" ")[2] or 0)
+    except (OSError, ValueError):
+        return 0  # a kernel without
+
+
+def _write(process: RestoreProcess, name: str, text: str, what: str) -> None:
+    try:
+        with open(f"/proc/{process.pid}/{name}", "w", encoding="ascii") as stream:
+            stream.write(text)
+    except OSError as error:
+        log.warn(f"pid {process.ns_pid} does not get its {what} of {text}: {error.strerror}")
 
 
 def _restore_login(process: RestoreProcess, login: int, batch: Batch) -> None:
     try:
-        if int(_read(process.pid, "loginuid")) == process.idmaps.users.outside(login):
+        wanted = login if login == _NO_LOGIN else process.idmaps.users.outside(login)
+        if int(_read(process.pid, "loginuid")) == wanted:
             return
     except FileNotFoundError:
         return

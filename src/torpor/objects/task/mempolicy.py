@@ -37,6 +37,11 @@ def dump(thread: DumpThread, batch: Batch) -> None:
     batch.then(collect)
 
 
+def reset(batch: Batch) -> None:
+    """In the root puppet: the default, whatever was inherited from us."""
+    batch.call(nr.set_mempolicy, _DEFAULT, 0, 0, may_fail=True)
+
+
 def restore(thread: RestoreThread, batch: Batch) -> None:
     """Set what is not the default."""
     core = thread.core.thread_core

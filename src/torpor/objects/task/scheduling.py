@@ -4,14 +4,14 @@ Kernel view
     sched_getattr(2), sched_getaffinity(2) and ioprio_get(2) from outside; PR_GET_TIMERSLACK inside.
 Image
     ``thread_core_entry.sched_policy``, ``sched_prio``, ``sched_nice``; what CRIU does not carry is in ``torpor_sched``
-    (flags, deadline parameters), ``torpor_cpus`` (only where it is not all CPUs), ``torpor_ioprio``,
-    ``torpor_timer_slack`` (only where they are not the default).
+    (flags, deadline parameters, the slice of a fair thread that has chosen one, utilisation clamps), ``torpor_cpus``
+    (only where it is not all CPUs), ``torpor_ioprio``, ``torpor_timer_slack`` (only where they are not the default).
 Restore
     By the conductor, whose capabilities count everywhere, only where the puppet differs; before an affinity is set,
     since a deadline task must be allowed on all CPUs at that moment.
 Limits
-    An affinity, I/O priority or timer slack that this machine refuses is a warning, not a failure.  The nominal slice
-    of a fair task, utilisation clamps and core scheduling cookies are not carried.
+    An affinity, I/O priority or timer slack that this machine refuses is a warning, not a failure.  Core scheduling
+    cookies are not carried.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ import errno
 import functools
 import os
 import struct
+from contextlib import suppress
 
 from torpor.base import log
 from torpor.base.errors import RestoreError
 from torpor.images import messages as m
 from torpor.kernel.arch import nr
+from torpor.kernel.namespaces import isolated
 from torpor.kernel.procfs.small import read_small
 from torpor.kernel.syscall import address_of, syscall
 from torpor.objects.model import DumpThread, RestoreThread
@@ -39,19 +41,28 @@ SCHED_DEADLINE = 6
 _REALTIME = (SCHED_FIFO, SCHED_RR, SCHED_DEADLINE)
 SCHED_FLAG_RESET_ON_FORK = 1
 _SCHED_FLAGS_CARRIED = 0x7  # RESET_ON_FORK, RECLAIM, DL_OVERRUN
-_SCHED_ATTR = struct.Struct("<IIQiIQQQ")
+_FAIR = (0, 3, 5)
+_SCHED_FLAG_UTIL_CLAMP = 0x60
+_SCHED_ATTR = struct.Struct("<IIQiIQQQII")
+#: What a thread is asked to be that has no clamps, and what it says then, or where the kernel has none.
+_NO_CLAMP = 0xFFFFFFFF
+_UNCLAMPED = ((0, 1024), (0, 0))
 _IOPRIO_WHO_PROCESS = 1
 _IOPRIO_BEST_EFFORT = 2 << 13
-_DEFAULT_SLACK_NS = 50000
+DEFAULT_SLACK_NS = 50000
 _CPU_MASK_BYTES = 1024
 
 
 def dump(thread: DumpThread, batch: Batch) -> None:
     """Fill in the fields."""
     core = thread.core.thread_core
-    policy, flags, nice, priority, *deadline = _get_attr(thread.tid)
+    policy, flags, nice, priority, *deadline, low, high = _get_attr(thread.tid)
     if policy in _REALTIME:
         nice = os.getpriority(os.PRIO_PROCESS, thread.tid)
+    if policy in _FAIR and deadline[0] != base_slice():
+        core.torpor_sched.runtime = deadline[0]
+    if (low, high) not in _UNCLAMPED:
+        core.torpor_sched.util_min, core.torpor_sched.util_max = low, high
     core.sched_policy, core.sched_nice, core.sched_prio = policy, nice, priority
     if flags & _SCHED_FLAGS_CARRIED:
         core.torpor_sched.flags = flags & _SCHED_FLAGS_CARRIED
@@ -66,7 +77,7 @@ def dump(thread: DumpThread, batch: Batch) -> None:
     slack = batch.call(nr.prctl, PR_GET_TIMERSLACK)
 
     def collect() -> None:
-        if slack.value not in (0, _DEFAULT_SLACK_NS):  # a realtime thread has none
+        if slack.value not in (0, DEFAULT_SLACK_NS):  # a realtime thread has none
             core.torpor_timer_slack = slack.value
 
     batch.then(collect)
@@ -96,21 +107,49 @@ def _restore_attr(core: m.thread_core_entry, tid: int) -> None:
     if not -20 <= nice <= 19:
         raise RestoreError(f"thread {tid}: the image has a nice value of {nice}")
     current = _get_attr(tid)
-    if policy not in _REALTIME and current[:4] == (policy, flags, nice, 0):
+    clamps = (more.util_min, more.util_max) if more.HasField("util_max") else _UNCLAMPED[0]
+    if current[7:] not in (clamps, _UNCLAMPED[1]):
+        _clamp(tid, clamps)
+    if policy in _FAIR and current[:5] == (policy, flags, nice, 0, more.runtime or base_slice()):
         return
-    deadline = (more.runtime, more.deadline, more.period) if policy == SCHED_DEADLINE else (0, 0, 0)
+    deadline = (more.runtime, more.deadline, more.period) if policy == SCHED_DEADLINE else (more.runtime, 0, 0)
+    if policy not in (*_FAIR, SCHED_DEADLINE):
+        deadline = (0, 0, 0)
     # A realtime or idle thread keeps its nice value for later; sched_setattr does not set it there.
     plans = [(0, 0, nice, 0, 0, 0, 0)] if policy in (*_REALTIME, SCHED_IDLE) and current[2] != nice else []
     plans.append((policy, flags, nice, priority if policy in _REALTIME else 0, *deadline))
     for plan in plans:
-        buffer = bytearray(_SCHED_ATTR.pack(_SCHED_ATTR.size, *plan))
         try:
-            syscall("sched_setattr", nr.sched_setattr, tid, address_of(buffer), 0)
+            _set_attr(tid, *plan)
         except OSError as error:
             raise RestoreError(
                 f"thread {tid}: scheduling policy {policy}, priority {priority}, nice {nice}: {error.strerror}",
                 hint="needs CAP_SYS_NICE" if error.errno == errno.EPERM else None,
             ) from error
+
+
+def reset(tid: int) -> None:
+    """Of the root puppet, by us: any processor, the usual slice, no clamps, whatever was inherited.  Best effort."""
+    policy, flags, nice, _, runtime, _, _, low, high = _get_attr(tid)
+    everywhere = bytearray(b"\xff" * _CPU_MASK_BYTES)
+    with suppress(OSError):
+        syscall("sched_setaffinity", nr.sched_setaffinity, tid, len(everywhere), address_of(everywhere))
+    with suppress(OSError):
+        syscall("ioprio_set", nr.ioprio_set, _IOPRIO_WHO_PROCESS, tid, 0)
+    if policy in _FAIR and runtime != base_slice():
+        with suppress(OSError):
+            _set_attr(tid, policy, flags & SCHED_FLAG_RESET_ON_FORK, nice, 0, 0, 0, 0)
+    if (low, high) not in _UNCLAMPED:
+        _clamp(tid, _UNCLAMPED[0])
+
+
+def _clamp(tid: int, clamps: tuple[int, int]) -> None:
+    low, high = (_NO_CLAMP, _NO_CLAMP) if clamps in _UNCLAMPED else clamps
+    keep = 0x18  # SCHED_FLAG_KEEP_POLICY, SCHED_FLAG_KEEP_PARAMS
+    try:
+        _set_attr(tid, 0, keep | _SCHED_FLAG_UTIL_CLAMP, 0, 0, 0, 0, 0, low, high)
+    except OSError as error:
+        log.warn(f"thread {tid} does not get its utilisation clamps: {error.strerror}")
 
 
 def _try(what: str, tid: int, number: int, *args: int) -> None:
@@ -120,12 +159,36 @@ def _try(what: str, tid: int, number: int, *args: int) -> None:
         log.warn(f"thread {tid} does not get its {error.strerror}")
 
 
-def _get_attr(tid: int) -> tuple[int, int, int, int, int, int, int]:
-    """policy, flags, nice, priority, runtime, deadline, period."""
+def _get_attr(tid: int) -> tuple[int, int, int, int, int, int, int, int, int]:
+    """policy, flags, nice, priority, runtime, deadline, period, lowest and highest utilisation."""
     buffer = bytearray(_SCHED_ATTR.size)
     syscall("sched_getattr", nr.sched_getattr, tid, address_of(buffer), len(buffer), 0)
-    _, policy, flags, nice, priority, runtime, deadline, period = _SCHED_ATTR.unpack(buffer)
-    return policy, flags, nice, priority, runtime, deadline, period
+    _, policy, flags, nice, priority, runtime, deadline, period, low, high = _SCHED_ATTR.unpack(buffer)
+    return policy, flags, nice, priority, runtime, deadline, period, low, high
+
+
+def _set_attr(tid: int, *words: int) -> None:
+    """The same values; the clamps may be left out."""
+    buffer = bytearray(_SCHED_ATTR.pack(_SCHED_ATTR.size, *words, *([0] * (9 - len(words)))))
+    syscall("sched_setattr", nr.sched_setattr, tid, address_of(buffer), 0)
+
+
+@functools.cache
+def base_slice() -> int:
+    """The slice of a thread that has chosen none; 0 on kernels (before 6.12) that know no choice."""
+
+    def ask() -> int:
+        policy, flags, nice, *_ = _get_attr(0)
+        if policy in _FAIR:
+            _set_attr(0, policy, flags & SCHED_FLAG_RESET_ON_FORK, nice, 0, 0, 0, 0)
+        else:
+            _set_attr(0, 0, 0, 0, 0, 0, 0, 0)
+        return _get_attr(0)[4]
+
+    try:
+        return isolated(ask)
+    except OSError:
+        return _get_attr(0)[4]
 
 
 def _get_affinity(tid: int) -> bytes:

@@ -118,6 +118,14 @@ def next_handler_flags(thread: DumpThread) -> int | None:
     return None
 
 
+def reset(ignored: int, batch: Batch) -> None:
+    """In the root puppet: the default action for signals that it inherited as ignored."""
+    default = batch.data(bytes(_SIGACTION.size))
+    for number in _NUMBERS:
+        if ignored >> (number - 1) & 1:
+            batch.call(nr.rt_sigaction, number, default, 0, 8)
+
+
 def restore_process(process: RestoreProcess, batch: Batch) -> None:
     """Actions."""
     for number, action in zip(_NUMBERS, process.core.tc.sigactions, strict=False):

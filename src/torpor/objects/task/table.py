@@ -12,6 +12,7 @@ from torpor.objects.task import (
     creds,
     identity,
     itimers,
+    keyrings,
     limits,
     lsm,
     membarrier,
@@ -22,6 +23,7 @@ from torpor.objects.task import (
     signals,
     stopped,
     subreaper,
+    switches,
     threading,
     zombie,
 )
@@ -76,9 +78,15 @@ PROCESS_ASPECTS: tuple[ProcessAspect, ...] = (
     ProcessAspect("signal actions", signals.dump_process, signals.restore_process),
     ProcessAspect("membarrier", membarrier.dump, membarrier.restore),
     ProcessAspect("limits", limits.dump, limits.restore),
+    ProcessAspect("coredump filter", None, mm.restore_coredump_filter),
+    # As root, or within the limit on locked memory, which is set by now.
+    ProcessAspect("locked memory to come", None, mm.restore_lock_future),
+    ProcessAspect("switches of the memory", switches.dump_memory, switches.restore_memory),
+    ProcessAspect("MDWE", None, switches.restore_mdwe, When.SEALED),
     ProcessAspect("POSIX timers", posix_timers.dump, posix_timers.restore),
     ProcessAspect("stopped or not", stopped.dump, None),
     ProcessAspect("exit signal", lambda process, batch: zombie.dump_exit_signal(process), None),
+    ProcessAspect("registers permitted", switches.dump_permission, switches.restore_permission, When.EARLY),
     ProcessAspect("subreaper", subreaper.dump, subreaper.restore, When.EARLY),
     ProcessAspect("waits for stopped children", None, stopped.restore_waited, When.LAST),
     ProcessAspect("SIGCHLD of our making", None, signals.flush_sigchld, When.LAST),
@@ -104,6 +112,8 @@ THREAD_ASPECTS: tuple[ThreadAspect, ...] = (
     ThreadAspect(
         "scheduling", lambda thread, mask, batch: scheduling.dump(thread, batch), scheduling.restore, When.BUILD
     ),
+    ThreadAspect("switches", lambda thread, mask, batch: switches.dump_thread(thread, batch), switches.restore_thread),
+    ThreadAspect("keyrings", lambda thread, mask, batch: keyrings.dump(thread, batch), keyrings.restore),
     ThreadAspect("memory policy", lambda thread, mask, batch: mempolicy.dump(thread, batch), mempolicy.restore),
     # With the privileges that installing filters needs; dumped for the whole tree at once (seccomp.dump).
     ThreadAspect("seccomp", None, seccomp.restore),

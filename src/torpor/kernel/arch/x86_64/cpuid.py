@@ -8,6 +8,11 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import os
+
+from torpor.base.fds import OwnedFd
+from torpor.kernel.arch.x86_64 import nr
+from torpor.kernel.syscall import syscall
 
 LISTING = """
         .intel_syntax noprefix
@@ -32,12 +37,13 @@ class Cpuid:
     """Makes the instruction.  Use it in a ``with``."""
 
     def __init__(self) -> None:
-        prot = mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC
-        self._code = mmap.mmap(-1, mmap.PAGESIZE, prot=prot)
-        self._code.write(CODE)
+        # Of a file, for there are services that may not make code of what was writable memory.
+        with OwnedFd(os.memfd_create("cpuid", os.MFD_CLOEXEC)) as fd:
+            os.write(fd.fileno(), CODE)
+            prot = mmap.PROT_READ | mmap.PROT_EXEC
+            self._start = syscall("mmap", nr.mmap, 0, mmap.PAGESIZE, prot, mmap.MAP_PRIVATE, fd.fileno(), 0)
         kind = ctypes.CFUNCTYPE(None, ctypes.c_uint32, ctypes.c_uint32, ctypes.c_void_p)
-        self._start = (ctypes.c_char * 0).from_buffer(self._code)
-        self._call = kind(ctypes.addressof(self._start))
+        self._call = kind(self._start)
         self._out = (ctypes.c_uint32 * 4)()
         self._highest = {_BASIC: 0xFFFFFFFF, _EXTENDED: 0xFFFFFFFF}
         self._highest = {first: self.leaf(first)[0] for first in (_BASIC, _EXTENDED)}
@@ -52,8 +58,8 @@ class Cpuid:
 
     def close(self) -> None:
         """Unmap the code."""
-        del self._call, self._start
-        self._code.close()
+        del self._call
+        syscall("munmap", nr.munmap, self._start, mmap.PAGESIZE)
 
     def __enter__(self) -> Cpuid:
         return self

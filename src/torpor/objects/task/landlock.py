@@ -1,0 +1,108 @@
+"""Landlock domains, by which a program confines itself: landlock_restrict_self(2).
+
+Kernel view
+    None: the kernel tells nobody who is in one.  It does refuse to nest more than sixteen (E2BIG), so a twin of the
+    task (``tracee.twin``), which inherits its domain, enters one after the other: fewer than sixteen means that it was
+    in some.
+Image, restore
+    A domain cannot be read and so not be made again: a task in one is refused.
+Limits
+    Of threads that are not the first only those with no_new_privs are looked at, as who confines itself without
+    privileges must be.  Where no twin can be made (a limit on processes) it is not known, which is told.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import struct
+
+from torpor.base import log
+from torpor.base.errors import KernelError, RefusedError
+from torpor.base.fds import OwnedFd
+from torpor.kernel.arch import nr
+from torpor.kernel.namespaces import isolated
+from torpor.kernel.procfs.task import read_fds
+from torpor.kernel.syscall import address_of, syscall
+from torpor.objects.model import DumpThread
+from torpor.tracee import twin
+from torpor.tracee.batch import Batch
+from torpor.tracee.borrow import BorrowedRunner
+
+_MAX_LAYERS = 16
+_CREATE_RULESET_VERSION = 1
+_ACCESS_FS_MAKE_BLOCK = 1 << 11
+_PR_SET_NO_NEW_PRIVS = 38
+
+
+@functools.cache
+def is_possible() -> bool:
+    """Whether this kernel has Landlock."""
+    try:
+        return syscall("landlock_create_ruleset", nr.landlock_create_ruleset, 0, 0, _CREATE_RULESET_VERSION) > 0
+    except OSError:
+        return False
+
+
+def confines_us() -> bool:
+    """Whether we are in a domain ourselves, as everything will be that we make."""
+    if not is_possible():
+        return False
+
+    def count() -> int:
+        attributes = bytearray(struct.pack("<Q", _ACCESS_FS_MAKE_BLOCK))
+        fd = syscall("landlock_create_ruleset", nr.landlock_create_ruleset, address_of(attributes), len(attributes), 0)
+        with OwnedFd(fd) as ruleset:
+            # All of this is the thread's alone, and ends with it.
+            syscall("prctl(NO_NEW_PRIVS)", nr.prctl, _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+            for entered in range(_MAX_LAYERS):
+                try:
+                    syscall("landlock_restrict_self", nr.landlock_restrict_self, ruleset.fileno(), 0)
+                except OSError as error:
+                    if error.errno == errno.E2BIG:
+                        return entered
+                    raise
+        return _MAX_LAYERS
+
+    try:
+        return isolated(count) < _MAX_LAYERS
+    except OSError:
+        return False
+
+
+def check(thread: DumpThread, runner: BorrowedRunner) -> None:
+    """RefusedError for a thread, borrowed by *runner*, that is in a domain."""
+    try:
+        confined = _count_enterable(thread, runner) < _MAX_LAYERS
+    except KernelError as error:
+        log.warn(f"{thread.process.describe()}: whether it is confined by Landlock cannot be told: {error}")
+        return
+    if confined:
+        raise RefusedError(
+            f"{thread.process.describe()} has confined itself by Landlock, which cannot be carried",
+            hint="it would be free after a restore, for the kernel tells nobody what a Landlock domain allows",
+        )
+
+
+def is_suspect(thread: DumpThread) -> bool:
+    """Whether the thread is to be looked at."""
+    return is_possible() and (thread.is_leader or thread.status.no_new_privs)
+
+
+def _count_enterable(thread: DumpThread, runner: BorrowedRunner) -> int:
+    """How many more domains a twin of the thread can enter; KernelError where that cannot be found out."""
+    taken = set(read_fds(thread.process.pid))
+    number = next(number for number in range(len(taken) + 1) if number not in taken)
+    batch = Batch()
+    attributes = batch.data(struct.pack("<Q", _ACCESS_FS_MAKE_BLOCK))
+    ruleset = batch.call(nr.landlock_create_ruleset, attributes, attributes.size, 0, may_fail=True)
+    batch.call(nr.prctl, _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, may_fail=True)
+    entered = [batch.call(nr.landlock_restrict_self, number, 0, may_fail=True) for _ in range(_MAX_LAYERS)]
+    batch.call(nr.close, ruleset, may_fail=True)
+    twin.run(runner, batch)
+    if ruleset.value != number:
+        raise KernelError("landlock_create_ruleset in a twin", ruleset.errno or errno.EBADF)
+    for each in entered:
+        if each.errno not in (0, errno.E2BIG):
+            raise KernelError("landlock_restrict_self in a twin", each.errno)
+    return sum(1 for each in entered if not each.errno)

@@ -1,0 +1,81 @@
+"""Programs that have confined themselves for good: as confined after a restore, or refused by name."""
+
+import os
+import sys
+
+import pytest
+
+from harness import engine
+from harness.flavours import workload_test
+from harness.workload import Workload
+from torpor.images import kinds
+from torpor.images.dirstore import DirStore
+from torpor.images.store import load_one
+
+test_no_code_of_what_was_writable = workload_test("confined", ["mdwe"])
+test_no_code_of_what_was_writable_with_threads = workload_test("confined", ["mdwe", "thread"])
+test_dispatched_calls = workload_test("confined", ["dispatch"])
+test_dispatched_calls_of_code_in_their_midst = workload_test("confined", ["dispatch", "busy"])
+
+_TO_CLONE = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None)
+if sys.argv[1] == "mdwe":
+    libc.prctl(65, 1, 0, 0, 0)
+else:
+    fd = libc.syscall(444, (ctypes.c_uint64 * 1)(1 << 11), 8, 0)
+    libc.syscall(446, fd, 0)
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
+
+
+def _confined_caller(how: str) -> list[str]:
+    return [sys.executable, "-c", _TO_CLONE, how, *engine.command()]
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("how", ["", "root", "thread"])
+def test_a_landlock_domain_is_refused_by_name(how: str) -> None:
+    with Workload.start("confined", ["landlock", how]) as workload:
+        workload.wait_ready()
+        before = os.listdir(f"/proc/{workload.pid}/fd")
+        with pytest.raises(engine.EngineError, match=r"confined itself by Landlock, which cannot be carried"):
+            engine.dump(workload.pid, workload.images)
+        assert os.listdir(f"/proc/{workload.pid}/fd") == before
+        assert workload.processes() == [workload.pid]
+        workload.expect_pass()
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("what", ["mdwe", "dispatch", ""])
+def test_other_readers_refuse_what_they_would_set_free(what: str) -> None:
+    with Workload.start("confined", [what]) as workload:
+        workload.wait_ready()
+        workload.dump()
+        with DirStore(workload.images, "r") as store:
+            assert load_one(store, kinds.INVENTORY).img_version == (10002 if what else 2)
+        workload.restore()
+        workload.expect_pass()
+
+
+@pytest.mark.root
+def test_a_restorer_that_may_not_make_code_says_so() -> None:
+    with Workload.start("counter") as workload:
+        workload.wait_ready()
+        workload.dump()
+        with engine.using(_confined_caller("mdwe")):
+            with pytest.raises(engine.EngineError, match="torpor itself may not make code of what was writable"):
+                engine.restore(workload.images)
+        workload.restore()
+        workload.expect_pass()
+
+
+@pytest.mark.root
+def test_a_restorer_in_a_domain_says_so() -> None:
+    with Workload.start("counter") as workload:
+        workload.wait_ready()
+        workload.dump()
+        with engine.using(_confined_caller("landlock")):
+            workload.restore()
+        assert "torpor is confined by Landlock" in (workload.images / "restore.log").read_text()
+        workload.expect_pass()
