@@ -49,6 +49,7 @@ def test_filtered(keeper: int) -> None:
         rules = f"table ip t {{ chain c {{ type filter hook input priority 0; tcp dport {server.port} drop; }}; }}"
         subprocess.run([*enter, "nft", "-f", "-"], input=rules, text=True, check=True)
         server.sleep_and_wake()
+        server.sleep_and_wake()
         assert server.root is not None
         server.root.signal(signal.SIGUSR1)
         server.wait_log("result .*\n")

@@ -166,6 +166,18 @@ def test_both_shut_down_with_bytes_left(family: str) -> None:
 
 
 @families
+def test_reading_was_shut_down_here(family: str) -> None:
+    """By its owner, not by its peer: there is an end of file at once, and writing goes on."""
+    after = "result = (read(), peer.send(b'on'))"
+    with _connected(family, "peer.shutdown(socket.SHUT_RD)", after) as (server, client):
+        server.wait_log("ready")
+        server.sleep_and_wake()
+        server.sleep_and_wake()
+        assert server.result() == "(b'', 2)"
+        assert client.recv(10) == b"on"
+
+
+@families
 def test_ended_connection(family: str) -> None:
     """CLOSE: what was not read is still there, then the end; the socket knows whom it was connected to."""
     size = 16 if family == "v4" else 28

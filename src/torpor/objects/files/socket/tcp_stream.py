@@ -33,7 +33,7 @@ from torpor.images.format import Entry
 from torpor.images.store import iter_entries, store_one
 from torpor.kernel.sockets import Borrowed, Socket
 from torpor.objects.files.model import FileDump, FileRestore, OpenFile
-from torpor.objects.files.socket import addresses, net_lock, options, tcp_fin, tcp_repair
+from torpor.objects.files.socket import addresses, net_lock, options, shutdown, tcp_fin, tcp_repair
 from torpor.objects.files.socket.tcp_repair import RECEIVE_QUEUE, SEND_QUEUE, SENT_FIN
 from torpor.tracee import caretaker
 
@@ -137,6 +137,9 @@ def _read(each: _Connection, connection: Socket, session: FileDump) -> None:
     sk, stream = each.sk, m.tcp_stream_entry()
     info = tcp_repair.info(connection)
     sk.state = info[0]
+    sk.ClearField("shutdown")
+    if sk.state not in tcp_repair.GOT_FIN and shutdown.poll_bits(connection.fileno()) & shutdown.RECEIVE:
+        sk.shutdown = shutdown.RECEIVE  # not by the peer
     fin = 1 if sk.state in SENT_FIN else 0
     stream.inq_len = tcp_repair.n_received(connection)
     n_unacknowledged = tcp_repair.n_unacknowledged(connection)
@@ -329,6 +332,8 @@ class Reborn:
             connection.shutdown(socket.SHUT_WR)
         if not is_inside and sk.state == tcp_repair.CLOSING:
             tcp_fin.receive(connection, sk, each.stream, self._raw)
+        if sk.shutdown & shutdown.RECEIVE:
+            connection.shutdown(socket.SHUT_RD)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(sk.opts.reuseaddr))
 
     def _close(self) -> None:
