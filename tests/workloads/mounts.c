@@ -81,6 +81,11 @@ int main(int argc, char **argv)
     if (chown(at("plain/text"), 12, 34) != 0 || symlink("/nowhere", at("plain/link")) != 0 ||
         link(at("plain/text"), at("plain/same")) != 0 || mkfifo(at("plain/fifo"), 0640) != 0)
         wl_fail("special files: %s", strerror(errno));
+    int sparse = open(at("plain/sparse"), O_CREAT | O_WRONLY, 0600);
+    struct timespec times[2] = {{1111111111, 123456789}, {1222222222, 987654321}};
+    if (sparse < 0 || ftruncate(sparse, 1 << 30) || pwrite(sparse, "middle", 6, 500 << 20) != 6 || close(sparse) ||
+        utimensat(AT_FDCWD, at("plain/link"), times, AT_SYMLINK_NOFOLLOW) || mknod(at("plain/dead"), S_IFSOCK | 0640, 0))
+        wl_fail("special files: %s", strerror(errno));
     make_dir("bound", 0700);
     do_mount(at("plain"), at("bound"), NULL, MS_BIND, NULL);
     do_mount(NULL, at("bound"), NULL, MS_BIND | MS_REMOUNT | MS_RDONLY, NULL);
@@ -108,6 +113,13 @@ int main(int argc, char **argv)
     if (stat(at("plain/text"), &text) || stat(at("plain/same"), &same) || lstat(at("plain/link"), &link_) ||
         stat(at("plain/fifo"), &fifo) || stat(base, &top))
         wl_fail("stat: %s", strerror(errno));
+    struct stat hollow, dead;
+    if (stat(at("plain/sparse"), &hollow) || hollow.st_size != 1 << 30 || hollow.st_blocks > 16)
+        wl_fail("the sparse file has %ld blocks", (long)hollow.st_blocks);
+    if (stat(at("plain/dead"), &dead) || dead.st_mode != (S_IFSOCK | 0640))
+        wl_fail("the socket file is gone, or another");
+    if (link_.st_mtim.tv_sec != 1222222222 || link_.st_mtim.tv_nsec != 987654321)
+        wl_fail("the symlink was written at %ld.%09ld", (long)link_.st_mtim.tv_sec, link_.st_mtim.tv_nsec);
     if (text.st_uid != 12 || text.st_gid != 34 || text.st_ino != same.st_ino || !S_ISLNK(link_.st_mode) ||
         !S_ISFIFO(fifo.st_mode) || (top.st_mode & 07777) != 0750)
         wl_fail("a file in the tmpfs is not what it was");
