@@ -46,7 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"torpor: {error.describe()}\n")
         return error.exit_code
     except (interrupts.Interrupted, KeyboardInterrupt) as stop:
-        sys.stderr.write("torpor: interrupted; nothing was left half done\n")
+        left = "; ".join(getattr(stop, "__notes__", ())) or "nothing was left half done"
+        sys.stderr.write(f"torpor: interrupted; {left}\n")
         return 128 + (stop.number if isinstance(stop, interrupts.Interrupted) else 2)
     except BrokenPipeError:
         return 141

@@ -153,6 +153,17 @@ def read_archive(path: Path) -> Archive:
     return archive
 
 
+def is_whole(path: Path) -> bool:
+    """Whether there is an archive and nothing of it is missing, as far as can be told."""
+    try:
+        with open_compressed(path) as (stream, _):
+            for _ in iter_members(stream):
+                pass
+    except ImageError:
+        return False
+    return True
+
+
 def peek(path: Path) -> dict[str, bytes]:
     """The engine's documents that stand before the images; quick, however large the archive is."""
     archive = Archive(str(path))

@@ -6,14 +6,18 @@ A restore that fails leaves a container behind that was only created; what was n
 from __future__ import annotations
 
 import json
+import os
 import re
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from torpor.base.errors import EngineError, UsageError
+from torpor.containers import archive, changes, space
 from torpor.containers.commands import command_of, run
 from torpor.containers.model import LIST_TIMEOUT_S, RUNNING, Container, Restored, Runtime, Words, matching, option_line
+from torpor.images import pack
 
 _DUMP_WORDS = frozenset(
     {
@@ -61,15 +65,60 @@ class Podman:
         return Runtime(str(told.get("OCIRuntime") or "runc"), Path(config) if config else None)
 
     def checkpoint(self, container: Container, output: Path | None, words: Words) -> str:
-        line = option_line(self.name, "checkpoints", words, _DUMP_WORDS, _OTHER_OPTIONS)
         if output is not None:
-            if output.is_dir():
-                raise UsageError(f"{output} is a directory", hint="podman writes one file: -o FILE.tar.gz")
-            line.append(f"--export={output.absolute()}")
-        said = run(self.name, "container", "checkpoint", *line, container.id)
+            words = _compressed_as_named(output, words)
+        line = option_line(self.name, "checkpoints", words, _DUMP_WORDS, _OTHER_OPTIONS)
+        if output is not None and output.is_dir():
+            raise UsageError(f"{output} is a directory", hint="podman writes one file: -o FILE.tar.gz")
+        told = json.loads(run(self.name, "container", "inspect", "--size", container.id))[0]
+        is_lost = bool(told.get("HostConfig", {}).get("AutoRemove"))
+        _check_space(container, told, output, dict(words), is_lost)
+        place = _place_of(output) if output is not None else None
+        if place is not None:
+            line.append(f"--export={place}")
+        with ExitStack() as stack:
+            left_out = None
+            if place is not None and not any(name == "ignore-rootfs" for name, _ in words):
+                left_out = stack.enter_context(changes.kept(told, self._changed(container)))
+            try:
+                # With --rm there is no way back once the container has been stopped.
+                said = run(self.name, "container", "checkpoint", *line, container.id, to_its_end=is_lost)
+            except BaseException as error:
+                error.add_note(self._what_is_left(container, output, place))
+                raise
+            if place is not None and output is not None:
+                place.replace(output)
+                if left_out is not None:
+                    left_out.add_to(output)
         made = [str(output)] if output is not None else []
         made += [f"the image {value}" for name, value in words if name == "create-image"]
         return _with_statistics(" and ".join(made) or "podman's storage", said, words)
+
+    def _changed(self, container: Container) -> list[str]:
+        """Paths of files of its image that have been changed in it."""
+        found = json.loads(run(self.name, "diff", "--format=json", container.id) or "{}")
+        return [str(path) for path in found.get("changed") or ()]
+
+    def _what_is_left(self, container: Container, output: Path | None, place: Path | None) -> str:
+        """After a checkpoint that failed: what has become of the container.  A torn archive is removed."""
+        is_written = place is not None and archive.is_whole(place)
+        if place is not None and output is not None:
+            if is_written:
+                place.replace(output)
+            else:
+                place.unlink(missing_ok=True)
+        try:
+            told = json.loads(run(self.name, "container", "inspect", container.id))[0]
+        except (EngineError, ValueError, LookupError):
+            if is_written:
+                return f"{container.label} is in {output} all the same: `torpor restore {output}` wakes it"
+            return f"{container.label} is lost: podman has removed it, for it was started with --rm"
+        if str(told.get("State", {}).get("Status", "")) in RUNNING:
+            return f"{container.label} runs on"
+        stored = Path(str(told.get("StaticDir", "")), "checkpoint")
+        if not (stored / "inventory.img").is_file():
+            return f"{container.label} has ended, and there is no checkpoint of it"
+        return f"{container.label} sleeps in {stored}: `torpor restore {container.label}` wakes it"
 
     def restore(self, container: Container, words: Words) -> Restored:
         line = option_line(self.name, "restores", words, _RESTORE_WORDS, _OTHER_OPTIONS)
@@ -146,6 +195,44 @@ class Podman:
             str(told.get("ImageName", "")),
         )
         return Restored(replace(container, pid=container.pid if container.runs else 0), _addresses(told))
+
+
+def _compressed_as_named(output: Path, words: Words) -> Words:
+    """With ``--compress`` as the name of the archive has it; UsageError where the user says something else."""
+    named, said = pack.compression_of(output), dict(words).get("compress")
+    if named is None or said == named:
+        return words
+    if said is not None:
+        raise UsageError(f"{output} is not the name of an archive with --compress={said}", hint="leave out --compress")
+    return [*words, ("compress", named)]
+
+
+def _check_space(
+    container: Container, told: dict[str, Any], output: Path | None, words: dict[str, str], is_lost: bool
+) -> None:
+    """RefusedError if there is no room for what podman is going to write, as far as that can be known."""
+    n_bytes = space.memory_of(container.pid)
+    if output is not None and "ignore-rootfs" not in words:
+        n_bytes += int(told.get("SizeRw") or 0)
+    needs = [space.Need(Path(str(told["StaticDir"])), "podman's storage", n_bytes)]
+    if output is not None:
+        is_compressed = words.get("compress") != "none"
+        n_bytes = space.archive_size(n_bytes, is_compressed=is_compressed, is_lost=is_lost)
+        needs.append(space.Need(output.absolute().parent, "the archive", n_bytes))
+    space.check(container.label, needs, is_lost=is_lost)
+
+
+def _place_of(output: Path) -> Path:
+    """Where the archive is written: an earlier one called so stays until the new one is whole."""
+    if not os.path.lexists(output):
+        return output.absolute()
+    place = output.absolute().with_name(f"{output.name}.new")
+    if os.path.lexists(place):
+        raise UsageError(
+            f"{place} is there: a checkpoint whose torpor was killed",
+            hint="`torpor inspect` it, then rename or remove it",
+        )
+    return place
 
 
 def _addresses(told: dict[str, dict[str, object]]) -> tuple[str, ...]:

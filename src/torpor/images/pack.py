@@ -16,6 +16,8 @@ import shutil
 import stat
 import tarfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Protocol, cast
 
@@ -38,7 +40,9 @@ _MAX_FILES = 1 << 20
 _MAX_PADDING = 16 << 20
 
 
-class _Sink(Protocol):
+class Sink(Protocol):
+    """What an archive is written into."""
+
     def write(self, data: bytes, /) -> int: ...
     def close(self) -> None: ...
 
@@ -53,19 +57,26 @@ def write(directory: Path, path: Path, how: str) -> None:
     if os.path.lexists(directory / "parent"):
         raise ImageError(f"{directory}: its memory lies in part in another checkpoint", hint="keep it as a directory")
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(fd, "wb") as stream:
-            sink = _compressed(stream, how)
+        with writer(path, how) as sink:
             _write_members(directory, sink)
-            sink.close()
-            stream.flush()
-            os.fsync(stream.fileno())
     except OSError as error:
         hint = "the file system is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else None
         raise StoreError(f"{path}: cannot write: {error.strerror}", hint=hint) from error
 
 
-def _write_members(directory: Path, sink: _Sink) -> None:
+@contextmanager
+def writer(path: Path, how: str) -> Iterator[Sink]:
+    """The new file *path*: what is written there is compressed *how*, and on the disk at the end.  OSError."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(fd, "wb") as stream:
+        sink = _compressed(stream, how)
+        yield sink
+        sink.close()
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _write_members(directory: Path, sink: Sink) -> None:
     found = [entry for entry in os.scandir(directory) if entry.is_file(follow_symlinks=False)]
     found.sort(key=lambda entry: (_rank(entry.name), entry.stat().st_size, entry.name))
     with tarfile.open(fileobj=cast("BinaryIO", sink), mode="w|", format=tarfile.GNU_FORMAT, bufsize=_CHUNK) as archive:
@@ -85,7 +96,7 @@ def _rank(name: str) -> int:
     return _FIRST.index(name) if name in _FIRST else len(_FIRST)
 
 
-def _compressed(stream: BinaryIO, how: str) -> _Sink:
+def _compressed(stream: BinaryIO, how: str) -> Sink:
     if how == "zstd":
         return ZstdWriter(stream)
     return _Gzip(stream) if how == "gzip" else _Plain(stream)
