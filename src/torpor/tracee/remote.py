@@ -178,7 +178,24 @@ def kill_and_reap(threads: list[Thread]) -> None:
             continue
         # A child that is not ours to wait for has ended; as long as it is there, waitid shows it and not the next one.
         time.sleep(0.001)
+        _reap_children(left)
         left = {tid for tid in left if not _is_reaped(tid)}
+
+
+def _reap_children(pids: set[int]) -> None:
+    """Wait for those of their children that we trace and nobody has noted: born just as the work failed.
+
+    The first process of a pid namespace does not end before they have been waited for.
+    """
+    from torpor.kernel.procfs.task import read_children
+
+    for pid in pids:
+        try:
+            children = read_children(pid)
+        except OSError:
+            continue
+        for child in children:
+            _is_reaped(child)
 
 
 def _is_reaped(tid: int) -> bool:

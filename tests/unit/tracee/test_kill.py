@@ -4,6 +4,7 @@ import pytest
 
 from harness.workload import Workload
 from torpor.engine.time_limit import time_limit
+from torpor.tracee.remote import kill_and_reap
 from torpor.tracee.tree import freeze
 
 pytestmark = pytest.mark.root
@@ -17,3 +18,14 @@ def test_the_first_process_of_a_pid_namespace_with_many_threads(number: int) -> 
             assert len(tree.root.threads) > 3
             with time_limit(20, "killing it"):
                 tree.kill()
+
+
+def test_a_task_of_the_namespace_that_nobody_has_noted() -> None:
+    with Workload.start_in_job("family") as workload:
+        workload.wait_ready()
+        with freeze(workload.pid) as tree:
+            first = list(tree.root.threads)
+            assert len(list(tree.root.iter_tree())) > 1
+            with time_limit(20, "killing it"):
+                kill_and_reap(first)
+            tree.kill()
