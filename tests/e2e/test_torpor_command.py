@@ -91,6 +91,41 @@ def test_what_cannot_be_is_told_and_the_container_runs_on(host: PrivatePodman, t
     assert host.containers() == {"web": "running"}
 
 
+def test_what_podman_leaves_out_of_an_archive_is_carried(host: PrivatePodman, tmp_path: Path) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/torpor-only-in-the-image").write_text("old\n")
+    archive, image = tmp_path / "web.tar.gz", tmp_path / "image.tar"
+    host.run("sh", "-c", f"cp {host.directory}/image.tar {image}; tar -C {tmp_path} -rf {image} etc")
+    host.podman("import", "--change", 'ENTRYPOINT ["/counter_server"]', str(image), "localhost/etc")
+    for more in ([], ["--rm"]):
+        host.podman("run", "-d", "--name", "web", "--ulimit", "host", *more, "localhost/etc")
+        assert host.ask("web") == 0
+        inside = f"/proc/{host.inspect('web', '{{.State.Pid}}')}/root"
+        host.run("sh", "-c", f"echo new > {inside}/etc/torpor-only-in-the-image; echo more > {inside}/other")
+        host.torpor("checkpoint", "web", "-o", archive)
+        assert archive.read_bytes().startswith(b"\x1f\x8b"), "its name says gzip"
+        host.podman("rm", "--all", "--force", "--time=0")
+        host.torpor("restore", archive)
+        inside = f"/proc/{host.inspect('web', '{{.State.Pid}}')}/root"
+        assert host.run("cat", f"{inside}/etc/torpor-only-in-the-image", f"{inside}/other").stdout == "new\nmore\n"
+        assert host.ask("web") == 1
+        host.podman("rm", "--all", "--force", "--time=0")
+    host.podman("rmi", "localhost/etc")
+
+
+def test_no_room_for_an_archive_is_found_out_before(host: PrivatePodman, tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    host.run("mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", small)
+    try:
+        host.podman("run", "-d", "--rm", "--name", "web", "--ulimit", "host", IMAGE)
+        done = host.torpor("checkpoint", "web", "-o", small / "web.tar.gz", check=False)
+        assert done.returncode == 1 and "started with --rm, and would be lost" in done.stderr
+        assert host.containers() == {"web": "running"}
+    finally:
+        host.run("umount", small)
+
+
 def test_runc_alone(host: PrivatePodman, tmp_path: Path) -> None:
     bundle, images = tmp_path / "bundle", tmp_path / "images"
     host.run("sh", "-c", f"mkdir -p {bundle}/rootfs && tar -C {bundle}/rootfs -xf {host.directory}/image.tar")

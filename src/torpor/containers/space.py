@@ -82,10 +82,10 @@ def check(label: str, needs: list[Need], *, is_lost: bool) -> None:
             what = " and ".join(f"{need.what} ({need.place})" for need in together)
             loss = "; it was started with --rm, and would be lost with its checkpoint" if is_lost else ""
             raise RefusedError(
-                f"{label} needs up to {_mib(wanted)} for {what}, where {_mib(free)} are free{loss}",
+                f"{label} needs up to {_amount(wanted)} for {what}, where {_amount(free)} are free{loss}",
                 hint="free some space, or name another place; the container runs on",
             )
 
 
-def _mib(n_bytes: int) -> str:
-    return f"{n_bytes / (1 << 20):.1f} MiB"
+def _amount(n_bytes: int) -> str:
+    return f"{n_bytes / (1 << 20):.1f} MiB" if n_bytes >= 1 << 20 else f"{n_bytes / (1 << 10):.0f} KiB"
