@@ -80,6 +80,8 @@ class _Process:
         self._process: subprocess.Popen[bytes] | None = None
         self._error: OSError | None = None
         self._starter = threading.Thread(target=self._start)
+        #: Not the thread's join: one that is interrupted takes the thread for ended (Python 3.11).
+        self._started = threading.Event()
 
     def _start(self) -> None:
         try:
@@ -88,12 +90,14 @@ class _Process:
             )
         except OSError as error:
             self._error = error
+        finally:
+            self._started.set()
 
     def wait(self, timeout_s: float | None) -> int:
         """Start it, if it is not yet, and wait for its end; OSError if it cannot be started."""
         if self._starter.ident is None:
             self._starter.start()
-        self._starter.join()
+        self._started.wait()
         if self._process is None:
             raise self._error or OSError("it was not started")
         return self._process.wait(timeout_s)
@@ -101,14 +105,14 @@ class _Process:
     def finish(self) -> None:
         """Wait for its end, if it was started at all."""
         if self._starter.ident is not None:
-            self._starter.join()
+            self._started.wait()
         if self._process is not None:
             self._process.wait()
 
     def end(self) -> None:
         """As Ctrl-C on a terminal would: everything that it runs is told, and criu has the time to undo."""
         if self._starter.ident is not None:
-            self._starter.join()
+            self._started.wait()
         if self._process is None:
             return
         for number, patience_s in ((signal.SIGINT, 20), (signal.SIGTERM, 5), (signal.SIGKILL, None)):
