@@ -210,7 +210,8 @@ class Workload:
         dumped_pid = self.pid
         if not self._watch().has_ended():
             raise WorkloadError(f"{self.name} is to be restored but still runs")
-        pid = engine.restore(self.images, options=options)
+        # A mount namespace shows mounts of the host's, which are bound again only for those who say so.
+        pid = engine.restore(self.images, options=("--external", "mnt[]", *options))
         try:
             restored = ProcessWatch(pid)
         except ProcessLookupError:

@@ -37,7 +37,9 @@ def test_unknown_file_system(point: Path) -> None:
         with pytest.raises(EngineError, match=f"{point} .* ramfs .*--enable-fs ramfs"):
             workload.dump(leave_running=True)
         workload.dump(options=["--enable-fs", "ramfs"])
-        workload.restore()
+        with pytest.raises(EngineError, match="--enable-fs ramfs"):
+            workload.restore()
+        workload.restore(options=["--enable-fs", "ramfs"])
         assert _type_of(workload, point) == "ramfs"
         workload.expect_pass()
 

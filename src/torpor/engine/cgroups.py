@@ -197,8 +197,9 @@ def prepare(session: RestoreSession) -> None:
     controllers = list(entry.controllers)
     sets = {found.id: membership.load_set(found) for found in entry.sets}
     for controller in controllers:
+        model.check_hierarchy(",".join(controller.cnames))
         for head in controller.dirs:
-            if head.dir_name in ("", "/"):
+            if not head.dir_name.strip("/"):
                 # Those of a hierarchy's root, which no other group may have, wherever --cgroup-root puts it.
                 head.ClearField("properties")
     sets = rewriting.rewrite(controllers, sets, policy)

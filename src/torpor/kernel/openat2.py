@@ -10,6 +10,7 @@ from array import array
 from torpor.kernel.arch import nr
 from torpor.kernel.syscall import syscall
 
+RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_IN_ROOT = 0x10
 _HOW = struct.Struct("=QQQ")
 _O_PATH = 0o10000000
@@ -19,8 +20,8 @@ _CREATES = os.O_CREAT | os.O_TMPFILE & ~os.O_DIRECTORY
 _TRIES = 32
 
 
-def open_in_root(root_fd: int, path: str, flags: int, mode: int = 0) -> int:
-    """Open *path* as a process whose root directory is *root_fd* would; close-on-exec.
+def open_in_root(root_fd: int, path: str, flags: int, mode: int = 0, *, links: bool = True) -> int:
+    """Open *path* as a process whose root directory is *root_fd* would; close-on-exec.  Without *links*, by none.
 
     Absolute links and ``..`` do not lead out of it.  OSError.  A name that passes through a magic link
     (``/proc/self/fd/3``) is refused with ELOOP by the kernel.
@@ -28,7 +29,8 @@ def open_in_root(root_fd: int, path: str, flags: int, mode: int = 0) -> int:
     if flags & _O_PATH:
         flags &= _WITH_O_PATH
     name = array("B", os.fsencode(path or ".") + b"\0")
-    how = array("B", _HOW.pack(flags | os.O_CLOEXEC, mode if flags & _CREATES else 0, RESOLVE_IN_ROOT))
+    resolve = RESOLVE_IN_ROOT if links else RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS
+    how = array("B", _HOW.pack(flags | os.O_CLOEXEC, mode if flags & _CREATES else 0, resolve))
     for _ in range(_TRIES):
         try:
             return syscall("openat2", nr.openat2, root_fd, name.buffer_info()[0], how.buffer_info()[0], _HOW.size)

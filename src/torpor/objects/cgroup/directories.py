@@ -136,6 +136,8 @@ class Maker:
         hierarchy = ",".join(controller.cnames)
         for head in controller.dirs:
             for path, entry in _iter_tree(head, ""):
+                for prop in entry.properties:
+                    properties.check_name(prop.name, hierarchy)
                 group = _Group(hierarchy, path, entry)
                 if held is not None and model.is_below(path, held):
                     self._held.append(group)
@@ -260,7 +262,7 @@ class Maker:
         fd = self._yard.open_dir(group.hierarchy, group.path)
         try:
             os.fchown(fd, perms.uid, perms.gid)
-            os.fchmod(fd, perms.mode & 0o7777)
+            os.fchmod(fd, perms.mode & 0o777)
         finally:
             os.close(fd)
 

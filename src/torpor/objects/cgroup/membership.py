@@ -135,6 +135,7 @@ def load_set(entry: m.cg_set_entry) -> tuple[Member, ...]:
         path = get_text(member.path)
         if not path.startswith("/") or ".." in path.split("/") or member.cgns_prefix > len(path):
             raise ImageError(f"cgroup.img: {path} is no path of a control group")
+        model.check_hierarchy(get_text(member.name))
         found.append(Member(get_text(member.name), path, member.cgns_prefix))
     return tuple(found)
 

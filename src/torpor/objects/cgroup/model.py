@@ -7,6 +7,7 @@ A *hierarchy* is a tree of control groups.  Its name is what /proc/PID/cgroup sa
 from __future__ import annotations
 
 from torpor.base.records import dataclass
+from torpor.images.errors import ImageError
 
 #: The modes of criu(8)'s ``--manage-cgroups``.
 IGNORE, NONE, PROPS, SOFT, FULL, STRICT = "ignore", "none", "props", "soft", "full", "strict"
@@ -54,6 +55,17 @@ def normal(path: str) -> str:
 def is_below(path: str, top: str) -> bool:
     """Whether *path* is *top* or lies below it."""
     return top in ("/", path) or path.startswith(top + "/")
+
+
+def check_hierarchy(name: str) -> None:
+    """ImageError for what is no hierarchy's name: it becomes words of mount options and a name in ``--cgroup-yard``.
+
+    An option such as ``release_agent=PROGRAM`` would have the kernel run that program for us.
+    """
+    for word in name.split(",") if name else ():
+        bare = word.removeprefix("name=")
+        if not bare.isascii() or not bare.replace("_", "").replace("-", "").replace(".", "").isalnum() or ".." in bare:
+            raise ImageError(f"cgroup.img: {word!r} is no controller's name")
 
 
 def describe(hierarchy: str) -> str:

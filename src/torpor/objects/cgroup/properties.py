@@ -7,6 +7,9 @@ Image
     ``cgroup_prop_entry``: name, value, owner and mode.  A file that takes one line a write and has several (``io.max``)
     is one entry a line, so that a reader which writes each value at once restores it, too.
 Restore
+    A name is one of a file in the group's own directory, of a controller of its hierarchy, and none that makes
+    something happen (NEVER): whatever else an image says is refused.
+
     EARLY ones while the group is still empty, the others when the tasks are in it; the freezer last of all.  A value
     that is there already is not written: some files refuse even that.
 """
@@ -15,11 +18,13 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Iterable, Sequence
 
 from torpor.base import log
 from torpor.base.errors import RestoreError, UsageError
 from torpor.images import messages as m
+from torpor.images.errors import ImageError
 from torpor.images.text import get_text, set_text
 from torpor.objects.cgroup.model import V2
 
@@ -37,6 +42,17 @@ EARLY = frozenset(
 )  # fmt: skip
 #: Set when everything else is done.
 LAST = frozenset((FREEZER_V1, FREEZER_V2))
+
+#: They move tasks, kill, give events or devices away, or name a program that the kernel runs; none of them is state.
+NEVER = frozenset(
+    (
+        "release_agent", "cgroup.threads", "cgroup.kill", "cgroup.event_control", "devices.allow", "devices.deny",
+        "memory.force_empty", "memory.reclaim", "blkio.reset_stats", "cgroup.pressure", "irq.pressure",
+    )
+)  # fmt: skip
+#: Those without a controller's name before a dot.
+_PLAIN_NAMES = frozenset(("tasks", "notify_on_release"))
+_PERMISSIONS = 0o777
 
 _OF_V1 = ("cgroup.clone_children", "notify_on_release", "cgroup.procs", "tasks")
 _OF_V2 = (_SUBTREE, "cgroup.max.descendants", "cgroup.max.depth", FREEZER_V2, TYPE)
@@ -194,6 +210,18 @@ def restore(directory: int, entries: Sequence[m.cgroup_prop_entry], where: str, 
             ) from None
 
 
+def check_name(name: str, hierarchy: str) -> None:
+    """ImageError for what is no property of a group of *hierarchy*."""
+    prefix, dot, rest = name.partition(".")
+    known = hierarchy == V2 or prefix == "cgroup" or prefix in hierarchy.split(",")
+    is_property = name in _PLAIN_NAMES or (dot and rest and known)
+    if "/" in name or "\0" in name or name in NEVER or not is_property:
+        raise ImageError(
+            f"cgroup.img: properties: {name!r} is no property of a control group of {hierarchy or 'v2'}",
+            hint="--manage-cgroups=none goes on without properties, =ignore without control groups",
+        )
+
+
 def _set(directory: int, entry: m.cgroup_prop_entry) -> None:
     name, value = entry.name, get_text(entry.value)
     if name == _DEVICES:
@@ -225,16 +253,18 @@ def _set_owner(directory: int, entry: m.cgroup_prop_entry) -> None:
     if not entry.HasField("perms") or entry.name == FREEZER_V1:
         return
     perms = entry.perms
-    info = os.stat(entry.name, dir_fd=directory)
+    info = os.stat(entry.name, dir_fd=directory, follow_symlinks=False)
+    if not stat.S_ISREG(info.st_mode):
+        raise ImageError(f"cgroup.img: properties: {entry.name} is no file")
     if (info.st_uid, info.st_gid) != (perms.uid, perms.gid):
-        os.chown(entry.name, perms.uid, perms.gid, dir_fd=directory)
-    if info.st_mode & 0o7777 != perms.mode & 0o7777:
-        os.chmod(entry.name, perms.mode & 0o7777, dir_fd=directory)
+        os.chown(entry.name, perms.uid, perms.gid, dir_fd=directory, follow_symlinks=False)
+    if info.st_mode & 0o7777 != perms.mode & _PERMISSIONS:
+        os.chmod(entry.name, perms.mode & _PERMISSIONS, dir_fd=directory)
 
 
 def _current(directory: int, name: str) -> str | None:
     try:
-        fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
     except PermissionError:
         return None  # to be written only
     try:
@@ -273,7 +303,7 @@ def _set_priorities(directory: int, value: str) -> None:
 
 
 def _write(directory: int, name: str, value: str) -> None:
-    fd = os.open(name, os.O_WRONLY | os.O_CLOEXEC, dir_fd=directory)
+    fd = os.open(name, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
     try:
         os.write(fd, value.encode(errors="surrogateescape"))
     finally:

@@ -63,7 +63,7 @@ def _name_entry(entry: m.file_entry, session: FileRestore) -> m.reg_file_entry:
 
 
 def _fill(pipe_id: int, reg: m.reg_file_entry, session: FileRestore) -> int:
-    fd = regular.open_file(reg, os.O_RDWR | os.O_NONBLOCK, session)
+    fd = regular.open_file(reg, os.O_RDWR | os.O_NONBLOCK, session, lambda info: stat.S_ISFIFO(info.st_mode))
     try:
         if not stat.S_ISFIFO(os.fstat(fd).st_mode):
             raise ImageError(f"files.img: {reg.name} is no FIFO")

@@ -8,7 +8,8 @@ Restore
     The last step of all, for all kinds alike: by a process that holds it, so that pids mean what they mean there, and
     so that signals tell the descriptor's number in that process.
 Limits
-    An owner that is gone at the dump is forgotten.
+    An owner that is gone at the dump is forgotten; so is one that is not of the tree: its number may be anybody's by
+    the restore, who would then get signals in the name of whoever had set it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import fcntl
 import struct
 
+from torpor.base import log
 from torpor.images import messages as m
 from torpor.kernel.arch import nr
 from torpor.kernel.procfs.status import read_status
@@ -62,15 +64,25 @@ def _seen_inside(kind: int, pid: int) -> int:
 def restore(session: FileRestore) -> None:
     """Give every description its owner and switch its signals on."""
     runners: dict[int, tuple[Runner, Batch]] = {}
+    owners = _owners_in_tree(session)
     for entry, placed in session.placements():
         flags, fown = _owner_of(entry, session)
         if fown is None or not (fown.pid or fown.signum or flags & _O_ASYNC):
             continue
+        if fown.pid and (fown.pid_type == _F_OWNER_PGRP, fown.pid) not in owners:
+            log.warn(f"files.img: fown: pid {fown.pid} is not of the tree; file {entry.id} signals nobody")
+            fown.pid = 0
         process, number = placed.holders[0]
         _, batch = runners.setdefault(process.pid, (process.runner, Batch()))
         _add(batch, process, number, flags, fown)
     for runner, batch in runners.values():
         runner.run(batch)
+
+
+def _owners_in_tree(session: FileRestore) -> set[tuple[bool, int]]:
+    """Whom files may signal: tasks and groups, the latter with True."""
+    tasks = {(False, thread.ns_tid) for process in session.processes for thread in process.threads}
+    return tasks | {(True, process.entry.pgid) for process in session.processes}
 
 
 def _owner_of(entry: m.file_entry, session: FileRestore) -> tuple[int, m.fown_entry | None]:

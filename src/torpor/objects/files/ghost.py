@@ -80,6 +80,8 @@ def _write(file: OpenFile, ghost_id: int, session: FileDump) -> None:
     entry.atim.tv_sec, entry.atim.tv_usec = divmod(info.st_atime_ns // 1000, 1_000_000)
     entry.mtim.tv_sec, entry.mtim.tv_usec = divmod(info.st_mtime_ns // 1000, 1_000_000)
     if stat.S_ISCHR(info.st_mode) or stat.S_ISBLK(info.st_mode):
+        if not paths.is_plain_device(info):
+            raise file.refuse(f"{file.target} is {paths.describe_type(info)}, deleted", hint="close it and try again")
         entry.rdev = kernel_device(info.st_rdev)
     elif stat.S_ISLNK(info.st_mode):
         paths.set_name(entry, "symlnk_target", os.readlink("", dir_fd=file.fd))
@@ -276,6 +278,11 @@ def _make_node(entry: m.ghost_file_entry, name: str, directory: int) -> None:
         os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=directory))
     elif stat.S_ISFIFO(entry.mode) or stat.S_ISCHR(entry.mode) or stat.S_ISBLK(entry.mode):
         device = os.makedev(entry.rdev >> 20, entry.rdev & 0xFFFFF)
+        if not stat.S_ISFIFO(entry.mode) and not paths.is_plain_number(entry.mode, device):
+            raise RestoreError(
+                f"ghost-file image: rdev: {paths.describe_device(entry.mode, device)} is not made again",
+                hint="close it before the checkpoint",
+            )
         os.mknod(name, stat.S_IFMT(entry.mode) | 0o600, device, dir_fd=directory)
     else:
         raise ImageError(f"a ghost file of mode {entry.mode:o}")

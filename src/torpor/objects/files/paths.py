@@ -6,8 +6,9 @@ A name in an image is absolute and starts at the root of the mount namespace, wh
 from __future__ import annotations
 
 import os
+import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 from torpor.base.errors import RestoreError
@@ -31,6 +32,11 @@ _AT_EMPTY_PATH = 0x1000
 _HANDLE_SIZE = 128
 O_TMPFILE_ONLY = 0o20000000
 DELETED = " (deleted)"
+_MEMORY_MAJOR = 1
+#: Of /dev/mem's family, without state: null, zero, full, random, urandom, kmsg.
+_PLAIN_MINORS = frozenset((3, 5, 7, 8, 9, 11))
+#: Virtual terminals and serial lines; /dev/tty, console and ptmx; lines by USB; serial ports of little machines.
+_TERMINAL_MAJORS, _PTY_MAJORS = frozenset((4, 5, 188, 204)), range(128, 144)
 
 
 class Roots:
@@ -200,20 +206,68 @@ def set_name(message: m.Message, field: str, path: str) -> None:
         set_text(message, field, path)
 
 
-def open_below(root_fd: int, path: str, flags: int, *, mode: int = 0o600) -> int:
+def is_plain_device(info: os.stat_result) -> bool:
+    """/dev/null, zero, full, random, urandom, kmsg: no state, and nothing happens when one is opened."""
+    return is_plain_number(info.st_mode, info.st_rdev)
+
+
+def is_plain_number(mode: int, device: int) -> bool:
+    """The same of a node's mode and number."""
+    return stat.S_ISCHR(mode) and os.major(device) == _MEMORY_MAJOR and os.minor(device) in _PLAIN_MINORS
+
+
+def is_terminal(info: os.stat_result) -> bool:
+    """A character device of the majors that terminals have."""
+    return stat.S_ISCHR(info.st_mode) and (
+        os.major(info.st_rdev) in _TERMINAL_MAJORS or os.major(info.st_rdev) in _PTY_MAJORS
+    )
+
+
+def is_ordinary(info: os.stat_result) -> bool:
+    """What can be opened without waiting for anybody and without anything happening."""
+    return stat.S_ISREG(info.st_mode) or stat.S_ISDIR(info.st_mode) or is_plain_device(info)
+
+
+def open_below(root_fd: int, path: str, flags: int, may_be: Callable[[os.stat_result], bool] = is_ordinary) -> int:
     """Open *path* as a process whose root is *root_fd* would ("": *root_fd* itself, again).
 
-    A container's links do not lead out of its root: its images are not to be trusted with our files.
+    A container's links do not lead out of its root: its images are not to be trusted with our files.  Nor does a name
+    lead to whatever is there by now, a FIFO that nobody writes to or a tape: what *may_be* does not know is not opened.
     RestoreError says what is missing.
     """
     if not path:
         return reopen(root_fd, flags)
     try:
-        return open_in_root(root_fd, path, flags, mode)
+        found = open_in_root(root_fd, path, flags & (os.O_NOFOLLOW | os.O_DIRECTORY) | O_PATH)
+        if flags & O_PATH:
+            return found
+        with OwnedFd(found):
+            info = os.fstat(found)
+            if not may_be(info):
+                raise RestoreError(
+                    f"{path} is {describe_type(info)}, which is not opened because an image names it",
+                    hint="the file must be what it was when the checkpoint was made",
+                )
+            return reopen(found, flags & ~(os.O_NOFOLLOW | os.O_CREAT | os.O_EXCL))
     except OSError as error:
         raise RestoreError(
             f"{path}: {error.strerror}", hint="the file must be where it was when the checkpoint was made"
         ) from error
+
+
+def describe_type(info: os.stat_result) -> str:
+    """``a FIFO``, ``the block device 8:0``."""
+    kind = stat.S_IFMT(info.st_mode)
+    if kind in (stat.S_IFCHR, stat.S_IFBLK):
+        return describe_device(info.st_mode, info.st_rdev)
+    return {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFLNK: "a symbolic link"}.get(
+        kind, "another file"
+    )
+
+
+def describe_device(mode: int, device: int) -> str:
+    """``the block device 8:0``."""
+    return f"the {'character' if stat.S_ISCHR(mode) else 'block'} device {os.major(device)}:{os.minor(device)}"
 
 
 def reopen(fd: int, flags: int) -> int:

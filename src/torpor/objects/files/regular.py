@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 
 from torpor.base.errors import RestoreError
 from torpor.images import messages as m
@@ -28,6 +29,8 @@ from torpor.objects.files.paths import (
     DELETED,
     O_PATH,
     O_TMPFILE_ONLY,
+    is_ordinary,
+    is_plain_device,
     is_there,
     locate,
     open_below,
@@ -41,22 +44,14 @@ _ONCE = os.O_CREAT | os.O_EXCL | os.O_TRUNC | os.O_NOCTTY
 _NO_POSITION = (1 << 64) - 1
 _NFS_SILLY = ".nfs"
 _NFS_SILLY_DIGITS = 24
-#: Minor numbers of /dev/mem's family (major 1) without state: null, zero, full, random, urandom, kmsg.
-_PLAIN = frozenset((3, 5, 7, 8, 9, 11))
 
 
 def matches(file: OpenFile) -> bool:
     """Anything with a path that is a regular file, a directory, or opened with O_PATH; and plain devices."""
     mode = file.stat.st_mode
     return file.target.startswith("/") and (
-        stat.S_ISREG(mode) or stat.S_ISDIR(mode) or _is_plain_device(file) or bool(file.flags & O_PATH)
+        stat.S_ISREG(mode) or stat.S_ISDIR(mode) or is_plain_device(file.stat) or bool(file.flags & O_PATH)
     )
-
-
-def _is_plain_device(file: OpenFile) -> bool:
-    """/dev/null, zero, full, random, urandom, kmsg: no state."""
-    mode, rdev = file.stat.st_mode, file.stat.st_rdev
-    return stat.S_ISCHR(mode) and os.major(rdev) == 1 and os.minor(rdev) in _PLAIN
 
 
 def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
@@ -87,7 +82,7 @@ def _same_device(file: OpenFile, session: FileDump) -> os.stat_result | None:
 
     So has `podman exec` its /dev/null.  None where the very file is there, or nothing stands for it.
     """
-    if not _is_plain_device(file) or is_there(file, file.target, session):
+    if not is_plain_device(file.stat) or is_there(file, file.target, session):
         return None
     where, dir_fd = locate(roots_of(session).of_file(file), file.target)
     try:
@@ -164,10 +159,10 @@ class Remaps:
             self.by_file[entry.orig_id] = entry
 
 
-def restore(entry: m.file_entry, session: FileRestore) -> int:
-    """Open the file and set its offset."""
+def restore(entry: m.file_entry, session: FileRestore, may_be: Callable[[os.stat_result], bool] = is_ordinary) -> int:
+    """Open the file, if it is what *may_be* knows, and set its offset."""
     reg = entry.reg
-    fd = open_file(reg, reg.flags & ~_ONCE & ~_O_ASYNC, session)
+    fd = open_file(reg, reg.flags & ~_ONCE & ~_O_ASYNC, session, may_be)
     try:
         _check(reg, fd, session)
         if reg.pos and reg.pos != _NO_POSITION and not reg.flags & O_PATH:
@@ -178,7 +173,12 @@ def restore(entry: m.file_entry, session: FileRestore) -> int:
     return fd
 
 
-def open_file(reg: m.reg_file_entry, flags: int, session: FileRestore) -> int:
+def open_file(
+    reg: m.reg_file_entry,
+    flags: int,
+    session: FileRestore,
+    may_be: Callable[[os.stat_result], bool] = is_ordinary,
+) -> int:
     """Open what *reg* names, or what stands for it, with *flags*; the caller owns it."""
     if reg.ext:
         raise RestoreError(
@@ -188,7 +188,7 @@ def open_file(reg: m.reg_file_entry, flags: int, session: FileRestore) -> int:
     if flags & O_TMPFILE_ONLY:
         flags &= ~os.O_TMPFILE  # which is O_DIRECTORY as well
     if remap is None:
-        return open_below(*session.place_of_reg(reg), flags | os.O_NOCTTY)
+        return open_below(*session.place_of_reg(reg), flags | os.O_NOCTTY, may_be)
     if remap.remap_type == m.remap_type.GHOST:
         return reopen(ghost.keeper(reg, remap.remap_id, session), flags & ~os.O_NOFOLLOW)
     if remap.remap_type == m.remap_type.PROCFS:

@@ -16,3 +16,8 @@ def restore(fd: int, flags: int) -> None:
     wanted = flags & _SETTABLE
     if wanted:
         fcntl.fcntl(fd, fcntl.F_SETFL, wanted)
+
+
+def replace(fd: int, flags: int) -> None:
+    """As ``restore``, for one that was made with others."""
+    fcntl.fcntl(fd, fcntl.F_SETFL, flags & _SETTABLE)

@@ -32,7 +32,7 @@ from torpor.images.store import load_all
 from torpor.kernel import signal
 from torpor.objects.files import fown, status_flags, tty_data, tty_pairs, tty_params
 from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
-from torpor.objects.files.paths import DELETED, O_PATH, open_below
+from torpor.objects.files.paths import DELETED, O_PATH, is_terminal, open_below
 from torpor.objects.files.tty_pairs import Early, Masters, Pair, is_master
 from torpor.objects.files.tty_sessions import Sessions, owner_of, set_foreground
 from torpor.objects.model import RestoreProcess
@@ -307,10 +307,17 @@ class _Restoring:
         if not path or path.rpartition("/")[2].isdecimal():
             return None
         try:
-            fd = OwnedFd(open_below(self._session.root_fd, path, entry.tty.flags & ~os.O_CREAT | os.O_NOCTTY))
+            fd = OwnedFd(self._open_path(path, entry))
         except RestoreError:
             return None
         return fd.release() if os.fstat(fd.fileno()).st_rdev == info.rdev else None
+
+    def _open_path(self, path: str, entry: m.file_entry) -> int:
+        """A terminal by its name; a line that waits for a carrier is not waited for."""
+        flags = entry.tty.flags & ~os.O_CREAT
+        fd = open_below(self._session.root_fd, path, flags | os.O_NOCTTY | os.O_NONBLOCK, is_terminal)
+        status_flags.replace(fd, flags)
+        return fd
 
     def _live_numbers(self) -> set[int]:
         return {info.pty.index for info in self._infos.values() if info.type == _PTY and info.HasField("termios")}
@@ -409,7 +416,7 @@ class _Restoring:
 
     def _open_node(self, entry: m.file_entry, info: m.tty_info_entry) -> int:
         path = self._path_of(entry, "/dev/console")
-        fd = open_below(self._session.root_fd, path, entry.tty.flags & ~os.O_CREAT | os.O_NOCTTY)
+        fd = self._open_path(path, entry)
         if info.id not in self._is_prepared:
             self._is_prepared.add(info.id)
             tty_params.restore(fd, info)

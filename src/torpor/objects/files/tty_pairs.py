@@ -27,7 +27,7 @@ from torpor.images.errors import ImageError
 from torpor.kernel.idmap import IdMaps
 from torpor.objects.files import status_flags, tty_data, tty_params
 from torpor.objects.files.model import FileRestore
-from torpor.objects.files.paths import open_below
+from torpor.objects.files.paths import is_terminal, open_below
 
 TIOCGPTN = 0x80045430
 _MAX_SKIPPED = 4096
@@ -115,7 +115,7 @@ class Masters:
                 found = next((number for number in spare if number not in self._wanted), None)
             if found in spare:
                 return spare.pop(found)
-            fd = OwnedFd(open_below(self._root_fd, path, os.O_RDWR | os.O_NOCTTY))
+            fd = OwnedFd(open_below(self._root_fd, path, os.O_RDWR | os.O_NOCTTY, is_terminal))
             number = tty_params.read_int(fd.fileno(), TIOCGPTN)
             tty_params.write_int(fd.fileno(), tty_params.TIOCSPTLCK, 0)
             spare[number] = fd

@@ -33,7 +33,11 @@ _DEVICE = os.makedev(10, 200)
 
 def matches(file: OpenFile) -> bool:
     """By the device number."""
-    return stat.S_ISCHR(file.stat.st_mode) and file.stat.st_rdev == _DEVICE and not file.flags & O_PATH
+    return _is_tun(file.stat) and not file.flags & O_PATH
+
+
+def _is_tun(info: os.stat_result) -> bool:
+    return stat.S_ISCHR(info.st_mode) and info.st_rdev == _DEVICE
 
 
 def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
@@ -70,7 +74,7 @@ def restore(entry: m.file_entry, session: FileRestore) -> int:
     tunf = entry.tunf
     if not entry.HasField("reg"):
         raise RestoreError(f"files.img: tun file {entry.id} has no name")
-    fd = in_network(session, tunf.ns_id, lambda: regular.restore(entry, session))
+    fd = in_network(session, tunf.ns_id, lambda: regular.restore(entry, session, _is_tun))
     if not tunf.HasField("netdev"):
         return fd
     try:

@@ -20,14 +20,18 @@ import fcntl
 import os
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 
 from torpor.base import log
 from torpor.base.errors import RestoreError
-from torpor.base.records import dataclass, field
+from torpor.base.fds import OwnedFd
+from torpor.base.records import dataclass
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
+from torpor.kernel import mount as mounts
 from torpor.kernel.arch import nr
 from torpor.kernel.idmap import IdMaps
+from torpor.kernel.openat2 import open_in_root
 from torpor.kernel.sockets import Socket
 from torpor.kernel.syscall import syscall
 from torpor.objects.files.model import FileDump, FileRestore, OpenFile, mount_of
@@ -108,12 +112,60 @@ def _text(name: bytes) -> str:
     return os.fsdecode(b"@" + name[1:] if name.startswith(b"\0") else name.rstrip(b"\0"))
 
 
-@dataclass(slots=True)
 class _Ghosts:
-    """A directory in which deleted names are bound; a subdirectory for each, so that equal names do not meet."""
+    """Where deleted names are bound, one directory for each, so that equal names do not meet.
 
-    path: str
-    names: list[tuple[str, Name]] = field(default_factory=list)
+    It is a file system that is mounted nowhere and ends with its last user; where we may not make one, a directory
+    whose name nobody can guess.
+    """
+
+    def __init__(self) -> None:
+        self.path = ""
+        #: The directories, and the names bound in them.
+        self.names: list[tuple[OwnedFd, str]] = []
+        try:
+            self.top = OwnedFd(_make_detached())
+        except OSError:
+            self.path = f"/tmp/.torpor-{os.urandom(12).hex()}"
+            os.mkdir(self.path, 0o700)
+            self.top = OwnedFd(os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+
+    def add(self, name: str) -> int:
+        """A new directory in which the relative *name* can be bound; it stays ours."""
+        place = str(len(self.names))
+        os.mkdir(place, 0o700, dir_fd=self.top.fileno())
+        fd = OwnedFd(os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.top.fileno()))
+        self.names.append((fd, name))
+        for above in _parents(name):
+            os.mkdir(above, 0o700, dir_fd=fd.fileno())
+        return fd.fileno()
+
+    def remove(self) -> None:
+        """Take the names away."""
+        for number, (fd, name) in enumerate(self.names):
+            with fd, suppress(OSError):
+                os.unlink(name, dir_fd=fd.fileno())
+                for above in reversed(_parents(name)):
+                    os.rmdir(above, dir_fd=fd.fileno())
+                os.rmdir(str(number), dir_fd=self.top.fileno())
+        self.top.close()
+        if self.path:
+            with suppress(OSError):
+                os.rmdir(self.path)
+
+
+def _make_detached() -> int:
+    context = mounts.fsopen("tmpfs")
+    try:
+        mounts.fsconfig(context, mounts.FSCONFIG_CMD_CREATE)
+        return mounts.fsmount(context, 0)
+    finally:
+        os.close(context)
+
+
+def _parents(name: str) -> list[str]:
+    words = [word for word in name.split("/")[:-1] if word not in ("", ".")]
+    return ["/".join(words[: depth + 1]) for depth in range(len(words))]
 
 
 class Namer:
@@ -122,7 +174,7 @@ class Namer:
     def __init__(self, session: FileRestore) -> None:
         self._session = session
         self._ghosts: _Ghosts | None = None
-        self._ghost_of: dict[int, str] = {}
+        self._ghost_of: dict[int, int] = {}
         #: Paths that are taken, each with the root that it starts from.
         self._bound: set[tuple[int, str]] = set()
 
@@ -137,6 +189,7 @@ class Namer:
             self._bind_ghost(ident, connection, name)
         else:
             self._bound.add((root_fd, path))
+            _check_way(root_fd, name)
             self._within(root_fd, name.directory, lambda: _bind_file(connection, name))
 
     def bind_apart(self, ident: int, connection: Socket, name: Name) -> None:
@@ -151,43 +204,25 @@ class Namer:
         if not name.is_path:
             connection.connect(name.text)
         elif ident in self._ghost_of:
-            root = os.open(self._ghost_of[ident], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                self._within(root, "/", lambda: connection.connect(name.text))
-            finally:
-                os.close(root)
+            self._within(self._ghost_of[ident], "/", lambda: connection.connect(name.text))
         else:
             root_fd = self._session.place_of(name.mount, name.path)[0]
+            _check_way(root_fd, name)
             self._within(root_fd, name.directory, lambda: connection.connect(name.text))
 
     def close(self) -> None:
         """Remove what deleted names have left."""
-        if self._ghosts is None:
-            return
-        for root, name in self._ghosts.names:
-            path = os.path.join(root, os.fsdecode(name.text).lstrip("/"))
-            _ignore_missing(os.unlink, path)
-            while len(path) > len(self._ghosts.path):
-                path = os.path.dirname(path)
-                _ignore_missing(os.rmdir, path)
-        _ignore_missing(os.rmdir, self._ghosts.path)
-        self._ghosts = None
+        if self._ghosts is not None:
+            self._ghosts.remove()
+            self._ghosts = None
 
     def _bind_ghost(self, ident: int, connection: Socket, name: Name) -> None:
         if ".." in os.fsdecode(name.text).split("/"):
             raise RestoreError(f"unix socket {name}: a deleted name with .. in it cannot be bound again")
         if self._ghosts is None:
-            self._ghosts = _Ghosts(f"/tmp/.torpor-{os.getpid()}")
-            os.mkdir(self._ghosts.path, 0o700)
-        root = os.path.join(self._ghosts.path, str(len(self._ghosts.names)))
-        self._ghosts.names.append((root, name))
-        os.makedirs(os.path.dirname(os.path.join(root, os.fsdecode(name.text).lstrip("/"))))
-        root_fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            self._within(root_fd, "/", lambda: _bind_file(connection, name))
-        finally:
-            os.close(root_fd)
-        self._ghost_of[ident] = root
+            self._ghosts = _Ghosts()
+        root_fd = self._ghost_of[ident] = self._ghosts.add(os.fsdecode(name.text).lstrip("/"))
+        self._within(root_fd, "/", lambda: _bind_file(connection, name))
 
     def _within(self, root_fd: int, directory: str, action: Callable[[], None]) -> None:
         """Do *action* in a thread that has that root and working directory."""
@@ -212,11 +247,16 @@ class Namer:
             raise failures[0]
 
 
-def _ignore_missing(action: Callable[[str], None], path: str) -> None:
+def _check_way(root_fd: int, name: Name) -> None:
+    """RestoreError for a name to which a link of proc leads, out of the root that it is to be below."""
     try:
-        action(path)
+        os.close(open_in_root(root_fd, name.path.rpartition("/")[0], os.O_PATH | os.O_DIRECTORY))
     except OSError as error:
-        log.debug(f"{path}: {error.strerror}")
+        if error.errno in (errno.ELOOP, errno.EXDEV):
+            raise RestoreError(
+                f"unix socket {name}: its name leads elsewhere", hint="the image is not obeyed"
+            ) from None
+        # Anything else is told by whoever uses the name.
 
 
 def _bind(connection: Socket, name: Name) -> None:

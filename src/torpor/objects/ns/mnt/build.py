@@ -17,10 +17,11 @@ from torpor.base.fds import OwnedFd
 from torpor.kernel import mount as mounts
 from torpor.kernel.arch import nr
 from torpor.kernel.namespaces import CLONE_NEWCGROUP, CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, isolated, setns
-from torpor.objects.files.paths import is_below
+from torpor.kernel.openat2 import open_in_root
+from torpor.objects.files.paths import O_PATH, is_below
 from torpor.objects.files.tty_pairs import Early
 from torpor.objects.ns.mnt import external, filesystems, hidden, propagation
-from torpor.objects.ns.mnt.make import is_made_by_puppet, make_by_puppet, make_filesystem
+from torpor.objects.ns.mnt.make import check_layers, is_made_by_puppet, make_by_puppet, make_filesystem
 from torpor.objects.ns.mnt.tree import Node, Tree, read_tree, relative
 from torpor.objects.ns.mnt.yard import Yard
 from torpor.objects.ns.model import NsRestore
@@ -143,11 +144,15 @@ class _Builder:
 
     def _copy(self, node: Node, base: tuple[int, str]) -> int:
         path = relative(node.root, base[1])
-        if not node.entry.deleted or not path:
+        if not path:
             return mounts.open_tree(base[0], path)
+        if not node.entry.deleted:
+            # Contents come from the images: a link among them would lead to what the yard shows of ours.
+            with OwnedFd(open_in_root(base[0], path, O_PATH, links=False)) as fd:
+                return mounts.open_tree(fd.fileno(), "")
         # It can be mounted only as long as it has a name.
         self._deleted.append(hidden.Deleted(base[0], path, is_directory=node.on_directory))
-        return mounts.open_tree(base[0], self._deleted[-1].make())
+        return mounts.open_tree(*self._deleted[-1].make())
 
     def _fill(self, node: Node, fd: int) -> None:
         """Contents; only then may the file system become read-only."""
@@ -192,6 +197,7 @@ class _Builder:
         if _is_terminal(node):
             _make_terminal(tree, node)
         if self._base_of(node) is None and node.entry.fstype == filesystems.OVERLAY:
+            check_layers(tree.root.fd, node.entry)
             by_puppet = is_made_by_puppet(node.entry, tree.session.flags) and not tree.session.is_nested
             fd = (
                 make_by_puppet(tree.session, node.entry)

@@ -38,6 +38,10 @@ class Filesystem:
     by_puppet: bool = False
     """Made in the tree's pid namespace, which only a process in it can do."""
     extra: Callable[[str], str] | None = None
+    options: frozenset[str] = frozenset()
+    """Those with which one can be made; whatever else an image says is refused."""
+    is_host_s: bool = False
+    """It shows, and changes, the whole machine: mounted only where the caller allows its type."""
     dump: Callable[[ImageStore, Sequence[tuple[int, str]], int, IdMaps], None] | None = None
     """Dumps what mounts, given with the part that each shows, have of a file system."""
     restore: Callable[[ImageStore, int, int, IdMaps], None] | None = None
@@ -49,22 +53,44 @@ def _named_hierarchy(options: str) -> str:
     return "none" if any(word.startswith("name=") for word in words) and not any(controllers) else ""
 
 
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_OF_TMPFS = _words(
+    "size nr_blocks nr_inodes mode uid gid huge mpol inode32 inode64 noswap noacl acl usrquota grpquota "
+    "usrquota_block_hardlimit usrquota_inode_hardlimit grpquota_block_hardlimit grpquota_inode_hardlimit"
+)
+_OF_OVERLAY = _words(
+    "lowerdir upperdir workdir lowerdir+ datadir+ redirect_dir index uuid nfs_export xino metacopy volatile userxattr "
+    "verity default_permissions override_creds nooverride_creds"
+)
+#: Beside controllers.  Not release_agent, a program that the kernel would run for us.
+_OF_CGROUP = _words("xattr noprefix clone_children cpuset_v2_mode none name")
+_OF_CGROUP2 = _words(
+    "nsdelegate favordynmods memory_localevents memory_recursiveprot memory_hugetlb_accounting pids_localevents"
+)
+#: Of any type: labels, and what says nothing.
+ANY_OPTIONS = _words("context fscontext defcontext rootcontext seclabel ro rw sync mand dirsync lazytime")
+
 ALL: tuple[Filesystem, ...] = (
-    Filesystem(1, "proc", by_puppet=True),
+    Filesystem(1, "proc", by_puppet=True, options=_words("hidepid gid subset pidns")),
     Filesystem(2, "sysfs"),
-    Filesystem(3, "devtmpfs"),
+    Filesystem(3, "devtmpfs", options=_OF_TMPFS),
     Filesystem(4, "binfmt_misc", dump=binfmt_misc.dump, restore=binfmt_misc.restore),
-    Filesystem(TMPFS, "tmpfs", dump=tmpfs.dump, restore=tmpfs.restore),
-    Filesystem(DEVPTS, "devpts", extra=lambda options: "newinstance"),
-    Filesystem(7, "pstore"),
-    Filesystem(9, "securityfs"),
-    Filesystem(10, "fusectl"),
-    Filesystem(11, "debugfs"),
-    Filesystem(12, "cgroup", extra=_named_hierarchy),
+    Filesystem(TMPFS, "tmpfs", dump=tmpfs.dump, restore=tmpfs.restore, options=_OF_TMPFS),
+    Filesystem(
+        DEVPTS, "devpts", extra=lambda options: "newinstance", options=_words("uid gid mode ptmxmode newinstance max")
+    ),
+    Filesystem(7, "pstore", is_host_s=True, options=_words("kmsg_bytes")),
+    Filesystem(9, "securityfs", is_host_s=True),
+    Filesystem(10, "fusectl", is_host_s=True),
+    Filesystem(11, "debugfs", is_host_s=True, options=_words("uid gid mode")),
+    Filesystem(12, "cgroup", extra=_named_hierarchy, options=_OF_CGROUP),
     Filesystem(14, "mqueue"),
-    Filesystem(OVERLAY, "overlay"),
-    Filesystem(19, "tracefs"),
-    Filesystem(23, "cgroup2"),
+    Filesystem(OVERLAY, "overlay", options=_OF_OVERLAY),
+    Filesystem(19, "tracefs", is_host_s=True, options=_words("uid gid mode")),
+    Filesystem(23, "cgroup2", options=_OF_CGROUP2),
 )
 BY_NAME = {kind.name: kind for kind in ALL}
 BY_CODE = {kind.code: kind for kind in ALL}

@@ -9,6 +9,7 @@ from torpor.images import messages as m
 from torpor.images.text import get_text
 from torpor.kernel import mount as mounts
 from torpor.kernel.idmap import IDENTITY
+from torpor.kernel.openat2 import open_in_root
 from torpor.objects.files.paths import MissingParents, free_names
 from torpor.objects.files.regular import Remaps
 
@@ -52,7 +53,9 @@ class Names:
         """Before mounts become read-only: where deleted files on them are made again."""
         for node, name in self._ghosts:
             try:
-                fd = OwnedFd(mounts.open_tree(node.fd, relative(name.rpartition("/")[0] or "/", node.point)))
+                directory = relative(name.rpartition("/")[0] or "/", node.point)
+                with OwnedFd(open_in_root(node.fd, directory, os.O_PATH)) as at:
+                    fd = OwnedFd(mounts.open_tree(at.fileno(), ""))
             except OSError:
                 continue  # the directory is deleted as well, or a file is mounted
             if self._files is not None:
@@ -79,16 +82,16 @@ def _named(entry: m.file_entry) -> tuple[int, str]:
 
 
 def _open(node: Node, path: str) -> tuple[OwnedFd, str] | None:
-    flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+    flags = os.O_PATH | os.O_NOFOLLOW
     if not path:
         return OwnedFd(os.dup(node.fd)), ""
     try:
-        return OwnedFd(os.open(path, flags, dir_fd=node.fd)), ""
+        return OwnedFd(open_in_root(node.fd, path, flags)), ""
     except FileNotFoundError:
         pass
     directory, _, name = path.rpartition("/")
     try:
-        return OwnedFd(os.open(directory or ".", flags | os.O_DIRECTORY, dir_fd=node.fd)), name
+        return OwnedFd(open_in_root(node.fd, directory, flags | os.O_DIRECTORY)), name
     except OSError:
         return None  # told by whoever opens it
 
@@ -97,29 +100,28 @@ class Deleted:
     """*path* below *directory*, there for a while only: what a mount shows though it is deleted."""
 
     def __init__(self, directory: int, path: str, *, is_directory: bool) -> None:
-        self._root = directory
         self._parents = MissingParents(directory, path)
-        self._candidates = free_names(path)
         self._is_directory = is_directory
         self._made = ""
 
-    def make(self) -> str:
-        """Make it; what it is called meanwhile."""
+    def make(self) -> tuple[int, str]:
+        """Make it; the directory that it is in, and what it is called meanwhile."""
         self._parents.__enter__()
-        for name in self._candidates:
+        where, candidates = self._parents.directory, free_names(self._parents.last)
+        for name in candidates:
             try:
                 if self._is_directory:
-                    os.mkdir(name, 0o755, dir_fd=self._root)
+                    os.mkdir(name, 0o755, dir_fd=where)
                 else:
-                    os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644, dir_fd=self._root))
+                    os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644, dir_fd=where))
             except FileExistsError:
                 continue
             self._made = name
-            return name
-        raise FileExistsError(self._candidates[0])
+            return where, name
+        raise FileExistsError(candidates[0])
 
     def remove(self) -> None:
         """Take its name away, and those of directories that were made for it."""
         if self._made:
-            (os.rmdir if self._is_directory else os.unlink)(self._made, dir_fd=self._root)
+            (os.rmdir if self._is_directory else os.unlink)(self._made, dir_fd=self._parents.directory)
         self._parents.__exit__()

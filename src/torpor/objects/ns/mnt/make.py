@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 
 from torpor.base.errors import RestoreError
 from torpor.images import messages as m
+from torpor.images.errors import ImageError
 from torpor.images.text import get_text
 from torpor.kernel import mount as mounts
 from torpor.kernel.arch import nr
 from torpor.kernel.namespaces import CLONE_NEWUSER
+from torpor.kernel.openat2 import open_in_root
 from torpor.kernel.pidfd import getfd
 from torpor.objects.ns.mnt import filesystems
 from torpor.objects.ns.model import NsRestore
 from torpor.tracee.batch import Batch
 
+_LAYERS = ("lowerdir", "upperdir", "workdir", "datadir")
+
 
 def make_filesystem(session: NsRestore, entry: m.mnt_entry) -> int:
     """A new file system, as a detached mount of it."""
+    check(session, entry)
     context = mounts.fsopen(type_of(entry))
     try:
         mounts.fsconfig(context, mounts.FSCONFIG_SET_STRING, "source", _source_of(entry, session.external))
@@ -32,10 +39,48 @@ def make_filesystem(session: NsRestore, entry: m.mnt_entry) -> int:
         os.close(context)
 
 
+def check(session: NsRestore, entry: m.mnt_entry) -> None:
+    """RestoreError or ImageError for a file system that the image alone asks for and the caller has not allowed.
+
+    In a user namespace of the tree's own the kernel knows what its root may mount.
+    """
+    name = type_of(entry)
+    kind = filesystems.BY_CODE.get(entry.fstype)
+    where = f"mountpoints-{session.ident}.img: {get_text(entry.mountpoint)}"
+    enabled = () if session.files is None else session.files.policy.enabled_filesystems
+    is_allowed = {name, "all"} & set(enabled) or session.flags & CLONE_NEWUSER
+    is_given = any(text.startswith(f"dev[{get_text(entry.source)}]:") for text in session.external)
+    if kind is None or kind.is_host_s:
+        if not is_allowed and not is_given:
+            raise RestoreError(
+                f"{where}: fstype: {name} ({get_text(entry.source)}) is not mounted because an image says so",
+                hint=f"--enable-fs {name} allows it (torpor restore: --trust)",
+            )
+        return
+    for key, _ in options_of(entry, ""):
+        is_known = key in kind.options or key in filesystems.ANY_OPTIONS
+        if not is_known and not (kind.name == "cgroup" and key.replace("_", "").isalpha()):
+            raise ImageError(f"{where}: options: {key!r} is no option of {kind.name} that is restored")
+
+
 def _source_of(entry: m.mnt_entry, external: tuple[str, ...]) -> str:
     source = get_text(entry.source) or "none"
     wanted = f"dev[{source}]:"
     return next((text[len(wanted) :] for text in external if text.startswith(wanted)), source)
+
+
+def check_layers(root_fd: int, entry: m.mnt_entry) -> None:
+    """ImageError for layers of an overlay to which a link of proc leads, out of the namespace with that root."""
+    for word in split_options(get_text(entry.options)):
+        key, _, value = word.partition("=")
+        if key.rstrip("+") in _LAYERS:
+            for path in filter(None, re.split(r"(?<!\\):", value.strip('"'))):
+                try:
+                    os.close(open_in_root(root_fd, path.replace("\\:", ":"), os.O_PATH))
+                except OSError as error:
+                    if error.errno in (errno.ELOOP, errno.EXDEV):
+                        where = get_text(entry.mountpoint)
+                        raise ImageError(f"{where}: options: {key}: {path} leads elsewhere") from None
 
 
 def type_of(entry: m.mnt_entry) -> str:
@@ -63,6 +108,8 @@ def options_of(entry: m.mnt_entry, context: str) -> list[tuple[str, str | None]]
     found: list[tuple[str, str | None]] = []
     for word in words:
         key, equals, value = word.partition("=")
+        if key == "release_agent":
+            continue  # the hierarchy is there, and has what the host has given it
         if key == "context" and context:
             value = context
         found.append((key, value.strip('"') if equals else None))
@@ -92,6 +139,7 @@ def is_made_by_puppet(entry: m.mnt_entry, flags: int) -> bool:
 
 def make_by_puppet(session: NsRestore, entry: m.mnt_entry) -> int:
     """As ``make_filesystem``, but made by the root puppet."""
+    check(session, entry)
     runner = session.runner
     batch = Batch()
     context = batch.call(nr.fsopen, batch.path(type_of(entry)), 1)

@@ -16,6 +16,7 @@ Limits
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 
 from torpor.base import log
@@ -23,6 +24,7 @@ from torpor.base.errors import KernelError, RefusedError, RestoreError
 from torpor.base.typed import Literal
 from torpor.images import kinds
 from torpor.images import messages as m
+from torpor.images.errors import ImageError
 from torpor.images.kinds import ImageKind
 from torpor.images.store import ImageStore
 from torpor.kernel import netlink
@@ -43,6 +45,11 @@ _LEGACY: tuple[tuple[ImageKind[m.Message], str, tuple[str, ...], tuple[str, ...]
     ),
 )  # fmt: skip
 
+
+#: A letter, a name, or a negative number.
+_OPTION = re.compile(r"-[A-LN-Za-z]|--[a-z0-9][a-z0-9-]*(=.*)?|-\d.*")
+#: Options that have the tool run or read something, and how much of a name names none yet (``--mode`` is another).
+_READING, _AMBIGUOUS = ("--modprobe", "--object-pinned"), 3
 
 # -- dump ------------------------------------------------------------------------------------------------------------
 
@@ -140,6 +147,7 @@ def restore(store: ImageStore, ident: int) -> None:
     for kind, _, _, restorers in _LEGACY:
         text = _load(store, kind, ident)
         if text:
+            check_iptables(text)
             _give(restorers, ("-w",), text)
     text = _load(store, kinds.NFTABLES, ident)
     try:
@@ -150,6 +158,7 @@ def restore(store: ImageStore, ident: int) -> None:
             raise RestoreError(f"the kernel does not take the nftables of the images: {error}") from error
         log.warn(f"nftables are restored from their listing: {error}")
     if text:
+        check_nft(text)
         _give(("nft",), ("-f", "-"), text)
 
 
@@ -159,6 +168,31 @@ def _load(store: ImageStore, kind: ImageKind[m.Message], ident: int) -> bytes:
         return b""
     with store.open_read(name) as stream:
         return stream.read()
+
+
+def check_iptables(text: bytes) -> None:
+    """ImageError for what no listing has: a line that is none, an option by which the tool runs or reads anything.
+
+    The tool is run by us, and its options may be shortened: ``--modprobe`` names a program, ``--object-pinned`` a file.
+    """
+    for line in text.decode(errors="surrogateescape").splitlines():
+        if line[:1] in ("", "#", "*", ":") or line == "COMMIT":
+            continue
+        words = re.sub(r"^\[\d+:\d+\] ", "", line).split()
+        if words[:1] not in (["-A"], ["-I"], ["-N"], ["-P"]):
+            raise ImageError(f"iptables image: {line!r} is no rule")
+        for word in (word.lstrip("\"'") for word in words[1:]):
+            name = word.partition("=")[0]
+            reads = len(name) > _AMBIGUOUS and any(full.startswith(name) for full in _READING)
+            if reads or (word.startswith("-") and not _OPTION.fullmatch(word)):
+                raise ImageError(f"iptables image: {word!r} is no option of a rule that is restored")
+
+
+def check_nft(text: bytes) -> None:
+    """ImageError for a listing that has the tool read other files."""
+    for number, line in enumerate(text.decode(errors="surrogateescape").splitlines(), 1):
+        if re.search(r"(^|[;{}\s])include\s*[\"']", line):
+            raise ImageError(f"nftables image: line {number} includes another file")
 
 
 def _give(tools: Sequence[str], words: Sequence[str], text: bytes) -> None:
