@@ -101,6 +101,7 @@ def restore(
     external: tuple[str, ...] = (),
     renames: tuple[tuple[str, str], ...] = (),
     new_network: bool = False,
+    trust: bool = False,
     notify: Callable[[str, int], None] | None = None,
 ) -> int:
     """Rebuild what lies in the directory *path*; the root's pid.  It runs when this returns.
@@ -111,10 +112,13 @@ def restore(
     stage, by the names that criu(8) has for action scripts, and the root's pid as soon as there is one.  What allowed
     the checkpoint something (``tcp_established``, ``file_locks``, ``link_remap``, ...) may be said again.
 
+    Images may come from strangers: mounts of the host at other places than the host has them, file systems that show or
+    change the whole machine, consoles and serial lines, and security labels are refused unless ``trust`` allows them.
+
     torpor.base.errors.TorporError and its kinds; nothing is left of a restore that failed.
     """
     from torpor.engine import restore as engine
-    from torpor.engine.options import RestoreOptions, nobody
+    from torpor.engine.options import STRANGERS, RestoreOptions, RestorePolicy, nobody
     from torpor.objects.files.model import FilePolicy
 
     policy = FilePolicy(
@@ -125,7 +129,9 @@ def restore(
         link_remap=link_remap,
         ext_unix=external_unix,
         external_pipes=external_pipes,
-        external=external,
+        external=(*external, "mnt[]") if trust else external,
+        host_mounts=True,
+        enabled_filesystems=("all",) if trust else (),
     )
     options = RestoreOptions(
         leave_stopped=leave_stopped,
@@ -135,6 +141,7 @@ def restore(
         new_network=new_network,
         notify=notify or nobody,
         files=policy,
+        policy=RestorePolicy() if trust else STRANGERS,
     )
     return engine.restore(path, options)
 

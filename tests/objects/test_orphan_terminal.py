@@ -48,7 +48,7 @@ os.close(slave)
 read_until(master, b"ready")
 given = []
 with tempfile.TemporaryDirectory() as images:
-    policy = FilePolicy(orphan_pts_master=True)
+    policy = FilePolicy(orphan_pts_master=True, external=("mnt[]",))
     dump(program.pid, images, DumpOptions(files=policy))
     program.wait()
     os.close(master)
@@ -113,7 +113,7 @@ theirs.close()
 master = socket.recv_fds(ours, 10, 1)[1][0]
 ours.close()
 read_until(master, b"ready")
-policy = FilePolicy(orphan_pts_master=True)
+policy = FilePolicy(orphan_pts_master=True, external=("mnt[]",))
 for _ in range(2):
     given = []
     with tempfile.TemporaryDirectory() as images:

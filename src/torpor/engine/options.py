@@ -37,10 +37,20 @@ class JoinNs:
 class RestorePolicy:
     """What images may ask for beyond what the kernel refuses us anyway.
 
-    ``capabilities``: a mask of those that restored tasks may have; None: as ours.
+    As it stands it is CRIU's: whoever restores trusts the images as far as options do not say otherwise (external
+    mounts and types of file systems have options of their own).  ``capabilities``: a mask of those that restored tasks
+    may have; None: as ours.  ``labels``: security labels other than ours.  ``devices``: consoles and serial lines.
+    ``machine``: file systems that change the whole machine, such as binfmt_misc.
     """
 
     capabilities: int | None = None
+    labels: bool = True
+    devices: bool = True
+    machine: bool = True
+
+
+#: For images that somebody else may have made: those of ``torpor restore PATH`` without ``--trust``.
+STRANGERS = RestorePolicy(labels=False, devices=False, machine=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,19 +6,35 @@ checked where it is used; docs/internals/untrusted-images.md has the table of al
 
 from __future__ import annotations
 
+import os
+
 from torpor.base.errors import NotPermittedError
 from torpor.engine.session import RestoreSession
+from torpor.images import kinds
+from torpor.images import messages as m
+from torpor.images.store import ImageStore, load_all
 from torpor.objects.model import RestoreThread
 from torpor.objects.task import creds
+
+_TRUST = "torpor restore --trust allows it, for a checkpoint that you know"
+_DEVICES = {m.TtyType.CONSOLE: "a console", m.TtyType.VT: "a virtual terminal", m.TtyType.SERIAL: "a serial line"}
+#: Of ``fstype``: they change what holds for all processes.
+_MACHINE = ("binfmt_misc", "devtmpfs")
 
 
 def check(session: RestoreSession) -> None:
     """NotPermittedError for what the policy of the session does not allow."""
-    capabilities = session.options.policy.capabilities
-    if capabilities is not None:
-        for process in session.everyone:
-            for thread in process.threads:
-                _check_capabilities(thread, capabilities)
+    policy = session.options.policy
+    for process in session.everyone:
+        for thread in process.threads:
+            if policy.capabilities is not None:
+                _check_capabilities(thread, policy.capabilities)
+            if not policy.labels:
+                _check_label(thread)
+    if not policy.devices:
+        _check_devices(session.store)
+    if not policy.machine:
+        _check_mounts(session)
 
 
 def _check_capabilities(thread: RestoreThread, allowed: int) -> None:
@@ -28,3 +44,35 @@ def _check_capabilities(thread: RestoreThread, allowed: int) -> None:
             f"core-{thread.ns_tid}.img: creds: capabilities {asked:#x} are not the caller's to give",
             hint="restore as root",
         )
+
+
+def _check_label(thread: RestoreThread) -> None:
+    from torpor.kernel import lsm
+
+    label = thread.core.thread_core.creds.lsm_profile
+    if label and label != lsm.parse_profile(lsm.read_label(os.getpid(), os.getpid(), "current")):
+        raise NotPermittedError(f"core-{thread.ns_tid}.img: creds: lsm_profile: {label!r} is asked for", hint=_TRUST)
+
+
+def _check_devices(store: ImageStore) -> None:
+    if not store.exists(kinds.TTY_INFO.file_name()):
+        return
+    for info in load_all(store, kinds.TTY_INFO):
+        if info.type in _DEVICES:
+            raise NotPermittedError(
+                f"tty-info.img: type: {_DEVICES[info.type]} of this machine is asked for", hint=_TRUST
+            )
+
+
+def _check_mounts(session: RestoreSession) -> None:
+    from torpor.objects.ns.mnt import filesystems
+
+    for ident in sorted({process.ids.mnt_ns_id for process in session.alive}):
+        if not session.store.exists(kinds.MNTS.file_name(ident)):
+            continue
+        for entry in load_all(session.store, kinds.MNTS, ident):
+            kind = filesystems.BY_CODE.get(entry.fstype)
+            if kind is not None and kind.name in _MACHINE and not entry.HasField("ext_key"):
+                raise NotPermittedError(
+                    f"mountpoints-{ident}.img: fstype: {kind.name} on {entry.mountpoint} is asked for", hint=_TRUST
+                )

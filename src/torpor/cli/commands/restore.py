@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 #: What only processes and jobs can have.
 _OF_PROCESSES = (
-    "new-network", "wait", "leave-stopped", "link-remap", "external", "external-pipes", "inherit-fd",
+    "new-network", "wait", "leave-stopped", "link-remap", "external", "external-pipes", "inherit-fd", "trust",
 )  # fmt: skip
 #: Options for processes of which the engine of a container is told.
 _SHARED = ("shell-job", "tcp-close", "tcp-established", "file-locks", "external-unix")
@@ -50,6 +50,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--new-network",
         action="store_true",
         help="in a network of its own, with loopback only: all ports are free there",
+    )
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="allow a checkpoint that is no job's of this machine what strangers may not ask for: other mounts of the "
+        "host, file systems of the whole machine, consoles and serial lines, security labels",
     )
     parser.add_argument("-d", "--detach", action="store_true", help="return once it runs (the default)")
     parser.add_argument("-w", "--wait", action="store_true", help="wait for the end; exit as the root process does")
@@ -151,6 +157,8 @@ def _restore_processes(args: argparse.Namespace, source: Generation | Path) -> i
             about = jobs.note.read(images)
             if about is None or about.id != source.note.id:
                 raise jobs.generations.gone(source)
+        # What lies among the jobs was made by ourselves.
+        args.trust = args.trust or not isinstance(source, Path)
         pid = _restore_all(args, images, about)
     if not args.wait:
         return 0
@@ -189,6 +197,7 @@ def _restore_one(args: argparse.Namespace, images: Path, about: Note | None, nam
         return torpor.restore(
             path,
             new_network=args.new_network,
+            trust=args.trust,
             renames=renames,
             notify=notify,
             **told,  # type: ignore[arg-type]

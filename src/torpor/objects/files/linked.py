@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 from contextlib import suppress
 
 from torpor.base.errors import RestoreError
@@ -33,8 +32,8 @@ from torpor.kernel.procfs.mountinfo import read_mountinfo
 from torpor.objects.files import paths
 from torpor.objects.files.model import FileDump, FileRestore, OpenFile
 
-#: The names of links.
-_LINK = re.compile(r"link_remap\.[0-9]+")
+#: Of the names of links, before a number.
+_LINK = "link_remap"
 #: Names looked at for another one of a file.
 _MAX_SEARCHED = 50_000
 
@@ -210,7 +209,8 @@ def restore(reg: m.reg_file_entry, link_id: int, flags: int, session: FileRestor
     entry = session.entry(link_id)
     if not entry.HasField("reg"):
         raise ImageError(f"remap-fpath.img: file {link_id} has no name")
-    if not _LINK.fullmatch(get_text(entry.reg.name).rpartition("/")[2]):
+    head, _, number = get_text(entry.reg.name).rpartition("/")[2].partition(".")
+    if head != _LINK or not number.isdecimal():
         # It is deleted in the end: whatever else an image calls so stays.
         raise ImageError(
             f"remap-fpath.img: {get_text(entry.reg.name)!r} (remap_id {link_id}) is no name that a dump gives a link"

@@ -58,6 +58,8 @@ class FilePolicy:
     lsm_mount_context: str = ""
     #: Mount points to be left out, and types of file systems to be mounted again though nothing is known of them.
     skipped_mounts: tuple[str, ...] = ()
+    #: Mounts that the dump has found on the host are shown again where the host has them, and by the same path.
+    host_mounts: bool = False
     enabled_filesystems: tuple[str, ...] = ()
     #: A network namespace is not looked into (dump), or left as it comes (restore).
     empty_net: bool = False

@@ -5,6 +5,8 @@ A name in an image is absolute and starts at the root of the mount namespace, wh
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import stat
 import struct
@@ -248,11 +250,28 @@ def open_below(root_fd: int, path: str, flags: int, may_be: Callable[[os.stat_re
                     f"{path} is {describe_type(info)}, which is not opened because an image names it",
                     hint="the file must be what it was when the checkpoint was made",
                 )
-            return reopen(found, flags & ~(os.O_NOFOLLOW | os.O_CREAT | os.O_EXCL))
+            try:
+                return reopen(found, flags & ~(os.O_NOFOLLOW | os.O_CREAT | os.O_EXCL))
+            except FileNotFoundError:
+                return _open_known(root_fd, path, flags, info)
     except OSError as error:
         raise RestoreError(
             f"{path}: {error.strerror}", hint="the file must be where it was when the checkpoint was made"
         ) from error
+
+
+def _open_known(root_fd: int, path: str, flags: int, info: os.stat_result) -> int:
+    """The same, in a mount namespace whose /proc does not know of us; what was looked at, or OSError.
+
+    Should it be another file by now, opening that one waits for nobody.
+    """
+    fd = open_in_root(root_fd, path, flags & ~(os.O_CREAT | os.O_EXCL) | os.O_NONBLOCK | os.O_NOCTTY)
+    now = os.fstat(fd)
+    if (now.st_dev, now.st_ino, now.st_rdev) != (info.st_dev, info.st_ino, info.st_rdev):
+        os.close(fd)
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    fcntl.fcntl(fd, fcntl.F_SETFL, flags & ~os.O_CREAT)
+    return fd
 
 
 def describe_type(info: os.stat_result) -> str:

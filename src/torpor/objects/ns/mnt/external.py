@@ -96,6 +96,9 @@ def _check_detected(tree: Tree, node: Node, sources: dict[str, str]) -> None:
         return
     if any(is_below(path, os.path.normpath(os.path.join("/", given))) for given in sources.values()):
         return
+    files = tree.session.files
+    if files is not None and files.policy.host_mounts and tree.session.root == "/" and path == node.point:
+        return  # what everybody here sees at that place
     shared = _SHARED.get(path)
     if shared is not None and not tree.session.flags & shared:
         return
