@@ -34,9 +34,9 @@ def images() -> Iterator[Path]:
     shutil.rmtree(directory)
 
 
-def _criu(*words: str) -> "subprocess.CompletedProcess[str]":
+def _criu(*words: str, caps: str = _CAPS) -> "subprocess.CompletedProcess[str]":
     engine = [sys.executable, "-m", "torpor.cli.criu.main", *words]
-    line = _as_user("--inh-caps", _CAPS, "--ambient-caps", _CAPS, *engine)
+    line = _as_user("--inh-caps", caps, "--ambient-caps", caps, *engine)
     return subprocess.run(line, capture_output=True, text=True, check=False, cwd="/", timeout=time_limit_s(60))
 
 
@@ -70,3 +70,27 @@ def test_a_process_of_somebody_else_is_refused(images: Path) -> None:
     done = _criu("dump", "--unprivileged", "-t", str(os.getpid()), "-D", str(images), "-o", "dump.log")
     assert done.returncode != 0
     assert "Traceback" not in (images / "dump.log").read_text()
+
+
+def test_who_may_nothing_is_told_what_is_lacking(images: Path) -> None:
+    """A process of their own, and another's; then images that root has made of it."""
+    null, caps = subprocess.DEVNULL, "+dac_read_search"
+    place = ("--unprivileged", "-D", str(images), "-o", "log")
+    become_subreaper()
+    with subprocess.Popen(
+        _as_user("sleep", "1000"), stdin=null, stdout=null, stderr=null, start_new_session=True, cwd="/"
+    ) as process:
+        try:
+            for pid in (process.pid, os.getpid()):
+                done = _criu("dump", "-t", str(pid), *place, caps=caps)
+                assert done.returncode == 1
+                assert "a checkpoint needs CAP_CHECKPOINT_RESTORE" in (images / "log").read_text()
+            root = [sys.executable, "-m", "torpor.cli.criu.main", "dump", "-t", str(process.pid), "-D", str(images)]
+            subprocess.run(root, check=True, timeout=time_limit_s(60))
+        finally:
+            process.kill()
+    for path in images.iterdir():
+        os.chown(path, _USER, _USER)
+    done = _criu("restore", "-d", *place, caps=caps)
+    assert done.returncode == 1
+    assert "needs CAP_CHECKPOINT_RESTORE" in (images / "log").read_text()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable
 
-from torpor.base.errors import KernelError, TargetGoneError, TorporError
+from torpor.base.errors import KernelError, NotPermittedError, TargetGoneError, TorporError
 from torpor.base.typed import TypeVar, cast
 
 _NO_MEMORY = "there is not enough memory"
@@ -71,6 +71,8 @@ def _of_number(number: int, text: str, name: str) -> TorporError:
     if number in _HINTS:
         why, hint = _HINTS[number]
         return TorporError(f"{place}{why}", hint=hint)
+    if number in (errno.EPERM, errno.EACCES) and process:
+        return NotPermittedError(f"{place}{text}", hint="run it as root")
     return TorporError(f"{place}{text}")
 
 

@@ -17,6 +17,7 @@ from torpor.base.fds import OwnedFd
 from torpor.base.late import load
 from torpor.base.records import dataclass
 from torpor.base.typed import TYPE_CHECKING
+from torpor.engine import privileges
 from torpor.engine.options import CARRY, REFUSE, DumpOptions
 from torpor.images import messages as m
 from torpor.images.memstore import MemStore
@@ -121,6 +122,9 @@ class _Look:
 
     def _iter_problems(self) -> Iterator[TorporError]:
         session, everyone = self.session, list[DumpProcess]()
+        if lacking := list(privileges.problems()):
+            yield from lacking
+            return
         for process in _iter_tree(self._pid, self._entered):
             everyone.append(process)
             if process.is_zombie:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
-from torpor.base.errors import RestoreError, TargetGoneError, TorporError
+from torpor.base.errors import NotPermittedError, RestoreError, TargetGoneError, TorporError
 from torpor.kernel import ptrace
 from torpor.kernel.arch import nr
 from torpor.kernel.procfs.status import read_status
@@ -85,7 +85,13 @@ def _next(pid: int) -> Iterator[None]:
     fd = os.open("/proc/sys/kernel/ns_last_pid", os.O_RDWR | os.O_CLOEXEC)
     try:
         before = os.pread(fd, 32, 0)
-        os.pwrite(fd, str(pid - 1).encode(), 0)
+        try:
+            os.pwrite(fd, str(pid - 1).encode(), 0)
+        except PermissionError:
+            raise NotPermittedError(
+                "a restore that gives processes their pids needs CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN",
+                hint="run it as root, or give it one of them",
+            ) from None
         yield
         os.pwrite(fd, before, 0)
     finally:
