@@ -87,7 +87,7 @@ $(VENV)/.dev: $(VENV)/.created pyproject.toml
 	@touch $@
 
 # A regular installation, not an editable one: it is what users get, and it is compiled.
-$(VENV)/.installed: $(VENV)/.created pyproject.toml README.md $(SOURCE)
+$(VENV)/.installed: $(VENV)/.created pyproject.toml hatch_build.py README.md $(SOURCE)
 	$(PIP) install .
 	@touch $@
 

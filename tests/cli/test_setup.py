@@ -43,6 +43,36 @@ def test_a_directory_that_was_there_stays(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["other"]
 
 
+def test_torpor_is_beside_it_with_manual_and_completions(tmp_path: Path) -> None:
+    directory, share = tmp_path / "sbin", tmp_path / "share"
+    share.mkdir()
+    (share / "man/man1").mkdir(parents=True)
+    (share / "man/man1/torpor.1").write_text("somebody else's")
+    assert setup(directory).returncode == 0
+    done = subprocess.run([directory / "torpor", "--version"], capture_output=True, text=True, env={}, check=False)
+    assert done.returncode == 0 and done.stdout.startswith("torpor ")
+    assert (share / "man/man1/torpor.1").read_text() == "somebody else's"
+    made = {str(path.relative_to(share)) for path in share.rglob("*") if path.is_file()}
+    assert made > {"man/man8/torpor-criu.8", "bash-completion/completions/torpor", "zsh/site-functions/_torpor"}
+    assert "as before" in setup(directory).stdout
+    assert setup(directory, "--undo").returncode == 0
+    assert [path.name for path in share.rglob("*") if path.is_file()] == ["torpor.1"] and not directory.exists()
+
+
+@pytest.mark.parametrize("name", ["criu", "torpor"])
+def test_an_installation_that_is_gone_is_told_in_a_sentence(tmp_path: Path, name: str) -> None:
+    """As when its virtual environment has been removed: the script stays, and its interpreter is another's."""
+    setup(tmp_path)
+    script = tmp_path / name
+    lines = script.read_text().splitlines()
+    place = next(line for line in lines if line.startswith("sys.path[:0] = "))
+    script.write_text(script.read_text().replace(place, "sys.path[:0] = ['/nowhere']"))
+    done = subprocess.run([script, "--version"], capture_output=True, text=True, env={}, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"{name}: torpor is not where it was") and done.stderr.count("\n") == 1
+    assert str(script) in done.stderr and "torpor setup" in done.stderr
+
+
 @pytest.mark.parametrize("kind", ["file", "link", "dangling"])
 def test_anothers_file_is_left_alone(tmp_path: Path, kind: str) -> None:
     script = tmp_path / "criu"

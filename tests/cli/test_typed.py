@@ -9,6 +9,7 @@ import pytest
 
 from harness.skips import missing
 from harness.typed import Block, Terminal, blocks_of, commands_in, environment
+from torpor.cli import manual
 
 pytestmark = pytest.mark.root
 _ROOT = Path(__file__).parents[2]
@@ -54,6 +55,12 @@ def test_it_does_what_it_says(terminal: Terminal, document: str) -> None:
                 terminal.succeed(line)
                 n_typed += 1
     assert n_typed > 3
+
+
+@pytest.mark.parametrize("title", [title for title, _ in (*manual.EXAMPLES, *manual.CRIU_EXAMPLES)])
+def test_an_example_of_the_manual(terminal: Terminal, title: str) -> None:
+    for line in dict((*manual.EXAMPLES, *manual.CRIU_EXAMPLES))[title]:
+        terminal.succeed(line)
 
 
 def test_setsid_in_an_interactive_shell_is_explained(terminal: Terminal, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """A Podman of a test's own: storage, network and mounts that nobody else has, below one directory.
 
-Its mount namespace has an empty /usr/local/sbin, where `torpor setup` may put its command for real.
+Its mount namespace has an empty /usr/local/sbin and share, where `torpor setup` may put its commands for real.
 """
 
 import json
@@ -24,6 +24,7 @@ _CONFIGURATION = '[containers]\ndefault_ulimits = []\n[engine]\nruntime = "runc"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _INSIDE = (
     "mkdir -p /run/netns && mount -t tmpfs tmpfs /run/netns && mount -t tmpfs tmpfs /usr/local/sbin && "
+    "mount -t tmpfs tmpfs /usr/local/share && "
     "ip link set lo up && echo ready && exec cat"
 )
 

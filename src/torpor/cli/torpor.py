@@ -118,5 +118,10 @@ def _parse(words: list[str]) -> tuple[ModuleType, argparse.Namespace]:
     return import_module(f"torpor.cli.commands.{args.subcommand}"), args
 
 
-if __name__ == "__main__":
+def command() -> NoReturn:
+    """The ``torpor`` command as a process of its own."""
     sys.exit(main())
+
+
+if __name__ == "__main__":
+    command()

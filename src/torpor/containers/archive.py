@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from torpor.engine.checkpoint import MAX_STRINGS
-from torpor.images import kinds
+from torpor.images import kinds, manifest
 from torpor.images.added import SUFFIX
 from torpor.images.errors import ImageError, ImageMissing
 from torpor.images.memstore import MemPagesReader, MemStore
@@ -228,6 +228,9 @@ def _whole(name: str, content: Content, limit: int) -> bytes:
 def _take_image(archive: Archive, name: str, member: Member, content: Content) -> None:
     archive.images_bytes += member.size
     if "/" in name:
+        return
+    if name == manifest.NAME:
+        archive.documents[name] = _whole(name, content, _MAX_DOCUMENT)
         return
     found = kinds.by_file_name(name.removesuffix(SUFFIX))
     if found is None:

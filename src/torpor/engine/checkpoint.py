@@ -61,6 +61,19 @@ class CheckpointedProcess:
     root: str = ""
 
 
+#: core_entry's march, as uname(2) says it.
+_ARCHITECTURES = {
+    1: "x86_64",
+    2: "arm",
+    3: "aarch64",
+    4: "ppc64le",
+    5: "s390x",
+    6: "mips64",
+    7: "loongarch64",
+    8: "riscv64",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Needs:
     """What must be there where the checkpoint is restored."""
@@ -145,8 +158,13 @@ class Checkpoint:
                     }
                 )
             ),
-            architecture="x86_64",
+            architecture=self._architecture(),
         )
+
+    def _architecture(self) -> str:
+        """As uname(2) calls the machine, by the first process's image."""
+        number = load_one(self._store, kinds.CORE, self.processes[0].pid).mtype
+        return _ARCHITECTURES.get(number, f"unknown ({number})")
 
     def close(self) -> None:
         """Let go of the directory."""

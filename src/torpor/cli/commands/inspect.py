@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from torpor.base.typed import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from torpor.containers.archive import Archive
     from torpor.containers.overview import Overview
     from torpor.engine.checkpoint import Checkpoint, CheckpointedProcess
 
@@ -34,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Print it."""
-    from torpor.containers.archive import Archive, read_archive, read_directory
+    from torpor.containers.archive import read_archive, read_directory
     from torpor.containers.overview import overview_of
     from torpor.engine.checkpoint import Checkpoint
 
@@ -57,8 +59,7 @@ def main(args: argparse.Namespace) -> int:
                 told["environments"] = {str(pid): checkpoint.environment_of(pid) for pid in pids}
             print(json.dumps(told, indent=1))
             return 0
-        assert isinstance(archive, Archive)
-        for line in _lines(checkpoint, overview, args):
+        for line in _lines(checkpoint, overview, archive, args):
             print(_printable(line))
         for remark in archive.remarks:
             print(_printable(f"ODD: {remark}"))
@@ -95,9 +96,8 @@ def _printable(line: str) -> str:
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in line)
 
 
-def _as_json(checkpoint: Checkpoint, overview: Overview | None, archive: object) -> dict[str, object]:
+def _as_json(checkpoint: Checkpoint, overview: Overview | None, archive: Archive) -> dict[str, object]:
     from torpor.base.records import fields
-    from torpor.containers.archive import Archive
 
     def plain(value: object) -> object:
         if isinstance(value, tuple | list):
@@ -108,6 +108,7 @@ def _as_json(checkpoint: Checkpoint, overview: Overview | None, archive: object)
 
     told: dict[str, object] = {
         "path": checkpoint.path,
+        "made": _made(checkpoint, archive),
         "size_bytes": checkpoint.size_bytes,
         "memory_bytes": checkpoint.memory_bytes,
         "processes": plain(checkpoint.processes),
@@ -115,7 +116,6 @@ def _as_json(checkpoint: Checkpoint, overview: Overview | None, archive: object)
         "needs": plain(checkpoint.needs),
     }
     if overview is not None:
-        assert isinstance(archive, Archive)
         container = plain(overview)
         assert isinstance(container, dict)
         container["annotations"] = dict(overview.annotations)
@@ -128,12 +128,50 @@ def _as_json(checkpoint: Checkpoint, overview: Overview | None, archive: object)
     return told
 
 
-def _lines(checkpoint: Checkpoint, overview: Overview | None, args: argparse.Namespace) -> Iterator[str]:
+def _made(checkpoint: Checkpoint, archive: Archive) -> dict[str, object]:
+    """What is known of where the checkpoint comes from; of one without a manifest when its images were written."""
+    from torpor.images import manifest
+    from torpor.images.errors import ImageError
+
+    told = None
+    with suppress(ImageError):
+        data = archive.documents.get(manifest.NAME)
+        told = manifest.parse(data) if data is not None else checkpoint.manifest
+    date: float = told.date if told is not None else archive.written
+    return {
+        "date": date,
+        "host": told.host if told is not None else "",
+        "kernel": told.kernel if told is not None else "",
+        "torpor": told.torpor if told is not None else "",
+        "made_by": told.made_by if told is not None else "",
+        "architecture": checkpoint.needs.architecture,
+    }
+
+
+def _made_line(made: dict[str, object]) -> str:
+    import time
+
+    date = made["date"]
+    assert isinstance(date, int | float)
+    words = [time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(date)) if date else "at an unknown time"]
+    if made["torpor"]:
+        words.append(f"by {made['made_by'] or 'torpor'} (torpor {made['torpor']})")
+        words.append(f"on {made['host']}, kernel {made['kernel']}, {made['architecture']}")
+    else:
+        words.append(f"by another CRIU or an older torpor, {made['architecture']}")
+    return f"made {' '.join(words)}"
+
+
+def _lines(
+    checkpoint: Checkpoint, overview: Overview | None, archive: Archive, args: argparse.Namespace
+) -> Iterator[str]:
     from torpor.cli import container_text
     from torpor.cli.progress import size
 
     with_files = args.files or args.all
+    made = _made(checkpoint, archive)
     yield f"{checkpoint.path}: {size(checkpoint.size_bytes)}, {size(checkpoint.memory_bytes)} of memory"
+    yield f"  {_made_line(made)}"
     if overview is not None:
         yield ""
         yield from container_text.lines(overview, with_files=with_files, with_mounts=args.mounts or args.all)

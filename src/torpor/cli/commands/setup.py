@@ -1,4 +1,4 @@
-"""``torpor setup``: make torpor's criu command the one that container runtimes find."""
+"""``torpor setup``: put torpor's criu command where container runtimes find it, and torpor on root's path."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options."""
     parser.description = (
-        "Put a criu command that runs torpor where container runtimes look first, and say what was found of each "
-        "engine. A criu of the distribution stays where it is. Another's file is never overwritten."
+        "Put a criu command that runs torpor where container runtimes look first, torpor beside it, manual pages and "
+        "completions into share, and say what was found of each engine. A criu of the distribution stays where it is. "
+        "Another's file is never overwritten."
     )
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--undo", action="store_true", help="take it away again")
@@ -33,15 +34,23 @@ def main(args: argparse.Namespace) -> int:
 
     directory = args.directory or installation.DIRECTORY
     if args.undo:
-        gone = installation.remove(directory)
+        gone = installation.remove(directory, _texts())
         print(f"{gone} is gone" if gone else f"there was none in {directory}: nothing to undo")
         return 0
     if not args.status:
-        made, changed = installation.install(directory)
+        made, changed = installation.install(directory, _texts())
         if not args.json:
-            print(f"{made.path} runs torpor {made.version}{'' if changed else ', as before'}")
+            names = f"{made.path} and {made.path.parent / 'torpor'}"
+            print(f"{names} run torpor {made.version}{'' if changed else ', as before'}")
     all_run_it = _show(directory, args.json)
     return 0 if all_run_it or not args.status else 1
+
+
+def _texts() -> dict[str, str]:
+    """Manual pages and completions, by their places below ``share``."""
+    from torpor.cli import completion, manual
+
+    return {**completion.files(), **{f"man/{place}": text for place, text in manual.pages().items()}}
 
 
 def _show(directory: Path, as_json: bool) -> bool:
