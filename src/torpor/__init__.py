@@ -45,7 +45,8 @@ def dump(
     exec_processes: str = "refuse",
     own_session: bool = True,
     made_by: str = "torpor.dump",
-    commit: Callable[[], None] | None = None,
+    commit: Callable[[str], None] | None = None,
+    notes: tuple[tuple[str, bytes], ...] = (),
 ) -> DumpStats:
     """Checkpoint *pid* and everything below it into the directory *path*, which is made if need be.
 
@@ -55,8 +56,9 @@ def dump(
     ``own_session``: a command that was started from a shell leads a session of its own when it is restored, unless
     ``shell_job`` keeps it in the caller's.  ``external_pipes``: a pipe may lead to other processes; after the restore
     nobody is at its other end, unless ``inherit_fds`` gives another pipe.  ``made_by`` is noted in the checkpoint's
-    manifest.  ``commit`` is called when all that has been written is whole, before the processes are killed; an error
-    there is one of the checkpoint.
+    manifest.  ``commit`` is called when all that has been written is whole, before the processes are killed, with a
+    path to read it by just then; an error there is one of the checkpoint.  ``notes``: small files, names and contents,
+    that are to be part of it.
 
     torpor.base.errors.TorporError and its kinds; after any of them the processes run on unharmed.
     """
@@ -66,6 +68,7 @@ def dump(
     options = _dump_options(
         made_by=made_by,
         commit=commit,
+        notes=notes,
         leave_running=leave_running,
         leave_stopped=leave_stopped,
         timeout_s=timeout_s,
@@ -168,7 +171,7 @@ def examine(
     """
     from torpor.engine import preflight
 
-    if unknown := others.keys() - {"leave_running", "leave_stopped", "timeout_s", "made_by", "commit"}:
+    if unknown := others.keys() - {"leave_running", "leave_stopped", "timeout_s", "made_by", "commit", "notes"}:
         raise TypeError(f"examine() got unexpected arguments: {', '.join(sorted(unknown))}")
     options = _dump_options(
         entered=exec_processes,
@@ -199,7 +202,8 @@ def _dump_options(
     entered: str,
     own_session: bool,
     made_by: str = "",
-    commit: Callable[[], None] | None = None,
+    commit: Callable[[str], None] | None = None,
+    notes: tuple[tuple[str, bytes], ...] = (),
     leave_running: bool = False,
     leave_stopped: bool = False,
     timeout_s: int = 10,
@@ -211,6 +215,7 @@ def _dump_options(
     return DumpOptions(
         made_by=made_by,
         commit=commit or nothing,
+        notes=notes,
         leave_running=leave_running,
         leave_stopped=leave_stopped,
         timeout_s=timeout_s,

@@ -79,7 +79,7 @@ class _Demo:
 
         print(f"\ntorpor checkpoint {_NAME}")
         started = time.perf_counter()
-        made = jobs.checkpoint(job, lambda path, commit: torpor.dump(job.pid, path, commit=commit))
+        made = jobs.checkpoint(job, lambda path, notes, commit: torpor.dump(job.pid, path, notes=notes, commit=commit))
         took = time.perf_counter() - started
         size = sum(path.stat().st_size for path in made.place.iterdir())
         frozen = made.stats.watch.us.get("frozen", 0) / 1000 if made.stats is not None else 0

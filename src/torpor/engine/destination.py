@@ -10,33 +10,32 @@ from pathlib import Path
 from torpor.base.errors import UsageError
 from torpor.base.fds import OwnedFd
 from torpor.engine import scratch
+from torpor.engine.options import nothing
 from torpor.images import pack
 
 
 @contextmanager
-def going_to(output: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
-    """The directory to dump into, and what is to be done once the images are whole, so that *output* is made of them.
+def going_to(output: Path) -> Iterator[tuple[Path, Callable[[str], None]]]:
+    """The directory to dump into, and what is to be done once the images are whole, given where they are just then.
 
     An archive is made while the processes are still there: if there is no room for it, nothing is lost.
     """
     how = pack.compression_of(output)
     if how is None:
-        yield output, lambda: None
+        yield output, nothing
         return
     if output.is_dir():
         raise UsageError(f"{output} is a directory", hint="an archive is a file; leave out the suffix, or another name")
     with scratch.directory(output.absolute().parent) as room:
-        images = room / "images"
-        images.mkdir(mode=0o700)
 
-        def finish() -> None:
+        def finish(images: str) -> None:
             made = room / output.name
-            pack.write(images, made, how)
+            pack.write(Path(images), made, how)
             made.replace(output)
             with OwnedFd(os.open(output.absolute().parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as fd:
                 os.fsync(fd.fileno())
 
-        yield images, finish
+        yield room / "images", finish
 
 
 @contextmanager

@@ -98,15 +98,16 @@ def _write_manifest(store: DirStore, ident: str, made_by: str) -> None:
 class Dump:
     """One dump in progress.  *hold* is for what lasts, once there is no way back, until all is said and done."""
 
-    def __init__(self, store: ImageStore, options: DumpOptions, hold: ExitStack) -> None:
+    def __init__(self, store: DirStore, options: DumpOptions, hold: ExitStack) -> None:
         self._hold = hold
+        self._images = store
         #: Small images wait until the tree runs again, if it will and nobody is to see them before.
         self._late = LateStore(store) if options.leave_running and options.notify is nobody else None
-        self._store = store = self._late or store
+        self._store: ImageStore = self._late or store
         self._options = options
         self._stats = DumpStats()
         self._ids = IdAllocator()
-        self._files = FileDump(store, kinds_alike, options.files)
+        self._files = FileDump(self._store, kinds_alike, options.files)
         self._files.number_of_namespace = self._ids.namespace
         self._processes: list[DumpProcess] = []
         self._seccomp = m.seccomp_entry()
@@ -159,13 +160,20 @@ class Dump:
                 self._dump_all()
             notify("post-dump", pid)
             if not self._options.leave_running:
-                self._options.commit()
+                self._commit()
             self._let_go(tree)
         if self._late is not None:
             self._late.flush()
         if self._options.leave_running:
-            self._options.commit()
+            self._commit()
         return self._stats
+
+    def _commit(self) -> None:
+        """All is written: whoever asked for it takes note."""
+        for name, data in self._options.notes:
+            with self._images.open_write(name) as stream:
+                stream.write(data)
+        self._options.commit(f"/proc/self/fd/{self._images.fileno()}")
 
     def _stop_at_rest(self, stop: Callable[[int], FrozenTree], pid: int) -> FrozenTree:
         """Stop the tree at a moment when nothing waits for it that cannot be carried, if there is one soon.

@@ -20,7 +20,7 @@ def nobody(action: str, pid: int) -> None:
     """The notifier for when nobody wants to know."""
 
 
-def nothing() -> None:
+def nothing(directory: str) -> None:
     """What is done when nothing is to be done."""
 
 
@@ -58,8 +58,9 @@ class DumpOptions:
     """``leave_running`` and ``leave_stopped`` say what becomes of the tree; without either it is killed.
 
     ``timeout_s``: how long stopping the tree may take; 0 is for ever.  ``stats_directory``: where stats-dump goes, if
-    not to the images.  ``commit`` is called when the set of images is whole: before the tree is killed, if it is, so
-    that what is noted of it is true whenever we die; an error there is an error of the dump.
+    not to the images.  ``commit`` is called, with a path by which the set of images can be read just now, when that
+    is whole: before the tree is killed, if it is, so that what is noted of it is true whenever we die; an error there
+    is an error of the dump.  ``notes``: small files that belong into the set, names and contents.
     ``made_by``: what the manifest says of who made the images.  ``entered``: REFUSE, CARRY or LEAVE_OUT.
     ``own_session``: a root that is in the session of a shell outside gets one of its own.
     """
@@ -72,7 +73,8 @@ class DumpOptions:
     own_session: bool = False
     stats_directory: str = ""
     notify: Notify = nobody
-    commit: Callable[[], None] = nothing
+    commit: Callable[[str], None] = nothing
+    notes: tuple[tuple[str, bytes], ...] = ()
     files: FilePolicy = field(default_factory=FilePolicy)
     cgroups: CgroupPolicy = field(default_factory=CgroupPolicy)
 

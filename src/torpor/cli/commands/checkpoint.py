@@ -89,14 +89,14 @@ def _checkpoint_process(target: Target, args: argparse.Namespace) -> int:
     with Progress(f"checkpointing {args.target}", output) as progress:
         if job is not None:
             made = jobs.checkpoint(
-                job, lambda path, commit: _dump(job.pid, path, commit, told),
+                job, lambda path, notes, commit: _dump(job.pid, path, notes, commit, told),
                 output=output, leave_running=args.leave_running, by="torpor checkpoint",
             )  # fmt: skip
             stats, label, where = made.stats, f"{job.name}@{made.number}", made.place
         else:
             assert output is not None
             with going_to(output) as (room, finish):
-                stats, label, where = _dump(target.pid, room, finish, told), args.target, output
+                stats, label, where = _dump(target.pid, room, (), finish, told), args.target, output
     n_processes = stats.n_processes if stats is not None else 0
     stopped = f", stopped for {time_of(stats.watch.us.get('frozen', 0) / 1e6)}" if stats is not None else ""
     processes = "1 process" if n_processes == 1 else f"{n_processes} processes"
@@ -105,10 +105,13 @@ def _checkpoint_process(target: Target, args: argparse.Namespace) -> int:
     return 0
 
 
-def _dump(pid: int, path: Path, commit: Callable[[], None], told: dict[str, object]) -> DumpStats:
+def _dump(
+    pid: int, path: Path, notes: tuple[tuple[str, bytes], ...], commit: Callable[[str], None], told: dict[str, object]
+) -> DumpStats:
     import torpor
 
-    return torpor.dump(pid, path, made_by="torpor checkpoint", commit=commit, **told)  # type: ignore[arg-type]
+    made_by = "torpor checkpoint"
+    return torpor.dump(pid, path, made_by=made_by, notes=notes, commit=commit, **told)  # type: ignore[arg-type]
 
 
 def _size_of(path: Path) -> int:

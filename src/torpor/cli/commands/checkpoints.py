@@ -49,7 +49,7 @@ def _row(each: Generation) -> tuple[str, ...]:
     from torpor.cli.progress import size
 
     date = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(each.note.made))
-    where = "" if each.place == each.directory else str(each.place)
+    where = "" if each.is_ours else str(each.place)
     if not each.is_here:
         where += " (gone)"
     about = each.note

@@ -35,7 +35,7 @@ def main(args: argparse.Namespace) -> int:
         with jobs.locks.held(name, "pruned"):
             jobs.generations.sweep(name)
             for each in _superfluous(name, args.keep_last):
-                n_bytes = each.size_bytes if each.place == each.directory else 0
+                n_bytes = each.size_bytes if each.is_ours else 0
                 if args.dry_run or _remove(each):
                     removed.append(each.label)
                     freed += n_bytes

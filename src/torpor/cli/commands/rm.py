@@ -70,7 +70,7 @@ def _remove(job: Job, found: list[Generation], *, whole: bool) -> None:
     from torpor.engine import jobs
 
     for each in found:
-        n_bytes = each.size_bytes if each.place == each.directory else 0
+        n_bytes = each.size_bytes if each.is_ours else 0
         if job.status == jobs.CHECKPOINTED and each.number == job.sleeps_in:
             jobs.lost(job)
         jobs.generations.remove(each)

@@ -1,11 +1,11 @@
 """The checkpoints of a job, one beside the other: NAME@1, NAME@2, ...
 
-    STATE/checkpoints/NAME/2/            one checkpoint: its images and the job's note, or, where the user named another
-                                         place for them, the note and ``place.json``; without the note it is not whole,
-                                         and rubbish if nobody works on the job
-    STATE/checkpoints/NAME/@before       a tag, a link to a number
-    STATE/checkpoints/NAME/.last         the last number that was given, which is never given again
-    STATE/checkpoints/NAME/.old-2        being removed
+    STATE/checkpoints/NAME/2/          one checkpoint: the job's note, and its images, or, where the user named another
+                                       place for them, ``place.json``; without the note it is not whole, and rubbish
+                                       if nobody works on the job
+    STATE/checkpoints/NAME/@before     a tag, a link to a number
+    STATE/checkpoints/NAME/.last       the last number that was given, which is never given again
+    STATE/checkpoints/NAME/.old-2      being removed
 
 What is whole never changes.  It outlives the job: its record, its log, and its ``torpor kill --remove``.
 """
@@ -30,7 +30,7 @@ from torpor.engine.jobs.places import check_name, checkpoints_directory, names_i
 from torpor.images.errors import ImageError
 
 _TAG = re.compile(r"(?!\d+$)[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
-_PLACE = "place.json"
+_PLACE, _IMAGES = "place.json", "images"
 _MAX_BYTES = 1 << 16
 
 
@@ -51,9 +51,14 @@ class Generation:
         return f"{self.name}@{self.number}"
 
     @property
+    def is_ours(self) -> bool:
+        """Whether its images are kept by us, and go with it."""
+        return self.place.parent == self.directory
+
+    @property
     def is_here(self) -> bool:
         """Whether its images are where they were put, and are those."""
-        if self.place == self.directory:
+        if self.is_ours:
             return True
         if not self.place.is_dir():
             return self.place.is_file()
@@ -109,7 +114,7 @@ def _read(name: str, number: int, directory: Path, tags: tuple[str, ...]) -> Gen
     about = note.read(directory)
     if about is None:
         return None
-    place = directory
+    place = directory / _IMAGES
     with suppress(FileNotFoundError), open(directory / _PLACE, "rb") as stream:
         try:
             place = Path(str(json.loads(stream.read(_MAX_BYTES))["path"]))
@@ -166,13 +171,18 @@ class New:
     number: int
     directory: Path
 
+    @property
+    def images(self) -> Path:
+        """For its images, if the user has not named another place for them."""
+        return self.directory / _IMAGES
+
     def commit(self, about: Note, place: Path | None = None) -> None:
         """It is whole, once what it holds is on the disk; *place* is where its images are, if not in ``directory``."""
         home = self.directory.parent
         if place is not None:
             (self.directory / _PLACE).write_text(json.dumps({"path": str(place.absolute())}) + "\n", encoding="utf-8")
         (home / ".last").write_text(f"{self.number}\n", encoding="ascii")
-        _sync(self.directory)
+        _sync(self.images)
         note.write(self.directory, about)
         _sync_directory(home)
 
@@ -213,6 +223,8 @@ def _remove(path: Path) -> None:
 
 
 def _sync(directory: Path) -> None:
+    if not directory.exists():
+        return
     for entry in os.scandir(directory):
         if entry.is_file(follow_symlinks=False):
             with OwnedFd(os.open(entry.path, os.O_RDONLY | os.O_CLOEXEC)) as fd:

@@ -23,8 +23,9 @@ from torpor.kernel import interrupts
 if TYPE_CHECKING:
     from torpor.engine.stats import DumpStats
 
-#: Dumps into a directory, and calls what it is given when the images are whole and nothing is killed yet.
-Dump = Callable[[Path, Callable[[], None]], "DumpStats"]
+#: Dumps into a directory, with small files beside the images, and calls what it is given when all is whole and nothing
+#: is killed yet, with a path to read it by.
+Dump = Callable[[Path, tuple[tuple[str, bytes], ...], Callable[[str], None]], "DumpStats"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +53,19 @@ class _Checkpoint:
     """One in progress."""
 
     def __init__(self, job: Job, leave_running: bool, by: str) -> None:
-        self._job, self._leave_running, self._by = job, leave_running, by
+        self._job, self._leave_running = job, leave_running
+        self._about = note.make(job.name, job.command, job.created, job.log, by)
         self._is_whole = False
 
     def make(self, dump: Dump, output: Path | None) -> Made:
         job, new = self._job, generations.begin(self._job.name)
-        place = output.absolute() if output is not None else new.directory
+        place = output.absolute() if output is not None else new.images
         stats: DumpStats | None = None
         with ExitStack() as stack:
             try:
-                room, finish = stack.enter_context(going_to(output)) if output is not None else (new.directory, None)
-                stats = dump(room, lambda: self._commit(stack, new, room, finish, output))
+                room, finish = stack.enter_context(going_to(place))
+                notes = ((note.NAME, note.encode(self._about)),)
+                stats = dump(room, notes, lambda images: self._commit(stack, new, lambda: finish(images), output))
             except BaseException as error:
                 if self._leave_running or not self._is_whole or registry.is_alive(job):
                     self._undo(new)
@@ -72,19 +75,13 @@ class _Checkpoint:
                 registry.sleeping(job, new.number)
         return Made(new.number, place, stats)
 
-    def _commit(
-        self, stack: ExitStack, new: New, room: Path, finish: Callable[[], None] | None, output: Path | None
-    ) -> None:
-        job = self._job
-        about = note.make(job.name, job.command, job.created, job.log, self._by)
-        if finish is not None:
-            note.write(room, about)
-            finish()
+    def _commit(self, stack: ExitStack, new: New, finish: Callable[[], None], output: Path | None) -> None:
+        finish()
         # From here on the record and what is true of the job change together.
         stack.enter_context(interrupts.held())
-        new.commit(about, output)
+        new.commit(self._about, output)
         if not self._leave_running:
-            registry.about_to_sleep(job, new.number)
+            registry.about_to_sleep(self._job, new.number)
         self._is_whole = True
 
     def _undo(self, new: New) -> None:
