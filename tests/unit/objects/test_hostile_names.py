@@ -1,6 +1,7 @@
 """Names out of images that would lead elsewhere, refused by the functions that use them."""
 
 import os
+import socket
 import stat
 from pathlib import Path
 
@@ -9,8 +10,11 @@ import pytest
 from torpor.base.errors import RestoreError
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
+from torpor.kernel.idmap import IDENTITY
+from torpor.kernel.sockets import Socket
 from torpor.objects.cgroup import membership, model, properties
 from torpor.objects.files import paths
+from torpor.objects.files.socket import options
 from torpor.objects.ns.mnt import filesystems, make
 from torpor.objects.ns.net import firewall
 
@@ -129,3 +133,20 @@ def test_every_type_of_file_system_says_what_it_takes() -> None:
         assert "release_agent" not in kind.options
     entry = m.mnt_entry(fstype=12, options="name=x,release_agent=/tmp/evil,xattr")
     assert "release_agent" not in dict(make.options_of(entry, ""))
+
+
+def test_no_option_of_a_socket_that_a_dump_does_not_ask_about() -> None:
+    replace_filters, mtu_discover = 64, 10
+    opts = m.sk_opts_entry(so_sndbuf=1 << 16, so_rcvbuf=1 << 16, so_snd_tmo_sec=0, so_snd_tmo_usec=0)
+    opts.so_rcv_tmo_sec = opts.so_rcv_tmo_usec = 0
+    for name, value in ((replace_filters, 1), (mtu_discover, 2)):
+        opts.torpor_option.add(level=socket.IPPROTO_IP, name=name, value=value.to_bytes(4, "little"))
+    asked: list[tuple[int, int]] = []
+
+    class Watched(Socket):
+        def setsockopt(self, level: int, option: int, value: "bytes | int") -> None:  # type: ignore[override]
+            asked.append((level, option))
+
+    with Watched(socket.AF_INET, socket.SOCK_DGRAM, 0) as watched:
+        options.restore(watched, opts, "a socket", IDENTITY)
+    assert (socket.IPPROTO_IP, mtu_discover) in asked and (socket.IPPROTO_IP, replace_filters) not in asked

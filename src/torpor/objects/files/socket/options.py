@@ -109,6 +109,12 @@ _BY_FAMILY = {
     socket.AF_NETLINK: _NETLINK,
 }  # fmt: skip
 _BY_PROTOCOL = {socket.IPPROTO_TCP: _TCP, 262: _TCP, socket.IPPROTO_UDP: _UDP, 136: (*_UDP, *_UDPLITE)}
+#: All of them, by level and number: images can ask for no others.
+_KNOWN = frozenset(
+    (option.level, option.name)
+    for options in (_ANY, *_BY_FAMILY.values(), *_BY_PROTOCOL.values())
+    for option in options
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +268,10 @@ def _set(connection: Socket, level: int, option: int, value: bytes, what: str, *
 
 
 def _set_opaque(connection: Socket, option: m.torpor_socket_option, what: str) -> None:
+    """Only what a dump asks about: others replace packet filters, or hold addresses of ours."""
+    if (option.level, option.name) not in _KNOWN:
+        log.warn(f"files.img: torpor_option: {what}: {option.level}:{option.name} is no option that is restored")
+        return
     if len(option.value) > _MAX_OPAQUE:
         raise ImageError(f"files.img: {what}: an option of {len(option.value)} bytes")
     try:
