@@ -102,6 +102,8 @@ def restore(
     external_pipes: bool = False,
     inherit_fds: tuple[tuple[int, str], ...] = (),
     external: tuple[str, ...] = (),
+    file_validation: str = "buildid",
+    rewind_files: Callable[[str, int, int], bool] | None = None,
     renames: tuple[tuple[str, str], ...] = (),
     new_network: bool = False,
     trust: bool = False,
@@ -117,6 +119,9 @@ def restore(
 
     Images may come from strangers: mounts of the host at other places than the host has them, file systems that show or
     change the whole machine, consoles and serial lines, and security labels are refused unless ``trust`` allows them.
+
+    ``file_validation``: ``filesize`` takes files of the same size for the same.  ``rewind_files`` is asked, with name,
+    size and former size, whether a file that has grown may be cut to what it was.
 
     torpor.base.errors.TorporError and its kinds; nothing is left of a restore that failed.
     """
@@ -135,6 +140,8 @@ def restore(
         external=(*external, "mnt[]") if trust else external,
         host_mounts=True,
         enabled_filesystems=("all",) if trust else (),
+        file_validation=file_validation,
+        rewind_files=rewind_files,
     )
     options = RestoreOptions(
         leave_stopped=leave_stopped,

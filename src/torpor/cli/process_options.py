@@ -78,6 +78,18 @@ OPTIONS = (
         choices=("refuse", "carry", "leave-out"),
     ),
     Option(
+        "file-validation",
+        "what tells whether a file is the one that was mapped: the build id of code (the default), or its size alone",
+        (RESTORE,),
+        value="HOW",
+        choices=("buildid", "filesize"),
+    ),
+    Option(
+        "rewind-files",
+        "cut files that have grown since to the length that they had, after asking where this is a terminal",
+        (RESTORE,),
+    ),
+    Option(
         "inherit-fd",
         "a descriptor of the shell that stands for a file that is outside, as fd[3]:pipe:[1234]",
         (RESTORE,),
@@ -156,7 +168,23 @@ def _inherited(texts: list[str]) -> tuple[tuple[int, str], ...]:
         raise UsageError(f"--inherit-fd {' '.join(texts)}: {error}") from None
 
 
-_VALUES: dict[str, Callable[[Any], object]] = {"ghost-limit": _mebibytes, "inherit-fd": _inherited, "external": tuple}
+def _may_cut(said: bool) -> Callable[[str, int, int], bool]:
+    """Whoever said so on a terminal is asked once more, by the file's name."""
+    import sys
+
+    def ask(name: str, size: int, former: int) -> bool:
+        print(f"{name} has grown from {former} to {size} bytes. Cut it? [y/N] ", end="", file=sys.stderr, flush=True)
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+    return ask if said and sys.stdin.isatty() else lambda *_: said
+
+
+_VALUES: dict[str, Callable[[Any], object]] = {
+    "ghost-limit": _mebibytes,
+    "inherit-fd": _inherited,
+    "external": tuple,
+    "rewind-files": _may_cut,
+}
 #: criu(8) always allows it, and so do container engines, who hold the other ends.
 _PIPES = "external-pipes"
 _CRIUS_NAMES = {"external-unix": "ext-unix-sk"}

@@ -53,6 +53,8 @@ def file_policy(options: Options) -> FilePolicy:
         link_remap=options.link_remap,
         skip_in_flight=options.skip_in_flight,
         skip_file_rwx_check=options.skip_file_rwx_check,
+        file_validation=options.file_validation,
+        rewind_files=(lambda *_: True) if options.rewind_files else None,
         file_locks=options.file_locks,
         ext_unix=options.ext_unix_sk,
         external_pipes=True,

@@ -88,6 +88,7 @@ class Options:
     weak_sysctls: bool = False
     skip_file_rwx_check: bool = False
     file_validation: str = "buildid"
+    rewind_files: bool = False
     lsm_profile: str = ""
     lsm_mount_context: str = ""
     status_fd: int = -1
@@ -294,7 +295,8 @@ OPTIONS = (
     Option("allow-uprobes", SWITCH, HARMLESS),
     Option("weak-sysctls", SWITCH, USED),
     Option("skip-file-rwx-check", SWITCH, USED),
-    Option("file-validation", VALUE, HARMLESS, parse=_one_of("filesize", "buildid")),
+    Option("file-validation", VALUE, USED, parse=_one_of("filesize", "buildid")),
+    Option("rewind-files", SWITCH, USED),
     Option("cpu-cap", MAYBE, USED, parse=_cpu_caps),
     Option("network-lock", VALUE, USED, parse=_one_of("iptables", "nftables", "skip")),
     Option("mntns-compat-mode", SWITCH, HARMLESS),

@@ -53,6 +53,10 @@ class FilePolicy:
     external: tuple[str, ...] = ()
     evasive_devices: bool = False
     skip_file_rwx_check: bool = False
+    #: Whether code is known by its build id (``buildid``), or by the file's size alone (``filesize``).
+    file_validation: str = "buildid"
+    #: Whether a file that has grown may be cut: told its name, its size, and the size that it had.
+    rewind_files: Callable[[str, int, int], bool] | None = None
     root: str = "/"
     #: The security label of file systems that are mounted with one.
     lsm_mount_context: str = ""

@@ -8,8 +8,8 @@ Image
 Restore
     open(2) below the task's root, then lseek(2).
 Limits
-    Mode, and size unless the file is only appended to, are compared at restore: a file that has shrunk or grown is not
-    the file that was open or mapped.
+    Mode, and size unless the file is only appended to, are compared at restore, and what code it is (``validation``): a
+    file that has shrunk or grown is not the file that was open or mapped.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torpor.images import messages as m
 from torpor.images.errors import ImageMissing
 from torpor.images.store import load_all
 from torpor.images.text import get_text
-from torpor.objects.files import deadproc, fown, ghost, linked
+from torpor.objects.files import deadproc, fown, ghost, linked, validation
 from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
 from torpor.objects.files.paths import (
     DELETED,
@@ -70,8 +70,12 @@ def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
         set_name(reg, "name", file.target)
         return
     reg.mode = file.stat.st_mode
-    if stat.S_ISREG(file.stat.st_mode) and _has_fixed_size(reg.flags):
-        reg.size = file.stat.st_size
+    if stat.S_ISREG(file.stat.st_mode):
+        if _has_fixed_size(reg.flags):
+            reg.size = file.stat.st_size
+            validation.dump(file, reg, session)
+        else:
+            reg.torpor_size = file.stat.st_size
     if roots_of(session).has_own(file.process.pid):
         reg.mnt_id = file.mount_id
     set_name(reg, "name", _find_name(file, entry.id, session))
@@ -205,10 +209,7 @@ def _check(reg: m.reg_file_entry, fd: int, session: FileRestore) -> None:
             raise RestoreError(
                 f"{name} has mode {info.st_mode:o}, it had {reg.mode:o}", hint="bring the old file back, or its mode"
             )
-    if reg.HasField("size") and info.st_size != reg.size:
-        raise RestoreError(
-            f"{name} has bad size {info.st_size} (expect {reg.size})", hint="bring the file back as it was"
-        )
+    validation.check(reg, fd, info, session)
 
 
 KIND = FileKind(
