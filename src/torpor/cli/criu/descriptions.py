@@ -52,6 +52,7 @@ DESCRIPTIONS = {
     "weak-sysctls": "sysctls that cannot be set stay as they are",
     "skip-file-rwx-check": "do not compare the modes of files",
     "file-validation": "how files are told from others of their names: filesize or buildid",
+    "rewind-files": "cut files that have grown since the dump to the length that they had",
     "cpu-cap": "what of the processor must be there at the restore: all, cpu, fpu, ins, none, a list; ^ takes one away",
     "network-lock": "how packets are held back: iptables, nftables or skip",
     "mntns-compat-mode": "restore mounts the old way",
