@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 from torpor.base import log
-from torpor.base.errors import RefusedError, TargetGoneError, TorporError
+from torpor.base.errors import TargetGoneError, TorporError
 from torpor.base.explain import explained
 from torpor.base.fds import OwnedFd
 from torpor.base.late import load
@@ -46,7 +46,7 @@ from torpor.objects.files.table import kinds_alike
 from torpor.objects.memory import mm as mm_object
 from torpor.objects.memory import space
 from torpor.objects.model import DumpProcess, DumpThread
-from torpor.objects.task import landlock, lsm, registers, seccomp, signals, user_dispatch, zombie
+from torpor.objects.task import landlock, lsm, registers, seccomp, signals, uncarried, user_dispatch, zombie
 from torpor.objects.task.table import PROCESS_ASPECTS, THREAD_ASPECTS
 from torpor.tracee.batch import Batch
 from torpor.tracee.borrow import BorrowedRunner, Injection, inject, split_leftovers
@@ -257,8 +257,10 @@ class Dump:
         self._belongings = family.belongings(self._processes, own_session=self._options.own_session)
         family.check(self._processes, self._belongings, shell_job=self._options.files.shell_job)
         for process in self._processes:
-            if not process.is_zombie and process.status.shadow_stack:
-                raise RefusedError(f"{process.describe()} uses a shadow stack", hint="not supported yet")
+            for problem in uncarried.problems(process.describe(), process.status) if not process.is_zombie else ():
+                raise problem
+            for thread in process.threads:
+                uncarried.check(thread)
 
     def _lock_network(self) -> None:
         """A network namespace of the tree's own is locked as a whole, if there are connections to carry.

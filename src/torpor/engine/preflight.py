@@ -34,6 +34,7 @@ from torpor.objects.files.outside import Outside
 from torpor.objects.files.table import kinds_alike
 from torpor.objects.memory import vmas
 from torpor.objects.model import DumpProcess
+from torpor.objects.task import uncarried
 from torpor.tracee.tree import Process, lives_on, refuse_without_leader
 
 if TYPE_CHECKING:
@@ -224,8 +225,7 @@ def _of_task(process: DumpProcess) -> Iterator[TorporError]:
         yield RefusedError(
             f"{process.describe()} is traced by pid {status.tracer}", hint="end the debugger or tracer first"
         )
-    if status.shadow_stack:
-        yield RefusedError(f"{process.describe()} uses a shadow stack", hint="shadow stacks are not carried yet")
+    yield from uncarried.problems(process.describe(), status)
 
 
 def _of_mounts(process: DumpProcess, session: FileDump) -> Iterator[TorporError]:

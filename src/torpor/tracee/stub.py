@@ -46,6 +46,7 @@ AREA_SIZE = vm.PAGE_SIZE + _DATA_SIZE + _VDSO_ROOM
 _TASK_SIZE = 0x7FFFFFFFF000
 _NO_FD = (1 << 64) - 1
 _SIGACTION_SIZE = 32
+_PR_SET_TIMERSLACK, _TIMERSLACK_NS = 29, 50000
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,6 +291,8 @@ def _empty(thread: Thread, area: int, life: OwnedFd) -> Stub:
     clean = UserRegs(cs=regs.cs, ss=regs.ss, flags=0x202, orig_ax=_NO_FD)
     runner.start_from(clean)
     batch = Batch()
+    # What a clone has as its default is what its parent has now, whatever our callers had chosen.
+    batch.call(nr.prctl, _PR_SET_TIMERSLACK, _TIMERSLACK_NS)
     parked = _park_vdso(batch, read_maps(thread.tid), area + size)
     batch.call(nr.munmap, 0, area)
     end = max([area + size, *(vma.end for vma in parked)])

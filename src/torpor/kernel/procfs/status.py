@@ -157,6 +157,11 @@ class Status:
         return self._bits("SigCgt")
 
     @property
+    def masks_addresses(self) -> bool:
+        """Whether some bits of its addresses mean nothing."""
+        return self._bits("untag_mask") not in (0, (1 << 64) - 1)
+
+    @property
     def shadow_stack(self) -> bool:
         return "shstk" in self._get("x86_Thread_features", "")
 

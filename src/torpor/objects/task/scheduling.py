@@ -42,6 +42,7 @@ _REALTIME = (SCHED_FIFO, SCHED_RR, SCHED_DEADLINE)
 SCHED_FLAG_RESET_ON_FORK = 1
 _SCHED_FLAGS_CARRIED = 0x7  # RESET_ON_FORK, RECLAIM, DL_OVERRUN
 _FAIR = (0, 3, 5)
+_PR_SCHED_CORE = 62
 _SCHED_FLAG_UTIL_CLAMP = 0x60
 _SCHED_ATTR = struct.Struct("<IIQiIQQQII")
 #: What a thread is asked to be that has no clamps, and what it says then, or where the kernel has none.
@@ -61,6 +62,8 @@ def dump(thread: DumpThread, batch: Batch) -> None:
         nice = os.getpriority(os.PRIO_PROCESS, thread.tid)
     if policy in _FAIR and deadline[0] != base_slice():
         core.torpor_sched.runtime = deadline[0]
+    if _has_cookie(thread.tid):
+        log.warn(f"{thread.process.describe()}: who shares a core with it (core scheduling) is not carried")
     if (low, high) not in _UNCLAMPED:
         core.torpor_sched.util_min, core.torpor_sched.util_max = low, high
     core.sched_policy, core.sched_nice, core.sched_prio = policy, nice, priority
@@ -189,6 +192,16 @@ def base_slice() -> int:
         return isolated(ask)
     except OSError:
         return _get_attr(0)[4]
+
+
+def _has_cookie(tid: int) -> bool:
+    """Whether the thread is kept apart from others by core scheduling."""
+    cookie = bytearray(8)
+    try:
+        syscall("prctl(PR_SCHED_CORE)", nr.prctl, _PR_SCHED_CORE, 0, tid, 0, address_of(cookie))
+    except OSError:
+        return False  # a kernel or processor without
+    return any(cookie)
 
 
 def _get_affinity(tid: int) -> bytes:

@@ -1,0 +1,39 @@
+"""What a task can have that is not carried, and is refused by name: shadow stacks, masked addresses, I/O ports.
+
+Kernel view
+    ``x86_Thread_features`` and ``untag_mask`` in ``/proc/PID/status``; the register set NT_386_IOPERM.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torpor.base.errors import RefusedError
+from torpor.kernel import ptrace
+from torpor.kernel.procfs.status import Status
+from torpor.objects.model import DumpThread
+
+NT_386_IOPERM = 0x201
+
+
+def problems(who: str, status: Status) -> Iterator[RefusedError]:
+    """What can be seen from outside of a process that runs."""
+    if status.shadow_stack:
+        yield RefusedError(f"{who} uses a shadow stack", hint="shadow stacks are not carried yet")
+    if status.masks_addresses:
+        yield RefusedError(
+            f"{who} uses linear address masking", hint="it is not carried; checkpoint it before it asks for that"
+        )
+
+
+def check(thread: DumpThread) -> None:
+    """RefusedError for what only a stopped thread tells: ports of the machine's that it may use."""
+    try:
+        ports = ptrace.get_regset(thread.tid, NT_386_IOPERM)
+    except OSError:
+        return  # it has none, or the kernel knows none
+    if ports:
+        raise RefusedError(
+            f"{thread.process.describe()} may use I/O ports of this machine (ioperm(2))",
+            hint="they are not carried; checkpoint it when it has given them up",
+        )
