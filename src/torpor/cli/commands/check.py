@@ -62,15 +62,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "target", nargs="?", metavar="PID|NAME", help="a process's id, a job's or a container's name, or ENGINE:NAME"
     )
     parser.add_argument("--engine", help="podman, docker, containerd, lxc, runc, crun; job, pid")
+    parser.add_argument("--json", action="store_true", help="as JSON")
     process_options.add(parser, process_options.CHECK)
 
 
 def main(args: argparse.Namespace) -> int:
     """Print the table or the problems; 0 if there is nothing in the way."""
-    return _check_machine() if args.target is None else _check_target(args)
+    return _check_machine(args.json) if args.target is None else _check_target(args)
 
 
-def _check_machine() -> int:
+def _check_machine(as_json: bool) -> int:
     import os
 
     from torpor.kernel.features import probe
@@ -79,11 +80,15 @@ def _check_machine() -> int:
     mask = read_status(os.getpid()).cap_effective
     rows = [(name, bool(mask >> number & 1), required, purpose) for number, name, required, purpose in _CAPABILITIES]
     rows += [(name, probe(name), required, purpose) for name, required, purpose in PURPOSES]
+    lacking = [name for name, there, required, _ in rows if required and not there]
+    if as_json:
+        keys = ("name", "is_there", "is_required", "purpose")
+        _print_json({"features": [dict(zip(keys, row, strict=True)) for row in rows], "lacking": lacking})
+        return 1 if lacking else 0
     width = max(len(name) for name, *_ in rows)
     for name, there, required, purpose in rows:
         state = "yes" if there else "MISSING" if required else "no"
         print(f"{name:{width}}  {state:7}  {purpose}")
-    lacking = [name for name, there, required, _ in rows if required and not there]
     print(f"\nNothing works without {', '.join(lacking)}." if lacking else "\nLooks good.")
     return 1 if lacking else 0
 
@@ -99,7 +104,7 @@ def _check_target(args: argparse.Namespace) -> int:
     if target.container is not None:
         return _check_container(target, args)
     found = _findings(target, process_options.keywords(args, process_options.CHECK))
-    return _tell(args.target, [problem.describe() for problem in found.problems], found.losses)
+    return _tell(args, args.target, [problem.describe() for problem in found.problems], found.losses)
 
 
 def insist(target: Target, told: dict[str, object], *, may_ask: bool) -> None:
@@ -147,14 +152,16 @@ def _check_container(target: Target, args: argparse.Namespace) -> int:
     container = target.container
     assert container is not None
     runtime = names.ENGINES[container.engine].about(container)
-    print(f"{target.label}: pid {target.pid}, {container.state}, runtime {runtime.name}")
+    about: dict[str, object] = {"pid": target.pid, "state": container.state, "runtime": runtime.name}
+    lines = [f"{target.label}: pid {target.pid}, {container.state}, runtime {runtime.name}"]
     criu = survey.criu_for(container.engine)
     lacking = [f"{problem.text} ({problem.remedy})" for problem in survey.problems_of_runtime(runtime.name)]
     if criu is None:
         lacking.append(f"{container.engine} finds no criu (torpor setup, as root, puts it where it looks)")
     else:
         own = "" if criu.is_torpor else ", which is not torpor's: it may refuse other things than are told here"
-        print(f"{target.label}: runs {criu.path} ({criu.version}){own}")
+        lines.append(f"{target.label}: runs {criu.path} ({criu.version}){own}")
+        about["criu"] = {"path": criu.path, "version": criu.version, "is_torpor": criu.is_torpor}
     if container.state == "paused":
         lacking.append("it is paused (unpause it)")
     order = preflight.order_for(target.pid, runtime)
@@ -163,10 +170,27 @@ def _check_container(target: Target, args: argparse.Namespace) -> int:
         override(options, order.config_file)
     found = examine(target.pid, DumpOptions(files=file_policy(options), entered=options.exec_processes))
     problems = [*lacking, *(problem.describe() for problem in found.problems)]
-    return _tell(target.label, problems, found.losses)
+    for line in lines if not args.json else ():
+        print(line)
+    return _tell(args, target.label, problems, found.losses, about)
 
 
-def _tell(label: str, problems: Sequence[str], losses: Sequence[str]) -> int:
+def _print_json(told: dict[str, object]) -> None:
+    import json
+
+    print(json.dumps(told, indent=1))
+
+
+def _tell(
+    args: argparse.Namespace,
+    label: str,
+    problems: Sequence[str],
+    losses: Sequence[str],
+    about: dict[str, object] | None = None,
+) -> int:
+    if args.json:
+        _print_json({"target": label, **(about or {}), "problems": list(problems), "losses": list(losses)})
+        return 1 if problems else 0
     for problem in problems:
         print(f"{label}: in the way: {problem}")
     for loss in losses:

@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: the job's own, NAME@1, NAME@2, ...; the engine's own)",
     )  # fmt: skip
     parser.add_argument("--engine", help="podman, docker, containerd, lxc, runc, crun; job, pid")
+    parser.add_argument("--json", action="store_true", help="what came of it, as JSON")
     parser.add_argument("-y", "--yes", action="store_true", help="do not ask before something is lost")
     process_options.add(parser, process_options.CHECKPOINT)
     container_options.add(parser, container_options.CHECKPOINT)
@@ -64,7 +65,11 @@ def _checkpoint_container(container: Container, args: argparse.Namespace) -> int
     words = container_options.given(args, (*_SHARED, *container_options.CHECKPOINT))
     with Progress(f"checkpointing {container.label}") as progress:
         made = names.ENGINES[container.engine].checkpoint(container, output, words)
-    amount = f" ({size(output.stat().st_size)})" if output is not None and output.is_file() else ""
+    n_bytes = output.stat().st_size if output is not None and output.is_file() else None
+    if args.json:
+        _print_json({"target": container.label, "in": made, "size_bytes": n_bytes, "seconds": progress.seconds})
+        return 0
+    amount = f" ({size(n_bytes)})" if n_bytes is not None else ""
     print(f"{container.label}: in {made}{amount}, after {time_of(progress.seconds)}")
     return 0
 
@@ -73,7 +78,7 @@ def _checkpoint_process(target: Target, args: argparse.Namespace) -> int:
     from torpor.base.errors import UsageError
     from torpor.cli import container_options, process_options
     from torpor.cli.commands.check import insist
-    from torpor.cli.progress import Progress, size, time_of
+    from torpor.cli.progress import Progress, is_stopped, memory_of_tree, size, time_of
     from torpor.engine import jobs
     from torpor.engine.destination import going_to
 
@@ -86,7 +91,8 @@ def _checkpoint_process(target: Target, args: argparse.Namespace) -> int:
     output = Path(args.output) if args.output else None
     told = process_options.keywords(args, process_options.CHECKPOINT)
     insist(target, told, may_ask=not args.yes)
-    with Progress(f"checkpointing {args.target}", output) as progress:
+    total = memory_of_tree(target.pid)
+    with Progress(f"checkpointing {args.target}", total, stopped=lambda: is_stopped(target.pid)) as progress:
         if job is not None:
             made = jobs.checkpoint(
                 job, lambda path, notes, commit: _dump(job.pid, path, notes, commit, told),
@@ -98,11 +104,26 @@ def _checkpoint_process(target: Target, args: argparse.Namespace) -> int:
             with going_to(output) as (room, finish):
                 stats, label, where = _dump(target.pid, room, (), finish, told), args.target, output
     n_processes = stats.n_processes if stats is not None else 0
-    stopped = f", stopped for {time_of(stats.watch.us.get('frozen', 0) / 1e6)}" if stats is not None else ""
+    frozen_s = stats.watch.us.get("frozen", 0) / 1e6 if stats is not None else None
+    n_bytes = _size_of(where)
+    if args.json:
+        _print_json(
+            {
+                "target": label, "processes": n_processes, "in": str(where), "size_bytes": n_bytes,
+                "seconds": progress.seconds, "stopped_seconds": frozen_s,
+            }
+        )  # fmt: skip
+        return 0
+    stopped = f", stopped for {time_of(frozen_s)}" if frozen_s is not None else ""
     processes = "1 process" if n_processes == 1 else f"{n_processes} processes"
-    amount = size(_size_of(where))
-    print(f"{label}: {processes}, {amount} in {where}; {time_of(progress.seconds)} in all{stopped}")
+    print(f"{label}: {processes}, {size(n_bytes)} in {where}; {time_of(progress.seconds)} in all{stopped}")
     return 0
+
+
+def _print_json(told: dict[str, object]) -> None:
+    import json
+
+    print(json.dumps(told, indent=1))
 
 
 def _dump(

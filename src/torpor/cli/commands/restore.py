@@ -9,7 +9,7 @@ from pathlib import Path
 from torpor.base.typed import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from torpor.containers.model import Restored, Words
     from torpor.engine.jobs.generations import Generation
@@ -59,6 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-d", "--detach", action="store_true", help="return once it runs (the default)")
     parser.add_argument("-w", "--wait", action="store_true", help="wait for the end; exit as the root process does")
+    parser.add_argument("--json", action="store_true", help="what came of it, as JSON")
     process_options.add(parser, process_options.RESTORE)
     container_options.add(parser, container_options.RESTORE)
 
@@ -79,6 +80,9 @@ def main(args: argparse.Namespace) -> int:
     container_options.refuse(args, _OF_PROCESSES, "a container")
     with Progress(f"restoring {args.source}") as progress:
         made = source()
+    if args.json:
+        _print_json([(each.container.label, each.container.pid, each.addresses) for each in made], progress.seconds)
+        return 0
     for each in made:
         addresses = f", {', '.join(each.addresses)}" if each.addresses else ""
         print(f"{each.container.label}: pid {each.container.pid}{addresses}")
@@ -171,25 +175,32 @@ def _restore_all(args: argparse.Namespace, images: Path, about: Note | None) -> 
     from torpor.base.errors import UsageError
 
     if args.copies == 1 and (about is not None or not args.name):
-        return _restore_one(args, images, about, args.name)
-    if about is None:
+        names: list[str | None] = [args.name]
+    elif about is None:
         raise UsageError("--name and --copies are for jobs and containers", hint="a job's name instead of a path")
-    pid, made = 0, []
+    else:
+        names = [f"{args.name or about.name}{number}" for number in range(1, args.copies + 1)]
+    made: list[tuple[str, int, float]] = []
     try:
-        for number in range(1, args.copies + 1):
-            pid = _restore_one(args, images, about, f"{args.name or about.name}{number}")
-            made.append(f"{args.name or about.name}{number}")
+        for name in names:
+            made.append(_restore_one(args, images, about, name))
     except Exception as error:
         if made:
-            error.add_note(f"{', '.join(made)} {'runs' if len(made) == 1 else 'run'}")
+            running = ", ".join(label for label, _, _ in made)
+            error.add_note(f"{running} {'runs' if len(made) == 1 else 'run'}")
         raise
-    return pid
+    if args.json:
+        _print_json([(label, pid, ()) for label, pid, _ in made], sum(seconds for _, _, seconds in made))
+    return made[-1][1]
 
 
-def _restore_one(args: argparse.Namespace, images: Path, about: Note | None, name: str | None) -> int:
+def _restore_one(
+    args: argparse.Namespace, images: Path, about: Note | None, name: str | None
+) -> tuple[str, int, float]:
+    """Its name, its pid, and how long it took."""
     import torpor
     from torpor.cli import process_options
-    from torpor.cli.progress import Progress, time_of
+    from torpor.cli.progress import Progress, size_of_pages, time_of
     from torpor.engine import jobs
 
     def restore(path: Path, renames: tuple[tuple[str, str], ...] = (), notify: Notify | None = None) -> int:
@@ -203,11 +214,19 @@ def _restore_one(args: argparse.Namespace, images: Path, about: Note | None, nam
             **told,  # type: ignore[arg-type]
         )
 
-    with Progress(f"restoring {args.source}") as progress:
+    with Progress(f"restoring {args.source}", size_of_pages(images), "rchar") as progress:
         if about is None:
             label, pid = args.source, restore(images)
         else:
             job = jobs.wake(images, about, restore, name=name)
             label, pid = job.name, job.pid
-    print(f"{label}: pid {pid}, after {time_of(progress.seconds)}")
-    return pid
+    if not args.json:
+        print(f"{label}: pid {pid}, after {time_of(progress.seconds)}")
+    return label, pid, progress.seconds
+
+
+def _print_json(made: Sequence[tuple[str, int, Sequence[str]]], seconds: float) -> None:
+    import json
+
+    restored = [{"name": name, "pid": pid, "addresses": list(addresses)} for name, pid, addresses in made]
+    print(json.dumps({"restored": restored, "seconds": seconds}, indent=1))
