@@ -95,8 +95,8 @@ def _interrupted(line: list[str], number: int, rng: random.Random) -> int:
             stream.read(1)
         # The instant is what is tested; nothing is waited for.
         time.sleep(rng.uniform(0, window))
-    os.kill(child, number)
-    return os.waitpid(child, 0)[1]
+        os.kill(child, number)
+        return os.waitpid(child, 0)[1]
 
 
 def _say_when(writer: int) -> None:
