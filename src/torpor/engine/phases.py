@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from torpor.base.late import load
 from torpor.base.records import dataclass
-from torpor.engine import building, finishing, forking, namespaces, network, policy, reading
+from torpor.engine import building, finishing, forking, namespaces, network, policy, privileges, reading
 from torpor.engine.session import RestoreSession
 from torpor.objects.files import fown, locks
 from torpor.objects.model import RestoreProcess
@@ -82,6 +82,7 @@ RESTORE: tuple[Phase, ...] = (
     Phase("plan", reading.plan, "where our memory and our channel lie in puppets must be free in all of them"),
     Phase("pre-restore", reading.notify_start, "whoever is told prepares what is restored into"),
     Phase("namespaces to make", namespaces.plan, "the root puppet is cloned with them"),
+    Phase("privileges", privileges.check_restore, "what is lacking is named before anything is made"),
     Phase("hold joined network", network.hold_joined, "as soon as it is known, for its peers know the address already"),
     Phase("control groups", _in_cgroups("prepare"), "made before the first puppet is moved into them"),
     Phase("first process", forking.make_root, "with the namespaces that can only be made by clone", "forking"),

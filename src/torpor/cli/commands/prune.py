@@ -31,7 +31,8 @@ def main(args: argparse.Namespace) -> int:
     if args.keep_last < 1:
         raise UsageError("--keep-last: at least 1", hint="`torpor rm --all NAME` removes all")
     removed, freed = [], 0
-    for name in args.names or jobs.generations.names():
+    # Of all jobs, those of others are passed over.
+    for name in args.names or [name for name in jobs.generations.names() if jobs.generations.list_of(name)]:
         with jobs.locks.held(name, "pruned"):
             jobs.generations.sweep(name)
             for each in _superfluous(name, args.keep_last):

@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import Iterator
 
-from torpor.base.errors import JobError
+from torpor.base.errors import JobError, NotPermittedError
 from torpor.engine.jobs.registry import Job, find, is_alive
 from torpor.engine.jobs.watch import marker
 from torpor.kernel.procfs.status import read_status
@@ -91,6 +91,8 @@ class _Process:
             signal.pidfd_send_signal(self._fd, number)
         except ProcessLookupError:
             return
+        except PermissionError:
+            raise NotPermittedError("it is the process of another user", hint="ask as that user, or as root") from None
 
     def wait_ended(self, timeout_s: float | None) -> bool:
         poll = select.poll()

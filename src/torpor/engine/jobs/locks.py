@@ -11,14 +11,16 @@ import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
-from torpor.base.errors import JobError
+from torpor.base.errors import JobError, NotPermittedError
 from torpor.base.fds import OwnedFd
 from torpor.engine.jobs.places import check_name, state_directory
 
 #: struct flock: type, whence, start, length, pid.
 _FLOCK = struct.Struct("=hhxxxxqqixxxx")
 _MAX_TEXT = 200
+AS_OWNER = "ask as that user, or as root"
 
 
 @contextmanager
@@ -28,9 +30,8 @@ def held(name: str, doing: str) -> Iterator[None]:
     *doing* completes "NAME is being ...".
     """
     path = state_directory() / "locks" / check_name(name)
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     while True:
-        with OwnedFd(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)) as fd:
+        with OwnedFd(_open(path, name)) as fd:
             try:
                 fcntl.fcntl(fd.fileno(), fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
             except (BlockingIOError, PermissionError):
@@ -45,6 +46,16 @@ def held(name: str, doing: str) -> Iterator[None]:
             finally:
                 path.unlink(missing_ok=True)
             return
+
+
+def _open(path: Path, name: str) -> int:
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except PermissionError:
+        raise NotPermittedError(
+            f"the jobs in {state_directory()} belong to another user; {name} is none of ours", hint=AS_OWNER
+        ) from None
 
 
 def holder(name: str) -> str:

@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from torpor.base import log
-from torpor.base.errors import JobError
+from torpor.base.errors import JobError, NotPermittedError
 from torpor.base.fds import OwnedFd
 from torpor.base.late import load
 from torpor.engine.jobs import generations, locks
@@ -78,7 +78,7 @@ def find(name: str) -> Job:
     try:
         job = _load(job_directory(check_name(name))) or _remembered(name)
     except PermissionError:
-        raise JobError(f"{name} is the job of another user", hint="ask as that user, or as root") from None
+        raise NotPermittedError(f"{name} is the job of another user", hint=locks.AS_OWNER) from None
     if job is None:
         meant = load("torpor.base.nearby").near(name, [job.name for job in list_jobs()])
         hint = (meant or "`torpor ps -a` lists them") + (

@@ -1,0 +1,192 @@
+"""What a job's record says, whoever died when; and what is said where it cannot be read."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from torpor.base.errors import JobError, NotPermittedError
+from torpor.engine.jobs import generations, locks, note, places, registry
+from torpor.engine.jobs.registry import CHECKPOINTED, ENDED, NEVER, RUNNING, Job
+from torpor.images.errors import ImageError
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TORPOR_STATE", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def process() -> Iterator["subprocess.Popen[bytes]"]:
+    with subprocess.Popen(["sleep", "1000"]) as found:
+        yield found
+        found.kill()
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.parametrize(("otherwise", "status"), [("", ENDED), (ENDED, ENDED), (CHECKPOINTED, CHECKPOINTED)])
+def test_it_is_what_was_written_once_the_process_is_gone(
+    process: "subprocess.Popen[bytes]", otherwise: str, status: str
+) -> None:
+    registry.running(registry.create("one", ("x",)), process.pid, otherwise)
+    with locks.held("one", "restored"):
+        assert registry.find("one").status == RUNNING
+    _end(process)
+    found = registry.find("one")
+    assert (found.status, found.otherwise) == (status, "")
+
+
+def test_a_copy_that_never_ran_leaves_nothing(process: "subprocess.Popen[bytes]", state: Path) -> None:
+    registry.running(registry.create("copy", ("x",)), process.pid, NEVER)
+    _end(process)
+    with locks.held("copy", "restored"):
+        assert registry.list_jobs() == []
+        assert (state / "jobs/copy").exists(), "whoever makes it will see to it"
+    assert registry.list_jobs() == []
+    assert not (state / "jobs/copy").exists()
+
+
+def test_what_runs_on_after_the_death_of_whoever_let_it_go_runs_for_good(process: "subprocess.Popen[bytes]") -> None:
+    job = registry.running(registry.create("one", ("x",)), process.pid, CHECKPOINTED)
+    assert registry.find("one") == replace(job, otherwise="", since=0.0)
+    _end(process)
+    assert registry.find("one").status == ENDED
+
+
+def test_a_record_is_not_settled_by_somebody_who_looked_before_it_was_written_anew(
+    process: "subprocess.Popen[bytes]",
+) -> None:
+    before = registry.running(registry.create("one", ("x",)), process.pid, ENDED)
+    registry.about_to_sleep(before, 3)
+    registry.settle(before)
+    _end(process)
+    assert (registry.find("one").status, registry.find("one").sleeps_in) == (CHECKPOINTED, 3)
+
+
+@pytest.mark.parametrize(
+    ("exit_status", "age_s", "status"),
+    [(signal.SIGKILL, 0, CHECKPOINTED), (None, 0, CHECKPOINTED), (0, 0, ENDED), (signal.SIGKILL, 60, ENDED)],
+)
+def test_a_watcher_tells_the_kill_of_a_checkpoint_from_another_end(
+    process: "subprocess.Popen[bytes]", exit_status: int | None, age_s: float, status: str
+) -> None:
+    job = registry.running(registry.create("one", ("x",)), process.pid)
+    registry.save(replace(registry.about_to_sleep(job, 1), since=time.time() - age_s))
+    _end(process)
+    registry.ended("one", job.pid, job.start_time, exit_status)
+    assert registry.find("one").status == status
+
+
+def test_another_boot(process: "subprocess.Popen[bytes]") -> None:
+    job = registry.running(registry.create("one", ("x",)), process.pid, CHECKPOINTED)
+    registry.save(replace(job, boot_id="another"))
+    assert registry.find("one").status == CHECKPOINTED
+
+
+def test_jobs_that_cannot_be_read_break_nothing(
+    process: "subprocess.Popen[bytes]", state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("mine", "theirs", "torn"):
+        registry.running(registry.create(name, ("x",)), process.pid)
+    (state / "jobs/torn/state.json").write_text("{")
+    before = registry._read
+
+    def read(directory: Path) -> Job | None:
+        if directory.name == "theirs":
+            raise PermissionError
+        return before(directory)
+
+    monkeypatch.setattr(registry, "_read", read)
+    assert [job.name for job in registry.list_jobs()] == ["mine"]
+    with pytest.raises(NotPermittedError, match="theirs is the job of another user"):
+        registry.find("theirs")
+    for text in ("{", "[]", "{}", '{"name": 1}', "null"):
+        (state / "jobs/torn/state.json").write_text(text)
+        with pytest.raises(JobError, match="damaged"):
+            registry.find("torn")
+
+
+def test_where_jobs_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TORPOR_STATE")
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.setenv("HOME", "/home/user")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert places.state_directory() == Path("/var/lib/torpor")
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert places.state_directory() == Path("/home/user/.local/state/torpor")
+    monkeypatch.setenv("XDG_STATE_HOME", "/elsewhere")
+    assert places.state_directory() == Path("/elsewhere/torpor")
+
+
+def test_a_lock_ends_with_its_holder_and_is_asked_for_without_being_taken(state: Path) -> None:
+    program = (
+        "import sys\nfrom torpor.engine.jobs import locks\n"
+        "with locks.held('one', 'restored'):\n    print('held', flush=True)\n    sys.stdin.read()\n"
+    )
+    line = [sys.executable, "-c", program]
+    with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        assert locks.holder("one") == f"restored by pid {holder.pid}"
+        with pytest.raises(JobError, match=f"one is being restored by pid {holder.pid}"), locks.held("one", "removed"):
+            pass
+        holder.kill()
+        holder.wait()
+    assert locks.holder("one") == ""
+    with locks.held("one", "removed"):
+        assert locks.holder("one") == f"removed by pid {os.getpid()}"
+    assert list((state / "locks").iterdir()) == []
+
+
+def _note(**others: object) -> bytes:
+    made = json.loads(note.encode(note.make("one", ("a", "b"), 1.0, Path("/log"), "test")))
+    return json.dumps(made | others).encode()
+
+
+def test_a_note_says_what_it_said() -> None:
+    made = note.make("one", ("a", "b"), 1.0, Path("/log"), "test")
+    assert note.decode(note.encode(made), "x") == made
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"", b"[]", b"null", b"{}", b"[" * 10000, _note(name="../x"), _note(name=1), _note(command="x" * 5000),
+        _note(command=[1]), _note(log="relative"), _note(log="/a\0b"), _note(id="x"), _note(made="now"),
+        _note(host=None), _note(command=None),
+    ],
+)  # fmt: skip
+def test_a_note_that_makes_no_sense_is_refused(data: bytes) -> None:
+    with pytest.raises(ImageError):
+        note.decode(data, "x")
+
+
+def test_what_was_left_half_made_is_swept_and_numbers_are_not_given_again(state: Path) -> None:
+    about = note.make("one", ("x",), 1.0, Path("/log"), "test")
+    first = generations.begin("one")
+    first.images.mkdir()
+    first.commit(about)
+    torn = generations.begin("one")
+    torn.images.mkdir()
+    assert [each.number for each in generations.list_of("one")] == [1]
+    second = generations.begin("one")
+    assert not torn.images.exists() and second.number == 2
+    second.images.mkdir()
+    second.commit(about)
+    generations.tag(generations.find("one", "2"), "good")
+    with pytest.raises(JobError, match="cannot be a tag"):
+        generations.tag(generations.find("one"), "12")
+    generations.remove(generations.find("one", "good"))
+    assert generations.begin("one").number == 3
+    assert sorted(os.listdir(state / "checkpoints/one")) == [".last", "1", "3"]
