@@ -44,7 +44,7 @@ from torpor.objects.files import fdtable, locks
 from torpor.objects.files.model import FileDump
 from torpor.objects.files.table import kinds_alike
 from torpor.objects.memory import mm as mm_object
-from torpor.objects.memory import space
+from torpor.objects.memory import room, space
 from torpor.objects.model import DumpProcess, DumpThread
 from torpor.objects.task import landlock, lsm, registers, seccomp, signals, uncarried, user_dispatch, zombie
 from torpor.objects.task.table import PROCESS_ASPECTS, THREAD_ASPECTS
@@ -296,7 +296,10 @@ class Dump:
             pending |= thread.status.pending
             user_dispatch.dump(thread)
         met: list[tuple[DumpThread, UserRegs, bytes]] = []
-        with inject(process.tracee.leader, process.maps, process.leftovers, pending=pending) as injection:
+        with (
+            room.made(process, self._files.outside),
+            inject(process.tracee.leader, process.maps, process.leftovers, pending=pending) as injection,
+        ):
             self._ask_threads(process, injection, met)
             with injection.borrow(process.tracee.leader) as runner:
                 batch = self._questions(process.threads[0], runner)

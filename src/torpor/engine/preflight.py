@@ -32,7 +32,7 @@ from torpor.objects.files import locks
 from torpor.objects.files.model import FileDump, OpenFile
 from torpor.objects.files.outside import Outside
 from torpor.objects.files.table import kinds_alike
-from torpor.objects.memory import vmas
+from torpor.objects.memory import room, vmas
 from torpor.objects.model import DumpProcess
 from torpor.objects.task import uncarried
 from torpor.tracee.tree import Process, lives_on, refuse_without_leader
@@ -257,11 +257,9 @@ def _of_memory(process: DumpProcess, session: FileDump, thorough: bool) -> Itera
     def is_suspect(vma: Vma) -> bool:
         return vma.name.startswith(_SUSPECT)
 
-    if thorough:
-        process.maps = read_smaps(process.pid)
-        suspects = process.maps
-    else:
-        suspects = [vma for vma in read_maps(process.pid) if is_suspect(vma)]
+    process.maps = read_smaps(process.pid) if thorough else read_maps(process.pid)
+    yield from room.check(process, len(process.maps), session.outside)
+    suspects = process.maps if thorough else [vma for vma in process.maps if is_suspect(vma)]
     for vma in suspects:
         try:
             vmas.dump_one(process, vma, session)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from torpor.base.errors import RestoreError
 from torpor.engine import version
 from torpor.engine.session import RestoreSession
 from torpor.images import kinds
@@ -14,6 +15,7 @@ from torpor.images.text import get_text, set_text
 from torpor.objects import cpu
 from torpor.objects.files.model import FileRestore
 from torpor.objects.files.table import kind_of_type
+from torpor.objects.memory import room
 from torpor.objects.model import RestoreProcess, RestoreThread
 from torpor.objects.task import lsm, seccomp
 from torpor.tracee import stub
@@ -94,6 +96,12 @@ def plan_labels(session: RestoreSession) -> None:
 def plan(session: RestoreSession) -> None:
     """Choose what must be free in every puppet: an address for our memory, a number for our channel."""
     mappings = [(vma.start, vma.end) for process in session.everyone if process.mm for vma in process.mm.vmas]
+    for process in session.everyone:
+        if process.mm and not room.is_enough(n_mappings := len(process.mm.vmas)):
+            raise RestoreError(
+                f"pid {process.ns_pid} has {n_mappings} mappings, and this machine allows {room.max_map_count()}",
+                hint=f"sysctl vm.max_map_count={n_mappings + 1000}",
+            )
     session.area = stub.find_area(mappings)
     used = {entry.fd for entries in session.descriptors.values() for entry in entries}
     # Not a number above them all: a descriptor may have the highest that the limit allows.

@@ -61,6 +61,8 @@ class DumpProcess:
     idmaps: IdMaps = IDENTITY
     #: What its files have for its main thread to do, with the other questions to it.
     questions: list[Callable[[Batch], None]] = field(default_factory=list)
+    #: Limits that are others for now, as they were: soft and hard by number.
+    limits: dict[int, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def is_zombie(self) -> bool:

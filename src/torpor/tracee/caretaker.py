@@ -25,7 +25,7 @@ from torpor.kernel.namespaces import CLONE_NEWNET, isolated, setns
 from torpor.kernel.sockets import Socket, pair
 from torpor.kernel.syscall import syscall
 
-_OPTION, _SEND, _RUN, _SIGNAL, _REMOVE, _WATCH = range(6)
+_OPTION, _SEND, _RUN, _SIGNAL, _REMOVE, _WATCH, _LIMIT = range(7)
 _ADD, _DROP, _FAREWELL, _STAY = range(4)
 #: Descriptors that one message may bring (SCM_MAX_FD is 253), and room for a message.
 _MAX_FDS = 250
@@ -55,6 +55,11 @@ def run(netns: int, argv: Sequence[str], text: bytes) -> Step:
 def signal_to(pidfd: int, number: int) -> Step:
     """Send a signal.  What follows SIGKILLs, in the same ``add``, is done once all who got one have ended."""
     return _SIGNAL, pidfd, int(number)
+
+
+def limit(pidfd: int, *words: int) -> Step:
+    """:func:`torpor.kernel.rlimits.set_limit` with these *words*."""
+    return _LIMIT, pidfd, words
 
 
 def remove(directory: int, name: str) -> Step:
@@ -241,6 +246,12 @@ def do(step: Step) -> None:
     elif kind == _SIGNAL:
         assert isinstance(args, int)
         signal.pidfd_send_signal(fd, args)
+    elif kind == _LIMIT:
+        from torpor.kernel import rlimits
+
+        assert isinstance(args, tuple)
+        signal.pidfd_send_signal(fd, 0)  # still the same process
+        rlimits.set_limit(*args)
     elif kind == _REMOVE:
         assert isinstance(args, str)
         _remove(fd, args)

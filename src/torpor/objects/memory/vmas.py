@@ -136,7 +136,9 @@ def restore_attributes(entry: m.vma_entry, raised: bool, batch: Batch) -> None:
             if entry.madv & 1 << number:
                 batch.call(nr.madvise, start, length, number, may_fail=True)
     if entry.flags & MAP_LOCKED:
-        batch.call(nr.mlock2, start, length, _MLOCK_ONFAULT if entry.torpor_lock_on_fault else 0)
+        # Locked it is at any rate; that not all its pages can be had (PROT_NONE, behind a file's end) is an error too.
+        may_fail = not entry.prot or not entry.flags & MAP_ANONYMOUS
+        batch.call(nr.mlock2, start, length, _MLOCK_ONFAULT if entry.torpor_lock_on_fault else 0, may_fail=may_fail)
     if entry.torpor_name:
         name = batch.path(entry.torpor_name)
         batch.call(nr.prctl, _PR_SET_VMA, _PR_SET_VMA_ANON_NAME, start, length, name, may_fail=True)

@@ -44,8 +44,8 @@ def dump(process: DumpProcess, batch: Batch) -> None:
         batch.call(nr.prlimit64, 0, number, 0, room)
 
     def collect() -> None:
-        for room in rooms:
-            cur, top = _RLIMIT.unpack(room.bytes())
+        for number, room in enumerate(rooms):
+            cur, top = process.limits.get(number) or _RLIMIT.unpack(room.bytes())
             process.core.tc.rlimits.rlimits.add(cur=cur, max=top)
 
     batch.then(collect)
