@@ -88,6 +88,7 @@ static void by_timer(clockid_t clock, int64_t at)
     WL_TRY(timer_settime(timer, TIMER_ABSTIME, &spec, NULL));
     while (sigwaitinfo(&set, NULL) != SIGRTMIN + 3)
         ;
+    WL_TRY(timer_delete(timer));
 }
 
 static void by_condition(clockid_t clock, int64_t at)
