@@ -23,16 +23,21 @@ _MAX_BYTES = 512
 def read_build_id(fd: int) -> bytes:
     """The build id of the file behind *fd*; empty where it has none, or is no such file.  OSError of pread(2)."""
     data = os.pread(fd, _FIRST_READ, 0)
-    if not data.startswith(_MAGIC) or len(data) < 64 or data[5] != _LITTLE or data[4] not in _CLASSES:
-        return b""
     found = _find(data)
     if found is None and len(data) == _FIRST_READ:
         found = _find(os.pread(fd, _MAX_READ, 0))
     return found or b""
 
 
+def find_build_id(data: bytes) -> bytes:
+    """The build id of the file that begins with *data*; empty where it has none, or it lies further on."""
+    return _find(data) or b""
+
+
 def _find(data: bytes) -> bytes | None:
     """None where it may lie behind what was read."""
+    if not data.startswith(_MAGIC) or len(data) < 64 or data[5] != _LITTLE or data[4] not in _CLASSES:
+        return b""
     offset_form, offset_at, count_form, count_at, size, field_form, p_offset, p_filesz = _CLASSES[data[4]]
     (at,) = struct.unpack_from(offset_form, data, offset_at)
     (count,) = struct.unpack_from(count_form, data, count_at)

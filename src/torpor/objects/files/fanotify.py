@@ -99,7 +99,7 @@ def _mount(file: OpenFile, mount_id: int) -> Mount:
 
 
 def restore(entry: m.file_entry, session: FileRestore) -> int:
-    """A group without marks; they come when all files are open, so that opening those is not reported."""
+    """A group without marks; they come when nothing is opened or closed any more, which they would tell of."""
     group = entry.ffy
     if group.faflags & _FAN_CLASSES:
         raise RestoreError(f"fanotify {entry.id} allows or denies access to files, which cannot be restored")
@@ -111,22 +111,31 @@ def restore(entry: m.file_entry, session: FileRestore) -> int:
 
 
 def attach(entry: m.file_entry, session: FileRestore, placed: Placed) -> None:
-    """Add the marks, the oldest first, which fdinfo has last."""
-    for mark in reversed(entry.ffy.mark):
+    """Find what is marked (by O_PATH, which nobody is told of); the marks are added at the end."""
+    own = session.keep(os.dup(placed.fd))
+    # The oldest first, which fdinfo has last.
+    marks = [(mark, session.keep(_open_target(entry.id, mark, session))) for mark in reversed(entry.ffy.mark)]
+    session.at_end(("fanotify", entry.id), lambda: _add_marks(own, marks))
+
+
+def _open_target(ident: int, mark: m.fanotify_mark_entry, session: FileRestore) -> int:
+    if mark.type == m.mark_type.MOUNT:
+        return open_below(*session.place_of(mark.me.mnt_id, get_text(mark.me.path)), O_PATH)
+    if mark.type == m.mark_type.INODE:
+        return watched.open_again(mark.s_dev, mark.ie.i_ino, mark.ie.f_handle, session)
+    raise ImageError(f"files.img: fanotify {ident} has a mark of type {mark.type}")
+
+
+def _add_marks(own: OwnedFd, marks: list[tuple[m.fanotify_mark_entry, OwnedFd]]) -> None:
+    for mark, target in marks:
         flags = _MARK_ADD | mark.mflags & _KEPT & ~_FAN_MARK_IGNORE
         if mark.type == m.mark_type.MOUNT:
             flags |= _MARK_MOUNT
-            target = OwnedFd(open_below(*session.place_of(mark.me.mnt_id, get_text(mark.me.path)), O_PATH))
-        elif mark.type == m.mark_type.INODE:
-            target = OwnedFd(watched.open_again(mark.s_dev, mark.ie.i_ino, mark.ie.f_handle, session))
-        else:
-            raise ImageError(f"files.img: fanotify {entry.id} has a mark of type {mark.type}")
-        with target:
-            if mark.mask:
-                _mark(placed.fd, flags, mark.mask, target)
-            if mark.ignored_mask:
-                how = _FAN_MARK_IGNORE if mark.mflags & _FAN_MARK_IGNORE else _MARK_IGNORED
-                _mark(placed.fd, flags | how, mark.ignored_mask, target)
+        if mark.mask:
+            _mark(own.fileno(), flags, mark.mask, target)
+        if mark.ignored_mask:
+            how = _FAN_MARK_IGNORE if mark.mflags & _FAN_MARK_IGNORE else _MARK_IGNORED
+            _mark(own.fileno(), flags | how, mark.ignored_mask, target)
 
 
 def _mark(fd: int, flags: int, mask: int, target: OwnedFd) -> None:

@@ -76,26 +76,35 @@ def _dump_watch(file: OpenFile, line: str, watch: m.inotify_wd_entry, session: F
 
 
 def restore(entry: m.file_entry, session: FileRestore) -> int:
-    """An instance without watches; they come when all files are open, so that opening those is not reported."""
+    """An instance without watches; they come when nothing is opened or closed any more, which they would tell of."""
     flags = entry.ify.flags & os.O_NONBLOCK | _IN_CLOEXEC
     return syscall("inotify_init1", nr.inotify_init1, flags)
 
 
 def attach(entry: m.file_entry, session: FileRestore, placed: Placed) -> None:
-    """Add the watches."""
+    """Find what is watched (by O_PATH, which nobody is told of); the watches are added at the end."""
+    watches = sorted(entry.ify.wd, key=lambda each: each.wd)
     used = 0
-    for watch in sorted(entry.ify.wd, key=lambda each: each.wd):
+    for watch in watches:
         if not used < watch.wd < _MAX_WATCH:
             raise ImageError(f"files.img: inotify {entry.id} has a watch descriptor {watch.wd}")
-        with OwnedFd(watched.open_again(watch.s_dev, watch.i_ino, watch.f_handle, session)) as fd:
-            path = f"/proc/self/fd/{fd.fileno()}".encode() + b"\0"
-            while used < watch.wd - 1:
-                used = _add_watch(placed.fd, path, _IN_IGNORABLE)
-                syscall("inotify_rm_watch", nr.inotify_rm_watch, placed.fd, used)
-            used = _add_watch(placed.fd, path, watch.mask & ~_IN_DONT_FOLLOW)
+        used = watch.wd
+    own = session.keep(os.dup(placed.fd))
+    targets = [session.keep(watched.open_again(each.s_dev, each.i_ino, each.f_handle, session)) for each in watches]
+    session.at_end(("inotify", entry.id), lambda: _add_watches(entry.id, own, list(zip(watches, targets, strict=True))))
+
+
+def _add_watches(ident: int, own: OwnedFd, watches: list[tuple[m.inotify_wd_entry, OwnedFd]]) -> None:
+    used = 0
+    for watch, target in watches:
+        path = f"/proc/self/fd/{target.fileno()}".encode() + b"\0"
+        while used < watch.wd - 1:
+            used = _add_watch(own.fileno(), path, _IN_IGNORABLE)
+            syscall("inotify_rm_watch", nr.inotify_rm_watch, own.fileno(), used)
+        used = _add_watch(own.fileno(), path, watch.mask & ~_IN_DONT_FOLLOW)
         if used != watch.wd:
-            raise RestoreError(f"inotify {entry.id}: the watch descriptor {watch.wd} became {used}")
-    _drain(placed.fd)
+            raise RestoreError(f"inotify {ident}: the watch descriptor {watch.wd} became {used}")
+    _drain(own.fileno())
 
 
 def _add_watch(fd: int, path: bytes, mask: int) -> int:

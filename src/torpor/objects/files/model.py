@@ -462,6 +462,12 @@ class FileRestore:
         """Do *action* when all descriptors are in place, before any kind's ``attach``."""
         self._before_attach.append(action)
 
+    def keep(self, fd: int) -> OwnedFd:
+        """Close *fd* at the very end, however the restore ends; for actions at the end."""
+        owned = OwnedFd(fd)
+        self.on_close(owned.close)
+        return owned
+
     def at_end(self, key: object, action: Callable[[], None]) -> None:
         """Do *action*, once for each *key*, when the restore has succeeded."""
         self._at_end[key] = action

@@ -23,8 +23,9 @@ from torpor.base import log
 from torpor.base.errors import RestoreError
 from torpor.images import messages as m
 from torpor.images.text import get_text
-from torpor.kernel.build_id import read_build_id
-from torpor.kernel.procfs.maps import PROT_EXEC
+from torpor.kernel import vm
+from torpor.kernel.build_id import find_build_id, read_build_id
+from torpor.kernel.procfs.maps import PROT_EXEC, PROT_READ
 from torpor.objects.files.model import FileDump, FileRestore, OpenFile
 
 BUILD_ID = "buildid"
@@ -37,20 +38,30 @@ _MASK = (1 << 64) - 1
 
 
 class Executed:
-    """The files of which processes execute code, by the numbers of their inodes.
+    """The files of which processes execute code, by the numbers of their inodes, and where they begin in memory.
 
     The device that a mapping tells may be another than stat's (btrfs).
     """
 
     def __init__(self, session: FileDump) -> None:
-        self._of: dict[int, set[int]] = {}
+        self._of: dict[int, dict[int, int]] = {}
 
     def has(self, file: OpenFile) -> bool:
         """Whether the process in which *file* was met does so of it."""
         process = file.process
         if process.pid not in self._of:
-            self._of[process.pid] = {vma.inode for vma in process.maps if vma.prot & PROT_EXEC}
+            heads = {vma.inode: vma.start for vma in process.maps if not vma.pgoff and vma.prot & PROT_READ}
+            code = {vma.inode for vma in process.maps if vma.prot & PROT_EXEC and vma.is_file}
+            self._of[process.pid] = {inode: heads.get(inode, 0) for inode in code}
         return file.stat.st_ino in self._of[process.pid]
+
+    def head(self, file: OpenFile) -> bytes:
+        """The first page of the file as the process has it, if it has; to open the file would be seen by watchers."""
+        start = self._of[file.process.pid][file.stat.st_ino]
+        try:
+            return vm.read(file.process.pid, start, _PAGE) if start else b""
+        except OSError:
+            return b""
 
 
 class Rewound:
@@ -63,6 +74,10 @@ class Rewound:
 def dump(file: OpenFile, reg: m.reg_file_entry, session: FileDump) -> None:
     """Say what code it is; nothing of files that are only open."""
     if file.number >= 0 or session.policy.file_validation != BUILD_ID or not session.part(Executed).has(file):
+        return
+    found = find_build_id(session.part(Executed).head(file))
+    if found:
+        reg.build_id.extend(_words(found))
         return
     try:
         fd = os.open(f"/proc/self/fd/{file.fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)

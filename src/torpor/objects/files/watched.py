@@ -1,12 +1,19 @@
-"""Finding the name of a watched inode (inotify, fanotify): the kernel tells device, inode and file handle only."""
+"""Finding the name of a watched inode (inotify, fanotify): the kernel tells device, inode and file handle only.
+
+Whoever watches is not to see us looking: directories are opened by O_PATH and files asked by stat(2), of which nobody
+is told, as long as that finds the name.  Only then directories are read.
+"""
 
 from __future__ import annotations
 
+import itertools
 import os
+import stat
 import struct
 from collections.abc import Iterator
 
 from torpor.base.errors import RefusedError, RestoreError
+from torpor.base.fds import OwnedFd
 from torpor.images import messages as m
 from torpor.images.text import get_text
 from torpor.kernel.arch import nr
@@ -18,13 +25,19 @@ from torpor.objects.files.paths import DELETED, O_PATH, locate, open_below, root
 
 _SEARCH_LIMIT = 200_000
 _HANDLE_WORDS = 16
+_AT_FDCWD = -100
+#: An overlay's handle (overlayfs.h of the kernel): padding, a header with its length and the type of the handle of the
+#: file in its layer, and that handle.
+_OVERLAY_HANDLE = 0xF8
+_OVERLAY_PADDING, _OVERLAY_HEADER = 3, 21
 
 
 class Mounts:
-    """Mount points by device, one of each, as a process sees them."""
+    """Mount points by device, one of each, as a process sees them; of overlays the directories beneath as well."""
 
     def __init__(self, session: FileDump) -> None:
         self._known: dict[int, dict[int, list[str]]] = {}
+        self._layers: dict[int, list[str]] = {}
 
     def on_device(self, pid: int, device: int) -> list[str]:
         """Where the file system with that kernel device number is mounted for *pid*."""
@@ -36,6 +49,7 @@ class Mounts:
                     major, minor = map(int, fields[2].split(":"))
                     path = fields[4].encode(errors="surrogateescape").decode("unicode_escape")
                     found.setdefault(major << 20 | minor, []).append(path)
+                    self._layers.setdefault(major << 20 | minor, _layers_of(line))
             root = os.stat(f"/proc/{pid}/root").st_dev
             # In a chroot, the mount that the root directory lies on is not among those that the process sees.
             places = found.setdefault(os.major(root) << 20 | os.minor(root), [])
@@ -44,18 +58,53 @@ class Mounts:
             self._known[pid] = found
         return self._known[pid].get(device, [])
 
+    def layers(self, device: int) -> list[str]:
+        """Directories that an overlay met so far is made of, as far as they have absolute names."""
+        return self._layers.get(device, [])
+
+
+class Candidates:
+    """Names that the processes of the tree have in use, the directories above them included."""
+
+    def __init__(self, session: FileDump) -> None:
+        self._names: dict[str, None] = {}
+        for process in session.processes:
+            if not process.is_zombie:
+                base = f"/proc/{process.pid}"
+                links = [f"{base}/cwd", f"{base}/exe", *(f"{base}/fd/{number}" for number in read_fds(process.pid))]
+                for name in (*map(os.readlink, links), *{vma.name for vma in process.maps}):
+                    self._add(name)
+
+    def _add(self, name: str) -> None:
+        while name.startswith("/") and name.strip("/") and name not in self._names:
+            self._names[name] = None
+            name = name.rpartition("/")[0]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+
+def _layers_of(line: str) -> list[str]:
+    """The layers in a line of mountinfo: the one that is written to, and those below."""
+    kind, _, options = line.partition(" - ")[2].partition(" ")
+    if kind != "overlay":
+        return []
+    named = [option.partition("=") for option in options.rpartition(" ")[2].strip().split(",")]
+    paths = [path for key, _, value in named if key in ("upperdir", "lowerdir") for path in value.split(":")]
+    return [path for path in paths if path.startswith("/")]
+
 
 def find(file: OpenFile, device: int, inode: int, message: m.fh_entry, handle: bytes, session: FileDump) -> None:
     """Say in *message* by which path the inode is found that *file* watches; it is refused where there is none.
 
-    *device* is the kernel's number.  First by the handle, then, where the file system cannot find by handle
-    (overlayfs), by a search of likely places and then of the mount itself.
+    *device* is the kernel's number.  First by the handle, or by that which an overlay's has in it, then by a search of
+    likely places and then of the mount itself.
     """
     user_device = os.makedev(device >> 20, device & 0xFFFFF)
     roots = roots_of(session)
     for pid in roots.iter_holders(file.process.pid):
         mounts = session.part(Mounts).on_device(pid, device)
-        found = _search(pid, mounts, (user_device, inode), (message.type, handle), roots.of(pid))
+        found = _search(pid, mounts, (user_device, inode), (message.type, handle), session)
         if found is not None:
             break
     else:
@@ -73,14 +122,40 @@ def find(file: OpenFile, device: int, inode: int, message: m.fh_entry, handle: b
 
 
 def _search(
-    pid: int, mounts: list[str], wanted: tuple[int, int], handle: tuple[int, bytes], root: int | None
+    pid: int, mounts: list[str], wanted: tuple[int, int], handle: tuple[int, bytes], session: FileDump
 ) -> str | None:
     """The path of the inode *wanted* (device, number) on those mounts of the namespace of *pid*."""
+    root = roots_of(session).of(pid)
     names = (_by_handle(root, mount, *handle) for mount in mounts)
     found = next(filter(None, names), None)
     if found is not None:
         return found
-    return next((name for name in iter_candidates(pid, mounts, root) if _is_at(root, name, *wanted)), None)
+    device = os.major(wanted[0]) << 20 | os.minor(wanted[0])
+    layers = session.part(Mounts).layers(device)
+    likely = itertools.chain(_iter_by_layer(root, mounts, layers, *handle), session.part(Candidates))
+    everything = itertools.chain(likely, iter_candidates(pid, mounts, root))
+    return next((name for name in everything if _is_at(root, name, *wanted)), None)
+
+
+def _iter_by_layer(
+    root: int | None, mounts: list[str], layers: list[str], handle_type: int, handle: bytes
+) -> Iterator[str]:
+    """Where the file of a layer may be seen through the overlay: how much of its path is the layer's is not known.
+
+    Layers have the names that they had for who mounted them: us, or somebody in the tree's namespace.
+    """
+    if handle_type != _OVERLAY_HANDLE or len(handle) < _OVERLAY_HEADER + _OVERLAY_PADDING:
+        return
+    real_type = handle[_OVERLAY_PADDING + 4]
+    real = handle[_OVERLAY_PADDING + _OVERLAY_HEADER : _OVERLAY_PADDING + handle[_OVERLAY_PADDING + 2]]
+    for layer in layers:
+        path = _by_handle(None, layer, real_type, real) or (root and _by_handle(root, layer, real_type, real))
+        if not path:
+            continue
+        parts = path.strip("/").split("/")
+        for mount in mounts:
+            yield mount
+            yield from (f"{mount.rstrip('/')}/{'/'.join(parts[at:])}" for at in range(len(parts) - 1, -1, -1))
 
 
 def fill_handle(message: m.fh_entry, fields: dict[str, str]) -> bytes:
@@ -113,21 +188,32 @@ def _by_handle(root: int | None, mount: str, handle_type: int, handle: bytes) ->
     if not handle:
         return None
     where, dir_fd = locate(root, mount)
-    packed = bytearray(struct.pack("Ii", len(handle), handle_type) + handle)
     try:
-        mount_fd = os.open(where, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=dir_fd)
+        with OwnedFd(os.open(where, O_PATH | os.O_CLOEXEC, dir_fd=dir_fd)) as mount_fd:
+            fd = _open_by_handle(mount_fd.fileno(), handle_type, handle)
     except OSError:
         return None
-    try:
-        fd = syscall("open_by_handle_at", nr.open_by_handle_at, mount_fd, address_of(packed), O_PATH | os.O_CLOEXEC)
-    except OSError:
-        return None
-    finally:
-        os.close(mount_fd)
-    try:
+    with OwnedFd(fd):
         return os.readlink(f"/proc/self/fd/{fd}")
-    finally:
-        os.close(fd)
+
+
+def _open_by_handle(mount_fd: int, handle_type: int, handle: bytes) -> int:
+    """By O_PATH, on the file system of *mount_fd*, which is O_PATH as well.  OSError.
+
+    The call takes no such descriptor, but the working directory, which may be one; no other thread of ours minds it.
+    """
+    packed = bytearray(struct.pack("Ii", len(handle), handle_type) + handle)
+    if not stat.S_ISDIR(os.fstat(mount_fd).st_mode):
+        with OwnedFd(os.open(f"/proc/self/fd/{mount_fd}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)) as file:
+            place = file.fileno(), address_of(packed)
+            return syscall("open_by_handle_at", nr.open_by_handle_at, *place, O_PATH | os.O_CLOEXEC)
+    with OwnedFd(os.open(".", O_PATH | os.O_CLOEXEC)) as home:
+        os.fchdir(mount_fd)
+        try:
+            place = _AT_FDCWD, address_of(packed)
+            return syscall("open_by_handle_at", nr.open_by_handle_at, *place, O_PATH | os.O_CLOEXEC)
+        finally:
+            os.fchdir(home.fileno())
 
 
 def _find_open(device: int, inode: int, session: FileDump) -> str | None:
@@ -156,12 +242,8 @@ def _is_at(root: int | None, name: str, device: int, inode: int) -> bool:
 
 
 def iter_candidates(pid: int, mounts: list[str], root: int | None) -> Iterator[str]:
-    """Names to try for a watched file: mount points, the way to the working directory, then all that is there."""
+    """Names to try for a watched file: mount points, then all that is there, for which directories are read."""
     yield from mounts
-    cwd = os.readlink(f"/proc/{pid}/cwd")
-    while cwd.strip("/"):
-        yield cwd
-        cwd = cwd.rpartition("/")[0]
     left = _SEARCH_LIMIT
     for mount in mounts:
         where, dir_fd = locate(root, mount)
