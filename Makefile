@@ -22,10 +22,17 @@ APT_REAL := redis-server redis-tools nginx-light postgresql default-jdk-headless
 APT_E2E  := podman runc conmon netavark aardvark-dns catatonit iptables nftables iproute2 mmdebstrap openssh-server \
             openssh-client curl gcc libc6-dev default-jdk-headless golang-go busybox-static
 
-.PHONY: help test demo demo-containers bench bench-containers interop lint format install clean
+# Said before anything is installed: what, why, and how much.
+ABOUT_VENV := .venv: torpor with protobuf and xxhash, and for its tests pytest, mypy, ruff and pexpect (about 120 MB)
+WHY_TEST   := the tests need a compiler and system tools
+WHY_REAL   := real programs that some tests put to sleep and wake (without them these tests are skipped)
+WHY_E2E    := container engines, hosts and images that some tests use (without them these tests are skipped)
+
+.PHONY: announce unit help test demo demo-containers bench bench-containers interop lint format install clean
 
 help:
 	@echo 'make test               set everything up, run all tests (PYTEST_ARGS="-k pipe -x" to choose)'
+	@echo 'make unit               the tests that need no system packages and no root; installs into .venv only'
 	@echo 'make demo               set up, then show what torpor does'
 	@echo 'make demo-containers    the same with containers, on two hosts, with Podman (Debian)'
 	@echo 'make bench [PEER=path]  measure; PEER is another criu to compare with'
@@ -35,11 +42,23 @@ help:
 	@echo 'make install            only the virtual environment with torpor in it'
 	@echo 'make clean              remove what the other targets made here'
 
-test: $(VENV)/.dev $(VENV)/.installed
-	@tools/apt-install $(APT_TEST)
-	@tools/apt-install --optional $(APT_REAL)
-	@tools/apt-install --optional $(APT_E2E)
+test: announce $(VENV)/.dev $(VENV)/.installed
+	@tools/apt-install --why '$(WHY_TEST)' $(APT_TEST)
+	@tools/apt-install --optional --why '$(WHY_REAL)' $(APT_REAL)
+	@tools/apt-install --optional --why '$(WHY_E2E)' $(APT_E2E)
 	$(PY) -m pytest $(PYTEST_ARGS)
+
+announce:
+	@echo 'make test installs what is missing of this (no service is started, nothing is removed):'
+	@test -e $(VENV)/.dev && echo '  $(VENV) is there' || echo '  $(ABOUT_VENV)'
+	@tools/apt-install --tell --why '$(WHY_TEST)' $(APT_TEST)
+	@tools/apt-install --tell --why '$(WHY_REAL)' $(APT_REAL)
+	@tools/apt-install --tell --why '$(WHY_E2E)' $(APT_E2E)
+	@echo
+
+# No system packages, no root: seconds, once .venv is there.
+unit: $(VENV)/.dev
+	$(PY) -m pytest tests/unit $(PYTEST_ARGS)
 
 demo: install
 	$(PY) -m torpor.demo

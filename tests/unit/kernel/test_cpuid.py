@@ -3,6 +3,7 @@
 import subprocess
 from pathlib import Path
 
+from harness.program import need
 from torpor.kernel.arch import cpuid
 from torpor.objects import cpu
 
@@ -10,8 +11,8 @@ from torpor.objects import cpu
 def test_the_code_is_the_listing(tmp_path: Path) -> None:
     source, object_file, binary = tmp_path / "cpuid.s", tmp_path / "cpuid.o", tmp_path / "cpuid.bin"
     source.write_text(cpuid.LISTING)
-    subprocess.run(["as", "-o", object_file, source], check=True)
-    subprocess.run(["objcopy", "-O", "binary", "-j", ".text", object_file, binary], check=True)
+    subprocess.run([need("as"), "-o", object_file, source], check=True)
+    subprocess.run([need("objcopy"), "-O", "binary", "-j", ".text", object_file, binary], check=True)
     assert binary.read_bytes() == cpuid.CODE
 
 
