@@ -146,7 +146,12 @@ def test_somebody_at_work_on_a_job_is_named(capsys: pytest.CaptureFixture[str]) 
     _start()
     _run("checkpoint", "clock")
     with jobs.locks.held("clock", "restored"):
-        for line in (["restore", "clock"], ["kill", "clock"], ["rm", "clock@1"], ["prune", "--keep-last", "1"]):
+        for line in (
+            ["restore", "clock"],
+            ["kill", "clock"],
+            ["rm", "clock@1"],
+            ["prune", "--keep-last", "1", "clock"],
+        ):
             assert torpor.main(line) == 1
             assert f"clock is being restored by pid {os.getpid()}" in capsys.readouterr().err
         _run("ps")

@@ -128,6 +128,8 @@ def _rename(session: RestoreSession, files: FileRestore) -> None:
         if entry.HasField("reg") and get_text(entry.reg.name) in renames:
             set_text(entry.reg, "name", renames[get_text(entry.reg.name)])
             entry.reg.ClearField("size")
+            # On whatever mount that is in the tree's namespace here.
+            entry.reg.mnt_id = -1
 
 
 def _raise_descriptor_limit() -> None:

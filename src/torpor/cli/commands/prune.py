@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from torpor.base.typed import TYPE_CHECKING
 
@@ -24,16 +25,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Do it."""
-    from torpor.base.errors import UsageError
+    from contextlib import ExitStack
+
+    from torpor.base.errors import JobError, UsageError
     from torpor.cli.progress import size
     from torpor.engine import jobs
 
     if args.keep_last < 1:
         raise UsageError("--keep-last: at least 1", hint="`torpor rm --all NAME` removes all")
     removed, freed = [], 0
-    # Of all jobs, those of others are passed over.
+    # Of all jobs, those of others are passed over, and those that somebody is at work on.
     for name in args.names or [name for name in jobs.generations.names() if jobs.generations.list_of(name)]:
-        with jobs.locks.held(name, "pruned"):
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(jobs.locks.held(name, "pruned"))
+            except JobError as error:
+                if args.names:
+                    raise
+                sys.stderr.write(f"torpor: passed over: {error.describe()}\n")
+                continue
             jobs.generations.sweep(name)
             for each in _superfluous(name, args.keep_last):
                 n_bytes = each.size_bytes if each.is_ours else 0
@@ -63,8 +73,6 @@ def _superfluous(name: str, keep_last: int) -> list[Generation]:
 
 
 def _remove(each: Generation) -> bool:
-    import sys
-
     from torpor.base.errors import JobError
     from torpor.engine.jobs import generations
 

@@ -20,14 +20,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--all", action="store_true", help="all checkpoints of NAME, and the job itself")
     parser.add_argument("--force", action="store_true", help="what a job sleeps in, too: it cannot be woken any more")
+    parser.add_argument("--json", action="store_true", help="as JSON")
     parser.add_argument("names", nargs="+", metavar="NAME[@NUMBER|@TAG]")
 
 
 def main(args: argparse.Namespace) -> int:
     """Do it."""
     from torpor.base.errors import UsageError
+    from torpor.cli.progress import size
     from torpor.engine import jobs
 
+    told: list[dict[str, object]] = []
     for word in args.names:
         name, which = jobs.generations.split(word)
         with jobs.locks.held(name, "removed"):
@@ -40,7 +43,15 @@ def main(args: argparse.Namespace) -> int:
                 found = jobs.generations.list_of(name)
                 _check_whole(job, found, args)
             _check_not_slept_in(job, found, args)
-            _remove(job, found, whole=not which)
+            told += _remove(job, found, whole=not which)
+    if args.json:
+        import json
+
+        print(json.dumps(told, indent=1))
+        return 0
+    for each in told:
+        amount = f" ({size(int(str(each['freed_bytes'])))})" if "freed_bytes" in each else ""
+        print(f"{each['removed']} removed{amount}")
     return 0
 
 
@@ -65,16 +76,17 @@ def _check_not_slept_in(job: Job, found: list[Generation], args: argparse.Namesp
                 raise JobError(f"{job.name} sleeps in {each.label}", hint="--force removes it all the same")
 
 
-def _remove(job: Job, found: list[Generation], *, whole: bool) -> None:
-    from torpor.cli.progress import size
+def _remove(job: Job, found: list[Generation], *, whole: bool) -> list[dict[str, object]]:
+    """Do it; what has been removed, and what room that makes."""
     from torpor.engine import jobs
 
+    told: list[dict[str, object]] = []
     for each in found:
-        n_bytes = each.size_bytes if each.is_ours else 0
+        told.append({"removed": each.label, "freed_bytes": each.size_bytes if each.is_ours else 0})
         if job.status == jobs.CHECKPOINTED and each.number == job.sleeps_in:
             jobs.lost(job)
         jobs.generations.remove(each)
-        print(f"{each.label} removed ({size(n_bytes)})")
     if whole and job.directory.exists():
         jobs.remove(job)
-        print(f"{job.name} removed")
+        told.append({"removed": job.name})
+    return told

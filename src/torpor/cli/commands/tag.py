@@ -12,12 +12,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "not removed by torpor prune."
     )
     parser.add_argument("--remove", action="store_true", help="forget the tag; the checkpoint stays")
+    parser.add_argument("--json", action="store_true", help="as JSON")
     parser.add_argument("source", metavar="NAME[@NUMBER|@TAG]", help="the checkpoint; NAME alone is the newest")
     parser.add_argument("tag", nargs="?", metavar="TAG", help="what to call it")
 
 
 def main(args: argparse.Namespace) -> int:
     """Do it."""
+    import json
+
     from torpor.base.errors import UsageError
     from torpor.engine.jobs import generations
 
@@ -26,10 +29,15 @@ def main(args: argparse.Namespace) -> int:
         if not which or args.tag:
             raise UsageError("torpor tag --remove: which tag?", hint="torpor tag --remove NAME@TAG")
         generations.untag(name, which)
+        if args.json:
+            print(json.dumps({"name": name, "removed": which}))
         return 0
     if not args.tag:
         raise UsageError("torpor tag: a tag is missing", hint="torpor tag NAME@2 before-upgrade")
     generation = generations.find(name, which)
     generations.tag(generation, args.tag)
-    print(f"{generation.label} is {name}@{args.tag}")
+    if args.json:
+        print(json.dumps({"checkpoint": generation.label, "tag": args.tag}))
+    else:
+        print(f"{generation.label} is {name}@{args.tag}")
     return 0

@@ -72,7 +72,11 @@ class _Checkpoint:
                     raise
                 log.warn(f"{job.name} sleeps in {job.name}@{new.number}, but: {error}")
             if not self._leave_running:
-                registry.sleeping(job, new.number)
+                try:
+                    registry.sleeping(job, new.number)
+                except OSError as error:
+                    # The record says that already, now that the process is gone.
+                    log.warn(f"{job.name} sleeps in {job.name}@{new.number}; writing that down: {error}")
         return Made(new.number, place, stats)
 
     def _commit(self, stack: ExitStack, new: New, finish: Callable[[], None], output: Path | None) -> None:

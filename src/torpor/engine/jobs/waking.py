@@ -75,7 +75,12 @@ class _Waking:
                 log.warn(f"{self._job.name} runs, but: {error}")
             assert self._noted is not None
             watch.runs()
-            return registry.settle(self._noted)
+            try:
+                return registry.settle(self._noted)
+            except OSError as error:
+                # The record says which process it is; whoever looks next finds that nobody is at work on it any more.
+                log.warn(f"{self._job.name} runs; writing that down: {error}")
+                return self._noted
 
     def _notify(self, stack: ExitStack, watch: RestoreWatch, action: str, pid: int) -> None:
         """All is there and nothing runs yet: the last stage at which an error stops it."""
