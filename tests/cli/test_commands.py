@@ -110,3 +110,29 @@ def test_criu_starts_with_standard_streams_closed(closed: str) -> None:
     line = f'exec "$0" -m torpor.cli.criu.main --version {closed}'
     done = subprocess.run(["sh", "-c", line, sys.executable], stdout=subprocess.PIPE, text=True, check=False)
     assert (done.returncode, done.stdout.splitlines()[0]) == (0, "Version: 4.2")
+
+
+def test_what_lies_in_the_images_directory_leads_nowhere(sleeper: subprocess.Popen[bytes], tmp_path: Path) -> None:
+    """A log, a pid file: links by these names that whoever made the directory left there, and a FIFO."""
+    target = tmp_path / "target"
+    target.write_text("mine")
+    images = tmp_path / "images"
+    images.mkdir()
+    done = run(*CRIU, "dump", "-t", str(sleeper.pid), "-D", images, "-o", "dump.log", "--leave-running")
+    assert done.returncode == 0
+    for name in ("restore.log", "pid"):
+        (images / name).symlink_to(target)
+    os.mkfifo(images / "fifo")
+    for log in ("restore.log", "fifo"):
+        done = run(*CRIU, "restore", "-d", "-D", images, "-o", log)
+        assert done.returncode == 1 and "log file" in done.stderr
+    sleeper.kill()
+    sleeper.wait()
+    done = run(*CRIU, "restore", "-d", "-D", images, "--pidfile", "pid", "-o", "fine.log")
+    assert done.returncode == 1 and "pid file pid" in (images / "fine.log").read_text()
+    assert target.read_text() == "mine"
+    assert not os.path.exists(f"/proc/{sleeper.pid}")
+    os.rename(images / "pstree.img", images / "kept")
+    os.mkfifo(images / "pstree.img")
+    for words in ([*CRIU, "restore", "-d", "-D"], [*TORPOR, "restore"], [*TORPOR, "inspect"]):
+        assert run(*words, images).returncode == 1

@@ -232,8 +232,8 @@ def mounts(rng: random.Random, directory: Path, names: Names) -> str:
     entries = _load(directory, "MNTS", ident)
     found = m.mnt_entry()
     chosen = rng.choice(entries)
+    assert isinstance(chosen, m.mnt_entry)
     found.CopyFrom(chosen)
-    assert isinstance(found, m.mnt_entry) and isinstance(chosen, m.mnt_entry)
     found.mnt_id, found.parent_mnt_id = 99_999, chosen.mnt_id
     found.root_dev = rng.choice([chosen.root_dev, 4242])
     found.root = rng.choice(["/", _path(rng, names), "/link" + str(names.canaries)])

@@ -82,10 +82,12 @@ def main() -> int:
     parser.add_argument("-d", action="store_true")
     parser.add_argument("--pidfile", type=Path)
     parser.add_argument("--leave-running", action="store_true")
+    parser.add_argument("--external", action="append", default=[])
     words = parser.parse_args()
     fd = os.open(words.directory, os.O_RDONLY)
     opts = m.criu_opts(images_dir_fd=fd, log_file=words.log, log_level=words.level, notify_scripts=True)
     opts.leave_running = words.leave_running
+    opts.external.extend(words.external)
     if words.pid:
         opts.pid = words.pid
     kind = {"dump": _TYPE.DUMP, "restore": _TYPE.RESTORE}[words.action]

@@ -128,8 +128,8 @@ def jail(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Prison]":
     victim.wait()
     os.close(bell)
     for hierarchy in ("name=systemd", "pids", "memory"):
-        for directory, _, _ in os.walk(f"{mounted(hierarchy)}{_GROUP}", topdown=False):
-            os.rmdir(directory)
+        for made_group, _, _ in os.walk(f"{mounted(hierarchy)}{_GROUP}", topdown=False):
+            os.rmdir(made_group)
 
 
 def _restore(jail: Prison, directory: Path) -> int:

@@ -6,6 +6,18 @@ import os
 from types import TracebackType
 
 
+def open_output(path: str, flags: int = os.O_TRUNC, mode: int = 0o600) -> int:
+    """A file that we write to (made if need be), which the caller owns (close-on-exec).  OSError.
+
+    A plain name lies in the work directory, which often is that of the images, where strangers may have put a link by
+    that name: none is followed.  Nor is a FIFO waited for, until somebody reads it.
+    """
+    wanted = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK | flags
+    fd = os.open(path, wanted if "/" in path else wanted | os.O_NOFOLLOW, mode)
+    os.set_blocking(fd, True)
+    return fd
+
+
 class OwnedFd:
     """A descriptor of this process that is closed exactly once, by ``close`` or at the end of a ``with``."""
 

@@ -13,6 +13,7 @@ from contextlib import suppress
 
 from torpor.base import log
 from torpor.base.errors import TorporError
+from torpor.base.fds import OwnedFd, open_output
 from torpor.base.records import dataclass
 from torpor.base.typed import NoReturn
 from torpor.kernel import signal
@@ -96,8 +97,8 @@ def _start_worker(fd: int, server: socket.socket, serve: Callable[[int], bool]) 
 
 
 def _write_pid(path: str, pid: int) -> None:
-    with open(path, "w", encoding="ascii") as stream:
-        stream.write(str(pid))
+    with OwnedFd(open_output(path, mode=0o644)) as fd:
+        os.write(fd.fileno(), str(pid).encode())
 
 
 def _to_background(pid_file: str) -> None:

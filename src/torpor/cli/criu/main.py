@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from torpor.base import log
 from torpor.base.errors import TorporError, UsageError
 from torpor.base.explain import explain
+from torpor.base.fds import open_output
 from torpor.base.typed import NoReturn
 from torpor.cli.criu.options import Options, missing
 from torpor.cli.criu.parse import parse
@@ -146,7 +147,7 @@ def enter(options: Options) -> None:
     fd = 2
     if options.log_file and options.log_file != "-":
         try:
-            fd = os.open(options.log_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            fd = open_output(options.log_file, os.O_TRUNC | os.O_APPEND)
         except OSError as error:
             raise TorporError(f"log file {options.log_file}: {error.strerror}") from None
     log.configure(fd=fd, level=options.verbosity)

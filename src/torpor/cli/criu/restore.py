@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from torpor.base import log
 from torpor.base.errors import TorporError
+from torpor.base.fds import OwnedFd, open_output
 from torpor.cli.criu.dump import cgroup_policy, file_policy
 from torpor.cli.criu.options import Options
 from torpor.cli.criu.scripts import notifier
@@ -72,8 +73,8 @@ class _PidFile:
     def __call__(self, action: str, pid: int) -> None:
         if action == "post-restore":
             try:
-                with open(self._path, "w", encoding="ascii") as stream:
-                    stream.write(str(pid))
+                with OwnedFd(open_output(self._path, mode=0o644)) as fd:
+                    os.write(fd.fileno(), str(pid).encode())
             except OSError as error:
                 raise TorporError(f"pid file {self._path}: {error.strerror}") from None
         self._then(action, pid)

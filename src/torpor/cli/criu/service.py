@@ -11,6 +11,7 @@ from contextlib import suppress
 
 from torpor.base import log
 from torpor.base.errors import NotPermittedError, TorporError, UsageError
+from torpor.base.fds import open_output
 from torpor.base.typed import TYPE_CHECKING, NoReturn
 from torpor.cli.criu import main as command
 from torpor.cli.criu.options import Options
@@ -53,7 +54,7 @@ def listen(options: Options) -> NoReturn:
     if options.work_dir:
         os.chdir(options.work_dir)
     if options.log_file and options.log_file != "-":
-        fd = os.open(options.log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        fd = open_output(options.log_file, os.O_APPEND)
         log.configure(fd=fd, level=options.verbosity)
     if options.socket_mode & 0o077:
         from torpor.rpc.peer import load_everything
