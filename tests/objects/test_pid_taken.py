@@ -1,8 +1,13 @@
 """A pid that another process has."""
 
+import os
+import threading
+import time
+
 import pytest
 
 from harness import engine
+from harness.events import become_subreaper
 from harness.workload import Workload
 
 
@@ -15,3 +20,39 @@ def test_who_has_the_pid_is_named(name: str) -> None:
         with pytest.raises(engine.EngineError, match=rf"pid {workload.pid} is taken by {name}"):
             engine.restore(workload.images)
         workload.expect_pass()
+
+
+def _dumped_and_unreaped(workload: Workload) -> None:
+    """Its root is dead, and we have not waited for it."""
+    workload.wait_ready()
+    engine.dump(workload.pid, workload.images)
+
+
+@pytest.mark.root
+def test_a_dead_one_is_waited_for() -> None:
+    with Workload.start("counter") as workload:
+        _dumped_and_unreaped(workload)
+
+        def reap_late() -> None:
+            time.sleep(0.5)
+            workload.reap()
+
+        late = threading.Thread(target=reap_late)
+        late.start()
+        try:
+            # Not by Workload.restore, which reaps.
+            pid = engine.restore(workload.images)
+        finally:
+            late.join()
+        assert pid == workload.pid
+        os.kill(pid, 9)
+        os.waitpid(pid, 0)
+
+
+@pytest.mark.root
+def test_a_dead_one_that_stays_is_named() -> None:
+    become_subreaper()
+    with Workload.start("counter") as workload:
+        _dumped_and_unreaped(workload)
+        with pytest.raises(engine.EngineError, match=rf"dead, but pid {os.getpid()} \(.*\) has not waited for it"):
+            engine.restore(workload.images)

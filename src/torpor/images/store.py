@@ -12,7 +12,7 @@ from types import TracebackType
 from torpor.base.typed import TYPE_CHECKING, Any, BinaryIO, Protocol, Self, overload
 from torpor.images import kinds
 from torpor.images.added import SUFFIX, Moved, load_added, may_hold
-from torpor.images.errors import ImageError
+from torpor.images.errors import ImageError, ImageMissing
 from torpor.images.format import Entry, encode_image, read_entries, read_messages
 from torpor.images.kinds import EntryT_co, ImageKind
 
@@ -122,6 +122,28 @@ def iter_entries(
             added.merge(entry.message)
             yield entry
         added.finish()
+
+
+class Sorted:
+    """The entries of one image with their payloads, by a number that each bears.
+
+    The image is read once, when it is first asked for; one that is missing holds nothing.
+    """
+
+    def __init__(self, store: ImageStore, kind: str | ImageKind[m.Message], number: str) -> None:
+        self._store, self._kind, self._number = store, kind, number
+        self._found: dict[int, list[Entry[m.Message]]] | None = None
+
+    def take(self, number: int) -> list[Entry[m.Message]]:
+        """Those that bear *number*; they are not kept."""
+        if self._found is None:
+            self._found = {}
+            try:
+                for entry in iter_entries(self._store, self._kind):
+                    self._found.setdefault(getattr(entry.message, self._number), []).append(entry)
+            except ImageMissing:
+                pass
+        return self._found.pop(number, [])
 
 
 @overload

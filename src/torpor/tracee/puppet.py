@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from torpor.base.errors import NotPermittedError, RestoreError, TargetGoneError, TorporError
 from torpor.kernel import ptrace
 from torpor.kernel.arch import nr
-from torpor.kernel.procfs.status import read_status
+from torpor.kernel.procfs.status import Status, read_status
 from torpor.kernel.procfs.task import read_threads
 from torpor.kernel.syscall import address_of, syscall
 from torpor.tracee.batch import Batch, RemoteCallError
@@ -48,6 +48,8 @@ _CLONE_ARGS = "QQQQQQQQQQQ"
 _SCM_MAX = 253
 _ATTEMPTS = 100
 _PAUSE_S = 0.02
+#: How long a dead process may still have a pid that is wanted: its parent is slow to wait for it.
+_DEAD_FOR_S = 2.0
 _MSG_CMSG_CLOEXEC = 0x40000000
 
 
@@ -202,13 +204,19 @@ def _taken(set_tid: Sequence[int], parent: Runner) -> RestoreError:
 
 def _run_clone(parent: Runner, batch: Batch, set_tid: Sequence[int]) -> int:
     born: list[int] = []
+    deadline = time.monotonic() + _DEAD_FOR_S
     parent.on_event = lambda: born.append(event_message(parent.tid))
     try:
-        parent.run(batch)
-    except RemoteCallError as error:
-        if error.errno == errno.EEXIST and set_tid:
-            raise _taken(set_tid, parent) from error
-        raise
+        while True:
+            try:
+                parent.run(batch)
+                break
+            except RemoteCallError as error:
+                if error.errno != errno.EEXIST or not set_tid:
+                    raise
+                if time.monotonic() > deadline or not _is_leaving(set_tid[0], parent):
+                    raise _taken(set_tid, parent) from error
+            time.sleep(_PAUSE_S)
     finally:
         parent.on_event = None
     if len(born) != 1:
@@ -216,17 +224,50 @@ def _run_clone(parent: Runner, batch: Batch, set_tid: Sequence[int]) -> int:
     return born[0]
 
 
+def _is_leaving(pid: int, parent: Runner) -> bool:
+    """Whether nobody has *pid* any more but somebody dead, or a group or session that may be about to go too."""
+    found = _find_holder(pid, parent)
+    return found is None or found.state in "ZX"
+
+
 def _holder_of(pid: int, parent: Runner) -> str:
     """Who has the *pid* of the pid namespace that *parent* is in, as far as we can see it."""
+    level = len(read_status(parent.tid).ns_pids)
+    found = _find_holder(pid, parent)
+    if found is None:
+        return _members_of(pid) if level == 1 else ""
+    text = f" by {found.name}" + ("" if level == 1 else f", pid {found.tgid} here")
+    if found.state not in "ZX":
+        return text
+    with suppress(OSError):
+        text += f", which is dead, but pid {found.ppid} ({read_status(found.ppid).name}) has not waited for it"
+    return text
+
+
+def _find_holder(pid: int, parent: Runner) -> Status | None:
     try:
         level = len(read_status(parent.tid).ns_pids)
         namespace = os.stat(f"/proc/{parent.tid}/ns/pid_for_children").st_ino
-        for name in [str(pid)] if level == 1 else filter(str.isdecimal, os.listdir("/proc")):
-            status = read_status(int(name))
-            if status.ns_pids[-1] == pid and os.stat(f"/proc/{name}/ns/pid").st_ino == namespace:
-                return f" by {status.name}" + ("" if level == 1 else f", pid {name} here")
     except OSError:
-        pass  # it has ended meanwhile
+        return None
+    for name in [str(pid)] if level == 1 else filter(str.isdecimal, os.listdir("/proc")):
+        with suppress(OSError):  # it has ended meanwhile
+            status = read_status(int(name))
+            # What is dead has no namespace any more.
+            is_ours = level == 1 or status.state in "ZX" or os.stat(f"/proc/{name}/ns/pid").st_ino == namespace
+            if status.ns_pids[-1] == pid and is_ours:
+                return status
+    return None
+
+
+def _members_of(pid: int) -> str:
+    """Who is in the process group or the session that is numbered *pid*, and whose leader is gone."""
+    for name in filter(str.isdecimal, os.listdir("/proc")):
+        with suppress(OSError):
+            status = read_status(int(name))
+            if pid in (status.ns_pgids[0], status.ns_sids[0]):
+                what = "process group" if pid == status.ns_pgids[0] else "session"
+                return f" by the {what} of pid {name} ({status.name})"
     return ""
 
 

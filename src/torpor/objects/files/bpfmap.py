@@ -21,7 +21,7 @@ from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.images.format import Entry
 from torpor.images.kinds import BPFMAP_DATA
-from torpor.images.store import iter_entries
+from torpor.images.store import Sorted
 from torpor.kernel import bpf
 from torpor.objects.files import fown, status_flags
 from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
@@ -101,9 +101,10 @@ def _make(mine: m.bpfmap_file_entry, session: FileRestore) -> int:
     sizes = (mine.key_size, mine.value_size, mine.max_entries)
     flags = mine.map_flags & _NO_PREALLOC_ETC
     with OwnedFd(bpf.create(mine.map_type, sizes, flags, mine.map_name.encode(), mine.ifindex, mine.map_extra)) as fd:
-        for part in iter_entries(session.store, BPFMAP_DATA):
+        for part in session.part(_Contents).take(mine.map_id):
             data = part.message
-            if data.map_id != mine.map_id or not data.count:
+            assert isinstance(data, m.bpfmap_data_entry)
+            if not data.count:
                 continue
             if (data.keys_bytes, data.values_bytes) != (data.count * mine.key_size, data.count * mine.value_size):
                 raise ImageError(f"bpfmap-data.img: the entries of map {mine.map_id} are not of its size")
@@ -112,6 +113,13 @@ def _make(mine: m.bpfmap_file_entry, session: FileRestore) -> int:
         if mine.frozen:
             bpf.freeze(fd.fileno())
         return fd.release()
+
+
+class _Contents(Sorted):
+    """What was in the maps of a restore."""
+
+    def __init__(self, session: FileRestore) -> None:
+        super().__init__(session.store, BPFMAP_DATA, "map_id")
 
 
 KIND = FileKind("BPF map", m.fd_types.BPFMAP, matches, dump, restore, check=check)

@@ -18,9 +18,9 @@ import os
 import stat
 
 from torpor.images import messages as m
-from torpor.images.errors import ImageError, ImageMissing
+from torpor.images.errors import ImageError
 from torpor.images.format import Entry
-from torpor.images.store import iter_entries
+from torpor.images.store import Sorted
 from torpor.images.text import get_text
 from torpor.objects.files import pipe, regular
 from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
@@ -67,21 +67,24 @@ def _fill(pipe_id: int, reg: m.reg_file_entry, session: FileRestore) -> int:
     try:
         if not stat.S_ISFIFO(os.fstat(fd).st_mode):
             raise ImageError(f"files.img: {reg.name} is no FIFO")
-        try:
-            for item in iter_entries(session.store, "FIFO_DATA"):
-                data = item.message
-                assert isinstance(data, m.pipe_data_entry)
-                if data.pipe_id == pipe_id:
-                    if data.size:
-                        fcntl.fcntl(fd, pipe.F_SETPIPE_SZ, data.size)
-                    if item.payload:
-                        os.write(fd, item.payload)
-        except ImageMissing:
-            pass
+        for item in session.part(_Contents).take(pipe_id):
+            data = item.message
+            assert isinstance(data, m.pipe_data_entry)
+            if data.size:
+                fcntl.fcntl(fd, pipe.F_SETPIPE_SZ, data.size)
+            if item.payload:
+                os.write(fd, item.payload)
     except BaseException:
         os.close(fd)
         raise
     return fd
+
+
+class _Contents(Sorted):
+    """What was in the FIFOs of a restore."""
+
+    def __init__(self, session: FileRestore) -> None:
+        super().__init__(session.store, "FIFO_DATA", "pipe_id")
 
 
 KIND = FileKind(

@@ -25,7 +25,7 @@ from torpor.base.fds import OwnedFd
 from torpor.images import kinds
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
-from torpor.images.store import iter_entries
+from torpor.images.store import load_all
 from torpor.kernel import sharedmem
 from torpor.objects.files import fown
 from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
@@ -119,11 +119,17 @@ def open_inode(inode_id: int, session: FileRestore) -> int:
 
 
 def _inode_of(inode_id: int, session: FileRestore) -> m.memfd_inode_entry:
-    inodes = iter_entries(session.store, kinds.MEMFD_INODE)
-    inode = next((item.message for item in inodes if item.message.inode_id == inode_id), None)
-    if inode is None:
+    found = session.part(_Inodes).by_id.get(inode_id)
+    if found is None:
         raise ImageError(f"memfd.img has no inode {inode_id}")
-    return inode
+    return found
+
+
+class _Inodes:
+    """Those of a restore."""
+
+    def __init__(self, session: FileRestore) -> None:
+        self.by_id = {inode.inode_id: inode for inode in load_all(session.store, kinds.MEMFD_INODE)}
 
 
 def _make(inode: m.memfd_inode_entry, session: FileRestore) -> int:

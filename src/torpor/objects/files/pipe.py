@@ -27,10 +27,10 @@ from torpor.base.errors import RefusedError, RestoreError
 from torpor.base.fds import OwnedFd
 from torpor.base.records import dataclass, field
 from torpor.images import messages as m
-from torpor.images.errors import ImageError, ImageMissing
+from torpor.images.errors import ImageError
 from torpor.images.format import Entry
 from torpor.images.kinds import PIPES_DATA
-from torpor.images.store import iter_entries
+from torpor.images.store import Sorted
 from torpor.kernel.arch import nr
 from torpor.kernel.syscall import syscall
 from torpor.objects.files import fown, status_flags
@@ -214,21 +214,22 @@ def _make(pipe_id: int, session: FileRestore) -> int:
     reader, writer = map(OwnedFd, os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK))
     # One description with both directions keeps the pipe and its contents alive while the others are opened.
     keeper = OwnedFd(os.open(f"/proc/self/fd/{reader.fileno()}", os.O_RDWR | os.O_CLOEXEC))
-    for data, content in _read_data(session):
-        if data.pipe_id == pipe_id:
-            if data.torpor_outside:
-                log.warn(f"pipe:[{pipe_id}] led out of the tree, and nobody is at its other end now (--inherit-fd)")
-            fill(writer.fileno(), data, content)
+    for found in session.part(_Contents).take(pipe_id):
+        data = found.message
+        assert isinstance(data, m.pipe_data_entry)
+        if data.torpor_outside:
+            log.warn(f"pipe:[{pipe_id}] led out of the tree, and nobody is at its other end now (--inherit-fd)")
+        fill(writer.fileno(), data, found.payload)
     fcntl.fcntl(writer.fileno(), fcntl.F_SETFL, 0)
     session.part(_Ends).add(pipe_id, reader, writer)
     return keeper.release()
 
 
-def _read_data(session: FileRestore) -> list[tuple[m.pipe_data_entry, bytes]]:
-    try:
-        return [(item.message, item.payload) for item in iter_entries(session.store, PIPES_DATA)]
-    except ImageMissing:
-        return []
+class _Contents(Sorted):
+    """What was in the pipes of a restore."""
+
+    def __init__(self, session: FileRestore) -> None:
+        super().__init__(session.store, PIPES_DATA, "pipe_id")
 
 
 def fill(fd: int, data: m.pipe_data_entry, content: bytes) -> None:
