@@ -2,13 +2,17 @@
 
 import json
 import os
+import shlex
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from harness.events import time_limit_s
+from harness.rounds import rounds
 from torpor.cli import torpor
 from torpor.engine import jobs
 from torpor.engine.jobs import generations
@@ -158,6 +162,73 @@ def test_somebody_at_work_on_a_job_is_named(capsys: pytest.CaptureFixture[str]) 
         _run("restore", "clock", "--name", "copy")
     _run("restore", "clock")
     assert jobs.find("clock").status == jobs.find("copy").status == jobs.RUNNING
+
+
+def test_of_several_at_once_one_restores_and_the_others_say_who_does() -> None:
+    _start()
+    _run("checkpoint", "clock")
+    line = [sys.executable, "-m", "torpor.cli.torpor", "restore", "clock"]
+    others = [
+        subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
+    told = [(each.communicate(timeout=time_limit_s(60))[1], each.returncode) for each in others]
+    assert sorted(code for _, code in told) == [0, 1, 1, 1]
+    assert all("is being restored by pid" in text or "runs already" in text for text, code in told if code)
+    job = jobs.find("clock")
+    command = Path(f"/proc/{job.pid}/cmdline").read_bytes()
+    same = [pid for pid in os.listdir("/proc") if pid.isdecimal() and _cmdline(pid) == command]
+    assert same == [str(job.pid)]
+    line[-2:] = ["checkpoint", "clock"]
+    others = [
+        subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
+    told = [(each.communicate(timeout=time_limit_s(60))[1], each.returncode) for each in others]
+    assert sorted(code for _, code in told)[0] == 0
+    assert jobs.find("clock").status == jobs.CHECKPOINTED
+    assert len(generations.list_of("clock")) == 1 + [code for _, code in told].count(0)
+
+
+def _cmdline(pid: str) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def test_copies_are_each_from_one_moment_while_checkpoints_go_on(tmp_path: Path) -> None:
+    """Two counters in memory that are always alike; a copy says which it found, and whether they were."""
+    program = (
+        "import os, time\n"
+        "a, b = bytearray(64 << 10), bytearray(64 << 10)\n"
+        "while True:\n"
+        "    n = (a[0] + 1) % 256\n"
+        "    a[:] = bytes([n]) * len(a)\n"
+        "    b[:] = bytes([n]) * len(b)\n"
+        "    print(a[0], b[0], len(set(a)), len(set(b)), flush=True)\n"
+        "    time.sleep(0.001)\n"
+    )
+    _run("run", "--name", "pair", "-d", "--", sys.executable, "-c", program)
+    _run("checkpoint", "pair", "--leave-running")
+    line = [sys.executable, "-m", "torpor.cli.torpor"]
+    loop = f"for n in $(seq {rounds(5, 60)}); do {shlex.join(line)} checkpoint pair --leave-running || exit 1; done"
+    with subprocess.Popen(["sh", "-c", loop], stdout=subprocess.DEVNULL) as checkpoints:
+        n_copies = 0
+        while checkpoints.poll() is None or n_copies < rounds(5, 200):
+            assert torpor.main(["restore", "pair", "--name", "copy"]) == 0
+            copy = jobs.find("copy")
+            for chunk in jobs.follow_log(copy, follow=True):
+                if chunk.count(b"\n") > 2:
+                    break
+            jobs.kill(copy, signal.SIGKILL)
+            # Between writing the two they differ for a moment; the numbers that a copy goes on with do not.
+            for told in copy.log.read_bytes().splitlines()[1:]:
+                first, second, *each = map(int, told.split())
+                assert first == second and each == [1, 1]
+            n_copies += 1
+        assert checkpoints.returncode == 0
+    assert jobs.find("pair").status == jobs.RUNNING
 
 
 def test_what_is_being_read_is_not_removed(capsys: pytest.CaptureFixture[str]) -> None:
