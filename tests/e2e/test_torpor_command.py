@@ -146,6 +146,14 @@ def test_runc_alone(host: PrivatePodman, tmp_path: Path) -> None:
         host.run("sh", "-c", f"{torpor} restore {images} </dev/null >{tmp_path}/out 2>&1")
         assert "runc:torpor-alone: pid" in (tmp_path / "out").read_text()
         assert '"running"' in host.run(*runc, "state", "torpor-alone").stdout
+        archive = tmp_path / "alone.tar.zst"
+        host.torpor("checkpoint", "torpor-alone", "-o", archive)
+        assert archive.read_bytes().startswith(b"\x28\xb5\x2f\xfd")
+        assert not list(tmp_path.glob("alone.tar.zst?*"))
+        assert "counter_server" in host.torpor("inspect", archive).stdout
+        host.run("sh", "-c", f"{torpor} restore {archive} </dev/null >{tmp_path}/out 2>&1")
+        assert "runc:torpor-alone: pid" in (tmp_path / "out").read_text()
+        assert '"running"' in host.run(*runc, "state", "torpor-alone").stdout
     finally:
         host.run(*runc, "delete", "--force", "torpor-alone", check=False)
         del host.environment["TORPOR_RUNC"]

@@ -24,6 +24,7 @@ from torpor.containers.model import (
     option_line,
     shim_config,
 )
+from torpor.images import pack
 
 _COMMAND = "ctr"
 _DUMP_WORDS = frozenset({"leave-running", "ignore-rootfs"})
@@ -96,6 +97,8 @@ class Containerd:
             if output is not None:
                 # Without Docker's manifest.json, which cannot describe a checkpoint.
                 run(_COMMAND, *begin, "images", "export", "--skip-manifest-json", output.absolute(), reference)
+                if (how := pack.compression_of(output)) not in (None, "none"):
+                    pack.compress(output, str(how))
         except BaseException:
             if output is not None:
                 output.unlink(missing_ok=True)

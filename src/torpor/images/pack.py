@@ -31,7 +31,8 @@ SUFFIXES = {
 }  # fmt: skip
 MARK = "torpor-archive.json"
 _FOLDER = "checkpoint/"
-_FIRST = ("torpor-manifest.json", "torpor-job.json", "inventory.img", "pstree.img")
+_OF_CONTAINER = "torpor-container.json"
+_FIRST = (_OF_CONTAINER, "torpor-manifest.json", "torpor-job.json", "inventory.img", "pstree.img")
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@:-]{0,254}")
 _CHUNK = 1 << 20
 #: Of the space that is free, so much is left to others.
@@ -128,12 +129,34 @@ class _Gzip:
         self._stream.write(self._work.flush())
 
 
+def compress(path: Path, how: str) -> None:
+    """Have the archive *path* compressed *how*, at once or not at all.  StoreError."""
+    made = path.with_name(f".{path.name}.torpor-new")
+    try:
+        with open_compressed(path) as (stream, _), writer(made, how) as sink:
+            while data := stream.read(_CHUNK):
+                sink.write(data)
+        made.replace(path)
+    except BaseException as error:
+        made.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise StoreError(f"{path}: cannot write: {error.strerror}") from error
+        raise
+
+
 def is_ours(path: Path) -> bool:
     """Whether *path* is an archive of this kind; ImageError where it is none at all."""
     with open_compressed(path) as (stream, _):
         for member, _ in iter_members(stream):
             return member.name == MARK
     return False
+
+
+def is_of_container(path: Path) -> bool:
+    """Whether it is one of ours, and says that it is of a container; ImageError where it is no archive at all."""
+    with open_compressed(path) as (stream, _):
+        names = [member.name for (member, _), _ in zip(iter_members(stream), range(2), strict=False)]
+    return names == [MARK, f"{_FOLDER}{_OF_CONTAINER}"]
 
 
 def unpack(path: Path, directory: Path) -> None:

@@ -1,5 +1,6 @@
 """Archives of checkpoints: what went in comes out, and nothing else does."""
 
+import gzip
 import io
 import tarfile
 from pathlib import Path
@@ -43,6 +44,18 @@ def test_what_went_in_comes_out(suffix: str, tmp_path: Path) -> None:
     pack.unpack(archive, out)
     assert _contents(out) == files
     assert all(path.stat().st_mode & 0o077 == 0 for path in out.iterdir())
+
+
+def test_an_archive_of_others_is_compressed_as_its_name_says(tmp_path: Path) -> None:
+    _set(tmp_path / "set")
+    archive, out = tmp_path / "x.tar.gz", tmp_path / "out"
+    pack.write(tmp_path / "set", archive, "none")
+    before = archive.read_bytes()
+    pack.compress(archive, "gzip")
+    assert archive.read_bytes().startswith(b"\x1f\x8b") and gzip.decompress(archive.read_bytes()) == before
+    out.mkdir()
+    pack.unpack(archive, out)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "set", "x.tar.gz"]
 
 
 def test_other_names_are_directories() -> None:

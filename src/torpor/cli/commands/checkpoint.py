@@ -55,7 +55,7 @@ def _checkpoint_container(container: Container, args: argparse.Namespace) -> int
     from torpor.base.errors import UsageError
     from torpor.cli import container_options, process_options
     from torpor.cli.progress import Progress, size, time_of
-    from torpor.containers import names
+    from torpor.containers import names, one_file
 
     of_processes = [name for name in process_options.names(process_options.CHECKPOINT) if name not in _SHARED]
     container_options.refuse(args, tuple(of_processes), f"a container of {container.engine}")
@@ -64,7 +64,11 @@ def _checkpoint_container(container: Container, args: argparse.Namespace) -> int
     output = Path(args.output) if args.output else None
     words = container_options.given(args, (*_SHARED, *container_options.CHECKPOINT))
     with Progress(f"checkpointing {container.label}") as progress:
-        made = names.ENGINES[container.engine].checkpoint(container, output, words)
+        engine = names.ENGINES[container.engine]
+        if output is not None and one_file.is_wanted(container, output):
+            made = one_file.checkpoint(engine, container, output, words)
+        else:
+            made = engine.checkpoint(container, output, words)
     n_bytes = output.stat().st_size if output is not None and output.is_file() else None
     if args.json:
         _print_json({"target": container.label, "in": made, "size_bytes": n_bytes, "seconds": progress.seconds})

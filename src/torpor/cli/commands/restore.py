@@ -93,11 +93,13 @@ def main(args: argparse.Namespace) -> int:
 def _source(args: argparse.Namespace, words: Words) -> Wake | Generation | Path:
     """What the source is: something that makes containers, a job's checkpoint, or the place of one of processes."""
     from torpor.base.errors import UsageError
-    from torpor.containers import note, waking
+    from torpor.containers import note, one_file, waking
     from torpor.images import pack
 
     path = Path(args.source)
     if path.is_file():
+        if pack.is_of_container(path):
+            return lambda: one_file.restore(path, args.name, args.copies, words)
         if pack.is_ours(path):
             return path
         return lambda: waking.restore_archive(path, args.name, args.copies, words)

@@ -1,0 +1,72 @@
+"""One file of a container's checkpoint, for engines that write directories (runc, crun, LXC).
+
+The engine writes a directory beside the file, which becomes the file and is removed. If that fails the container is
+gone already: then the directory stays, and is said to be what it is restored from.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from torpor.base.errors import EngineError, UsageError
+from torpor.containers import note, waking
+from torpor.containers.model import Container, ContainerEngine, Restored, Words
+from torpor.engine.destination import coming_from
+from torpor.engine.jobs import state_directory
+from torpor.images import pack
+from torpor.images.errors import ImageError
+
+#: Those whose checkpoints are directories of plain files.
+ENGINES = ("runc", "crun", "lxc")
+_NESTED = ("docker",)
+
+
+def is_wanted(container: Container, output: Path | None) -> bool:
+    """Whether *output* names one file, and the engine writes none.  UsageError where that cannot be."""
+    if output is None or pack.compression_of(output) is None:
+        return False
+    if container.engine in _NESTED:
+        raise UsageError(f"{container.engine} writes a directory", hint="another name than that of an archive")
+    return container.engine in ENGINES
+
+
+def checkpoint(engine: ContainerEngine, container: Container, output: Path, words: Words) -> str:
+    """Checkpoint *container* into the file *output*; what to say of where it is."""
+    how = pack.compression_of(output) or "none"
+    images, made = output.with_name(f"{output.name}.images"), output.with_name(f"{output.name}.new")
+    _check_free((images, made))
+    if output.is_dir():
+        raise UsageError(f"{output} is a directory")
+    engine.checkpoint(container, images, words)
+    try:
+        pack.write(images, made, how)
+        made.replace(output)
+    except BaseException as error:
+        made.unlink(missing_ok=True)
+        told = f"{container.label} is in {images}: `torpor restore {images}` wakes it"
+        if isinstance(error, ImageError | OSError):
+            raise EngineError(f"{error}; {told}") from None
+        error.add_note(told)
+        raise
+    shutil.rmtree(images, ignore_errors=True)
+    return str(output)
+
+
+def _check_free(places: Sequence[Path]) -> None:
+    for place in places:
+        if os.path.lexists(place):
+            raise UsageError(
+                f"{place} is there, from a torpor that was killed", hint="look at it, then rename or remove it"
+            )
+
+
+def restore(path: Path, name: str | None, n_copies: int, words: Words) -> list[Restored]:
+    """The container that the file *path* is a checkpoint of."""
+    with coming_from(path, state_directory()) as images:
+        told = note.read(images)
+        if told is None:
+            raise ImageError(f"{path}: says not what container it is of")
+        return waking.restore_directory(images, told, name, n_copies, words)
