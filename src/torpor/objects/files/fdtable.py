@@ -10,6 +10,7 @@ Restore
 
 from __future__ import annotations
 
+import fcntl
 import os
 
 from torpor.images import messages as m
@@ -17,7 +18,7 @@ from torpor.images.store import load_all, load_one, store_all, store_one
 from torpor.images.text import get_text
 from torpor.kernel.arch import nr
 from torpor.kernel.procfs.task import read_fds
-from torpor.objects.files.model import FileDump, FileRestore, OpenFile
+from torpor.objects.files.model import ASK_TASK, FileDump, FileRestore, OpenFile
 from torpor.objects.model import DumpProcess, RestoreProcess
 from torpor.tracee.batch import Batch
 from torpor.tracee.puppet import Channel, place
@@ -27,11 +28,28 @@ _O_PATH = 0o10000000
 
 def dump_table(process: DumpProcess, session: FileDump) -> None:
     """All descriptors of *process*, into its table's image."""
-    entries = []
+    entries, unknown = [], []
     for number in read_fds(process.pid):
         file_id, flags = session.add_descriptor(process, number)
-        entries.append(m.fdinfo_entry(id=file_id, flags=flags, type=session.type_of(file_id), fd=number))
-    store_all(session.store, "FDINFO", entries, process.ids.files_id)
+        entry = m.fdinfo_entry(id=file_id, flags=max(flags, 0), type=session.type_of(file_id), fd=number)
+        entries.append(entry)
+        if flags == ASK_TASK:
+            unknown.append(entry)
+    if unknown:
+        process.questions.append(lambda batch: _ask_flags(unknown, batch))
+        session.at_end(lambda: store_all(session.store, "FDINFO", entries, process.ids.files_id))
+    else:
+        store_all(session.store, "FDINFO", entries, process.ids.files_id)
+
+
+def _ask_flags(entries: list[m.fdinfo_entry], batch: Batch) -> None:
+    answers = [(entry, batch.call(nr.fcntl, entry.fd, fcntl.F_GETFD)) for entry in entries]
+
+    def collect() -> None:
+        for entry, answer in answers:
+            entry.flags = answer.value
+
+    batch.then(collect)
 
 
 def dump_fs(process: DumpProcess, session: FileDump) -> None:

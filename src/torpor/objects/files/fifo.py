@@ -27,7 +27,7 @@ from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
 from torpor.objects.files.paths import O_PATH
 
 _O_ASYNC = 0o20000
-_OPENING = os.O_CREAT | os.O_EXCL | os.O_TRUNC
+_OPENING = os.O_CREAT | os.O_EXCL | os.O_TRUNC | os.O_NOFOLLOW
 
 
 def matches(file: OpenFile) -> bool:

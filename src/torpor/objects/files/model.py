@@ -71,6 +71,10 @@ class FilePolicy:
     weak_sysctls: bool = False
 
 
+#: Descriptor flags that only the task itself can tell.
+ASK_TASK = -1
+
+
 @dataclass(slots=True)
 class OpenFile:
     """One open file description being dumped.
@@ -293,7 +297,7 @@ class FileDump:
         return self._types[file_id]
 
     def add_descriptor(self, process: DumpProcess, number: int) -> tuple[int, int]:
-        """Dump what is behind descriptor *number*; (file id, descriptor flags)."""
+        """Dump what is behind descriptor *number*; (file id, descriptor flags, or ASK_TASK)."""
         assert process.pidfd is not None
         with OwnedFd(getfd(process.pidfd.fileno(), number)) as fd:
             fdinfo = read_fdinfo_lines(process.pid, number)
@@ -301,6 +305,9 @@ class FileDump:
             file = OpenFile(process, number, fd.fileno(), target, os.fstat(fd.fileno()), fdinfo)
             file_id = self._identify(file, process.pid, number)
             self.lock_lines += [(process, number, file_id, line) for line in fdinfo if line.startswith("lock:")]
+            # Where O_CLOEXEC is among the description's own flags (TIOCGPTPEER, mq_open), fdinfo shows it always.
+            if file.closes_on_exec and fcntl.fcntl(fd.fileno(), fcntl.F_GETFL) & os.O_CLOEXEC:
+                return file_id, ASK_TASK
             return file_id, int(file.closes_on_exec)
 
     def add_opened(self, key: object, file: OpenFile) -> int:

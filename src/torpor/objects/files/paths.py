@@ -250,6 +250,10 @@ def open_below(root_fd: int, path: str, flags: int, may_be: Callable[[os.stat_re
                     f"{path} is {describe_type(info)}, which is not opened because an image names it",
                     hint="the file must be what it was when the checkpoint was made",
                 )
+            # By a link of /proc a file cannot be opened with a flag that it may have kept (fcntl(2) tells).
+            if flags & os.O_NOFOLLOW:
+                with suppress(FileNotFoundError):
+                    return _open_known(root_fd, path, flags, info)
             try:
                 return reopen(found, flags & ~(os.O_NOFOLLOW | os.O_CREAT | os.O_EXCL))
             except FileNotFoundError:

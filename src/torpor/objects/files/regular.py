@@ -39,7 +39,6 @@ from torpor.objects.files.paths import (
     set_name,
 )
 
-_O_ASYNC = 0o20000
 _ONCE = os.O_CREAT | os.O_EXCL | os.O_TRUNC | os.O_NOCTTY
 _NO_POSITION = (1 << 64) - 1
 _NFS_SILLY = ".nfs"
@@ -166,7 +165,8 @@ class Remaps:
 def restore(entry: m.file_entry, session: FileRestore, may_be: Callable[[os.stat_result], bool] = is_ordinary) -> int:
     """Open the file, if it is what *may_be* knows, and set its offset."""
     reg = entry.reg
-    fd = open_file(reg, reg.flags & ~_ONCE & ~_O_ASYNC, session, may_be)
+    # O_ASYNC has no meaning here, but only open(2) can set it.
+    fd = open_file(reg, reg.flags & ~_ONCE, session, may_be)
     try:
         _check(reg, fd, session)
         if reg.pos and reg.pos != _NO_POSITION and not reg.flags & O_PATH:

@@ -183,6 +183,10 @@ class _Terminals:
         slaves = {end.info.pty.index: end for end in self._ends.values() if end.is_live_slave}
         for index, master in masters.items():
             self._dump_contents(master, slaves.get(index))
+            tty_pairs.dump_slave_node(master.fd.fileno(), master.info, master.file.process.idmaps)
+        for index, slave in slaves.items():
+            if index not in masters:
+                tty_pairs.dump_node(slave.file.stat, slave.info, slave.file.process.idmaps)
         for end in self._ends.values():
             self._session.image("TTY_INFO").add(end.info)
             end.fd.close()

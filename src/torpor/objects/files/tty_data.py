@@ -35,8 +35,13 @@ _REFILL_MS = 20
 
 
 def open_slave(master: int, flags: int) -> int:
-    """The other end of the pair, whatever its name is in any mount namespace."""
-    return fcntl.ioctl(master, _TIOCGPTPEER, flags | os.O_NOCTTY | os.O_CLOEXEC)
+    """The other end of the pair, whatever its name is in any mount namespace.
+
+    Here the kernel keeps O_CLOEXEC among the flags of the description as well, where it would stay: it comes later.
+    """
+    fd = fcntl.ioctl(master, _TIOCGPTPEER, flags & ~os.O_CLOEXEC | os.O_NOCTTY)
+    os.set_inheritable(fd, False)
+    return fd
 
 
 def peek_output(master: int, slave: int | None) -> bytes:

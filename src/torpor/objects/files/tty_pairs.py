@@ -16,9 +16,11 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import time
 from collections.abc import Iterable
 
+from torpor.base import log
 from torpor.base.errors import RestoreError
 from torpor.base.fds import OwnedFd
 from torpor.base.records import dataclass
@@ -27,7 +29,7 @@ from torpor.images.errors import ImageError
 from torpor.kernel.idmap import IdMaps
 from torpor.objects.files import status_flags, tty_data, tty_params
 from torpor.objects.files.model import FileRestore
-from torpor.objects.files.paths import is_terminal, open_below
+from torpor.objects.files.paths import O_PATH, is_terminal, open_below
 
 TIOCGPTN = 0x80045430
 _MAX_SKIPPED = 4096
@@ -138,6 +140,38 @@ def prepare(pair: Pair, flags: int, idmaps: IdMaps) -> None:
     if pair.slave_info is not None:
         pair.slave = OwnedFd(open_slave(pair, os.O_RDWR | os.O_NONBLOCK))
         tty_params.restore_owner(pair.slave.fileno(), pair.slave_info, idmaps)
+    _restore_node(pair, idmaps)
+
+
+def dump_slave_node(master: int, info: m.tty_info_entry, idmaps: IdMaps) -> None:
+    """Who may write to the terminal (mesg(1)) and whose it is, of the slave of *master*: into *info* of the master."""
+    with OwnedFd(open_slave_node(master)) as node:
+        dump_node(os.fstat(node.fileno()), info, idmaps)
+
+
+def dump_node(found: os.stat_result, info: m.tty_info_entry, idmaps: IdMaps) -> None:
+    """The same of a slave that was met itself."""
+    info.torpor_slave_mode = stat.S_IMODE(found.st_mode)
+    info.torpor_slave_uid, info.torpor_slave_gid = idmaps.inside(found.st_uid, found.st_gid)
+
+
+def open_slave_node(master: int) -> int:
+    """The slave's node by O_PATH: the slave itself is not opened, and nobody sees it."""
+    return tty_data.open_slave(master, O_PATH)
+
+
+def _restore_node(pair: Pair, idmaps: IdMaps) -> None:
+    for info in (pair.slave_info, pair.master_info):
+        if info is None or not info.HasField("torpor_slave_mode"):
+            continue
+        with OwnedFd(open_slave_node(pair.master.fileno())) as node:
+            path = f"/proc/self/fd/{node.fileno()}"
+            try:
+                os.chown(path, *idmaps.outside(info.torpor_slave_uid, info.torpor_slave_gid))
+                os.chmod(path, info.torpor_slave_mode & 0o777)
+            except OSError as error:
+                log.warn(f"pty {pair.index} keeps the owner and mode of a new terminal: {error.strerror}")
+        return
 
 
 def open_slave(pair: Pair, flags: int) -> int:
