@@ -90,7 +90,7 @@ class _Watcher:
         try:
             pid = self._start()
             job = registry.running(self._job, pid)
-            watch.marker(job).touch()
+            watch.mark(job)
         except OSError as error:
             os.write(self._far, f"error {error}".encode())
             return

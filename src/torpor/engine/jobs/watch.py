@@ -73,7 +73,7 @@ class RestoreWatch:
     def tell(self, job: Job) -> None:
         """The process of *job* is there, but does not run yet."""
         with OwnedFd(os.pidfd_open(job.pid)) as pidfd:
-            marker(job).touch()
+            mark(job)
             socket.send_fds(self._near, [f"{job.pid} {job.start_time}".encode()], [pidfd.fileno()])
 
     def runs(self) -> None:
@@ -108,7 +108,7 @@ def _watch(name: str, far: socket.socket) -> None:
             _ends_within(pidfd, None)
             registry.ended(name, pid, start_time, exit_status_of(pidfd))
     finally:
-        (job_directory(name) / _MARKER).unlink(missing_ok=True)
+        _marker_of(name, pid).unlink(missing_ok=True)
 
 
 def _ends_within(pidfd: int, timeout_s: float | None) -> bool:
@@ -118,8 +118,20 @@ def _ends_within(pidfd: int, timeout_s: float | None) -> bool:
 
 
 def marker(job: Job) -> Path:
-    """A file that is there while a watcher watches."""
-    return job.directory / _MARKER
+    """A file that is there while a watcher watches the job's process."""
+    return _marker_of(job.name, job.pid)
+
+
+def _marker_of(name: str, pid: int) -> Path:
+    return job_directory(name) / f"{_MARKER}-{pid}"
+
+
+def mark(job: Job) -> None:
+    """A watcher watches; what others have left who were killed goes."""
+    marker(job).touch()
+    for path in job.directory.glob(f"{_MARKER}-*"):
+        if path != marker(job):
+            path.unlink(missing_ok=True)
 
 
 def finish(job: Job) -> None:
