@@ -45,10 +45,14 @@ def dump(
     exec_processes: str = "refuse",
     own_session: bool = True,
     made_by: str = "torpor.dump",
+    force: bool = False,
     commit: Callable[[str], None] | None = None,
     notes: tuple[tuple[str, bytes], ...] = (),
 ) -> DumpStats:
     """Checkpoint *pid* and everything below it into the directory *path*, which is made if need be.
+
+    A checkpoint that is there already stays until the new one is whole, and is replaced by it.  Where others' files are
+    in *path*, this is an error unless ``force``, which leaves them there.
 
     The processes are killed unless they are to be left running or stopped.  ``timeout_s``: how long stopping them may
     take.  ``ghost_limit``: deleted files up to so many bytes are kept in the checkpoint.  ``exec_processes``: what
@@ -63,10 +67,10 @@ def dump(
     torpor.base.errors.TorporError and its kinds; after any of them the processes run on unharmed.
     """
     from torpor.engine import dump as engine
-    from torpor.images.dirstore import DirStore
 
     options = _dump_options(
         made_by=made_by,
+        force=force,
         commit=commit,
         notes=notes,
         leave_running=leave_running,
@@ -84,7 +88,6 @@ def dump(
         external_pipes=external_pipes,
         external=external,
     )
-    DirStore(path, "w", create=True).close()
     return engine.dump(pid, path, options)
 
 
@@ -107,6 +110,7 @@ def restore(
     renames: tuple[tuple[str, str], ...] = (),
     new_network: bool = False,
     trust: bool = False,
+    verify: bool = True,
     notify: Callable[[str, int], None] | None = None,
 ) -> int:
     """Rebuild what lies in the directory *path*; the root's pid.  It runs when this returns.
@@ -116,6 +120,8 @@ def restore(
     ``new_network``: with a network namespace of its own, which has a loopback interface only.  ``notify`` is told each
     stage, by the names that criu(8) has for action scripts, and the root's pid as soon as there is one.  What allowed
     the checkpoint something (``tcp_established``, ``file_locks``, ``link_remap``, ...) may be said again.
+
+    ``verify``: images that are not as they were written are refused.
 
     Images may come from strangers: mounts of the host at other places than the host has them, file systems that show or
     change the whole machine, consoles and serial lines, and security labels are refused unless ``trust`` allows them.
@@ -150,6 +156,7 @@ def restore(
         renames=renames,
         new_network=new_network,
         notify=notify or nobody,
+        verify=verify,
         files=policy,
         policy=RestorePolicy() if trust else STRANGERS,
     )
@@ -209,6 +216,7 @@ def _dump_options(
     entered: str,
     own_session: bool,
     made_by: str = "",
+    force: bool = False,
     commit: Callable[[str], None] | None = None,
     notes: tuple[tuple[str, bytes], ...] = (),
     leave_running: bool = False,
@@ -221,6 +229,8 @@ def _dump_options(
 
     return DumpOptions(
         made_by=made_by,
+        owns_directory=True,
+        force=force,
         commit=commit or nothing,
         notes=notes,
         leave_running=leave_running,

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness import engine
+from harness.edited import forget_manifest
 from harness.events import become_subreaper
 from torpor.base import errors
 from torpor.cli import torpor
@@ -50,7 +51,7 @@ def test_phases_have_no_names_of_our_workshop() -> None:
 
 def test_an_error_about_an_image_names_its_directory(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (images / "pstree.img").write_bytes(b"damaged")
-    (images / "torpor-manifest.json").unlink(missing_ok=True)
+    (images / "torpor.manifest").unlink(missing_ok=True)
     assert str(images) in told(capsys, "restore", str(images))
 
 
@@ -71,13 +72,10 @@ def _restore(monkeypatch: pytest.MonkeyPatch, images: Path, at: str, error: Exce
 
 
 def test_a_bug_is_not_put_down_to_the_images(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As torpor has written them, by their manifest, they are not to blame; changed, they may be."""
+    """As torpor has written them, by their manifest, they are not to blame; without it, they may be."""
     found = _restore(monkeypatch, images, "processor", KeyError("x"))
     assert isinstance(found, KeyError) and "while restoring: processor" in found.__notes__
-    core = next(images.glob("core-*.img"))
-    data = bytearray(core.read_bytes())
-    data[-1] ^= 1
-    core.write_bytes(data)
+    forget_manifest(images)
     found = _restore(monkeypatch, images, "processor", KeyError("x"))
     assert isinstance(found, ImageError) and "contradict themselves" in str(found)
 

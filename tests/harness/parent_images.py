@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from harness.edited import forget_manifest
 from torpor.images import kinds
 from torpor.images.dirstore import DirStore
 from torpor.images.pagemap import PAGE_BYTES, PE_PARENT, PE_PRESENT, PageRun, load_pagemap, store_pagemap
@@ -17,6 +18,7 @@ def split(images: Path) -> int:
 
     The parents have something else for the pages that later sets have.
     """
+    forget_manifest(images)
     stores = [DirStore(images, "w")]
     for name in _NAMES[1:]:
         stores[-1].set_parent(f"../{name}")

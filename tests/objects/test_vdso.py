@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.edited import forget_manifest
 from harness.flavours import Flavour, start, workload_test
 from harness.workload import Workload
 from torpor.images import kinds
@@ -64,6 +65,7 @@ def change_vdso(directory: Path, pid: int, change: Change) -> int:
     runs = list(found.runs)
     runs[runs.index(run)] = PageRun(run.vaddr, run.n_pages + (len(after) - len(before)) // PAGE_BYTES, PE_PRESENT)
     old.end = old.start + len(after)
+    forget_manifest(directory)
     with DirStore(directory, "w") as store:
         store_one(store, "MM", mm, pid)
         store_pagemap(store, pid, found.pages_id, placed(runs))
@@ -148,6 +150,7 @@ def drop(directory: Path, pid: int, status: int) -> None:
             pages += data[run.pages_offset : run.pages_offset + run.n_pages * PAGE_BYTES]
             runs.append(run)
     (directory / f"pages-{found.pages_id}.img").write_bytes(pages)
+    forget_manifest(directory)
     with DirStore(directory, "w") as store:
         store_one(store, "MM", mm, pid)
         store_pagemap(store, pid, found.pages_id, placed(runs))

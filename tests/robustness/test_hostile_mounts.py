@@ -29,7 +29,7 @@ def dumped(tmp_path: Path) -> Iterator[Workload]:
     with start(Flavour.FRESH, "counter") as workload:
         workload.wait_ready()
         workload.dump()
-        (workload.images / "torpor-manifest.json").unlink(missing_ok=True)
+        (workload.images / "torpor.manifest").unlink(missing_ok=True)
         yield workload
         workload.restore()
         workload.expect_pass()

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from harness import stranger
+from harness.edited import forget_manifest
 from harness.events import ProcessWatch, time_limit_s
 from harness.workload import Workload
 from torpor.images import kinds
@@ -191,6 +192,7 @@ def _of_kind(kind: int, **more: object) -> "Callable[[World], m.criu_req]":
 @contextmanager
 def _changing(world: World) -> "Iterator[DirStore]":
     """To write images that are the client's."""
+    forget_manifest(world.images)
     with DirStore(world.images, "w") as store:
         yield store
     for path in world.images.iterdir():
@@ -359,7 +361,7 @@ REQUESTS: "dict[str, tuple[Callable[[World], m.criu_req | bytes], bool]]" = {
     "dump, descriptor of nobody": (_dump(images_dir_fd=999), False),
     "dump, log through a link": (_dump(log_file=_log_through_link), False),
     "dump, log elsewhere": (_dump(log_file="../secret/log"), False),
-    "dump, image through a link": (_dump(pid=_image_through_link), False),
+    "dump, image through a link": (_dump(pid=_image_through_link), True),
     "dump with a configuration file": (_dump(config_file=_config), False),
     "dump with root's parent images": (_dump(parent_img=_secret()), False),
     "dump by the victim's freezer": (_dump(freeze_cgroup="/sys/fs/cgroup/freezer"), False),
@@ -504,7 +506,7 @@ def _put_back(world: World, pristine: Path) -> None:
         if path.name != "who":
             path.unlink()
     for path in pristine.iterdir():
-        if path.name != "torpor-manifest.json":  # a client can write one that fits
+        if path.name != "torpor.manifest":  # a client can write one that fits
             target = world.images / path.name
             shutil.copyfile(path, target)
             os.chown(target, _USER, _USER)

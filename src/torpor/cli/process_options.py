@@ -77,6 +77,8 @@ OPTIONS = (
         value="HOW",
         choices=("refuse", "carry", "leave-out"),
     ),
+    Option("force", "put the images into PATH although there are other files in it, which stay", (CHECKPOINT,)),
+    Option("no-verify", "take images that are not as they were written", (RESTORE,), python="verify"),
     Option(
         "file-validation",
         "what tells whether a file is the one that was mapped: the build id of code (the default), or its size alone",
@@ -184,6 +186,7 @@ _VALUES: dict[str, Callable[[Any], object]] = {
     "inherit-fd": _inherited,
     "external": tuple,
     "rewind-files": _may_cut,
+    "no-verify": lambda said: not said,
 }
 #: criu(8) always allows it, and so do container engines, who hold the other ends.
 _PIPES = "external-pipes"

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 
 from torpor.base.records import dataclass
-from torpor.images import kinds, manifest
+from torpor.engine.sets.reading import open_set
+from torpor.images import kinds
 from torpor.images import messages as m
+from torpor.images.checked import CheckedStore
 from torpor.images.contents import open_contents
-from torpor.images.dirstore import DirStore
 from torpor.images.errors import ImageError, ImageMissing
 from torpor.images.manifest import Manifest
 from torpor.images.pagemap import load_pagemap
@@ -93,7 +94,7 @@ class Checkpoint:
 
     def __init__(self, path: str | os.PathLike[str], store: ImageStore | None = None, size_bytes: int = 0) -> None:
         self.path = os.fspath(path)
-        self._store: ImageStore = store if store is not None else DirStore(path, "r")
+        self._store: ImageStore = store if store is not None else open_set(path, verify=False)
         self._size_bytes = size_bytes
         load_one(self._store, kinds.INVENTORY)
         self._files: dict[int, m.file_entry] | None = None
@@ -109,12 +110,12 @@ class Checkpoint:
     @property
     def manifest(self) -> Manifest | None:
         """What made it, when and where; None where nothing tells, as in CRIU's own."""
-        return manifest.read(self._store.fileno()) if isinstance(self._store, DirStore) else None
+        return self._store.manifest if isinstance(self._store, CheckedStore) else None
 
     @property
     def size_bytes(self) -> int:
         """What the images take on disk, apart from holes."""
-        if not isinstance(self._store, DirStore):
+        if not isinstance(self._store, CheckedStore):
             return self._size_bytes
         return sum(
             os.stat(name, dir_fd=self._store.fileno()).st_blocks * 512

@@ -11,6 +11,7 @@ from torpor.base.errors import UsageError
 from torpor.base.fds import OwnedFd
 from torpor.engine import scratch
 from torpor.engine.options import nothing
+from torpor.engine.sets.writing import add_sums
 from torpor.images import pack
 
 
@@ -30,6 +31,8 @@ def going_to(output: Path) -> Iterator[tuple[Path, Callable[[str], None]]]:
 
         def finish(images: str) -> None:
             made = room / output.name
+            with OwnedFd(os.open(images, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as whole:
+                add_sums(whole.fileno())
             pack.write(Path(images), made, how)
             made.replace(output)
             with OwnedFd(os.open(output.absolute().parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as fd:

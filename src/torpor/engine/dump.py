@@ -19,11 +19,12 @@ from torpor.base.errors import TargetGoneError, TorporError
 from torpor.base.explain import explained
 from torpor.base.fds import OwnedFd
 from torpor.base.late import load
-from torpor.base.records import replace
 from torpor.base.typed import TYPE_CHECKING
 from torpor.engine import deaths, family, namespaces, preflight, version
 from torpor.engine.ids import IdAllocator
 from torpor.engine.options import DumpOptions, nobody
+from torpor.engine.sets.places import place_inside, place_whole
+from torpor.engine.sets.writing import NewSet
 from torpor.engine.stats import DumpStats
 from torpor.engine.time_limit import time_limit
 from torpor.engine.warming import warm_up
@@ -63,44 +64,36 @@ _REST_WITHIN_S, _N_LOOKS, _LOOK_EVERY_S = 1, 100, 0.0005
 
 @explained
 def dump(pid: int, directory: str | os.PathLike[str], options: DumpOptions | None = None) -> DumpStats:
-    """Checkpoint *pid* and everything below it into *directory* (which must exist).
+    """Checkpoint *pid* and everything below it into *directory*, which must exist unless it is ours.
 
-    TargetGoneError, NotPermittedError, RefusedError, StoreError; the tree runs on after any of them.
+    TargetGoneError, NotPermittedError, RefusedError, StoreError; the tree runs on after any of them, and what images
+    there were in *directory* are there still.
     """
     options = options or DumpOptions()
-    with DirStore(directory, "w") as store:
-        with ExitStack() as hold:
-            made = Dump(store, options, hold)
-            stats = made.run(pid)
-            try:
-                _write_manifest(store, made.ident, options.made_by)
-                with DirStore(options.stats_directory or directory, "w") as place:
-                    stats.write(place)
-            except TorporError as error:
-                log.warn(f"the images are complete, but what is said about them is not: {error}")
+    place = place_whole(directory, force=options.force) if options.owns_directory else place_inside(directory)
+    with NewSet(place, options.made_by) as new, ExitStack() as hold:
+        stats = Dump(new, options, hold).run(pid)
+        try:
+            new.finish()
+        except TorporError as error:
+            if not new.is_last:
+                raise
+            # The tree is gone and the set is whole: whoever comes next does the rest.
+            log.warn(f"the images are complete, but perhaps not on the disk yet: {error}")
+        try:
+            with DirStore(options.stats_directory or directory, "w") as store:
+                stats.write(store)
+        except TorporError as error:
+            log.warn(f"the images are complete, but their statistics cannot be written: {error}")
     return stats
-
-
-def _write_manifest(store: DirStore, ident: str, made_by: str) -> None:
-    from torpor import __version__
-    from torpor.images import manifest
-
-    files = {}
-    for name in store.written:
-        with store.open_read(name) as stream:
-            n_bytes = os.fstat(stream.fileno()).st_size
-            files[name] = manifest.Content(n_bytes, manifest.sums_of(stream.fileno(), n_bytes))
-    made = manifest.made_here(ident, made_by, __version__)
-    with store.open_write(manifest.NAME) as stream:
-        stream.write(manifest.encode(replace(made, files=files)))
 
 
 class Dump:
     """One dump in progress.  *hold* is for what lasts, once there is no way back, until all is said and done."""
 
-    def __init__(self, store: DirStore, options: DumpOptions, hold: ExitStack) -> None:
-        self._hold = hold
-        self._images = store
+    def __init__(self, new: NewSet, options: DumpOptions, hold: ExitStack) -> None:
+        self._new, self._hold = new, hold
+        store = new.store
         #: Small images wait until the tree runs again, if it will and nobody is to see them before.
         self._late = LateStore(store) if options.leave_running and options.notify is nobody else None
         self._store: ImageStore = self._late or store
@@ -108,6 +101,7 @@ class Dump:
         self._stats = DumpStats()
         self._ids = IdAllocator()
         self._files = FileDump(self._store, kinds_alike, options.files)
+        self._files.outside.run_id = new.ident
         self._files.number_of_namespace = self._ids.namespace
         self._processes: list[DumpProcess] = []
         self._seccomp = m.seccomp_entry()
@@ -116,11 +110,6 @@ class Dump:
         self._belongings: dict[int, family.Belonging] = {}
         self._root_ids = m.task_kobj_ids_entry(vm_id=1, files_id=1, fs_id=1, sighand_id=1)
         self._ids.namespaces_of("self", self._root_ids)
-
-    @property
-    def ident(self) -> str:
-        """The dump's id, which the inventory and the manifest bear."""
-        return self._files.outside.run_id
 
     def run(self, pid: int) -> DumpStats:
         """Do it."""
@@ -158,6 +147,10 @@ class Dump:
             # The kernel's tables of sockets are those of the reader's network namespace.
             with network_of(pid):
                 self._dump_all()
+            if notify is not nobody:
+                # Whoever is told may look at the images.
+                self._seal()
+                self._new.place()
             notify("post-dump", pid)
             if not self._options.leave_running:
                 self._commit()
@@ -170,10 +163,16 @@ class Dump:
 
     def _commit(self) -> None:
         """All is written: whoever asked for it takes note."""
+        self._seal()
+        self._options.commit(self._new.path)
+
+    def _seal(self) -> None:
+        if self._new.is_sealed:
+            return
         for name, data in self._options.notes:
-            with self._images.open_write(name) as stream:
+            with self._new.store.open_write(name) as stream:
                 stream.write(data)
-        self._options.commit(f"/proc/self/fd/{self._images.fileno()}")
+        self._new.seal()
 
     def _stop_at_rest(self, stop: Callable[[int], FrozenTree], pid: int) -> FrozenTree:
         """Stop the tree at a moment when nothing waits for it that cannot be carried, if there is one soon.
@@ -412,6 +411,7 @@ class Dump:
     def _kill(self, tree: FrozenTree) -> None:
         """There is no way back from here: whatever comes, signals or our death, all of the tree ends."""
         self._hold.enter_context(interrupts.held())
+        self._new.is_last = True
         self._files.outside.commit(self._signals(signal.SIGKILL))
         tree.kill()
         self._files.outside.killed()

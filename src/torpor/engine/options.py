@@ -62,10 +62,14 @@ class DumpOptions:
     is whole: before the tree is killed, if it is, so that what is noted of it is true whenever we die; an error there
     is an error of the dump.  ``notes``: small files that belong into the set, names and contents.
     ``made_by``: what the manifest says of who made the images.  ``entered``: REFUSE, CARRY or LEAVE_OUT.
+    ``owns_directory``: the directory is ours, and replaced as a whole; where others' files are in it, only with
+    ``force``, and then they stay.
     ``own_session``: a root that is in the session of a shell outside gets one of its own.
     """
 
     made_by: str = ""
+    owns_directory: bool = False
+    force: bool = False
     leave_running: bool = False
     leave_stopped: bool = False
     timeout_s: int = 10
@@ -83,6 +87,7 @@ class DumpOptions:
 class RestoreOptions:
     """What a restore may be told.
 
+    ``verify``: images that are not as their manifest says are refused.
     ``sibling``: the restored root becomes a child of our parent.  ``leave_stopped``: it stays stopped.
     ``inherit_fds``: open descriptors of ours, each with the name of the file (``pipe:[123]``, a path) or the external
     namespace it stands for.  ``join_ns``: namespaces of others that the tree is put into.
@@ -98,6 +103,7 @@ class RestoreOptions:
     leave_stopped: bool = False
     stats_directory: str = ""
     notify: Notify = nobody
+    verify: bool = True
     inherit_fds: tuple[tuple[int, str], ...] = ()
     join_ns: tuple[JoinNs, ...] = ()
     renames: tuple[tuple[str, str], ...] = ()

@@ -13,8 +13,10 @@ from torpor.base.explain import explain, explained
 from torpor.engine.options import RestoreOptions
 from torpor.engine.phases import RESTORE, WITHOUT_IMAGES, Phase
 from torpor.engine.session import RestoreSession
+from torpor.engine.sets.reading import open_set
+from torpor.images.checked import CheckedStore
 from torpor.images.dirstore import DirStore
-from torpor.images.errors import ImageError, StoreError
+from torpor.images.errors import ImageError
 from torpor.images.store import ImageStore
 
 
@@ -25,13 +27,13 @@ def restore(directory: str | os.PathLike[str], options: RestoreOptions | None = 
     ImageError: the images are damaged.  RestoreError: this machine cannot.  Nothing is left of a restore that failed.
     """
     options = options or RestoreOptions()
-    with _named(directory), DirStore(directory, "r") as store:
+    with _named(directory), open_set(directory, verify=options.verify) as store:
         session = RestoreSession(store, options)
         pid = run(session)
     try:
         with DirStore(options.stats_directory or directory, "w") as store:
             session.stats.write(store)
-    except StoreError as error:
+    except ImageError as error:
         # The tree runs by now; figures that cannot be written (read-only images) harm nobody.
         log.warn(error.describe())
     return pid
@@ -106,24 +108,12 @@ def _explained(phase: Phase, store: ImageStore) -> Iterator[None]:
 
 def _is_as_written(store: ImageStore) -> bool:
     """Whether all images but those of memory are, by the manifest, what a dump of ours wrote."""
-    if not isinstance(store, DirStore):
+    if not isinstance(store, CheckedStore) or store.manifest is None or not store.manifest.has_sums:
         return False
-    from torpor.images import manifest
-
     try:
-        told = manifest.read(store.fileno())
-        if told is None:
-            return False
-        for name, content in told.files.items():
-            if name.startswith("pages-") or content.sums is None:
-                continue
-            with store.open_read(name) as stream:
-                n_bytes = os.fstat(stream.fileno()).st_size
-                if n_bytes != content.n_bytes or manifest.sums_of(stream.fileno(), n_bytes) != content.sums:
-                    return False
+        return not any(store.fault_of(name) for name in store.manifest.files if not name.startswith("pages-"))
     except (TorporError, OSError):
         return False
-    return True
 
 
 def _log_traceback() -> None:

@@ -19,7 +19,8 @@ from torpor.images.errors import ImageError, ImageMissing, StoreError
 from torpor.images.store import check_name
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
-_WRITE = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+#: An image is a new file: what had its name, perhaps with another owner or other names, is left alone.
+_WRITE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 _IOV_MAX = 1024  # UIO_MAXIOV of the kernel
 _BUFFER = 1 << 16
 
@@ -219,6 +220,12 @@ class DirStore:
     def _open_new(self, name: str) -> int:
         if self._mode != "w":
             raise StoreError(f"{name}: the store {self.path} is open for reading only")
+        try:
+            os.unlink(check_name(name), dir_fd=self._fd)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            _fail(name, "replace", error)
         fd = self._open(name, _WRITE, "write")
         self._written.add(name)
         return fd

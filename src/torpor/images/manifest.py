@@ -1,9 +1,10 @@
 """The manifest of a set of images: what made it, when and where, and how each file of it reads.
 
-A file of our own beside CRIU's, ``torpor-manifest.json``, which other readers do not know. One dump has one id: it
+A file of our own beside CRIU's, ``torpor.manifest``, which other readers do not know: lines of a word and what it is,
+so that a restore need not import what reads more. One dump has one id: it
 stands here and in the inventory, and images whose inventory has another are no set. Of each image its length and a sum
-(xxh3, 64 bits) of each MiB: damage is found in what is read, without reading the rest. That is against accidents; who
-may write images can write a manifest as well.
+(xxh3, 64 bits) of each 256 KiB: damage is found in what is read, without reading the rest. That is against accidents;
+who may write images can write a manifest as well.
 
 What a dump writes beside its images (stats, logs, the link `parent`) is not in it.
 """
@@ -15,14 +16,15 @@ import time
 
 from torpor.base.late import load as load_module
 from torpor.base.records import dataclass, field
-from torpor.base.typed import Any
 from torpor.images.errors import ImageError, StoreError
+from torpor.images.store import check_name
 
-NAME = "torpor-manifest.json"
+NAME = "torpor.manifest"
 #: Each so many bytes of a file have a sum of their own; the last ones what is left.
-BLOCK_BYTES = 1 << 20
+BLOCK_BYTES = 1 << 18
 _SUM_BYTES = 8
-_FORMAT = 1
+_FIRST_LINE = "torpor manifest 1: xxh3-64 of each 256 KiB"
+_LAST_LINE = "end"
 _MAX_BYTES = 256 << 20
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 
@@ -54,54 +56,71 @@ class Manifest:
     files: dict[str, Content] = field(default_factory=dict)
 
     @property
+    def has_sums(self) -> bool:
+        """Whether those of all files are known: they are not until the dump has come to its end."""
+        return all(content.sums is not None for content in self.files.values())
+
+    @property
     def n_bytes(self) -> int:
         """The length of all files together."""
         return sum(content.n_bytes for content in self.files.values())
 
 
-_TEXTS = ("made_by", "torpor", "host", "kernel", "architecture", "boot")
+_TEXTS = ("ident", "made_by", "torpor", "host", "kernel", "architecture", "boot")
 
 
 def encode(manifest: Manifest) -> bytes:
     """As it is written."""
-    files = {
-        name: [content.n_bytes, None if content.sums is None else content.sums.hex()]
-        for name, content in sorted(manifest.files.items())
-    }
-    told: dict[str, object] = {"format": _FORMAT, "id": manifest.ident, "date": manifest.date}
-    told |= {name: getattr(manifest, name) for name in _TEXTS}
-    told |= {"sum": "xxh3-64", "block": BLOCK_BYTES, "files": files}
-    text: str = load_module("json").dumps(told, indent=0)
-    return text.encode()
+    lines = [_FIRST_LINE, f"date {manifest.date!r}"]
+    lines += [f"{name} {_escaped(getattr(manifest, name))}" for name in _TEXTS]
+    for name, content in sorted(manifest.files.items()):
+        sums = "-" if content.sums is None else content.sums.hex()
+        lines.append(f"file {content.n_bytes} {sums} {_escaped(name)}")
+    return "\n".join([*lines, _LAST_LINE, ""]).encode()
+
+
+def _escaped(text: str) -> str:
+    """Without what would end the line."""
+    return text.encode("unicode_escape").decode()
 
 
 def parse(data: bytes, where: str = NAME) -> Manifest:
     """ImageError for what is no manifest, or one of a later format."""
     try:
-        told = load_module("json").loads(data)
-    except (ValueError, RecursionError) as error:
-        raise ImageError(f"{where}: damaged: {error}") from None
-    if not isinstance(told, dict) or told.get("format") != _FORMAT or told.get("block") != BLOCK_BYTES:
+        lines = data.decode("ascii").split("\n")
+    except UnicodeDecodeError:
+        lines = [""]
+    if lines[0] != _FIRST_LINE:
         raise ImageError(f"{where}: not a manifest that this torpor knows", hint="a newer torpor may have written it")
+    if lines[-2:] != [_LAST_LINE, ""]:
+        raise ImageError(f"{where}: damaged: it is not whole")
+    texts = dict.fromkeys(_TEXTS, "")
+    files: dict[str, Content] = {}
+    date = 0.0
     try:
-        texts = {name: _text(told.get(name, "")) for name in _TEXTS}
-        files = {_text(name): _content(value) for name, value in told["files"].items()}
-        return Manifest(ident=_text(told["id"]), date=float(told["date"]), files=files, **texts)
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise ImageError(f"{where}: damaged: {type(error).__name__}: {error}") from None
+        for line in lines[1:-2]:
+            word, _, rest = line.partition(" ")
+            if word == "file":
+                length, sums, name = rest.split(" ", 2)
+                files[check_name(_plain(name))] = _content(length, sums)
+            elif word == "date":
+                date = float(rest)
+            elif word in texts:
+                texts[word] = _plain(rest)
+        return Manifest(date=date, files=files, **texts)
+    except ValueError as error:
+        raise ImageError(f"{where}: damaged: {error}") from None
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError("not a text")
-    return value
+def _plain(text: str) -> str:
+    return text.encode().decode("unicode_escape")
 
 
-def _content(value: Any) -> Content:
-    n_bytes, text = value
-    if not isinstance(n_bytes, int) or n_bytes < 0:
-        raise TypeError("not a length")
-    sums = None if text is None else bytes.fromhex(text)
+def _content(length: str, text: str) -> Content:
+    n_bytes = int(length)
+    if not 0 <= n_bytes < 1 << 63:
+        raise ValueError(f"a file of {n_bytes} bytes")
+    sums = None if text == "-" else bytes.fromhex(text)
     if sums is not None and len(sums) != n_blocks(n_bytes) * _SUM_BYTES:
         raise ValueError("not as many sums as there are blocks")
     return Content(n_bytes, sums)
@@ -137,11 +156,15 @@ def read(directory: str | os.PathLike[str] | int) -> Manifest | None:
 def made_here(ident: str, made_by: str, torpor: str) -> Manifest:
     """A manifest of a set that is being made now on this machine, without files yet."""
     system = os.uname()
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as stream:
-        boot = stream.read().strip()
     return Manifest(
-        ident, made_by, torpor, system.nodename, system.release, system.machine, date=time.time(), boot=boot
+        ident, made_by, torpor, system.nodename, system.release, system.machine, date=time.time(), boot=boot_id()
     )
+
+
+def boot_id() -> str:
+    """What names the run of this kernel."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as stream:
+        return stream.read().strip()
 
 
 def sums_of(fd: int, n_bytes: int) -> bytes:

@@ -32,7 +32,7 @@ SUFFIXES = {
 MARK = "torpor-archive.json"
 _FOLDER = "checkpoint/"
 _OF_CONTAINER = "torpor-container.json"
-_FIRST = (_OF_CONTAINER, "torpor-manifest.json", "torpor-job.json", "inventory.img", "pstree.img")
+_FIRST = (_OF_CONTAINER, "torpor.manifest", "torpor-job.json", "inventory.img", "pstree.img")
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@:-]{0,254}")
 _CHUNK = 1 << 20
 #: Of the space that is free, so much is left to others.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -92,10 +93,24 @@ def test_files_are_private_and_links_are_refused(tmp_path: Path) -> None:
         (tmp_path / "images/fs-2.img").symlink_to("../secret")
         os.mkfifo(tmp_path / "images/fs-3.img")
         for name in ("fs-2.img", "fs-3.img"):
-            for use in (images.open_read, images.open_write, images.pages_reader):
+            for use in (images.open_read, images.pages_reader):
                 with pytest.raises(StoreError, match=name):
                     use(name)
         assert images.names() == ["fs-1.img"]
+
+
+def test_what_had_the_name_of_a_new_image_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(b"secret")
+    (tmp_path / "fs-2.img").symlink_to("secret")
+    os.mkfifo(tmp_path / "fs-3.img")
+    os.link(tmp_path / "secret", tmp_path / "fs-4.img")
+    (tmp_path / "fs-5.img").write_bytes(b"")
+    (tmp_path / "fs-5.img").chmod(0o644)
+    with DirStore(tmp_path, "w") as images:
+        for number in range(2, 6):
+            store_one(images, "FS", m.fs_entry(cwd_id=1, root_id=2), number)
+            made = (tmp_path / f"fs-{number}.img").lstat()
+            assert stat.S_ISREG(made.st_mode) and (made.st_mode & 0o777, made.st_nlink) == (0o600, 1)
     assert (tmp_path / "secret").read_bytes() == b"secret"
 
 

@@ -49,6 +49,7 @@ DESCRIPTIONS = {
     "force-irmap": "look for the paths of inotify watches",
     "irmap-scan-path": "where to look for them",
     "allow-uprobes": "dump tasks that have uprobes",
+    "verify": "refuse images that are not as they were written, by torpor.manifest (--no-verify takes them)",
     "weak-sysctls": "sysctls that cannot be set stay as they are",
     "skip-file-rwx-check": "do not compare the modes of files",
     "file-validation": "how files are told from others of their names: filesize or buildid",

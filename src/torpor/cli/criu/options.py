@@ -92,6 +92,7 @@ class Options:
     lsm_profile: str = ""
     lsm_mount_context: str = ""
     status_fd: int = -1
+    verify: bool = True
     # Both.
     shell_job: bool = False
     orphan_pts_master: bool = False
@@ -297,6 +298,7 @@ OPTIONS = (
     Option("skip-file-rwx-check", SWITCH, USED),
     Option("file-validation", VALUE, USED, parse=_one_of("filesize", "buildid")),
     Option("rewind-files", SWITCH, USED),
+    Option("verify", SWITCH, USED),  # ours: --no-verify takes images that are not as they were written
     Option("cpu-cap", MAYBE, USED, parse=_cpu_caps),
     Option("network-lock", VALUE, USED, parse=_one_of("iptables", "nftables", "skip")),
     Option("mntns-compat-mode", SWITCH, HARMLESS),

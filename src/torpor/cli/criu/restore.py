@@ -45,6 +45,7 @@ def run(
         RestoreOptions(
             sibling=options.restore_sibling,
             leave_stopped=options.leave_stopped,
+            verify=options.verify,
             stats_directory=options.work_dir,
             notify=notify,
             orphan_master=orphan_master,

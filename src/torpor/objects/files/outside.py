@@ -34,7 +34,8 @@ class Outside:
         self.was_at_rest = False
         #: How the network was locked, in the image's numbers; 2: not at all.
         self.lock_method = 2
-        self._run_id = ""
+        #: What names this dump in places that others see: random, and short enough for CRIU's names of tables.
+        self.run_id = os.urandom(10).hex()
         self._caretaker: Caretaker | None = None
         self._survivals: list[Callable[[], None]] = []
         self._after_kill: list[Callable[[], None]] = []
@@ -43,13 +44,6 @@ class Outside:
     def is_restless(self) -> bool:
         """Whether stopping the tree now would catch something on its way."""
         return any(tell() for tell in self.restless)
-
-    @property
-    def run_id(self) -> str:
-        """What names this dump in places that others see: random, and short enough for CRIU's names of tables."""
-        if not self._run_id:
-            self._run_id = os.urandom(10).hex()
-        return self._run_id
 
     @property
     def caretaker(self) -> Caretaker:

@@ -138,10 +138,13 @@ def _reader(pid: int, memory: int, *, gentle: bool, unreadable: bool) -> Callabl
     return read_pieces if gentle else read
 
 
-def _chunks(ranges: Iterable[Range]) -> Iterable[list[Range]]:
-    """Group (start, length) pieces so that each group is about ``_CHUNK`` bytes and at most one vector."""
+def _chunks(ranges: Iterable[Range], offset: int = 0) -> Iterable[list[Range]]:
+    """Group (start, length) pieces so that each group is about ``_CHUNK`` bytes and at most one vector.
+
+    They begin at *offset* of the image; groups end at multiples of ``_CHUNK`` there, as blocks that have sums do.
+    """
     group: list[Range] = []
-    room = _CHUNK
+    room = _CHUNK - offset % _CHUNK
     for first, end in ranges:
         start = first
         while start < end:
@@ -258,6 +261,6 @@ def _groups(extents: Sequence[Extent]) -> Iterator[tuple[int, list[Range]]]:
 
 
 def _split(offset: int, together: list[Range]) -> Iterator[tuple[int, list[Range]]]:
-    for group in _chunks(together):
+    for group in _chunks(together, offset):
         yield offset, group
         offset += sum(length for _, length in group)

@@ -1,0 +1,89 @@
+"""One whole set of images, opened for reading: the old one or the new one, whatever is written meanwhile.
+
+The directory is held locked, shared, until the store is closed: a set that has been replaced is not removed, and one
+whose files are to be renamed into the directory waits.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+
+from torpor.base import log
+from torpor.base.errors import TorporError
+from torpor.engine.sets.places import WHOLE, Inside, is_image, open_at, try_lock
+from torpor.engine.sets.settling import is_whole, places_of, settle
+from torpor.images import kinds, manifest
+from torpor.images.checked import CheckedStore
+from torpor.images.dirstore import DirStore
+from torpor.images.errors import ImageMissing, StoreError
+
+_WITHIN_S, _LOOK_EVERY_S = 30, 0.005
+
+
+def open_set(path: str | os.PathLike[str], *, verify: bool = True) -> CheckedStore:
+    """The set of images in the directory *path*.
+
+    ImageMissing where there is none, or one whose dump did not finish; ImageError where images are of several dumps, or
+    (when they are read) damaged, which without *verify* is not looked at.
+    """
+    where = os.fspath(path)
+    deadline = time.monotonic() + _WITHIN_S
+    while True:
+        directory, is_pending = _directory(where)
+        try:
+            is_held = try_lock(directory.fileno(), fcntl.LOCK_SH) or not _is_changing(directory)
+            if is_held and (is_pending or not _is_replaced(where, directory)):
+                if not directory.exists(kinds.INVENTORY.file_name()):
+                    raise _missing(where, directory)
+                found = manifest.read(directory.fileno())
+                if found is not None and not found.has_sums and not is_whole(directory.fileno(), -1, found):
+                    raise _missing(where, directory)
+                return CheckedStore(directory, found, verify=verify)
+        except BaseException:
+            directory.close()
+            raise
+        directory.close()
+        if time.monotonic() > deadline:
+            raise StoreError(f"{where}: somebody has been writing images there for {_WITHIN_S} s")
+        time.sleep(_LOOK_EVERY_S)
+
+
+def _directory(where: str) -> tuple[DirStore, bool]:
+    """What *where* names, and False; or a whole set that could not be put there, and True."""
+    for place in places_of(where):
+        try:
+            if pending := settle(place):
+                fd = open_at(place.fd, pending)
+                found = DirStore.from_fd(fd, "r", f"{place.path}/{pending}")
+                os.close(fd)
+                return found, True
+        except (OSError, TorporError) as error:
+            log.debug(f"{where}: {error}")
+        finally:
+            place.close()
+    return DirStore(where, "r"), False
+
+
+def _is_changing(directory: DirStore) -> bool:
+    """Whether a new set is being put into the directory; others may have it locked for reasons of their own."""
+    return any(name.startswith(Inside.PREFIX) and name.endswith(WHOLE) for name in os.listdir(directory.fileno()))
+
+
+def _is_replaced(where: str, directory: DirStore) -> bool:
+    """Whether the path leads somewhere else by now."""
+    try:
+        return not os.path.samestat(os.stat(where), os.fstat(directory.fileno()))
+    except OSError:
+        return False
+
+
+def _missing(where: str, store: DirStore) -> ImageMissing:
+    name = kinds.INVENTORY.file_name()
+    if any(is_image(each) and each.endswith(".img") for each in store.names()):
+        return ImageMissing(
+            f"{where}: no whole checkpoint: there are images, but {'not all' if store.exists(name) else f'no {name}'}",
+            hint="the dump into it did not finish, or it was copied in part; dump again or copy it again",
+        )
+    return ImageMissing(f"{where}: no checkpoint (there is no {name})")

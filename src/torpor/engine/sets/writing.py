@@ -1,0 +1,217 @@
+"""A new set of images: written beside the old one, which stays whatever happens until the new one is whole.
+
+    begin       the staging; what the killed have left is settled first
+    seal        all images are written: the set is whole, and counts
+    finish      sums, written through to the disk; the earlier set is removed
+
+Between `seal` and `finish` the tree is killed, if it is: what takes time is done when nothing is frozen any more, and
+what can fail for want of space or permission has not failed before. A crash of the machine in between leaves the old
+set; what of the new one has not reached the disk is seen by its length, and by its sums (settling.py).
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from fcntl import LOCK_SH
+from types import TracebackType
+
+from torpor.base.late import load
+from torpor.base.records import replace
+from torpor.base.typed import NoReturn, Self
+from torpor.engine.sets import settling
+from torpor.engine.sets.places import NEW_MANIFEST, WHOLE, Beside, Place, is_at, open_at, remove, try_lock
+from torpor.images import manifest
+from torpor.images.dirstore import DirStore
+from torpor.images.errors import StoreError
+from torpor.images.manifest import Content, Manifest
+
+#: More that is yet to be written than so much above the set's own: then only the set's files are written, one by one.
+_DIRTY_BYTES = 64 << 20
+
+
+class NewSet:
+    """One set being written into *place*, which becomes ours.  A context manager: what was not sealed is removed.
+
+    `store` takes the images; `ident` is the set's id.  StoreError.
+    """
+
+    def __init__(self, place: Place, made_by: str = "") -> None:
+        self.ident = os.urandom(10).hex()
+        self._place = place
+        self._made_by = made_by
+        self._name = place.prefix + self.ident
+        self._fd = -1
+        self._made: Manifest | None = None
+        self._is_placed = False
+        #: The tree is going to be killed, or has been: whatever happens now, the set stays.
+        self.is_last = False
+        try:
+            settling.settle(place)
+            place.wait_free()
+            self._fd = self._begin()
+            place.dress(self._fd)
+        except OSError as error:
+            self._drop()
+            place.close()
+            _fail(place.path, "begin a set of images", error)
+        self.store = DirStore.from_fd(self._fd, "w", place.path)
+
+    def _begin(self) -> int:
+        while True:
+            os.mkdir(self._name, 0o700, dir_fd=self._place.fd)
+            try:
+                fd = open_at(self._place.fd, self._name)
+            except FileNotFoundError:
+                continue
+            # Somebody who settles may have taken it for a dead one's in between.
+            if try_lock(fd) and is_at(self._place.fd, self._name, fd):
+                return fd
+            os.close(fd)
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether it has been."""
+        return self._made is not None
+
+    @property
+    def path(self) -> str:
+        """By which it can be read just now, wherever it lies, by us."""
+        return f"/proc/self/fd/{self._place.home(self._fd) if self._is_placed else self._fd}"
+
+    def seal(self) -> None:
+        """All images are written.  StoreError."""
+        try:
+            from torpor import __version__
+
+            files = {name: Content(os.stat(name, dir_fd=self._fd).st_size) for name in self.store.written}
+            made = replace(manifest.made_here(self.ident, self._made_by, __version__), files=files)
+            write_manifest(self._fd, made, manifest.NAME)
+            if isinstance(self._place, Beside):
+                self._place.put(self._fd, self._name, made)
+                self._is_placed = True
+                try_lock(self._fd, LOCK_SH)
+            else:
+                whole = self._name + WHOLE
+                os.rename(self._name, whole, src_dir_fd=self._place.fd, dst_dir_fd=self._place.fd)
+                self._name = whole
+        except OSError as error:
+            _fail(self._place.path, "write the manifest", error)
+        self._made = made
+
+    def place(self) -> None:
+        """Put the sealed set into place now, for somebody who wants to see it there.  StoreError."""
+        assert self._made is not None
+        if self._is_placed:
+            return
+        try:
+            self._place.put(self._fd, self._name, self._made)
+        except OSError as error:
+            _fail(self._place.path, "put the images into place", error)
+        self._is_placed = True
+
+    def finish(self) -> None:
+        """Have the sealed set on disk and in place.  StoreError; the set stays where it was then."""
+        assert self._made is not None
+        try:
+            finish(self._place, self._fd, self._name, self._made, is_placed=self._is_placed)
+        except OSError as error:
+            _fail(self._place.path, "put the images into place", error)
+        self._is_placed = True
+
+    def _drop(self) -> None:
+        """Remove what was written."""
+        if self._fd < 0:
+            return
+        try:
+            if self._is_placed:
+                if not isinstance(self._place, Beside):
+                    return
+                self._place.take_back(self._name)
+            remove(self._place.fd, self._name, self._fd)
+        except OSError:
+            return  # read-only by now, say; whoever comes next tries again
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.store.close()
+        if kind is not None and not self.is_last:
+            self._drop()
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+        self._place.close()
+
+
+def finish(place: Place, staging: int, name: str, made: Manifest, *, is_placed: bool = False) -> None:
+    """What is done with a whole set when there is time: sums, sync, into place.  OSError, ImageError.
+
+    Called again after a crash, it goes on where it was.
+    """
+    directory = place.home(staging) if is_placed else staging
+    made = add_sums(directory, made)
+    _sync(directory, made)
+    os.fsync(place.fd)
+    if not is_placed:
+        place.put(staging, name, made)
+        os.fsync(place.fd)
+    place.clear(name)
+
+
+def add_sums(directory: int, made: Manifest | None = None) -> Manifest:
+    """Have the manifest of the whole set in *directory* say how its files read.  OSError, ImageError."""
+    found = manifest.read(directory)
+    made = found if found is not None and (made is None or found.has_sums) else made
+    assert made is not None
+    if not made.has_sums:
+        made = replace(made, files={each: _summed(directory, each, made.files[each]) for each in made.files})
+        with suppress(FileNotFoundError):
+            os.unlink(NEW_MANIFEST, dir_fd=directory)
+        write_manifest(directory, made, NEW_MANIFEST)
+        os.rename(NEW_MANIFEST, manifest.NAME, src_dir_fd=directory, dst_dir_fd=directory)
+    return made
+
+
+def write_manifest(directory: int, made: Manifest, name: str) -> None:
+    """OSError."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with open(os.open(name, flags, 0o600, dir_fd=directory), "wb") as stream:
+        stream.write(manifest.encode(made))
+
+
+def _summed(directory: int, name: str, content: Content) -> Content:
+    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        return Content(content.n_bytes, manifest.sums_of(fd, content.n_bytes))
+    finally:
+        os.close(fd)
+
+
+def _sync(directory: int, made: Manifest) -> None:
+    """Write the set through to the disk: by one call for the whole file system, if others have little to be written."""
+    if _dirty_bytes() <= made.n_bytes + _DIRTY_BYTES:
+        load("torpor.kernel.rename").syncfs(directory)
+        return
+    for name in (*made.files, manifest.NAME):
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    os.fsync(directory)
+
+
+def _dirty_bytes() -> int:
+    """What all file systems of the machine together have yet to write."""
+    with open("/proc/meminfo", encoding="ascii") as stream:
+        words = [line.split() for line in stream]
+    return sum(int(each[1]) << 10 for each in words if each[0] in ("Dirty:", "Writeback:"))
+
+
+def _fail(path: str, doing: str, error: OSError) -> NoReturn:
+    hint = "free some space, or choose another images directory" if error.errno in (28, 122) else None
+    raise StoreError(f"{path}: cannot {doing}: {error.strerror}", hint=hint) from error

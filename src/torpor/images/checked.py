@@ -1,0 +1,190 @@
+"""A set of images as it is read: one whole set, each image as its manifest says that it was written.
+
+Names that the manifest does not know are not there: they are of another set, or somebody else's. Small images are
+looked at as a whole when they are opened, pages block by block as they are read, so what nobody reads costs nothing.
+A set without a manifest (CRIU's own) is what its directory holds.
+"""
+
+from __future__ import annotations
+
+import os
+from types import TracebackType
+
+from torpor.base.typed import BinaryIO, NoReturn, Self
+from torpor.images import kinds, manifest
+from torpor.images.dirstore import DirPagesReader, DirStore
+from torpor.images.errors import ImageError, ImageMissing, StoreError
+from torpor.images.manifest import BLOCK_BYTES, Content, Manifest
+from torpor.images.store import ImageStore, PagesWriter, load_one
+
+_DAMAGED = "torpor verify tells what else is damaged; --no-verify restores it all the same"
+
+
+class CheckedPagesReader:
+    """PagesReader that looks at each block once, when something of it is read."""
+
+    def __init__(self, reader: DirPagesReader, content: Content, where: str, is_seen: bytearray) -> None:
+        self._reader = reader
+        self._content = content
+        self._where = where
+        #: For each block, shared by all readers of the image.
+        self._is_seen = is_seen
+        self.size = reader.size
+
+    def read_at(self, offset: int, into: memoryview) -> None:
+        view = into.cast("B")
+        self._reader.read_at(offset, view)
+        end = offset + len(view)
+        for index in range(offset // BLOCK_BYTES, min(-(-end // BLOCK_BYTES), len(self._is_seen))):
+            if self._is_seen[index]:
+                continue
+            first = index * BLOCK_BYTES
+            last = min(first + BLOCK_BYTES, self._content.n_bytes)
+            if first >= offset and last <= end:
+                self._look(index, view[first - offset : last - offset])
+            else:
+                block = memoryview(bytearray(last - first))
+                self._reader.read_at(first, block)
+                self._look(index, block)
+
+    def _look(self, index: int, block: memoryview) -> None:
+        if not manifest.is_right(self._content, index, block):
+            _refuse(self._where, f"not what was written, between bytes {index * BLOCK_BYTES} and +{len(block)}")
+        self._is_seen[index] = 1
+
+    def fileno(self) -> int | None:
+        return self._reader.fileno()
+
+    def close(self) -> None:
+        self._reader.close()
+
+
+class CheckedStore:
+    """ImageStore, for reading, of one set. Raises ImageError where the images are of several sets.
+
+    `directory` becomes the store's.  Without `verify` the sums are not looked at.
+    """
+
+    def __init__(self, directory: DirStore, found: Manifest | None, *, verify: bool = True) -> None:
+        self._directory = directory
+        self._verify = verify
+        self._seen: set[str] = set()
+        self._seen_blocks: dict[str, bytearray] = {}
+        self.path = directory.path
+        self.manifest = self._own(found)
+
+    def _own(self, found: Manifest | None) -> Manifest | None:
+        """The manifest, if it is this set's; None where CRIU has written over a set of ours.
+
+        Ours is an id of 20 digits; CRIU's, if there is one, is a UUID.
+        """
+        if found is None or not self._directory.exists(kinds.INVENTORY.file_name()):
+            return found
+        ident = load_one(self._directory, kinds.INVENTORY).dump_criu_run_id
+        if ident == found.ident:
+            return found
+        if len(ident) == len(found.ident):
+            raise ImageError(
+                f"{self.path}: images of two dumps ({found.ident} and {ident}) lie here together",
+                hint="they were copied while they were written, or over each other: copy them again",
+            )
+        return None
+
+    def _content(self, name: str) -> Content | None:
+        """What the manifest says of *name*; ImageMissing where it does not know it."""
+        if self.manifest is None:
+            return None
+        content = self.manifest.files.get(name)
+        if content is None:
+            raise ImageMissing(f"{name}: cannot open: no such image in this set")
+        return content
+
+    def fileno(self) -> int:
+        """The directory's descriptor, which stays the store's."""
+        return self._directory.fileno()
+
+    def names(self) -> list[str]:
+        found = self._directory.names()
+        return found if self.manifest is None else [name for name in found if name in self.manifest.files]
+
+    def exists(self, name: str) -> bool:
+        return (self.manifest is None or name in self.manifest.files) and self._directory.exists(name)
+
+    def open_read(self, name: str) -> BinaryIO:
+        content = self._content(name)
+        stream = self._directory.open_read(name)
+        if content is None or not self._verify or name in self._seen:
+            return stream
+        try:
+            fault = self._fault(name, content, stream)
+        except BaseException:
+            stream.close()
+            raise
+        if fault:
+            stream.close()
+            _refuse(f"{self.path}/{name}", fault)
+        self._seen.add(name)
+        return stream
+
+    def fault_of(self, name: str) -> str:
+        """What is wrong with the image *name* of the manifest; "" for nothing.  StoreError where it cannot be read."""
+        assert self.manifest is not None
+        try:
+            stream = self._directory.open_read(name)
+        except ImageMissing:
+            return "missing"
+        with stream:
+            return self._fault(name, self.manifest.files[name], stream)
+
+    def _fault(self, name: str, content: Content, stream: BinaryIO) -> str:
+        n_bytes = os.fstat(stream.fileno()).st_size
+        if n_bytes != content.n_bytes:
+            return f"{n_bytes} bytes, where {content.n_bytes} were written"
+        try:
+            if content.sums is None or manifest.sums_of(stream.fileno(), n_bytes) == content.sums:
+                return ""
+        except OSError as error:
+            raise StoreError(f"{self.path}/{name}: cannot read: {error.strerror}") from error
+        return "not what was written"
+
+    def open_write(self, name: str) -> BinaryIO:
+        raise StoreError(f"{name}: the set in {self.path} is open for reading only")
+
+    def pages_reader(self, name: str) -> DirPagesReader | CheckedPagesReader:
+        content = self._content(name)
+        reader = self._directory.pages_reader(name)
+        if content is None or not self._verify:
+            return reader
+        where = f"{self.path}/{name}"
+        if reader.size != content.n_bytes:
+            reader.close()
+            _refuse(where, f"{reader.size} bytes, where {content.n_bytes} were written")
+        if content.sums is None:
+            return reader
+        is_seen = self._seen_blocks.setdefault(name, bytearray(manifest.n_blocks(content.n_bytes)))
+        return CheckedPagesReader(reader, content, where, is_seen)
+
+    def pages_writer(self, name: str) -> PagesWriter:
+        raise StoreError(f"{name}: the set in {self.path} is open for reading only")
+
+    def parent(self) -> ImageStore | None:
+        found = self._directory.parent()
+        return None if found is None else CheckedStore(found, manifest.read(found.fileno()), verify=self._verify)
+
+    def sync(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self._directory.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _refuse(where: str, what: str) -> NoReturn:
+    raise ImageError(f"{where}: damaged: {what}", hint=_DAMAGED)
