@@ -31,6 +31,8 @@ from torpor.tracee.batch import Batch
 def restore(sessions: Sequence[NsRestore]) -> None:
     """Make all mounts of all mount namespaces of the tree, and their roots."""
     trees = [read_tree(session) for session in sessions]
+    for tree in trees:
+        external.settle(tree)
     first = sessions[0]
     builder = _Builder(trees)
     builder.prepare()

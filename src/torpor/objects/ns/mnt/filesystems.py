@@ -40,6 +40,8 @@ class Filesystem:
     extra: Callable[[str], str] | None = None
     options: frozenset[str] = frozenset()
     """Those with which one can be made; whatever else an image says is refused."""
+    is_shown_everywhere: bool = False
+    """Each mount of it shows the same, but for the namespaces of whoever mounts it."""
     is_host_s: bool = False
     """It shows, and changes, the whole machine: mounted only where the caller allows its type."""
     dump: Callable[[ImageStore, Sequence[tuple[int, str]], int, IdMaps], None] | None = None
@@ -74,23 +76,23 @@ _OF_CGROUP2 = _words(
 ANY_OPTIONS = _words("context fscontext defcontext rootcontext seclabel ro rw sync mand dirsync lazytime")
 
 ALL: tuple[Filesystem, ...] = (
-    Filesystem(1, "proc", by_puppet=True, options=_words("hidepid gid subset pidns")),
-    Filesystem(2, "sysfs"),
-    Filesystem(3, "devtmpfs", options=_OF_TMPFS),
-    Filesystem(4, "binfmt_misc", dump=binfmt_misc.dump, restore=binfmt_misc.restore),
+    Filesystem(1, "proc", is_shown_everywhere=True, by_puppet=True, options=_words("hidepid gid subset pidns")),
+    Filesystem(2, "sysfs", is_shown_everywhere=True),
+    Filesystem(3, "devtmpfs", is_shown_everywhere=True, options=_OF_TMPFS),
+    Filesystem(4, "binfmt_misc", is_shown_everywhere=True, dump=binfmt_misc.dump, restore=binfmt_misc.restore),
     Filesystem(TMPFS, "tmpfs", dump=tmpfs.dump, restore=tmpfs.restore, options=_OF_TMPFS),
     Filesystem(
         DEVPTS, "devpts", extra=lambda options: "newinstance", options=_words("uid gid mode ptmxmode newinstance max")
     ),
-    Filesystem(7, "pstore", is_host_s=True, options=_words("kmsg_bytes")),
-    Filesystem(9, "securityfs", is_host_s=True),
-    Filesystem(10, "fusectl", is_host_s=True),
-    Filesystem(11, "debugfs", is_host_s=True, options=_words("uid gid mode")),
-    Filesystem(12, "cgroup", extra=_named_hierarchy, options=_OF_CGROUP),
-    Filesystem(14, "mqueue"),
+    Filesystem(7, "pstore", is_shown_everywhere=True, is_host_s=True, options=_words("kmsg_bytes")),
+    Filesystem(9, "securityfs", is_shown_everywhere=True, is_host_s=True),
+    Filesystem(10, "fusectl", is_shown_everywhere=True, is_host_s=True),
+    Filesystem(11, "debugfs", is_shown_everywhere=True, is_host_s=True, options=_words("uid gid mode")),
+    Filesystem(12, "cgroup", is_shown_everywhere=True, extra=_named_hierarchy, options=_OF_CGROUP),
+    Filesystem(14, "mqueue", is_shown_everywhere=True),
     Filesystem(OVERLAY, "overlay", options=_OF_OVERLAY),
-    Filesystem(19, "tracefs", is_host_s=True, options=_words("uid gid mode")),
-    Filesystem(23, "cgroup2", options=_OF_CGROUP2),
+    Filesystem(19, "tracefs", is_shown_everywhere=True, is_host_s=True, options=_words("uid gid mode")),
+    Filesystem(23, "cgroup2", is_shown_everywhere=True, options=_OF_CGROUP2),
 )
 BY_NAME = {kind.name: kind for kind in ALL}
 BY_CODE = {kind.code: kind for kind in ALL}
