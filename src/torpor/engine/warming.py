@@ -12,6 +12,7 @@ from torpor.kernel.arch.regs import UserRegs
 from torpor.objects.memory.pages import Found, PagesDumped
 from torpor.objects.memory.space import Scan
 from torpor.objects.model import DumpThread
+from torpor.objects.task import landlock, scheduling
 from torpor.tracee.remote import Scratch
 from torpor.tracee.thread import Stop
 
@@ -26,5 +27,7 @@ def warm_up() -> None:
     """Do it; takes about a millisecond, wherever it is spent."""
     records.ready(*_RECORDS)
     load("torpor.images.payloads")
+    scheduling.base_slice()
+    landlock.is_possible()
     for name in _MESSAGES:
         getattr(m, name)
