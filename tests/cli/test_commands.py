@@ -40,6 +40,38 @@ def run(*line: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=120, check=False)
 
 
+def _hook(path: Path, text: str, head: str = "#!/bin/sh\n") -> str:
+    """An executable script."""
+    path.write_text(head + text)
+    path.chmod(0o700)
+    return str(path)
+
+
+@pytest.mark.parametrize("case", ["nothing", "no interpreter", "not executable", "relative"])
+def test_scripts_are_executed_and_no_shell_is_between(
+    sleeper: subprocess.Popen[bytes], tmp_path: Path, case: str
+) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    script = _hook(tmp_path / "my hook", f'echo "$CRTOOLS_IMAGE_DIR|$0|$#|$FOO" > {tmp_path}/told\n', head="")
+    if case == "nothing":
+        script = f"touch {tmp_path}/told"
+    if case == "not executable":
+        os.chmod(script, 0o600)
+    line = [*CRIU, "dump", "-t", str(sleeper.pid), "-D", "images", "-W", ".", "-R", "--action-script"]
+    line.append("./my hook" if case == "relative" else script)
+    environment = {**os.environ, "FOO": "bar"}
+    done = subprocess.run(
+        line, capture_output=True, text=True, stdin=subprocess.DEVNULL, cwd=tmp_path, env=environment, check=False
+    )
+    if case in ("nothing", "not executable"):
+        assert done.returncode == 1 and f"action script {script} cannot be run at pre-dump" in done.stderr
+        assert not (tmp_path / "told").exists()
+        return
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "told").read_text() == f"{images}|{line[-1]}|0|bar\n"
+
+
 def test_criu_runs_scripts_writes_the_pid_and_ends_as_the_root_does(
     sleeper: subprocess.Popen[bytes], tmp_path: Path
 ) -> None:
@@ -47,7 +79,7 @@ def test_criu_runs_scripts_writes_the_pid_and_ends_as_the_root_does(
     os.mkfifo(bell)
     script = f"echo $CRTOOLS_SCRIPT_ACTION $CRTOOLS_INIT_PID >> {actions}; "
     script += f"[ $CRTOOLS_SCRIPT_ACTION != post-resume ] || echo > {bell}"
-    options = ["-D", str(tmp_path), "-v4", "--action-script", script]
+    options = ["-D", str(tmp_path), "-v4", "--action-script", _hook(tmp_path / "a hook; exit 1", script)]
     done = run(*CRIU, "dump", "-t", str(sleeper.pid), "-o", "dump.log", "--display-stats", *options)
     assert done.returncode == 0, done.stderr
     assert "Memory pages written:" in done.stdout
@@ -75,7 +107,7 @@ def test_criu_runs_scripts_writes_the_pid_and_ends_as_the_root_does(
 def test_a_script_that_says_no_stops_the_dump_and_harms_nobody(
     sleeper: subprocess.Popen[bytes], tmp_path: Path
 ) -> None:
-    script = '[ "$CRTOOLS_SCRIPT_ACTION" != post-dump ]'
+    script = _hook(tmp_path / "no", '[ "$CRTOOLS_SCRIPT_ACTION" != post-dump ]')
     done = run(*CRIU, "dump", "-t", str(sleeper.pid), "-D", tmp_path, "-o", "log", "--action-script", script)
     assert done.returncode == 1
     assert "failed at post-dump" in (tmp_path / "log").read_text()

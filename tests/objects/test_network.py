@@ -80,7 +80,7 @@ assert knocking.connect_ex((sys.argv[1], 9)) == errno.ECONNREFUSED
 
 
 #: A hook for which all is well until the very end.
-_SAYS_NO = '[ "$CRTOOLS_SCRIPT_ACTION" != post-restore ] || { echo says no >&2; exit 1; }'
+_SAYS_NO = '#!/bin/sh\n[ "$CRTOOLS_SCRIPT_ACTION" != post-restore ] || { echo says no >&2; exit 1; }'
 
 
 @contextmanager
@@ -272,9 +272,12 @@ def test_an_interface_of_ours_can_take_the_place_of_one() -> None:
         with _workload(f"{setup}; ip link set eth0 up; ip addr add 10.8.0.2/24 dev eth0") as workload:
             workload.dump()
             ask(world, "ip", "link", "add", "made", "type", "veth", "peer", "name", "far")
+            hook = workload.base / "hook"
+            hook.write_text(_SAYS_NO)
+            hook.chmod(0o700)
             with pytest.raises(engine.EngineError, match="says no"):
                 engine.restore(
-                    workload.images, options=["--external", "netdev[eth0]:made", "--action-script", _SAYS_NO]
+                    workload.images, options=["--external", "netdev[eth0]:made", "--action-script", str(hook)]
                 )
             ask(world, "ip", "link", "show", "dev", "made")
             workload.restore(options=["--external", "netdev[eth0]:made"])

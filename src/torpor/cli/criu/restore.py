@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 
 from torpor.base import log
 from torpor.base.errors import TorporError
@@ -23,7 +24,7 @@ def main(options: Options) -> int:
         return become(options.command)
     if options.restore_detached or options.restore_sibling:
         return 0
-    return _wait(pid)
+    return _wait(pid, shell_job=options.shell_job)
 
 
 def run(
@@ -91,9 +92,18 @@ def become(command: list[str]) -> int:
         return 1
 
 
-def _wait(pid: int) -> int:
+def _pass_on(pid: int, number: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(os.getpgid(pid), number)
+
+
+def _wait(pid: int, *, shell_job: bool) -> int:
     """Until the root has ended; its status as a shell shows it.  The terminal's Ctrl-C is for the tree, not for us."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if shell_job and os.getpgid(pid) != os.getpgrp():
+        # The shell knows our group only; after `fg` that is the one which the terminal interrupts.
+        for number in (signal.SIGINT, signal.SIGQUIT):
+            signal.signal(number, lambda number, _: _pass_on(pid, number))
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     while True:
         try:

@@ -1,11 +1,13 @@
 """Action scripts: programs of the user that are run at certain stages, as criu(8) describes them.
 
-A script is run by ``sh -c`` with ``CRTOOLS_SCRIPT_ACTION`` (the stage), ``CRTOOLS_IMAGE_DIR`` and, where there is one,
-``CRTOOLS_INIT_PID`` (the root's pid).  One that fails makes the dump or restore fail.
+A script is executed as it is named, whatever is in its path, without arguments and without a shell between, unless it
+does not say what runs it.  Its environment is ours with ``CRTOOLS_SCRIPT_ACTION`` (the stage), ``CRTOOLS_IMAGE_DIR``
+(absolute) and, where there is one, ``CRTOOLS_INIT_PID`` (the root's pid).  If one fails, the dump or restore does.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 
 from torpor.base import log
@@ -16,7 +18,7 @@ from torpor.engine.options import Notify, nobody
 
 def notifier(options: Options, client: Notify | None = None) -> Notify:
     """What the engine calls at each stage: the scripts, then the RPC *client*."""
-    scripts, images_dir = tuple(options.action_script), options.images_dir
+    scripts, images_dir = tuple(options.action_script), os.path.abspath(options.images_dir)
     if not scripts:
         return client or nobody
 
@@ -34,8 +36,24 @@ def notifier(options: Options, client: Notify | None = None) -> Notify:
 
 
 def _run(script: str, action: str, environment: dict[str, str]) -> None:
-    pid = os.posix_spawnp("sh", ["sh", "-c", script], environment)
+    try:
+        pid = _start(script, environment)
+    except OSError as error:
+        raise ActionScriptError(
+            f"action script {script} cannot be run at {action}: {error.strerror}",
+            hint="the path of a program, which must be executable; arguments belong into it",
+        ) from error
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     if code:
         how = f"exit code {code}" if code > 0 else f"signal {-code}"
         raise ActionScriptError(f"action script {script} failed at {action} ({how})")
+
+
+def _start(script: str, environment: dict[str, str]) -> int:
+    try:
+        return os.posix_spawnp(script, [script], environment)
+    except OSError as error:
+        if error.errno != errno.ENOEXEC:
+            raise
+    # As execvp(3) does, and so CRIU: a text without a first line that names its interpreter is the shell's.
+    return os.posix_spawn("/bin/sh", ["sh", script], environment)

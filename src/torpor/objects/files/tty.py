@@ -22,6 +22,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 
+from torpor.base import log
 from torpor.base.errors import RestoreError
 from torpor.base.fds import OwnedFd
 from torpor.base.records import dataclass
@@ -34,7 +35,7 @@ from torpor.objects.files import fown, status_flags, tty_data, tty_pairs, tty_pa
 from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
 from torpor.objects.files.paths import DELETED, O_PATH, is_terminal, open_below
 from torpor.objects.files.tty_pairs import Early, Masters, Pair, is_master
-from torpor.objects.files.tty_sessions import Sessions, owner_of, set_foreground
+from torpor.objects.files.tty_sessions import Sessions, is_in_foreground, owner_of, set_foreground
 from torpor.objects.model import RestoreProcess
 
 _TIOCGDEV = 0x80045432
@@ -385,13 +386,13 @@ class _Restoring:
         if not os.isatty(0):
             raise RestoreError("--shell-job: the standard input is no terminal")
         fd = os.open("/proc/self/fd/0", entry.tty.flags & ~os.O_CREAT | os.O_NOCTTY | os.O_CLOEXEC)
-        if info.id not in self._is_prepared:
+        if info.id not in self._is_prepared and is_in_foreground():
             self._is_prepared.add(info.id)
             # Its size is its own: the terminal of now may be another than the one of then.
             settings = m.tty_info_entry()
             settings.CopyFrom(info)
             settings.ClearField("winsize")
-            # We may be in its background.
+            # Somebody may put us into its background meanwhile.
             before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTTOU,))
             try:
                 tty_params.restore(fd, settings)
@@ -444,7 +445,7 @@ class _Restoring:
                 self._sessions.set_foreground(*found)
         elif process is self._session.processes[0] and process.entry.pgid == process.ns_pid:
             inherited = (i for i in self._infos.values() if self._is_inherited(i) and i.HasField("termios"))
-            if any(info.pgrp == process.entry.pgid for info in inherited):
+            if any(info.pgrp == process.entry.pgid for info in inherited) and is_in_foreground():
                 set_foreground(process, process.entry.pgid, os.ttyname(0))
 
     def _acquire(self, sid: int) -> tuple[m.tty_info_entry, str] | None:
@@ -453,6 +454,9 @@ class _Restoring:
             if info.sid != sid or info.type == m.TtyType.CTTY:
                 continue
             inherited = self._is_inherited(info)
+            if inherited and not is_in_foreground():
+                log.warn(f"session {sid} gets no controlling terminal: this one is in the background of a shell")
+                return None
             path = self._terminal_path(info, inherited)
             self._sessions.acquire(info, path, steal=inherited)
             return info, path

@@ -8,7 +8,8 @@ Restore
     The session's leader takes the terminal (TIOCSCTTY) when somebody needs it, at the latest when all files are in
     place, and then names the foreground group (TIOCSPGRP).  ``/dev/tty`` is opened by the leader and fetched from it.
     With ``--shell-job`` the terminal is the one that we stand on; it is taken from its session if the tree has one
-    of its own, and left to it otherwise.
+    of its own, and left to it otherwise.  In the background of a shell (``&``) it stays the shell's altogether: its
+    foreground, its settings, its session.
 """
 
 from __future__ import annotations
@@ -28,6 +29,14 @@ from torpor.tracee.batch import Batch
 
 _TIOCSCTTY, _TIOCSPGRP = 0x540E, 0x5410
 _DEV_TTY = "/dev/tty"
+
+
+def is_in_foreground() -> bool:
+    """Whether we may do as we like with the terminal that we stand on; it is a shell's if another group is in front."""
+    try:
+        return os.tcgetpgrp(0) == os.getpgrp()
+    except OSError:
+        return True  # not our controlling terminal, so nobody's job control
 
 
 def owner_of(device: int, processes: Iterable[DumpProcess]) -> tuple[int, int]:
