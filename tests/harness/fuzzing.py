@@ -12,6 +12,7 @@ from pathlib import Path
 from torpor.images import kinds
 from torpor.images import messages as m
 from torpor.images.dirstore import DirStore
+from torpor.images.errors import ImageError
 from torpor.images.format import Entry
 from torpor.images.store import iter_entries, load_all, store_all
 
@@ -86,10 +87,13 @@ class Fuzzer:
 
     def _change(self, directory: Path) -> str:
         kind, ident = self._rng.choice(self._images)
-        with DirStore(directory, "r") as store:
-            entries = list(iter_entries(store, kind, ident))
+        try:
+            with DirStore(directory, "r") as store:
+                entries = list(iter_entries(store, kind, ident))
+        except ImageError:
+            return f"{kind.file_name(ident)}: damaged already"
         if not entries:
-            return f"{kind.name}: empty"
+            return f"{kind.file_name(ident)}: empty"
         entry = self._rng.choice(entries)
         done = self._change_field(entry.message)
         if self._rng.random() < 0.1:

@@ -238,6 +238,8 @@ def test_nothing_of_the_host_is_found(jail: Prison, tmp_path: Path) -> None:
         assert code in range(3), f"{what}: exit code {code}\n{log[-3000:]}"
         assert "bug:" not in log, f"{what}\n{log[-4000:]}"
         assert memory < _MOST_MEMORY_KB, f"{what}: {memory} kB"
+        if number % 1000 == 999:
+            print(f"{number + 1} inputs, {n_restored} restored", flush=True)
         assert jail.look() == before, f"{what}: the host was changed\n{log[-3000:]}"
     assert n_inputs // 50 < n_restored < n_inputs
     print(f"{n_inputs} inputs, {n_restored} restored, {time.monotonic() - began:.0f} s")
