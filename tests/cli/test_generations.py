@@ -122,6 +122,24 @@ def test_an_archive_becomes_the_job_again_elsewhere(
         _kill_all()
 
 
+def test_a_directory_takes_one_checkpoint_after_the_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = tmp_path / "nap"
+    _start()
+    for _ in range(3):
+        _run("checkpoint", "clock", "-o", place)
+        assert jobs.find("clock").status == jobs.CHECKPOINTED
+        _run("restore", "clock")
+    assert torpor.main(["restore", "clock@1", "--name", "other"]) == 1
+    assert f"clock@1 was written to {place}, where something else lies" in capsys.readouterr().err
+    place.rename(tmp_path / "moved")
+    assert torpor.main(["restore", "clock", "--name", "other"]) == 1
+    assert "which is gone" in capsys.readouterr().err
+    _run("restore", tmp_path / "moved", "--name", "other")
+    assert jobs.find("other").status == jobs.RUNNING
+    _run("rm", "clock@1", "clock@2", "clock@3")
+    assert (tmp_path / "moved/inventory.img").exists()
+
+
 def test_what_is_not_kept_is_removed_and_what_is_slept_in_stays(capsys: pytest.CaptureFixture[str]) -> None:
     _start()
     for _ in range(4):

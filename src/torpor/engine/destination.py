@@ -11,6 +11,7 @@ from torpor.base.errors import UsageError
 from torpor.base.fds import OwnedFd
 from torpor.engine import scratch
 from torpor.engine.options import nothing
+from torpor.engine.sets.settling import settle_path
 from torpor.engine.sets.writing import add_sums
 from torpor.images import pack
 
@@ -44,6 +45,9 @@ def going_to(output: Path) -> Iterator[tuple[Path, Callable[[str], None]]]:
 @contextmanager
 def coming_from(place: Path, state: Path) -> Iterator[Path]:
     """The directory with the images of *place*; those of an archive are unpacked below *state* and gone afterwards."""
+    if not place.is_file():
+        # What lies beside the images is read before they are: it is to be of the same set.
+        settle_path(place)
     if place.is_dir():
         yield place
         return

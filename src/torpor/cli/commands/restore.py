@@ -151,6 +151,7 @@ def _restore_processes(args: argparse.Namespace, source: Generation | Path) -> i
     from torpor.base.errors import UsageError
     from torpor.engine import jobs
     from torpor.engine.destination import coming_from
+    from torpor.images.errors import ImageMissing
 
     if args.copies != 1 and args.wait:
         raise UsageError("--wait waits for one, not for several copies")
@@ -160,12 +161,14 @@ def _restore_processes(args: argparse.Namespace, source: Generation | Path) -> i
             about = jobs.note.read(images)
         else:
             stack.enter_context(jobs.generations.reading(source))
-            images = stack.enter_context(coming_from(source.place, jobs.state_directory()))
+            try:
+                images = stack.enter_context(coming_from(source.place, jobs.state_directory()))
+            except ImageMissing:
+                raise jobs.generations.gone(source) from None
             about = jobs.note.read(images)
             if about is None or about.id != source.note.id:
                 raise jobs.generations.gone(source)
-        # What lies among the jobs was made by ourselves.
-        args.trust = args.trust or not isinstance(source, Path)
+        args.trust = args.trust or (not isinstance(source, Path) and source.is_untouched)
         pid = _restore_all(args, images, about)
     if not args.wait:
         return 0

@@ -17,6 +17,7 @@ import json
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -65,6 +66,16 @@ class Generation:
         with suppress(ImageError):
             found = note.read(self.place)
             return found is not None and found.id == self.note.id
+        return False
+
+    @property
+    def is_untouched(self) -> bool:
+        """Whether nobody else can have changed what we made: it lies among the jobs, or where only we may write."""
+        if self.is_ours:
+            return True
+        with suppress(OSError):
+            about = os.stat(self.place, follow_symlinks=False)
+            return about.st_uid == os.geteuid() and not about.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
         return False
 
     @property

@@ -36,9 +36,12 @@ _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _WITHIN_S, _LOOK_EVERY_S = 10, 0.01
 _MAX_NAME = 200
 #: What lies among images and is no image.
-_KNOWN = frozenset(
-    {manifest.NAME, "stats-dump", "stats-restore", "parent", "torpor-container.json", "descriptors.json"}
-)
+# fmt: off
+_KNOWN = frozenset({
+    manifest.NAME, "stats-dump", "stats-restore", "parent", "torpor-container.json", "torpor-job.json",
+    "descriptors.json",
+})
+# fmt: on
 #: A file on its way into place.
 _LINK = ".torpor-link"
 NEW_MANIFEST = f"{manifest.NAME}.new"
