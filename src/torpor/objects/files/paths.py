@@ -160,6 +160,15 @@ def is_below(path: str, top: str) -> bool:
     return top in ("/", path) or path.startswith(top + "/")
 
 
+def places_above(path: str) -> list[str]:
+    """An absolute *path* and all directories above it, the nearest first."""
+    found = [path]
+    while path not in ("/", ""):
+        path = path.rpartition("/")[0] or "/"
+        found.append(path)
+    return found
+
+
 def _open_root(pid: int) -> int:
     """The root of the mount namespace of *pid*, which may have another root itself."""
     path, flags = f"/proc/{pid}/root", O_PATH | os.O_DIRECTORY | os.O_CLOEXEC

@@ -258,6 +258,18 @@ class _Restoring:
         self._data = {data.tty_id: data.data for data in load_all(session.store, TTY_DATA)} if has_data else {}
         self._masters = Masters(session.root_fd, self._live_numbers(), session.part(Early))
         self._pairs: dict[int, Pair] = {}
+        self._entries: dict[int, list[m.file_entry]] = {}
+        for entry in session.entries.values():
+            if entry.HasField("tty"):
+                self._entries.setdefault(entry.tty.tty_info_id, []).append(entry)
+        #: By number, and whether it is the master.
+        self._lives: dict[tuple[int, bool], m.tty_info_entry] = {}
+        self._of_session: dict[int, m.tty_info_entry] = {}
+        for info in self._infos.values():
+            if info.type == _PTY and info.HasField("termios"):
+                self._lives.setdefault((info.pty.index, is_master(info.rdev)), info)
+            if info.type != m.TtyType.CTTY:
+                self._of_session.setdefault(info.sid, info)
         self._sessions = Sessions(session.processes)
         self._is_prepared: set[int] = set()
         self._openers: dict[int, Callable[[m.file_entry, m.tty_info_entry], int]] = {
@@ -289,7 +301,7 @@ class _Restoring:
         return named.reg.name if named is not None and named.HasField("reg") and named.reg.name else default
 
     def _entries_of(self, info: m.tty_info_entry) -> Iterator[m.file_entry]:
-        return (e for e in self._session.entries.values() if e.HasField("tty") and e.tty.tty_info_id == info.id)
+        return iter(self._entries.get(info.id, ()))
 
     # Pseudo-terminals
 
@@ -328,11 +340,7 @@ class _Restoring:
         return {info.pty.index for info in self._infos.values() if info.type == _PTY and info.HasField("termios")}
 
     def _live(self, index: int, *, master: bool) -> m.tty_info_entry | None:
-        for info in self._infos.values():
-            is_pty = info.type == _PTY and info.HasField("termios") and info.pty.index == index
-            if is_pty and is_master(info.rdev) == master:
-                return info
-        return None
+        return self._lives.get((index, master))
 
     def _make_pair(self, index: int) -> Pair:
         master, slave = self._live(index, master=True), self._live(index, master=False)
@@ -450,17 +458,16 @@ class _Restoring:
 
     def _acquire(self, sid: int) -> tuple[m.tty_info_entry, str] | None:
         """The terminal of a session, which has it from here on, and its path."""
-        for info in self._infos.values():
-            if info.sid != sid or info.type == m.TtyType.CTTY:
-                continue
-            inherited = self._is_inherited(info)
-            if inherited and not is_in_foreground():
-                log.warn(f"session {sid} gets no controlling terminal: this one is in the background of a shell")
-                return None
-            path = self._terminal_path(info, inherited)
-            self._sessions.acquire(info, path, steal=inherited)
-            return info, path
-        return None
+        info = self._of_session.get(sid)
+        if info is None:
+            return None
+        inherited = self._is_inherited(info)
+        if inherited and not is_in_foreground():
+            log.warn(f"session {sid} gets no controlling terminal: this one is in the background of a shell")
+            return None
+        path = self._terminal_path(info, inherited)
+        self._sessions.acquire(info, path, steal=inherited)
+        return info, path
 
     def _terminal_path(self, info: m.tty_info_entry, inherited: bool) -> str:
         if inherited:

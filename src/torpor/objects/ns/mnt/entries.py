@@ -204,10 +204,10 @@ def _without_deleted(mount: Mount) -> Mount:
 def without_hidden(found: list[Mount], host: list[Mount]) -> list[Mount]:
     """*found* without mounts of the host's that others cover completely, there as here: nobody can ever see them."""
     devices = {mount.device for mount in host}
+    places = {(mount.parent_id, mount.point) for mount in found}
     gone: dict[int, int] = {}
     for mount in found:
-        covered = any(other.parent_id == mount.mount_id and other.point == mount.point for other in found)
-        if covered and mount.device in devices and host_path(mount, host) is None:
+        if (mount.mount_id, mount.point) in places and mount.device in devices and host_path(mount, host) is None:
             gone[mount.mount_id] = mount.parent_id
     left = []
     for mount in found:

@@ -10,7 +10,7 @@ from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.images.store import load_all
 from torpor.images.text import get_text
-from torpor.objects.files.paths import is_below
+from torpor.objects.files.paths import is_below, places_above
 from torpor.objects.ns.model import NsRestore
 
 _TOP = 100_000
@@ -33,6 +33,8 @@ class Node:
     peer: int = -1
     #: Whether its mount point is a directory.
     on_directory: bool = True
+    #: Its children by their points, once somebody asks.
+    places: dict[str, Node] | None = None
 
     def iter_below(self) -> Iterator[Node]:
         """Itself and all mounts on it, parents before children."""
@@ -70,16 +72,19 @@ class Tree:
         gone = {id(below) for below in node.iter_below()}
         if node.parent is not None:
             node.parent.children = [other for other in node.parent.children if other is not node]
+            node.parent.places = None
         self.order = [other for other in self.order if id(other) not in gone]
 
     def find(self, path: str) -> Node:
         """The mount that *path* leads to, with all mounts in place."""
         node = self.root
         while True:
-            covering = [child for child in node.children if is_below(path, child.point)]
+            if node.places is None:
+                node.places = {child.point: child for child in reversed(node.children)}
+            covering = [place for place in places_above(path) if place in node.places]
             if not covering:
                 return node
-            node = min(covering, key=lambda child: len(child.point))
+            node = node.places[covering[-1]]
 
 
 def read_tree(session: NsRestore) -> Tree:
@@ -113,6 +118,9 @@ def read_tree(session: NsRestore) -> Tree:
 
 def _put_hidden_first(node: Node) -> None:
     """What lies below another child's mount point must be mounted first: afterwards no path leads there."""
+    points = {child.point for child in node.children}
+    if not any(place in points for child in node.children for place in places_above(child.point)[1:]):
+        return
     ordered: list[Node] = []
     for child in node.children:
         at = next((n for n, other in enumerate(ordered) if is_below(child.point, other.point)), len(ordered))

@@ -13,7 +13,7 @@ from torpor.kernel.namespaces import CLONE_NEWCGROUP, CLONE_NEWNS, CLONE_NEWUSER
 from torpor.kernel.pidfd import getfd
 from torpor.kernel.procfs.mountinfo import Mount, parse_mountinfo
 from torpor.kernel.signal import SIGSTOP
-from torpor.objects.files.paths import is_below
+from torpor.objects.files.paths import places_above
 
 _CGROUPS = ("cgroup", "cgroup2")
 
@@ -131,24 +131,43 @@ def _from_child(pidfd: int, work: Callable[[], int]) -> int:
 
 def _above(view: View, mount: Mount) -> list[Mount]:
     """The mounts that lie over *mount* or over the way to it, with all that is on them at the same place."""
-    by_id = {other.mount_id: other for other in view.mounts}
+    index = _index_of(view.mounts)
     way = [mount]
-    while (parent := by_id.get(way[-1].parent_id)) is not None and parent not in way:
+    known = {mount.mount_id}
+    while (parent := index.by_id.get(way[-1].parent_id)) is not None and parent.mount_id not in known:
         way.append(parent)
+        known.add(parent.mount_id)
     # Of each mount on the way, the point on it at which the way goes on.
     goes_on = {mount.mount_id: mount.point}
     for number, parent in enumerate(way[1:]):
         goes_on[parent.mount_id] = way[number].point
-    found: set[int] = set()
-    above = []
-    for other in view.mounts:
-        if other in way:
-            continue
-        if other.parent_id in found:
-            hides = is_below(mount.point, other.point)
-        else:
-            hides = other.parent_id in goes_on and is_below(goes_on[other.parent_id], other.point)
-        if hides:
-            found.add(other.mount_id)
-            above.append(other)
-    return above
+    above: dict[int, int] = {}
+    left = [(parent, each) for parent, point in goes_on.items() for each in places_above(point)]
+    while left:
+        for other in index.by_place.get(left.pop(), ()):
+            if other.mount_id not in known and other.mount_id not in above:
+                above[other.mount_id] = index.order[other.mount_id]
+                left += [(other.mount_id, each) for each in places_above(mount.point)]
+    return [view.mounts[at] for at in sorted(above.values())]
+
+
+class _Index:
+    """Mounts by their id, and by the mount that they are on and their place."""
+
+    def __init__(self, found: list[Mount]) -> None:
+        self.mounts = found
+        self.by_id = {mount.mount_id: mount for mount in found}
+        self.order = {mount.mount_id: number for number, mount in enumerate(found)}
+        self.by_place: dict[tuple[int, str], list[Mount]] = {}
+        for mount in found:
+            self.by_place.setdefault((mount.parent_id, mount.point), []).append(mount)
+
+
+_last: list[_Index] = []
+
+
+def _index_of(found: list[Mount]) -> _Index:
+    """Made once for a list of mounts, which is asked about each of them."""
+    if not _last or _last[0].mounts is not found:
+        _last[:] = [_Index(found)]
+    return _last[0]
