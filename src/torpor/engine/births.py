@@ -15,6 +15,7 @@ Limits
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from torpor.base.errors import TorporError
@@ -251,6 +252,8 @@ class _Groups:
             self._group[root] = -1
         self._steps: list[Step] = []
         self._follow(births)
+        #: How many stay in each group: they belong there, or are helpers.
+        self._n_staying = Counter(group for one, group in self._group.items() if _stays(one, group))
 
     def _follow(self, births: list[Step]) -> None:
         for step in births:
@@ -281,11 +284,15 @@ class _Groups:
 
     def _enter(self, member: Member, pgid: int) -> None:
         self._steps.append(SetPgid(member, pgid))
+        before = self._group.get(member)
+        if before is not None and _stays(member, before):
+            self._n_staying[before] -= 1
         self._group[member] = pgid
+        self._n_staying[pgid] += _stays(member, pgid)
 
     def _make_sure_of(self, pgid: int, member: Member, passing: list[Member]) -> None:
         """See to it that the group exists until *member* has entered it."""
-        if any(group == pgid and (one.pgid == pgid or one.is_helper) for one, group in self._group.items()):
+        if self._n_staying[pgid]:
             return
         owner = self._by_pid.get(pgid)
         if owner is not None:
@@ -302,3 +309,7 @@ class _Groups:
         self._helpers.append(helper)
         self._steps.append(Birth(helper, member))
         self._enter(helper, pgid)
+
+
+def _stays(member: Member, group: int) -> bool:
+    return member.pgid == group or member.is_helper

@@ -138,7 +138,7 @@ class Dump:
         with tree, deaths.told(self._processes), self._files, watch.span("frozen"):
             if tree.root.is_zombie:
                 raise TargetGoneError(f"pid {pid} has ended", hint="its parent has not waited for it yet")
-            self._collect(tree.root, None)
+            self._collect(tree.root)
             self._relieve()
             self._files.processes = self._processes
             self._check()
@@ -222,7 +222,13 @@ class Dump:
 
     # -- collect ---------------------------------------------------------------------------------------------
 
-    def _collect(self, tracee: Process, parent: DumpProcess | None) -> None:
+    def _collect(self, root: Process) -> None:
+        known: dict[int, DumpProcess] = {}
+        for tracee in root.iter_tree():
+            parent = None if tracee.parent is None else known[tracee.parent.pid]
+            known[tracee.pid] = self._collect_one(tracee, parent)
+
+    def _collect_one(self, tracee: Process, parent: DumpProcess | None) -> DumpProcess:
         pid = tracee.pid
         status = read_status(pid)
         core = m.core_entry(mtype=m.core_entry.X86_64)
@@ -242,8 +248,7 @@ class Dump:
                     DumpThread(process, thread, thread_status.ns_pids[-1], thread_status, thread_core)
                 )
         self._stats.n_processes += 1
-        for child in tracee.children:
-            self._collect(child, process)
+        return process
 
     def _relieve(self) -> None:
         """What an earlier dump, which left the tree stopped, keeps as it is until the tree goes on: it is ours now."""

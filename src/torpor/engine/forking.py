@@ -97,13 +97,14 @@ class _Midwife:
         self._processes = processes
         self._before = before
         self._runners: dict[Member, Runner] = {}
+        self._pids: set[int] = set()
         #: Whose address space each one's is a copy of.
         self._image: dict[Member, RestoreProcess] = {}
         self._reserved = {thread.ns_tid for process in processes.values() for thread in process.threads}
         self._reserved |= {number for member in processes for number in (member.sid, member.pgid)}
         for member, process in processes.items():
             if process.is_born:
-                self._runners[member] = process.runner
+                self._add(member, process.runner)
                 self._image[member] = process
 
     def follow(self, steps: Sequence[Step]) -> None:
@@ -120,6 +121,10 @@ class _Midwife:
                     self._set_group(who, pgid)
                 case End(who):
                     self._end(self._runners[who], who.pid, who.parent)
+
+    def _add(self, member: Member, runner: Runner) -> None:
+        self._runners[member] = runner
+        self._pids.add(member.pid)
 
     def _call(self, who: Member, number: int, *args: int) -> None:
         batch = Batch()
@@ -142,7 +147,7 @@ class _Midwife:
         process = self._processes.get(child)
         exit_signal = zombie.exit_signal_of(process.core) if process else _SIGCHLD
         made = puppets.clone(runner, flags=flags, exit_signal=0 if sibling else exit_signal, set_tid=[child.pid])
-        self._runners[child] = made
+        self._add(child, made)
         self._image[child] = self._image[by]
         if process is not None:
             process.cloned_from = self._image[by]
@@ -177,8 +182,7 @@ class _Midwife:
             self._processes[parent].got_sigchld = True
 
     def _set_group(self, who: Member, pgid: int) -> None:
-        outside = all(member.pid != pgid for member in self._runners)
-        self._call(who, nr.setpgid, 0, os.getpgrp() if outside else pgid)
+        self._call(who, nr.setpgid, 0, pgid if pgid in self._pids else os.getpgrp())
 
 
 def make_threads(session: RestoreSession) -> None:

@@ -164,6 +164,8 @@ class RestoreProcess:
 
     def iter_tree(self) -> Iterator[RestoreProcess]:
         """This process and all below it, parents before children."""
-        yield self
-        for child in self.children:
-            yield from child.iter_tree()
+        stack = [self]
+        while stack:
+            process = stack.pop()
+            yield process
+            stack.extend(reversed(process.children))

@@ -43,9 +43,11 @@ class Process:
 
     def iter_tree(self) -> Iterator[Process]:
         """This process and all below it, parents before children."""
-        yield self
-        for child in self.children:
-            yield from child.iter_tree()
+        stack = [self]
+        while stack:
+            process = stack.pop()
+            yield process
+            stack.extend(reversed(process.children))
 
 
 class FrozenTree:
@@ -196,9 +198,10 @@ def freeze(
 def _stop_new_children(
     root: Process, before_stop: Callable[[int], None] | None, seize: Seize, entered: Mapping[int, Sequence[int]]
 ) -> bool:
-    known = {process.pid for process in root.iter_tree()}
+    everyone = list(root.iter_tree())
+    known = {process.pid for process in everyone}
     found = False
-    for process in list(root.iter_tree()):
+    for process in everyone:  # which grows
         if process.is_zombie:
             continue
         others = entered.get(process.pid, ())
@@ -213,6 +216,7 @@ def _stop_new_children(
             if child.is_zombie and pid in others:
                 continue  # it waits for its parent outside
             process.children.append(child)
+            everyone.append(child)
             known.add(pid)
             found = True
     return found
