@@ -107,6 +107,21 @@ def test_in_the_foreground(job: int, tmp_path: Path) -> None:
         terminal.wait("alive")
 
 
+def test_a_job_that_is_stopped_is_stopped_for_the_shell(job: int, tmp_path: Path) -> None:
+    with _terminal() as terminal:
+        terminal.type(f"{_restore(tmp_path / 'images')}\n")
+        terminal.wait("tick")
+        terminal.type("\x1a")
+        terminal.wait("Stopped")
+        terminal.type("echo al''ive\n")
+        terminal.wait("alive")
+        terminal.type("fg\n")
+        terminal.wait("restore --shell-job")
+        terminal.wait("tick")
+        terminal.type("\x03")
+        assert "INTERRUPTED" in terminal.wait("PROMPT>")
+
+
 def test_in_the_background_the_terminal_stays_the_shells(job: int, tmp_path: Path) -> None:
     with _terminal() as terminal:
         terminal.type(f"{_restore(tmp_path / 'images')} &\n")

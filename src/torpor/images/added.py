@@ -46,6 +46,11 @@ def _class_of(name: str) -> type[Any]:
     return made
 
 
+@cache
+def _whole_class_of(name: str) -> type[Any]:
+    return message_class(name)
+
+
 class Moved:
     """The added fields of one image that is being encoded."""
 
@@ -61,7 +66,7 @@ class Moved:
         self._n_entries += 1
         kept = b""
         if _MARK in data:
-            message, own = message_class(self._entry).FromString(data), _class_of(self._entry).FromString(data)
+            message, own = _whole_class_of(self._entry).FromString(data), _class_of(self._entry).FromString(data)
             own.DiscardUnknownFields()
             if _move(message, own):
                 data, kept = message.SerializeToString(), own.SerializePartialToString()

@@ -100,16 +100,32 @@ def _pass_on(pid: int, number: int) -> None:
 def _wait(pid: int, *, shell_job: bool) -> int:
     """Until the root has ended; its status as a shell shows it.  The terminal's Ctrl-C is for the tree, not for us."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if shell_job and os.getpgid(pid) != os.getpgrp():
-        # The shell knows our group only; after `fg` that is the one which the terminal interrupts.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # The shell knows our group only: what becomes of it becomes of the job, and the other way round.
+    stands_for_job = shell_job and os.getpgid(pid) != os.getpgrp()
+    if stands_for_job:
         for number in (signal.SIGINT, signal.SIGQUIT):
             signal.signal(number, lambda number, _: _pass_on(pid, number))
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     while True:
         try:
-            gone, status = os.waitpid(-1, 0)
+            gone, status = os.waitpid(-1, os.WUNTRACED if stands_for_job else 0)
         except ChildProcessError:
             return 0
-        if gone == pid:
+        if gone == pid and os.WIFSTOPPED(status):
+            if os.WSTOPSIG(status) != signal.SIGSTOP:
+                _stop_as_well(pid)
+        elif gone == pid:
             code = os.waitstatus_to_exitcode(status)
             return code if code >= 0 else 128 - code
+
+
+def _stop_as_well(pid: int) -> None:
+    """Ctrl-Z has stopped the job: the shell is to see it, and to wake it by waking us."""
+    from torpor.objects.files.tty_sessions import is_in_foreground
+
+    os.kill(os.getpid(), signal.SIGSTOP)
+    if is_in_foreground():
+        signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+        with suppress(OSError):
+            os.tcsetpgrp(0, os.getpgid(pid))
+    _pass_on(pid, signal.SIGCONT)
