@@ -144,6 +144,28 @@ def test_criu_starts_with_standard_streams_closed(closed: str) -> None:
     assert (done.returncode, done.stdout.splitlines()[0]) == (0, "Version: 4.2")
 
 
+@pytest.mark.parametrize("name", ["fifo", "device", "directory"])
+@pytest.mark.parametrize("command", ["restore", "inspect"])
+def test_what_is_no_file_is_not_waited_for(command: str, name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    if name == "fifo":
+        os.mkfifo(path)
+    elif name == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        path.mkdir()
+        for inner in (
+            "torpor-container.json",
+            "inventory.img",
+            "config.dump",
+            "torpor-manifest.json",
+            "torpor-job.json",
+        ):
+            os.mkfifo(path / inner)
+    done = run(*TORPOR, command, path)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+
+
 def test_what_lies_in_the_images_directory_leads_nowhere(sleeper: subprocess.Popen[bytes], tmp_path: Path) -> None:
     """A log, a pid file: links by these names that whoever made the directory left there, and a FIFO."""
     target = tmp_path / "target"

@@ -75,15 +75,19 @@ class Fuzzer:
 
     def input(self, directory: Path) -> str:
         """Another set of images in *directory*; what was done to it."""
-        shutil.rmtree(directory, ignore_errors=True)
-        shutil.copytree(self._pristine, directory, ignore=shutil.ignore_patterns("*.log", "torpor-manifest.json"))
+        self.copy(directory)
         if self._rng.random() < 0.4:
-            done = [self._rng.choice(_SCENES)(self._rng, directory, self._names)]
+            done = [self._rng.choice(SCENES)(self._rng, directory, self._names)]
         else:
             done = []
         while not done or self._rng.random() < 0.4:
             done.append(self._change(directory))
         return "; ".join(done)
+
+    def copy(self, directory: Path) -> None:
+        """The images as they were made, but for sums, which whoever changes them can make as well."""
+        shutil.rmtree(directory, ignore_errors=True)
+        shutil.copytree(self._pristine, directory, ignore=shutil.ignore_patterns("*.log", "torpor-manifest.json"))
 
     def _change(self, directory: Path) -> str:
         kind, ident = self._rng.choice(self._images)
@@ -328,6 +332,7 @@ def contents(rng: random.Random, directory: Path, names: Names) -> str:
     return "the contents of all tmpfs"
 
 
-_SCENES: "tuple[Callable[[random.Random, Path, Names], str], ...]" = (
+Scene = Callable[[random.Random, Path, Names], str]
+SCENES: "tuple[Scene, ...]" = (
     properties, links, ghosts, mounts, mounts, opened, opened, signals, sockets, filters, contents,
 )  # fmt: skip

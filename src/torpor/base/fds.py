@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from types import TracebackType
 
 
@@ -15,6 +17,20 @@ def open_output(path: str, flags: int = os.O_TRUNC, mode: int = 0o600) -> int:
     wanted = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK | flags
     fd = os.open(path, wanted if "/" in path else wanted | os.O_NOFOLLOW, mode)
     os.set_blocking(fd, True)
+    return fd
+
+
+def only_files(path: str, flags: int) -> int:
+    """For ``open(..., opener=only_files)``: OSError for what is no regular file, which is not even opened.
+
+    A FIFO would have us wait for whoever writes to it, and a tape winds back.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(errno.EINVAL, "it is no regular file", path)
+    fd = os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "it is no regular file", path)
     return fd
 
 

@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from torpor.base.fds import only_files
 from torpor.engine.checkpoint import MAX_STRINGS
 from torpor.images import kinds, manifest
 from torpor.images.added import SUFFIX
@@ -117,12 +118,12 @@ def read_directory(path: Path) -> tuple[Archive, Path]:
     archive = Archive(str(path))
     with suppress(OSError):
         for name in _DOCUMENTS & {entry.name for entry in path.iterdir() if entry.is_file() and not entry.is_symlink()}:
-            with (path / name).open("rb") as stream:
+            with open(path / name, "rb", opener=only_files) as stream:
                 archive.documents[name] = stream.read(_MAX_DOCUMENT)
     images = _images_in(path)
     archive.written = int((images / kinds.INVENTORY.file_name()).stat().st_mtime)
     if "stats-dump" not in archive.documents:
-        with suppress(OSError), (images / "stats-dump").open("rb") as stream:
+        with suppress(OSError), open(images / "stats-dump", "rb", opener=only_files) as stream:
             archive.documents["stats-dump"] = stream.read(_MAX_DOCUMENT)
     return archive, images
 

@@ -10,6 +10,7 @@ import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from torpor.base.fds import only_files
 from torpor.containers.model import Container
 from torpor.images.errors import ImageError
 
@@ -38,7 +39,7 @@ def read(directory: Path) -> Note | None:
     """The note, if there is one; ImageError if it makes no sense."""
     path = directory / _NAME
     try:
-        with path.open("rb") as stream:
+        with open(path, "rb", opener=only_files) as stream:
             told = json.loads(stream.read(_MAX_BYTES))
     except FileNotFoundError:
         return None

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol, cast
 
+from torpor.base.fds import only_files
 from torpor.images.errors import ImageError, ImageMissing
 from torpor.images.zstd import ZstdReader
 
@@ -190,7 +191,7 @@ def _extended(flag: bytes, content: Content) -> dict[str, str]:
 def open_compressed(path: Path) -> Iterator[tuple[Readable, str]]:
     """What *path* holds, whatever it is compressed with, and the name of that.  ImageMissing, ImageError."""
     try:
-        file = path.open("rb")
+        file = open(path, "rb", opener=only_files)  # noqa: SIM115 - closed below
     except FileNotFoundError:
         raise ImageMissing(f"there is no {path}") from None
     except OSError as error:
