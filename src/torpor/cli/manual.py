@@ -109,7 +109,8 @@ def torpor() -> str:
     for command in commands:
         lines += _command(command)
     lines += [".SH EXAMPLES", *_examples((*EXAMPLES, *CONTAINER_EXAMPLES)), ".SH EXIT STATUS", *_prose(_EXIT)]
-    lines += [".SH ENVIRONMENT", ".TP", ".B TORPOR_STATE", "Where jobs and their checkpoints are kept."]
+    lines += [".SH ENVIRONMENT", ".TP", ".B TORPOR_STATE", "Where jobs and their checkpoints are kept:"]
+    lines += [_safe("/var/lib/torpor for root, ~/.local/state/torpor for anybody else, if this says nothing.")]
     lines += [".TP", ".B TORPOR_PODMAN, TORPOR_DOCKER, TORPOR_RUNC, TORPOR_CRUN, TORPOR_CTR"]
     lines += [_safe("The command of an engine with its first words, such as podman --root /srv/podman.")]
     lines += [".SH SEE ALSO", ".BR torpor\\-criu (8),", ".BR criu (8)"]
