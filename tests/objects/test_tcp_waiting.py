@@ -12,6 +12,7 @@ import pytest
 
 from harness import engine
 from harness.program import Program
+from harness.rounds import rounds
 
 pytestmark = pytest.mark.root
 
@@ -27,6 +28,15 @@ while True:
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, bytes([1, 0, 0, 0, 0, 0, 0, 0]))
     peer.close()
 """
+_FICKLE = """
+import socket
+print("port", 0, flush=True)
+while True:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        with socket.create_connection(listener.getsockname()) as near:
+            with listener.accept()[0] as far:
+                far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, bytes([1, 0, 0, 0, 0, 0, 0, 0]))
+"""
 _DEAF = """
 import signal, socket
 listener = socket.create_server(("127.0.0.1", 0), backlog=100)
@@ -40,6 +50,14 @@ def _start(program: Program, text: str) -> int:
     program.start([sys.executable, "-c", f"import signal; signal.pthread_sigmask(0, [signal.SIGUSR1])\n{text}"])
     program.wait_log(r"port \d+\n")
     return int(program.log().split()[1])
+
+
+def test_one_that_opens_and_closes_listeners(tmp_path: Path) -> None:
+    """Those that it has at the moment of the dump count, not those that it had before."""
+    with Program() as program:
+        _start(program, _FICKLE)
+        for _ in range(rounds(10, 200)):
+            engine.dump(program.pid, tmp_path, leave_running=True, options=["--tcp-established"])
 
 
 def test_a_busy_server(tmp_path: Path) -> None:

@@ -181,18 +181,29 @@ class Dump:
         that comes when the tree is stopped is like those that come when it is gone.
         """
         outside = self._files.outside
+        if "listeners" not in outside.noticed:
+            return stop(pid)
         deadline = time.monotonic() + _REST_WITHIN_S
-        while outside.restless and time.monotonic() < deadline:
+        while True:
             tree = stop(pid)
-            outside.was_at_rest = not outside.is_restless()
-            if outside.was_at_rest:
+            pids = [process.pid for process in tree.processes]
+            try:
+                outside.was_at_rest = not self._is_waited_for(pids)
+            except BaseException:
+                tree.release()
+                raise
+            if outside.was_at_rest or time.monotonic() > deadline:
                 return tree
             tree.release()
             for _ in range(_N_LOOKS):
                 time.sleep(_LOOK_EVERY_S)
-                if not outside.is_restless():
+                if not self._is_waited_for(pids):
                     break
-        return stop(pid)
+
+    def _is_waited_for(self, pids: list[int]) -> bool:
+        with network_of(pids[0]):
+            is_waited_for: bool = load("torpor.objects.files.socket.listeners").waited_for(pids)
+        return is_waited_for or self._files.outside.is_restless()
 
     def _dump_all(self) -> None:
         alive = [process for process in self._processes if not process.is_zombie]

@@ -82,9 +82,12 @@ class InetSocket:
     shutdown: int
 
 
-def read_inet(family: int, protocol: int) -> dict[int, InetSocket]:
-    """All sockets of *family* and *protocol* in our network namespace by inode (TCP: those with an inode)."""
-    request = _INET_REQUEST.pack(family, protocol, 0, 0, 0xFFFFFFFF)
+def read_inet(family: int, protocol: int, states: int = 0xFFFFFFFF) -> dict[int, InetSocket]:
+    """All sockets of *family* and *protocol* in our network namespace by inode (TCP: those with an inode).
+
+    *states* is a mask of those to be told of.
+    """
+    request = _INET_REQUEST.pack(family, protocol, 0, 0, states)
     found = {}
     for answer in netlink.dump(netlink.NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY, request):
         _, state, _, _, _, unread, unsent, _, ino = _INET_HEADER.unpack_from(answer)

@@ -23,7 +23,7 @@ from torpor.base.fds import OwnedFd
 from torpor.images import messages as m
 from torpor.kernel.sockets import Borrowed, Socket
 from torpor.objects.files.model import FileDump, FileRestore, OpenFile
-from torpor.objects.files.socket import net_lock, shutdown, tcp_ended, tcp_repair, tcp_stream
+from torpor.objects.files.socket import listeners, net_lock, shutdown, tcp_ended, tcp_repair, tcp_stream
 
 TCP_CLOSE, TCP_LISTEN = tcp_repair.CLOSE, tcp_repair.LISTEN
 _IPPROTO_MPTCP = 262
@@ -65,8 +65,11 @@ def check(file: OpenFile, sk: m.inet_sk_entry, session: FileDump) -> None:
     """
     with Borrowed(file.fd) as connection:
         state = tcp_repair.state(connection)
-    if state == TCP_LISTEN and not (session.policy.tcp_close or session.policy.skip_in_flight):
-        session.outside.restless.append(_Listener(os.dup(file.fd)).is_waited_for)
+    if not (session.policy.tcp_close or session.policy.skip_in_flight):
+        # One that has a socket now may have a listener in the next moment.
+        session.outside.noticed.add("listeners")
+        if state == TCP_LISTEN and file.stat.st_ino not in session.part(listeners.Listening).inodes:
+            session.outside.restless.append(_Listener(os.dup(file.fd)).is_waited_for)
     if state in (TCP_LISTEN, TCP_CLOSE):
         return
     _check_connection(file, sk.proto, state, sk.dst_port, session)
