@@ -23,7 +23,7 @@ from torpor.images import messages as m
 from torpor.images.memstore import MemStore
 from torpor.kernel.namespaces import network_of
 from torpor.kernel.pidfd import getfd
-from torpor.kernel.procfs.maps import Vma, read_maps, read_smaps
+from torpor.kernel.procfs.maps import PROT_EXEC, Vma, read_maps, read_smaps
 from torpor.kernel.procfs.small import read_small
 from torpor.kernel.procfs.stat import read_stat
 from torpor.kernel.procfs.status import read_status
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 #: Mappings whose name alone says that nothing can be done.
 #: Where the kernel keeps tasks that a freezer of v2 has stopped.
 _FROZEN_IN = ("get_signal", "do_freezer_trap")
+#: Processes for each of which we may have a descriptor without a thought.
+_FEW = 200
 _SUSPECT = ("/[aio]", "anon_inode:")
 
 
@@ -141,6 +143,8 @@ class _Look:
                 if process.pidfd is not None:
                     process.pidfd.close()
         yield from session.finish_checks()
+        if len(everyone) > _FEW:
+            yield from load("torpor.engine.privileges").room_for(len(everyone))
         if not session.policy.external_pipes:
             yield from _leading_out(session).check()
         yield from _of_family(everyone, self._options, self._thorough)
@@ -153,6 +157,7 @@ class _Look:
             yield from _of_freezers(process)
         yield from _of_mounts(process, self.session)
         yield from _of_memory(process, self.session, self._thorough)
+        yield from _of_executable(process)
         yield from _of_files(process, self.session, self._thorough)
 
 
@@ -226,6 +231,27 @@ def _of_task(process: DumpProcess) -> Iterator[TorporError]:
             f"{process.describe()} is traced by pid {status.tracer}", hint="end the debugger or tracer first"
         )
     yield from uncarried.problems(process.describe(), status)
+
+
+def _of_executable(process: DumpProcess) -> Iterator[TorporError]:
+    """What a restore could not execute again, though it runs."""
+    link = f"/proc/{process.pid}/exe"
+    if not os.stat(link).st_mode & 0o111:
+        yield RefusedError(
+            f"{process.describe()}: its executable {os.readlink(link)} may not be executed any more",
+            hint="chmod +x it for the checkpoint and the restore",
+        )
+    devices = set()
+    for vma in process.maps:
+        if vma.prot & PROT_EXEC and vma.is_file and vma.device not in devices:
+            devices.add(vma.device)
+            with suppress(OSError):  # no file that has a name
+                place = f"/proc/{process.pid}/map_files/{vma.start:x}-{vma.end:x}"
+                if os.statvfs(place).f_flag & os.ST_NOEXEC:
+                    yield RefusedError(
+                        f"{process.describe()} has code of {vma.name} mapped, which lies on a noexec mount",
+                        hint="mount -o remount,exec for the checkpoint and the restore",
+                    )
 
 
 def _of_mounts(process: DumpProcess, session: FileDump) -> Iterator[TorporError]:

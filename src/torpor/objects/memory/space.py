@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 
+from torpor.base.errors import RestoreError
 from torpor.base.fds import OwnedFd
 from torpor.base.late import load
 from torpor.base.records import dataclass, field
@@ -18,7 +19,7 @@ from torpor.images.contents import Contents, open_contents
 from torpor.images.pagemap import store_pagemap
 from torpor.images.store import ImageStore, PagesReader
 from torpor.kernel.arch import nr
-from torpor.kernel.procfs.maps import PROT_WRITE, Vma
+from torpor.kernel.procfs.maps import PROT_EXEC, PROT_WRITE, Vma
 from torpor.objects.files import memfd
 from torpor.objects.files.model import FileDump, FileRestore
 from torpor.objects.memory import mm as mm_object
@@ -268,5 +269,11 @@ def _give_files(
         key = _key(entry)
         if key is not None and key not in ours:
             ours[key] = _open(key, entry, files)
+        if key is not None and entry.prot & PROT_EXEC and os.fstatvfs(ours[key]).f_flag & os.ST_NOEXEC:
+            name = os.readlink(f"/proc/self/fd/{ours[key]}")
+            raise RestoreError(
+                f"{name} is mapped as code by pid {process.ns_pid}, and lies on a noexec mount",
+                hint="mount -o remount,exec",
+            )
     numbers = channel.give(process.runner, channel.far_number, list(ours.values()), {channel.far_number})
     return dict(zip(ours, numbers, strict=True))

@@ -147,6 +147,12 @@ def capabilities_of(core: m.core_entry) -> int:
     return _set_of(creds.cap_eff) | _set_of(creds.cap_prm) | _set_of(creds.cap_inh) | _set_of(creds.cap_amb)
 
 
+def permitted_of(core: m.core_entry) -> int:
+    """What a thread has, or can have by asking for it."""
+    creds = core.thread_core.creds
+    return _set_of(creds.cap_eff) | _set_of(creds.cap_prm)
+
+
 def restore_pdeath_signal(thread: RestoreThread, batch: Batch) -> None:
     """Ask for the signal again."""
     number = thread.core.thread_core.pdeath_sig
