@@ -158,7 +158,7 @@ def test_what_is_no_file_is_not_waited_for(command: str, name: str, tmp_path: Pa
             "torpor-container.json",
             "inventory.img",
             "config.dump",
-            "torpor-manifest.json",
+            "torpor.manifest",
             "torpor-job.json",
         ):
             os.mkfifo(path / inner)

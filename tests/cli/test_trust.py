@@ -158,7 +158,7 @@ def _binfmt_misc(directory: Path) -> None:
 )
 def test_what_the_policy_of_strangers_refuses(change: object, field: str, images: Path, tmp_path: Path) -> None:
     directory = tmp_path / "set"
-    shutil.copytree(images, directory, ignore=shutil.ignore_patterns("torpor-manifest.json"))
+    shutil.copytree(images, directory, ignore=shutil.ignore_patterns("torpor.manifest"))
     _checked(directory, STRANGERS)
     assert callable(change)
     change(directory)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from harness.edited import forget_manifest
 from torpor.images import kinds
 from torpor.images import messages as m
 from torpor.images.dirstore import DirStore
@@ -82,12 +83,13 @@ class Fuzzer:
             done = []
         while not done or self._rng.random() < 0.4:
             done.append(self._change(directory))
+        forget_manifest(directory)
         return "; ".join(done)
 
     def copy(self, directory: Path) -> None:
-        """The images as they were made, but for sums, which whoever changes them can make as well."""
+        """The images as they were made, but for sums."""
         shutil.rmtree(directory, ignore_errors=True)
-        shutil.copytree(self._pristine, directory, ignore=shutil.ignore_patterns("*.log", "torpor-manifest.json"))
+        shutil.copytree(self._pristine, directory, ignore=shutil.ignore_patterns("*.log", "torpor.manifest"))
 
     def _change(self, directory: Path) -> str:
         kind, ident = self._rng.choice(self._images)

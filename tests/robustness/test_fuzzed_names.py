@@ -24,6 +24,7 @@ import pytest
 
 from harness import engine, prison
 from harness.cgroups import mounted
+from harness.edited import forget_manifest
 from harness.events import become_subreaper, time_limit_s
 from harness.fuzzing import SCENES, Fuzzer, Names, Scene
 from harness.rounds import rounds
@@ -242,7 +243,9 @@ def test_what_an_attacker_would_put_together(scene: "Scene", jail: Prison, tmp_p
     for seed in range(4):
         jail.reset()
         fuzzer.copy(tmp_path / "input")
-        _try(jail, tmp_path / "input", scene(random.Random(seed), tmp_path / "input", names), before)
+        what = scene(random.Random(seed), tmp_path / "input", names)
+        forget_manifest(tmp_path / "input")
+        _try(jail, tmp_path / "input", what, before)
 
 
 def test_nothing_of_the_host_is_found(jail: Prison, tmp_path: Path) -> None:
