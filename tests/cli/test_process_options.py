@@ -22,10 +22,16 @@ from torpor.cli.process_options import CHECK, CHECKPOINT, OPTIONS, RESTORE
 TORPOR = [sys.executable, "-m", "torpor.cli.torpor"]
 _FUNCTIONS: dict[str, Callable[..., object]] = {CHECK: torpor.examine, CHECKPOINT: torpor.dump, RESTORE: torpor.restore}
 #: What needs a value gets this one.
-_VALUES = {"external": "file[1:1]", "ghost-limit": "5", "exec-processes": "carry", "inherit-fd": "fd[0]:pipe:[1]"}
+_VALUES = {
+    "external": "file[1:1]",
+    "ghost-limit": "5",
+    "exec-processes": "carry",
+    "inherit-fd": "fd[0]:pipe:[1]",
+    "file-validation": "filesize",
+}
 #: What only one side can mean.
 _ONLY_BEFORE = {"leave-running", "ghost-limit", "exec-processes"}
-_ONLY_RESTORE = {"inherit-fd"}
+_ONLY_RESTORE = {"inherit-fd", "file-validation", "rewind-files"}
 
 
 def words(option: process_options.Option) -> list[str]:
