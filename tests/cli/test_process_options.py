@@ -30,8 +30,8 @@ _VALUES = {
     "file-validation": "filesize",
 }
 #: What only one side can mean.
-_ONLY_BEFORE = {"leave-running", "ghost-limit", "exec-processes"}
-_ONLY_RESTORE = {"inherit-fd", "file-validation", "rewind-files"}
+_ONLY_BEFORE = {"leave-running", "ghost-limit", "exec-processes", "force"}
+_ONLY_RESTORE = {"inherit-fd", "file-validation", "rewind-files", "no-verify"}
 
 
 def words(option: process_options.Option) -> list[str]:
