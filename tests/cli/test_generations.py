@@ -230,10 +230,10 @@ def test_copies_are_each_from_one_moment_while_checkpoints_go_on(tmp_path: Path)
     _run("run", "--name", "pair", "-d", "--", sys.executable, "-c", program)
     _run("checkpoint", "pair", "--leave-running")
     line = [sys.executable, "-m", "torpor.cli.torpor"]
-    loop = f"for n in $(seq {rounds(5, 60)}); do {shlex.join(line)} checkpoint pair --leave-running || exit 1; done"
+    loop = f"for n in $(seq {rounds(3, 60)}); do {shlex.join(line)} checkpoint pair --leave-running || exit 1; done"
     with subprocess.Popen(["sh", "-c", loop], stdout=subprocess.DEVNULL) as checkpoints:
         n_copies = 0
-        while checkpoints.poll() is None or n_copies < rounds(5, 200):
+        while checkpoints.poll() is None or n_copies < rounds(3, 200):
             assert torpor.main(["restore", "pair", "--name", "copy"]) == 0
             copy = jobs.find("copy")
             for chunk in jobs.follow_log(copy, follow=True):

@@ -26,7 +26,7 @@ from torpor.engine.jobs import generations
 
 pytestmark = pytest.mark.root
 
-N_ROUNDS = rounds(4, 50)
+N_ROUNDS = rounds(2, 50)
 SEED = 20261128
 #: With some memory, so that writing takes its time.
 PROGRAM = "import time; held = bytearray(b'x') * (8 << 20); print('there', flush=True); time.sleep(10000)"

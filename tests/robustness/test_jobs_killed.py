@@ -25,7 +25,7 @@ from torpor.kernel.procfs.status import read_status
 
 pytestmark = pytest.mark.root
 
-N_ROUNDS = rounds(6, 100)
+N_ROUNDS = rounds(3, 100)
 #: From the first word that is written down to the instant of letting go it is a millisecond or two, and more on a busy
 #: machine; the whole command takes some tenths of a second.
 WINDOWS_S = (0.002, 0.004, 0.02)
