@@ -150,6 +150,8 @@ def test_with_a_freezer(hierarchy: str, frozen: bool) -> None:
             finally:
                 state = (path / name).read_text().strip()
                 (path / name).write_text(words[0])
+            if met == "lost":
+                return
             assert state == words[frozen] if met == "alive" else state == words[0], (met, state)
             for pid in _pids(it):
                 (path / "cgroup.procs").write_text(str(pid))
