@@ -9,6 +9,7 @@ import gc
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from torpor.base import log
 from torpor.base.errors import TorporError, UsageError
@@ -191,8 +192,10 @@ def command() -> NoReturn:
     gc.set_threshold(100_000)
     _open_standard_streams()
     code = main()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        # A reader that has gone away does not make what was done any worse.
+        with suppress(OSError, ValueError):
+            stream.flush()
     os._exit(code)
 
 
