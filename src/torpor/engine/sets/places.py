@@ -233,6 +233,9 @@ class Inside(Place):
 
     def put(self, staging: int, name: str, made: Manifest) -> None:
         with self._locked():
+            if not _is_in(staging, _INVENTORY):
+                # Whoever was killed had all of it in its place, and was about to remove the staging.
+                return remove(self.fd, name, staging)
             self._unlink(_INVENTORY)
             for each in (NEW_MANIFEST, _LINK):
                 self._unlink(each)
@@ -241,7 +244,8 @@ class Inside(Place):
                     self._unlink(each)
             last = (manifest.NAME, _INVENTORY)
             for each in (*sorted(made.files.keys() - {*last}), *last):
-                self._link(staging, each)
+                if _is_in(staging, each):  # else it is in its place already
+                    self._link(staging, each)
             remove(self.fd, name, staging)
 
     def _link(self, staging: int, name: str) -> None:
@@ -271,6 +275,14 @@ class Inside(Place):
     def _unlink(self, name: str) -> None:
         with suppress(FileNotFoundError):
             os.unlink(name, dir_fd=self.fd)
+
+
+def _is_in(directory: int, name: str) -> bool:
+    try:
+        os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def place_inside(path: str | os.PathLike[str]) -> Inside:
