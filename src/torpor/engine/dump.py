@@ -181,8 +181,9 @@ class Dump:
         that comes when the tree is stopped is like those that come when it is gone.
         """
         outside = self._files.outside
-        if "listeners" not in outside.noticed:
+        if self._options.files.tcp_close or self._options.files.skip_in_flight:
             return stop(pid)
+        self._is_waited_for([pid])  # once while nothing is frozen yet
         deadline = time.monotonic() + _REST_WITHIN_S
         while True:
             tree = stop(pid)

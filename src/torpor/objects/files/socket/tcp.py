@@ -65,11 +65,9 @@ def check(file: OpenFile, sk: m.inet_sk_entry, session: FileDump) -> None:
     """
     with Borrowed(file.fd) as connection:
         state = tcp_repair.state(connection)
-    if not (session.policy.tcp_close or session.policy.skip_in_flight):
-        # One that has a socket now may have a listener in the next moment.
-        session.outside.noticed.add("listeners")
-        if state == TCP_LISTEN and file.stat.st_ino not in session.part(listeners.Listening).inodes:
-            session.outside.restless.append(_Listener(os.dup(file.fd)).is_waited_for)
+    may_not_wait = state == TCP_LISTEN and not (session.policy.tcp_close or session.policy.skip_in_flight)
+    if may_not_wait and file.stat.st_ino not in session.part(listeners.Listening).inodes:
+        session.outside.restless.append(_Listener(os.dup(file.fd)).is_waited_for)
     if state in (TCP_LISTEN, TCP_CLOSE):
         return
     _check_connection(file, sk.proto, state, sk.dst_port, session)
