@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
 from contextlib import suppress
 
 from torpor.base.errors import RestoreError
@@ -111,22 +112,36 @@ def _refuse_from_outside(file: OpenFile, name: str, session: FileDump) -> None:
         )
 
 
+def find_names(file: OpenFile, name: str, root: int | None, n_at_most: int) -> list[str]:
+    """Names of *file*, once called *name*, as many as it has, as far as they are found."""
+    found: list[str] = []
+    for other in _iter_names(file, name, root):
+        if other not in found:
+            found.append(other)
+        if len(found) >= min(file.stat.st_nlink, n_at_most):
+            break
+    return found
+
+
 def _find_other_name(file: OpenFile, name: str, root: int | None) -> str | None:
+    return next(_iter_names(file, name, root), None)
+
+
+def _iter_names(file: OpenFile, name: str, root: int | None) -> Iterator[str]:
+    """What *file*, once called *name*, is called: the names beside that first; some may come twice."""
     directory = name.rpartition("/")[0]
-    found = _look_through(file, directory or "/", root)[0]
-    if found is not None:
-        return found
+    yield from _look_through(file, directory or "/", root)[0]
     # From the top of the file system down, nearest first.
     while directory and _device_of(directory.rpartition("/")[0] or "/", root) == _device_of(directory, root):
         directory = directory.rpartition("/")[0]
     device, todo, n_seen = _device_of(directory or "/", root), [directory or "/"], 0
     for at in todo:
         found, below, n_entries = _look_through(file, at, root)
+        yield from found
         n_seen += n_entries
-        if found is not None or n_seen > _MAX_SEARCHED:
-            return found
+        if n_seen > _MAX_SEARCHED:
+            return
         todo += [path for path in below if _device_of(path, root) == device]
-    return None
 
 
 def _device_of(path: str, root: int | None) -> int:
@@ -137,13 +152,14 @@ def _device_of(path: str, root: int | None) -> int:
         return -1
 
 
-def _look_through(file: OpenFile, directory: str, root: int | None) -> tuple[str | None, list[str], int]:
-    """The name of *file* in *directory*, if it has one there; what else is a directory; how many names there are."""
+def _look_through(file: OpenFile, directory: str, root: int | None) -> tuple[list[str], list[str], int]:
+    """The names of *file* in *directory*; what else is a directory; how many names there are."""
     where, dir_fd = paths.locate(root, directory)
     try:
         fd = os.open(where, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
     except OSError:
-        return None, [], 0
+        return [], [], 0
+    names: list[str] = []
     below: list[str] = []
     n_entries = 0
     with OwnedFd(fd), os.scandir(fd) as entries:
@@ -151,10 +167,10 @@ def _look_through(file: OpenFile, directory: str, root: int | None) -> tuple[str
             n_entries += 1
             path = f"{'' if directory == '/' else directory}/{entry.name}"
             if entry.inode() == file.stat.st_ino and _is_same(entry, file):
-                return path, below, n_entries
+                names.append(path)
             if entry.is_dir(follow_symlinks=False):
                 below.append(path)
-    return None, below, n_entries
+    return names, below, n_entries
 
 
 def _is_same(entry: os.DirEntry[str], file: OpenFile) -> bool:

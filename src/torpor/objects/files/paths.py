@@ -51,6 +51,7 @@ class Roots:
         self._by_namespace: dict[str, OwnedFd | None] = {self._own: None}
         self._proc_devices = {os.stat("/proc").st_dev}
         self._of_mount: dict[int, str] = {}
+        self._mount_ids: set[int] = set()
         self._known: set[str] = set()
         self._n_met = 0
         self._views: dict[str, View] = {}
@@ -86,6 +87,13 @@ class Roots:
         if self._are_several():
             own = self._namespace(pid)
             yield from (holder for namespace, holder in self._holders.items() if namespace != own)
+
+    def has_mount(self, pid: int, mount_id: int) -> bool:
+        """Whether a process of the tree (*pid* is one) has that mount."""
+        self._are_several()
+        self._holders.setdefault(self._namespace(pid), pid)
+        self._read_mounts()
+        return mount_id in self._mount_ids
 
     def has_own(self, pid: int) -> bool:
         """Whether *pid* is in another mount namespace than we are."""
@@ -144,7 +152,9 @@ class Roots:
             if namespace not in self._known:
                 self._known.add(namespace)
                 with suppress(FileNotFoundError):
-                    self._of_mount.update((mount.mount_id, namespace) for mount in read_mountinfo(pid))
+                    ids = [mount.mount_id for mount in read_mountinfo(pid)]
+                    self._of_mount.update(dict.fromkeys(ids, namespace))
+                    self._mount_ids.update(ids)
 
     def _root(self, namespace: str, pid: int) -> int | None:
         if namespace not in self._by_namespace:

@@ -20,7 +20,7 @@ import mmap
 import os
 import select
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from torpor.base.errors import RestoreError
@@ -169,14 +169,14 @@ def _bytes_before_rights(connection: Socket, at: int, length: int) -> int:
 
 def _peek(file: OpenFile, connection: Socket, room: int) -> Message | None:
     try:
-        data, control, flags, _ = connection.recvmsg(room, _CONTROL_ROOM, _PEEK)
+        data, control, flags, sender = connection.recvmsg(room, _CONTROL_ROOM, _PEEK)
     except BlockingIOError:
         return None
     except OSError as error:
         if error.errno in (errno.EAGAIN, errno.ENOTCONN, errno.EINVAL, errno.ECONNRESET):
             return None
         raise
-    message = Message(data, is_cut=bool(flags & socket.MSG_TRUNC))
+    message = Message(data, sender=os.fsencode(sender or b""), is_cut=bool(flags & socket.MSG_TRUNC))
     for level, kind, content in control:
         if level != socket.SOL_SOCKET:
             continue
@@ -212,10 +212,17 @@ class Queues:
         """What waits in that file."""
         return self._by_file.get(file_id, [])
 
-    def fill(self, file_id: int, sender: Socket, *, address: bytes | None = None) -> None:
-        """Send what waits in *file_id* by *sender*, which is connected to it (or knows its *address*)."""
-        widen(sender)
+    def fill(self, file_id: int, sender_of: Callable[[bytes], tuple[Socket, bytes | None]]) -> None:
+        """Send what waits in *file_id*: *sender_of* gives for the address of who sent it whom to send it by.
+
+        That one is connected to the receiver, or the receiver's address comes with it.
+        """
+        widened: set[int] = set()
         for packet in self._by_file.get(file_id, ()):
+            sender, address = sender_of(packet.message.torpor_from)
+            if sender.fileno() not in widened:
+                widened.add(sender.fileno())
+                widen(sender)
             try:
                 self._send(packet, sender, address)
             except OSError as error:

@@ -26,7 +26,9 @@ from torpor.objects.files.socket import peer_cred
 from torpor.objects.files.socket.finish import finish
 from torpor.objects.files.socket.make import make_pair, make_socket
 from torpor.objects.files.socket.queues import Queues
-from torpor.objects.files.socket.unix_name import Name, Namer, name_of
+from torpor.objects.files.socket.unix_bind import Namer
+from torpor.objects.files.socket.unix_name import Name, name_of
+from torpor.objects.files.socket.unix_senders import Receiver, Senders
 from torpor.objects.files.socket.unix_state import ESTABLISHED, EXTERN, LISTEN
 
 _STREAMS = (socket.SOCK_STREAM, socket.SOCK_SEQPACKET)
@@ -165,7 +167,7 @@ class Graph:
 
     def _make_alone(self, node: Node) -> None:
         sk = node.sk
-        if sk.type == socket.SOCK_DGRAM and self._queues.has(node.id):
+        if sk.type == socket.SOCK_DGRAM and self._queues.has(node.id) and not node.name.text:
             node.made, node.other = self._pair_with_sender(node)
         else:
             node.made = make_socket(self._session, socket.AF_UNIX, sk.type, 0, sk.ns_id)
@@ -237,8 +239,7 @@ class Graph:
         try:
             for node in nodes:
                 node.made = borrowed(self._session.open(node.id), node.sk.type)
-            for node in nodes:
-                self._fill(node)
+            self._fill_all(nodes)
             for node in nodes:
                 self._connect(node)
             for node in nodes:
@@ -260,15 +261,31 @@ class Graph:
     def _is_orphan(self, node: Node) -> bool:
         return node.is_stream and node.sk.state == ESTABLISHED and node.peer is None
 
-    def _fill(self, node: Node) -> None:
+    def _fill_all(self, nodes: list[Node]) -> None:
+        named = {node.name.text: node for node in nodes if node.sk.type == socket.SOCK_DGRAM and node.name.text}
+
+        def find(text: bytes) -> Socket | None:
+            return named[text].socket if text in named else None
+
+        senders = Senders(self._session, self._namer, find)
+        try:
+            for node in nodes:
+                self._fill(node, senders)
+        finally:
+            senders.close()
+
+    def _fill(self, node: Node, senders: Senders) -> None:
         if self._queues.has(node.id):
-            if node.other is not None:
-                sender = node.other
-            elif node.is_mutual and node.peer is not None:
-                sender = node.peer.socket
+            connected = node.other
+            if connected is None and node.is_mutual and node.peer is not None:
+                connected = node.peer.socket
+            if connected is not None and node.is_stream:
+                self._queues.fill(node.id, lambda _: (connected, None))
+            elif node.sk.type == socket.SOCK_DGRAM and (connected is not None or node.name.text):
+                self._queues.fill(node.id, senders.to(Receiver(node.id, node.name, node.sk.ns_id), connected))
+                senders.filled()
             else:
                 raise ImageError(f"sk-queues.img: messages wait in {node}, where none can")
-            self._queues.fill(node.id, sender)
         if node.other is not None:
             node.other.close()
 

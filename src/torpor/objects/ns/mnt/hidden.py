@@ -10,7 +10,7 @@ from torpor.images.text import get_text
 from torpor.kernel import mount as mounts
 from torpor.kernel.idmap import IDENTITY
 from torpor.kernel.openat2 import open_in_root
-from torpor.objects.files.paths import MissingParents, free_names
+from torpor.objects.files.paths import MissingParents, free_names, is_below
 from torpor.objects.files.regular import Remaps
 
 # Not imported when needed: that is in another mount namespace, where we do not lie.
@@ -35,7 +35,7 @@ class Names:
             node = by_id.get(mount_id)
             if node is None:
                 continue
-            if tree.find(name) is not node:
+            if tree.find(name) is not node and is_below(name, node.point):
                 self._by_mount.setdefault(mount_id, set()).add(name)
             remap = remaps.get(entry.reg.id)
             is_ghost = remap is not None and remap.remap_type == m.remap_type.GHOST
