@@ -43,6 +43,8 @@ _MAP_PRIVATE_ANONYMOUS = 0x22
 _DATA_SIZE = 256 * 1024
 _VDSO_ROOM = 256 * 1024
 AREA_SIZE = vm.PAGE_SIZE + _DATA_SIZE + _VDSO_ROOM
+#: How far below its place the vdso is moved where that is wanted for the loop.
+_ASIDE = 1 << 30
 _TASK_SIZE = 0x7FFFFFFFF000
 _NO_FD = (1 << 64) - 1
 _SIGACTION_SIZE = 32
@@ -284,6 +286,7 @@ def _empty(thread: Thread, area: int, life: OwnedFd) -> Stub:
     prot = PROT_READ | PROT_WRITE | PROT_EXEC
     flags = _MAP_PRIVATE_ANONYMOUS | _MAP_FIXED_NOREPLACE
     size = vm.PAGE_SIZE + _DATA_SIZE
+    _clear_way(thread, regs, area, area + AREA_SIZE)
     if call_at(thread, _SYSCALL_AT, regs, nr.mmap, area, size, prot, flags, _NO_FD, 0) != area:
         raise TorporError(f"cannot map the restorer's loop at {area:#x}")
     write_forced(thread.tid, area, loop.CODE)
@@ -299,6 +302,24 @@ def _empty(thread: Thread, area: int, life: OwnedFd) -> Stub:
     batch.call(nr.munmap, end, _TASK_SIZE - end)
     runner.run(batch)
     return Stub(thread, runner, area, ParkedVdso(tuple(parked)), life)
+
+
+def _clear_way(thread: Thread, regs: UserRegs, start: int, end: int) -> None:
+    """Take away what the kernel has put there, as it now and then does: the stack, which the stub has no use for, and
+    its vdso with all that belongs to that, which goes elsewhere as it is.
+    """
+    maps = read_maps(thread.tid)
+    in_the_way = [vma for vma in maps if vma.start < end and start < vma.end]
+    if any(vma.is_vdso or vma.is_vvar for vma in in_the_way):
+        for vma in maps:
+            if vma.is_vdso or vma.is_vvar:
+                place = vma.start - _ASIDE
+                call_at(
+                    thread, _SYSCALL_AT, regs, nr.mremap, vma.start, *[vma.length] * 2, _MREMAP_MAYMOVE_FIXED, place
+                )
+    for vma in in_the_way:
+        if not (vma.is_vdso or vma.is_vvar):
+            call_at(thread, _SYSCALL_AT, regs, nr.munmap, vma.start, vma.length)
 
 
 def _park_vdso(batch: Batch, maps: list[Vma], start: int) -> list[Vma]:

@@ -1,6 +1,8 @@
 """The stub's descriptors: each is at its number, whatever numbers they had with us."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -8,6 +10,39 @@ from torpor.tracee import stub
 from torpor.tracee.remote import kill_and_reap
 
 pytestmark = pytest.mark.root
+
+#: Without randomization the second stub is laid out as the first one was.
+_IN_THE_WAY = """
+import ctypes, sys
+from torpor.kernel import vm
+from torpor.kernel.arch import nr
+from torpor.kernel.procfs.maps import read_maps
+from torpor.tracee import stub
+from torpor.tracee.batch import Batch
+from torpor.tracee.remote import kill_and_reap
+
+_ADDR_NO_RANDOMIZE = 0x0040000
+ctypes.CDLL(None).personality(_ADDR_NO_RANDOMIZE)
+area = stub.find_area(())
+meet = stub._clear_way
+found = []
+def look(thread, *args):
+    found.extend(read_maps(thread.tid))
+    meet(thread, *args)
+stub._clear_way = look
+kill_and_reap([stub.spawn(area, keep_fds={}).thread])
+place = next(vma.start for vma in found if vma.name == sys.argv[1])
+place = min(place, stub._TASK_SIZE - stub.AREA_SIZE)
+made = stub.spawn(place, keep_fds={})
+batch = Batch()
+pid = batch.call(nr.getpid)
+made.runner.run(batch)
+assert pid.value == made.thread.tgid
+left = {vma.name for vma in read_maps(made.thread.tid)}
+assert "[vdso]" in left and "[stack]" not in left, left
+assert made.vdso.vdso is not None
+kill_and_reap([made.thread])
+"""
 
 
 def test_descriptors_change_places() -> None:
@@ -26,3 +61,10 @@ def test_descriptors_change_places() -> None:
         for ends in pipes:
             for fd in ends:
                 os.close(fd)
+
+
+@pytest.mark.parametrize("name", ["[stack]", "[vdso]", "[vvar]"])
+def test_what_the_kernel_put_in_the_loops_place_makes_way(name: str) -> None:
+    """By chance it does: once in some thousand restores the stack of the stub lies where the loop is to be."""
+    done = subprocess.run([sys.executable, "-c", _IN_THE_WAY, name], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
