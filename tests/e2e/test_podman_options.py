@@ -211,18 +211,23 @@ def test_with_previous_is_refused(podman: Podman, loop: str) -> None:
     assert _LOOP.step(podman, loop) == 1
 
 
+def _shells(podman: Podman, name: str) -> int:
+    """How many there are in the container; one of them sleeps by a child of its own now and then."""
+    return podman("top", name, "comm").split().count("sh")
+
+
 def test_exec(podman: Podman, loop: str) -> None:
     """What `podman exec` has started is not lost without a word, and taken along where a configuration file says so."""
     podman("exec", "--detach", loop, "sh", "-c", "while true; do read line < /dev/null; done")
     podman.fails("container", "checkpoint", loop)
     assert any("(sh) is in the pid namespace of pid" in note for note in podman.engine_logs()), podman.engine_logs()
-    assert podman.is_running(loop) and podman("top", loop, "comm").split() == ["COMMAND", "sh", "sh"]
+    assert podman.is_running(loop) and _shells(podman, loop) == 2
     config = podman.machine.path("/etc/criu")
     config.mkdir(exist_ok=True)
     (config / "runc.conf").write_text("exec-processes carry\n")
     podman("container", "checkpoint", loop)
     podman("container", "restore", loop)
-    assert podman("top", loop, "comm").split() == ["COMMAND", "sh", "sh"]
+    assert _shells(podman, loop) == 2
     assert _LOOP.step(podman, loop) == 1
 
 

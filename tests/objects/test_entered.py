@@ -112,7 +112,7 @@ def test_a_plain_device_from_outside_is_the_same_one_inside(tmp_path: Path) -> N
             engine.dump(root, images)
         finally:
             outside.kill()
-    with ProcessWatch(engine.restore(images)) as restored:
+    with ProcessWatch(engine.restore(images, options=["--external", "mnt[]"])) as restored:
         assert os.readlink(f"/proc/{restored.pid}/fd/0") == "/dev/null"
         inside = os.stat(f"/proc/{restored.pid}/fd/0")
         assert (inside.st_rdev, inside.st_mode & 0o777) == (os.makedev(1, 3), 0o600)
