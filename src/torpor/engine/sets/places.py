@@ -45,6 +45,8 @@ _KNOWN = frozenset({
 #: A file on its way into place.
 _LINK = ".torpor-link"
 NEW_MANIFEST = f"{manifest.NAME}.new"
+#: A file system without links, or with no room for another (in a tmpfs each is an inode of its own).
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.ENOSPC, errno.EDQUOT)
 _INVENTORY = kinds.INVENTORY.file_name()
 
 
@@ -184,8 +186,13 @@ class Beside(Place):
     def _rename(self, name: str, new: str) -> None:
         os.rename(name, new, src_dir_fd=self.fd, dst_dir_fd=self.fd)
 
-    def take_back(self, name: str) -> None:
-        """Undo `put`: what was there before is there again, and the new set is called *name*."""
+    def take_back(self, name: str, new: int) -> None:
+        """Undo `put`, however far it came: what was there is there again, and the set *new* is called *name*."""
+        if not is_at(self.fd, self._name, new):
+            return
+        if _is_in(self.fd, name):  # between exchanging and renaming
+            rename.exchange(self.fd, name, self._name)
+            return
         try:
             self._exchange(name + OLD, name)
         except FileNotFoundError:
@@ -254,10 +261,10 @@ class Inside(Place):
         try:
             os.link(name, _LINK, src_dir_fd=staging, dst_dir_fd=self.fd, follow_symlinks=False)
         except OSError as error:
-            if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
+            if error.errno not in _NO_LINKS:
                 raise
             with suppress(FileNotFoundError):  # there already
-                os.rename(name, name, src_dir_fd=staging, dst_dir_fd=self.fd)  # a file system without links
+                os.rename(name, name, src_dir_fd=staging, dst_dir_fd=self.fd)
             return
         os.rename(_LINK, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
 

@@ -189,7 +189,7 @@ def _gives_way(place: Beside, left: _Left) -> bool:
             return False
         log.warn(f"{place.path}: the last dump was not on the disk when the machine went down; the one before is back")
         if left.name.endswith(OLD):
-            place.take_back(f"{place.prefix}{ident}")
+            place.take_back(f"{place.prefix}{ident}", new)
             remove(place.fd, f"{place.prefix}{ident}", new)
         return True
     finally:

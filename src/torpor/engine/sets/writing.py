@@ -44,6 +44,8 @@ class NewSet:
         self._fd = -1
         self._made: Manifest | None = None
         self._is_placed = False
+        #: From here on the earlier set may be gone in part: this one stays, whatever happens.
+        self._is_begun = False
         #: The tree is going to be killed, or has been: whatever happens now, the set stays.
         self.is_last = False
         try:
@@ -104,6 +106,7 @@ class NewSet:
         assert self._made is not None
         if self._is_placed:
             return
+        self._is_begun = True
         try:
             self._place.put(self._fd, self._name, self._made)
         except OSError as error:
@@ -114,7 +117,9 @@ class NewSet:
         """Have the sealed set on disk and in place.  StoreError; the set stays where it was then."""
         assert self._made is not None
         try:
-            finish(self._place, self._fd, self._name, self._made, is_placed=self._is_placed)
+            self._made = settle_contents(self._place, self._fd, self._made, is_placed=self._is_placed)
+            self._is_begun = True
+            conclude(self._place, self._fd, self._name, self._made, is_placed=self._is_placed)
         except OSError as error:
             _fail(self._place.path, "put the images into place", error)
         self._is_placed = True
@@ -124,11 +129,13 @@ class NewSet:
         if self._fd < 0:
             return
         try:
-            if self._is_placed:
-                if not isinstance(self._place, Beside):
-                    return
-                self._place.take_back(self._name)
-            remove(self._place.fd, self._name, self._fd)
+            if self._is_begun:
+                return  # whoever comes next goes on
+            if isinstance(self._place, Beside):
+                self._place.take_back(self._name, self._fd)
+            for name in (self._name, f"{self._name}{WHOLE}"):
+                if is_at(self._place.fd, name, self._fd):
+                    remove(self._place.fd, name, self._fd)
         except OSError:
             return  # read-only by now, say; whoever comes next tries again
 
@@ -152,10 +159,20 @@ def finish(place: Place, staging: int, name: str, made: Manifest, *, is_placed: 
 
     Called again after a crash, it goes on where it was.
     """
+    conclude(place, staging, name, settle_contents(place, staging, made, is_placed=is_placed), is_placed=is_placed)
+
+
+def settle_contents(place: Place, staging: int, made: Manifest, *, is_placed: bool) -> Manifest:
+    """First part of `finish`: the set has its sums and is on the disk; the earlier one has not been touched."""
     directory = place.home(staging) if is_placed else staging
     made = add_sums(directory, made)
     _sync(directory, made)
     os.fsync(place.fd)
+    return made
+
+
+def conclude(place: Place, staging: int, name: str, made: Manifest, *, is_placed: bool) -> None:
+    """Second part: it is in its place, and the earlier one is gone."""
     if not is_placed:
         place.put(staging, name, made)
         os.fsync(place.fd)
