@@ -29,6 +29,7 @@ COMMANDS = {
     "rm": "remove checkpoints of a job",
     "prune": "remove all but the newest checkpoints",
     "inspect": "show what a checkpoint holds",
+    "verify": "whether a checkpoint is still as it was written",
     "check": "what this machine can do, or what stops a process from being checkpointed",
     "setup": "make torpor the criu that container runtimes find",
 }

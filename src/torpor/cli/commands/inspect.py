@@ -40,7 +40,7 @@ def main(args: argparse.Namespace) -> int:
     from torpor.containers.overview import overview_of
     from torpor.engine.checkpoint import Checkpoint
 
-    path = _path(args.source)
+    path = place_of(args.source)
     if path.is_dir():
         archive, images = read_directory(path)
         checkpoint = Checkpoint(images)
@@ -66,7 +66,8 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def _path(source: str) -> Path:
+def place_of(source: str) -> Path:
+    """Where the checkpoint lies that a user calls *source*: a directory or an archive, which need not be there."""
     path = Path(source)
     if path.exists() or "/" in source:
         return path
