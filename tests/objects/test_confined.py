@@ -34,9 +34,9 @@ def _confined_caller(how: str) -> list[str]:
 
 
 @pytest.mark.root
-@pytest.mark.parametrize("how", ["", "root", "thread"])
+@pytest.mark.parametrize("how", ["", "root", "thread", "thread root"])
 def test_a_landlock_domain_is_refused_by_name(how: str) -> None:
-    with Workload.start("confined", ["landlock", how]) as workload:
+    with Workload.start("confined", ["landlock", *how.split()]) as workload:
         workload.wait_ready()
         before = os.listdir(f"/proc/{workload.pid}/fd")
         with pytest.raises(engine.EngineError, match=r"confined itself by Landlock, which cannot be carried"):

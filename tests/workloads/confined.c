@@ -3,8 +3,8 @@
  *
  * "mdwe", "mdwe thread": no code of what was writable, in a program with threads that the second form has. "dispatch":
  * its system calls are sent to its own handler whenever it says so; "dispatch busy" is in code for which it has said so.
- * "landlock", "landlock root", "landlock thread": in a Landlock domain, without and with privileges, or only another
- * thread is.
+ * "landlock", "landlock root", "landlock thread", "landlock thread root": in a Landlock domain, without and with
+ * privileges, or only another thread is.
  */
 #define _GNU_SOURCE
 #include "workload.h"
@@ -82,7 +82,7 @@ static pthread_barrier_t barrier;
 static void *thread(void *arg)
 {
     if (arg)
-        restrict_self(false);
+        restrict_self(wl_argc > 2);
     pthread_barrier_wait(&barrier);
     pthread_barrier_wait(&barrier);
     return NULL;

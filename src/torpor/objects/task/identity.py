@@ -13,6 +13,8 @@ Limits
 
 from __future__ import annotations
 
+import os
+
 from torpor.base import log
 from torpor.kernel.arch import nr
 from torpor.kernel.procfs.small import read_small
@@ -92,7 +94,8 @@ def _restore_login(process: RestoreProcess, login: int, batch: Batch) -> None:
 
     def check() -> None:
         if written.errno:
-            log.warn(f"pid {process.ns_pid} does not get its login uid of {login}: errno {written.errno}")
+            shown = "none" if login == _NO_LOGIN else str(login)
+            log.warn(f"pid {process.ns_pid} does not get its login uid ({shown}): {os.strerror(written.errno)}")
 
     batch.then(check)
 

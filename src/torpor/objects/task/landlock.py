@@ -7,8 +7,8 @@ Kernel view
 Image, restore
     A domain cannot be read and so not be made again: a task in one is refused.
 Limits
-    Of threads that are not the first only those with no_new_privs are looked at, as who confines itself without
-    privileges must be.  Where no twin can be made (a limit on processes) it is not known, which is told.
+    Of the threads of a process that has many only the first is looked at, and those with no_new_privs, as who confines
+    itself without privileges must be.  Where no twin can be made (a limit on processes) it is not known, which is told.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ from torpor.tracee.batch import Batch
 from torpor.tracee.borrow import BorrowedRunner
 
 _MAX_LAYERS = 16
+_FEW = 16
+_CAP_SYS_ADMIN = 1 << 21
 _CREATE_RULESET_VERSION = 1
 _ACCESS_FS_MAKE_BLOCK = 1 << 11
 _PR_SET_NO_NEW_PRIVS = 38
@@ -86,7 +88,12 @@ def check(thread: DumpThread, runner: BorrowedRunner) -> None:
 
 def is_suspect(thread: DumpThread) -> bool:
     """Whether the thread is to be looked at."""
-    return is_possible() and (thread.is_leader or thread.status.no_new_privs)
+    if not is_possible():
+        return False
+    if thread.is_leader or thread.status.no_new_privs:
+        return True
+    few = len(thread.process.threads) <= _FEW
+    return few and bool(thread.status.cap_effective & _CAP_SYS_ADMIN)
 
 
 def _count_enterable(thread: DumpThread, runner: BorrowedRunner) -> int:

@@ -18,8 +18,11 @@ Limits
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
+from torpor.base import log
+from torpor.base.errors import RestoreError
 from torpor.base.records import dataclass
 from torpor.images import messages as m
 from torpor.kernel.arch import nr
@@ -122,26 +125,38 @@ def restore_permission(process: RestoreProcess, batch: Batch) -> None:
 def reset(batch: Batch) -> None:
     """In the root puppet: the defaults, whatever was inherited from us."""
     for switch in (*THREAD_SWITCHES, *MEMORY_SWITCHES[:1]):
-        _set(switch, switch.default, batch, may_fail=True)
+        _set(switch, switch.default, batch)
     batch.call(nr.prctl, 41, 0, 0, 0, 0, may_fail=True)
 
 
 def restore_thread(thread: RestoreThread, batch: Batch) -> None:
     """Set those of a thread that are not the default."""
     for switch, value in _given(THREAD_SWITCHES, thread.core.thread_core):
-        _set(switch, value, batch)
+        _try(f"thread {thread.ns_tid}", switch, value, batch)
 
 
 def restore_memory(process: RestoreProcess, batch: Batch) -> None:
     """Set those of the memory.  (That for huge pages is ``mm``'s.)"""
     for switch, value in _given(MEMORY_SWITCHES[:1], mm_of(process)):
-        _set(switch, value, batch)
+        _try(f"pid {process.ns_pid}", switch, value, batch)
 
 
 def restore_mdwe(process: RestoreProcess, batch: Batch) -> None:
     """No code may be made of what was writable from here on."""
-    for switch, value in _given((_MDWE,), mm_of(process)):
-        _set(switch, value, batch)
+    mm = mm_of(process)
+    if not mm.HasField("torpor_mdwe"):
+        return
+    done = _set(_MDWE, mm.torpor_mdwe, batch)
+
+    def check() -> None:
+        if done.errno:
+            raise RestoreError(
+                f"pid {process.ns_pid} cannot be forbidden to make code of what was writable (MDWE):"
+                f" {os.strerror(done.errno)}",
+                hint="this needs Linux 6.3 or later",
+            )
+
+    batch.then(check)
 
 
 def _given(switches: tuple[Switch, ...], entry: m.thread_core_entry | m.mm_entry) -> Iterator[tuple[Switch, int]]:
@@ -150,6 +165,18 @@ def _given(switches: tuple[Switch, ...], entry: m.thread_core_entry | m.mm_entry
             yield switch, getattr(entry, switch.field)
 
 
-def _set(switch: Switch, value: int, batch: Batch, *, may_fail: bool = False) -> None:
+def _try(who: str, switch: Switch, value: int, batch: Batch) -> None:
+    """Set it; a machine that has no such switch is a warning."""
+    done = _set(switch, value, batch)
+
+    def check() -> None:
+        if done.errno:
+            what = switch.field.removeprefix("torpor_")
+            log.warn(f"{who} does not get its {what} of {value}: {os.strerror(done.errno)}")
+
+    batch.then(check)
+
+
+def _set(switch: Switch, value: int, batch: Batch) -> Result:
     words = [value if word == _VALUE else word for word in switch.set]
-    batch.call(*words, may_fail=may_fail)  # type: ignore[arg-type]
+    return batch.call(*words, may_fail=True)  # type: ignore[arg-type]
