@@ -109,10 +109,12 @@ _BY_FAMILY = {
     socket.AF_NETLINK: _NETLINK,
 }  # fmt: skip
 _BY_PROTOCOL = {socket.IPPROTO_TCP: _TCP, 262: _TCP, socket.IPPROTO_UDP: _UDP, 136: (*_UDP, *_UDPLITE)}
+#: Memberships (multicast.py): MCAST_JOIN_GROUP, BLOCK_SOURCE, JOIN_SOURCE_GROUP.
+_MEMBERSHIPS = (*_of_level(socket.IPPROTO_IP, 42, 43, 46), *_of_level(socket.IPPROTO_IPV6, 42, 43, 46))
 #: All of them, by level and number: images can ask for no others.
 _KNOWN = frozenset(
     (option.level, option.name)
-    for options in (_ANY, *_BY_FAMILY.values(), *_BY_PROTOCOL.values())
+    for options in (_ANY, *_BY_FAMILY.values(), *_BY_PROTOCOL.values(), _MEMBERSHIPS)
     for option in options
 )
 
