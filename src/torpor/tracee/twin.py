@@ -43,7 +43,8 @@ def run(runner: BorrowedRunner, batch: Batch) -> None:
 def _birth(scratch: Scratch) -> Batch:
     batch = Batch()
     to_kill, to_wait_for = (scratch.data + record * loop.RECORD_SIZE + loop.ARG_OFFSET for record in (1, 2))
-    args = batch.pack("QQQQQQQQQQQ", _FLAGS, 0, to_wait_for, to_kill, 0, 0, 0, 0, 0, 0, 0)
+    # The twin's own kernel entry notes whom to kill, which is itself; whom to wait for must be there before it runs.
+    args = batch.pack("QQQQQQQQQQQ", _FLAGS, 0, to_kill, to_wait_for, 0, 0, 0, 0, 0, 0, 0)
     batch.call(nr.clone3, args, _ARGUMENTS_SIZE)
     batch.call(nr.tkill, 0, SIGKILL, may_fail=True)
     batch.call(nr.wait4, _NOBODY, 0, WALL, 0, may_fail=True)
