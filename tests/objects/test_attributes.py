@@ -46,7 +46,7 @@ def _strange_caller(more: str = "") -> list[str]:
     return [sys.executable, "-c", _STRANGE, more, *engine.command()]
 
 
-@pytest.mark.parametrize("mode", ["plain", "odd"])
+@pytest.mark.parametrize("mode", ["plain", "odd", "keyed"])
 @pytest.mark.parametrize(
     "flavour",
     [pytest.param(each, marks=[pytest.mark.root] if each != "control" else []) for each in default_flavours()],
@@ -60,7 +60,7 @@ def test_attributes(flavour: Flavour, mode: str) -> None:
 
 
 @pytest.mark.root
-@pytest.mark.parametrize("mode", ["plain", "odd"])
+@pytest.mark.parametrize("mode", ["plain", "odd", "keyed"])
 @pytest.mark.parametrize("flavour", [Flavour.HOST, Flavour.JOB, Flavour.FRESH, Flavour.USER])
 def test_nothing_is_inherited_from_the_restorer(flavour: Flavour, mode: str) -> None:
     with start(flavour, "attributes", [mode]) as workload:

@@ -3,7 +3,8 @@
  *
  * Three tasks are asked: the main thread, another thread of its process, and a child. With the argument "odd" the first
  * two have set whatever they may to something else than the default, each what the other has not where it is the
- * thread's own, and the child has been born before; with "plain" nobody has set anything.
+ * thread's own, and the child has been born before; with "plain" nobody has set anything; with "keyed" all have one
+ * session keyring that is not their user's.
  */
 #define _GNU_SOURCE
 #include "workload.h"
@@ -430,6 +431,8 @@ int main(int argc, char **argv)
     WL_TRY(pipe2(from_child, O_CLOEXEC));
     if (is_odd)
         write_file("/proc/self/autogroup", "5"); /* of the session, so of the child as well */
+    if (wl_argc && strcmp(wl_argv[0], "keyed") == 0)
+        WL_TRY(syscall(SYS_keyctl, 1, NULL));
     pid_t pid = WL_TRY(fork());
     if (pid == 0)
         child(to_child[0], from_child[1]);

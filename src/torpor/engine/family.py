@@ -34,12 +34,12 @@ def belongings(processes: Sequence[DumpProcess], *, own_session: bool) -> dict[i
     """Session and group of each process, by its number in the namespace, as the images are to have them.
 
     With *own_session* a root whose session has its leader elsewhere (a shell's job) leads one of its own, and so does
-    its group: whoever is in these two with it stays with it.
+    its group: whoever is in these two with it stays with it.  A leader outside of the pid namespace has the number 0.
     """
     found = {each.ns_pid: (each.status.ns_sids[-1], each.status.ns_pgids[-1]) for each in processes}
     root = processes[0].ns_pid
     session, group = found[root]
-    if not own_session or not session or session in found:
+    if not own_session or session in found:
         return found
 
     def moved(belonging: Belonging) -> Belonging:

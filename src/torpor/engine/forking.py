@@ -69,6 +69,8 @@ def make_children(session: RestoreSession, before: Sequence[ProcessStep] = ()) -
     members = family_of(session.everyone)
     root = members[0]
     _check_outside(session, root)
+    # Only now, for until here the root puppet was made to have what is nobody's own.
+    keyrings.restore_at_birth(session.root)
     midwife = _Midwife(session, dict(zip(members, session.everyone, strict=True)), before)
     births = plan_births(root)
     midwife.follow(births)
@@ -210,5 +212,5 @@ def make_zombies(session: RestoreSession) -> None:
 def _born(session: RestoreSession, process: RestoreProcess, runner: Runner) -> None:
     process.threads[0].made = runner
     session.live.append(runner)
-    if not process.is_zombie:
+    if not process.is_zombie and process is not session.root:
         keyrings.restore_at_birth(process)

@@ -3,7 +3,8 @@
 Kernel view
     keyctl(2) inside the task.
 Image
-    ``torpor_session_keyring``, its serial number, where a thread has another one than all sessions of its user share.
+    ``torpor_session_keyring``, its serial number, where a thread has another one than all sessions of its user share;
+    1, which no keyring has, for one that tells nothing: revoked, expired, or closed to its own tasks.
 Restore
     A new one, empty, for each number; before children are born and threads made that had the same.  The root puppet
     gets that of its user where we have one, whose keys are not the tree's.
@@ -12,6 +13,8 @@ Limits
 """
 
 from __future__ import annotations
+
+import errno
 
 from torpor.base import log
 from torpor.kernel.arch import nr
@@ -22,6 +25,9 @@ from torpor.tracee.batch import Batch
 _GET_ID, _JOIN_SESSION, _READ = 0, 1, 11
 _THREAD, _PROCESS, _SESSION, _USER_SESSION = -1, -2, -3, -5
 _MASK = (1 << 64) - 1
+#: What is answered about a keyring that is there.
+_HIDDEN = (errno.EACCES, errno.EKEYREVOKED, errno.EKEYEXPIRED)
+_HIDDEN_NUMBER = 1
 _NAMES = {_THREAD: "thread", _PROCESS: "process", _SESSION: "session"}
 
 
@@ -32,7 +38,9 @@ def dump(thread: DumpThread, batch: Batch) -> None:
     sizes = {which: batch.call(nr.keyctl, _READ, which, 0, 0, may_fail=True) for which in _NAMES}
 
     def collect() -> None:
-        if session.errno or session.value == user.value:
+        if session.errno in _HIDDEN:
+            thread.core.thread_core.torpor_session_keyring = _HIDDEN_NUMBER
+        elif session.errno or session.value == user.value:
             del sizes[_SESSION]
         else:
             thread.core.thread_core.torpor_session_keyring = session.value
@@ -101,5 +109,5 @@ def _has_own() -> bool:
     try:
         session = syscall("keyctl", nr.keyctl, _GET_ID, _SESSION & _MASK, 0)
         return session != syscall("keyctl", nr.keyctl, _GET_ID, _USER_SESSION & _MASK, 0)
-    except OSError:
-        return False
+    except OSError as error:
+        return error.errno in _HIDDEN
