@@ -12,10 +12,9 @@ from torpor.images.checked import CheckedStore
 from torpor.images.contents import open_contents
 from torpor.images.errors import ImageError, ImageMissing
 from torpor.images.manifest import Manifest
-from torpor.images.pagemap import load_pagemap
+from torpor.images.pagemap import PAGE_BYTES, load_pagemap
 from torpor.images.store import ImageStore, load_all, load_one
 
-PAGE_SIZE = 4096
 _DEAD = 2
 _STATES = {1: "running", 2: "zombie", 3: "stopped"}
 _AREA_FILE = 1 << 5 | 1 << 4
@@ -213,7 +212,7 @@ class Checkpoint:
 
     def _memory_of(self, pid: int) -> int:
         try:
-            return sum(run.n_pages for run in load_pagemap(self._store, pid).runs) * PAGE_SIZE
+            return sum(run.n_pages for run in load_pagemap(self._store, pid).runs) * PAGE_BYTES
         except ImageMissing:
             return 0
 
@@ -252,7 +251,7 @@ class Checkpoint:
         for shmid in {vma.shmid for vma in mm.vmas if vma.status & _AREA_ANON_SHARED}:
             try:
                 n_bytes += (
-                    load_pagemap(self._store, shmid, kinds.SHMEM_PAGEMAP, check_pages=False).n_present * PAGE_SIZE
+                    load_pagemap(self._store, shmid, kinds.SHMEM_PAGEMAP, check_pages=False).n_present * PAGE_BYTES
                 )
             except ImageMissing:
                 continue

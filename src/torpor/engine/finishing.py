@@ -6,8 +6,8 @@ from torpor.base import log
 from torpor.base.errors import RestoreError, TorporError
 from torpor.engine.session import RestoreSession
 from torpor.kernel import ptrace, signal, vm
-from torpor.kernel.arch import loop, nr
-from torpor.kernel.arch.regs import UserRegs
+from torpor.kernel.arch import call, nr
+from torpor.kernel.arch.regs import of_new_task
 from torpor.kernel.procfs.maps import PROT_EXEC, PROT_READ
 from torpor.objects.memory import mm as mm_object
 from torpor.objects.memory import vmas
@@ -78,19 +78,19 @@ def _unmap_scratch(session: RestoreSession, process: RestoreProcess) -> None:
     at = _find_syscall(process)
     thread = process.runner.thread
     thread.set_sigmask(_ALL_SIGNALS)
-    regs = UserRegs(cs=0x33, ss=0x2B, flags=0x202)
+    regs = of_new_task()
     if stub.call_at(thread, at, regs, nr.munmap, session.area, stub.AREA_SIZE) != 0:
         raise RestoreError(f"pid {process.ns_pid}: the restorer's memory cannot be unmapped")
 
 
 def _find_syscall(process: RestoreProcess) -> int:
-    """The address of a ``syscall`` instruction: the vdso's, or, where a task has none, one in its own code."""
+    """The address of a system call instruction: the vdso's, or, where a task has none, one in its own code."""
     entries = mm_object.mm_of(process).vmas
     code = [e for e in entries if e.prot & PROT_EXEC and e.prot & PROT_READ and vmas.is_made(e)]
     places = [(e.start, e.end - e.start) for e in code]
     for start, length in [process.vdso_place, *places] if process.vdso_place else places:
         try:
-            at = vm.read(process.pid, start, length).find(loop.SYSCALL_GADGET)
+            at = vm.read(process.pid, start, length).find(call.SYSCALL)
         except OSError:
             continue  # longer than the file behind it
         if at >= 0:

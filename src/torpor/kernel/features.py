@@ -17,10 +17,11 @@ from contextlib import contextmanager
 
 from torpor.base.fds import OwnedFd
 from torpor.kernel import ptrace
-from torpor.kernel.arch import nr
+from torpor.kernel.arch import nr, vdso
 from torpor.kernel.kcmp import kcmp
 from torpor.kernel.pidfd import getfd
 from torpor.kernel.syscall import syscall
+from torpor.kernel.vm import PAGE_SIZE
 
 _AF_NETLINK = 16
 _NETLINK_ROUTE, _NETLINK_SOCK_DIAG, _NETLINK_NETFILTER = 0, 4, 12
@@ -38,7 +39,6 @@ _SO_BUF_LOCK = 72
 _IPV6_FREEBIND = 78
 _MFD_HUGETLB = 4
 _MOVE_MOUNT_SET_GROUP = 0x100
-_ARCH_MAP_VDSO_64 = 0x2003
 _PR_TIMER_CREATE_RESTORE_IDS = 77
 _KCMP_EPOLL_TFD = 7
 _UFFD_API, _UFFDIO_API = 0xAA, 0xC018AA3F
@@ -101,12 +101,12 @@ def _timerfd() -> bool:
 
 
 def _mem_dirty_track() -> bool:
-    page = ctypes.create_string_buffer(8192)
+    page = ctypes.create_string_buffer(2 * PAGE_SIZE)
     with open("/proc/self/clear_refs", "w", encoding="ascii") as stream:
         stream.write("4")
-    page[4096] = b"x"
+    page[PAGE_SIZE] = b"x"
     with open("/proc/self/pagemap", "rb", buffering=0) as raw:
-        raw.seek((ctypes.addressof(page) + 4096) // 4096 * 8)
+        raw.seek((ctypes.addressof(page) + PAGE_SIZE) // PAGE_SIZE * 8)
         return bool(struct.unpack("=Q", raw.read(8))[0] & _SOFT_DIRTY)
 
 
@@ -226,17 +226,12 @@ def _uffd_noncoop() -> bool:
     return _uffd_features() & _UFFD_NONCOOP == _UFFD_NONCOOP
 
 
-def _can_map_vdso() -> bool:
-    # We have a vdso already, which only a kernel that knows the request can find fault with.
-    return _fails_with(errno.EEXIST, "arch_prctl", nr.arch_prctl, _ARCH_MAP_VDSO_64, 0)
-
-
 def _pagemap_scan(categories: int) -> Callable[[], bool]:
     def check() -> bool:
-        page = ctypes.create_string_buffer(8192)
-        start = (ctypes.addressof(page) + 4095) & -4096
+        page = ctypes.create_string_buffer(2 * PAGE_SIZE)
+        start = (ctypes.addressof(page) + PAGE_SIZE - 1) & -PAGE_SIZE
         region = ctypes.create_string_buffer(24)
-        request = (96, 0, start, start + 4096, 0, ctypes.addressof(region), 1, 0, 0, 0, categories, categories)
+        request = (96, 0, start, start + PAGE_SIZE, 0, ctypes.addressof(region), 1, 0, 0, 0, categories, categories)
         with open("/proc/self/pagemap", "rb", buffering=0) as raw:
             return int(fcntl.ioctl(raw.fileno(), _PAGEMAP_SCAN, bytearray(struct.pack("=12Q", *request)))) >= 0
 
@@ -384,7 +379,7 @@ FEATURES: dict[str, Callable[[], bool]] = {
     "compat_cr": _no,  # 32-bit tasks: nothing here looks for them
     "uffd": _uffd,
     "uffd-noncoop": _uffd_noncoop,
-    "can_map_vdso": _can_map_vdso,
+    "can_map_vdso": vdso.can_be_mapped,
     "sk_ns": _sk_ns,
     "sk_unix_file": _sk_unix_file,
     "net_diag_raw": _net_diag_raw,

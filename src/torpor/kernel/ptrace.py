@@ -6,21 +6,16 @@ Every function must be called from the thread that seized the tracee.  A tracee 
 
 from __future__ import annotations
 
-import ctypes
 import struct
 
-from torpor.kernel.arch import nr, regs
-from torpor.kernel.arch.regs import UserRegs
+from torpor.kernel.arch import nr
+from torpor.kernel.arch.regs import UserRegs, read_regs, write_regs
 from torpor.kernel.syscall import address_of, syscall
 
-PTRACE_PEEKDATA = 2
 PTRACE_CONT = 7
 PTRACE_SYSCALL = 24
-PTRACE_GETREGS = 12
-PTRACE_SETREGS = 13
 PTRACE_DETACH = 17
 PTRACE_SETOPTIONS = 0x4200
-PTRACE_GETSIGINFO = 0x4202
 PTRACE_GETREGSET = 0x4204
 PTRACE_SETREGSET = 0x4205
 PTRACE_SEIZE = 0x4206
@@ -94,15 +89,12 @@ def set_options(tid: int, options: int) -> None:
 
 def get_regs(tid: int) -> UserRegs:
     """General registers."""
-    buffer = bytearray(regs.SIZE)
-    syscall("ptrace(GETREGS)", nr.ptrace, PTRACE_GETREGS, tid, 0, address_of(buffer))
-    return UserRegs.unpack(buffer)
+    return read_regs(tid)
 
 
 def set_regs(tid: int, values: UserRegs) -> None:
     """General registers, all at once."""
-    buffer = bytearray(values.pack())
-    syscall("ptrace(SETREGS)", nr.ptrace, PTRACE_SETREGS, tid, 0, address_of(buffer))
+    write_regs(tid, values)
 
 
 def get_regset(tid: int, note: int) -> bytes:
@@ -132,13 +124,6 @@ def set_sigmask(tid: int, mask: int) -> None:
     """The blocked signals; SIGKILL and SIGSTOP are left out by the kernel."""
     buffer = bytearray(mask.to_bytes(8, "little"))
     syscall("ptrace(SETSIGMASK)", nr.ptrace, PTRACE_SETSIGMASK, tid, 8, address_of(buffer))
-
-
-def get_siginfo(tid: int) -> bytes:
-    """The siginfo of the stop; OSError EINVAL in a group-stop."""
-    buffer = bytearray(SIGINFO_SIZE)
-    syscall("ptrace(GETSIGINFO)", nr.ptrace, PTRACE_GETSIGINFO, tid, 0, address_of(buffer))
-    return bytes(buffer)
 
 
 def peek_siginfo(tid: int, *, shared: bool) -> list[bytes]:
@@ -206,8 +191,3 @@ def seccomp_filter_flags(tid: int, index: int) -> int:
     )
     flags: int = struct.unpack_from("Q", buffer, 8)[0]
     return flags
-
-
-def as_signed(value: int) -> int:
-    """An unsigned 64-bit word as the signed number it holds."""
-    return ctypes.c_int64(value).value

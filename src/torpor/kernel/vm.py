@@ -1,18 +1,20 @@
 """process_vm_readv(2) and process_vm_writev(2): another task's memory, in vectors.
 
-Both release the GIL and may be called from any thread.  Pages are 4096 bytes.
+Both release the GIL and may be called from any thread.
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
 import struct
 from collections.abc import Sequence
 
 from torpor.kernel.arch import nr
 from torpor.kernel.syscall import address_of, syscall
 
-PAGE_SIZE = 4096
+#: Bytes of a page of this machine: the one place where it is asked for.
+PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
 IOV_MAX = 1024
 
 

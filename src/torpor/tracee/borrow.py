@@ -2,10 +2,10 @@
 
 Crash safety (D4).  Before a thread runs anything for us, a signal frame with its complete state lies in its memory,
 and whatever it is about to run ends in rt_sigreturn on that frame.  If we die, it finishes the batch and walks back
-into its own code.  The first step, making room for the loop, has no code of ours to run yet: it uses ``syscall; ret``
-and ``mov eax, 15; syscall`` that every C library and the Go runtime contain, with the frame at the far end of the main
-stack, where no program has anything.  (A frame just below a thread's own stack pointer would do for C, but goroutine
-stacks are tiny and lie beside each other.)
+into its own code.  The first step, making room for the loop, has no code of ours to run yet: it uses the
+system call and sigreturn instructions (``call`` of ``kernel/arch``) that every C library and the Go runtime contain,
+with the frame at the far end of the main stack, where no program has anything.  (A frame just below a thread's own
+stack pointer would do for C, but goroutine stacks are tiny and lie beside each other.)
 
 What does stay if we die at the wrong instant is the mapping itself: idle memory.  It lies at an address that nothing
 else uses, so the next one who borrows the process finds it and takes it away (``split_leftovers``).
@@ -21,6 +21,7 @@ from errno import EEXIST
 from torpor.base import log
 from torpor.base.errors import KernelError, RefusedError, TorporError
 from torpor.kernel import signal, vm
+from torpor.kernel.arch import call as gadgets
 from torpor.kernel.arch import loop, nr, restart, sigframe
 from torpor.kernel.arch.regs import UserRegs
 from torpor.kernel.procfs.maps import PROT_EXEC, PROT_READ, PROT_WRITE, Vma
@@ -35,15 +36,14 @@ _MAP_PRIVATE_ANONYMOUS = 0x22
 _MAP_FIXED_NOREPLACE = 0x100000
 #: Where our memory is put in a target, unless something is there.
 _WINDOW = range(0x746F72700000, 0x746F72800000)
-_NO_SYSCALL = (1 << 64) - 1
 _MASK = (1 << 64) - 1
 _CODE_SIZE = vm.PAGE_SIZE
 _DATA_SIZE = 128 * 1024
 _SEARCH_LIMIT = 64 * 1024 * 1024
 _SEARCH_STEP = 128 * 1024
-_SEARCH_OVERLAP = 16  # longer than any of the instructions looked for
+_SEARCH_OVERLAP = 16
+assert gadgets.LONGEST <= _SEARCH_OVERLAP
 _STACK_MARGIN = 16 * 1024
-_RED_ZONE = 128
 _STOP_SIGNALS: tuple[int, ...] = (signal.SIGURG, signal.SIGWINCH, signal.SIGCHLD)
 _NEVER = (signal.SIGKILL, signal.SIGSTOP, *FAULTS)
 _SIGRTMIN = 32
@@ -165,27 +165,25 @@ def _regs_to_give_back(thread: Thread) -> UserRegs:
 class _Bootstrap:
     """Makes single calls through gadgets in the target's own text, with a frame on its main stack behind them."""
 
-    def __init__(self, thread: Thread, regs: UserRegs, sigmask: int, stack: int, syscall_ret: int) -> None:
+    def __init__(self, thread: Thread, regs: UserRegs, sigmask: int, stack: int, code: tuple[int, int]) -> None:
         self._thread = thread
         self._regs = regs
         self._sigmask = sigmask
         self._stack = stack
-        self._syscall_ret = syscall_ret
+        self._syscall_ret, self._sigreturn = code
 
     def call(self, number: int, *args: int) -> int:
         """Make one call; KernelError if it fails.  The thread has its own registers again afterwards."""
-        words = [*args, *([0] * (6 - len(args)))]
         regs = self._regs.copy()
-        regs.di, regs.si, regs.dx, regs.r10, regs.r8, regs.r9 = (word & _MASK for word in words)
-        regs.ax, regs.orig_ax = number, _NO_SYSCALL
-        regs.ip, regs.sp = self._syscall_ret, self._stack
+        regs.set_call(self._syscall_ret, number, args)
+        gadgets.set_return(regs, self._stack, self._sigreturn)
         thread = self._thread
         thread.set_regs(regs)
         thread.set_sigmask(_MASK)
         try:
             self._to_syscall_stop()
             self._to_syscall_stop()
-            result = thread.get_regs().ax
+            result = thread.get_regs().result
         finally:
             thread.set_sigmask(self._sigmask)
             thread.set_regs(self._regs)
@@ -233,17 +231,16 @@ def _bootstrap_area(
     leader: Thread, regs: UserRegs, xstate: bytes, maps: list[Vma], frame_size: int
 ) -> Iterator[_Bootstrap]:
     syscall_ret, sigreturn = find_gadgets(leader.tid, maps)
-    # [stack] holds the address that ``ret`` pops, then the frame that rt_sigreturn finds at the stack pointer.
     stack = _scratch_stack(regs, maps, frame_size + 64)
     sigmask = leader.get_sigmask()
-    frame = sigframe.build(stack + 8, restart.outside(regs), xstate, sigmask)
-    content = sigreturn.to_bytes(8, "little") + frame
+    frame = sigframe.build(stack + gadgets.FRAME_OFFSET, restart.outside(regs), xstate, sigmask)
+    content = gadgets.below_frame(sigreturn) + frame
     memory = os.open(f"/proc/{leader.tid}/mem", os.O_RDWR | os.O_CLOEXEC)
     try:
         before = _pread_or_zeroes(memory, len(content), stack)
         os.pwrite(memory, content, stack)
         try:
-            yield _Bootstrap(leader, regs, sigmask, stack, syscall_ret)
+            yield _Bootstrap(leader, regs, sigmask, stack, (syscall_ret, sigreturn))
         finally:
             os.pwrite(memory, before, stack)
     finally:
@@ -263,7 +260,7 @@ def _scratch_stack(regs: UserRegs, maps: list[Vma], size: int) -> int:
             if vma.start <= regs.sp < vma.start + size + _STACK_MARGIN:
                 break
             return vma.start + 64
-    return (regs.sp - _RED_ZONE - size) & -64
+    return (regs.sp - gadgets.RED_ZONE - size) & -64
 
 
 def write_forced(pid: int, address: int, data: bytes) -> None:
@@ -276,9 +273,9 @@ def write_forced(pid: int, address: int, data: bytes) -> None:
 
 
 def find_gadgets(pid: int, maps: list[Vma]) -> tuple[int, int]:
-    """Addresses of ``syscall; ret`` and of ``mov eax, 15; syscall`` in the code that *pid* has mapped.
+    """Addresses of a system call that returns, and of sigreturn code, in the code that *pid* has mapped.
 
-    Where a program has no such code (nothing of libc, musl or Go in it), the vdso's ``syscall`` is used alone: it
+    Where a program has no such code (nothing of libc, musl or Go in it), the vdso's call is used alone: it
     works, but the instant of the first call is then not safe against our death.
     """
     code = [vma for vma in maps if vma.prot & PROT_EXEC and vma.prot & PROT_READ and not vma.is_vsyscall]
@@ -294,7 +291,7 @@ def find_gadgets(pid: int, maps: list[Vma]) -> tuple[int, int]:
         if syscall_ret and sigreturn:
             return syscall_ret, sigreturn
     for vma in code:
-        at = vm.read(pid, vma.start, vma.length).find(loop.SYSCALL_GADGET)
+        at = vm.read(pid, vma.start, vma.length).find(gadgets.SYSCALL)
         if at >= 0:
             log.warn(f"pid {pid} has no sigreturn code: a crash of ours during the first call would harm it")
             return vma.start + at, vma.start + at
@@ -319,10 +316,10 @@ def _gadgets_in(pid: int, vma: Vma) -> tuple[int, int]:
             text = vm.read(pid, vma.start + start, min(_SEARCH_STEP + _SEARCH_OVERLAP, vma.length - start))
         except OSError:
             return 0, 0
-        if not first and (at := text.find(loop.SYSCALL_RET_GADGET)) >= 0:
+        if not first and (at := text.find(gadgets.SYSCALL_RET)) >= 0:
             first = start + at
         if not second:
-            second = next((start + at for code in loop.SIGRETURN_GADGETS if (at := text.find(code)) >= 0), 0)
+            second = next((start + at for code in gadgets.SIGRETURN if (at := text.find(code)) >= 0), 0)
         if first and second:
             break
     if vma.inode:
@@ -334,8 +331,8 @@ def _still_there(pid: int, vma: Vma, offsets: tuple[int, int]) -> bool:
     """Text can be private to a process (patched, relocated): what another process had there is checked, not trusted."""
     first, second = offsets
     try:
-        good_first = not first or vm.read(pid, vma.start + first, 3) == loop.SYSCALL_RET_GADGET
-        good_second = not second or vm.read(pid, vma.start + second, 9).startswith(loop.SIGRETURN_GADGETS)
+        good_first = not first or vm.read(pid, vma.start + first, len(gadgets.SYSCALL_RET)) == gadgets.SYSCALL_RET
+        good_second = not second or vm.read(pid, vma.start + second, gadgets.LONGEST).startswith(gadgets.SIGRETURN)
     except OSError:
         return False
     return good_first and good_second

@@ -13,13 +13,12 @@ from collections.abc import Callable, Collection
 from torpor.base.errors import TorporError
 from torpor.base.records import dataclass
 from torpor.kernel import ptrace, signal, vm
-from torpor.kernel.arch.regs import CS_64BIT, UserRegs
+from torpor.kernel.arch import loop
+from torpor.kernel.arch.regs import UserRegs, of_new_task
 from torpor.tracee.batch import Batch
 from torpor.tracee.thread import WALL, Thread
 
-_NO_SYSCALL = (1 << 64) - 1
 _ALL_SIGNALS = (1 << 64) - 1
-_USER_SS = 0x2B
 _PART_ALIGN = 64
 _SIGRTMAX = 64
 FAULTS = frozenset((signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGTRAP))
@@ -56,7 +55,7 @@ class Runner:
         self._running: tuple[Batch, bytearray, Scratch] | None = None
         #: Called at each ptrace event stop (a clone), while the thread is stopped there.
         self.on_event: Callable[[], None] | None = None
-        self._base_regs = UserRegs(cs=CS_64BIT, ss=_USER_SS, flags=0x202, orig_ax=_NO_SYSCALL)
+        self._base_regs = of_new_task()
 
     @property
     def tid(self) -> int:
@@ -74,9 +73,9 @@ class Runner:
             self._mask_set = False
 
     def start_from(self, regs: UserRegs) -> None:
-        """Take segment registers, TLS bases and the stack pointer of batches from *regs*."""
+        """Run batches with what *regs* say of the kind of code, of thread-local storage and of the stack."""
         self._base_regs = regs.copy()
-        self._base_regs.orig_ax = _NO_SYSCALL
+        self._base_regs.leave_syscall()
 
     def run(self, batch: Batch) -> None:
         """Run *batch* and fill in its results.
@@ -113,11 +112,7 @@ class Runner:
         memory = batch.encode(scratch.data)
         vm.write_from(self.thread.tid, [(scratch.data, len(memory))], memoryview(memory))
         regs = self._base_regs.copy()
-        regs.ip = scratch.code
-        regs.bx = scratch.data
-        regs.bp = len(batch)
-        regs.r12 = self.stop_signal
-        regs.r15 = self._return_frame()
+        loop.start(regs, scratch.code, scratch.data, len(batch), self.stop_signal, self._return_frame())
         self.thread.set_regs(regs)
         if not self._mask_set:
             self.thread.set_sigmask(self._mask)

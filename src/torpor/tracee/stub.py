@@ -19,6 +19,7 @@ from torpor.base.fds import OwnedFd
 from torpor.base.records import dataclass
 from torpor.kernel import signal, vm
 from torpor.kernel.arch import loop, nr
+from torpor.kernel.arch import stub as program
 from torpor.kernel.arch.regs import UserRegs
 from torpor.kernel.namespaces import CLONE_FS, CLONE_NEWNS, CLONE_NEWUSER, isolated, setns, unshare
 from torpor.kernel.procfs.maps import PROT_EXEC, PROT_READ, PROT_WRITE, Vma, read_maps
@@ -31,9 +32,7 @@ from torpor.tracee.thread import Thread
 
 _BASE = 0x10000
 _CODE_AT = 120
-# read(0, sp - 8, 1); exit_group(0)
-_CODE = bytes.fromhex("31c031ff488d7424f8ba010000000f05b8e700000031ff0f05")
-_SYSCALL_AT = _BASE + _CODE_AT + 14
+_SYSCALL_AT = _BASE + _CODE_AT + program.SYSCALL_OFFSET
 
 _CLONE_PARENT = 0x8000
 _CLONE_VFORK = 0x4000
@@ -45,7 +44,6 @@ _VDSO_ROOM = 256 * 1024
 AREA_SIZE = vm.PAGE_SIZE + _DATA_SIZE + _VDSO_ROOM
 #: How far below its place the vdso is moved where that is wanted for the loop.
 _ASIDE = 1 << 30
-_TASK_SIZE = 0x7FFFFFFFF000
 _NO_FD = (1 << 64) - 1
 _SIGACTION_SIZE = 32
 _PR_SET_TIMERSLACK, _TIMERSLACK_NS = 29, 50000
@@ -113,13 +111,13 @@ class Birth:
 
 def find_area(taken: Sequence[tuple[int, int]], size: int = AREA_SIZE) -> int:
     """An address with *size* free bytes (whole pages) that no (start, end) of *taken* touches."""
-    top = _TASK_SIZE - size
+    top = program.TASK_SIZE - size
     candidate = top & -0x200000
     for start, end in sorted(taken, reverse=True):
         if end <= candidate:
             break
         if start < candidate + size:
-            candidate = (start - size) & -0x1000
+            candidate = (start - size) & -vm.PAGE_SIZE
     if candidate < _BASE + 0x10000:
         raise TorporError("the address spaces of the images leave no room for the restorer")
     return candidate
@@ -273,12 +271,26 @@ def _become_stub(path: str, reader: int, keep_fds: dict[int, int], birth: Birth)
 
 def _elf() -> bytes:
     """A static ELF program of one segment: header, program header, code."""
-    size = _CODE_AT + len(_CODE)
+    size = _CODE_AT + len(program.CODE)
     header = struct.pack(
-        "<16sHHIQQQIHHHHHH", b"\x7fELF\x02\x01\x01", 2, 62, 1, _BASE + _CODE_AT, 64, 0, 0, 64, 56, 1, 0, 0, 0
+        "<16sHHIQQQIHHHHHH",
+        b"\x7fELF\x02\x01\x01",
+        2,
+        program.ELF_MACHINE,
+        1,
+        _BASE + _CODE_AT,
+        64,
+        0,
+        0,
+        64,
+        56,
+        1,
+        0,
+        0,
+        0,
     )
-    segment = struct.pack("<IIQQQQQQ", 1, PROT_READ | PROT_EXEC, 0, _BASE, _BASE, size, size, 0x1000)
-    return header + segment + _CODE
+    segment = struct.pack("<IIQQQQQQ", 1, PROT_READ | PROT_EXEC, 0, _BASE, _BASE, size, size, vm.PAGE_SIZE)
+    return header + segment + program.CODE
 
 
 def _empty(thread: Thread, area: int, life: OwnedFd) -> Stub:
@@ -291,15 +303,14 @@ def _empty(thread: Thread, area: int, life: OwnedFd) -> Stub:
         raise TorporError(f"cannot map the restorer's loop at {area:#x}")
     write_forced(thread.tid, area, loop.CODE)
     runner = Runner(thread, Scratch(area, area + vm.PAGE_SIZE, _DATA_SIZE))
-    clean = UserRegs(cs=regs.cs, ss=regs.ss, flags=0x202, orig_ax=_NO_FD)
-    runner.start_from(clean)
+    runner.start_from(regs.emptied())
     batch = Batch()
     # What a clone has as its default is what its parent has now, whatever our callers had chosen.
     batch.call(nr.prctl, _PR_SET_TIMERSLACK, _TIMERSLACK_NS)
     parked = _park_vdso(batch, read_maps(thread.tid), area + size)
     batch.call(nr.munmap, 0, area)
     end = max([area + size, *(vma.end for vma in parked)])
-    batch.call(nr.munmap, end, _TASK_SIZE - end)
+    batch.call(nr.munmap, end, program.TASK_SIZE - end)
     runner.run(batch)
     return Stub(thread, runner, area, ParkedVdso(tuple(parked)), life)
 
@@ -333,14 +344,12 @@ def _park_vdso(batch: Batch, maps: list[Vma], start: int) -> list[Vma]:
 
 
 def call_at(thread: Thread, syscall_at: int, regs: UserRegs, number: int, *args: int) -> int:
-    """Make one call by a ``syscall`` instruction that is mapped in a puppet; its raw result (unsigned)."""
-    words = [*args, *([0] * (6 - len(args)))]
+    """Make one call by a system call instruction that is mapped in a puppet; its raw result (unsigned)."""
     regs = regs.copy()
-    regs.di, regs.si, regs.dx, regs.r10, regs.r8, regs.r9 = (word & _NO_FD for word in words)
-    regs.ax, regs.orig_ax, regs.ip = number, _NO_FD, syscall_at
+    regs.set_call(syscall_at, number, args)
     thread.set_regs(regs)
     for _ in range(2):
         thread.cont_to_syscall()
         while not thread.wait().is_syscall:
             thread.cont_to_syscall()
-    return thread.get_regs().ax
+    return thread.get_regs().result

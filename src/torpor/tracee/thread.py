@@ -11,7 +11,8 @@ from contextlib import suppress
 from torpor.base.errors import KernelError, TargetGoneError
 from torpor.base.records import dataclass
 from torpor.kernel import ptrace, signal
-from torpor.kernel.arch.regs import NT_X86_XSTATE, UserRegs
+from torpor.kernel.arch import xstate
+from torpor.kernel.arch.regs import UserRegs
 
 WALL = 0x40000000
 SYSCALL_STOP = signal.SIGTRAP | 0x80
@@ -140,16 +141,16 @@ class Thread:
             raise self._gone_or(error) from error
 
     def get_xstate(self) -> bytes:
-        """FPU, SSE, AVX, ... in the kernel's uncompacted layout, of whatever length this CPU has."""
+        """All registers but the general ones, in the kernel's layout, of whatever length this CPU has."""
         try:
-            return ptrace.get_regset(self.tid, NT_X86_XSTATE)
+            return ptrace.get_regset(self.tid, xstate.NOTE)
         except OSError as error:
             raise self._gone_or(error) from error
 
     def set_xstate(self, data: bytes) -> None:
         """The counterpart of ``get_xstate``."""
         try:
-            ptrace.set_regset(self.tid, NT_X86_XSTATE, data)
+            ptrace.set_regset(self.tid, xstate.NOTE, data)
         except OSError as error:
             raise self._gone_or(error) from error
 

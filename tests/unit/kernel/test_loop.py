@@ -1,18 +1,25 @@
-"""The call loop's bytes are what its listing says."""
+"""The machine code's bytes are what the listings say."""
 
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from harness.program import need
-from torpor.kernel.arch import loop
+from torpor.kernel.arch import loop, stub
 
 
-def test_the_bytes_are_the_listing(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("listing", "code"), [(loop.LISTING, loop.CODE), (stub.LISTING, stub.CODE)])
+def test_the_bytes_are_the_listing(listing: str, code: bytes, tmp_path: Path) -> None:
     source, object_file, binary = tmp_path / "loop.s", tmp_path / "loop.o", tmp_path / "loop.bin"
-    source.write_text(loop.LISTING)
+    source.write_text(listing)
     subprocess.run([need("as"), "--64", "-o", str(object_file), str(source)], check=True)
     subprocess.run([need("objcopy"), "-O", "binary", "-j", ".text", str(object_file), str(binary)], check=True)
-    assert binary.read_bytes() == loop.CODE
+    assert binary.read_bytes() == code
+
+
+def test_the_stub_has_its_call_where_it_says() -> None:
+    assert stub.CODE[stub.SYSCALL_OFFSET :].startswith(bytes.fromhex("0f05"))
 
 
 def test_a_record_has_ten_words() -> None:

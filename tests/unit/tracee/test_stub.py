@@ -15,7 +15,7 @@ pytestmark = pytest.mark.root
 _IN_THE_WAY = """
 import ctypes, sys
 from torpor.kernel import vm
-from torpor.kernel.arch import nr
+from torpor.kernel.arch import nr, stub as program
 from torpor.kernel.procfs.maps import read_maps
 from torpor.tracee import stub
 from torpor.tracee.batch import Batch
@@ -32,7 +32,7 @@ def look(thread, *args):
 stub._clear_way = look
 kill_and_reap([stub.spawn(area, keep_fds={}).thread])
 place = next(vma.start for vma in found if vma.name == sys.argv[1])
-place = min(place, stub._TASK_SIZE - stub.AREA_SIZE)
+place = min(place, program.TASK_SIZE - stub.AREA_SIZE)
 made = stub.spawn(place, keep_fds={})
 batch = Batch()
 pid = batch.call(nr.getpid)

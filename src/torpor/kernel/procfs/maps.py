@@ -7,6 +7,7 @@ from functools import lru_cache
 
 from torpor.base.records import dataclass
 from torpor.kernel.procfs.small import read_small
+from torpor.kernel.vm import PAGE_SIZE
 
 PROT_READ = 1
 PROT_WRITE = 2
@@ -30,7 +31,7 @@ class Vma:
     inode: int
     name: str
     flags: frozenset[str] = frozenset()
-    page_size: int = 4096
+    page_size: int = PAGE_SIZE
     protection_key: int = 0
 
     @property

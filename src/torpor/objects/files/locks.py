@@ -27,6 +27,7 @@ from torpor.images.store import load_all
 from torpor.kernel.arch import nr
 from torpor.kernel.idmap import IDENTITY, NO_ID
 from torpor.kernel.procfs.small import read_small
+from torpor.kernel.uapi.fcntl import AT_FDCWD
 from torpor.objects.files.fown import F_SETOWN_EX
 from torpor.objects.files.model import FileDump, FileRestore
 from torpor.objects.model import DumpProcess, RestoreProcess
@@ -200,5 +201,5 @@ def _add_breaking(batch: Batch, entry: m.file_lock_entry, flags: int) -> Result:
     # F_SETLEASE makes the caller the owner; without one the break sends no signal.
     batch.call(nr.fcntl, entry.fd, F_SETOWN_EX, batch.pack("ii", 1, 0))
     access = os.O_WRONLY if entry.type & ~BREAKING == UNLCK else os.O_RDONLY
-    batch.call(nr.open, batch.path(f"/proc/self/fd/{entry.fd}"), access | _O_NONBLOCK, 0, may_fail=True)
+    batch.call(nr.openat, AT_FDCWD, batch.path(f"/proc/self/fd/{entry.fd}"), access | _O_NONBLOCK, 0, may_fail=True)
     return result

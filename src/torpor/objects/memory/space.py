@@ -20,6 +20,7 @@ from torpor.images.pagemap import store_pagemap
 from torpor.images.store import ImageStore, PagesReader
 from torpor.kernel.arch import nr
 from torpor.kernel.procfs.maps import PROT_EXEC, PROT_WRITE, Vma
+from torpor.kernel.vm import PAGE_SIZE
 from torpor.objects.files import memfd
 from torpor.objects.files.model import FileDump, FileRestore
 from torpor.objects.memory import mm as mm_object
@@ -70,7 +71,7 @@ def dump_contents(process: DumpProcess, scanned: Scan, session: FileDump) -> pag
     finally:
         writer.close()
     store_pagemap(session.store, process.ns_pid, pages_id, runs)
-    n_scanned = sum(vma.length for vma in scanned.private) // 4096
+    n_scanned = sum(vma.length for vma in scanned.private) // PAGE_SIZE
     return pages.PagesDumped(n_scanned, sum(run.n_pages for run in runs))
 
 

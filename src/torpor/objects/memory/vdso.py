@@ -33,7 +33,7 @@ from torpor.base.records import dataclass, field
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.kernel import elf, vm
-from torpor.kernel.arch import nr, trampoline
+from torpor.kernel.arch import nr, trampoline, vdso
 from torpor.kernel.procfs.maps import PROT_EXEC, PROT_READ, PROT_WRITE
 from torpor.objects.memory.areas import (
     ANON_PRIVATE,
@@ -51,13 +51,10 @@ from torpor.tracee.stub import ParkedVdso, find_area
 
 _MREMAP_MAYMOVE_FIXED = 3
 _NO_FD = (1 << 64) - 1
-_PREFIX = "__vdso_"
 #: Those of all kernels have 1 to 3 pages.
 _MAX_SIZE = 1 << 18
 #: What a stack may grow into.
 _STACK_ROOM = 128 << 20
-#: Code that reads nothing of the kernel's: it is good on any kernel.
-_WITHOUT_DATA = ("__vdso_sgx_enter_enclave",)
 _Range = tuple[int, int]
 
 
@@ -200,11 +197,11 @@ def _patch(code: bytes, ours: bytes, our_place: int) -> tuple[bytes, list[_Range
     for name, symbol in sorted(functions.items(), key=lambda each: (each[1].offset, each[0])):
         if symbol.offset in written:
             continue
-        plain = name.removeprefix(_PREFIX)
-        target = here.get(name) or here.get(plain) or here.get(_PREFIX + plain)
+        plain = name.removeprefix(vdso.PREFIX)
+        target = here.get(name) or here.get(plain) or here.get(vdso.PREFIX + plain)
         if target is not None and plain != "getrandom":
             instead = trampoline.jump(our_place + target.offset)
-        elif name in _WITHOUT_DATA:
+        elif name in vdso.WITHOUT_DATA:
             continue
         else:
             instead = trampoline.SYSTEM_CALLS.get(plain, trampoline.NO_SYSTEM_CALL)

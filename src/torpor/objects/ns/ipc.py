@@ -32,12 +32,12 @@ from torpor.kernel.arch import nr
 from torpor.kernel.idmap import IdMaps
 from torpor.kernel.namespaces import CLONE_NEWIPC, inside
 from torpor.kernel.syscall import syscall
+from torpor.kernel.vm import PAGE_SIZE
 from torpor.objects.files import mqueue
 from torpor.objects.memory import segments
 from torpor.objects.ns.model import NsDump, NsRestore
 
 EntryT = TypeVar("EntryT", bound=m.Message)
-_PAGE = 4096
 _HUGE_SHIFT = 26
 _NEXT_IDS = ("msg", "sem", "shm")
 #: Image field and sysctl.
@@ -98,7 +98,7 @@ def _dump_segment(found: sysvipc.IpcObject, session: NsDump) -> m.ipc_shm_entry:
     with sysvipc.attached(found.ident, sysvipc.SHM_RDONLY) as address:
         path = _map_file(address)
         block = os.stat(path).st_blksize
-        if block > _PAGE:
+        if block > PAGE_SIZE:
             entry.hugetlb_flag = sysvipc.SHM_HUGETLB | (block.bit_length() - 1) << _HUGE_SHIFT
         session.segments.add_as(found.ident, path)
     return entry

@@ -21,6 +21,7 @@ from torpor.base.errors import RestoreError
 from torpor.images import messages as m
 from torpor.kernel import lsm
 from torpor.kernel.arch import nr
+from torpor.kernel.uapi.fcntl import AT_FDCWD
 from torpor.objects.model import DumpThread, RestoreProcess, RestoreThread
 from torpor.tracee.batch import Batch, RemoteCallError
 
@@ -114,7 +115,7 @@ def open_attributes(thread: RestoreThread, batch: Batch) -> None:
     """While the thread may still open what belongs to root."""
     for name, label in _labels(thread):
         path = batch.path(f"/proc/thread-self/attr/{lsm.attribute(name)}")
-        thread.attributes[name] = (batch.call(nr.open, path, _O_WRONLY, 0), label)
+        thread.attributes[name] = (batch.call(nr.openat, AT_FDCWD, path, _O_WRONLY, 0), label)
 
 
 def restore(thread: RestoreThread, batch: Batch) -> None:

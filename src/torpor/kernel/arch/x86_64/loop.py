@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import struct
 
+from torpor.kernel.arch.x86_64.regs import UserRegs
+
 RECORD = struct.Struct("<II6QqQQ")
 RECORD_SIZE = RECORD.size
 RESULT_OFFSET = 56
@@ -67,7 +69,7 @@ CODE = bytes.fromhex(
     "4489e2b8ea0000000f054c89fcb80f0000000f05"
 )
 
-#: ``mov eax, 15; syscall`` in the two encodings that C libraries use, and ``syscall; ret``.
-SIGRETURN_GADGETS = (bytes.fromhex("48c7c00f0000000f05"), bytes.fromhex("b80f0000000f05"))
-SYSCALL_RET_GADGET = bytes.fromhex("0f05c3")
-SYSCALL_GADGET = bytes.fromhex("0f05")
+
+def start(regs: UserRegs, code: int, records: int, count: int, stop_signal: int, frame: int) -> None:
+    """Have a task with *regs* run the loop that lies at *code*; *frame* is the ``ucontext`` to return to."""
+    regs.ip, regs.bx, regs.bp, regs.r12, regs.r15 = code, records, count, stop_signal, frame

@@ -1,15 +1,21 @@
-"""``struct user_regs_struct`` (``asm/user_64.h``), as PTRACE_GETREGS and NT_PRSTATUS give it."""
+"""``struct user_regs_struct`` (``asm/user_64.h``), as PTRACE_GETREGS and NT_PRSTATUS give it.
+
+What the layers above know of a task's registers, on every machine: ``ip``, ``sp``, ``result``, ``in_syscall``,
+``is_compat``, and the methods and functions below.
+"""
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from operator import attrgetter
 
 from torpor.base.records import dataclass, fields
+from torpor.kernel.arch.x86_64 import nr
+from torpor.kernel.syscall import address_of, syscall
 
-NT_PRSTATUS = 1
-NT_PRFPREG = 2
-NT_X86_XSTATE = 0x202
+_PTRACE_GETREGS = 12
+_PTRACE_SETREGS = 13
 
 _FORMAT = struct.Struct("27Q")
 SIZE = _FORMAT.size
@@ -21,7 +27,9 @@ ERESTARTNOHAND = 514
 ERESTART_RESTARTBLOCK = 516
 EINTR = 4
 
-CS_64BIT = 0x33
+_CS_64BIT = 0x33
+_USER_SS = 0x2B
+_INTERRUPTS_ENABLED = 0x202
 
 
 @dataclass(slots=True)
@@ -77,7 +85,44 @@ class UserRegs:
     @property
     def is_compat(self) -> bool:
         """Whether the task runs 32-bit code."""
-        return self.cs != CS_64BIT
+        return self.cs != _CS_64BIT
+
+    @property
+    def result(self) -> int:
+        """What the last system call gave (unsigned)."""
+        return self.ax
+
+    def leave_syscall(self) -> None:
+        """Nothing is made again as the task goes on."""
+        self.orig_ax = _MASK
+
+    def emptied(self) -> UserRegs:
+        """What a task that does nothing yet has, of this one's kind."""
+        return UserRegs(cs=self.cs, ss=self.ss, flags=_INTERRUPTS_ENABLED, orig_ax=_MASK)
+
+    def set_call(self, at: int, number: int, args: Sequence[int]) -> None:
+        """Make a system call next, by the instruction at *at*."""
+        words = [word & _MASK for word in args]
+        self.di, self.si, self.dx, self.r10, self.r8, self.r9 = words + [0] * (6 - len(words))
+        self.ax, self.orig_ax, self.ip = number, _MASK, at
+
+
+def of_new_task() -> UserRegs:
+    """What a task has that does nothing yet."""
+    return UserRegs(cs=_CS_64BIT, ss=_USER_SS, flags=_INTERRUPTS_ENABLED, orig_ax=_MASK)
+
+
+def read_regs(tid: int) -> UserRegs:
+    """Those of a stopped tracee, also of one that runs 32-bit code."""
+    buffer = bytearray(SIZE)
+    syscall("ptrace(GETREGS)", nr.ptrace, _PTRACE_GETREGS, tid, 0, address_of(buffer))
+    return UserRegs.unpack(buffer)
+
+
+def write_regs(tid: int, values: UserRegs) -> None:
+    """The counterpart, all at once."""
+    buffer = bytearray(values.pack())
+    syscall("ptrace(SETREGS)", nr.ptrace, _PTRACE_SETREGS, tid, 0, address_of(buffer))
 
 
 #: All members at once, in the kernel's order; ``dataclasses.astuple`` copies deeply and takes fifty times as long.

@@ -33,6 +33,7 @@ from torpor.images.store import iter_entries
 from torpor.kernel.arch import nr
 from torpor.kernel.sockets import Borrowed, Socket
 from torpor.kernel.syscall import syscall
+from torpor.kernel.vm import PAGE_SIZE
 from torpor.objects.files.model import FileDump, FileRestore, OpenFile
 from torpor.objects.files.socket.options import widen
 from torpor.tracee.caretaker import option
@@ -42,7 +43,6 @@ SCM_RIGHTS, SCM_CREDENTIALS = 1, 2
 _SCM_SECURITY, _SCM_PIDFD = 3, 4
 _CONTROL_ROOM = socket.CMSG_SPACE(253 * 4) + socket.CMSG_SPACE(12) + 512
 _PEEK = socket.MSG_PEEK | socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
-_PAGE = 4096
 _ANONYMOUS = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 _NO_FD = (1 << 64) - 1
 _FIRST_ROOM = 1 << 16
@@ -153,10 +153,10 @@ def _bytes_before_rights(connection: Socket, at: int, length: int) -> int:
     the last message fails as a whole, and the length of those before is told.
     """
     connection.setsockopt(socket.SOL_SOCKET, SO_PEEK_OFF, at)
-    room = (length + _PAGE - 1) & -_PAGE
-    memory = syscall("mmap", nr.mmap, 0, room + _PAGE, mmap.PROT_READ | mmap.PROT_WRITE, _ANONYMOUS, _NO_FD, 0)
+    room = (length + PAGE_SIZE - 1) & -PAGE_SIZE
+    memory = syscall("mmap", nr.mmap, 0, room + PAGE_SIZE, mmap.PROT_READ | mmap.PROT_WRITE, _ANONYMOUS, _NO_FD, 0)
     try:
-        syscall("mprotect", nr.mprotect, memory + room, _PAGE, 0)
+        syscall("mprotect", nr.mprotect, memory + room, PAGE_SIZE, 0)
         start = memory + room - (length - 1)
         return syscall("recvfrom", nr.recvfrom, connection.fileno(), start, length, _PEEK)
     except OSError as error:
@@ -164,7 +164,7 @@ def _bytes_before_rights(connection: Socket, at: int, length: int) -> int:
             raise
         return 0
     finally:
-        syscall("munmap", nr.munmap, memory, room + _PAGE)
+        syscall("munmap", nr.munmap, memory, room + PAGE_SIZE)
 
 
 def _peek(file: OpenFile, connection: Socket, room: int) -> Message | None:

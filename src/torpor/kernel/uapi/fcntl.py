@@ -1,0 +1,3 @@
+"""``linux/fcntl.h``."""
+
+AT_FDCWD = -100
