@@ -39,7 +39,8 @@ from torpor.kernel.namespaces import network_of
 from torpor.kernel.procfs.maps import read_smaps
 from torpor.kernel.procfs.stat import read_stat
 from torpor.kernel.procfs.status import read_status
-from torpor.objects import cpu
+from torpor.objects.arch import core as image
+from torpor.objects.arch import cpu, uncarried
 from torpor.objects.cgroup.model import IGNORE
 from torpor.objects.files import fdtable, locks
 from torpor.objects.files.model import FileDump
@@ -47,7 +48,7 @@ from torpor.objects.files.table import kinds_alike
 from torpor.objects.memory import mm as mm_object
 from torpor.objects.memory import room, space
 from torpor.objects.model import DumpProcess, DumpThread
-from torpor.objects.task import landlock, lsm, registers, seccomp, signals, uncarried, user_dispatch, zombie
+from torpor.objects.task import landlock, lsm, registers, seccomp, signals, user_dispatch, zombie
 from torpor.objects.task.table import PROCESS_ASPECTS, THREAD_ASPECTS
 from torpor.tracee.batch import Batch
 from torpor.tracee.borrow import BorrowedRunner, Injection, inject, split_leftovers
@@ -243,7 +244,7 @@ class Dump:
     def _collect_one(self, tracee: Process, parent: DumpProcess | None) -> DumpProcess:
         pid = tracee.pid
         status = read_status(pid)
-        core = m.core_entry(mtype=m.core_entry.X86_64)
+        core = image.new()
         process = DumpProcess(
             tracee=tracee, parent=parent, pid=pid, ns_pid=status.ns_tgids[-1], stat=read_stat(pid), status=status,
             pidfd=None if tracee.is_zombie else OwnedFd(os.pidfd_open(pid)),
@@ -255,7 +256,7 @@ class Dump:
             process.maps, process.leftovers = split_leftovers(read_smaps(pid), tracee.threads)
             for thread in tracee.threads:
                 thread_status = read_status(pid, thread.tid)
-                thread_core = core if thread.tid == pid else m.core_entry(mtype=m.core_entry.X86_64)
+                thread_core = core if thread.tid == pid else image.new()
                 process.threads.append(
                     DumpThread(process, thread, thread_status.ns_pids[-1], thread_status, thread_core)
                 )

@@ -28,13 +28,13 @@ from torpor.kernel.procfs.small import read_small
 from torpor.kernel.procfs.stat import read_stat
 from torpor.kernel.procfs.status import read_status
 from torpor.kernel.procfs.task import read_fdinfo_lines, read_fds, read_tree
+from torpor.objects.arch import uncarried
 from torpor.objects.files import locks
 from torpor.objects.files.model import FileDump, OpenFile
 from torpor.objects.files.outside import Outside
 from torpor.objects.files.table import kinds_alike
 from torpor.objects.memory import room, vmas
 from torpor.objects.model import DumpProcess
-from torpor.objects.task import uncarried
 from torpor.tracee.tree import Process, lives_on, refuse_without_leader
 
 if TYPE_CHECKING:

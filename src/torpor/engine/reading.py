@@ -12,7 +12,8 @@ from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.images.store import ImageStore, load_all, load_one
 from torpor.images.text import get_text, set_text
-from torpor.objects import cpu
+from torpor.objects.arch import core as image
+from torpor.objects.arch import cpu
 from torpor.objects.files.model import FileRestore
 from torpor.objects.files.table import kind_of_type
 from torpor.objects.memory import room
@@ -69,7 +70,7 @@ def _read_tree(store: ImageStore) -> RestoreProcess:
 
 def _read_process(store: ImageStore, entry: m.pstree_entry) -> RestoreProcess:
     core = load_one(store, kinds.CORE, entry.pid)
-    if core.mtype != m.core_entry.X86_64:
+    if not image.is_of_this_machine(core):
         raise ImageError(f"core-{entry.pid}.img is of another architecture")
     if not core.HasField("tc"):
         raise ImageError(f"core-{entry.pid}.img says nothing of the process")

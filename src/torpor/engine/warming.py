@@ -9,6 +9,7 @@ from torpor.images import messages as m
 from torpor.images.format import Entry
 from torpor.images.pagemap import PageRun
 from torpor.kernel.arch.regs import UserRegs
+from torpor.objects.arch import core as image
 from torpor.objects.memory.pages import Found, PagesDumped
 from torpor.objects.memory.space import Scan
 from torpor.objects.model import DumpThread
@@ -19,7 +20,7 @@ from torpor.tracee.thread import Stop
 _RECORDS = (DumpThread, Entry, Found, PageRun, PagesDumped, Scan, Scratch, SetSid, Stop, UserRegs)
 _MESSAGES = (
     "core_entry", "fdinfo_entry", "file_entry", "fs_entry", "inventory_entry", "lsmtype", "mm_entry", "pagemap_entry",
-    "pagemap_head", "pstree_entry", "user_desc_t", "user_x86_regs_mode", "vma_entry",
+    "pagemap_head", "pstree_entry", "vma_entry", *image.MESSAGES,
 )  # fmt: skip
 
 

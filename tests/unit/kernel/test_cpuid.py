@@ -4,8 +4,8 @@ import subprocess
 from pathlib import Path
 
 from harness.program import need
-from torpor.kernel.arch import cpuid
-from torpor.objects import cpu
+from torpor.kernel.arch.x86_64 import cpuid
+from torpor.objects.arch import cpu
 
 
 def test_the_code_is_the_listing(tmp_path: Path) -> None:

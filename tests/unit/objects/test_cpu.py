@@ -9,7 +9,7 @@ from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.images.memstore import MemStore
 from torpor.images.store import store_one
-from torpor.objects import cpu
+from torpor.objects.arch import cpu
 
 
 def _store(entry: m.cpuinfo_x86_entry) -> MemStore:

@@ -7,7 +7,7 @@ import struct
 import pytest
 
 from torpor.images import messages as m
-from torpor.objects.task import registers
+from torpor.objects.arch.x86_64 import core as registers
 
 _AVX2, _PKRU, _AMX = 7, 1 << 9, 3 << 17
 

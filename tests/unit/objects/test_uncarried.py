@@ -3,7 +3,7 @@
 import pytest
 
 from torpor.kernel.procfs.status import parse_status
-from torpor.objects.task import uncarried
+from torpor.objects.arch import uncarried
 
 
 @pytest.mark.parametrize(

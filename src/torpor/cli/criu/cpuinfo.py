@@ -7,7 +7,7 @@ from torpor.cli.criu.options import Options
 from torpor.images.dirstore import DirStore
 from torpor.images.errors import ImageMissing
 from torpor.images.kinds import CPUINFO
-from torpor.objects import cpu
+from torpor.objects.arch import cpu
 
 
 def main(options: Options) -> int:

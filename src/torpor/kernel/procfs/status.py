@@ -33,7 +33,8 @@ class Status:
         real, effective, saved, fs = self._numbers(key)
         return real, effective, saved, fs
 
-    def _bits(self, key: str) -> int:
+    def bits(self, key: str) -> int:
+        """A mask; 0 where the kernel says nothing of it."""
         return int(self._get(key, "0"), 16)
 
     @property
@@ -95,23 +96,23 @@ class Status:
 
     @property
     def cap_inheritable(self) -> int:
-        return self._bits("CapInh")
+        return self.bits("CapInh")
 
     @property
     def cap_permitted(self) -> int:
-        return self._bits("CapPrm")
+        return self.bits("CapPrm")
 
     @property
     def cap_effective(self) -> int:
-        return self._bits("CapEff")
+        return self.bits("CapEff")
 
     @property
     def cap_bounding(self) -> int:
-        return self._bits("CapBnd")
+        return self.bits("CapBnd")
 
     @property
     def cap_ambient(self) -> int:
-        return self._bits("CapAmb")
+        return self.bits("CapAmb")
 
     @property
     def no_new_privs(self) -> bool:
@@ -137,33 +138,28 @@ class Status:
     @property
     def pending(self) -> int:
         """The thread's own pending signals."""
-        return self._bits("SigPnd")
+        return self.bits("SigPnd")
 
     @property
     def shared_pending(self) -> int:
         """The process's."""
-        return self._bits("ShdPnd")
+        return self.bits("ShdPnd")
 
     @property
     def blocked(self) -> int:
-        return self._bits("SigBlk")
+        return self.bits("SigBlk")
 
     @property
     def ignored(self) -> int:
-        return self._bits("SigIgn")
+        return self.bits("SigIgn")
 
     @property
     def caught(self) -> int:
-        return self._bits("SigCgt")
+        return self.bits("SigCgt")
 
-    @property
-    def masks_addresses(self) -> bool:
-        """Whether some bits of its addresses mean nothing."""
-        return self._bits("untag_mask") not in (0, (1 << 64) - 1)
-
-    @property
-    def shadow_stack(self) -> bool:
-        return "shstk" in self._get("x86_Thread_features", "")
+    def word(self, key: str) -> str:
+        """A line's text; empty where the kernel has no such line."""
+        return self._get(key, "")
 
 
 def parse_status(text: str) -> Status:

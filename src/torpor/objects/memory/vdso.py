@@ -35,6 +35,7 @@ from torpor.images.errors import ImageError
 from torpor.kernel import elf, vm
 from torpor.kernel.arch import nr, trampoline, vdso
 from torpor.kernel.procfs.maps import PROT_EXEC, PROT_READ, PROT_WRITE
+from torpor.objects.arch import core as image
 from torpor.objects.memory.areas import (
     ANON_PRIVATE,
     AREA_REGULAR,
@@ -225,8 +226,7 @@ def _keep_threads(
 ) -> None:
     """Have threads whose next instruction is written over go on in a copy."""
     for thread in threads:
-        regs = thread.core.thread_info.gpregs
-        at = regs.ip - made.code_at
+        at = image.ip_of(thread.core) - made.code_at
         if not any(start < at < end for start, end in written):
             continue
         if made.copy is None:
@@ -236,4 +236,4 @@ def _keep_threads(
                 raise ImageError("the vdso and its data lie too far apart")
             start = find_area(taken, length)
             made.copy = Copy(start, start + length, start + made.code_at - low, code)
-        regs.ip = made.copy.code_at + at
+        image.set_ip(thread.core, made.copy.code_at + at)

@@ -1,9 +1,9 @@
-"""Switches of a thread, or of all that share its memory, that prctl(2) and arch_prctl(2) read and set.
+"""Switches of a thread, or of all that share its memory, that prctl(2) and its like read and set.
 
 Kernel view
-    PR_GET_TSC, PR_MCE_KILL_GET, PR_GET_IO_FLUSHER, PR_GET_SPECULATION_CTRL, ARCH_GET_CPUID of a thread;
-    PR_GET_MEMORY_MERGE, PR_GET_MDWE, PR_GET_THP_DISABLE of the memory; ARCH_GET_XCOMP_PERM of the process, which says
-    that it may use AMX.  All only inside.
+    PR_GET_TSC, PR_MCE_KILL_GET, PR_GET_IO_FLUSHER, PR_GET_SPECULATION_CTRL of a thread;
+    PR_GET_MEMORY_MERGE, PR_GET_MDWE, PR_GET_THP_DISABLE of the memory; what only this machine has
+    (``objects/arch``).  All only inside.
 Image
     A field of ``thread_core_entry`` or ``mm_entry`` each, where the value is not the kernel's default;
     ``thp_disabled`` is CRIU's.
@@ -23,49 +23,35 @@ from collections.abc import Iterator
 
 from torpor.base import log
 from torpor.base.errors import RestoreError
-from torpor.base.records import dataclass
 from torpor.images import messages as m
 from torpor.kernel.arch import nr
+from torpor.objects.arch import switches as arch
 from torpor.objects.memory.mm import mm_of
 from torpor.objects.model import DumpProcess, DumpThread, RestoreProcess, RestoreThread
+from torpor.objects.task.switch import ROOM, VALUE, Switch
 from torpor.tracee.batch import Batch, Data, Result
 
 PR_SET_MDWE, PR_GET_MDWE = 65, 66
 _PR_SPEC_PRCTL = 1
-_ARCH_GET_XCOMP_PERM, _ARCH_REQ_XCOMP_PERM = 0x1022, 0x1023
-_XTILE_DATA = 18
 
 
-@dataclass(frozen=True, slots=True)
-class Switch:
-    """A switch: the field it has in images, how it is read and set, and the value that it has by default.
-
-    The words of a call are numbers, or ``_VALUE`` for the value and ``_ROOM`` for where it is stored.
-    """
-
-    field: str
-    read: tuple[int | str, ...]
-    set: tuple[int | str, ...]
-    default: int
-
-
-_VALUE, _ROOM = "value", "room"
-
+_SPECULATION: tuple[Switch, ...] = (
+    Switch("torpor_spec_store_bypass", (nr.prctl, 52, 0, 0, 0, 0), (nr.prctl, 53, 0, VALUE, 0, 0), 2),
+    Switch("torpor_spec_indirect_branch", (nr.prctl, 52, 1, 0, 0, 0), (nr.prctl, 53, 1, VALUE, 0, 0), 2),
+    Switch("torpor_spec_l1d_flush", (nr.prctl, 52, 2, 0, 0, 0), (nr.prctl, 53, 2, VALUE, 0, 0), 4),
+)
 THREAD_SWITCHES: tuple[Switch, ...] = (
-    Switch("torpor_tsc", (nr.prctl, 25, _ROOM), (nr.prctl, 26, _VALUE), 1),
-    Switch("torpor_mce_kill", (nr.prctl, 34, 0, 0, 0, 0), (nr.prctl, 33, 1, _VALUE, 0, 0), 2),
-    Switch("torpor_io_flusher", (nr.prctl, 58, 0, 0, 0, 0), (nr.prctl, 57, _VALUE, 0, 0, 0), 0),
-    Switch("torpor_cpuid", (nr.arch_prctl, 0x1011, 0), (nr.arch_prctl, 0x1012, _VALUE), 1),
-    Switch("torpor_spec_store_bypass", (nr.prctl, 52, 0, 0, 0, 0), (nr.prctl, 53, 0, _VALUE, 0, 0), 2),
-    Switch("torpor_spec_indirect_branch", (nr.prctl, 52, 1, 0, 0, 0), (nr.prctl, 53, 1, _VALUE, 0, 0), 2),
-    Switch("torpor_spec_l1d_flush", (nr.prctl, 52, 2, 0, 0, 0), (nr.prctl, 53, 2, _VALUE, 0, 0), 4),
+    Switch("torpor_tsc", (nr.prctl, 25, ROOM), (nr.prctl, 26, VALUE), 1),
+    Switch("torpor_mce_kill", (nr.prctl, 34, 0, 0, 0, 0), (nr.prctl, 33, 1, VALUE, 0, 0), 2),
+    Switch("torpor_io_flusher", (nr.prctl, 58, 0, 0, 0, 0), (nr.prctl, 57, VALUE, 0, 0, 0), 0),
+    *arch.THREAD_SWITCHES,
+    *_SPECULATION,
 )
 MEMORY_SWITCHES: tuple[Switch, ...] = (
-    Switch("torpor_ksm", (nr.prctl, 68, 0, 0, 0, 0), (nr.prctl, 67, _VALUE, 0, 0, 0), 0),
-    Switch("torpor_thp_disable", (nr.prctl, 42, 0, 0, 0, 0), (nr.prctl, 41, 1, _VALUE, 0, 0), 0),
+    Switch("torpor_ksm", (nr.prctl, 68, 0, 0, 0, 0), (nr.prctl, 67, VALUE, 0, 0, 0), 0),
+    Switch("torpor_thp_disable", (nr.prctl, 42, 0, 0, 0, 0), (nr.prctl, 41, 1, VALUE, 0, 0), 0),
 )
-_MDWE = Switch("torpor_mdwe", (nr.prctl, PR_GET_MDWE, 0, 0, 0, 0), (nr.prctl, PR_SET_MDWE, _VALUE, 0, 0, 0), 0)
-_SPECULATION = THREAD_SWITCHES[4:]
+_MDWE = Switch("torpor_mdwe", (nr.prctl, PR_GET_MDWE, 0, 0, 0, 0), (nr.prctl, PR_SET_MDWE, VALUE, 0, 0, 0), 0)
 #: PR_THP_DISABLE_EXCEPT_ADVISED and the like: what PR_GET_THP_DISABLE tells beside the switch itself.
 _THP = MEMORY_SWITCHES[1]
 
@@ -83,8 +69,8 @@ def dump_memory(process: DumpProcess, batch: Batch) -> None:
 def _ask(switches: tuple[Switch, ...], entry: m.thread_core_entry | m.mm_entry, batch: Batch) -> None:
     asked: list[tuple[Switch, Result, Data | None]] = []
     for switch in switches:
-        room = batch.out(8) if _ROOM in switch.read else None
-        words = [room if word == _ROOM else word for word in switch.read]
+        room = batch.out(8) if ROOM in switch.read else None
+        words = [room if word == ROOM else word for word in switch.read]
         asked.append((switch, batch.call(*words, may_fail=True), room))  # type: ignore[arg-type]
 
     def collect() -> None:
@@ -102,24 +88,6 @@ def _ask(switches: tuple[Switch, ...], entry: m.thread_core_entry | m.mm_entry, 
                 setattr(entry, switch.field, value)
 
     batch.then(collect)
-
-
-def dump_permission(process: DumpProcess, batch: Batch) -> None:
-    """Ask whether it may use AMX."""
-    room = batch.out(8)
-    asked = batch.call(nr.arch_prctl, _ARCH_GET_XCOMP_PERM, room, may_fail=True)
-
-    def collect() -> None:
-        if not asked.errno and int.from_bytes(room.bytes(), "little") >> _XTILE_DATA & 1:
-            process.core.tc.torpor_xcomp_perm = _XTILE_DATA
-
-    batch.then(collect)
-
-
-def restore_permission(process: RestoreProcess, batch: Batch) -> None:
-    """Ask for it again, before any thread has such registers.  (The processor is known to have them.)"""
-    if process.core.tc.torpor_xcomp_perm:
-        batch.call(nr.arch_prctl, _ARCH_REQ_XCOMP_PERM, process.core.tc.torpor_xcomp_perm, may_fail=True)
 
 
 def reset(batch: Batch) -> None:
@@ -178,5 +146,5 @@ def _try(who: str, switch: Switch, value: int, batch: Batch) -> None:
 
 
 def _set(switch: Switch, value: int, batch: Batch) -> Result:
-    words = [value if word == _VALUE else word for word in switch.set]
+    words = [value if word == VALUE else word for word in switch.set]
     return batch.call(*words, may_fail=True)  # type: ignore[arg-type]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from torpor.base.records import dataclass
 from torpor.base.typed import IntEnum
+from torpor.objects.arch import switches as arch_switches
 from torpor.objects.memory import mm
 from torpor.objects.model import DumpProcess, DumpThread, RestoreProcess, RestoreThread
 from torpor.objects.task import (
@@ -86,7 +87,7 @@ PROCESS_ASPECTS: tuple[ProcessAspect, ...] = (
     ProcessAspect("POSIX timers", posix_timers.dump, posix_timers.restore),
     ProcessAspect("stopped or not", stopped.dump, None),
     ProcessAspect("exit signal", lambda process, batch: zombie.dump_exit_signal(process), None),
-    ProcessAspect("registers permitted", switches.dump_permission, switches.restore_permission, When.EARLY),
+    ProcessAspect("registers permitted", arch_switches.dump_permission, arch_switches.restore_permission, When.EARLY),
     ProcessAspect("subreaper", subreaper.dump, subreaper.restore, When.EARLY),
     ProcessAspect("waits for stopped children", None, stopped.restore_waited, When.LAST),
     ProcessAspect("SIGCHLD of our making", None, signals.flush_sigchld, When.LAST),

@@ -3,7 +3,7 @@
 Kernel view
     get_robust_list(2) and PTRACE_GET_RSEQ_CONFIGURATION from outside, PR_GET_TID_ADDRESS inside.
 Image
-    ``thread_core_entry.comm``, ``futex_rla``, ``rseq_entry``; ``thread_info_x86.clear_tid_addr``.
+    ``thread_core_entry.comm``, ``futex_rla``, ``rseq_entry``; the machine's ``clear_tid_addr``.
 Restore
     The same calls in the thread itself.
 """
@@ -15,6 +15,7 @@ from torpor.images.text import get_text, set_text
 from torpor.kernel import ptrace
 from torpor.kernel.arch import nr
 from torpor.kernel.syscall import address_of, syscall
+from torpor.objects.arch import core as image
 from torpor.objects.model import DumpThread
 from torpor.tracee.batch import Batch
 
@@ -41,7 +42,7 @@ def dump(thread: DumpThread, batch: Batch) -> None:
     batch.call(nr.prctl, PR_GET_TID_ADDRESS, tid_room)
 
     def collect() -> None:
-        core.thread_info.clear_tid_addr = int.from_bytes(tid_room.bytes(), "little")
+        image.set_clear_tid(core, int.from_bytes(tid_room.bytes(), "little"))
 
     batch.then(collect)
 
@@ -58,7 +59,7 @@ def restore(core: m.core_entry, batch: Batch) -> None:
     thread = core.thread_core
     comm = thread.comm if thread.HasField("comm") else core.tc.comm
     batch.call(nr.prctl, PR_SET_NAME, batch.path(get_text(comm)))
-    batch.call(nr.set_tid_address, core.thread_info.clear_tid_addr)
+    batch.call(nr.set_tid_address, image.clear_tid_of(core))
     if thread.futex_rla_len == _ROBUST_HEAD_SIZE:
         batch.call(nr.set_robust_list, thread.futex_rla, thread.futex_rla_len)
     if thread.HasField("rseq_entry") and thread.rseq_entry.rseq_abi_pointer:

@@ -14,13 +14,14 @@ from torpor.kernel.procfs.status import Status
 from torpor.objects.model import DumpThread
 
 NT_386_IOPERM = 0x201
+_ALL = (1 << 64) - 1
 
 
 def problems(who: str, status: Status) -> Iterator[RefusedError]:
     """What can be seen from outside of a process that runs."""
-    if status.shadow_stack:
+    if "shstk" in status.word("x86_Thread_features"):
         yield RefusedError(f"{who} uses a shadow stack", hint="shadow stacks are not carried yet")
-    if status.masks_addresses:
+    if status.bits("untag_mask") not in (0, _ALL):
         yield RefusedError(
             f"{who} uses linear address masking", hint="it is not carried; checkpoint it before it asks for that"
         )

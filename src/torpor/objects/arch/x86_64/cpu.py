@@ -23,7 +23,7 @@ from torpor.images import kinds
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.images.store import ImageStore, load_one, store_one
-from torpor.kernel.arch.cpuid import Cpuid
+from torpor.kernel.arch.x86_64.cpuid import Cpuid
 
 CAPABILITY_VERSION = 2
 #: What a restore asks of the processor unless told otherwise.

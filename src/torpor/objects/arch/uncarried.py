@@ -1,0 +1,3 @@
+"""This machine's ``uncarried``."""
+
+from torpor.objects.arch.x86_64.uncarried import *  # noqa: F403

@@ -1,0 +1,1 @@
+"""The image side of x86-64."""
