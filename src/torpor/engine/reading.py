@@ -113,6 +113,7 @@ def plan(session: RestoreSession) -> None:
     root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     files = FileRestore(session.store, kind_of_type, load_all(session.store, kinds.FILES), root_fd)
     files.processes = session.everyone
+    files.lend = channel.lend
     files.policy = session.options.files
     files.orphan_master = session.options.orphan_master
     files.inherited.update((name.lstrip("/"), fd) for fd, name in session.options.inherit_fds)

@@ -314,7 +314,12 @@ class Channel:
             numbers += _lowest_free(taken, len(part))
         return numbers
 
-    def _receive(self, runner: Runner, far_number: int, count: int) -> None:
+    def lend(self, runner: Runner, fds: Sequence[int]) -> list[int]:
+        """Put a few of our descriptors into the puppet, whatever it has; the numbers, which the caller closes."""
+        self._near.sendmsg([b"f"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack(f"{len(fds)}i", *fds))])
+        return self._receive(runner, self.far_number, len(fds))
+
+    def _receive(self, runner: Runner, far_number: int, count: int) -> list[int]:
         batch = Batch()
         room = batch.out(16 + 4 * count + 8)
         byte = batch.out(1)
@@ -325,6 +330,7 @@ class Channel:
         length = int.from_bytes(room.bytes()[:8], "little")
         if length != 16 + 4 * count:
             raise TorporError(f"pid {runner.tid} received {(length - 16) // 4} descriptors instead of {count}")
+        return list(struct.unpack_from(f"{count}i", room.bytes(), 16))
 
 
 def _lowest_free(taken: set[int], count: int) -> list[int]:

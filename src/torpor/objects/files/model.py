@@ -27,6 +27,7 @@ from torpor.kernel.pidfd import getfd
 from torpor.kernel.procfs.task import read_fdinfo_lines
 from torpor.objects.files.outside import Outside
 from torpor.objects.model import DumpProcess, RestoreProcess
+from torpor.tracee.remote import Runner
 
 PartT = TypeVar("PartT")
 
@@ -380,6 +381,10 @@ class FileDump:
             image.close()
 
 
+def _lend_nothing(_: Runner, fds: Sequence[int]) -> list[int]:
+    raise RestoreError(f"no way for {len(fds)} descriptors into a puppet")
+
+
 class FileRestore:
     """Opens descriptions on demand, each once, and keeps them open until the end of the restore."""
 
@@ -398,6 +403,8 @@ class FileRestore:
             # Two of the same id say different things of one file; what it is, the last one says.
             self.entries.setdefault(entry.id, m.file_entry()).MergeFrom(entry)
         self.processes: list[RestoreProcess] = []
+        #: Puts descriptors of ours into a puppet, whatever it has; their numbers there, which the caller closes.
+        self.lend: Callable[[Runner, Sequence[int]], list[int]] = _lend_nothing
         self.policy = FilePolicy()
         #: Of the tree's user namespace: images hold ids as they are inside.
         self.idmaps = IDENTITY

@@ -51,8 +51,7 @@ def make_socket(session: FileRestore, family: int, kind: int, protocol: int, ns_
 
     RestoreError where the kernel has no such family or protocol.
     """
-    if kind not in _TYPES:
-        raise ImageError(f"files.img: {kind} is no type of socket")
+    check_type(kind)
     try:
         return in_network(session, ns_id, lambda: new_socket(family, kind, protocol))
     except OSError as error:
@@ -62,8 +61,13 @@ def make_socket(session: FileRestore, family: int, kind: int, protocol: int, ns_
         ) from error
 
 
-def make_pair(session: FileRestore, kind: int, ns_id: int) -> tuple[Socket, Socket]:
-    """Two connected unix sockets in that namespace."""
+def check_type(kind: int) -> None:
+    """ImageError for what is no type of socket."""
     if kind not in _TYPES:
         raise ImageError(f"files.img: {kind} is no type of socket")
+
+
+def make_pair(session: FileRestore, kind: int, ns_id: int) -> tuple[Socket, Socket]:
+    """Two connected unix sockets in that namespace."""
+    check_type(kind)
     return in_network(session, ns_id, lambda: pair(kind))

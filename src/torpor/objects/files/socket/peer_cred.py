@@ -1,101 +1,134 @@
-"""Credentials of the other end of a unix socket (SO_PEERCRED).
+"""Credentials of the other end of a unix socket: SO_PEERCRED, SO_PEERGROUPS.
 
 Kernel view
-    The kernel notes process, user and group of whoever calls listen(2), connect(2) or socketpair(2).
+    The kernel notes process, effective user and group, and supplementary groups of whoever calls socketpair(2) (in
+    both ends), connect(2) (in the end that accept(2) gives), listen(2) (in the listener; connect(2) copies it).
+    A dead process keeps its pid there; as the pid namespace of the asking has it, so that the target itself is asked.
 Image
-    ``torpor_peer_pid`` (0 for a process outside of the tree), ``torpor_peer_uid``, ``torpor_peer_gid``.
+    ``torpor_peer_pid`` (0 for a process outside of the tree), ``torpor_peer_uid``, ``torpor_peer_gid``,
+    ``torpor_peer_group``.  Of a connection that is not accepted yet nobody can ask who made it: ``torpor_connector``
+    is the process that has its socket, with the less privileged of its user and the socket's owner.
 Restore
-    listen(2) again, and socketpair(2), by the puppet of that process, with that user and group for the moment.
+    The same calls again, by ``peer_actors``.
 Limits
-    A connection made by connect(2) shows our own process, as does everything of a process that is gone.
+    SO_PEERSEC is that of whoever makes the call then.  SO_PEERPIDFD shows what SO_PEERCRED does.
 """
 
 from __future__ import annotations
 
 import _socket as socket
+import errno
 import os
 import struct
 
+from torpor.base.records import dataclass
 from torpor.images import messages as m
 from torpor.kernel.arch import nr
-from torpor.kernel.pidfd import getfd
+from torpor.kernel.idmap import NO_ID
+from torpor.kernel.procfs.status import read_status
 from torpor.kernel.sockets import Borrowed, Socket
-from torpor.objects.files.model import FileDump, FileRestore, OpenFile
-from torpor.objects.model import RestoreProcess
+from torpor.objects.files.model import FileDump, OpenFile
 from torpor.tracee.batch import Batch
 
-_SO_PEERCRED = 17
-_NOBODY = 0xFFFFFFFF
+_SO_PEERCRED, _SO_PEERGROUPS = 17, 59
+_FEW_GROUPS, _ALL_GROUPS = 1024, 4 * 65536
+_CREDENTIALS = "iII"
+
+
+@dataclass(frozen=True, slots=True)
+class Who:
+    """Whom the kernel has noted, with ids as they are inside of the tree's namespaces."""
+
+    pid: int
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"pid {self.pid or 'outside'}, user {_shown(self.uid)}, group {_shown(self.gid)}"
+
+
+def _shown(ident: int) -> str:
+    return "outside" if ident == NO_ID else str(ident)
+
+
+# -- dump -----------------------------------------------------------------------------------------------------
 
 
 def dump(file: OpenFile, sk: m.unix_sk_entry, session: FileDump) -> None:
     """Fill in whom the kernel has noted, if anybody."""
     with Borrowed(file.fd) as connection:
-        pid, uid, gid = struct.unpack("iII", connection.getsockopt(socket.SOL_SOCKET, _SO_PEERCRED, 12))
-    if uid == _NOBODY:
+        pid, uid, gid = struct.unpack(_CREDENTIALS, connection.getsockopt(socket.SOL_SOCKET, _SO_PEERCRED, 12))
+        groups = [] if uid == NO_ID else _groups_of(connection)
+    if uid == NO_ID:
         return
-    inside = next((process.ns_pid for process in session.processes if process.pid == pid), 0)
-    sk.torpor_peer_pid = inside
-    sk.torpor_peer_uid, sk.torpor_peer_gid = file.process.idmaps.inside(uid, gid)
+    idmaps = file.process.idmaps
+    sk.torpor_peer_pid = 0
+    sk.torpor_peer_uid, sk.torpor_peer_gid = idmaps.inside(uid, gid)
+    inside = map(idmaps.groups.inside, groups)
+    sk.torpor_peer_group.extend(group for group in inside if group != NO_ID)
+    _dump_pid(file, sk, pid, session)
 
 
-def make_pair(first: m.unix_sk_entry, second: m.unix_sk_entry, session: FileRestore) -> tuple[Socket, Socket] | None:
-    """A pair made by the process that made it; None where none of the tree did, or not both ends."""
-    same = ("torpor_peer_pid", "torpor_peer_uid", "torpor_peer_gid")
-    if any(getattr(first, name) != getattr(second, name) for name in same):
-        return None
-    process = _process_of(first, session)
-    if process is None:
-        return None
-    batch = Batch()
-    numbers = batch.out(8)
-    _enter(batch, first)
-    batch.call(nr.socketpair, socket.AF_UNIX, first.type | socket.SOCK_CLOEXEC, 0, numbers)
-    _leave(batch)
-    process.runner.run(batch)
-    theirs = struct.unpack("ii", numbers.bytes())
-    pidfd = os.pidfd_open(process.pid)
+def _dump_pid(file: OpenFile, sk: m.unix_sk_entry, pid: int, session: FileDump) -> None:
+    known = next((process.ns_pid for process in session.processes if process.pid == pid), 0)
+    if known:
+        sk.torpor_peer_pid = known
+    elif pid and not os.path.exists(f"/proc/{pid}"):
+        # It is dead; only a task of its pid namespace can be told which number it had there.
+        if file.process.pid == file.process.ns_pid:
+            sk.torpor_peer_pid = pid
+        elif not file.in_flight:
+            file.process.questions.append(lambda batch: _ask(file.number, sk, batch))
+
+
+def _ask(number: int, sk: m.unix_sk_entry, batch: Batch) -> None:
+    room, length = batch.out(12), batch.data(struct.pack("I", 12))
+    batch.call(nr.getsockopt, number, socket.SOL_SOCKET, _SO_PEERCRED, room, length)
+
+    def collect() -> None:
+        sk.torpor_peer_pid = max(struct.unpack(_CREDENTIALS, room.bytes())[0], 0)
+
+    batch.then(collect)
+
+
+def _groups_of(connection: Socket) -> list[int]:
     try:
-        ends = [Socket(socket.AF_UNIX, first.type, 0, fileno=getfd(pidfd, number)) for number in theirs]
-    finally:
-        os.close(pidfd)
-    batch = Batch()
-    for number in theirs:
-        batch.call(nr.close, number)
-    process.runner.run(batch)
-    return ends[0], ends[1]
+        found = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _FEW_GROUPS)
+    except OSError as error:
+        if error.errno != errno.ERANGE:
+            return []  # not before 4.13
+        found = connection.getsockopt_in(socket.SOL_SOCKET, _SO_PEERGROUPS, bytearray(_ALL_GROUPS))
+    return [group for (group,) in struct.iter_unpack("I", found)]
 
 
-def listen_again(sk: m.unix_sk_entry, session: FileRestore) -> None:
-    """Let the process that listened listen, once it has the descriptor."""
-    wanted = _process_of(sk, session)
-    holders = session.holders(sk.id)
-    mine = [(process, number) for process, number in holders if process is wanted] or holders
-    if not mine or not sk.HasField("torpor_peer_uid"):
-        return
-    process, number = mine[0]
-    batch = Batch()
-    _enter(batch, sk)
-    batch.call(nr.listen, number, sk.backlog)
-    _leave(batch)
-    process.runner.run(batch)
+def dump_connector(file: OpenFile, sk: m.unix_sk_entry) -> None:
+    """Fill in who is most likely to have made a connection that is not accepted yet."""
+    process = file.process
+    status = read_status(process.pid)
+    idmaps = process.idmaps
+    owner = idmaps.inside(file.stat.st_uid, file.stat.st_gid)
+    now = idmaps.inside(status.uids[1], status.gids[1])
+    made = sk.torpor_connector
+    # Whoever has given up or taken on privileges since is not to be taken for more than it was.
+    made.pid, (made.uid, made.gid) = process.ns_pid, owner if owner[0] else now
+    inside = map(idmaps.groups.inside, status.groups)
+    made.group.extend(group for group in inside if group != NO_ID)
 
 
-def _process_of(sk: m.unix_sk_entry, session: FileRestore) -> RestoreProcess | None:
-    if not sk.torpor_peer_pid:
+# -- restore --------------------------------------------------------------------------------------------------
+
+
+def noted(sk: m.unix_sk_entry) -> Who | None:
+    """Whom the socket shows; None where the image does not say, or there is nobody."""
+    if not sk.HasField("torpor_peer_uid"):
         return None
-    alive = (process for process in session.processes if not process.is_zombie and process.is_born)
-    return next((process for process in alive if process.ns_pid == sk.torpor_peer_pid), None)
+    return Who(sk.torpor_peer_pid, sk.torpor_peer_uid, sk.torpor_peer_gid, tuple(sk.torpor_peer_group))
 
 
-def _enter(batch: Batch, sk: m.unix_sk_entry) -> None:
-    """Take on the user and group, the saved ones stay root's.  They may not be known here (user namespaces)."""
-    keep = _NOBODY
-    batch.call(nr.setresgid, keep, sk.torpor_peer_gid, keep, may_fail=True)
-    batch.call(nr.setresuid, keep, sk.torpor_peer_uid, keep, may_fail=True)
-
-
-def _leave(batch: Batch) -> None:
-    keep = _NOBODY
-    batch.call(nr.setresuid, keep, 0, keep, may_fail=True)
-    batch.call(nr.setresgid, keep, 0, keep, may_fail=True)
+def connector(sk: m.unix_sk_entry) -> Who | None:
+    """Who has made the connection of *sk* that is not accepted yet; None where the image does not say."""
+    if not sk.HasField("torpor_connector"):
+        return None
+    made = sk.torpor_connector
+    return Who(made.pid, made.uid, made.gid, tuple(made.group))

@@ -115,6 +115,7 @@ def _dump_unaccepted(file: OpenFile, sk: m.unix_sk_entry, row: sock_diag.UnixSoc
         )
     sk.peer = listener.ino
     sk.torpor_pending = place
+    peer_cred.dump_connector(file, sk)
 
 
 def restore(entry: m.file_entry, session: FileRestore) -> int:

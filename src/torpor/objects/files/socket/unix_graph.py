@@ -20,11 +20,15 @@ from torpor.base.errors import RestoreError
 from torpor.base.records import dataclass
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
+from torpor.kernel.arch import nr
 from torpor.kernel.sockets import Socket
+from torpor.kernel.syscall import address_of, syscall
 from torpor.objects.files.model import FileRestore
 from torpor.objects.files.socket import peer_cred
 from torpor.objects.files.socket.finish import finish
-from torpor.objects.files.socket.make import make_pair, make_socket
+from torpor.objects.files.socket.make import make_socket
+from torpor.objects.files.socket.peer_actors import Actors
+from torpor.objects.files.socket.peer_cred import Who
 from torpor.objects.files.socket.queues import Queues
 from torpor.objects.files.socket.unix_bind import Namer
 from torpor.objects.files.socket.unix_name import Name, name_of
@@ -94,6 +98,11 @@ class Graph:
             if entry.type == m.fd_types.UNIXSK
         }
         self._namer = Namer(session)
+        self._actors = Actors(session)
+        #: Whom each listener shows for now, by its file id.
+        self._shown: dict[int, Who | None] = {}
+        #: Listeners in the place of such as are closed.
+        self._stand_ins: list[Node] = []
         self._link()
 
     def make(self, file_id: int) -> int:
@@ -103,6 +112,9 @@ class Graph:
         except OSError as error:
             raise RestoreError(f"unix sockets cannot be made: {error.strerror}") from error
         finally:
+            self._actors.close()
+            for listener in self._stand_ins:
+                listener.socket.close()
             if any(node.made is None for node in self._inside()):
                 self._namer.close()
         self._session.before_attach(self._complete)
@@ -157,7 +169,10 @@ class Graph:
             assert node.peer is not None
             # A backlog that was made smaller since must not make us wait.
             node.socket.setblocking(False)
-            self._namer.connect(node.socket, node.peer.id, node.peer.name)
+            self._connect_as(peer_cred.connector(node.sk), node, node.peer)
+        for node in self._inside():
+            if node.sk.state == LISTEN:
+                self._listen(node, peer_cred.noted(node.sk))
 
     def _is_connected_stream(self, node: Node) -> bool:
         return node.is_stream and node.sk.state == ESTABLISHED and not self._is_unaccepted(node)
@@ -174,7 +189,22 @@ class Graph:
         if node.name.text:
             self._namer.bind(node.id, node.made, node.name)
         if sk.state == LISTEN:
-            node.made.listen(sk.backlog)
+            self._listen(node, peer_cred.noted(sk))
+
+    def _listen(self, listener: Node, who: Who | None) -> None:
+        """Let the listener show *who* from now on: those who connect are told what it shows then."""
+        if listener.id not in self._shown or self._shown[listener.id] != who:
+            backlog = listener.sk.backlog if listener.sk.state == LISTEN else 1
+            self._actors.listen(who, listener.socket, backlog)
+            self._shown[listener.id] = who
+
+    def _connect_as(self, who: Who | None, client: Node, listener: Node) -> None:
+        shown = peer_cred.noted(client.sk)
+        if shown is not None or listener.id not in self._shown:
+            self._listen(listener, shown)
+        name = listener.name
+        with self._namer.file_of(listener.id, name) as file:
+            self._actors.connect(who, client.socket, b"" if name.is_path else name.text, file.fileno())
 
     @property
     def _queues(self) -> Queues:
@@ -182,7 +212,7 @@ class Graph:
 
     def _pair_with_sender(self, node: Node) -> tuple[Socket, Socket]:
         """A datagram socket that is connected to none, and another that is connected to it and can fill it."""
-        receiver, sender = make_pair(self._session, node.sk.type, node.sk.ns_id)
+        receiver, sender = self._actors.pair(peer_cred.noted(node.sk), node.sk.type, node.sk.ns_id)
         # connect(2) to AF_UNSPEC takes away the peer; Python has no address for that.
         disconnect(receiver.fileno())
         # The sender is told of it by one error, which reading takes away.
@@ -196,7 +226,7 @@ class Graph:
                 f"{node} is connected to a socket outside of the tree ({node.peer.name})",
                 hint=f"give the restore a connected socket for it: --inherit-fd fd[N]:socket:[{node.sk.ino}]",
             )
-        node.made, node.other = make_pair(self._session, node.sk.type, node.sk.ns_id)
+        node.made, node.other = self._actors.pair(peer_cred.noted(node.sk), node.sk.type, node.sk.ns_id)
         self._bind_connected(node)
 
     def _make_pair(self, node: Node, peer: Node, listeners: dict[tuple[int, str, bytes], Node]) -> None:
@@ -207,10 +237,40 @@ class Graph:
             if listener is not None and listener.made is not None and listener.sk.type == server.sk.type:
                 self._accept(client, server, listener)
                 return
-        made = peer_cred.make_pair(node.sk, peer.sk, self._session)
-        node.made, peer.made = made or make_pair(self._session, node.sk.type, node.sk.ns_id)
+        ours, theirs = peer_cred.noted(node.sk), peer_cred.noted(peer.sk)
+        if ours != theirs and node.is_stream:
+            client, server = (node, peer) if peer.name.text else (peer, node)
+            self._accept(client, server, self._stand_in(server, listeners))
+            return
+        if ours is None and not node.is_stream and node.name.text and peer.name.text:
+            self._connect_each_other(node, peer)
+            return
+        node.made, peer.made = self._actors.pair(ours, node.sk.type, node.sk.ns_id)
         self._bind_connected(node)
         self._bind_connected(peer)
+
+    def _connect_each_other(self, node: Node, peer: Node) -> None:
+        """Datagram sockets that were connected by their names: of such the kernel has noted nobody."""
+        for each in (node, peer):
+            each.made = make_socket(self._session, socket.AF_UNIX, each.sk.type, 0, each.sk.ns_id)
+            self._namer.bind(each.id, each.made, each.name)
+        self._namer.connect(node.socket, peer.id, peer.name)
+        self._namer.connect(peer.socket, node.id, node.name)
+
+    def _stand_in(self, server: Node, listeners: dict[tuple[int, str, bytes], Node]) -> Node:
+        """A listener for connections whose own is closed: only so can their ends be told of different others."""
+        made = make_socket(self._session, socket.AF_UNIX, server.sk.type, 0, server.sk.ns_id)
+        listener = Node(server.sk, server.name, made=made)
+        self._stand_ins.append(listener)
+        if server.name.text:
+            self._bind_connected(listener)
+            listeners[self._place(server)] = listener
+        if not made.getsockname():
+            # Without a name nobody can connect: the kernel gives it one.
+            bind_anyhow(made.fileno())
+            listener.name = Name(made.getsockname(), "/", is_deleted=False, mode=0, uid=0, gid=0)
+            log.warn(f"{server} has the name {listener.name} now")
+        return listener
 
     def _accept(self, client: Node, server: Node, listener: Node) -> None:
         """Let *client* connect to *listener*, which gives *server* the listener's name."""
@@ -218,7 +278,7 @@ class Graph:
         if client.name.text:
             self._namer.bind(client.id, client.made, client.name)
         # A backlog of 0 lets one connection wait, and nobody else knows the listener yet.
-        self._namer.connect(client.made, listener.id, listener.name)
+        self._connect_as(peer_cred.noted(server.sk), client, listener)
         server.made = listener.socket.accept_one()
 
     def _bind_connected(self, node: Node) -> None:
@@ -243,8 +303,6 @@ class Graph:
             for node in nodes:
                 self._connect(node)
             for node in nodes:
-                if node.sk.state == LISTEN:
-                    peer_cred.listen_again(node.sk, self._session)
                 finish(
                     node.socket,
                     node.sk,
@@ -317,10 +375,11 @@ def borrowed(fd: int, kind: int) -> Socket:
 
 def disconnect(fd: int) -> None:
     """connect(2) with AF_UNSPEC."""
-    import ctypes
+    address = bytearray(struct.pack("H", socket.AF_UNSPEC))
+    syscall("connect", nr.connect, fd, address_of(address), len(address))
 
-    from torpor.kernel.arch import nr
-    from torpor.kernel.syscall import syscall
 
-    address = ctypes.create_string_buffer(struct.pack("H", socket.AF_UNSPEC), 2)
-    syscall("connect", nr.connect, fd, ctypes.addressof(address), 2)
+def bind_anyhow(fd: int) -> None:
+    """bind(2) to a name that the kernel chooses: unix(7), autobind."""
+    address = bytearray(struct.pack("H", socket.AF_UNIX))
+    syscall("bind", nr.bind, fd, address_of(address), len(address))

@@ -1,0 +1,296 @@
+"""Who makes connections of unix sockets again, so that the other end is told the same of them.
+
+The kernel notes the calling task's process and credentials, so that the call is made by the puppet of that process, as
+that user and with those groups for the moment.  For a process that is dead a task is made that has its pid while it
+makes the call.  For one outside of the tree, or an id that the tree's user namespace does not know, a thread of ours
+makes it.
+
+Nobody is ever seen as root who was not: where that cannot be had the restore fails.
+"""
+
+from __future__ import annotations
+
+import _socket as socket
+import os
+import struct
+from collections.abc import Callable
+
+from torpor.base import log
+from torpor.base.errors import KernelError, RestoreError, TorporError
+from torpor.base.fds import OwnedFd
+from torpor.base.records import dataclass
+from torpor.kernel.arch import nr
+from torpor.kernel.idmap import NO_ID, IdMap
+from torpor.kernel.pidfd import getfd
+from torpor.kernel.procfs.status import read_status
+from torpor.kernel.sockets import Socket
+from torpor.kernel.syscall import address_of, syscall
+from torpor.objects.files.model import FileRestore
+from torpor.objects.files.paths import O_PATH
+from torpor.objects.files.socket.make import check_type, make_pair
+from torpor.objects.files.socket.peer_cred import Who
+from torpor.objects.model import RestoreProcess
+from torpor.tracee import puppet as puppets
+from torpor.tracee.batch import Arg, Batch, RemoteCallError
+from torpor.tracee.remote import Runner, kill_and_reap
+from torpor.tracee.thread import WALL
+
+_KEEP = 0xFFFFFFFF
+_OVERFLOW = 65534
+_AT_FDCWD = (1 << 64) - 100
+_PR_GET_DUMPABLE, _PR_SET_DUMPABLE = 3, 4
+
+
+@dataclass(slots=True)
+class _Ids:
+    """Ids as the task that is to have them knows them."""
+
+    uid: int
+    gid: int
+    fsuid: int
+    #: None: they stay as they are.
+    groups: tuple[int, ...] | None
+
+
+class Actors:
+    """Those who act in one restore; ``close`` ends whom it has made for it."""
+
+    def __init__(self, session: FileRestore) -> None:
+        self._session = session
+        self._made: dict[int, Runner] = {}
+
+    def listen(self, who: Who | None, listener: Socket, backlog: int) -> None:
+        """listen(2)."""
+        if who is None:
+            listener.listen(backlog)
+            return
+        runner = self._runner_for(who)
+        if runner is None:
+            self._as_ourselves(who, lambda: listener.listen(backlog))
+            return
+        (number,) = self._session.lend(runner, [listener.fileno()])
+        batch = Batch()
+        with_ids = _Borrowed(self._session, runner, who)
+        with_ids.enter(batch)
+        batch.call(nr.listen, number, backlog)
+        with_ids.leave(batch)
+        batch.call(nr.close, number)
+        self._run(runner, batch, who)
+
+    def pair(self, who: Who | None, kind: int, ns_id: int) -> tuple[Socket, Socket]:
+        """socketpair(2)."""
+        check_type(kind)
+        if who is None:
+            return make_pair(self._session, kind, ns_id)
+        runner = self._runner_for(who)
+        if runner is None:
+            made: list[tuple[Socket, Socket]] = []
+            self._as_ourselves(who, lambda: made.append(make_pair(self._session, kind, ns_id)))
+            return made[0]
+        batch = Batch()
+        numbers = batch.out(8)
+        with_ids = _Borrowed(self._session, runner, who)
+        with_ids.enter(batch)
+        batch.call(nr.socketpair, socket.AF_UNIX, kind | socket.SOCK_CLOEXEC, 0, numbers)
+        with_ids.leave(batch)
+        self._run(runner, batch, who)
+        theirs = struct.unpack("ii", numbers.bytes())
+        with OwnedFd(os.pidfd_open(runner.thread.tgid)) as pidfd:
+            ends = [Socket(socket.AF_UNIX, kind, 0, fileno=getfd(pidfd.fileno(), number)) for number in theirs]
+        batch = Batch()
+        for number in theirs:
+            batch.call(nr.close, number)
+        runner.run(batch)
+        return ends[0], ends[1]
+
+    def connect(self, who: Who | None, client: Socket, name: bytes, file: int) -> None:
+        """connect(2) to an abstract *name*, or to the socket of *file* (O_PATH) where there is none.  OSError."""
+        own_name = name or b"/proc/self/fd/%d" % file
+        if who is None:
+            client.connect(own_name)
+            return
+        runner = self._runner_for(who)
+        errno = self._connect_remotely(runner, who, client, name, file) if runner is not None else 0
+        if errno:
+            if errno not in (1, 13):
+                raise OSError(errno, os.strerror(errno))
+            # It has no right to the socket's file, whose owner its user namespace does not know.
+            log.warn(f"a unix socket's peer that was {who} is now seen with another pid")
+        if errno or runner is None:
+            self._as_ourselves(who, lambda: client.connect(own_name))
+
+    def _connect_remotely(self, runner: Runner, who: Who, client: Socket, name: bytes, file: int) -> int:
+        address = struct.pack("H", socket.AF_UNIX) + name
+        fds = [client.fileno()]
+        with OwnedFd(os.open("/proc", O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as proc:
+            if not name:
+                fds += [file, proc.fileno()]
+            numbers = self._session.lend(runner, fds)
+        batch = Batch()
+        with_ids = _Borrowed(self._session, runner, who)
+        if not name:
+            address += b"self/fd/%d\0" % numbers[1]
+            cwd = batch.call(nr.openat, _AT_FDCWD, batch.path("."), O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, 0)
+            batch.call(nr.fchdir, numbers[2])
+        with_ids.enter(batch)
+        done = batch.call(nr.connect, numbers[0], batch.data(address), len(address), may_fail=True)
+        with_ids.leave(batch)
+        if not name:
+            batch.call(nr.fchdir, cwd)
+            batch.call(nr.close, cwd)
+        for number in numbers:
+            batch.call(nr.close, number)
+        self._run(runner, batch, who)
+        return done.errno
+
+    def _run(self, runner: Runner, batch: Batch, who: Who) -> None:
+        try:
+            runner.run(batch)
+        except RemoteCallError as error:
+            raise RestoreError(
+                f"a unix socket's other end was made by {who}, as which it cannot be made again: {error}",
+                hint="restore as root",
+            ) from error
+
+    # -- who acts ---------------------------------------------------------------------------------------------
+
+    def _runner_for(self, who: Who) -> Runner | None:
+        """A task that is that process, or is taken for it; None: we do it ourselves."""
+        if not who.pid or not self._knows(who):
+            return None
+        process = _alive(self._session, who.pid)
+        if process is not None:
+            return process.runner
+        if who.pid not in self._made:
+            self._made[who.pid] = self._make(who)
+        return self._made[who.pid]
+
+    def _knows(self, who: Who) -> bool:
+        outside = self._session.idmaps.outside(who.uid, who.gid)
+        return -1 not in outside and NO_ID not in (who.uid, who.gid)
+
+    def _make(self, who: Who) -> Runner:
+        """A child of the root's that shares its memory, under that pid if nobody else has it."""
+        root = self._session.processes[0].runner
+        is_free = not self._is_reserved(who.pid) and not (
+            len(read_status(root.tid).ns_pids) == 1 and os.path.exists(f"/proc/{who.pid}")
+        )
+        if is_free:
+            try:
+                return puppets.clone(root, flags=puppets.CLONE_VM, exit_signal=0, set_tid=(who.pid,))
+            except (RestoreError, KernelError) as error:
+                log.debug(f"a task with pid {who.pid} cannot be made: {error}")
+        made = puppets.clone(root, flags=puppets.CLONE_VM, exit_signal=0, set_tid=())
+        number = read_status(made.tid).ns_pids[-1]
+        log.warn(f"a unix socket's peer that was {who} and is dead is now seen as pid {number}, which is dead, too")
+        return made
+
+    def _is_reserved(self, pid: int) -> bool:
+        for process in self._session.processes:
+            if pid in (process.entry.pgid, process.entry.sid, *(thread.ns_tid for thread in process.threads)):
+                return True
+        return False
+
+    def close(self) -> None:
+        """End those that were made for the moment."""
+        made, self._made = list(self._made.values()), {}
+        for runner in made:
+            batch = Batch()
+            batch.call(nr.wait4, read_status(runner.tid).ns_pids[-1], 0, WALL, 0)
+            kill_and_reap([runner.thread])
+            self._session.processes[0].runner.run(batch)
+
+    def _as_ourselves(self, who: Who, action: Callable[[], None]) -> None:
+        """Do *action* in a thread of ours as that user."""
+        import threading
+
+        idmaps = self._session.idmaps
+        user = _outside(idmaps.users, who.uid)
+        group = _outside(idmaps.groups, who.gid)
+        groups = [found for found in map(idmaps.groups.outside, who.groups) if found != NO_ID]
+        dumpable = syscall("prctl(PR_GET_DUMPABLE)", nr.prctl, _PR_GET_DUMPABLE)
+        failures: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                # Raw calls: the C library's would change all threads.
+                if (os.geteuid(), os.getegid(), os.getgroups()) != (user, group, groups):
+                    packed = bytearray(struct.pack(f"{len(groups)}I", *groups))
+                    if not os.geteuid():
+                        syscall("setgroups", nr.setgroups, len(groups), address_of(packed))
+                    syscall("setresgid", nr.setresgid, _KEEP, group, _KEEP)
+                    fsuid = os.geteuid()
+                    syscall("setresuid", nr.setresuid, _KEEP, user, _KEEP)
+                    syscall("setfsuid", nr.setfsuid, fsuid)
+                action()
+            except BaseException as error:  # handed to the caller
+                failures.append(error)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join()
+        if dumpable == 1:
+            syscall("prctl(PR_SET_DUMPABLE)", nr.prctl, _PR_SET_DUMPABLE, dumpable)
+        if failures and isinstance(failures[0], PermissionError):
+            raise RestoreError(
+                f"a unix socket's other end was made by {who}, as which it cannot be made again", hint="restore as root"
+            ) from failures[0]
+        if failures:
+            raise failures[0]
+
+
+class _Borrowed:
+    """The credentials of a puppet, as they are and as they are for the moment."""
+
+    def __init__(self, session: FileRestore, runner: Runner, who: Who) -> None:
+        idmaps, status = session.idmaps, read_status(runner.thread.tgid, runner.tid)
+        inside = [idmaps.groups.inside(group) for group in status.groups]
+        # In a user namespace it can be forbidden to set them, and those from outside could not be set again.
+        changes_groups = NO_ID not in inside and tuple(inside) != who.groups
+        self._before = _Ids(
+            idmaps.users.inside(status.uids[1]),
+            idmaps.groups.inside(status.gids[1]),
+            idmaps.users.inside(status.uids[3]),
+            tuple(inside) if changes_groups else None,
+        )
+        # Its rights on the socket's file are not at stake.
+        self._meanwhile = _Ids(who.uid, who.gid, self._before.fsuid, who.groups if changes_groups else None)
+
+    def enter(self, batch: Batch) -> None:
+        """Take on the user and group; real and saved ones stay."""
+        ids = self._meanwhile
+        _set_groups(batch, ids)
+        batch.call(nr.setresgid, _KEEP, ids.gid, _KEEP)
+        batch.call(nr.setresuid, _KEEP, ids.uid, _KEEP)
+        batch.call(nr.setfsuid, ids.fsuid)
+
+    def leave(self, batch: Batch) -> None:
+        """Be again who it was: the user first, with whom the privilege for the rest comes back."""
+        ids = self._before
+        batch.call(nr.setresuid, _KEEP, ids.uid, _KEEP, may_fail=True)
+        batch.call(nr.setresgid, _KEEP, ids.gid, _KEEP, may_fail=True)
+        batch.call(nr.setfsuid, ids.fsuid)
+        _set_groups(batch, ids)
+
+
+def _set_groups(batch: Batch, ids: _Ids) -> None:
+    if ids.groups is not None:
+        room: Arg = batch.data(struct.pack(f"{len(ids.groups)}I", *ids.groups)) if ids.groups else 0
+        batch.call(nr.setgroups, len(ids.groups), room, may_fail=True)
+
+
+def _alive(session: FileRestore, pid: int) -> RestoreProcess | None:
+    alive = (process for process in session.processes if not process.is_zombie and process.is_born)
+    return next((process for process in alive if process.ns_pid == pid), None)
+
+
+def _outside(ids: IdMap, ident: int) -> int:
+    """Our id of one inside; of one that is not known there, some other that is not."""
+    found = ids.outside(ident) if ident != NO_ID else NO_ID
+    if found != NO_ID:
+        return found
+    candidates = (_OVERFLOW, *(each.outer + each.count for each in ids.extents))
+    unknown = next((number for number in candidates if ids.inside(number) == NO_ID), None)
+    if unknown is None:
+        raise TorporError("the tree's user namespace knows all ids that there are")
+    return unknown
