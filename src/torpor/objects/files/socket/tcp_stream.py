@@ -105,7 +105,11 @@ class Connections:
     def _read(self, connections: Sequence[_Connection]) -> None:
         for each in connections:
             with Borrowed(each.fd.fileno()) as connection:
-                _read(each, connection, self._session)
+                for _ in range(_N_LOOKS):
+                    if _read(each, connection, self._session):
+                        break
+                else:
+                    raise each.file.refuse("the queues of its TCP connection do not come to rest", hint="try again")
 
     def _read_again(self, pairs: list[tuple[_Connection, _Connection]]) -> None:
         """Both ends were not read in one instant: what one saw acknowledged, the other must have seen come."""
@@ -132,8 +136,11 @@ class Connections:
             each.fd.close()
 
 
-def _read(each: _Connection, connection: Socket, session: FileDump) -> None:
-    """Everything that must be read in repair mode, and as little else as can be: were we killed in it, it shows."""
+def _read(each: _Connection, connection: Socket, session: FileDump) -> bool:
+    """Whether nothing came or was acknowledged meanwhile: a frozen peer's probe of a closed window brings a byte.
+
+    In repair mode is read what must be, and as little else as can be: were we killed in it, it shows.
+    """
     sk, stream = each.sk, m.tcp_stream_entry()
     info = tcp_repair.info(connection)
     sk.state = info[0]
@@ -166,12 +173,10 @@ def _read(each: _Connection, connection: Socket, session: FileDump) -> None:
         setattr(stream, name, value)
     if stream.inq_len:
         received = read_received(connection, stream.inq_len, session)
-    for queue, length in ((received, stream.inq_len), (sent, stream.outq_len)):
-        if len(queue) != length:
-            raise each.file.refuse(
-                f"a queue of {length} bytes of its TCP connection gave {len(queue)}", hint="try again"
-            )
+    if (len(received), len(sent)) != (stream.inq_len, stream.outq_len):
+        return False
     each.stream, each.data, each.acknowledged = stream, received + sent, stream.outq_seq - n_unacknowledged
+    return True
 
 
 def _peek(connection: Socket, length: int) -> bytes:
