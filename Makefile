@@ -16,7 +16,9 @@ PIP    := $(PY) -m pip --disable-pip-version-check --quiet
 SOURCE := $(shell find src -type f ! -name '*.pyc')
 
 # What the tests cannot do without, and the real programs that some of them dump and restore.
-APT_TEST := gcc libc6-dev iproute2 procps util-linux git
+# The last three: an assembler, an emulator and headers for the code that is another machine's (kernel/arch/aarch64).
+APT_TEST := gcc libc6-dev iproute2 procps util-linux git \
+            binutils-aarch64-linux-gnu qemu-user linux-libc-dev-arm64-cross
 APT_REAL := redis-server redis-tools nginx-light postgresql default-jdk-headless golang-go nodejs sqlite3
 # Podman and what it needs, and what makes the images and the hosts that it is tested with.
 APT_E2E  := podman runc conmon netavark aardvark-dns catatonit iptables nftables iproute2 mmdebstrap openssh-server \

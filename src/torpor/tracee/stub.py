@@ -177,7 +177,7 @@ def _exec_stub(reader: int, keep_fds: dict[int, int], birth: Birth | None) -> in
         os.set_inheritable(image, False)
     path = f"/proc/self/fd/{image}"
     try:
-        os.write(image, _elf())
+        os.write(image, elf_of(program.ELF_MACHINE, program.CODE))
         if birth is not None:
             return isolated(lambda: _clone_ourselves(path, reader, keep_fds, birth))
         actions: list[tuple[int, ...]] = [(os.POSIX_SPAWN_DUP2, reader, 0)]
@@ -269,28 +269,14 @@ def _become_stub(path: str, reader: int, keep_fds: dict[int, int], birth: Birth)
         os._exit(127)
 
 
-def _elf() -> bytes:
+def elf_of(machine: int, code: bytes) -> bytes:
     """A static ELF program of one segment: header, program header, code."""
-    size = _CODE_AT + len(program.CODE)
-    header = struct.pack(
-        "<16sHHIQQQIHHHHHH",
-        b"\x7fELF\x02\x01\x01",
-        2,
-        program.ELF_MACHINE,
-        1,
-        _BASE + _CODE_AT,
-        64,
-        0,
-        0,
-        64,
-        56,
-        1,
-        0,
-        0,
-        0,
-    )
+    size = _CODE_AT + len(code)
+    ident = b"\x7fELF\x02\x01\x01"
+    entry = _BASE + _CODE_AT
+    header = struct.pack("<16sHHIQQQIHHHHHH", ident, 2, machine, 1, entry, 64, 0, 0, 64, 56, 1, 0, 0, 0)
     segment = struct.pack("<IIQQQQQQ", 1, PROT_READ | PROT_EXEC, 0, _BASE, _BASE, size, size, vm.PAGE_SIZE)
-    return header + segment + program.CODE
+    return header + segment + code
 
 
 def _empty(thread: Thread, area: int, life: OwnedFd) -> Stub:
