@@ -49,10 +49,11 @@ def dump(
     commit: Callable[[str], None] | None = None,
     notes: tuple[tuple[str, bytes], ...] = (),
 ) -> DumpStats:
-    """Checkpoint *pid* and everything below it into the directory *path*, which is made if need be.
+    """Checkpoint *pid* and everything below it into the directory *path*, which is made if need be, or into one file.
 
-    A checkpoint that is there already stays until the new one is whole, and is replaced by it.  Where others' files are
-    in *path*, this is an error unless ``force``, which leaves them there.
+    It is one file by its name: ``X.tar.zst``, ``X.tar.gz``, ``X.tar``.  A checkpoint that is there already stays until
+    the new one is whole, and is replaced by it.  Where others' files are in *path*, this is an error unless ``force``,
+    which leaves them there.
 
     The processes are killed unless they are to be left running or stopped.  ``timeout_s``: how long stopping them may
     take.  ``ghost_limit``: deleted files up to so many bytes are kept in the checkpoint.  ``exec_processes``: what
@@ -66,12 +67,20 @@ def dump(
 
     torpor.base.errors.TorporError and its kinds; after any of them the processes run on unharmed.
     """
+    from pathlib import Path
+
     from torpor.engine import dump as engine
+    from torpor.engine.destination import going_to
+
+    def committed(images: str) -> None:
+        finish(images)
+        if commit is not None:
+            commit(images)
 
     options = _dump_options(
         made_by=made_by,
         force=force,
-        commit=commit,
+        commit=committed,
         notes=notes,
         leave_running=leave_running,
         leave_stopped=leave_stopped,
@@ -88,7 +97,8 @@ def dump(
         external_pipes=external_pipes,
         external=external,
     )
-    return engine.dump(pid, path, options)
+    with going_to(Path(path)) as (room, finish):
+        return engine.dump(pid, room, options)
 
 
 def restore(
@@ -113,7 +123,7 @@ def restore(
     verify: bool = True,
     notify: Callable[[str, int], None] | None = None,
 ) -> int:
-    """Rebuild what lies in the directory *path*; the root's pid.  It runs when this returns.
+    """Rebuild what lies in the directory or the archive *path*; the root's pid.  It runs when this returns.
 
     It is our child, or with ``sibling`` our parent's.  ``inherit_fds``: descriptors of ours that stand for a file of
     the checkpoint, each with that file's name.  ``renames``: paths in the checkpoint and what to open instead.
@@ -131,6 +141,8 @@ def restore(
 
     torpor.base.errors.TorporError and its kinds; nothing is left of a restore that failed.
     """
+    from pathlib import Path
+
     from torpor.engine import restore as engine
     from torpor.engine.options import STRANGERS, RestoreOptions, RestorePolicy, nobody
     from torpor.objects.files.model import FilePolicy
@@ -160,7 +172,13 @@ def restore(
         files=policy,
         policy=RestorePolicy() if trust else STRANGERS,
     )
-    return engine.restore(path, options)
+    if not Path(path).is_file():
+        return engine.restore(path, options)
+    from torpor.engine.destination import coming_from
+    from torpor.engine.jobs.places import state_directory
+
+    with coming_from(Path(path), state_directory()) as directory:
+        return engine.restore(directory, options)
 
 
 def examine(

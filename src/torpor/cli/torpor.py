@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Collection, Sequence
 from importlib import import_module
@@ -120,8 +121,22 @@ def _parse(words: list[str]) -> tuple[ModuleType, argparse.Namespace]:
 
 
 def command() -> NoReturn:
-    """The ``torpor`` command as a process of its own."""
-    sys.exit(main())
+    """The ``torpor`` command as a process of its own.
+
+    It ends at once: while the interpreter takes itself apart a signal would be the end, and the exit code it, of what
+    has been done and cannot be taken back.
+    """
+    code = main()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            code = code or 141
+        except (OSError, ValueError):
+            code = code or 120  # as Python has it
+        except AttributeError:
+            pass  # it was closed when we began
+    os._exit(code)
 
 
 if __name__ == "__main__":

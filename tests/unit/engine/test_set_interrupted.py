@@ -1,5 +1,10 @@
-"""A new set whose placing is interrupted: the earlier one or the new one is whole, at every call on the way."""
+"""A new set whose placing is interrupted: the earlier one or the new one is whole, at every call on the way.
 
+By an exception, and by the end of the process (SIGKILL); where the file system knows no links, and no exchange.
+"""
+
+import errno
+import functools
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -12,8 +17,10 @@ from torpor.engine.sets import writing
 from torpor.engine.sets.places import Place, place_inside, place_whole
 from torpor.engine.sets.reading import open_set
 from torpor.engine.sets.writing import NewSet
+from torpor.images import manifest
 from torpor.images import messages as m
 from torpor.images.store import store_one
+from torpor.kernel import rename
 
 N_STEPS = 50
 STEPS = ("link", "rename", "unlink", "fsync", "rmdir")
@@ -21,6 +28,16 @@ STEPS = ("link", "rename", "unlink", "fsync", "rmdir")
 
 class _Stop(BaseException):
     """As Ctrl-C raises."""
+
+
+def _place_early(path: Path) -> Place:
+    """Into place as soon as it is sealed, since somebody is told then."""
+    place = place_inside(path)
+    _early.append(place)
+    return place
+
+
+_early: list[Place] = []
 
 
 def _write(place: Place, n_images: int) -> str:
@@ -31,6 +48,8 @@ def _write(place: Place, n_images: int) -> str:
         entry.root_ids.CopyFrom(m.task_kobj_ids_entry(vm_id=1, files_id=1, fs_id=1, sighand_id=1))
         store_one(new.store, "INVENTORY", entry)
         new.seal()
+        if place in _early:
+            new.place()
         new.finish()
         return new.ident
 
@@ -43,52 +62,101 @@ def _faults(directory: Path) -> tuple[str, list[str]]:
 
 
 @pytest.fixture
-def stopped_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int, BaseException], None]]:
-    """Have the n-th call that changes a directory raise instead."""
-    left = [0, _Stop()]
+def stopped_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int, Callable[[], None]], None]]:
+    """Have something else happen instead of the n-th call that changes a directory."""
+    left: list[Any] = [0, None]
     monkeypatch.setattr(writing, "_sync", lambda *words: None)  # it takes most of the time, and changes nothing
-    real = {name: getattr(os, name) for name in STEPS}
 
-    def instead(name: str) -> Callable[..., Any]:
+    def instead(real: Callable[..., Any]) -> Callable[..., Any]:
         def call(*words: Any, **more: Any) -> Any:
-            left[0] -= 1  # type: ignore[operator]
+            left[0] -= 1
             if left[0] == 0:
-                raise left[1]  # type: ignore[misc]
-            return real[name](*words, **more)
+                left[1]()
+            return real(*words, **more)
 
         return call
 
+    monkeypatch.setattr(os, "fsync", lambda fd: None)
     for name in STEPS:
-        monkeypatch.setattr(os, name, instead(name))
+        monkeypatch.setattr(os, name, instead(getattr(os, name)))
+    monkeypatch.setattr(rename, "exchange", instead(rename.exchange))
 
-    def arm(step: int, error: BaseException) -> None:
-        left[:] = [step, error]
+    def arm(step: int, happens: Callable[[], None]) -> None:
+        left[:] = [step, happens]
 
     yield arm
 
 
-@pytest.mark.parametrize("error", [_Stop(), OSError(28, "No space left on device"), OSError(30, "Read-only")], ids=repr)
-@pytest.mark.parametrize("choose", [place_inside, place_whole])
+def _nothing() -> None:
+    pass
+
+
+def _write_interrupted(place: Place, n_images: int, how: str, arm: Callable[[Callable[[], None]], None]) -> bool:
+    """Whether it was interrupted before it had come to its end."""
+    if how == "killed":
+        child = os.fork()
+        if not child:
+            try:
+                arm(lambda: os._exit(9))
+                _write(place, n_images)
+            finally:
+                os._exit(0)
+        place.close()
+        return bool(os.waitpid(child, 0)[1])
+    error = {"Ctrl-C": _Stop(), "full": OSError(28, "No space left on device")}
+    came: list[bool] = []
+
+    def happens() -> None:
+        came.append(True)
+        raise error[how]
+
+    arm(happens)
+    with suppress(Exception, _Stop):
+        _write(place, n_images)
+    return bool(came)
+
+
+def _unable(number: int) -> Callable[..., None]:
+    def call(*words: Any, **more: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return call
+
+
+@pytest.mark.parametrize(("how", "boot"), [("Ctrl-C", ""), ("full", ""), ("killed", ""), ("killed", "another")])
+@pytest.mark.parametrize("choose", [place_inside, place_whole, _place_early])
+@pytest.mark.parametrize("poor", [False, True], ids=["", "poor"])
 def test_one_set_is_whole_wherever_it_stops(
     choose: Callable[[Path], Place],
-    error: BaseException,
+    how: str,
+    boot: str,
+    poor: bool,
     tmp_path: Path,
-    stopped_at: Callable[[int, BaseException], None],
+    stopped_at: Callable[[int, Callable[[], None]], None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    if poor:
+        monkeypatch.setattr(os, "link", _unable(errno.EPERM))
+        monkeypatch.setattr(rename, "exchange", _unable(errno.EINVAL))
     met = set()
     for step in range(1, N_STEPS):
         directory = tmp_path / str(step)
         directory.mkdir()
         before = _write(choose(directory), 4)
-        stopped_at(step, error)
-        with suppress(Exception, _Stop):
-            _write(choose(directory), 2)
-        stopped_at(0, error)
-        ident, wrong = _faults(directory)
+        is_interrupted = _write_interrupted(choose(directory), 2, how, functools.partial(stopped_at, step))
+        stopped_at(0, _nothing)
+        with pytest.MonkeyPatch.context() as patch:
+            if boot:
+                patch.setattr(manifest, "boot_id", lambda: boot)
+            ident, wrong = _faults(directory)
         assert not wrong, f"step {step}: {wrong}"
         met.add(ident == before)
         _write(choose(directory), 3)
         rubbish = [name for name in (*os.listdir(directory), *os.listdir(tmp_path)) if name.startswith(".")]
         assert not rubbish, f"step {step}: {rubbish}"
         assert "fs-3.img" not in os.listdir(directory)
+        if not is_interrupted:
+            break
+    else:
+        pytest.fail(f"there are more than {N_STEPS} steps")
     assert met == {True, False}

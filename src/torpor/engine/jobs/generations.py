@@ -28,6 +28,7 @@ from torpor.base.fds import OwnedFd
 from torpor.engine.jobs import note
 from torpor.engine.jobs.note import Note
 from torpor.engine.jobs.places import check_name, checkpoints_directory, names_in
+from torpor.engine.sets import settling
 from torpor.images.errors import ImageError
 
 _TAG = re.compile(r"(?!\d+$)[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
@@ -123,7 +124,7 @@ def list_of(name: str) -> list[Generation]:
 
 def _read(name: str, number: int, directory: Path, tags: tuple[str, ...]) -> Generation | None:
     about = note.read(directory)
-    if about is None:
+    if about is None or _is_cut_off(directory):
         return None
     place = directory / _IMAGES
     with suppress(FileNotFoundError), open(directory / _PLACE, "rb") as stream:
@@ -188,14 +189,23 @@ class New:
         return self.directory / _IMAGES
 
     def commit(self, about: Note, place: Path | None = None) -> None:
-        """It is whole, once what it holds is on the disk; *place* is where its images are, if not in ``directory``."""
+        """It is whole; *place* is where its images are, if not in ``directory``.
+
+        Nothing need be on the disk yet, which would take its time just before the job is killed: if the machine goes
+        down before it is, the checkpoint does not count (`_is_cut_off`).
+        """
         home = self.directory.parent
         if place is not None:
             (self.directory / _PLACE).write_text(json.dumps({"path": str(place.absolute())}) + "\n", encoding="utf-8")
         (home / ".last").write_text(f"{self.number}\n", encoding="ascii")
-        _sync(self.images)
         note.write(self.directory, about)
-        _sync_directory(home)
+
+    def secure(self) -> None:
+        """Have on the disk what `commit` has written; OSError."""
+        files = [path for path in self.directory.iterdir() if path.is_file()]
+        for path in (*files, self.directory, self.directory.parent):
+            with OwnedFd(os.open(path, os.O_RDONLY | os.O_CLOEXEC)) as fd:
+                os.fsync(fd.fileno())
 
     def discard(self) -> None:
         """Nothing has come of it."""
@@ -217,13 +227,17 @@ def begin(name: str) -> New:
 
 
 def sweep(name: str) -> None:
-    """Remove what was left half made or half removed of the checkpoints of *name*, whose lock is ours."""
+    """Remove what was left half made or half removed of the checkpoints of *name*, whose lock is ours.
+
+    What is whole and only lacks its sums gets them.
+    """
     home = checkpoints_directory(name)
     with suppress(FileNotFoundError):
         for entry in os.listdir(home):
-            is_half_made = entry.isdecimal() and not (home / entry / note.NAME).exists()
-            if is_half_made or entry.startswith((".old-", ".tag-")):
+            if (entry.isdecimal() and _is_half_made(home / entry)) or entry.startswith((".old-", ".tag-")):
                 _remove(home / entry)
+            elif entry.isdecimal():
+                _complete(home / entry)
 
 
 def _remove(path: Path) -> None:
@@ -233,19 +247,29 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _sync(directory: Path) -> None:
-    if not directory.exists():
-        return
-    for entry in os.scandir(directory):
-        if entry.is_file(follow_symlinks=False):
-            with OwnedFd(os.open(entry.path, os.O_RDONLY | os.O_CLOEXEC)) as fd:
-                os.fsync(fd.fileno())
-    _sync_directory(directory)
+def _is_half_made(directory: Path) -> bool:
+    try:
+        return not (directory / note.NAME).stat().st_size or _is_cut_off(directory)
+    except FileNotFoundError:
+        return True
 
 
-def _sync_directory(directory: Path) -> None:
-    with OwnedFd(os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as fd:
-        os.fsync(fd.fileno())
+def _complete(directory: Path) -> None:
+    with (
+        suppress(OSError, ImageError),
+        OwnedFd(os.open(directory / _IMAGES, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as fd,
+    ):
+        settling.complete(fd.fileno())
+
+
+def _is_cut_off(directory: Path) -> bool:
+    """Whether the machine went down before the images in it, that are ours, had all been on the disk."""
+    try:
+        fd = OwnedFd(os.open(directory / _IMAGES, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    with fd:
+        return settling.is_cut_off(fd.fileno())
 
 
 # -- removing and naming ---------------------------------------------------------------------------------------------

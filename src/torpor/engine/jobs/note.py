@@ -58,12 +58,9 @@ def encode(note: Note) -> bytes:
 
 
 def write(directory: Path, note: Note) -> None:
-    """Leave the note beside the images in *directory*, on the disk, at once or not at all."""
+    """Leave the note beside the images in *directory*, at once or not at all; not on the disk yet."""
     temporary = directory / f".{NAME}"
-    with open(temporary, "wb") as stream:
-        stream.write(encode(note))
-        stream.flush()
-        os.fsync(stream.fileno())
+    temporary.write_bytes(encode(note))
     temporary.replace(directory / NAME)
 
 

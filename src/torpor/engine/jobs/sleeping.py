@@ -71,6 +71,10 @@ class _Checkpoint:
                     self._undo(new)
                     raise
                 log.warn(f"{job.name} sleeps in {job.name}@{new.number}, but: {error}")
+            try:
+                new.secure()
+            except OSError as error:
+                log.warn(f"{job.name}@{new.number} is whole, but perhaps not on the disk yet: {error}")
             if not self._leave_running:
                 try:
                     registry.sleeping(job, new.number)

@@ -37,14 +37,14 @@ _WITHIN_S, _LOOK_EVERY_S = 10, 0.01
 _MAX_NAME = 200
 #: What lies among images and is no image.
 # fmt: off
+NEW_MANIFEST = f"{manifest.NAME}.new"
 _KNOWN = frozenset({
-    manifest.NAME, "stats-dump", "stats-restore", "parent", "torpor-container.json", "torpor-job.json",
+    manifest.NAME, NEW_MANIFEST, "stats-dump", "stats-restore", "parent", "torpor-container.json", "torpor-job.json",
     "descriptors.json",
 })
 # fmt: on
 #: A file on its way into place.
 _LINK = ".torpor-link"
-NEW_MANIFEST = f"{manifest.NAME}.new"
 #: A file system without links, or with no room for another (in a tmpfs each is an inode of its own).
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.ENOSPC, errno.EDQUOT)
 _INVENTORY = kinds.INVENTORY.file_name()
@@ -119,6 +119,10 @@ class Place:
     def wait_free(self) -> None:
         """Wait until nobody reads what would be in the way, for some seconds."""
 
+    def has_earlier(self) -> bool:
+        """Whether `put` does away with an earlier set at once."""
+        return False
+
     def put(self, staging: int, name: str, made: Manifest) -> None:
         """Put the whole set *name*, open as *staging*, into place; what was begun before is gone on with."""
         raise NotImplementedError
@@ -189,6 +193,9 @@ class Beside(Place):
     def take_back(self, name: str, new: int) -> None:
         """Undo `put`, however far it came: what was there is there again, and the set *new* is called *name*."""
         if not is_at(self.fd, self._name, new):
+            # Perhaps nothing is there: between the two renames of `_exchange`.
+            if not _is_in(self.fd, self._name) and _is_in(self.fd, name + OLD):
+                self.restore_old(name + OLD)
             return
         if _is_in(self.fd, name):  # between exchanging and renaming
             rename.exchange(self.fd, name, self._name)
@@ -237,6 +244,9 @@ class Inside(Place):
             yield
         finally:
             os.close(own)
+
+    def has_earlier(self) -> bool:
+        return _is_in(self.fd, _INVENTORY)
 
     def put(self, staging: int, name: str, made: Manifest) -> None:
         with self._locked():

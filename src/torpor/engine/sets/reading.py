@@ -13,7 +13,7 @@ import time
 from torpor.base import log
 from torpor.base.errors import TorporError
 from torpor.engine.sets.places import WHOLE, Inside, is_image, open_at, try_lock
-from torpor.engine.sets.settling import is_whole, places_of, settle
+from torpor.engine.sets.settling import complete, is_whole, places_of, settle
 from torpor.images import kinds, manifest
 from torpor.images.checked import CheckedStore
 from torpor.images.dirstore import DirStore
@@ -37,6 +37,8 @@ def open_set(path: str | os.PathLike[str], *, verify: bool = True) -> CheckedSto
             if is_held and (is_pending or not _is_replaced(where, directory)):
                 if not directory.exists(kinds.INVENTORY.file_name()):
                     raise _missing(where, directory)
+                if verify and is_held:
+                    _complete(where, directory)
                 found = manifest.read(directory.fileno())
                 if found is not None and not found.has_sums and not is_whole(directory.fileno(), -1, found):
                     raise _missing(where, directory)
@@ -48,6 +50,14 @@ def open_set(path: str | os.PathLike[str], *, verify: bool = True) -> CheckedSto
         if time.monotonic() > deadline:
             raise StoreError(f"{where}: somebody has been writing images there for {_WITHIN_S} s")
         time.sleep(_LOOK_EVERY_S)
+
+
+def _complete(where: str, directory: DirStore) -> None:
+    """Do what the set's dump was killed before it had done, if we may."""
+    try:
+        complete(directory.fileno())
+    except OSError as error:
+        log.debug(f"{where}: its sums cannot be added: {error}")
 
 
 def _directory(where: str) -> tuple[DirStore, bool]:

@@ -9,6 +9,7 @@ and not touched.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 
 from torpor.base import log
@@ -44,6 +45,33 @@ def settle(place: Place) -> str:
     finally:
         for each in (*whole, *rest):
             os.close(each.fd)
+
+
+def complete(directory: int) -> None:
+    """Add the sums to the set in *directory* (which we have locked, shared) if its dump was killed before it had.
+
+    Only as long as the kernel that wrote it runs, and nobody else is there; OSError, ImageError.
+    """
+    made = manifest.read(directory)
+    if made is None or made.has_sums or made.boot != manifest.boot_id() or not try_lock(directory):
+        return
+    try:
+        if is_whole(directory, -1, made):
+            load("torpor.engine.sets.writing").secure(directory, made)
+            log.info("sums were added to a checkpoint whose dump was killed")
+    finally:
+        try_lock(directory, fcntl.LOCK_SH)
+
+
+def is_cut_off(directory: int) -> bool:
+    """Whether the set in *directory* is one that the machine went down upon before all of it was on the disk."""
+    try:
+        made = manifest.read(directory)
+    except ImageError:
+        return True
+    if made is None or made.has_sums or made.boot == manifest.boot_id():
+        return False
+    return not is_whole(directory, -1, made)
 
 
 def settle_path(path: str | os.PathLike[str]) -> None:
@@ -88,12 +116,13 @@ def _sorted_out(place: Place, names: list[str]) -> tuple[list[_Left], list[_Left
         if fd < 0:
             continue
         ident = name.removeprefix(place.prefix).removesuffix(WHOLE)
-        made = _manifest_of(fd, ident) if name.endswith(WHOLE) and isinstance(place, Inside) else None
+        made = _made(place, fd, ident) if name.endswith(WHOLE) and isinstance(place, Inside) else None
         if made is not None and is_whole(fd, place.fd, made):
             whole.append(_Left(name, fd, made))
         else:
             rest.append(_Left(name, fd, None))
     whole.sort(key=lambda each: each.made.date if each.made else 0)
+    rest.sort(key=lambda each: each.name.endswith(OLD))  # what was to take its place goes first
     return whole, rest
 
 
@@ -107,6 +136,11 @@ def _taken(place: Place, name: str) -> int:
         return fd
     os.close(fd)
     return -1
+
+
+def _made(place: Place, fd: int, ident: str) -> Manifest | None:
+    """The manifest of a staging; it may be in its place already where files cannot be linked."""
+    return _manifest_of(fd, ident) or _manifest_of(place.fd, ident)
 
 
 def _manifest_of(fd: int, ident: str) -> Manifest | None:
@@ -175,10 +209,11 @@ def _gives_way(place: Beside, left: _Left) -> bool:
     try:
         new = place.open()
     except FileNotFoundError:
-        if left.name.endswith(OLD):
+        if not left.name.endswith(OLD):
+            return False
+        if not _is_being_put(place, ident):
             place.restore_old(left.name)
-            return True
-        return False
+        return True
     try:
         made = _manifest_of(new, ident)
         if made is None:
@@ -194,3 +229,15 @@ def _gives_way(place: Beside, left: _Left) -> bool:
         return True
     finally:
         os.close(new)
+
+
+def _is_being_put(place: Beside, ident: str) -> bool:
+    """Whether the dump of the set *ident* is just about to give it the place (where that takes two steps)."""
+    try:
+        fd = open_at(place.fd, f"{place.prefix}{ident}")
+    except OSError:
+        return False
+    try:
+        return not try_lock(fd)
+    finally:
+        os.close(fd)

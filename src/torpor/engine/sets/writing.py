@@ -2,11 +2,11 @@
 
     begin       the staging; what the killed have left is settled first
     seal        all images are written: the set is whole, and counts
-    finish      sums, written through to the disk; the earlier set is removed
+    finish      written through to the disk, then sums; the earlier set is removed
 
 Between `seal` and `finish` the tree is killed, if it is: what takes time is done when nothing is frozen any more, and
 what can fail for want of space or permission has not failed before. A crash of the machine in between leaves the old
-set; what of the new one has not reached the disk is seen by its length, and by its sums (settling.py).
+set; what of the new one has not reached the disk is seen by its length (settling.py).  docs/internals/sets.md
 """
 
 from __future__ import annotations
@@ -106,11 +106,16 @@ class NewSet:
         assert self._made is not None
         if self._is_placed:
             return
-        self._is_begun = True
         try:
+            if self._place.has_earlier():
+                # It is going to be gone: this one is to be safe before.
+                self._made = settle_contents(self._place, self._fd, self._made, is_placed=False)
+            self._is_begun = True
             self._place.put(self._fd, self._name, self._made)
         except OSError as error:
             _fail(self._place.path, "put the images into place", error)
+        # Who reads it does not take it for a dead one's.
+        try_lock(self._place.home(self._fd), LOCK_SH)
         self._is_placed = True
 
     def finish(self) -> None:
@@ -163,11 +168,17 @@ def finish(place: Place, staging: int, name: str, made: Manifest, *, is_placed: 
 
 
 def settle_contents(place: Place, staging: int, made: Manifest, *, is_placed: bool) -> Manifest:
-    """First part of `finish`: the set has its sums and is on the disk; the earlier one has not been touched."""
-    directory = place.home(staging) if is_placed else staging
-    made = add_sums(directory, made)
-    _sync(directory, made)
+    """First part of `finish`: the set is on the disk and has its sums; the earlier one has not been touched."""
+    made = secure(place.home(staging) if is_placed else staging, made)
     os.fsync(place.fd)
+    return made
+
+
+def secure(directory: int, made: Manifest) -> Manifest:
+    """Have the whole set in *directory* on the disk, and then its sums: what has sums has been there.  OSError."""
+    _sync(directory, made)
+    made = add_sums(directory, made)
+    os.fsync(directory)
     return made
 
 
@@ -188,16 +199,19 @@ def add_sums(directory: int, made: Manifest | None = None) -> Manifest:
         made = replace(made, files={each: _summed(directory, each, made.files[each]) for each in made.files})
         with suppress(FileNotFoundError):
             os.unlink(NEW_MANIFEST, dir_fd=directory)
-        write_manifest(directory, made, NEW_MANIFEST)
+        write_manifest(directory, made, NEW_MANIFEST, is_last=True)
         os.rename(NEW_MANIFEST, manifest.NAME, src_dir_fd=directory, dst_dir_fd=directory)
     return made
 
 
-def write_manifest(directory: int, made: Manifest, name: str) -> None:
-    """OSError."""
+def write_manifest(directory: int, made: Manifest, name: str, *, is_last: bool = False) -> None:
+    """OSError.  *is_last*: it is on the disk, too."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with open(os.open(name, flags, 0o600, dir_fd=directory), "wb") as stream:
         stream.write(manifest.encode(made))
+        if is_last:
+            stream.flush()
+            os.fsync(stream.fileno())
 
 
 def _summed(directory: int, name: str, content: Content) -> Content:
