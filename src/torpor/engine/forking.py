@@ -13,6 +13,8 @@ from torpor.engine.session import RestoreSession
 from torpor.kernel.arch import nr
 from torpor.kernel.namespaces import CLONE_NEWUSER
 from torpor.kernel.procfs.status import read_status
+from torpor.kernel.uapi.prctl import PR_SET_CHILD_SUBREAPER
+from torpor.kernel.uapi.sched import CLONE_FILES, CLONE_FS, CLONE_PARENT, CLONE_SIGHAND, CLONE_VM
 from torpor.objects.model import RestoreProcess
 from torpor.objects.task import inherited, keyrings, lsm, registers, zombie
 from torpor.tracee import puppet as puppets
@@ -25,13 +27,12 @@ ProcessStep = Callable[[RestoreSession, RestoreProcess], None]
 _SIGCHLD = 17
 _WALL = 0x40000000
 _LAST_FD = (1 << 32) - 1
-_PR_SET_CHILD_SUBREAPER = 36
 #: What tasks share, and the flag they are cloned with for that.
 _FLAGS = {
-    "vm_id": puppets.CLONE_VM,
-    "fs_id": puppets.CLONE_FS,
-    "files_id": puppets.CLONE_FILES,
-    "sighand_id": puppets.CLONE_SIGHAND,
+    "vm_id": CLONE_VM,
+    "fs_id": CLONE_FS,
+    "files_id": CLONE_FILES,
+    "sighand_id": CLONE_SIGHAND,
 }
 
 
@@ -51,7 +52,7 @@ def make_root(session: RestoreSession) -> None:
     session.guardian = Guardian(seed)
     if not root.is_born:
         namespaces.prepare_stub(session, seed.runner)
-        flags = puppets.CLONE_PARENT | session.root_clone_flags
+        flags = CLONE_PARENT | session.root_clone_flags
         _born(session, root, puppets.clone(seed.runner, flags=flags, exit_signal=0, set_tid=[root.ns_pid]))
     session.vdso = seed.vdso
     batch = Batch()
@@ -143,7 +144,7 @@ class _Midwife:
         return self._runners[by]
 
     def _bear(self, child: Member, by: Member, runner: Runner, sibling: bool) -> None:
-        flags = puppets.CLONE_PARENT if sibling else 0
+        flags = CLONE_PARENT if sibling else 0
         for kind, _ in child.shares & by.shares:
             flags |= _FLAGS[kind]
         process = self._processes.get(child)
@@ -169,9 +170,9 @@ class _Midwife:
                 break
             self._end(between, pid, by)
         self._bear(child, by, between, False)
-        self._call(to, nr.prctl, _PR_SET_CHILD_SUBREAPER, 1)
+        self._call(to, nr.prctl, PR_SET_CHILD_SUBREAPER, 1)
         self._end(between, pid, by)
-        self._call(to, nr.prctl, _PR_SET_CHILD_SUBREAPER, 0)
+        self._call(to, nr.prctl, PR_SET_CHILD_SUBREAPER, 0)
         if read_status(self._runners[child].tid).ppid != self._runners[to].tid:
             raise RestoreError(f"pid {child.pid} did not become a child of pid {to.pid}")
 

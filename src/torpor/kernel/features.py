@@ -21,26 +21,32 @@ from torpor.kernel.arch import nr, vdso
 from torpor.kernel.kcmp import kcmp
 from torpor.kernel.pidfd import getfd
 from torpor.kernel.syscall import syscall
+from torpor.kernel.uapi.inet import IPV6_FREEBIND
+from torpor.kernel.uapi.kcmp import KCMP_EPOLL_TFD
+from torpor.kernel.uapi.memfd import MFD_HUGETLB
+from torpor.kernel.uapi.mount import MOVE_MOUNT_SET_GROUP
+from torpor.kernel.uapi.netlink import (
+    NETLINK_NETFILTER,
+    NETLINK_ROUTE,
+    NETLINK_SOCK_DIAG,
+    NLM_F_DUMP,
+    NLM_F_REQUEST,
+    NLMSG_ERROR,
+)
+from torpor.kernel.uapi.rtnetlink import RTM_GETNSID
+from torpor.kernel.uapi.sock_diag import SOCK_DIAG_BY_FAMILY
+from torpor.kernel.uapi.socket import SO_BUF_LOCK
+from torpor.kernel.uapi.sockios import SIOCGSKNS
+from torpor.kernel.uapi.timerfd import TFD_IOC_SET_TICKS
+from torpor.kernel.uapi.un import SIOCUNIXFILE
 from torpor.kernel.vm import PAGE_SIZE
 
 _AF_NETLINK = 16
-_NETLINK_ROUTE, _NETLINK_SOCK_DIAG, _NETLINK_NETFILTER = 0, 4, 12
 _NLMSG = struct.Struct("=IHHII")
-_NLMSG_ERROR = 2
-_NLM_F_REQUEST, _NLM_F_DUMP = 1, 0x300
-_RTM_GETNSID = 90
-_SOCK_DIAG_BY_FAMILY = 20
 _NFT_MSG_GETGEN = 0x0A10
-_TFD_IOC_SET_TICKS = 0x40085400
-_SIOCGSKNS, _SIOCUNIXFILE = 0x894C, 0x89E0
 _NS_GET_PID_FROM_PIDNS = 0x8004B706
 _TCP_REPAIR = 19
-_SO_BUF_LOCK = 72
-_IPV6_FREEBIND = 78
-_MFD_HUGETLB = 4
-_MOVE_MOUNT_SET_GROUP = 0x100
 _PR_TIMER_CREATE_RESTORE_IDS = 77
-_KCMP_EPOLL_TFD = 7
 _UFFD_API, _UFFDIO_API = 0xAA, 0xC018AA3F
 _UFFD_NONCOOP = (1 << 1) | (1 << 2) | (1 << 3)
 _UFFD_USER_MODE_ONLY = 1
@@ -93,7 +99,7 @@ def _timerfd() -> bool:
     with OwnedFd(syscall("timerfd_create", nr.timerfd_create, 1, os.O_CLOEXEC)) as fd:
         # No ticks is refused as a value, by a kernel that knows the request.
         try:
-            fcntl.ioctl(fd.fileno(), _TFD_IOC_SET_TICKS, struct.pack("=Q", 0))
+            fcntl.ioctl(fd.fileno(), TFD_IOC_SET_TICKS, struct.pack("=Q", 0))
         except OSError as error:
             if error.errno != errno.EINVAL:
                 return False
@@ -191,7 +197,7 @@ def _kcmp_epoll() -> bool:
             poll.register(reader)
             slot = (ctypes.c_uint32 * 3)(poll.fileno(), reader, 0)
             me = os.getpid()
-            return kcmp(me, me, _KCMP_EPOLL_TFD, reader, ctypes.addressof(slot)) == 0
+            return kcmp(me, me, KCMP_EPOLL_TFD, reader, ctypes.addressof(slot)) == 0
         finally:
             os.close(reader)
             os.close(writer)
@@ -239,7 +245,7 @@ def _pagemap_scan(categories: int) -> Callable[[], bool]:
 
 
 def _memfd_hugetlb() -> bool:
-    with OwnedFd(os.memfd_create("torpor-probe", _MFD_HUGETLB)):
+    with OwnedFd(os.memfd_create("torpor-probe", MFD_HUGETLB)):
         return True
 
 
@@ -256,7 +262,7 @@ def _move_mount_set_group() -> bool:
     empty, nowhere = b"\0", (1 << 64) - 1
     at = _address(empty)
     try:
-        syscall("move_mount", nr.move_mount, nowhere, at, nowhere, at, _MOVE_MOUNT_SET_GROUP)
+        syscall("move_mount", nr.move_mount, nowhere, at, nowhere, at, MOVE_MOUNT_SET_GROUP)
     except OSError as error:
         # An unknown flag is EINVAL; a known one gets as far as the path.
         return error.errno not in (errno.EINVAL, errno.ENOSYS)
@@ -276,9 +282,9 @@ def _ask_netlink(protocol: int, kind: int, flags: int, payload: bytes) -> int:
     with socket.socket(_AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol) as sock:
         sock.settimeout(1)
         sock.bind((0, 0))
-        sock.send(_NLMSG.pack(_NLMSG.size + len(payload), kind, _NLM_F_REQUEST | flags, 1, 0) + payload)
+        sock.send(_NLMSG.pack(_NLMSG.size + len(payload), kind, NLM_F_REQUEST | flags, 1, 0) + payload)
         answer = sock.recv(1 << 16)
-    if _NLMSG.unpack_from(answer)[1] != _NLMSG_ERROR:
+    if _NLMSG.unpack_from(answer)[1] != NLMSG_ERROR:
         return 0
     code: int = struct.unpack_from("=i", answer, _NLMSG.size)[0]
     return -code
@@ -286,17 +292,17 @@ def _ask_netlink(protocol: int, kind: int, flags: int, payload: bytes) -> int:
 
 def _net_diag_raw() -> bool:
     request = struct.pack("=BBBBI48s", socket.AF_INET, socket.IPPROTO_RAW, 0, 0, 0xFFFFFFFF, b"")
-    return _ask_netlink(_NETLINK_SOCK_DIAG, _SOCK_DIAG_BY_FAMILY, _NLM_F_DUMP, request) == 0
+    return _ask_netlink(NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, request) == 0
 
 
 def _nsid() -> bool:
     with OwnedFd(os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)) as fd:
         request = struct.pack("=B3xHHi", 0, 8, 3, fd.fileno())
-        return _ask_netlink(_NETLINK_ROUTE, _RTM_GETNSID, 0, request) == 0
+        return _ask_netlink(NETLINK_ROUTE, RTM_GETNSID, 0, request) == 0
 
 
 def _nftables() -> bool:
-    return _ask_netlink(_NETLINK_NETFILTER, _NFT_MSG_GETGEN, 0, b"\0\0\0\0") == 0
+    return _ask_netlink(NETLINK_NETFILTER, _NFT_MSG_GETGEN, 0, b"\0\0\0\0") == 0
 
 
 def _has_ipt_legacy() -> bool:
@@ -305,14 +311,14 @@ def _has_ipt_legacy() -> bool:
 
 
 def _sk_ns() -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock, OwnedFd(fcntl.ioctl(sock.fileno(), _SIOCGSKNS)):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock, OwnedFd(fcntl.ioctl(sock.fileno(), SIOCGSKNS)):
         return True
 
 
 def _sk_unix_file() -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         try:
-            fcntl.ioctl(sock.fileno(), _SIOCUNIXFILE)
+            fcntl.ioctl(sock.fileno(), SIOCUNIXFILE)
         except OSError as error:
             return error.errno == errno.ENOENT  # a socket without a name has no file
     return True
@@ -326,12 +332,12 @@ def _tcp_repair() -> bool:
 
 def _sockopt_buf_lock() -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-        return sock.getsockopt(socket.SOL_SOCKET, _SO_BUF_LOCK) >= 0
+        return sock.getsockopt(socket.SOL_SOCKET, SO_BUF_LOCK) >= 0
 
 
 def _ipv6_freebind() -> bool:
     with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as sock:
-        sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_FREEBIND, 1)
+        sock.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)
         return True
 
 

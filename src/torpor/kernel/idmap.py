@@ -15,12 +15,11 @@ from torpor.base.records import dataclass
 from torpor.kernel.arch import nr
 from torpor.kernel.procfs.small import read_small
 from torpor.kernel.syscall import address_of, syscall
+from torpor.kernel.uapi.prctl import PR_GET_DUMPABLE, PR_SET_DUMPABLE
 
 #: What no user and no group has.
 NO_ID = 0xFFFFFFFF
 _CAPABILITY_VERSION_3 = 0x20080522
-_PR_GET_DUMPABLE = 3
-_PR_SET_DUMPABLE = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,11 +129,11 @@ def set_owner_of_new_files(user: int, group: int) -> None:
     The kernel takes file capabilities away with a file-system user id of 0 (capabilities(7)), and with any change makes
     the process one that its own user may not look into (PR_SET_DUMPABLE in prctl(2)); both are taken back.
     """
-    dumpable = syscall("prctl(PR_GET_DUMPABLE)", nr.prctl, _PR_GET_DUMPABLE)
+    dumpable = syscall("prctl(PR_GET_DUMPABLE)", nr.prctl, PR_GET_DUMPABLE)
     syscall("setfsgid", nr.setfsgid, group)
     syscall("setfsuid", nr.setfsuid, user)
     if dumpable == 1:
-        syscall("prctl(PR_SET_DUMPABLE)", nr.prctl, _PR_SET_DUMPABLE, dumpable)
+        syscall("prctl(PR_SET_DUMPABLE)", nr.prctl, PR_SET_DUMPABLE, dumpable)
     header = bytearray(struct.pack("<Ii", _CAPABILITY_VERSION_3, 0))
     sets = bytearray(24)
     syscall("capget", nr.capget, address_of(header), address_of(sets))

@@ -10,6 +10,8 @@ import struct
 
 from torpor.kernel.arch import nr
 from torpor.kernel.syscall import address_of, syscall
+from torpor.kernel.uapi.fcntl import AT_EMPTY_PATH
+from torpor.kernel.uapi.mount import MOVE_MOUNT_SET_GROUP
 
 MS_RDONLY = 1
 MS_NOSUID = 2
@@ -31,13 +33,10 @@ MNT_DETACH = 2
 #: Of statfs(2)'s f_type.
 OVERLAYFS = 0x794C7630
 
-AT_FDCWD = -100
-AT_EMPTY_PATH = 0x1000
 AT_RECURSIVE = 0x8000
 OPEN_TREE_CLONE = 1
 MOVE_MOUNT_F_EMPTY_PATH = 0x04
 MOVE_MOUNT_T_EMPTY_PATH = 0x40
-MOVE_MOUNT_SET_GROUP = 0x100
 FSCONFIG_SET_FLAG = 0
 FSCONFIG_SET_STRING = 1
 FSCONFIG_CMD_CREATE = 6

@@ -16,8 +16,8 @@ from torpor.base.fds import OwnedFd
 from torpor.base.typed import TypeVar
 from torpor.kernel.arch import nr
 from torpor.kernel.syscall import syscall
+from torpor.kernel.uapi.sched import CLONE_FS
 
-CLONE_FS = 0x200
 CLONE_NEWTIME = 0x80
 CLONE_NEWNS = 0x20000
 CLONE_NEWCGROUP = 0x2000000

@@ -6,9 +6,10 @@ import fcntl
 import struct
 from collections.abc import Callable
 
+from torpor.kernel.uapi.if_h import IFF_UP
+
 _SIOCGIFFLAGS = 0x8913
 _SIOCSIFFLAGS = 0x8914
-IFF_UP = 1
 _IFREQ = "16sH22x"
 
 

@@ -12,21 +12,19 @@ from collections.abc import Iterator, Sequence
 
 from torpor.base.errors import KernelError
 from torpor.kernel.sockets import Socket
+from torpor.kernel.uapi.netlink import (
+    NETLINK_ROUTE,
+    NLM_F_ACK,
+    NLM_F_DUMP,
+    NLM_F_REQUEST,
+    NLMSG_ERROR,
+)
+from torpor.kernel.uapi.socket import SOL_NETLINK
 
-NETLINK_ROUTE = 0
-NETLINK_SOCK_DIAG = 4
-NETLINK_NETFILTER = 12
-NLM_F_REQUEST = 0x1
 NLM_F_MULTI = 0x2
-NLM_F_ACK = 0x4
 NLM_F_DUMP_INTR = 0x10
-NLM_F_DUMP = 0x300
-NLM_F_EXCL = 0x200
-NLM_F_CREATE = 0x400
-NLM_F_APPEND = 0x800
 _NLM_F_CAPPED = 0x100
 _NLM_F_ACK_TLVS = 0x200
-NLMSG_ERROR = 2
 NLMSG_DONE = 3
 
 _HEADER = struct.Struct("=IHHII")
@@ -34,7 +32,6 @@ _ATTRIBUTE = struct.Struct("=HH")
 _ROOM = 1 << 17
 _TYPE_MASK = 0x3FFF
 _NESTED = 0x8000
-_SOL_NETLINK = 270
 _NETLINK_CAP_ACK, _NETLINK_EXT_ACK = 10, 11
 _EXTACK_TEXT = 1
 
@@ -46,8 +43,8 @@ class Netlink(Socket):
 
     def __init__(self, protocol: int = NETLINK_ROUTE) -> None:
         super().__init__(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
-        self.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
-        self.setsockopt(_SOL_NETLINK, _NETLINK_EXT_ACK, 1)
+        self.setsockopt(SOL_NETLINK, _NETLINK_CAP_ACK, 1)
+        self.setsockopt(SOL_NETLINK, _NETLINK_EXT_ACK, 1)
 
     def request(self, kind: int, payload: bytes, flags: int = 0) -> None:
         """Ask for a change, and wait for the kernel's word; KernelError, with the kernel's reason as a note."""

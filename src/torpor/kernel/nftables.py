@@ -14,11 +14,19 @@ import struct
 from collections.abc import Iterable, Sequence
 
 from torpor.base.errors import KernelError
-from torpor.kernel.netlink import NLM_F_REQUEST, NLMSG_ERROR, iter_messages
+from torpor.kernel.netlink import iter_messages
 from torpor.kernel.sockets import Socket
+from torpor.kernel.uapi.netlink import (
+    NETLINK_NETFILTER,
+    NLM_F_ACK,
+    NLM_F_APPEND,
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    NLM_F_REQUEST,
+    NLMSG_ERROR,
+)
+from torpor.kernel.uapi.socket import SO_SNDBUFFORCE
 
-NETLINK_NETFILTER = 12
-_NLM_F_ACK, _NLM_F_EXCL, _NLM_F_CREATE, _NLM_F_APPEND = 0x4, 0x200, 0x400, 0x800
 _SUBSYSTEM = 10
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
 _NEW_TABLE, _GET_TABLE, _DEL_TABLE, _NEW_CHAIN, _NEW_RULE, _NEW_SET, _NEW_SETELEM = 0, 1, 2, 3, 6, 9, 12
@@ -32,7 +40,6 @@ _NETWORK, _TRANSPORT = 1, 2
 #: ipv4_addr, inet_service and ipv6_addr as nft(8) numbers types of keys; it packs a concatenation's six bits each.
 _TYPE_IPV4, _TYPE_SERVICE, _TYPE_IPV6 = 7, 13, 8
 _ROOM = 1 << 16
-_SO_SNDBUFFORCE = 32
 
 
 def open_socket() -> Socket:
@@ -44,7 +51,7 @@ def commit(connection: Socket, messages: Sequence[bytes]) -> None:
     """Send one batch; KernelError with the first error, and nothing is changed then."""
     content = batch(messages)
     if len(content) > _ROOM:
-        connection.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, 2 * len(content))
+        connection.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, 2 * len(content))
     connection.send(content)
     while True:
         try:
@@ -65,7 +72,7 @@ def batch(messages: Sequence[bytes]) -> bytes:
 
 def has_table(connection: Socket, table: str) -> bool:
     """Whether there is a table of that name (family inet); KernelError where there are no nftables."""
-    request = _table_message(_GET_TABLE, _NLM_F_ACK, table, b"")
+    request = _table_message(_GET_TABLE, NLM_F_ACK, table, b"")
     connection.send(request)
     for kind, _, payload in iter_messages(connection.recv(_ROOM)):
         if kind != NLMSG_ERROR:
@@ -79,7 +86,7 @@ def has_table(connection: Socket, table: str) -> bool:
 
 def new_table(table: str) -> bytes:
     """A new table; the batch fails with EEXIST if there is one of that name."""
-    return _table_message(_NEW_TABLE, _NLM_F_CREATE | _NLM_F_EXCL, table, b"")
+    return _table_message(_NEW_TABLE, NLM_F_CREATE | NLM_F_EXCL, table, b"")
 
 
 def delete_table(table: str) -> bytes:
@@ -91,7 +98,7 @@ def new_chain(table: str, chain: str, hook: int, policy: int) -> bytes:
     """A filter chain of priority 0 at *hook*."""
     at = _number(1, hook) + _number(2, 0)
     content = _text(1, table) + _text(3, chain) + _attribute(4 | _NESTED, at) + _number(5, policy) + _text(7, "filter")
-    return _object(_NEW_CHAIN, _NLM_F_CREATE, content)
+    return _object(_NEW_CHAIN, NLM_F_CREATE, content)
 
 
 def new_set(table: str, name: str, family: int, ident: int) -> bytes:
@@ -102,14 +109,14 @@ def new_set(table: str, name: str, family: int, ident: int) -> bytes:
         key_type = key_type << 6 | kind
     key_length = 2 * (_address_length(family) + 4)
     content = _text(1, table) + _text(2, name) + _number(3, 0) + _number(4, key_type) + _number(5, key_length)
-    return _object(_NEW_SET, _NLM_F_CREATE, content + _number(10, ident))
+    return _object(_NEW_SET, NLM_F_CREATE, content + _number(10, ident))
 
 
 def new_elements(table: str, name: str, keys: Iterable[bytes]) -> bytes:
     """Connections (made by ``connection_key``) for a set."""
     elements = b"".join(_attribute(1 | _NESTED, _attribute(1 | _NESTED, _attribute(1, key))) for key in keys)
     content = _text(1, table) + _text(2, name) + _attribute(3 | _NESTED, elements)
-    return _object(_NEW_SETELEM, _NLM_F_CREATE, content)
+    return _object(_NEW_SETELEM, NLM_F_CREATE, content)
 
 
 def connection_key(source: bytes, source_port: int, target: bytes, target_port: int) -> bytes:
@@ -148,7 +155,7 @@ def _address_length(family: int) -> int:
 
 def _rule(table: str, chain: str, *expressions: bytes) -> bytes:
     content = _text(1, table) + _text(2, chain) + _attribute(4 | _NESTED, b"".join(expressions))
-    return _object(_NEW_RULE, _NLM_F_CREATE | _NLM_F_APPEND, content)
+    return _object(_NEW_RULE, NLM_F_CREATE | NLM_F_APPEND, content)
 
 
 def _meta(key: int) -> bytes:

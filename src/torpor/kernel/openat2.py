@@ -9,13 +9,13 @@ from array import array
 
 from torpor.kernel.arch import nr
 from torpor.kernel.syscall import syscall
+from torpor.kernel.uapi.fcntl import O_PATH
 
 RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_IN_ROOT = 0x10
 _HOW = struct.Struct("=QQQ")
-_O_PATH = 0o10000000
 #: The only flags that go with O_PATH; open(2) ignores others, openat2(2) does not.
-_WITH_O_PATH = _O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_WITH_O_PATH = O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CREATES = os.O_CREAT | os.O_TMPFILE & ~os.O_DIRECTORY
 _TRIES = 32
 
@@ -26,7 +26,7 @@ def open_in_root(root_fd: int, path: str, flags: int, mode: int = 0, *, links: b
     Absolute links and ``..`` do not lead out of it.  OSError.  A name that passes through a magic link
     (``/proc/self/fd/3``) is refused with ELOOP by the kernel.
     """
-    if flags & _O_PATH:
+    if flags & O_PATH:
         flags &= _WITH_O_PATH
     name = array("B", os.fsencode(path or ".") + b"\0")
     resolve = RESOLVE_IN_ROOT if links else RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS

@@ -11,11 +11,11 @@ import struct
 
 from torpor.base.records import dataclass
 from torpor.kernel.sockets import Socket
+from torpor.kernel.uapi.socket import SO_MARK
 
 FIN, ACK = 0x01, 0x10
 #: The protocol of raw sockets that bring their own IP headers.
 RAW = 255
-_SO_MARK = 36
 _V4 = struct.Struct("!BBHHHBBH4s4s")
 _V6 = struct.Struct("!IHBB16s16s")
 _TCP = struct.Struct("!HHIIBBHHH")
@@ -60,7 +60,7 @@ def send(connection: Socket, way: Way, packet: bytes, scope: int = 0) -> None:
 
 def prepare(connection: Socket, mark: int) -> None:
     """Have a raw socket (IPPROTO_RAW) send marked packets that bring their own headers."""
-    connection.setsockopt(socket.SOL_SOCKET, _SO_MARK, mark)
+    connection.setsockopt(socket.SOL_SOCKET, SO_MARK, mark)
 
 
 def _wrap(way: Way, protocol: int, content: bytes) -> bytes:

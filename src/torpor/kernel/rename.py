@@ -6,8 +6,8 @@ import os
 
 from torpor.kernel.arch import nr
 from torpor.kernel.syscall import address_of, syscall
+from torpor.kernel.uapi.fs import RENAME_NOREPLACE
 
-_RENAME_NOREPLACE = 1
 _RENAME_EXCHANGE = 2
 
 
@@ -21,7 +21,7 @@ def exchange(directory: int, one: str, other: str) -> None:
 
 def rename_new(directory: int, old: str, new: str) -> None:
     """Rename in *directory*, with EEXIST where there is a *new* already; not every file system can (EINVAL)."""
-    _rename(directory, old, new, _RENAME_NOREPLACE)
+    _rename(directory, old, new, RENAME_NOREPLACE)
 
 
 def _rename(directory: int, old: str, new: str, flags: int) -> None:

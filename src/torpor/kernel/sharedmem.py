@@ -13,8 +13,6 @@ from functools import cache
 from torpor.kernel.syscall import address_of
 from torpor.kernel.vm import PAGE_SIZE
 
-MAP_NORESERVE = 0x4000
-
 
 @cache
 def internal_device() -> int:

@@ -9,8 +9,9 @@ import struct
 
 from torpor.base.records import dataclass
 from torpor.kernel import netlink
+from torpor.kernel.uapi.netlink import NETLINK_SOCK_DIAG
+from torpor.kernel.uapi.sock_diag import SOCK_DIAG_BY_FAMILY
 
-SOCK_DIAG_BY_FAMILY = 20
 _AF_UNIX = 1
 
 _UNIX_REQUEST = struct.Struct("=BBHIIIII")
@@ -45,7 +46,7 @@ class UnixSocket:
 def read_unix() -> dict[int, UnixSocket]:
     """All unix sockets of our network namespace by inode."""
     request = _UNIX_REQUEST.pack(_AF_UNIX, 0, 0, 0xFFFFFFFF, 0, _SHOW, 0xFFFFFFFF, 0xFFFFFFFF)
-    answers = netlink.dump(netlink.NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY, request)
+    answers = netlink.dump(NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY, request)
     found = (parse_unix(answer) for answer in answers)
     return {each.ino: each for each in found}
 
@@ -89,7 +90,7 @@ def read_inet(family: int, protocol: int, states: int = 0xFFFFFFFF) -> dict[int,
     """
     request = _INET_REQUEST.pack(family, protocol, 0, 0, states)
     found = {}
-    for answer in netlink.dump(netlink.NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY, request):
+    for answer in netlink.dump(NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY, request):
         _, state, _, _, _, unread, unsent, _, ino = _INET_HEADER.unpack_from(answer)
         attributes = netlink.parse_attributes(answer[_INET_HEADER.size :])
         shutdown = int.from_bytes(attributes.get(_INET_SHUTDOWN, b""), "little")
@@ -128,7 +129,7 @@ class PacketSocket:
 def read_packet() -> dict[int, PacketSocket]:
     """All packet sockets of our network namespace by inode."""
     request = _PACKET_REQUEST.pack(_AF_PACKET, 0, 0, 0, _PACKET_SHOW, 0xFFFFFFFF, 0xFFFFFFFF)
-    answers = netlink.dump(netlink.NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY, request)
+    answers = netlink.dump(NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY, request)
     found = (parse_packet(answer) for answer in answers)
     return {each.ino: each for each in found}
 

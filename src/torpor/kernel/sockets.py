@@ -9,10 +9,10 @@ import struct
 from torpor.base.typed import Self
 from torpor.kernel.arch import nr
 from torpor.kernel.syscall import address_of, syscall
+from torpor.kernel.uapi.sockios import SIOCGSKNS
 
 SO_DOMAIN = 39
 SO_NETNS_COOKIE = 71
-SIOCGSKNS = 0x894C
 
 
 class Socket(_socket.socket):

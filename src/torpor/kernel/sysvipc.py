@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from torpor.base.records import dataclass
 from torpor.kernel.arch import nr
 from torpor.kernel.syscall import address_of, syscall
+from torpor.kernel.uapi.ipc import IPC_STAT
 
 IPC_CREAT = 0o1000
 IPC_EXCL = 0o2000
 IPC_NOWAIT = 0o4000
 IPC_RMID = 0
 IPC_SET = 1
-IPC_STAT = 2
 GETALL = 13
 SETALL = 17
 SHM_RDONLY = 0o10000

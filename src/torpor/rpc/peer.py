@@ -33,10 +33,11 @@ from torpor.kernel.procfs.small import read_small
 from torpor.kernel.procfs.status import Status, read_status
 from torpor.kernel.sockets import Borrowed
 from torpor.kernel.syscall import address_of, syscall
+from torpor.kernel.uapi.prctl import PR_CAP_AMBIENT, PR_CAPBSET_DROP, PR_SET_DUMPABLE, PR_SET_KEEPCAPS
+from torpor.kernel.uapi.socket import SO_PEERCRED, SO_PEERGROUPS
 
-_SO_PEERCRED, _SO_PEERGROUPS, _SO_PEERPIDFD = 17, 59, 77
+_SO_PEERPIDFD = 77
 _MAX_GROUPS = 65536
-_PR_SET_DUMPABLE, _PR_SET_KEEPCAPS, _PR_CAPBSET_DROP, _PR_CAP_AMBIENT = 4, 8, 24, 47
 _AMBIENT_RAISE = 2
 _CAPABILITY_VERSION_3 = 0x20080522
 _N_CAPS = 64
@@ -87,8 +88,8 @@ class Peer:
 def identify(fd: int) -> Peer:
     """The client at the other end of *fd*.  NotPermittedError for one that cannot be served."""
     with Borrowed(fd) as connection:
-        pid, uid, gid = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, _SO_PEERCRED, 12))
-        packed = connection.getsockopt_in(socket.SOL_SOCKET, _SO_PEERGROUPS, bytearray(4 * _MAX_GROUPS))
+        pid, uid, gid = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, SO_PEERCRED, 12))
+        packed = connection.getsockopt_in(socket.SOL_SOCKET, SO_PEERGROUPS, bytearray(4 * _MAX_GROUPS))
         try:
             pidfd = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD)
         except OSError:
@@ -220,8 +221,8 @@ def _take_rights(peer: Peer, status: Status) -> None:
     for capability in range(_N_CAPS):
         if not (status.cap_bounding | kept) >> capability & 1:
             with suppress(OSError):  # there are fewer than that
-                syscall("prctl", nr.prctl, _PR_CAPBSET_DROP, capability)
-    syscall("prctl", nr.prctl, _PR_SET_KEEPCAPS, 1)
+                syscall("prctl", nr.prctl, PR_CAPBSET_DROP, capability)
+    syscall("prctl", nr.prctl, PR_SET_KEEPCAPS, 1)
     os.setgroups(peer.groups)
     os.setresgid(peer.gid, peer.gid, peer.gid)
     os.setresuid(peer.uid, peer.uid, peer.uid)
@@ -229,9 +230,9 @@ def _take_rights(peer: Peer, status: Status) -> None:
     # Programs that we execute keep it only so: the stub, which is to choose pids.
     for capability in range(_N_CAPS):
         if kept >> capability & 1:
-            syscall("prctl", nr.prctl, _PR_CAP_AMBIENT, _AMBIENT_RAISE, capability)
+            syscall("prctl", nr.prctl, PR_CAP_AMBIENT, _AMBIENT_RAISE, capability)
     # Our own files of /proc are root's otherwise.  The client may not trace us, who have a capability more.
-    syscall("prctl", nr.prctl, _PR_SET_DUMPABLE, 1)
+    syscall("prctl", nr.prctl, PR_SET_DUMPABLE, 1)
 
 
 def set_capabilities(mask: int) -> None:

@@ -26,6 +26,7 @@ from torpor.kernel.arch import loop, nr, restart, sigframe
 from torpor.kernel.arch.regs import UserRegs
 from torpor.kernel.procfs.maps import PROT_EXEC, PROT_READ, PROT_WRITE, Vma
 from torpor.kernel.procfs.status import read_status
+from torpor.kernel.uapi.mman import MAP_FIXED_NOREPLACE
 from torpor.tracee import dispatch
 from torpor.tracee.pipeline import DEPTH
 from torpor.tracee.remote import FAULTS, Runner, Scratch, mask_bit
@@ -33,7 +34,6 @@ from torpor.tracee.rseq import ip_outside_critical_section
 from torpor.tracee.thread import Thread
 
 _MAP_PRIVATE_ANONYMOUS = 0x22
-_MAP_FIXED_NOREPLACE = 0x100000
 #: Where our memory is put in a target, unless something is there.
 _WINDOW = range(0x746F72700000, 0x746F72800000)
 _MASK = (1 << 64) - 1
@@ -203,7 +203,7 @@ class _Bootstrap:
         prot = PROT_READ | PROT_WRITE | PROT_EXEC
         no_fd = _MASK
         wanted = (_WINDOW.start, size)
-        flags = _MAP_PRIVATE_ANONYMOUS | _MAP_FIXED_NOREPLACE
+        flags = _MAP_PRIVATE_ANONYMOUS | MAP_FIXED_NOREPLACE
         try:
             try:
                 start = self.call(nr.mmap, *wanted, prot, flags, no_fd, 0)

@@ -19,18 +19,22 @@ from torpor.kernel.arch import nr
 from torpor.kernel.procfs.status import Status, read_status
 from torpor.kernel.procfs.task import read_threads
 from torpor.kernel.syscall import address_of, syscall
+from torpor.kernel.uapi.ptrace import PTRACE_GETEVENTMSG
+from torpor.kernel.uapi.sched import (
+    CLONE_FILES,
+    CLONE_FS,
+    CLONE_PARENT,
+    CLONE_PTRACE,
+    CLONE_SIGHAND,
+    CLONE_SYSVSEM,
+    CLONE_THREAD,
+    CLONE_VM,
+)
+from torpor.kernel.uapi.socket import MSG_CMSG_CLOEXEC
 from torpor.tracee.batch import Batch, RemoteCallError
 from torpor.tracee.remote import Runner, kill_and_reap
 from torpor.tracee.thread import WALL, Thread
 
-CLONE_VM = 0x100
-CLONE_FS = 0x200
-CLONE_FILES = 0x400
-CLONE_SIGHAND = 0x800
-CLONE_PTRACE = 0x2000
-CLONE_PARENT = 0x8000
-CLONE_THREAD = 0x10000
-CLONE_SYSVSEM = 0x40000
 THREAD_FLAGS = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM
 
 OPTIONS = (
@@ -43,14 +47,12 @@ OPTIONS = (
 _QUIET_OPTIONS = ptrace.PTRACE_O_TRACESYSGOOD | ptrace.PTRACE_O_EXITKILL
 
 _CLONES_PER_BATCH = 500
-_PTRACE_GETEVENTMSG = 0x4201
 _CLONE_ARGS = "QQQQQQQQQQQ"
 _SCM_MAX = 253
 _ATTEMPTS = 100
 _PAUSE_S = 0.02
 #: How long a dead process may still have a pid that is wanted: its parent is slow to wait for it.
 _DEAD_FOR_S = 2.0
-_MSG_CMSG_CLOEXEC = 0x40000000
 
 
 def clone(parent: Runner, *, flags: int, exit_signal: int, set_tid: Sequence[int]) -> Runner:
@@ -274,7 +276,7 @@ def _members_of(pid: int) -> str:
 def event_message(tid: int) -> int:
     """PTRACE_GETEVENTMSG: at a clone, the new task."""
     buffer = bytearray(8)
-    syscall("ptrace(GETEVENTMSG)", nr.ptrace, _PTRACE_GETEVENTMSG, tid, 0, address_of(buffer))
+    syscall("ptrace(GETEVENTMSG)", nr.ptrace, PTRACE_GETEVENTMSG, tid, 0, address_of(buffer))
     return int.from_bytes(buffer, "little")
 
 
@@ -325,7 +327,7 @@ class Channel:
         byte = batch.out(1)
         iov = batch.pack("QQ", byte, 1)
         header = batch.pack("QQQQQQQ", 0, 0, iov, 1, room, 16 + 4 * count + (-4 * count % 8), 0)
-        batch.call(nr.recvmsg, far_number, header, _MSG_CMSG_CLOEXEC)
+        batch.call(nr.recvmsg, far_number, header, MSG_CMSG_CLOEXEC)
         runner.run(batch)
         length = int.from_bytes(room.bytes()[:8], "little")
         if length != 16 + 4 * count:

@@ -21,9 +21,12 @@ from torpor.kernel import signal, vm
 from torpor.kernel.arch import loop, nr
 from torpor.kernel.arch import stub as program
 from torpor.kernel.arch.regs import UserRegs
-from torpor.kernel.namespaces import CLONE_FS, CLONE_NEWNS, CLONE_NEWUSER, isolated, setns, unshare
+from torpor.kernel.namespaces import CLONE_NEWNS, CLONE_NEWUSER, isolated, setns, unshare
 from torpor.kernel.procfs.maps import PROT_EXEC, PROT_READ, PROT_WRITE, Vma, read_maps
 from torpor.kernel.syscall import address_of, syscall
+from torpor.kernel.uapi.mman import MAP_FIXED_NOREPLACE
+from torpor.kernel.uapi.prctl import PR_SET_TIMERSLACK
+from torpor.kernel.uapi.sched import CLONE_FS, CLONE_PARENT, CLONE_VFORK
 from torpor.tracee.batch import Batch
 from torpor.tracee.borrow import write_forced
 from torpor.tracee.puppet import OPTIONS
@@ -34,10 +37,7 @@ _BASE = 0x10000
 _CODE_AT = 120
 _SYSCALL_AT = _BASE + _CODE_AT + program.SYSCALL_OFFSET
 
-_CLONE_PARENT = 0x8000
-_CLONE_VFORK = 0x4000
 _MREMAP_MAYMOVE_FIXED = 3
-_MAP_FIXED_NOREPLACE = 0x100000
 _MAP_PRIVATE_ANONYMOUS = 0x22
 _DATA_SIZE = 256 * 1024
 _VDSO_ROOM = 256 * 1024
@@ -46,7 +46,7 @@ AREA_SIZE = vm.PAGE_SIZE + _DATA_SIZE + _VDSO_ROOM
 _ASIDE = 1 << 30
 _NO_FD = (1 << 64) - 1
 _SIGACTION_SIZE = 32
-_PR_SET_TIMERSLACK, _TIMERSLACK_NS = 29, 50000
+_TIMERSLACK_NS = 50000
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +206,7 @@ def _clone_ourselves(path: str, reader: int, keep_fds: dict[int, int], birth: Bi
     if birth.settle is not None:
         return _clone_and_settle(path, reader, keep_fds, birth, birth.settle)
     # With CLONE_VFORK this returns once the copy has executed the stub, not before.
-    pid = _clone(birth, _CLONE_VFORK)
+    pid = _clone(birth, CLONE_VFORK)
     if pid == 0:
         _become_stub(path, reader, keep_fds, birth)
     return pid
@@ -243,7 +243,7 @@ def _clone_and_settle(
 
 def _clone(birth: Birth, flags: int) -> int:
     tids = array("i", birth.set_tid)
-    flags |= birth.flags | (_CLONE_PARENT if birth.sibling else 0)
+    flags |= birth.flags | (CLONE_PARENT if birth.sibling else 0)
     exit_signal = 0 if birth.sibling else signal.SIGCHLD
     args = array("Q", (flags, 0, 0, 0, exit_signal, 0, 0, 0, tids.buffer_info()[0], len(tids), 0))
     return syscall("clone3", nr.clone3, args.buffer_info()[0], args.itemsize * len(args))
@@ -282,7 +282,7 @@ def elf_of(machine: int, code: bytes) -> bytes:
 def _empty(thread: Thread, area: int, life: OwnedFd) -> Stub:
     regs = thread.get_regs()
     prot = PROT_READ | PROT_WRITE | PROT_EXEC
-    flags = _MAP_PRIVATE_ANONYMOUS | _MAP_FIXED_NOREPLACE
+    flags = _MAP_PRIVATE_ANONYMOUS | MAP_FIXED_NOREPLACE
     size = vm.PAGE_SIZE + _DATA_SIZE
     _clear_way(thread, regs, area, area + AREA_SIZE)
     if call_at(thread, _SYSCALL_AT, regs, nr.mmap, area, size, prot, flags, _NO_FD, 0) != area:
@@ -292,7 +292,7 @@ def _empty(thread: Thread, area: int, life: OwnedFd) -> Stub:
     runner.start_from(regs.emptied())
     batch = Batch()
     # What a clone has as its default is what its parent has now, whatever our callers had chosen.
-    batch.call(nr.prctl, _PR_SET_TIMERSLACK, _TIMERSLACK_NS)
+    batch.call(nr.prctl, PR_SET_TIMERSLACK, _TIMERSLACK_NS)
     parked = _park_vdso(batch, read_maps(thread.tid), area + size)
     batch.call(nr.munmap, 0, area)
     end = max([area + size, *(vma.end for vma in parked)])

@@ -7,7 +7,8 @@ import pytest
 
 from torpor.base.errors import RestoreError
 from torpor.base.fds import OwnedFd
-from torpor.objects.files.paths import O_PATH, MissingParents
+from torpor.kernel.uapi.fcntl import O_PATH
+from torpor.objects.files.paths import MissingParents
 
 
 def test_what_is_missing_is_made_and_taken_away(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from torpor.engine.jobs.registry import Job
 from torpor.kernel import mount as mounts
 from torpor.kernel import namespaces as ns
 from torpor.kernel.procfs.task import read_fdinfo
+from torpor.kernel.uapi.fcntl import AT_FDCWD, O_PATH
 
 _FRESH = (
     ("/proc", "proc", mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC, None),
@@ -27,7 +28,6 @@ _FRESH = (
     ("/dev/shm", "tmpfs", mounts.MS_NOSUID | mounts.MS_NODEV, "mode=1777"),
     ("/dev/mqueue", "mqueue", mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC, None),
 )
-_O_PATH = 0o10000000
 _EINVAL = 22
 
 
@@ -156,7 +156,7 @@ def _make_root_of_chroot() -> None:
 
     A tree of mounts whose root nobody in it can see could not be dumped.
     """
-    with OwnedFd(os.open("/", _O_PATH | os.O_CLOEXEC)) as root, OwnedFd(os.open(".", _O_PATH | os.O_CLOEXEC)) as here:
+    with OwnedFd(os.open("/", O_PATH | os.O_CLOEXEC)) as root, OwnedFd(os.open(".", O_PATH | os.O_CLOEXEC)) as here:
         with OwnedFd(os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)) as namespace:
             # Joining the namespace that one is in leads out of a chroot, to the namespace's own root.
             ns.setns(namespace.fileno(), ns.CLONE_NEWNS)
@@ -165,7 +165,7 @@ def _make_root_of_chroot() -> None:
             return
         tree = mounts.open_tree(root.fileno(), "", recursive=True)
     mounts.mount(None, "/", None, mounts.MS_REC | mounts.MS_PRIVATE)
-    mounts.move_mount(tree, mounts.AT_FDCWD, "/")
+    mounts.move_mount(tree, AT_FDCWD, "/")
     os.fchdir(tree)
     os.close(tree)
     try:
@@ -186,7 +186,7 @@ def _place_of(fd: int) -> tuple[int, int, str]:
 
 
 def _place_of_path(path: str) -> tuple[int, int, str]:
-    with OwnedFd(os.open(path, _O_PATH | os.O_CLOEXEC)) as fd:
+    with OwnedFd(os.open(path, O_PATH | os.O_CLOEXEC)) as fd:
         return _place_of(fd.fileno())
 
 

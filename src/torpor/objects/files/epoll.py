@@ -29,8 +29,10 @@ from torpor.base.records import dataclass, replace
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.kernel.arch import nr
-from torpor.kernel.kcmp import KCMP_EPOLL_TFD, kcmp
+from torpor.kernel.kcmp import kcmp
 from torpor.kernel.syscall import address_of, syscall
+from torpor.kernel.uapi.kcmp import KCMP_EPOLL_TFD
+from torpor.kernel.uapi.sched import CLONE_FILES
 from torpor.objects.files import fown, status_flags
 from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile, Placed
 from torpor.objects.model import RestoreProcess
@@ -38,7 +40,6 @@ from torpor.tracee.batch import Batch
 
 _LINK = "anon_inode:[eventpoll]"
 _CTL_ADD = 1
-_CLONE_FILES = 0x400
 _ANY = select.EPOLLIN | select.EPOLLOUT | select.EPOLLPRI | select.EPOLLRDHUP
 # What the kernel adds to every armed watch; a one-shot without them is disarmed.
 _ALWAYS = select.EPOLLERR | select.EPOLLHUP
@@ -241,7 +242,7 @@ def _in_own_table(action: Callable[[], None]) -> None:
 
     def work() -> None:
         try:
-            syscall("unshare", nr.unshare, _CLONE_FILES)
+            syscall("unshare", nr.unshare, CLONE_FILES)
             action()
         except OSError as error:
             failed.append(error)

@@ -26,17 +26,18 @@ from torpor.images.text import get_text
 from torpor.kernel.arch import nr
 from torpor.kernel.procfs.mountinfo import Mount, read_mountinfo
 from torpor.kernel.syscall import address_of, syscall
+from torpor.kernel.uapi.fanotify import FAN_MARK_IGNORE
+from torpor.kernel.uapi.fcntl import O_PATH
+from torpor.kernel.uapi.ioctls import FIONREAD
 from torpor.objects.files import fown, watched
 from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile, Placed
-from torpor.objects.files.paths import O_PATH, open_below, set_name
+from torpor.objects.files.paths import open_below, set_name
 
 _LINK = "anon_inode:[fanotify]"
 _FAN_CLASSES = 0xC
 _MARK_ADD, _MARK_MOUNT, _MARK_IGNORED = 0x1, 0x10, 0x20
 #: FAN_MARK_IGNORED_SURV_MODIFY, FAN_MARK_EVICTABLE, FAN_MARK_IGNORE: what fdinfo tells of a mark.
 _KEPT = 0x40 | 0x200 | 0x400
-_FAN_MARK_IGNORE = 0x400
-_FIONREAD = 0x541B
 
 
 def matches(file: OpenFile) -> bool:
@@ -65,7 +66,7 @@ def check(file: OpenFile, session: FileDump) -> None:
 
 
 def _waiting(file: OpenFile) -> str:
-    n_bytes = int.from_bytes(fcntl.ioctl(file.fd, _FIONREAD, bytes(4)), "little")
+    n_bytes = int.from_bytes(fcntl.ioctl(file.fd, FIONREAD, bytes(4)), "little")
     return f"{file.describe()}: fanotify events are waiting to be read; they will be lost" if n_bytes else ""
 
 
@@ -128,13 +129,13 @@ def _open_target(ident: int, mark: m.fanotify_mark_entry, session: FileRestore) 
 
 def _add_marks(own: OwnedFd, marks: list[tuple[m.fanotify_mark_entry, OwnedFd]]) -> None:
     for mark, target in marks:
-        flags = _MARK_ADD | mark.mflags & _KEPT & ~_FAN_MARK_IGNORE
+        flags = _MARK_ADD | mark.mflags & _KEPT & ~FAN_MARK_IGNORE
         if mark.type == m.mark_type.MOUNT:
             flags |= _MARK_MOUNT
         if mark.mask:
             _mark(own.fileno(), flags, mark.mask, target)
         if mark.ignored_mask:
-            how = _FAN_MARK_IGNORE if mark.mflags & _FAN_MARK_IGNORE else _MARK_IGNORED
+            how = FAN_MARK_IGNORE if mark.mflags & FAN_MARK_IGNORE else _MARK_IGNORED
             _mark(own.fileno(), flags | how, mark.ignored_mask, target)
 
 

@@ -18,12 +18,11 @@ from torpor.images.store import load_all, load_one, store_all, store_one
 from torpor.images.text import get_text
 from torpor.kernel.arch import nr
 from torpor.kernel.procfs.task import read_fds
+from torpor.kernel.uapi.fcntl import O_PATH
 from torpor.objects.files.model import ASK_TASK, FileDump, FileRestore, OpenFile
 from torpor.objects.model import DumpProcess, RestoreProcess
 from torpor.tracee.batch import Batch
 from torpor.tracee.puppet import Channel, place
-
-_O_PATH = 0o10000000
 
 
 def dump_table(process: DumpProcess, session: FileDump) -> None:
@@ -63,7 +62,7 @@ def dump_fs(process: DumpProcess, session: FileDump) -> None:
 def _dump_directory(process: DumpProcess, name: str, session: FileDump) -> int:
     path = f"/proc/{process.pid}/{name}"
     # O_PATH opens the directory of a process that is gone from /proc, too.
-    fd = os.open(path, _O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    fd = os.open(path, O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         info, target = os.fstat(fd), os.readlink(path)
         file = OpenFile(process, -1, fd, target, info, ["pos:\t0", "flags:\t00"])
@@ -75,7 +74,7 @@ def _dump_directory(process: DumpProcess, name: str, session: FileDump) -> int:
 def dump_executable(process: DumpProcess, session: FileDump) -> int:
     """The file behind /proc/PID/exe; its id."""
     path = f"/proc/{process.pid}/exe"
-    fd = os.open(path, _O_PATH | os.O_CLOEXEC)
+    fd = os.open(path, O_PATH | os.O_CLOEXEC)
     try:
         info = os.fstat(fd)
         file = OpenFile(process, -1, fd, os.readlink(path), info, ["pos:\t0", "flags:\t00"])

@@ -22,9 +22,9 @@ from torpor.images.errors import ImageError
 from torpor.images.format import Entry
 from torpor.images.store import Sorted
 from torpor.images.text import get_text
+from torpor.kernel.uapi.fcntl import F_GETPIPE_SZ, F_SETPIPE_SZ, O_PATH
 from torpor.objects.files import pipe, regular
 from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
-from torpor.objects.files.paths import O_PATH
 
 _O_ASYNC = 0o20000
 _OPENING = os.O_CREAT | os.O_EXCL | os.O_TRUNC | os.O_NOFOLLOW
@@ -43,7 +43,7 @@ def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
     fifo.id, fifo.pipe_id, fifo.regf_id = entry.id, file.stat.st_ino, inner.id
     images = session.image("FIFO_DATA")
     if session.once(("fifo", file.stat.st_dev, file.stat.st_ino)):
-        size = fcntl.fcntl(file.fd, pipe.F_GETPIPE_SZ)
+        size = fcntl.fcntl(file.fd, F_GETPIPE_SZ)
         data = pipe.peek(file, size)
         images.add(Entry(m.pipe_data_entry(pipe_id=file.stat.st_ino, bytes=len(data), size=size), data))
 
@@ -71,7 +71,7 @@ def _fill(pipe_id: int, reg: m.reg_file_entry, session: FileRestore) -> int:
             data = item.message
             assert isinstance(data, m.pipe_data_entry)
             if data.size:
-                fcntl.fcntl(fd, pipe.F_SETPIPE_SZ, data.size)
+                fcntl.fcntl(fd, F_SETPIPE_SZ, data.size)
             if item.payload:
                 os.write(fd, item.payload)
     except BaseException:

@@ -21,19 +21,21 @@ from torpor.base import log
 from torpor.images import messages as m
 from torpor.kernel.arch import nr
 from torpor.kernel.procfs.status import read_status
+from torpor.kernel.uapi.fcntl import (
+    F_GETOWN_EX,
+    F_GETOWNER_UIDS,
+    F_GETSIG,
+    F_OWNER_PGRP,
+    F_SETFL,
+    F_SETOWN_EX,
+    F_SETSIG,
+    O_PATH,
+)
 from torpor.objects.files.model import FileRestore, OpenFile
 from torpor.objects.model import RestoreProcess
 from torpor.tracee.batch import Batch
 from torpor.tracee.remote import Runner
 
-F_SETFL = 4
-F_SETSIG = 10
-F_GETSIG = 11
-F_SETOWN_EX = 15
-F_GETOWN_EX = 16
-F_GETOWNER_UIDS = 17
-_F_OWNER_PGRP = 2
-_O_PATH = 0o10000000
 _O_ASYNC = 0o20000
 _EMPTY = bytes(8)
 
@@ -41,7 +43,7 @@ _EMPTY = bytes(8)
 def fill(fown: m.fown_entry, file: OpenFile) -> None:
     """Fill in the owner of *file*; one that we opened ourselves has none."""
     fown.uid = fown.euid = fown.signum = fown.pid_type = fown.pid = 0
-    if (file.number < 0 and not file.in_flight) or file.flags & _O_PATH:
+    if (file.number < 0 and not file.in_flight) or file.flags & O_PATH:
         return
     fown.signum = fcntl.fcntl(file.fd, F_GETSIG)
     owner = fcntl.fcntl(file.fd, F_GETOWN_EX, _EMPTY)
@@ -58,7 +60,7 @@ def _seen_inside(kind: int, pid: int) -> int:
         status = read_status(pid)
     except (FileNotFoundError, ProcessLookupError):
         return pid
-    return (status.ns_pgids if kind == _F_OWNER_PGRP else status.ns_pids)[-1]
+    return (status.ns_pgids if kind == F_OWNER_PGRP else status.ns_pids)[-1]
 
 
 def restore(session: FileRestore) -> None:
@@ -69,7 +71,7 @@ def restore(session: FileRestore) -> None:
         flags, fown = _owner_of(entry, session)
         if fown is None or not (fown.pid or fown.signum or flags & _O_ASYNC):
             continue
-        if fown.pid and (fown.pid_type == _F_OWNER_PGRP, fown.pid) not in owners:
+        if fown.pid and (fown.pid_type == F_OWNER_PGRP, fown.pid) not in owners:
             log.warn(f"files.img: fown: pid {fown.pid} is not of the tree; file {entry.id} signals nobody")
             fown.pid = 0
         process, number = placed.holders[0]

@@ -27,6 +27,7 @@ from torpor.images.errors import ImageError
 from torpor.images.format import Entry, header, write_entry
 from torpor.images.store import iter_entries
 from torpor.images.text import get_text
+from torpor.kernel.uapi.fcntl import O_PATH
 from torpor.objects.files import paths
 from torpor.objects.files.model import FileDump, FileRestore, OpenFile
 
@@ -138,7 +139,7 @@ def _on_other_mount(fd: int, reg: m.reg_file_entry, session: FileRestore) -> int
     root, name = session.place_of_reg(reg)
     for directory in paths.iter_parents(name):
         try:
-            with OwnedFd(os.open(directory or ".", paths.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=root)) as on:
+            with OwnedFd(os.open(directory or ".", O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=root)) as on:
                 return paths.on_mount(fd, on.fileno())
         except FileNotFoundError:
             continue  # deleted as well
@@ -200,7 +201,7 @@ def _open_by(fd: int, reg: m.reg_file_entry, session: FileRestore) -> int:
             except FileExistsError:
                 continue
             try:
-                return os.open(candidate, paths.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parents.directory)
+                return os.open(candidate, O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parents.directory)
             finally:
                 os.unlink(candidate, dir_fd=parents.directory)
     raise RestoreError(f"{name}: no name beside it is free for a deleted file")
@@ -253,14 +254,14 @@ def _create(entry: m.ghost_file_entry, reg: m.reg_file_entry, ghost_id: int, ses
             # Such a file may be given a name later (linkat), which one that was unlinked may not.
             flags = reg.flags & ~(os.O_ACCMODE | os.O_DIRECT) | os.O_RDWR | os.O_TMPFILE
             with OwnedFd(os.open(".", flags | os.O_CLOEXEC, 0o600, dir_fd=parents.directory)) as fd:
-                return os.open(f"/proc/self/fd/{fd.fileno()}", paths.O_PATH | os.O_CLOEXEC)
+                return os.open(f"/proc/self/fd/{fd.fileno()}", O_PATH | os.O_CLOEXEC)
         for candidate in paths.free_names(parents.last):
             try:
                 _make_node(entry, candidate, parents.directory)
             except FileExistsError:
                 continue
             try:
-                made = os.open(candidate, paths.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parents.directory)
+                made = os.open(candidate, O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parents.directory)
                 if not stat.S_ISDIR(entry.mode):
                     session.part(Restored).add_names(made, ghost_id)
                 return made

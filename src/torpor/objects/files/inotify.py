@@ -22,12 +22,12 @@ from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.kernel.arch import nr
 from torpor.kernel.syscall import address_of, syscall
+from torpor.kernel.uapi.inotify import IN_DONT_FOLLOW
+from torpor.kernel.uapi.ioctls import FIONREAD
 from torpor.objects.files import fown, watched
 from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile, Placed
 
-_FIONREAD = 0x541B
 _IN_CLOEXEC = os.O_CLOEXEC
-_IN_DONT_FOLLOW = 0x02000000
 _MAX_WATCH = 1 << 22
 #: A mask that the kernel takes and that no event meets for long: the watch is removed at once.
 _IN_IGNORABLE = 0x800
@@ -59,7 +59,7 @@ def check(file: OpenFile, session: FileDump) -> None:
 def _waiting(file: OpenFile) -> str:
     import fcntl
 
-    n_bytes = int.from_bytes(fcntl.ioctl(file.fd, _FIONREAD, bytes(4)), "little")
+    n_bytes = int.from_bytes(fcntl.ioctl(file.fd, FIONREAD, bytes(4)), "little")
     if not n_bytes:
         return ""
     return f"{file.describe()}: inotify events are waiting to be read ({n_bytes} bytes); they will be lost"
@@ -101,7 +101,7 @@ def _add_watches(ident: int, own: OwnedFd, watches: list[tuple[m.inotify_wd_entr
         while used < watch.wd - 1:
             used = _add_watch(own.fileno(), path, _IN_IGNORABLE)
             syscall("inotify_rm_watch", nr.inotify_rm_watch, own.fileno(), used)
-        used = _add_watch(own.fileno(), path, watch.mask & ~_IN_DONT_FOLLOW)
+        used = _add_watch(own.fileno(), path, watch.mask & ~IN_DONT_FOLLOW)
         if used != watch.wd:
             raise RestoreError(f"inotify {ident}: the watch descriptor {watch.wd} became {used}")
     _drain(own.fileno())

@@ -30,6 +30,7 @@ from torpor.images.text import get_text
 from torpor.kernel.idmap import owning
 from torpor.kernel.mount import OVERLAYFS, filesystem_type
 from torpor.kernel.procfs.mountinfo import read_mountinfo
+from torpor.kernel.uapi.fcntl import O_PATH
 from torpor.objects.files import paths
 from torpor.objects.files.model import FileDump, FileRestore, OpenFile
 
@@ -72,7 +73,7 @@ def is_gone(file: OpenFile, name: str, session: FileDump) -> bool:
     if filesystem_type(path) != OVERLAYFS:
         return False
     where, dir_fd = paths.locate(paths.roots_of(session).of_file(file), f"{name}.torpor-{os.getpid()}")
-    at = os.open("/", paths.O_PATH | os.O_CLOEXEC) if dir_fd is None else os.dup(dir_fd)
+    at = os.open("/", O_PATH | os.O_CLOEXEC) if dir_fd is None else os.dup(dir_fd)
     with OwnedFd(at) as directory:
         try:
             os.link(path, where, src_dir_fd=at, dst_dir_fd=directory.fileno(), follow_symlinks=True)
@@ -258,7 +259,7 @@ def _link_again(source_directory: int, source: str, directory: int, name: str) -
         if error.errno != errno.EXDEV:
             raise
         # The same file system may be mounted at both places.
-        flags = paths.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+        flags = O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
         with (
             OwnedFd(os.open(source, flags, dir_fd=source_directory)) as fd,
             OwnedFd(paths.on_mount(fd.fileno(), directory)) as found,

@@ -27,8 +27,7 @@ from torpor.images.store import load_all
 from torpor.kernel.arch import nr
 from torpor.kernel.idmap import IDENTITY, NO_ID
 from torpor.kernel.procfs.small import read_small
-from torpor.kernel.uapi.fcntl import AT_FDCWD
-from torpor.objects.files.fown import F_SETOWN_EX
+from torpor.kernel.uapi.fcntl import AT_FDCWD, F_OFD_SETLK, F_SETLEASE, F_SETLK, F_SETOWN_EX, LOCK_NB, O_NONBLOCK
 from torpor.objects.files.model import FileDump, FileRestore
 from torpor.objects.model import DumpProcess, RestoreProcess
 from torpor.tracee.batch import Batch, Result
@@ -39,12 +38,7 @@ BREAKING = 4
 
 _KINDS = {"POSIX": POSIX, "FLOCK": FLOCK, "OFDLCK": OFD, "LEASE": LEASE}
 _TYPES = {"READ": RDLCK, "WRITE": WRLCK, "UNLCK": UNLCK}
-_F_SETLK = 6
-_F_OFD_SETLK = 37
-_F_SETLEASE = 1024
-_LOCK_NB = 4
 _FLOCK_LAYOUT = "hhiqqii"
-_O_NONBLOCK = 0o4000
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,21 +179,21 @@ def _add(batch: Batch, entry: m.file_lock_entry, flags: int) -> list[tuple[m.fil
         operation = {RDLCK: 1, WRLCK: 2}.get(entry.type)
         if operation is None:
             raise ImageError(f"filelocks.img: a flock of type {entry.type}")
-        return [(entry, batch.call(nr.flock, entry.fd, operation | _LOCK_NB, may_fail=True))]
+        return [(entry, batch.call(nr.flock, entry.fd, operation | LOCK_NB, may_fail=True))]
     if entry.flag & (POSIX | OFD):
         lock = batch.pack(_FLOCK_LAYOUT, entry.type, 0, 0, entry.start, entry.len, 0, 0)
-        command = _F_OFD_SETLK if entry.flag & OFD else _F_SETLK
+        command = F_OFD_SETLK if entry.flag & OFD else F_SETLK
         return [(entry, batch.call(nr.fcntl, entry.fd, command, lock, may_fail=True))]
     if not entry.type & BREAKING:
-        return [(entry, batch.call(nr.fcntl, entry.fd, _F_SETLEASE, entry.type, may_fail=True))]
+        return [(entry, batch.call(nr.fcntl, entry.fd, F_SETLEASE, entry.type, may_fail=True))]
     return [(entry, _add_breaking(batch, entry, flags))]
 
 
 def _add_breaking(batch: Batch, entry: m.file_lock_entry, flags: int) -> Result:
     before = RDLCK if flags & os.O_ACCMODE == os.O_RDONLY else WRLCK
-    result = batch.call(nr.fcntl, entry.fd, _F_SETLEASE, before, may_fail=True)
+    result = batch.call(nr.fcntl, entry.fd, F_SETLEASE, before, may_fail=True)
     # F_SETLEASE makes the caller the owner; without one the break sends no signal.
     batch.call(nr.fcntl, entry.fd, F_SETOWN_EX, batch.pack("ii", 1, 0))
     access = os.O_WRONLY if entry.type & ~BREAKING == UNLCK else os.O_RDONLY
-    batch.call(nr.openat, AT_FDCWD, batch.path(f"/proc/self/fd/{entry.fd}"), access | _O_NONBLOCK, 0, may_fail=True)
+    batch.call(nr.openat, AT_FDCWD, batch.path(f"/proc/self/fd/{entry.fd}"), access | O_NONBLOCK, 0, may_fail=True)
     return result

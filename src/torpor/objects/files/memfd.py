@@ -27,22 +27,17 @@ from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.images.store import load_all
 from torpor.kernel import sharedmem
+from torpor.kernel.uapi.fcntl import F_ADD_SEALS, F_GET_SEALS, F_SEAL_SEAL, F_SEAL_WRITE, O_PATH
+from torpor.kernel.uapi.memfd import MFD_ALLOW_SEALING, MFD_HUGETLB
 from torpor.objects.files import fown
 from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
 from torpor.objects.memory import segments
 from torpor.objects.memory.segments import SegmentDump
 
-F_ADD_SEALS = 1033
-F_GET_SEALS = 1034
-F_SEAL_SEAL = 0x1
-F_SEAL_WRITE = 0x8
-MFD_ALLOW_SEALING = 0x2
-MFD_HUGETLB = 0x4
 MFD_EXEC = 0x10
 _PREFIX = "/memfd:"
 _DELETED = " (deleted)"
 _DEV_ZERO = "/dev/zero"
-_O_PATH = 0o10000000
 _HUGE_SHIFT = 26
 _MAX_NAME = 249
 _MAX_INODE_ID = (1 << 31) - 1
@@ -63,7 +58,7 @@ def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
     """Fill in ``entry.memfd``, and add the inode's entry the first time."""
     memfd = entry.memfd
     memfd.id, memfd.flags = entry.id, file.flags
-    memfd.pos = 0 if file.flags & _O_PATH else file.pos
+    memfd.pos = 0 if file.flags & O_PATH else file.pos
     fown.fill(memfd.fown, file)
     path = f"/proc/self/fd/{file.fd}"
     shmid = session.part(SegmentDump).add(path, file.stat)
@@ -101,13 +96,13 @@ def restore(entry: m.file_entry, session: FileRestore) -> int:
     memfd = entry.memfd
     keeper = open_inode(memfd.inode_id, session)
     given = session.part(MemfdRestore).given
-    if memfd.flags & (os.O_ACCMODE | _O_PATH) == os.O_RDWR and memfd.inode_id not in given:
+    if memfd.flags & (os.O_ACCMODE | O_PATH) == os.O_RDWR and memfd.inode_id not in given:
         given.add(memfd.inode_id)
         fd = fcntl.fcntl(keeper, fcntl.F_DUPFD_CLOEXEC, 3)
         fcntl.fcntl(fd, fcntl.F_SETFL, memfd.flags)
     else:
         fd = os.open(f"/proc/self/fd/{keeper}", memfd.flags & ~os.O_TRUNC | os.O_CLOEXEC)
-    if memfd.pos and not memfd.flags & _O_PATH:
+    if memfd.pos and not memfd.flags & O_PATH:
         os.lseek(fd, memfd.pos, os.SEEK_SET)
     return fd
 

@@ -7,18 +7,18 @@ import stat
 
 from torpor.base.late import late, load
 from torpor.images import messages as m
+from torpor.kernel.uapi.fcntl import O_PATH
 from torpor.objects.files.model import FileKind, OpenFile
 
 #: What stat(2) says of every queue.
 _SIZE = 80
-_O_PATH = 0o10000000
 _MODULE = "torpor.objects.files.mqueue"
 
 
 def matches(file: OpenFile) -> bool:
     """A regular file of the size that all queues have, on a file system without a device, which is mqueue."""
     info = file.stat
-    if info.st_size != _SIZE or os.major(info.st_dev) or not stat.S_ISREG(info.st_mode) or file.flags & _O_PATH:
+    if info.st_size != _SIZE or os.major(info.st_dev) or not stat.S_ISREG(info.st_mode) or file.flags & O_PATH:
         return False
     return bool(load("torpor.kernel.mqueue").is_queue(file.fd))
 

@@ -24,12 +24,12 @@ from torpor.base.records import dataclass
 from torpor.images import messages as m
 from torpor.kernel.arch import nr
 from torpor.kernel.procfs.task import read_fds
+from torpor.kernel.uapi.siginfo import SIGEV_NONE, SIGEV_SIGNAL
 from torpor.objects.files.model import FileDump, FileRestore, OpenFile, Placed
 from torpor.objects.model import DumpProcess
 from torpor.tracee.batch import Batch, Data
 from torpor.tracee.borrow import inject
 
-_SIGEV_SIGNAL, _SIGEV_NONE = 0, 1
 _SIGEVENT = "<QiiQQQQQQ"
 _SIGINFO_SIZE, _VALUE_OFFSET, _VALUE_SIZE = 128, 24, 8
 
@@ -46,7 +46,7 @@ class Notified:
     @property
     def is_signal(self) -> bool:
         """Whether by a signal; otherwise by nothing but the end of its being registered."""
-        return self.kind == _SIGEV_SIGNAL
+        return self.kind == SIGEV_SIGNAL
 
 
 def find(file: OpenFile, fd: int, session: FileDump) -> Notified | None:
@@ -59,13 +59,13 @@ def find(file: OpenFile, fd: int, session: FileDump) -> Notified | None:
     process = next((each for each in session.processes if each.pid == pid and not each.is_zombie), None)
     if process is None:
         raise file.refuse(f"{file.target}: pid {pid}, which is not in the tree, waits to be notified by this queue")
-    if kind not in (_SIGEV_SIGNAL, _SIGEV_NONE):
+    if kind not in (SIGEV_SIGNAL, SIGEV_NONE):
         raise file.refuse(
             f"{file.target}: a thread of {process.describe()} is to be notified by this queue (SIGEV_THREAD)",
             hint="have it notified by a signal, or use mq_receive or poll",
         )
     pending = process.status.shared_pending
-    if kind == _SIGEV_SIGNAL and pending & 1 << signo - 1:
+    if kind == SIGEV_SIGNAL and pending & 1 << signo - 1:
         raise file.refuse(f"{file.target}: its signal {signo} is pending already", hint="try again")
     number = next((n for n in read_fds(pid) if _is_queue(pid, n, file.stat)), -1)
     if number < 0:

@@ -18,6 +18,7 @@ from torpor.base.errors import RestoreError
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.kernel import namespaces as ns
+from torpor.kernel.uapi.fcntl import O_PATH
 from torpor.objects.files import status_flags
 from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
 from torpor.objects.files.networks import Networks
@@ -34,12 +35,11 @@ _KINDS = {
     "cgroup": ("cgroup_ns_id", ns.CLONE_NEWCGROUP),
 }
 _OPENING = os.O_CREAT | os.O_EXCL | os.O_TRUNC
-_O_PATH = 0o10000000
 
 
 def matches(file: OpenFile) -> bool:
     """By the link's text."""
-    return file.target.partition(":[")[0] in _KINDS and not file.flags & _O_PATH
+    return file.target.partition(":[")[0] in _KINDS and not file.flags & O_PATH
 
 
 def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator
 from torpor.base.fds import OwnedFd
 from torpor.base.typed import TypeVar
 from torpor.kernel.namespaces import CLONE_NEWNET, inside
-from torpor.kernel.sockets import SIOCGSKNS, Socket, net_namespace_of
+from torpor.kernel.sockets import Socket, net_namespace_of
+from torpor.kernel.uapi.sockios import SIOCGSKNS
 from torpor.objects.files.model import FileDump, FileRestore, OpenFile
 
 T = TypeVar("T")

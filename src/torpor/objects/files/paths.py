@@ -24,13 +24,12 @@ from torpor.kernel.namespaces import CLONE_NEWNS, inside
 from torpor.kernel.openat2 import open_in_root
 from torpor.kernel.procfs.mountinfo import read_mountinfo
 from torpor.kernel.syscall import address_of, syscall
+from torpor.kernel.uapi.fcntl import AT_EMPTY_PATH, O_PATH
 from torpor.objects.files.model import FileDump, OpenFile
 
 if TYPE_CHECKING:
     from torpor.objects.ns.mnt.views import View
 
-O_PATH = 0o10000000
-_AT_EMPTY_PATH = 0x1000
 _HANDLE_SIZE = 128
 O_TMPFILE_ONLY = 0o20000000
 DELETED = " (deleted)"
@@ -328,7 +327,7 @@ def on_mount(fd: int, directory: int) -> int:
     handle = bytearray(struct.pack("Ii", _HANDLE_SIZE, 0) + bytes(_HANDLE_SIZE))
     mount_id = bytearray(4)
     places = (address_of(empty), address_of(handle), address_of(mount_id))
-    syscall("name_to_handle_at", nr.name_to_handle_at, fd, *places, _AT_EMPTY_PATH)
+    syscall("name_to_handle_at", nr.name_to_handle_at, fd, *places, AT_EMPTY_PATH)
     with OwnedFd(os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)) as on:
         return syscall("open_by_handle_at", nr.open_by_handle_at, on.fileno(), places[1], O_PATH | os.O_CLOEXEC)
 

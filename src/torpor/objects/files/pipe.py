@@ -33,11 +33,10 @@ from torpor.images.kinds import PIPES_DATA
 from torpor.images.store import Sorted
 from torpor.kernel.arch import nr
 from torpor.kernel.syscall import syscall
+from torpor.kernel.uapi.fcntl import F_GETPIPE_SZ, F_SETPIPE_SZ
 from torpor.objects.files import fown, status_flags
 from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile, Placed
 
-F_SETPIPE_SZ = 1031
-F_GETPIPE_SZ = 1032
 _SPLICE_NONBLOCK = 2
 _PACKET_MAX = 4096
 _O_ASYNC = 0o20000

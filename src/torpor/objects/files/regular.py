@@ -23,11 +23,11 @@ from torpor.images import messages as m
 from torpor.images.errors import ImageMissing
 from torpor.images.store import load_all
 from torpor.images.text import get_text
+from torpor.kernel.uapi.fcntl import O_PATH
 from torpor.objects.files import deadproc, fown, ghost, linked, validation
 from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
 from torpor.objects.files.paths import (
     DELETED,
-    O_PATH,
     O_TMPFILE_ONLY,
     is_ordinary,
     is_plain_device,

@@ -13,11 +13,11 @@ from __future__ import annotations
 from torpor.images import messages as m
 from torpor.kernel.arch import nr
 from torpor.kernel.syscall import address_of, syscall
+from torpor.kernel.uapi.signalfd import SFD_CLOEXEC
 from torpor.objects.files import fown, status_flags
 from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
 
 _LINK = "anon_inode:[signalfd]"
-_SFD_CLOEXEC = 0o2000000
 _NEW = (1 << 64) - 1
 _SIGSET_SIZE = 8
 
@@ -38,7 +38,7 @@ def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
 def restore(entry: m.file_entry, session: FileRestore) -> int:
     """A new signalfd."""
     mask = bytearray(entry.sgfd.sigmask.to_bytes(_SIGSET_SIZE, "little"))
-    fd = syscall("signalfd4", nr.signalfd4, _NEW, address_of(mask), _SIGSET_SIZE, _SFD_CLOEXEC)
+    fd = syscall("signalfd4", nr.signalfd4, _NEW, address_of(mask), _SIGSET_SIZE, SFD_CLOEXEC)
     status_flags.restore(fd, entry.sgfd.flags)
     return fd
 

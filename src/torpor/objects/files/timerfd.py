@@ -25,17 +25,14 @@ from torpor.images.errors import ImageError
 from torpor.kernel.arch import nr
 from torpor.kernel.procfs.task import read_fdinfo
 from torpor.kernel.syscall import address_of, syscall
+from torpor.kernel.uapi.time import CLOCK_REALTIME, CLOCK_REALTIME_ALARM
+from torpor.kernel.uapi.timerfd import TFD_CLOEXEC, TFD_IOC_SET_TICKS, TFD_TIMER_ABSTIME, TFD_TIMER_CANCEL_ON_SET
 from torpor.objects.files import fown, status_flags
 from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
 
 _LINK = "anon_inode:[timerfd]"
-_TFD_CLOEXEC = 0o2000000
-_TFD_TIMER_ABSTIME = 1
-_TFD_TIMER_CANCEL_ON_SET = 2
-_TFD_IOC_SET_TICKS = 0x40085400
-_CLOCK_REALTIME, _CLOCK_REALTIME_ALARM = 0, 8
 # CLOCK_REALTIME, MONOTONIC, BOOTTIME and the last two's _ALARM forms: what timerfd_create takes.
-_CLOCKS = (_CLOCK_REALTIME, 1, 7, _CLOCK_REALTIME_ALARM, 9)
+_CLOCKS = (CLOCK_REALTIME, 1, 7, CLOCK_REALTIME_ALARM, 9)
 _NS = 10**9
 _MAX_S = (1 << 63) // _NS
 _itimerspec = struct.Struct("4q")
@@ -64,7 +61,7 @@ def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
     tfd.vsec, tfd.vnsec = _pair(state["it_value"])
     tfd.isec, tfd.insec = _pair(state["it_interval"])
     remaining_ns = tfd.vsec * _NS + tfd.vnsec
-    by_wall_clock = tfd.settime_flags & _TFD_TIMER_ABSTIME and tfd.clockid in (_CLOCK_REALTIME, _CLOCK_REALTIME_ALARM)
+    by_wall_clock = tfd.settime_flags & TFD_TIMER_ABSTIME and tfd.clockid in (CLOCK_REALTIME, CLOCK_REALTIME_ALARM)
     if remaining_ns and by_wall_clock:
         tfd.torpor_expiry_ns = time.time_ns() + remaining_ns
 
@@ -79,7 +76,7 @@ def restore(entry: m.file_entry, session: FileRestore) -> int:
     tfd = entry.tfd
     if tfd.clockid not in _CLOCKS or max(tfd.vsec, tfd.isec) >= _MAX_S or max(tfd.vnsec, tfd.insec) >= _NS:
         raise ImageError(f"timerfd {entry.id}: clock {tfd.clockid} or its times are out of range")
-    fd = syscall("timerfd_create", nr.timerfd_create, tfd.clockid, _TFD_CLOEXEC)
+    fd = syscall("timerfd_create", nr.timerfd_create, tfd.clockid, TFD_CLOEXEC)
     if tfd.vsec or tfd.vnsec or tfd.isec or tfd.insec:
         _arm(fd, tfd)
     if tfd.ticks:
@@ -89,13 +86,13 @@ def restore(entry: m.file_entry, session: FileRestore) -> int:
 
 
 def _arm(fd: int, tfd: m.timerfd_entry) -> None:
-    flags = tfd.settime_flags & (_TFD_TIMER_ABSTIME | _TFD_TIMER_CANCEL_ON_SET)
+    flags = tfd.settime_flags & (TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET)
     interval_ns = tfd.isec * _NS + tfd.insec
     value_ns = tfd.vsec * _NS + tfd.vnsec
     if not value_ns and tfd.ticks:
         # It has expired and was not read since (images by CRIU): the next tick is at most an interval away.
         value_ns = interval_ns
-    if value_ns and flags & _TFD_TIMER_ABSTIME:
+    if value_ns and flags & TFD_TIMER_ABSTIME:
         value_ns = tfd.torpor_expiry_ns or time.clock_gettime_ns(_readable(tfd.clockid)) + value_ns
     spec = bytearray(_itimerspec.pack(*divmod(interval_ns, _NS), *divmod(value_ns, _NS)))
     syscall("timerfd_settime", nr.timerfd_settime, fd, flags, address_of(spec), 0)
@@ -108,7 +105,7 @@ def _readable(clock: int) -> int:
 
 def _set_ticks(fd: int, ticks: int) -> None:
     try:
-        fcntl.ioctl(fd, _TFD_IOC_SET_TICKS, struct.pack("Q", ticks))
+        fcntl.ioctl(fd, TFD_IOC_SET_TICKS, struct.pack("Q", ticks))
     except OSError as error:
         raise RestoreError(
             f"a timerfd has {ticks} unread expirations, which this kernel cannot set: {error.strerror}",

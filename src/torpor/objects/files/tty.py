@@ -31,14 +31,15 @@ from torpor.images.errors import ImageError
 from torpor.images.kinds import TTY_DATA, TTY_INFO
 from torpor.images.store import load_all
 from torpor.kernel import signal
+from torpor.kernel.uapi.fcntl import O_PATH
+from torpor.kernel.uapi.ioctls import TIOCGDEV, TIOCGPTN
 from torpor.objects.files import fown, status_flags, tty_data, tty_pairs, tty_params
 from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
-from torpor.objects.files.paths import DELETED, O_PATH, is_terminal, open_below
+from torpor.objects.files.paths import DELETED, is_terminal, open_below
 from torpor.objects.files.tty_pairs import Early, Masters, Pair, is_master
 from torpor.objects.files.tty_sessions import Sessions, is_in_foreground, owner_of, set_foreground
 from torpor.objects.model import RestoreProcess
 
-_TIOCGDEV = 0x80045432
 _PTS_MAJOR = 136
 _PTY = m.TtyType.PTY
 # First numbers of what is no pty, and of ptys whose own number is taken (two instances of devpts, hung-up slaves).
@@ -134,9 +135,9 @@ class _Terminals:
         if self.is_external(file):
             kind = m.TtyType.EXT_TTY
         elif kind == m.TtyType.CTTY:
-            device = tty_params.read_int(file.fd, _TIOCGDEV) if not tty_params.is_hung_up(file.fd) else 0
+            device = tty_params.read_int(file.fd, TIOCGDEV) if not tty_params.is_hung_up(file.fd) else 0
         elif kind == _PTY and is_master(device):
-            index = tty_params.read_int(file.fd, tty_pairs.TIOCGPTN)
+            index = tty_params.read_int(file.fd, TIOCGPTN)
             device = os.makedev(_PTS_MAJOR, index)
         elif kind == _PTY:
             index = os.minor(device)

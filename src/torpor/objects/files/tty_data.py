@@ -20,13 +20,10 @@ import os
 import select
 import struct
 
+from torpor.kernel.uapi.ioctls import FIONREAD, TIOCGPKT, TIOCGPTPEER, TIOCPKT, TIOCSTI
+from torpor.kernel.uapi.termbits import ICANON, VEOF, VEOL, VEOL2, VMIN, VTIME
 from torpor.objects.files import tty_params
 
-_TIOCSTI = 0x5412
-_FIONREAD = 0x541B
-_TIOCGPTPEER = 0x5441
-_ICANON = 2
-_VEOF, _VTIME, _VMIN, _VEOL, _VEOL2 = 4, 5, 6, 11, 16
 _ROOM = 4000
 _CHUNK = 4096
 _LIMIT = 1 << 20
@@ -39,7 +36,7 @@ def open_slave(master: int, flags: int) -> int:
 
     Here the kernel keeps O_CLOEXEC among the flags of the description as well, where it would stay: it comes later.
     """
-    fd = fcntl.ioctl(master, _TIOCGPTPEER, flags & ~os.O_CLOEXEC | os.O_NOCTTY)
+    fd = fcntl.ioctl(master, TIOCGPTPEER, flags & ~os.O_CLOEXEC | os.O_NOCTTY)
     os.set_inheritable(fd, False)
     return fd
 
@@ -48,9 +45,9 @@ def peek_output(master: int, slave: int | None) -> bytes:
     """What the master would read; left as it was."""
     if not n_readable(master):
         return b""
-    packet_mode = tty_params.read_int(master, tty_params.TIOCGPKT)
+    packet_mode = tty_params.read_int(master, TIOCGPKT)
     if packet_mode:
-        tty_params.write_int(master, tty_params.TIOCPKT, 0)
+        tty_params.write_int(master, TIOCPKT, 0)
     try:
         data = bytearray()
         while (n_bytes := _wait_readable(master, len(data))) and len(data) < _LIMIT:
@@ -58,13 +55,13 @@ def peek_output(master: int, slave: int | None) -> bytes:
         put_output(master, slave, bytes(data))
     finally:
         if packet_mode:
-            tty_params.write_int(master, tty_params.TIOCPKT, 1)
+            tty_params.write_int(master, TIOCPKT, 1)
     return bytes(data)
 
 
 def n_readable(fd: int) -> int:
     """Bytes (of whole lines, in canonical mode) that wait to be read."""
-    return int(struct.unpack("i", fcntl.ioctl(fd, _FIONREAD, bytes(4)))[0])
+    return int(struct.unpack("i", fcntl.ioctl(fd, FIONREAD, bytes(4)))[0])
 
 
 def _wait_readable(fd: int, n_read: int) -> int:
@@ -78,10 +75,10 @@ def _wait_readable(fd: int, n_read: int) -> int:
 def peek_input(master: int, slave: int) -> bytes:
     """What the slave would read; left as it was.  *slave* is a description of our own that does not block."""
     settings = tty_params.read_termios(slave)
-    is_canonical = bool(tty_params.lflag_of(settings) & _ICANON)
+    is_canonical = bool(tty_params.lflag_of(settings) & ICANON)
     data = bytearray()
     if is_canonical:
-        _read_lines(slave, tty_params.cc_of(settings, _VEOF), data)
+        _read_lines(slave, tty_params.cc_of(settings, VEOF), data)
     elif not n_readable(slave):
         return b""
     raw = tty_params.changed(settings, iflag=0, oflag=0, lflag=0, cc={})
@@ -119,7 +116,7 @@ def put_output(master: int, slave: int | None, data: bytes) -> None:
         settings = tty_params.read_termios(slave)
         tty_params.write_termios(
             slave,
-            tty_params.changed(settings, iflag=0, oflag=0, lflag=tty_params.lflag_of(settings) & _ICANON, cc={}),
+            tty_params.changed(settings, iflag=0, oflag=0, lflag=tty_params.lflag_of(settings) & ICANON, cc={}),
         )
         try:
             os.write(slave, rest)
@@ -132,8 +129,8 @@ def put_input(master: int, slave: int, data: bytes) -> None:
     if not data:
         return
     settings = tty_params.read_termios(slave)
-    kept = {index: tty_params.cc_of(settings, index) for index in (_VEOF, _VTIME, _VMIN, _VEOL, _VEOL2)}
-    quiet = tty_params.changed(settings, iflag=0, oflag=0, lflag=tty_params.lflag_of(settings) & _ICANON, cc=kept)
+    kept = {index: tty_params.cc_of(settings, index) for index in (VEOF, VTIME, VMIN, VEOL, VEOL2)}
+    quiet = tty_params.changed(settings, iflag=0, oflag=0, lflag=tty_params.lflag_of(settings) & ICANON, cc=kept)
     tty_params.write_termios(slave, quiet)
     try:
         rest = _insert(slave, data)
@@ -148,7 +145,7 @@ def _insert(fd: int, data: bytes) -> bytes:
     """Put bytes into the input queue of *fd*; what did not go in."""
     for index in range(min(len(data), _ROOM)):
         try:
-            fcntl.ioctl(fd, _TIOCSTI, data[index : index + 1])
+            fcntl.ioctl(fd, TIOCSTI, data[index : index + 1])
         except PermissionError:
             return data[index:]
     return data[_ROOM:]

@@ -27,11 +27,12 @@ from torpor.base.records import dataclass
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.kernel.idmap import IdMaps
+from torpor.kernel.uapi.fcntl import O_PATH
+from torpor.kernel.uapi.ioctls import TIOCEXCL, TIOCGPTN, TIOCPKT, TIOCSPTLCK
 from torpor.objects.files import status_flags, tty_data, tty_params
 from torpor.objects.files.model import FileRestore
-from torpor.objects.files.paths import O_PATH, is_terminal, open_below
+from torpor.objects.files.paths import is_terminal, open_below
 
-TIOCGPTN = 0x80045430
 _MAX_SKIPPED = 4096
 # The number of a terminal that was closed is free only when a worker of the kernel's has been at it.
 _PAUSES_S = (0.0, 0.001, 0.004, 0.02, 0.1, 0.0)
@@ -119,7 +120,7 @@ class Masters:
                 return spare.pop(found)
             fd = OwnedFd(open_below(self._root_fd, path, os.O_RDWR | os.O_NOCTTY, is_terminal))
             number = tty_params.read_int(fd.fileno(), TIOCGPTN)
-            tty_params.write_int(fd.fileno(), tty_params.TIOCSPTLCK, 0)
+            tty_params.write_int(fd.fileno(), TIOCSPTLCK, 0)
             spare[number] = fd
             if index is not None and number > index:
                 break
@@ -189,13 +190,13 @@ def fill(pair: Pair, output: bytes, to_slave: bytes) -> None:
     if slave is not None:
         tty_data.put_input(master, slave, to_slave)
         if pair.slave_info is not None and pair.slave_info.exclusive:
-            fcntl.ioctl(slave, tty_params.TIOCEXCL)
+            fcntl.ioctl(slave, TIOCEXCL)
     if info is None:
         return
     if info.packet_mode:
-        tty_params.write_int(master, tty_params.TIOCPKT, 1)
+        tty_params.write_int(master, TIOCPKT, 1)
     if info.locked:
-        tty_params.write_int(master, tty_params.TIOCSPTLCK, 1)
+        tty_params.write_int(master, TIOCSPTLCK, 1)
 
 
 def check_index(info: m.tty_info_entry) -> int:

@@ -20,15 +20,20 @@ import struct
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.kernel.idmap import IdMaps
+from torpor.kernel.uapi.ioctls import (
+    TCGETS2,
+    TCSETS,
+    TCSETS2,
+    TIOCGEXCL,
+    TIOCGLCKTRMIOS,
+    TIOCGPKT,
+    TIOCGPTLCK,
+    TIOCGWINSZ,
+    TIOCSLCKTRMIOS,
+    TIOCSWINSZ,
+)
 from torpor.objects.files.model import OpenFile
 
-TIOCSWINSZ, TIOCGWINSZ = 0x5414, 0x5413
-TIOCPKT, TIOCGPKT = 0x5420, 0x80045438
-TIOCEXCL, TIOCGEXCL = 0x540C, 0x80045440
-TIOCSPTLCK, TIOCGPTLCK = 0x40045431, 0x80045439
-_TCGETS2, _TCSETS2 = 0x802C542A, 0x402C542B
-_TIOCGLCKTRMIOS, _TIOCSLCKTRMIOS = 0x5456, 0x5457
-_TCSETS = 0x5402
 _N_CC = 19
 # struct termios: four flag words, the line discipline, control characters; termios2 adds the speeds.
 _termios = struct.Struct(f"<4IB{_N_CC}s")
@@ -40,7 +45,7 @@ _words_of_cc = struct.Struct(f"<{_N_CC}I")
 def is_hung_up(fd: int) -> bool:
     """Whether the terminal has been hung up."""
     try:
-        fcntl.ioctl(fd, _TCGETS2, bytes(_termios2.size))
+        fcntl.ioctl(fd, TCGETS2, bytes(_termios2.size))
     except OSError as error:
         if error.errno != errno.EIO:
             raise
@@ -71,7 +76,7 @@ def dump(file: OpenFile, info: m.tty_info_entry, *, is_master: bool) -> None:
         info.locked = bool(read_int(file.fd, TIOCGPTLCK))
         info.packet_mode = bool(read_int(file.fd, TIOCGPKT))
     _unpack(read_termios(file.fd), info.termios)
-    _unpack(fcntl.ioctl(file.fd, _TIOCGLCKTRMIOS, bytes(_termios.size)), info.termios_locked)
+    _unpack(fcntl.ioctl(file.fd, TIOCGLCKTRMIOS, bytes(_termios.size)), info.termios_locked)
     size = info.winsize
     size.ws_row, size.ws_col, size.ws_xpixel, size.ws_ypixel = _winsize.unpack(
         fcntl.ioctl(file.fd, TIOCGWINSZ, bytes(_winsize.size))
@@ -80,12 +85,12 @@ def dump(file: OpenFile, info: m.tty_info_entry, *, is_master: bool) -> None:
 
 def read_termios(fd: int) -> bytes:
     """The settings as ``write_termios`` takes them."""
-    return fcntl.ioctl(fd, _TCGETS2, bytes(_termios2.size))
+    return fcntl.ioctl(fd, TCGETS2, bytes(_termios2.size))
 
 
 def write_termios(fd: int, settings: bytes) -> None:
     """Set all settings at once; what is queued stays."""
-    fcntl.ioctl(fd, _TCSETS2, settings)
+    fcntl.ioctl(fd, TCSETS2, settings)
 
 
 def changed(settings: bytes, *, iflag: int, oflag: int, lflag: int, cc: dict[int, int]) -> bytes:
@@ -118,13 +123,13 @@ def restore(fd: int, info: m.tty_info_entry) -> None:
     """Give the terminal behind *fd* (or, for a master, its slave) all settings but the modes of the pair."""
     try:
         if info.HasField("termios_locked") and any(_pack(info.termios_locked)):
-            fcntl.ioctl(fd, _TIOCSLCKTRMIOS, _pack(info.termios_locked))
+            fcntl.ioctl(fd, TIOCSLCKTRMIOS, _pack(info.termios_locked))
         if info.HasField("termios"):
             termios = info.termios
             if termios.c_ospeed:
                 write_termios(fd, _pack(termios) + struct.pack("<2I", termios.c_ispeed, termios.c_ospeed))
             else:
-                fcntl.ioctl(fd, _TCSETS, _pack(termios))
+                fcntl.ioctl(fd, TCSETS, _pack(termios))
         size = info.winsize
         if info.HasField("winsize"):
             fcntl.ioctl(fd, TIOCSWINSZ, _winsize.pack(size.ws_row, size.ws_col, size.ws_xpixel, size.ws_ypixel))

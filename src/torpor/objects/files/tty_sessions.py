@@ -24,10 +24,10 @@ from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.kernel.arch import nr
 from torpor.kernel.pidfd import getfd
+from torpor.kernel.uapi.ioctls import TIOCSCTTY, TIOCSPGRP
 from torpor.objects.model import DumpProcess, RestoreProcess
 from torpor.tracee.batch import Batch
 
-_TIOCSCTTY, _TIOCSPGRP = 0x540E, 0x5410
 _DEV_TTY = "/dev/tty"
 
 
@@ -72,7 +72,7 @@ class Sessions:
         self._have.add(info.sid)
         number = _open_in(leader, path, os.O_RDWR)
         batch = Batch()
-        batch.call(nr.ioctl, number, _TIOCSCTTY, int(steal))
+        batch.call(nr.ioctl, number, TIOCSCTTY, int(steal))
         batch.call(nr.close, number)
         leader.runner.run(batch)
 
@@ -101,7 +101,7 @@ def set_foreground(process: RestoreProcess, pgrp: int, path: str) -> None:
     """Let *process* name the foreground group of its terminal, which is at *path*."""
     number = _open_in(process, path, os.O_RDWR)
     batch = Batch()
-    batch.call(nr.ioctl, number, _TIOCSPGRP, batch.data(struct.pack("i", pgrp)), may_fail=True)
+    batch.call(nr.ioctl, number, TIOCSPGRP, batch.data(struct.pack("i", pgrp)), may_fail=True)
     batch.call(nr.close, number)
     process.runner.run(batch)
 

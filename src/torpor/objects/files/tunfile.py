@@ -22,10 +22,11 @@ from torpor.base.errors import RestoreError
 from torpor.images import kinds
 from torpor.images import messages as m
 from torpor.images.store import iter_entries
+from torpor.kernel.uapi.fcntl import O_PATH
+from torpor.kernel.uapi.if_tun import IFF_DETACH_QUEUE, IFF_PERSIST, TUNSETPERSIST, TUNSETQUEUE
 from torpor.objects.files import fown, regular
 from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
 from torpor.objects.files.networks import Networks, in_network
-from torpor.objects.files.paths import O_PATH
 from torpor.objects.ns.net import tun
 
 _DEVICE = os.makedev(10, 200)
@@ -53,7 +54,7 @@ def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
         return
     name, flags = attached
     tunf.netdev = name
-    if flags & tun.IFF_DETACH_QUEUE:
+    if flags & IFF_DETACH_QUEUE:
         tunf.detached = True
     devices = session.part(tun.Devices)
     ident = tunf.ns_id
@@ -81,9 +82,9 @@ def restore(entry: m.file_entry, session: FileRestore) -> int:
         flags = _flags_of(tunf, session)
         tun.attach(fd, tunf.netdev, flags)
         if tunf.detached:
-            fcntl.ioctl(fd, tun.TUNSETQUEUE, struct.pack("16sH22x", b"", tun.IFF_DETACH_QUEUE))
-        if not flags & tun.IFF_PERSIST:
-            fcntl.ioctl(fd, tun.TUNSETPERSIST, 0)
+            fcntl.ioctl(fd, TUNSETQUEUE, struct.pack("16sH22x", b"", IFF_DETACH_QUEUE))
+        if not flags & IFF_PERSIST:
+            fcntl.ioctl(fd, TUNSETPERSIST, 0)
     except OSError as error:
         os.close(fd)
         raise RestoreError(f"tun file {entry.id} cannot be attached to {tunf.netdev}: {error.strerror}") from error

@@ -19,13 +19,13 @@ from torpor.images.text import get_text
 from torpor.kernel.arch import nr
 from torpor.kernel.procfs.task import read_fds
 from torpor.kernel.syscall import address_of, syscall
+from torpor.kernel.uapi.fcntl import AT_FDCWD, O_PATH
 from torpor.objects.files import ghost
 from torpor.objects.files.model import FileDump, FileRestore, OpenFile, mount_of
-from torpor.objects.files.paths import DELETED, O_PATH, locate, open_below, roots_of, set_name
+from torpor.objects.files.paths import DELETED, locate, open_below, roots_of, set_name
 
 _SEARCH_LIMIT = 200_000
 _HANDLE_WORDS = 16
-_AT_FDCWD = -100
 #: An overlay's handle (overlayfs.h of the kernel): padding, a header with its length and the type of the handle of the
 #: file in its layer, and that handle.
 _OVERLAY_HANDLE = 0xF8
@@ -210,7 +210,7 @@ def _open_by_handle(mount_fd: int, handle_type: int, handle: bytes) -> int:
     with OwnedFd(os.open(".", O_PATH | os.O_CLOEXEC)) as home:
         os.fchdir(mount_fd)
         try:
-            place = _AT_FDCWD, address_of(packed)
+            place = AT_FDCWD, address_of(packed)
             return syscall("open_by_handle_at", nr.open_by_handle_at, *place, O_PATH | os.O_CLOEXEC)
         finally:
             os.fchdir(home.fileno())

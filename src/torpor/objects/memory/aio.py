@@ -27,7 +27,8 @@ from torpor.images import messages as m
 from torpor.kernel import vm
 from torpor.kernel.arch import nr
 from torpor.kernel.procfs.maps import PROT_READ, PROT_WRITE, Vma
-from torpor.objects.memory.areas import AREA_AIORING, MAP_ANONYMOUS, MAP_FIXED, MAP_PRIVATE
+from torpor.kernel.uapi.mman import MAP_ANONYMOUS, MAP_FIXED, MAP_PRIVATE, MREMAP_FIXED, MREMAP_MAYMOVE
+from torpor.objects.memory.areas import AREA_AIORING
 from torpor.objects.model import DumpProcess
 from torpor.tracee.batch import Batch
 from torpor.tracee.remote import Runner
@@ -36,7 +37,6 @@ _MAGIC = 0xA10A10A1
 _HEADER = struct.Struct("<8I")
 _EVENT_SIZE = 32
 _HEAD_OFFSET = 8
-_MREMAP_MAYMOVE, _MREMAP_FIXED = 1, 2
 # struct iocb, its data and key words left at zero: a read of one byte.
 _IOCB = "<QIIHhIQQqQII"
 _PREAD = 0
@@ -101,7 +101,7 @@ def _restore_one(runner: Runner, ring: m.aio_ring_entry, null: int) -> None:
     _advance(runner, at, null, n_events, head, tail)
     vm.write(pid, at + _HEADER.size, content[_HEADER.size :])
     batch = Batch()
-    batch.call(nr.mremap, at, ring.ring_len, ring.ring_len, _MREMAP_MAYMOVE | _MREMAP_FIXED, ring.id)
+    batch.call(nr.mremap, at, ring.ring_len, ring.ring_len, MREMAP_MAYMOVE | MREMAP_FIXED, ring.id)
     runner.run(batch)
 
 

@@ -19,13 +19,4 @@ AREA_SHSTK = 1 << 15
 #: Entries behind all others, for ranges of guard pages; no mappings themselves.
 AREA_GUARD = 1 << 16
 
-MAP_SHARED = 0x01
-MAP_PRIVATE = 0x02
 MAP_DROPPABLE = 0x08
-MAP_FIXED = 0x10
-MAP_ANONYMOUS = 0x20
-MAP_GROWSDOWN = 0x0100
-MAP_LOCKED = 0x2000
-MAP_NORESERVE = 0x4000
-MAP_HUGETLB = 0x40000
-MAP_HUGE_SHIFT = 26

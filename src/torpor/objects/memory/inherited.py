@@ -12,10 +12,10 @@ from torpor.base.records import dataclass
 from torpor.images import messages as m
 from torpor.images.store import PagesReader
 from torpor.kernel.arch import nr
+from torpor.kernel.uapi.mman import MADV_DONTNEED, MAP_GROWSDOWN, MAP_HUGETLB
 from torpor.kernel.vm import PAGE_SIZE
-from torpor.objects.memory.areas import ANON_PRIVATE, MAP_GROWSDOWN, MAP_HUGETLB
+from torpor.objects.memory.areas import ANON_PRIVATE
 
-_MADV_DONTNEED = 4
 _CHUNK = 1 << 19
 _WHOLE = 8 << 20
 
@@ -137,7 +137,7 @@ def differing(
     found: list[Extent] = []
     for start, end, theirs, mine in overlay(inherited, child):
         if mine is None:
-            calls.append((nr.madvise, start, end - start, _MADV_DONTNEED))
+            calls.append((nr.madvise, start, end - start, MADV_DONTNEED))
         elif theirs is None:
             _add(found, start, end, mine[2] + start - mine[0])
         else:

@@ -20,6 +20,8 @@ from torpor.images import messages as m
 from torpor.kernel import sharedmem
 from torpor.kernel.procfs.maps import Vma
 from torpor.kernel.procfs.task import read_fds
+from torpor.kernel.uapi.fcntl import O_PATH
+from torpor.kernel.uapi.mman import MAP_ANONYMOUS
 from torpor.objects.files.model import FileDump, OpenFile
 from torpor.objects.memory.areas import (
     ANON_PRIVATE,
@@ -34,12 +36,10 @@ from torpor.objects.memory.areas import (
     AREA_VVAR,
     FILE_PRIVATE,
     FILE_SHARED,
-    MAP_ANONYMOUS,
 )
 from torpor.objects.memory.segments import SegmentDump
 from torpor.objects.model import DumpProcess
 
-_O_PATH = 0o10000000
 _RDWR = os.O_RDWR
 _ANON_SHMEM = ("/dev/zero (deleted)", "/anon_hugepage (deleted)")
 _DEVICE_FLAGS = frozenset(("io", "pf"))
@@ -81,7 +81,7 @@ def _refuse(what: str, hint: str) -> Callable[[DumpProcess, Vma, m.vma_entry, Fi
 
 def _fill_shared_anonymous(process: DumpProcess, vma: Vma, entry: m.vma_entry, session: FileDump) -> None:
     path = map_file(process, vma)
-    with OwnedFd(os.open(path, _O_PATH | os.O_CLOEXEC)) as fd:
+    with OwnedFd(os.open(path, O_PATH | os.O_CLOEXEC)) as fd:
         entry.shmid = session.part(SegmentDump).add(path, os.fstat(fd.fileno()))
     entry.status = AREA_REGULAR | ANON_SHARED
     entry.flags |= MAP_ANONYMOUS
@@ -131,7 +131,7 @@ def _file_id(process: DumpProcess, vma: Vma, session: FileDump, flags: int) -> i
     if session.has(key):
         return session.opened_id(key)
     path = map_file(process, vma)
-    with OwnedFd(os.open(path, _O_PATH | os.O_CLOEXEC)) as fd:
+    with OwnedFd(os.open(path, O_PATH | os.O_CLOEXEC)) as fd:
         fdinfo = ["pos:\t0", f"flags:\t{flags:o}"]
         file = OpenFile(process, -1, fd.fileno(), os.readlink(path), os.fstat(fd.fileno()), fdinfo)
         return session.add_opened(key, file)

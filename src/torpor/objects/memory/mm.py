@@ -22,20 +22,16 @@ from torpor.kernel.arch import nr
 from torpor.kernel.procfs.maps import read_smaps
 from torpor.kernel.procfs.small import read_bytes
 from torpor.kernel.procfs.status import read_status
+from torpor.kernel.uapi.mman import MCL_FUTURE, MCL_ONFAULT
+from torpor.kernel.uapi.prctl import PR_GET_DUMPABLE, PR_SET_DUMPABLE, PR_SET_MM, PR_SET_MM_MAP, PR_SET_THP_DISABLE
 from torpor.objects.model import DumpProcess, RestoreProcess
 from torpor.tracee.batch import Arg, Batch
 
-PR_SET_MM = 35
-PR_SET_MM_MAP = 14
-PR_GET_DUMPABLE = 3
-PR_SET_DUMPABLE = 4
-PR_SET_THP_DISABLE = 41
 #: The most words that CRIU takes; kernels have more by now, so all of them stand in a field of our own.
 _CRIU_AUXV = 44
 _NO_EXE = 0xFFFFFFFF
 _MM_MAP = "QQQQQQQQQQQQII"
 _SUID_DUMP_ROOT = 2
-MCL_FUTURE, MCL_ONFAULT = 2, 4
 
 
 def dump(process: DumpProcess, batch: Batch) -> None:

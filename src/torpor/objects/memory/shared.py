@@ -16,9 +16,10 @@ from __future__ import annotations
 from torpor.base.errors import RestoreError
 from torpor.images import messages as m
 from torpor.kernel import sharedmem
+from torpor.kernel.uapi.mman import MAP_HUGE_SHIFT, MAP_HUGETLB, MAP_NORESERVE
 from torpor.objects.files.model import FileRestore
 from torpor.objects.memory import segments
-from torpor.objects.memory.areas import ANON_SHARED, MAP_HUGE_SHIFT, MAP_HUGETLB, MAP_NORESERVE
+from torpor.objects.memory.areas import ANON_SHARED
 
 _KEPT = MAP_NORESERVE | MAP_HUGETLB | 0x3F << MAP_HUGE_SHIFT
 

@@ -21,12 +21,12 @@ from torpor.images import messages as m
 from torpor.kernel.arch import nr
 from torpor.kernel.procfs.maps import PROT_EXEC, PROT_READ, PROT_WRITE
 from torpor.kernel.sysvipc import SHM_EXEC, SHM_RDONLY
+from torpor.kernel.uapi.ipc import IPC_STAT
 from torpor.kernel.vm import PAGE_SIZE
 from torpor.objects.memory.areas import AREA_SYSVIPC
 from torpor.tracee.batch import Batch, RemoteCallError
 from torpor.tracee.remote import Runner
 
-_IPC_STAT = 2
 _SHMID_DS_SIZE = 112
 _SEGSZ_OFFSET = 48
 
@@ -56,7 +56,7 @@ def attach(runner: Runner, entries: Sequence[m.vma_entry]) -> set[int]:
 def _attach_one(runner: Runner, shmid: int, base: int, group: list[m.vma_entry]) -> None:
     batch = Batch()
     room = batch.out(_SHMID_DS_SIZE)
-    batch.call(nr.shmctl, shmid, _IPC_STAT, room)
+    batch.call(nr.shmctl, shmid, IPC_STAT, room)
     runner.run(batch)
     size = int.from_bytes(room.bytes()[_SEGSZ_OFFSET : _SEGSZ_OFFSET + 8], "little")
     end = base + (size + PAGE_SIZE - 1 & -PAGE_SIZE)

@@ -35,17 +35,9 @@ from torpor.images.errors import ImageError
 from torpor.kernel import elf, vm
 from torpor.kernel.arch import nr, trampoline, vdso
 from torpor.kernel.procfs.maps import PROT_EXEC, PROT_READ, PROT_WRITE
+from torpor.kernel.uapi.mman import MAP_ANONYMOUS, MAP_FIXED, MAP_GROWSDOWN, MAP_PRIVATE
 from torpor.objects.arch import core as image
-from torpor.objects.memory.areas import (
-    ANON_PRIVATE,
-    AREA_REGULAR,
-    AREA_VDSO,
-    AREA_VVAR,
-    MAP_ANONYMOUS,
-    MAP_FIXED,
-    MAP_GROWSDOWN,
-    MAP_PRIVATE,
-)
+from torpor.objects.memory.areas import ANON_PRIVATE, AREA_REGULAR, AREA_VDSO, AREA_VVAR
 from torpor.objects.model import RestoreThread
 from torpor.tracee.batch import Batch
 from torpor.tracee.stub import ParkedVdso, find_area

@@ -18,6 +18,19 @@ from torpor.base.late import load
 from torpor.images import messages as m
 from torpor.kernel.arch import nr
 from torpor.kernel.procfs.maps import PROT_EXEC, PROT_WRITE, Vma
+from torpor.kernel.uapi.mman import (
+    MAP_ANONYMOUS,
+    MAP_FIXED,
+    MAP_GROWSDOWN,
+    MAP_HUGE_SHIFT,
+    MAP_HUGETLB,
+    MAP_LOCKED,
+    MAP_NORESERVE,
+    MAP_PRIVATE,
+    MAP_SHARED,
+    MLOCK_ONFAULT,
+)
+from torpor.kernel.uapi.prctl import PR_SET_VMA, PR_SET_VMA_ANON_NAME
 from torpor.objects.files.model import FileDump
 from torpor.objects.memory import mapped
 from torpor.objects.memory.areas import (
@@ -28,16 +41,7 @@ from torpor.objects.memory.areas import (
     AREA_VSYSCALL,
     AREA_VVAR,
     FILE_PRIVATE,
-    MAP_ANONYMOUS,
     MAP_DROPPABLE,
-    MAP_FIXED,
-    MAP_GROWSDOWN,
-    MAP_HUGE_SHIFT,
-    MAP_HUGETLB,
-    MAP_LOCKED,
-    MAP_NORESERVE,
-    MAP_PRIVATE,
-    MAP_SHARED,
 )
 from torpor.objects.model import DumpProcess
 from torpor.tracee.batch import Arg, Batch
@@ -46,9 +50,6 @@ from torpor.tracee.batch import Arg, Batch
 MADVICE = {"sr": 2, "rr": 1, "dc": 10, "dd": 16, "mg": 12, "hg": 14, "nh": 15, "wf": 18}
 _MADV_GUARD_INSTALL = 102
 _MAP_FLAGS = {"gd": MAP_GROWSDOWN, "lo": MAP_LOCKED, "nr": MAP_NORESERVE, "ht": MAP_HUGETLB, "dp": MAP_DROPPABLE}
-_MLOCK_ONFAULT = 1
-_PR_SET_VMA = 0x53564D41
-_PR_SET_VMA_ANON_NAME = 0
 _NAMED = "[anon:"
 _NO_FD = (1 << 64) - 1
 #: VmFlags that nothing can be made of again, with what they mean and what to do.
@@ -138,10 +139,10 @@ def restore_attributes(entry: m.vma_entry, raised: bool, batch: Batch) -> None:
     if entry.flags & MAP_LOCKED:
         # Locked it is at any rate; that not all its pages can be had (PROT_NONE, behind a file's end) is an error too.
         may_fail = not entry.prot or not entry.flags & MAP_ANONYMOUS
-        batch.call(nr.mlock2, start, length, _MLOCK_ONFAULT if entry.torpor_lock_on_fault else 0, may_fail=may_fail)
+        batch.call(nr.mlock2, start, length, MLOCK_ONFAULT if entry.torpor_lock_on_fault else 0, may_fail=may_fail)
     if entry.torpor_name:
         name = batch.path(entry.torpor_name)
-        batch.call(nr.prctl, _PR_SET_VMA, _PR_SET_VMA_ANON_NAME, start, length, name, may_fail=True)
+        batch.call(nr.prctl, PR_SET_VMA, PR_SET_VMA_ANON_NAME, start, length, name, may_fail=True)
 
 
 def restore_seals(mm: m.mm_entry, batch: Batch) -> None:

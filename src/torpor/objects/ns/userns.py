@@ -30,15 +30,14 @@ from torpor.kernel.idmap import NO_ID, Extent, IdMap, IdMaps, read_idmaps, set_o
 from torpor.kernel.procfs.small import read_small
 from torpor.kernel.procfs.status import read_status
 from torpor.kernel.syscall import syscall
+from torpor.kernel.uapi.nsfs import NS_GET_USERNS
+from torpor.kernel.uapi.prctl import PR_SET_DUMPABLE, PR_SET_SECUREBITS
+from torpor.kernel.uapi.securebits import SECBIT_NO_SETUID_FIXUP
 from torpor.objects.ns.model import NsDump
 from torpor.objects.task import creds
 from torpor.tracee.batch import Batch
 from torpor.tracee.remote import Runner
 
-_NS_GET_USERNS = 0xB701
-_PR_SET_DUMPABLE = 4
-_PR_SET_SECUREBITS = 28
-_SECBIT_NO_SETUID_FIXUP = 1 << 2
 _MAX_EXTENTS = 340
 
 
@@ -51,7 +50,7 @@ def check(pid: int, links: Iterable[str]) -> None:
     for link in links:
         with OwnedFd(os.open(f"/proc/{pid}/ns/{link}", os.O_RDONLY | os.O_CLOEXEC)) as namespace:
             try:
-                owner = fcntl.ioctl(namespace.fileno(), _NS_GET_USERNS)
+                owner = fcntl.ioctl(namespace.fileno(), NS_GET_USERNS)
             except PermissionError:
                 continue  # an owner outside of ours
             with OwnedFd(owner) as fd:
@@ -119,12 +118,12 @@ def take_charge(runner: Runner, maps: IdMaps) -> None:
     """Have the puppet be who is in charge."""
     user, group = maps.users.head, maps.groups.head
     batch = Batch()
-    batch.call(nr.prctl, _PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP)
+    batch.call(nr.prctl, PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP)
     if maps.groups.outside(group) != NO_ID:
         batch.call(nr.setresgid, group, group, group)
     if maps.users.outside(user) != NO_ID:
         batch.call(nr.setresuid, user, user, user)
-    batch.call(nr.prctl, _PR_SET_SECUREBITS, 0)
+    batch.call(nr.prctl, PR_SET_SECUREBITS, 0)
     # A change of ids makes /proc/PID unreadable to its own user.  What it was is set when all is done.
-    batch.call(nr.prctl, _PR_SET_DUMPABLE, 1)
+    batch.call(nr.prctl, PR_SET_DUMPABLE, 1)
     runner.run(batch)

@@ -29,21 +29,22 @@ from torpor.kernel.arch import nr
 from torpor.kernel.idmap import IDENTITY, NO_ID, IdMaps
 from torpor.kernel.procfs.status import Status
 from torpor.kernel.syscall import syscall
+from torpor.kernel.uapi.prctl import (
+    PR_CAP_AMBIENT,
+    PR_CAP_AMBIENT_CLEAR_ALL,
+    PR_CAP_AMBIENT_RAISE,
+    PR_CAPBSET_DROP,
+    PR_GET_PDEATHSIG,
+    PR_GET_SECUREBITS,
+    PR_SET_NO_NEW_PRIVS,
+    PR_SET_PDEATHSIG,
+    PR_SET_SECUREBITS,
+)
+from torpor.kernel.uapi.securebits import SECBIT_KEEP_CAPS, SECBIT_NO_SETUID_FIXUP
 from torpor.objects.model import DumpThread, RestoreThread
 from torpor.tracee.batch import Batch
 
-PR_SET_PDEATHSIG = 1
-PR_GET_PDEATHSIG = 2
-PR_CAPBSET_DROP = 24
-PR_GET_SECUREBITS = 27
-PR_SET_SECUREBITS = 28
-PR_SET_NO_NEW_PRIVS = 38
-PR_CAP_AMBIENT = 47
-PR_CAP_AMBIENT_RAISE = 2
-PR_CAP_AMBIENT_CLEAR_ALL = 4
 _CAPABILITY_VERSION_3 = 0x20080522
-_SECBIT_NO_SETUID_FIXUP = 1 << 2
-_SECBIT_KEEP_CAPS = 1 << 4
 _N_CAPS = 64
 _CAP_SETPCAP = 1 << 8
 
@@ -107,7 +108,7 @@ def restore(core: m.core_entry, current: Status, idmaps: IdMaps, batch: Batch) -
         return
     wanted = [_set_of(words) for words in (creds.cap_eff, creds.cap_prm, creds.cap_inh)]
     bounding, ambient = _set_of(creds.cap_bnd), _set_of(creds.cap_amb)
-    batch.call(nr.prctl, PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP | _SECBIT_KEEP_CAPS)
+    batch.call(nr.prctl, PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP | SECBIT_KEEP_CAPS)
     restore_ids(creds, current, idmaps, batch)
     header = batch.data(struct.pack("<Ii", _CAPABILITY_VERSION_3, 0))
     everything = current.cap_permitted

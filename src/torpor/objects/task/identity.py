@@ -18,12 +18,11 @@ import os
 from torpor.base import log
 from torpor.kernel.arch import nr
 from torpor.kernel.procfs.small import read_small
-from torpor.kernel.uapi.fcntl import AT_FDCWD
+from torpor.kernel.uapi.fcntl import AT_FDCWD, O_WRONLY
 from torpor.objects.model import DumpProcess, RestoreProcess
 from torpor.tracee.batch import Batch
 
 _NO_LOGIN = 0xFFFFFFFF
-_O_WRONLY = 1
 
 
 def dump(process: DumpProcess, batch: Batch) -> None:
@@ -89,7 +88,7 @@ def _restore_login(process: RestoreProcess, login: int, batch: Batch) -> None:
         return
     path = batch.path("/proc/self/loginuid")
     content = batch.data(str(login).encode())
-    fd = batch.call(nr.openat, AT_FDCWD, path, _O_WRONLY, 0, may_fail=True)
+    fd = batch.call(nr.openat, AT_FDCWD, path, O_WRONLY, 0, may_fail=True)
     written = batch.call(nr.write, fd, content, content.size, may_fail=True)
     batch.call(nr.close, fd, may_fail=True)
 

@@ -15,6 +15,7 @@ from torpor.base.errors import RestoreError
 from torpor.kernel.arch import nr
 from torpor.kernel.procfs.status import read_status
 from torpor.kernel.syscall import syscall
+from torpor.kernel.uapi.prctl import PR_SET_TIMERSLACK
 from torpor.objects.memory import mm
 from torpor.objects.model import RestoreProcess, RestoreThread
 from torpor.objects.task import keyrings, landlock, mempolicy, scheduling, signals, switches
@@ -31,7 +32,7 @@ def reset(root: RestoreProcess) -> None:
     signals.reset(status.ignored, batch)
     mempolicy.reset(batch)
     switches.reset(batch)
-    batch.call(nr.prctl, scheduling.PR_SET_TIMERSLACK, scheduling.DEFAULT_SLACK_NS)
+    batch.call(nr.prctl, PR_SET_TIMERSLACK, scheduling.DEFAULT_SLACK_NS)
     keyrings.reset(root.idmaps.users.inside(status.uids[1]), batch)
     root.runner.run(batch)
     scheduling.reset(root.runner.tid)

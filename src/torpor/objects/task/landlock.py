@@ -24,6 +24,7 @@ from torpor.kernel.arch import nr
 from torpor.kernel.namespaces import isolated
 from torpor.kernel.procfs.task import read_fds
 from torpor.kernel.syscall import address_of, syscall
+from torpor.kernel.uapi.prctl import PR_SET_NO_NEW_PRIVS
 from torpor.objects.model import DumpThread
 from torpor.tracee import twin
 from torpor.tracee.batch import Batch
@@ -34,7 +35,6 @@ _FEW = 16
 _CAP_SYS_ADMIN = 1 << 21
 _CREATE_RULESET_VERSION = 1
 _ACCESS_FS_MAKE_BLOCK = 1 << 11
-_PR_SET_NO_NEW_PRIVS = 38
 
 
 @functools.cache
@@ -56,7 +56,7 @@ def confines_us() -> bool:
         fd = syscall("landlock_create_ruleset", nr.landlock_create_ruleset, address_of(attributes), len(attributes), 0)
         with OwnedFd(fd) as ruleset:
             # All of this is the thread's alone, and ends with it.
-            syscall("prctl(NO_NEW_PRIVS)", nr.prctl, _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+            syscall("prctl(NO_NEW_PRIVS)", nr.prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
             for entered in range(_MAX_LAYERS):
                 try:
                     syscall("landlock_restrict_self", nr.landlock_restrict_self, ruleset.fileno(), 0)
@@ -103,7 +103,7 @@ def _count_enterable(thread: DumpThread, runner: BorrowedRunner) -> int:
     batch = Batch()
     attributes = batch.data(struct.pack("<Q", _ACCESS_FS_MAKE_BLOCK))
     ruleset = batch.call(nr.landlock_create_ruleset, attributes, attributes.size, 0, may_fail=True)
-    batch.call(nr.prctl, _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, may_fail=True)
+    batch.call(nr.prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, may_fail=True)
     entered = [batch.call(nr.landlock_restrict_self, number, 0, may_fail=True) for _ in range(_MAX_LAYERS)]
     batch.call(nr.close, ruleset, may_fail=True)
     twin.run(runner, batch)

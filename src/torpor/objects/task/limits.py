@@ -23,12 +23,12 @@ from torpor.kernel.arch import nr
 from torpor.kernel.idmap import IDENTITY
 from torpor.kernel.procfs.status import read_status
 from torpor.kernel.syscall import address_of, syscall
+from torpor.kernel.uapi.resource import RLIMIT_SIGPENDING
 from torpor.objects.model import DumpProcess, RestoreProcess
 from torpor.tracee.batch import Batch
 
 _RLIMIT = struct.Struct("<QQ")
 CAP_SYS_RESOURCE = 24
-RLIMIT_SIGPENDING = 11
 N_LIMITS = 16
 _INFINITY = (1 << 64) - 1
 _NAMES = (

@@ -21,13 +21,12 @@ from torpor.base.errors import RestoreError
 from torpor.images import messages as m
 from torpor.kernel import lsm
 from torpor.kernel.arch import nr
-from torpor.kernel.uapi.fcntl import AT_FDCWD
+from torpor.kernel.uapi.fcntl import AT_FDCWD, O_WRONLY
 from torpor.objects.model import DumpThread, RestoreProcess, RestoreThread
 from torpor.tracee.batch import Batch, RemoteCallError
 
 _TYPES = {"": m.lsmtype.NO_LSM, lsm.SELINUX: m.lsmtype.SELINUX, lsm.APPARMOR: m.lsmtype.APPARMOR}
 _NAMES = {lsm.SELINUX: "SELinux", lsm.APPARMOR: "AppArmor", "": "no security module"}
-_O_WRONLY = 1
 
 
 def type_here() -> int:
@@ -115,7 +114,7 @@ def open_attributes(thread: RestoreThread, batch: Batch) -> None:
     """While the thread may still open what belongs to root."""
     for name, label in _labels(thread):
         path = batch.path(f"/proc/thread-self/attr/{lsm.attribute(name)}")
-        thread.attributes[name] = (batch.call(nr.openat, AT_FDCWD, path, _O_WRONLY, 0), label)
+        thread.attributes[name] = (batch.call(nr.openat, AT_FDCWD, path, O_WRONLY, 0), label)
 
 
 def restore(thread: RestoreThread, batch: Batch) -> None:

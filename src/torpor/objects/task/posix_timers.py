@@ -25,6 +25,7 @@ from torpor.base.records import dataclass
 from torpor.images import messages as m
 from torpor.kernel.arch import nr
 from torpor.kernel.procfs.small import read_small
+from torpor.kernel.uapi.siginfo import SIGEV_NONE, SIGEV_SIGNAL, SIGEV_THREAD, SIGEV_THREAD_ID
 from torpor.objects.model import DumpProcess, RestoreProcess, RestoreThread
 from torpor.tracee.batch import Batch, Data, RemoteCallError
 from torpor.tracee.remote import Runner
@@ -32,11 +33,7 @@ from torpor.tracee.remote import Runner
 PR_TIMER_CREATE_RESTORE_IDS = 77
 _RESTORE_IDS_OFF = 0
 _RESTORE_IDS_ON = 1
-_SIGEV_SIGNAL = 0
-_SIGEV_NONE = 1
-_SIGEV_THREAD = 2
-_SIGEV_THREAD_ID = 4
-_NOTIFY = {"signal": _SIGEV_SIGNAL, "none": _SIGEV_NONE, "thread": _SIGEV_THREAD}
+_NOTIFY = {"signal": SIGEV_SIGNAL, "none": SIGEV_NONE, "thread": SIGEV_THREAD}
 _ITIMERSPEC = struct.Struct("<4q")
 _SIGEVENT = struct.Struct("<Qiii44x")
 _NSEC = 1000000000
@@ -71,7 +68,7 @@ def parse_timers(text: str) -> Iterator[Timer]:
         is_thread = kind == "tid"
         yield Timer(
             number=int(number), clock=int(clock), signal=int(signo), value=int(value, 16),
-            notify=_NOTIFY[how] | (_SIGEV_THREAD_ID if is_thread else 0), thread=int(pid) if is_thread else 0,
+            notify=_NOTIFY[how] | (SIGEV_THREAD_ID if is_thread else 0), thread=int(pid) if is_thread else 0,
         )  # fmt: skip
 
 
@@ -87,7 +84,7 @@ def _dump_one(process: DumpProcess, timer: Timer, batch: Batch) -> None:
     entry.it_id, entry.clock_id = timer.number, timer.clock & 0xFFFFFFFF
     entry.si_signo, entry.sival_ptr = timer.signal, timer.value
     entry.it_sigev_notify = timer.notify
-    if timer.notify & _SIGEV_THREAD_ID:
+    if timer.notify & SIGEV_THREAD_ID:
         known = {thread.tid: thread.ns_tid for thread in process.threads}
         if timer.thread not in known:
             raise RefusedError(
@@ -136,7 +133,7 @@ def arm(process: RestoreProcess, batch: Batch) -> None:
 
 def _maker_of(process: RestoreProcess, entry: m.posix_timer_entry) -> RestoreThread:
     """The thread that creates the timer: it matters for a thread's CPU clock only."""
-    if entry.clock_id == _THREAD_CLOCK and entry.it_sigev_notify & _SIGEV_THREAD_ID:
+    if entry.clock_id == _THREAD_CLOCK and entry.it_sigev_notify & SIGEV_THREAD_ID:
         return next((each for each in process.threads if each.ns_tid == entry.notify_thread_id), process.threads[0])
     return process.threads[0]
 
@@ -176,7 +173,7 @@ def _create_by_trial(process: RestoreProcess, entries: list[m.posix_timer_entry]
                 _add_create(wanted[number], room, batch)
                 got.append((number, room))
             else:
-                batch.call(nr.timer_create, 1, batch.data(_SIGEVENT.pack(0, 0, _SIGEV_NONE, 0)), room)
+                batch.call(nr.timer_create, 1, batch.data(_SIGEVENT.pack(0, 0, SIGEV_NONE, 0)), room)
                 batch.call(nr.timer_delete, number)
         _run(process.threads[0], batch)
         for number, room in got:

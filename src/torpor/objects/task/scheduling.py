@@ -29,26 +29,26 @@ from torpor.kernel.arch import nr
 from torpor.kernel.namespaces import isolated
 from torpor.kernel.procfs.small import read_small
 from torpor.kernel.syscall import address_of, syscall
+from torpor.kernel.uapi.ioprio import IOPRIO_WHO_PROCESS
+from torpor.kernel.uapi.prctl import PR_GET_TIMERSLACK, PR_SCHED_CORE, PR_SET_TIMERSLACK
+from torpor.kernel.uapi.sched import (
+    SCHED_DEADLINE,
+    SCHED_FIFO,
+    SCHED_FLAG_RESET_ON_FORK,
+    SCHED_FLAG_UTIL_CLAMP,
+    SCHED_IDLE,
+    SCHED_RR,
+)
 from torpor.objects.model import DumpThread, RestoreThread
 from torpor.tracee.batch import Batch
 
-PR_SET_TIMERSLACK = 29
-PR_GET_TIMERSLACK = 30
-SCHED_FIFO = 1
-SCHED_RR = 2
-SCHED_IDLE = 5
-SCHED_DEADLINE = 6
 _REALTIME = (SCHED_FIFO, SCHED_RR, SCHED_DEADLINE)
-SCHED_FLAG_RESET_ON_FORK = 1
 _SCHED_FLAGS_CARRIED = 0x7  # RESET_ON_FORK, RECLAIM, DL_OVERRUN
 _FAIR = (0, 3, 5)
-_PR_SCHED_CORE = 62
-_SCHED_FLAG_UTIL_CLAMP = 0x60
 _SCHED_ATTR = struct.Struct("<IIQiIQQQII")
 #: What a thread is asked to be that has no clamps, and what it says then, or where the kernel has none.
 _NO_CLAMP = 0xFFFFFFFF
 _UNCLAMPED = ((0, 1024), (0, 0))
-_IOPRIO_WHO_PROCESS = 1
 _IOPRIO_BEST_EFFORT = 2 << 13
 DEFAULT_SLACK_NS = 50000
 _CPU_MASK_BYTES = 1024
@@ -92,7 +92,7 @@ def restore(thread: RestoreThread, batch: Batch) -> None:
     if core.HasField("sched_policy"):
         _restore_attr(core, tid)
     if core.HasField("torpor_ioprio"):
-        _try("I/O priority", tid, nr.ioprio_set, _IOPRIO_WHO_PROCESS, tid, core.torpor_ioprio)
+        _try("I/O priority", tid, nr.ioprio_set, IOPRIO_WHO_PROCESS, tid, core.torpor_ioprio)
     if core.HasField("torpor_cpus"):
         mask = bytearray(core.torpor_cpus[:_CPU_MASK_BYTES])
         mask += bytes(-len(mask) % 8 or (0 if mask else 8))
@@ -138,7 +138,7 @@ def reset(tid: int) -> None:
     with suppress(OSError):
         syscall("sched_setaffinity", nr.sched_setaffinity, tid, len(everywhere), address_of(everywhere))
     with suppress(OSError):
-        syscall("ioprio_set", nr.ioprio_set, _IOPRIO_WHO_PROCESS, tid, 0)
+        syscall("ioprio_set", nr.ioprio_set, IOPRIO_WHO_PROCESS, tid, 0)
     if policy in _FAIR and runtime != base_slice():
         with suppress(OSError):
             _set_attr(tid, policy, flags & SCHED_FLAG_RESET_ON_FORK, nice, 0, 0, 0, 0)
@@ -150,7 +150,7 @@ def _clamp(tid: int, clamps: tuple[int, int]) -> None:
     low, high = (_NO_CLAMP, _NO_CLAMP) if clamps in _UNCLAMPED else clamps
     keep = 0x18  # SCHED_FLAG_KEEP_POLICY, SCHED_FLAG_KEEP_PARAMS
     try:
-        _set_attr(tid, 0, keep | _SCHED_FLAG_UTIL_CLAMP, 0, 0, 0, 0, 0, low, high)
+        _set_attr(tid, 0, keep | SCHED_FLAG_UTIL_CLAMP, 0, 0, 0, 0, 0, low, high)
     except OSError as error:
         log.warn(f"thread {tid} does not get its utilisation clamps: {error.strerror}")
 
@@ -198,7 +198,7 @@ def _has_cookie(tid: int) -> bool:
     """Whether the thread is kept apart from others by core scheduling."""
     cookie = bytearray(8)
     try:
-        syscall("prctl(PR_SCHED_CORE)", nr.prctl, _PR_SCHED_CORE, 0, tid, 0, address_of(cookie))
+        syscall("prctl(PR_SCHED_CORE)", nr.prctl, PR_SCHED_CORE, 0, tid, 0, address_of(cookie))
     except OSError:
         return False  # a kernel or processor without
     return any(cookie)
@@ -222,6 +222,6 @@ def _online_cpus() -> bytes:
 
 def _get_ioprio(tid: int) -> int:
     try:
-        return syscall("ioprio_get", nr.ioprio_get, _IOPRIO_WHO_PROCESS, tid)
+        return syscall("ioprio_get", nr.ioprio_get, IOPRIO_WHO_PROCESS, tid)
     except OSError:
         return 0  # a kernel without block layer

@@ -25,18 +25,16 @@ from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.kernel import ptrace
 from torpor.kernel.arch import nr
+from torpor.kernel.uapi.bpf_common import BPF_MAXINSNS
+from torpor.kernel.uapi.prctl import PR_SET_SECCOMP
+from torpor.kernel.uapi.seccomp import SECCOMP_FILTER_FLAG_LOG, SECCOMP_FILTER_FLAG_TSYNC, SECCOMP_SET_MODE_FILTER
 from torpor.objects.model import DumpProcess, DumpThread, RestoreProcess, RestoreThread
 from torpor.tracee.batch import Batch
 from torpor.tracee.puppet import OPTIONS, set_options
 
-PR_SET_SECCOMP = 22
-SECCOMP_SET_MODE_FILTER = 1
-SECCOMP_FILTER_FLAG_TSYNC = 1
-SECCOMP_FILTER_FLAG_LOG = 2
 DISABLED, STRICT, FILTER = 0, 1, 2
 _MODES = (m.seccomp_mode.disabled, m.seccomp_mode.strict, m.seccomp_mode.filter)
 _SOCK_FILTER_SIZE = 8
-_BPF_MAXINSNS = 4096
 _MAX_CHAIN = 4096
 
 
@@ -105,7 +103,7 @@ def _chain(filters: Sequence[m.seccomp_filter], newest: int | None) -> list[int]
         if index >= len(filters) or len(chain) >= min(len(filters), _MAX_CHAIN):
             raise ImageError(f"seccomp.img: the chain of filters that ends in number {newest} is broken")
         one = filters[index]
-        if not one.filter or len(one.filter) % _SOCK_FILTER_SIZE or len(one.filter) > _BPF_MAXINSNS * _SOCK_FILTER_SIZE:
+        if not one.filter or len(one.filter) % _SOCK_FILTER_SIZE or len(one.filter) > BPF_MAXINSNS * _SOCK_FILTER_SIZE:
             raise ImageError(f"seccomp.img: filter {index} is no program")
         chain.append(index)
         index = one.prev if one.HasField("prev") else None

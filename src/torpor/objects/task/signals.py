@@ -20,6 +20,7 @@ from torpor.base.errors import RestoreError
 from torpor.images import messages as m
 from torpor.kernel import ptrace, signal
 from torpor.kernel.arch import nr
+from torpor.kernel.uapi.signal import SS_DISABLE
 from torpor.objects.model import DumpProcess, DumpThread, RestoreProcess, RestoreThread
 from torpor.tracee.batch import Batch, Data
 
@@ -27,7 +28,6 @@ NSIG = 64
 _FIXED = (signal.SIGKILL, signal.SIGSTOP)
 _SIGACTION = struct.Struct("<QQQQ")
 _STACK = struct.Struct("<QiiQ")
-_SS_DISABLE = 2
 _NUMBERS = tuple(number for number in range(1, NSIG + 1) if number not in _FIXED)
 _SIGCHLD_BIT = 1 << (signal.SIGCHLD - 1)
 _SIGCHLD_SET = (1 << (signal.SIGCHLD - 1)).to_bytes(8, "little")
@@ -140,7 +140,7 @@ def restore_thread(core: m.core_entry, batch: Batch) -> None:
     if not core.thread_core.HasField("sas"):
         return
     sas = core.thread_core.sas
-    if not sas.ss_flags & _SS_DISABLE:
+    if not sas.ss_flags & SS_DISABLE:
         batch.call(nr.sigaltstack, batch.data(_STACK.pack(sas.ss_sp, sas.ss_flags & ~1, 0, sas.ss_size)), 0)
 
 

@@ -16,14 +16,12 @@ from __future__ import annotations
 from torpor.images.errors import ImageError
 from torpor.kernel import signal
 from torpor.kernel.arch import nr
+from torpor.kernel.uapi.wait import P_PID, WNOHANG, WSTOPPED
 from torpor.objects.model import DumpProcess, RestoreProcess
 from torpor.tracee.batch import Batch
 from torpor.tracee.fate import STOP_SIGNALS, stop_group
 
 ALIVE, STOPPED = 1, 3
-_P_PID = 1
-_WNOHANG = 1
-_WSTOPPED = 2
 
 
 def dump(process: DumpProcess, batch: Batch) -> None:
@@ -57,4 +55,4 @@ def restore_waited(process: RestoreProcess, batch: Batch) -> None:
     """Wait for those stopped children whose stop *process* had waited for."""
     for child in process.children:
         if not child.is_zombie and is_stopped(child) and child.core.tc.torpor_stop_reported:
-            batch.call(nr.waitid, _P_PID, child.ns_pid, 0, _WSTOPPED | _WNOHANG, 0, may_fail=True)
+            batch.call(nr.waitid, P_PID, child.ns_pid, 0, WSTOPPED | WNOHANG, 0, may_fail=True)

@@ -11,11 +11,9 @@ Restore
 from __future__ import annotations
 
 from torpor.kernel.arch import nr
+from torpor.kernel.uapi.prctl import PR_GET_CHILD_SUBREAPER, PR_SET_CHILD_SUBREAPER
 from torpor.objects.model import DumpProcess, RestoreProcess
 from torpor.tracee.batch import Batch
-
-PR_SET_CHILD_SUBREAPER = 36
-PR_GET_CHILD_SUBREAPER = 37
 
 
 def dump(process: DumpProcess, batch: Batch) -> None:

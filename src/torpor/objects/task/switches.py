@@ -25,6 +25,7 @@ from torpor.base import log
 from torpor.base.errors import RestoreError
 from torpor.images import messages as m
 from torpor.kernel.arch import nr
+from torpor.kernel.uapi.prctl import PR_SPEC_PRCTL
 from torpor.objects.arch import switches as arch
 from torpor.objects.memory.mm import mm_of
 from torpor.objects.model import DumpProcess, DumpThread, RestoreProcess, RestoreThread
@@ -32,7 +33,6 @@ from torpor.objects.task.switch import ROOM, VALUE, Switch
 from torpor.tracee.batch import Batch, Data, Result
 
 PR_SET_MDWE, PR_GET_MDWE = 65, 66
-_PR_SPEC_PRCTL = 1
 
 
 _SPECULATION: tuple[Switch, ...] = (
@@ -80,7 +80,7 @@ def _ask(switches: tuple[Switch, ...], entry: m.thread_core_entry | m.mm_entry, 
                 continue  # a kernel or processor without it, or a switch that is for others
             if switch in _SPECULATION:
                 # Without the bit it is not the thread's to choose.
-                value = value & ~_PR_SPEC_PRCTL if value & _PR_SPEC_PRCTL else switch.default
+                value = value & ~PR_SPEC_PRCTL if value & PR_SPEC_PRCTL else switch.default
             elif switch is _THP:
                 entry.thp_disabled = bool(value)  # type: ignore[union-attr]
                 value &= ~1

@@ -15,12 +15,11 @@ from torpor.images.text import get_text, set_text
 from torpor.kernel import ptrace
 from torpor.kernel.arch import nr
 from torpor.kernel.syscall import address_of, syscall
+from torpor.kernel.uapi.prctl import PR_GET_TID_ADDRESS, PR_SET_NAME
 from torpor.objects.arch import core as image
 from torpor.objects.model import DumpThread
 from torpor.tracee.batch import Batch
 
-PR_SET_NAME = 15
-PR_GET_TID_ADDRESS = 40
 _ROBUST_HEAD_SIZE = 24
 
 

@@ -17,6 +17,7 @@ from torpor.base.errors import TargetGoneError, TorporError
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.kernel.arch import nr
+from torpor.kernel.uapi.prctl import PR_SET_DUMPABLE, PR_SET_NAME
 from torpor.objects.model import DumpProcess, RestoreProcess
 from torpor.objects.task import creds
 from torpor.tracee.batch import Batch
@@ -25,8 +26,6 @@ from torpor.tracee.fate import die_by
 DEAD = 2
 SIGCHLD = 17
 _NSIG = 64
-_PR_SET_DUMPABLE = 4
-_PR_SET_NAME = 15
 
 
 def dump(process: DumpProcess) -> None:
@@ -66,10 +65,10 @@ def restore(process: RestoreProcess) -> None:
     number, status = code & 0x7F, code >> 8 & 0xFF
     runner = process.runner
     batch = Batch()
-    batch.call(nr.prctl, _PR_SET_NAME, batch.path(process.core.tc.comm))
+    batch.call(nr.prctl, PR_SET_NAME, batch.path(process.core.tc.comm))
     if process.core.thread_core.HasField("creds"):
         creds.restore_ids(process.core.thread_core.creds, process.threads[0].status, process.idmaps, batch)
-    batch.call(nr.prctl, _PR_SET_DUMPABLE, 0)
+    batch.call(nr.prctl, PR_SET_DUMPABLE, 0)
     runner.run(batch)
     if process.parent is not None:
         process.parent.got_sigchld = True

@@ -17,9 +17,8 @@ from torpor.base.errors import RestoreError
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.kernel.sockets import Socket
+from torpor.kernel.uapi.socket import SO_ATTACH_FILTER, SO_GET_FILTER
 
-SO_ATTACH_FILTER = 26
-SO_GET_FILTER = 26
 _INSTRUCTION = struct.Struct("=HBBI")
 _MAX_INSTRUCTIONS = 4096
 

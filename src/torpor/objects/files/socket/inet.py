@@ -22,6 +22,8 @@ from torpor.base.errors import RestoreError
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.kernel.sockets import Borrowed, Socket
+from torpor.kernel.uapi.inet import IP_FREEBIND, IPPROTO_MPTCP, IPPROTO_UDPLITE, IPV6_FREEBIND
+from torpor.kernel.uapi.socket import SO_PEERNAME
 from torpor.objects.files import fown
 from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
 from torpor.objects.files.networks import Networks
@@ -30,11 +32,8 @@ from torpor.objects.files.socket.finish import finish
 from torpor.objects.files.socket.make import family_of, make_socket
 
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
-_IPPROTO_MPTCP = 262
-_SO_PEERNAME = 28
-_IPPROTO_UDPLITE = 136
-_TCPS = (socket.IPPROTO_TCP, _IPPROTO_MPTCP)
-_UDPS = (socket.IPPROTO_UDP, _IPPROTO_UDPLITE)
+_TCPS = (socket.IPPROTO_TCP, IPPROTO_MPTCP)
+_UDPS = (socket.IPPROTO_UDP, IPPROTO_UDPLITE)
 _PINGS = (socket.IPPROTO_ICMP, socket.IPPROTO_ICMPV6)
 _KNOWN = (socket.IPPROTO_IP, *_TCPS, *_UDPS, *_PINGS)
 _TYPES = (socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_RAW)
@@ -99,7 +98,7 @@ def _addresses(connection: Socket, sk: m.inet_sk_entry) -> None:
     try:
         # getpeername(2) does not tell of connections that are being made or have ended.
         size = 28 if sk.family == socket.AF_INET6 else 16
-        target = addresses.parse(connection.getsockopt(socket.SOL_SOCKET, _SO_PEERNAME, size))
+        target = addresses.parse(connection.getsockopt(socket.SOL_SOCKET, SO_PEERNAME, size))
     except OSError as error:
         if error.errno not in (errno.ENOTCONN, errno.EINVAL):
             raise
@@ -190,7 +189,7 @@ def _restore_plain(connection: Socket, sk: m.inet_sk_entry, session: FileRestore
 
 def _bind(connection: Socket, sk: m.inet_sk_entry, source: tuple[str | int, ...], what: str) -> None:
     """With IP_FREEBIND, since an address may be new to the machine and not usable yet (IPv6: tentative)."""
-    level, option = (41, ip_options.IPV6_FREEBIND) if sk.family == socket.AF_INET6 else (0, ip_options.IP_FREEBIND)
+    level, option = (41, IPV6_FREEBIND) if sk.family == socket.AF_INET6 else (0, IP_FREEBIND)
     is_free = sk.ip_opts.freebind or (sk.family == socket.AF_INET6 and sk.type != socket.SOCK_RAW)
     if is_free:
         connection.setsockopt(level, option, 1)

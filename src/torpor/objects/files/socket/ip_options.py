@@ -13,11 +13,11 @@ from torpor.base.errors import RestoreError
 from torpor.base.records import dataclass
 from torpor.images import messages as m
 from torpor.kernel.sockets import Socket
+from torpor.kernel.uapi.icmp import ICMP_FILTER
+from torpor.kernel.uapi.icmpv6 import ICMPV6_FILTER
+from torpor.kernel.uapi.inet import IP_FREEBIND, IPV6_FREEBIND
+from torpor.kernel.uapi.socket import SOL_ICMPV6, SOL_RAW
 
-IP_FREEBIND = 15
-IPV6_FREEBIND = 78
-_ICMP_FILTER, _ICMPV6_FILTER = 1, 1
-_SOL_RAW, _SOL_ICMPV6 = 255, 58
 _ICMPV6 = 58
 
 
@@ -61,9 +61,9 @@ def dump(connection: Socket, sk: m.inet_sk_entry) -> None:
 def _filter_of(sk: m.inet_sk_entry) -> tuple[int, int, int]:
     """Level, option and size of the ICMP filter; size 0 for other protocols."""
     if sk.proto == socket.IPPROTO_ICMP and sk.family == socket.AF_INET:
-        return _SOL_RAW, _ICMP_FILTER, 4
+        return SOL_RAW, ICMP_FILTER, 4
     if sk.proto == _ICMPV6 and sk.family == socket.AF_INET6:
-        return _SOL_ICMPV6, _ICMPV6_FILTER, 32
+        return SOL_ICMPV6, ICMPV6_FILTER, 32
     return 0, 0, 0
 
 

@@ -19,9 +19,9 @@ import struct
 from torpor.images import messages as m
 from torpor.kernel.procfs.small import read_small
 from torpor.kernel.sockets import Socket
+from torpor.kernel.uapi.inet import MCAST_BLOCK_SOURCE, MCAST_JOIN_GROUP, MCAST_JOIN_SOURCE_GROUP, MCAST_MSFILTER
 from torpor.objects.files.model import FileDump, OpenFile
 
-_MCAST_JOIN_GROUP, _MCAST_BLOCK_SOURCE, _MCAST_JOIN_SOURCE_GROUP, _MCAST_MSFILTER = 42, 43, 46, 48
 _ADDRESS_SIZE = 128
 _EXCLUDE = 0
 # struct group_filter up to its sources; group_req and group_source_req begin in the same way.
@@ -86,7 +86,7 @@ def _pack_address(family: int, address: bytes) -> bytes:
 def _dump_membership(connection: Socket, level: int, index: int, group: bytes, opts: m.sk_opts_entry) -> None:
     question = bytearray(_head.pack(index, group, 0, _MAX_SOURCES) + bytes(_MAX_SOURCES * _ADDRESS_SIZE))
     try:
-        answer = connection.getsockopt_in(level, _MCAST_MSFILTER, question)
+        answer = connection.getsockopt_in(level, MCAST_MSFILTER, question)
     except OSError:
         return  # it has not joined that one
     mode, count = _head.unpack_from(answer)[2:]
@@ -96,7 +96,7 @@ def _dump_membership(connection: Socket, level: int, index: int, group: bytes, o
         for at in range(min(count, _MAX_SOURCES))
     ]
     if mode == _EXCLUDE:
-        opts.torpor_option.add(level=level, name=_MCAST_JOIN_GROUP, value=joined)
-    option = _MCAST_BLOCK_SOURCE if mode == _EXCLUDE else _MCAST_JOIN_SOURCE_GROUP
+        opts.torpor_option.add(level=level, name=MCAST_JOIN_GROUP, value=joined)
+    option = MCAST_BLOCK_SOURCE if mode == _EXCLUDE else MCAST_JOIN_SOURCE_GROUP
     for source in sources:
         opts.torpor_option.add(level=level, name=option, value=joined + source)

@@ -21,6 +21,7 @@ from torpor.base.errors import RestoreError
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.kernel.sockets import Borrowed, Socket
+from torpor.kernel.uapi.socket import SO_PROTOCOL, SO_TYPE, SOL_NETLINK
 from torpor.objects.files import fown
 from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
 from torpor.objects.files.networks import Networks
@@ -29,10 +30,8 @@ from torpor.objects.files.socket.finish import finish
 from torpor.objects.files.socket.make import family_of, make_socket
 
 _CONNECTED, _UNCONNECTED = 1, 7
-_SOL_NETLINK = 270
 _ADD_MEMBERSHIP, _LIST_MEMBERSHIPS = 1, 9
 _MAX_GROUPS = 1024
-_SO_TYPE, _SO_PROTOCOL = 3, 38
 
 
 def matches(file: OpenFile) -> bool:
@@ -48,8 +47,8 @@ def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
     fown.fill(sk.fown, file)
     with Borrowed(file.fd, socket.AF_NETLINK) as connection:
         _check_empty(file, connection)
-        sk.protocol = connection.getsockopt(socket.SOL_SOCKET, _SO_PROTOCOL)
-        kind = connection.getsockopt(socket.SOL_SOCKET, _SO_TYPE)
+        sk.protocol = connection.getsockopt(socket.SOL_SOCKET, SO_PROTOCOL)
+        kind = connection.getsockopt(socket.SOL_SOCKET, SO_TYPE)
         sk.portid = connection.getsockname()[0]
         sk.groups.extend(_groups(connection))
         peer, mask = connection.getpeername()
@@ -73,7 +72,7 @@ def _check_empty(file: OpenFile, connection: Socket) -> None:
 
 def _groups(connection: Socket) -> list[int]:
     """The words of its groups, without empty ones at the end."""
-    data = connection.getsockopt(_SOL_NETLINK, _LIST_MEMBERSHIPS, _MAX_GROUPS // 8)
+    data = connection.getsockopt(SOL_NETLINK, _LIST_MEMBERSHIPS, _MAX_GROUPS // 8)
     words = list(struct.unpack(f"={len(data) // 4}I", data[: len(data) & ~3]))
     while words and not words[-1]:
         words.pop()
@@ -92,7 +91,7 @@ def restore(entry: m.file_entry, session: FileRestore) -> int:
             _bind(connection, sk, what)
         for group in range(32, len(sk.groups) * 32):
             if sk.groups[group // 32] >> group % 32 & 1:
-                connection.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group + 1)
+                connection.setsockopt(SOL_NETLINK, _ADD_MEMBERSHIP, group + 1)
         if sk.state == _CONNECTED:
             connection.connect((sk.dst_portid, 1 << (sk.dst_group - 1) if sk.dst_group else 0))
         finish(connection, sk, what, session.idmaps)

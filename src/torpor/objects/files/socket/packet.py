@@ -24,6 +24,7 @@ from torpor.kernel import sock_diag
 from torpor.kernel.arch import nr
 from torpor.kernel.sockets import Socket
 from torpor.kernel.syscall import syscall
+from torpor.kernel.uapi.socket import SOL_PACKET
 from torpor.objects.files import fown
 from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
 from torpor.objects.files.networks import Networks
@@ -31,7 +32,6 @@ from torpor.objects.files.socket import options
 from torpor.objects.files.socket.finish import finish
 from torpor.objects.files.socket.make import family_of, make_socket
 
-_SOL_PACKET = 263
 _ADD_MEMBERSHIP, _RX_RING, _TX_RING, _FANOUT = 1, 5, 13, 18
 _SOCK_PACKET = 10
 _NUMBERS = (("version", 10), ("reserve", 12), ("timestamp", 17), ("copy_thresh", 7))
@@ -121,23 +121,23 @@ def _bind_by_name(connection: Socket, name: str) -> None:
 
 def _set_up(connection: Socket, sk: m.packet_sock_entry, what: str) -> None:
     for name, option in _NUMBERS:
-        connection.setsockopt(_SOL_PACKET, option, struct.pack("I", getattr(sk, name)))
+        connection.setsockopt(SOL_PACKET, option, struct.pack("I", getattr(sk, name)))
     for name, option, _ in _SWITCHES:
         if getattr(sk, name):
-            connection.setsockopt(_SOL_PACKET, option, 1)
+            connection.setsockopt(SOL_PACKET, option, 1)
     for member in sk.mclist:
         if len(member.addr) > _MAX_ADDRESS:
             raise ImageError(f"files.img: {what}: an address of {len(member.addr)} bytes")
         request = struct.pack("=IHH32s", member.index, member.type, len(member.addr), member.addr)
-        connection.setsockopt(_SOL_PACKET, _ADD_MEMBERSHIP, request)
+        connection.setsockopt(SOL_PACKET, _ADD_MEMBERSHIP, request)
     for name, option in (("rx_ring", _RX_RING), ("tx_ring", _TX_RING)):
         if sk.HasField(name):  # type: ignore[arg-type]
             ring = getattr(sk, name)
             if ring.block_size * ring.block_nr > _MAX_RING:
                 raise ImageError(f"files.img: {what}: a ring of {ring.block_nr} blocks of {ring.block_size} bytes")
-            connection.setsockopt(_SOL_PACKET, option, struct.pack("7I", *(getattr(ring, field) for field in _RING)))
+            connection.setsockopt(SOL_PACKET, option, struct.pack("7I", *(getattr(ring, field) for field in _RING)))
     if sk.HasField("fanout"):
-        connection.setsockopt(_SOL_PACKET, _FANOUT, struct.pack("I", sk.fanout))
+        connection.setsockopt(SOL_PACKET, _FANOUT, struct.pack("I", sk.fanout))
 
 
 KIND = FileKind("packet socket", m.fd_types.PACKETSK, matches, dump, restore, check=check)

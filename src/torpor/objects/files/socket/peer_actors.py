@@ -25,8 +25,9 @@ from torpor.kernel.pidfd import getfd
 from torpor.kernel.procfs.status import read_status
 from torpor.kernel.sockets import Socket
 from torpor.kernel.syscall import address_of, syscall
+from torpor.kernel.uapi.fcntl import O_PATH
+from torpor.kernel.uapi.sched import CLONE_VM
 from torpor.objects.files.model import FileRestore
-from torpor.objects.files.paths import O_PATH
 from torpor.objects.files.socket.make import check_type, make_pair
 from torpor.objects.files.socket.peer_cred import Who
 from torpor.objects.model import RestoreProcess
@@ -177,10 +178,10 @@ class Actors:
         )
         if is_free:
             try:
-                return puppets.clone(root, flags=puppets.CLONE_VM, exit_signal=0, set_tid=(who.pid,))
+                return puppets.clone(root, flags=CLONE_VM, exit_signal=0, set_tid=(who.pid,))
             except (RestoreError, KernelError) as error:
                 log.debug(f"a task with pid {who.pid} cannot be made: {error}")
-        made = puppets.clone(root, flags=puppets.CLONE_VM, exit_signal=0, set_tid=())
+        made = puppets.clone(root, flags=CLONE_VM, exit_signal=0, set_tid=())
         number = read_status(made.tid).ns_pids[-1]
         log.warn(f"a unix socket's peer that was {who} and is dead is now seen as pid {number}, which is dead, too")
         return made

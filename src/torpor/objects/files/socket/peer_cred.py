@@ -27,10 +27,10 @@ from torpor.kernel.arch import nr
 from torpor.kernel.idmap import NO_ID
 from torpor.kernel.procfs.status import read_status
 from torpor.kernel.sockets import Borrowed, Socket
+from torpor.kernel.uapi.socket import SO_PEERCRED, SO_PEERGROUPS
 from torpor.objects.files.model import FileDump, OpenFile
 from torpor.tracee.batch import Batch
 
-_SO_PEERCRED, _SO_PEERGROUPS = 17, 59
 _FEW_GROUPS, _ALL_GROUPS = 1024, 4 * 65536
 _CREDENTIALS = "iII"
 
@@ -58,7 +58,7 @@ def _shown(ident: int) -> str:
 def dump(file: OpenFile, sk: m.unix_sk_entry, session: FileDump) -> None:
     """Fill in whom the kernel has noted, if anybody."""
     with Borrowed(file.fd) as connection:
-        pid, uid, gid = struct.unpack(_CREDENTIALS, connection.getsockopt(socket.SOL_SOCKET, _SO_PEERCRED, 12))
+        pid, uid, gid = struct.unpack(_CREDENTIALS, connection.getsockopt(socket.SOL_SOCKET, SO_PEERCRED, 12))
         groups = [] if uid == NO_ID else _groups_of(connection)
     if uid == NO_ID:
         return
@@ -84,7 +84,7 @@ def _dump_pid(file: OpenFile, sk: m.unix_sk_entry, pid: int, session: FileDump) 
 
 def _ask(number: int, sk: m.unix_sk_entry, batch: Batch) -> None:
     room, length = batch.out(12), batch.data(struct.pack("I", 12))
-    batch.call(nr.getsockopt, number, socket.SOL_SOCKET, _SO_PEERCRED, room, length)
+    batch.call(nr.getsockopt, number, socket.SOL_SOCKET, SO_PEERCRED, room, length)
 
     def collect() -> None:
         sk.torpor_peer_pid = max(struct.unpack(_CREDENTIALS, room.bytes())[0], 0)
@@ -94,11 +94,11 @@ def _ask(number: int, sk: m.unix_sk_entry, batch: Batch) -> None:
 
 def _groups_of(connection: Socket) -> list[int]:
     try:
-        found = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _FEW_GROUPS)
+        found = connection.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, _FEW_GROUPS)
     except OSError as error:
         if error.errno != errno.ERANGE:
             return []  # not before 4.13
-        found = connection.getsockopt_in(socket.SOL_SOCKET, _SO_PEERGROUPS, bytearray(_ALL_GROUPS))
+        found = connection.getsockopt_in(socket.SOL_SOCKET, SO_PEERGROUPS, bytearray(_ALL_GROUPS))
     return [group for (group,) in struct.iter_unpack("I", found)]
 
 

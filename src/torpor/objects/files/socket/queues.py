@@ -33,13 +33,12 @@ from torpor.images.store import iter_entries
 from torpor.kernel.arch import nr
 from torpor.kernel.sockets import Borrowed, Socket
 from torpor.kernel.syscall import syscall
+from torpor.kernel.uapi.socket import SCM_CREDENTIALS, SCM_RIGHTS, SO_PEEK_OFF
 from torpor.kernel.vm import PAGE_SIZE
 from torpor.objects.files.model import FileDump, FileRestore, OpenFile
 from torpor.objects.files.socket.options import widen
 from torpor.tracee.caretaker import option
 
-SO_PEEK_OFF = 42
-SCM_RIGHTS, SCM_CREDENTIALS = 1, 2
 _SCM_SECURITY, _SCM_PIDFD = 3, 4
 _CONTROL_ROOM = socket.CMSG_SPACE(253 * 4) + socket.CMSG_SPACE(12) + 512
 _PEEK = socket.MSG_PEEK | socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC

@@ -22,11 +22,11 @@ from torpor.base.errors import RestoreError
 from torpor.base.fds import OwnedFd
 from torpor.images import messages as m
 from torpor.kernel.sockets import Borrowed, Socket
+from torpor.kernel.uapi.inet import IPPROTO_MPTCP
 from torpor.objects.files.model import FileDump, FileRestore, OpenFile
 from torpor.objects.files.socket import listeners, net_lock, shutdown, tcp_ended, tcp_repair, tcp_stream
 
 TCP_CLOSE, TCP_LISTEN = tcp_repair.CLOSE, tcp_repair.LISTEN
-_IPPROTO_MPTCP = 262
 _HINT = "use --tcp-close to have it closed, or --tcp-established to carry it"
 
 
@@ -117,7 +117,7 @@ def _check_connection(file: OpenFile, protocol: int, state: int, port: int, sess
             raise file.refuse(f"{peer} with {ulp} in the kernel", hint="have the program do that itself")
     if session.policy.tcp_established and protocol == socket.IPPROTO_TCP and state in tcp_stream.CARRIED:
         return
-    if protocol == _IPPROTO_MPTCP:
+    if protocol == IPPROTO_MPTCP:
         raise file.refuse(f"{peer} over MPTCP", hint="use --tcp-close; GODEBUG=multipathtcp=0 keeps Go from MPTCP")
     raise file.refuse(peer, hint=_HINT)
 

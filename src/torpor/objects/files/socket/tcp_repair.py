@@ -11,6 +11,7 @@ import fcntl
 import struct
 
 from torpor.kernel.sockets import Socket
+from torpor.kernel.uapi.sockios import SIOCINQ, SIOCOUTQ, SIOCOUTQNSD
 from torpor.tracee import caretaker
 
 TCP = socket.IPPROTO_TCP
@@ -18,7 +19,6 @@ INFO, MAXSEG, ULP = 11, 2, 31
 REPAIR, REPAIR_QUEUE, QUEUE_SEQ, REPAIR_OPTIONS, TIMESTAMP, REPAIR_WINDOW = 19, 20, 21, 22, 24, 29
 ON, OFF, OFF_QUIETLY = 1, 0, -1
 NO_QUEUE, RECEIVE_QUEUE, SEND_QUEUE = 0, 1, 2
-_SIOCINQ, _SIOCOUTQ, _SIOCOUTQNSD = 0x541B, 0x5411, 0x894B
 _SMALLEST_PIECE = 1024
 
 ESTABLISHED, SYN_SENT, SYN_RECV, FIN_WAIT1, FIN_WAIT2, TIME_WAIT = range(1, 7)
@@ -48,17 +48,17 @@ def upper_layer(connection: Socket) -> str:
 
 def n_received(connection: Socket) -> int:
     """Bytes received and not read; a FIN does not count."""
-    return _ask(connection, _SIOCINQ)
+    return _ask(connection, SIOCINQ)
 
 
 def n_unacknowledged(connection: Socket) -> int:
     """Bytes written and not acknowledged; a FIN counts as one."""
-    return _ask(connection, _SIOCOUTQ)
+    return _ask(connection, SIOCOUTQ)
 
 
 def n_unsent(connection: Socket) -> int:
     """Those of them that were never sent; a FIN counts as one."""
-    return _ask(connection, _SIOCOUTQNSD)
+    return _ask(connection, SIOCOUTQNSD)
 
 
 def _ask(connection: Socket, request: int) -> int:

@@ -32,6 +32,7 @@ from torpor.images.errors import ImageError
 from torpor.images.format import Entry
 from torpor.images.store import iter_entries, store_one
 from torpor.kernel.sockets import Borrowed, Socket
+from torpor.kernel.uapi.socket import SO_PEEK_OFF
 from torpor.objects.files.model import FileDump, FileRestore, OpenFile
 from torpor.objects.files.socket import addresses, net_lock, options, shutdown, tcp_fin, tcp_repair
 from torpor.objects.files.socket.tcp_repair import RECEIVE_QUEUE, SEND_QUEUE, SENT_FIN
@@ -40,7 +41,6 @@ from torpor.tracee import caretaker
 _TCP = tcp_repair.TCP
 _OPT_TIMESTAMPS, _OPT_SACK, _OPT_WSCALE = 1, 2, 4
 _CODE_MAXSEG, _CODE_WINDOW, _CODE_SACK, _CODE_TIMESTAMP = 2, 3, 4, 8
-_SO_PEEK_OFF = 42
 _WINDOW_FIELDS = ("snd_wl1", "snd_wnd", "max_window", "rcv_wnd", "rcv_wup")
 CARRIED = (tcp_repair.ESTABLISHED, tcp_repair.SYN_SENT, tcp_repair.CLOSE_WAIT, *SENT_FIN)
 _MAX_QUEUE = 1 << 28
@@ -186,18 +186,18 @@ def _peek(connection: Socket, length: int) -> bytes:
 def read_received(connection: Socket, length: int, session: FileDump) -> bytes:
     """What waits to be read, whatever place the socket's SO_PEEK_OFF says."""
     try:
-        before = connection.getsockopt(socket.SOL_SOCKET, _SO_PEEK_OFF)
+        before = connection.getsockopt(socket.SOL_SOCKET, SO_PEEK_OFF)
     except OSError:
         before = -1  # TCP has it since 6.9
     if before < 0:
         return _peek(connection, length)
     keeper = session.outside.caretaker
-    keys = keeper.add([caretaker.option(connection.fileno(), socket.SOL_SOCKET, _SO_PEEK_OFF, before)])
+    keys = keeper.add([caretaker.option(connection.fileno(), socket.SOL_SOCKET, SO_PEEK_OFF, before)])
     try:
-        connection.setsockopt(socket.SOL_SOCKET, _SO_PEEK_OFF, -1)
+        connection.setsockopt(socket.SOL_SOCKET, SO_PEEK_OFF, -1)
         return _peek(connection, length)
     finally:
-        connection.setsockopt(socket.SOL_SOCKET, _SO_PEEK_OFF, before)
+        connection.setsockopt(socket.SOL_SOCKET, SO_PEEK_OFF, before)
         keeper.drop(keys)
 
 

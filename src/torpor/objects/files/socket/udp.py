@@ -20,11 +20,11 @@ from torpor.base.errors import KernelError
 from torpor.images import messages as m
 from torpor.kernel import sock_diag
 from torpor.kernel.sockets import get_int
+from torpor.kernel.uapi.udp import UDP_CORK
 from torpor.objects.files.model import FileDump, OpenFile
 from torpor.objects.files.networks import Networks
 from torpor.objects.files.socket import shutdown, udp_queue
 
-_UDP_CORK = 1
 _UDPS = (socket.IPPROTO_UDP, 136)
 _ESTABLISHED = 1
 
@@ -55,7 +55,7 @@ def dump(file: OpenFile, sk: m.inet_sk_entry, session: FileDump) -> None:
     if sk.dst_port or any(sk.dst_addr):
         sk.state = _ESTABLISHED
     if sk.type == socket.SOCK_DGRAM and sk.proto in _UDPS:
-        if get_int(file.fd, sk.proto, _UDP_CORK):
+        if get_int(file.fd, sk.proto, UDP_CORK):
             raise file.refuse("a corked UDP socket", hint="try again when it has sent its datagram")
         row = session.part(Tables).find(sk)
         # CRIU takes a value of 0 for one that cannot be.

@@ -24,12 +24,12 @@ from torpor.kernel.arch import nr
 from torpor.kernel.openat2 import open_in_root
 from torpor.kernel.sockets import Socket
 from torpor.kernel.syscall import address_of, syscall
+from torpor.kernel.uapi.fcntl import O_PATH
+from torpor.kernel.uapi.fs import RENAME_NOREPLACE
+from torpor.kernel.uapi.sched import CLONE_FS
 from torpor.objects.files.model import FileRestore
-from torpor.objects.files.paths import O_PATH
 from torpor.objects.files.socket.unix_name import Name
 
-_CLONE_FS = 0x200
-_RENAME_NOREPLACE = 1
 _DIRECTORY = O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -206,7 +206,7 @@ def _open_directory(root_fd: int, path: str, name: Name) -> OwnedFd:
 def _rename(source_fd: int, source: str, target_fd: int, target: str) -> None:
     texts = [bytearray(os.fsencode(text) + b"\0") for text in (source, target)]
     syscall(
-        "renameat2", nr.renameat2, source_fd, address_of(texts[0]), target_fd, address_of(texts[1]), _RENAME_NOREPLACE
+        "renameat2", nr.renameat2, source_fd, address_of(texts[0]), target_fd, address_of(texts[1]), RENAME_NOREPLACE
     )
 
 
@@ -233,7 +233,7 @@ def _within(root_fd: int, directory: str, action: Callable[[], None]) -> None:
 
     def run() -> None:
         try:
-            syscall("unshare", nr.unshare, _CLONE_FS)
+            syscall("unshare", nr.unshare, CLONE_FS)
             os.fchdir(root_fd)
             os.chroot(".")
             os.chdir(directory)

@@ -26,10 +26,10 @@ from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.images.text import get_text
 from torpor.kernel.idmap import IdMaps
+from torpor.kernel.uapi.un import SIOCUNIXFILE
 from torpor.objects.files import linked, paths
 from torpor.objects.files.model import FileDump, OpenFile, mount_of
 
-_SIOCUNIXFILE = 0x89E0
 _MAX_NAME = 108
 _MAX_LINKS = 64
 
@@ -43,7 +43,7 @@ def dump(file: OpenFile, sk: m.unix_sk_entry, name: bytes, session: FileDump) ->
     if not name or name.startswith(b"\0"):
         return
     try:
-        opened = OwnedFd(fcntl.ioctl(file.fd, _SIOCUNIXFILE))
+        opened = OwnedFd(fcntl.ioctl(file.fd, SIOCUNIXFILE))
     except OSError as error:
         raise file.refuse(f"the file of its name {_text(name)} cannot be found: {error.strerror}") from error
     with opened:

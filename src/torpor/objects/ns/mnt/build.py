@@ -18,7 +18,8 @@ from torpor.kernel import mount as mounts
 from torpor.kernel.arch import nr
 from torpor.kernel.namespaces import CLONE_NEWCGROUP, CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, isolated, setns
 from torpor.kernel.openat2 import open_in_root
-from torpor.objects.files.paths import O_PATH, is_below
+from torpor.kernel.uapi.fcntl import O_PATH
+from torpor.objects.files.paths import is_below
 from torpor.objects.files.tty_pairs import Early
 from torpor.objects.ns.mnt import external, filesystems, hidden, propagation
 from torpor.objects.ns.mnt.make import check_layers, is_made_by_puppet, make_by_puppet, make_filesystem

@@ -19,6 +19,7 @@ from torpor.images.text import get_text
 from torpor.kernel import mount as mounts
 from torpor.kernel.procfs.mountinfo import read_mountinfo
 from torpor.kernel.procfs.small import read_small
+from torpor.kernel.uapi.fcntl import AT_FDCWD
 from torpor.objects.files.paths import is_below
 from torpor.objects.ns.mnt import filesystems
 from torpor.objects.ns.mnt.cgroups import OwnGroups
@@ -72,7 +73,7 @@ def copy_all(tree: Tree, yard: Yard) -> None:
             tree.remove(node)
             continue
         try:
-            node.fd = mounts.open_tree(mounts.AT_FDCWD, source)
+            node.fd = mounts.open_tree(AT_FDCWD, source)
             mounts.set_attributes(node.fd, propagation=mounts.MS_PRIVATE)
             if any(node.groups):
                 node.peer = _copy_peer(source)
@@ -141,7 +142,7 @@ def _copy_peer(source: str) -> int:
     with OwnedFd(os.open(point, os.O_PATH | os.O_CLOEXEC)) as fd:
         if mount_id(fd.fileno()) != ident:
             point = source  # something is mounted over it
-    return mounts.open_tree(mounts.AT_FDCWD, point)
+    return mounts.open_tree(AT_FDCWD, point)
 
 
 def mount_id(fd: int) -> int:

@@ -28,6 +28,7 @@ from torpor.base.errors import RestoreError
 from torpor.base.typed import TYPE_CHECKING, BinaryIO
 from torpor.images.errors import ImageError
 from torpor.kernel.idmap import IdMaps
+from torpor.kernel.uapi.fs import FS_IOC_GETFLAGS, FS_IOC_SETFLAGS
 
 if TYPE_CHECKING:
     import tarfile
@@ -39,7 +40,6 @@ _BLOCK = 512
 _CHUNK = 1 << 20
 _NSEC = 10**9
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_FS_IOC_GETFLAGS, _FS_IOC_SETFLAGS = 0x80086601, 0x40086602
 #: Inode flags that a tmpfs has and that chattr(1) sets, by the names that libarchive gives them.
 _INODE_FLAGS = {"simmutable": 0x10, "sappnd": 0x20, "nodump": 0x40, "noatime": 0x80}
 _TYPES = {
@@ -263,7 +263,7 @@ def _open_quietly(path: str) -> int:
 def _inode_flags(fd: int) -> list[tuple[str, bytes]]:
     """A record of those that are set, if any is."""
     try:
-        (flags,) = struct.unpack("I", fcntl.ioctl(fd, _FS_IOC_GETFLAGS, bytes(4)))
+        (flags,) = struct.unpack("I", fcntl.ioctl(fd, FS_IOC_GETFLAGS, bytes(4)))
     except OSError:
         return []  # before 6.6
     names = [name for name, bit in _INODE_FLAGS.items() if flags & bit]
@@ -464,7 +464,7 @@ def _set_inode_flags(name: str, flags: str) -> None:
     with _Within(name) as (parent, last):
         fd = os.open(last, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent)
         try:
-            fcntl.ioctl(fd, _FS_IOC_SETFLAGS, struct.pack("I", bits))
+            fcntl.ioctl(fd, FS_IOC_SETFLAGS, struct.pack("I", bits))
         except OSError as error:
             log.warn(f"{name} in a tmpfs loses its flags {flags}: {error.strerror}")
         finally:

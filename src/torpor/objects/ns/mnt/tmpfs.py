@@ -16,7 +16,8 @@ from torpor.base.typed import BinaryIO, cast
 from torpor.images.errors import ImageError
 from torpor.images.store import ImageStore
 from torpor.kernel.idmap import IdMaps
-from torpor.kernel.namespaces import CLONE_FS, isolated, unshare
+from torpor.kernel.namespaces import isolated, unshare
+from torpor.kernel.uapi.sched import CLONE_FS
 
 
 def _name(device: int) -> str:

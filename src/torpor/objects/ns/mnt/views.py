@@ -13,6 +13,7 @@ from torpor.kernel.namespaces import CLONE_NEWCGROUP, CLONE_NEWNS, CLONE_NEWUSER
 from torpor.kernel.pidfd import getfd
 from torpor.kernel.procfs.mountinfo import Mount, parse_mountinfo
 from torpor.kernel.signal import SIGSTOP
+from torpor.kernel.uapi.fcntl import AT_FDCWD
 from torpor.objects.files.paths import places_above
 
 _CGROUPS = ("cgroup", "cgroup2")
@@ -83,7 +84,7 @@ def open_mount(view: View, mount: Mount) -> int:
     """A detached copy of *mount* alone: what other mounts hide is in it, and what they show is not."""
     above = _above(view, mount)
     if not above and not mount.unbindable:
-        return inside(view.pidfd, CLONE_NEWNS, lambda: mounts.open_tree(mounts.AT_FDCWD, mount.point))
+        return inside(view.pidfd, CLONE_NEWNS, lambda: mounts.open_tree(AT_FDCWD, mount.point))
 
     def dig() -> int:
         # In a copy of the namespace, which ends with the thread, whatever is in the way can go.
@@ -92,7 +93,7 @@ def open_mount(view: View, mount: Mount) -> int:
         for other in reversed(above):
             with suppress(OSError):  # it went with another one
                 mounts.unmount(other.point, mounts.MNT_DETACH)
-        return mounts.open_tree(mounts.AT_FDCWD, mount.point)
+        return mounts.open_tree(AT_FDCWD, mount.point)
 
     if _has_own(view.pid, "user"):
         # Copies that are made from outside of its user namespace would be locked to each other.

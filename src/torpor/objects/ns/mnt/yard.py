@@ -13,6 +13,7 @@ import stat
 from torpor.base.fds import OwnedFd
 from torpor.kernel import mount as mounts
 from torpor.kernel.namespaces import CLONE_NEWNS, setns, unshare
+from torpor.kernel.uapi.fcntl import AT_FDCWD
 
 
 class Yard:
@@ -40,7 +41,7 @@ class Yard:
             os.close(context)
         # Not over the root, for /proc and devices are looked up here.
         place = next(path for path in ("/sys", "/mnt", "/run", "/tmp", "/") if os.path.isdir(path))
-        mounts.move_mount(self._top, mounts.AT_FDCWD, place)
+        mounts.move_mount(self._top, AT_FDCWD, place)
 
     def enter(self) -> None:
         """Go back into the yard from wherever the thread is."""

@@ -22,14 +22,21 @@ from torpor.images.store import ImageStore
 from torpor.kernel import netlink
 from torpor.kernel.netlink import Netlink
 from torpor.kernel.rtnetlink import AF_UNSPEC, RTM_DELADDR, RTM_GETADDR, RTM_NEWADDR, ifaddrmsg
+from torpor.kernel.uapi.if_addr import (
+    IFA_ADDRESS,
+    IFA_F_DADFAILED,
+    IFA_F_DEPRECATED,
+    IFA_F_TENTATIVE,
+    IFA_FLAGS,
+    IFA_LOCAL,
+)
+from torpor.kernel.uapi.netlink import NLM_F_CREATE, NLM_F_EXCL
+from torpor.kernel.uapi.rtnetlink import RTMGRP_IPV6_IFADDR
 from torpor.objects.ns.net import raw
 
-_IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
-_IFA_F_DADFAILED, _IFA_F_DEPRECATED, _IFA_F_TENTATIVE = 0x8, 0x20, 0x40
 #: What the kernel says of an address, and nobody else.
-_STATE = _IFA_F_DADFAILED | _IFA_F_DEPRECATED | _IFA_F_TENTATIVE
+_STATE = IFA_F_DADFAILED | IFA_F_DEPRECATED | IFA_F_TENTATIVE
 
-_RTMGRP_IPV6_IFADDR = 0x100
 _SETTLING_S = 0.5
 _ROOM = 1 << 16
 
@@ -54,7 +61,7 @@ def restore(store: ImageStore, ident: int, connection: Netlink) -> None:
     there = {_key(payload): payload for payload in _read(connection)}
     keys = set()
     with Netlink() as events:
-        events.bind((0, _RTMGRP_IPV6_IFADDR))
+        events.bind((0, RTMGRP_IPV6_IFADDR))
         for payload in _load(store, ident):
             if not _is_tentative(payload):
                 key = _key(payload)
@@ -92,26 +99,26 @@ def _load(store: ImageStore, ident: int) -> list[bytes]:
 
 
 def _is_tentative(payload: bytes) -> bool:
-    flags = netlink.parse_attributes(payload[ifaddrmsg.size :]).get(_IFA_FLAGS, payload[2:3])
-    return bool(int.from_bytes(flags, "little") & (_IFA_F_TENTATIVE | _IFA_F_DADFAILED))
+    flags = netlink.parse_attributes(payload[ifaddrmsg.size :]).get(IFA_FLAGS, payload[2:3])
+    return bool(int.from_bytes(flags, "little") & (IFA_F_TENTATIVE | IFA_F_DADFAILED))
 
 
 def _key(payload: bytes) -> Key:
     family, prefix, _, _, index = ifaddrmsg.unpack_from(payload)
     attributes = netlink.parse_attributes(payload[ifaddrmsg.size :])
-    return family, prefix, index, attributes.get(_IFA_LOCAL, attributes.get(_IFA_ADDRESS, b""))
+    return family, prefix, index, attributes.get(IFA_LOCAL, attributes.get(IFA_ADDRESS, b""))
 
 
 def _add(connection: Netlink, payload: bytes, key: Key) -> None:
     family, prefix, flags, scope, index = ifaddrmsg.unpack_from(payload)
     message = ifaddrmsg.pack(family, prefix, flags & ~_STATE, scope, index)
     for kind, value in netlink.iter_attributes(payload[ifaddrmsg.size :]):
-        if kind == _IFA_FLAGS:
+        if kind == IFA_FLAGS:
             message += netlink.number(kind, int.from_bytes(value, "little") & ~_STATE)
         else:
             message += netlink.attribute(kind, value)
     try:
-        connection.request(RTM_NEWADDR, message, netlink.NLM_F_CREATE | netlink.NLM_F_EXCL)
+        connection.request(RTM_NEWADDR, message, NLM_F_CREATE | NLM_F_EXCL)
     except KernelError as error:
         if error.errno != errno.EEXIST:
             raise RestoreError(f"the address {describe(key)} cannot be given: {error}") from error

@@ -21,14 +21,15 @@ from torpor.images import messages as m
 from torpor.images.kinds import ImageKind
 from torpor.images.store import ImageStore
 from torpor.kernel import netlink
-from torpor.kernel.netlink import NETLINK_NETFILTER, NLM_F_CREATE, Netlink
+from torpor.kernel.netlink import Netlink
+from torpor.kernel.uapi.netlink import NETLINK_NETFILTER, NLM_F_CREATE
+from torpor.kernel.uapi.nfnetlink_conntrack import CTA_PROTOINFO, CTA_PROTOINFO_TCP
 from torpor.objects.ns.net import raw, sysctls
 
 _COUNT = "netfilter/nf_conntrack_count"
 _CTNETLINK, _CTNETLINK_EXP = 1 << 8, 2 << 8
 _NEW, _GET = 0, 1
 _NFGENMSG_SIZE = 4
-_CTA_PROTOINFO, _CTA_PROTOINFO_TCP = 4, 1
 _TCP_FLAGS = (4, 5)  # of the original and the reply direction
 _BE_LIBERAL = 0x08
 
@@ -69,7 +70,7 @@ def restore(store: ImageStore, ident: int) -> None:
 def _liberal(payload: bytes) -> bytes:
     """With the flag that lets TCP's sequence numbers be what they may."""
     message = bytearray(payload)
-    tcp = netlink.find(message, _NFGENMSG_SIZE, (_CTA_PROTOINFO, _CTA_PROTOINFO_TCP))
+    tcp = netlink.find(message, _NFGENMSG_SIZE, (CTA_PROTOINFO, CTA_PROTOINFO_TCP))
     if tcp is not None:
         for number in _TCP_FLAGS:
             place = netlink.find(message[: tcp[1]], tcp[0], (number,))

@@ -27,8 +27,8 @@ from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.images.kinds import ImageKind
 from torpor.images.store import ImageStore
-from torpor.kernel import netlink
 from torpor.kernel.netlink import Netlink
+from torpor.kernel.uapi.netlink import NETLINK_NETFILTER
 from torpor.objects.ns.net import ruleset
 
 _PATHS = ("/usr/sbin", "/sbin", "/usr/bin", "/bin", "/usr/local/sbin", "/usr/local/bin")
@@ -67,7 +67,7 @@ def dump(store: ImageStore, ident: int, pid: int) -> None:
         if _tables_in_use(names):
             _store(store, kind, ident, _save(pid, savers, ()))
     try:
-        with Netlink(netlink.NETLINK_NETFILTER) as connection:
+        with Netlink(NETLINK_NETFILTER) as connection:
             messages = ruleset.read(connection)
     except (KernelError, OSError):
         return  # a kernel without

@@ -11,7 +11,8 @@ import struct
 
 from torpor.images import messages as m
 from torpor.kernel import netlink
-from torpor.kernel.rtnetlink import ARPHRD_LOOPBACK, IFF_UP, IFLA_ADDRESS, Link
+from torpor.kernel.rtnetlink import ARPHRD_LOOPBACK, IFLA_ADDRESS, Link
+from torpor.kernel.uapi.if_h import IFF_UP
 
 TYPES = {
     "veth": m.nd_type.VETH,

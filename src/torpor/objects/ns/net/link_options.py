@@ -5,8 +5,8 @@ from __future__ import annotations
 from torpor.base import log
 from torpor.base.errors import KernelError
 from torpor.kernel import netlink, rtnetlink
-from torpor.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL
 from torpor.kernel.rtnetlink import RTM_NEWLINK, RTM_SETLINK, Link, link_message
+from torpor.kernel.uapi.netlink import NLM_F_CREATE, NLM_F_EXCL
 from torpor.objects.ns.net.work import Work
 
 

@@ -24,15 +24,17 @@ from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.images.store import ImageStore, iter_entries, store_all
 from torpor.kernel import netlink, rtnetlink
-from torpor.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, Netlink
+from torpor.kernel.netlink import Netlink
 from torpor.kernel.rtnetlink import RTM_NEWLINK, RTM_SETLINK, Link, link_message
+from torpor.kernel.uapi.if_h import IFF_UP
+from torpor.kernel.uapi.netlink import NLM_F_CREATE, NLM_F_EXCL
 from torpor.objects.ns.net import given, link_kinds, raw, sysctls
 from torpor.objects.ns.net.link_options import set_names, set_options
 from torpor.objects.ns.net.work import Work, external_value
 
 _NAME_MAX = 15
 _FLAGS = (
-    rtnetlink.IFF_UP | rtnetlink.IFF_DEBUG | rtnetlink.IFF_NOTRAILERS | rtnetlink.IFF_NOARP | rtnetlink.IFF_PROMISC
+    IFF_UP | rtnetlink.IFF_DEBUG | rtnetlink.IFF_NOTRAILERS | rtnetlink.IFF_NOARP | rtnetlink.IFF_PROMISC
     | rtnetlink.IFF_ALLMULTI | rtnetlink.IFF_MULTICAST | rtnetlink.IFF_DYNAMIC
 )  # fmt: skip
 _ETHERNET_ADDRESS = 6

@@ -21,11 +21,21 @@ from torpor.images.store import ImageStore
 from torpor.kernel import netlink
 from torpor.kernel.netlink import Netlink
 from torpor.kernel.rtnetlink import AF_BRIDGE, AF_INET, AF_INET6, RTM_GETNEIGH, RTM_NEWNEIGH, ndmsg
+from torpor.kernel.uapi.neighbour import (
+    NDA_CACHEINFO,
+    NDA_DST,
+    NDA_LLADDR,
+    NDA_MASTER,
+    NDA_PROBES,
+    NTF_MASTER,
+    NTF_PROXY,
+    NTF_SELF,
+    NUD_NOARP,
+    NUD_PERMANENT,
+)
+from torpor.kernel.uapi.netlink import NLM_F_CREATE
 from torpor.objects.ns.net import raw
 
-_NUD_NOARP, _NUD_PERMANENT = 0x40, 0x80
-_NTF_SELF, _NTF_MASTER, _NTF_PROXY = 0x2, 0x4, 0x8
-_NDA_DST, _NDA_LLADDR, _NDA_CACHEINFO, _NDA_PROBES, _NDA_MASTER = 1, 2, 3, 4, 9
 _MULTICAST = 0x01
 
 
@@ -33,8 +43,8 @@ def dump(store: ImageStore, ident: int, connection: Netlink, own_addresses: set[
     """All permanent ones; *own_addresses* (interface, link-layer address) are in a bridge's table by themselves."""
     found = []
     for family in (AF_INET, AF_INET6):
-        found += [payload for payload in _read(connection, family, 0) if _state(payload) & _NUD_PERMANENT]
-        found += _read(connection, family, _NTF_PROXY)
+        found += [payload for payload in _read(connection, family, 0) if _state(payload) & NUD_PERMANENT]
+        found += _read(connection, family, NTF_PROXY)
     found += [payload for payload in _read(connection, AF_BRIDGE, 0) if _is_static(payload, own_addresses)]
     if found:
         raw.store(store, kinds.TORPOR_NEIGH, ident, [(RTM_NEWNEIGH, payload) for payload in found])
@@ -58,13 +68,13 @@ def _is_static(payload: bytes, own_addresses: set[tuple[int, bytes]]) -> bool:
     """Whether somebody entered it: not what was learned, nor an interface's own or a multicast group's address."""
     _, index, state, flags, _ = ndmsg.unpack_from(payload)
     attributes = netlink.parse_attributes(payload[ndmsg.size :])
-    address = attributes.get(_NDA_LLADDR, b"")
-    if not address or (address[0] & _MULTICAST and _NDA_DST not in attributes):
+    address = attributes.get(NDA_LLADDR, b"")
+    if not address or (address[0] & _MULTICAST and NDA_DST not in attributes):
         return False
     if (index, address) in own_addresses:
         return False
-    is_entered = _NDA_MASTER in attributes or _NDA_DST in attributes or bool(flags & _NTF_SELF)
-    return is_entered and bool(state & (_NUD_PERMANENT | _NUD_NOARP))
+    is_entered = NDA_MASTER in attributes or NDA_DST in attributes or bool(flags & NTF_SELF)
+    return is_entered and bool(state & (NUD_PERMANENT | NUD_NOARP))
 
 
 def restore(store: ImageStore, ident: int, connection: Netlink) -> None:
@@ -72,13 +82,13 @@ def restore(store: ImageStore, ident: int, connection: Netlink) -> None:
     for _, payload in raw.load(store, kinds.TORPOR_NEIGH, ident, [(RTM_NEWNEIGH, ndmsg.size)]):
         family, index, state, flags, kind = ndmsg.unpack_from(payload)
         attributes = netlink.parse_attributes(payload[ndmsg.size :])
-        if family == AF_BRIDGE and not flags & (_NTF_SELF | _NTF_MASTER):
-            flags |= _NTF_MASTER if _NDA_MASTER in attributes else _NTF_SELF
+        if family == AF_BRIDGE and not flags & (NTF_SELF | NTF_MASTER):
+            flags |= NTF_MASTER if NDA_MASTER in attributes else NTF_SELF
         message = ndmsg.pack(family, index, state, flags, kind)
         for number, value in attributes.items():
-            if number not in (_NDA_CACHEINFO, _NDA_PROBES, _NDA_MASTER):
+            if number not in (NDA_CACHEINFO, NDA_PROBES, NDA_MASTER):
                 message += netlink.attribute(number, value)
         try:
-            connection.request(RTM_NEWNEIGH, message, netlink.NLM_F_CREATE)
+            connection.request(RTM_NEWNEIGH, message, NLM_F_CREATE)
         except KernelError as error:
             log.warn(f"a permanent neighbour of interface {index} is left out: {error}")

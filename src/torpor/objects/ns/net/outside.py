@@ -10,7 +10,8 @@ from __future__ import annotations
 from torpor.base.errors import RestoreError
 from torpor.kernel import netlink, rtnetlink
 from torpor.kernel.netlink import Netlink
-from torpor.kernel.rtnetlink import IFF_UP, RTM_SETLINK, link_message
+from torpor.kernel.rtnetlink import RTM_SETLINK, link_message
+from torpor.kernel.uapi.if_h import IFF_UP
 
 
 def connect(external: tuple[str, ...]) -> None:

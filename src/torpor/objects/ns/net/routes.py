@@ -27,18 +27,29 @@ from torpor.images.store import ImageStore
 from torpor.kernel import netlink
 from torpor.kernel.netlink import Netlink
 from torpor.kernel.rtnetlink import AF_INET, AF_INET6, RTM_DELROUTE, RTM_GETROUTE, RTM_NEWROUTE, rtmsg
+from torpor.kernel.uapi.netlink import NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL
+from torpor.kernel.uapi.rtnetlink import (
+    RT_TABLE_LOCAL,
+    RTA_CACHEINFO,
+    RTA_DST,
+    RTA_EXPIRES,
+    RTA_GATEWAY,
+    RTA_MULTIPATH,
+    RTA_NH_ID,
+    RTA_OIF,
+    RTA_PRIORITY,
+    RTA_TABLE,
+    RTA_VIA,
+    RTM_F_CLONED,
+    RTN_LOCAL,
+    RTPROT_KERNEL,
+)
 from torpor.objects.ns.net import raw
 
 IMAGES: tuple[tuple[int, ImageKind[m.Message]], ...] = ((AF_INET, kinds.ROUTE), (AF_INET6, kinds.ROUTE6))
 
-_RT_TABLE_LOCAL = 255
-_RTPROT_KERNEL = 2
-_RTM_F_CLONED = 0x200
-_RTN_UNICAST, _RTN_LOCAL = 1, 2
 #: How the next hop is just now: dead, its link down, what hardware does with it.
 _NEXTHOP_STATE = 0x1 | 0x8 | 0x10 | 0x20 | 0x40 | 0x4000
-_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_MULTIPATH, _RTA_CACHEINFO = 1, 4, 5, 6, 9, 12
-_RTA_TABLE, _RTA_VIA, _RTA_EXPIRES, _RTA_NH_ID = 15, 18, 23, 30
 _rta_cacheinfo_expires = struct.Struct("=8xi")
 _USER_HZ = 100
 #: Something else must be there first.
@@ -68,8 +79,8 @@ def _read(connection: Netlink, family: int) -> list[bytes]:
 def _is_carried(payload: bytes) -> bool:
     _, _, _, _, table, protocol, _, _, flags = rtmsg.unpack_from(payload)
     attributes = netlink.parse_attributes(payload[rtmsg.size :])
-    table = int.from_bytes(attributes.get(_RTA_TABLE, bytes([table])), "little")
-    return not flags & _RTM_F_CLONED and not (table == _RT_TABLE_LOCAL and protocol == _RTPROT_KERNEL)
+    table = int.from_bytes(attributes.get(RTA_TABLE, bytes([table])), "little")
+    return not flags & RTM_F_CLONED and not (table == RT_TABLE_LOCAL and protocol == RTPROT_KERNEL)
 
 
 def restore(store: ImageStore, ident: int, connection: Netlink, *, has_all: bool) -> None:
@@ -84,7 +95,7 @@ def restore(store: ImageStore, ident: int, connection: Netlink, *, has_all: bool
         if has_all:
             keys = {key_of(payload) for payload in wanted}
             for payload in _read(connection, family):
-                if key_of(payload) not in keys and rtmsg.unpack_from(payload)[5] == _RTPROT_KERNEL:
+                if key_of(payload) not in keys and rtmsg.unpack_from(payload)[5] == RTPROT_KERNEL:
                     connection.request(RTM_DELROUTE, payload)
 
 
@@ -96,10 +107,10 @@ def key_of(payload: bytes) -> Key:
     def number(name: int) -> int:
         return int.from_bytes(attributes.get(name, b""), "little")
 
-    gateway = attributes.get(_RTA_GATEWAY, attributes.get(_RTA_VIA, b""))
+    gateway = attributes.get(RTA_GATEWAY, attributes.get(RTA_VIA, b""))
     return (
-        number(_RTA_TABLE) or table, attributes.get(_RTA_DST, b""), length, tos, number(_RTA_PRIORITY), kind,
-        number(_RTA_OIF), gateway,
+        number(RTA_TABLE) or table, attributes.get(RTA_DST, b""), length, tos, number(RTA_PRIORITY), kind,
+        number(RTA_OIF), gateway,
     )  # fmt: skip
 
 
@@ -131,9 +142,9 @@ def _failed(payload: bytes, error: KernelError) -> RestoreError:
 
 def _rank(payload: bytes) -> int:
     attributes = netlink.parse_attributes(payload[rtmsg.size :])
-    if rtmsg.unpack_from(payload)[7] == _RTN_LOCAL:
+    if rtmsg.unpack_from(payload)[7] == RTN_LOCAL:
         return 0
-    return 2 if attributes.keys() & {_RTA_GATEWAY, _RTA_VIA, _RTA_MULTIPATH} else 1
+    return 2 if attributes.keys() & {RTA_GATEWAY, RTA_VIA, RTA_MULTIPATH} else 1
 
 
 def _add(connection: Netlink, payload: bytes) -> None:
@@ -141,15 +152,15 @@ def _add(connection: Netlink, payload: bytes) -> None:
     head[8] &= ~_NEXTHOP_STATE
     message = rtmsg.pack(*head)
     for kind, value in netlink.iter_attributes(payload[rtmsg.size :]):
-        if kind == _RTA_NH_ID:
+        if kind == RTA_NH_ID:
             continue
-        if kind == _RTA_CACHEINFO and head[0] == AF_INET6 and len(value) >= _rta_cacheinfo_expires.size:
+        if kind == RTA_CACHEINFO and head[0] == AF_INET6 and len(value) >= _rta_cacheinfo_expires.size:
             (ticks,) = _rta_cacheinfo_expires.unpack_from(value)
             if ticks > 0:
-                message += netlink.number(_RTA_EXPIRES, max(ticks // _USER_HZ, 1))
+                message += netlink.number(RTA_EXPIRES, max(ticks // _USER_HZ, 1))
             continue
-        message += netlink.attribute(kind, _without_state(value) if kind == _RTA_MULTIPATH else value)
-    flags = netlink.NLM_F_CREATE | (netlink.NLM_F_APPEND if head[0] == AF_INET else netlink.NLM_F_EXCL)
+        message += netlink.attribute(kind, _without_state(value) if kind == RTA_MULTIPATH else value)
+    flags = NLM_F_CREATE | (NLM_F_APPEND if head[0] == AF_INET else NLM_F_EXCL)
     try:
         connection.request(RTM_NEWROUTE, message, flags)
     except KernelError as error:

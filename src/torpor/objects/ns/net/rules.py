@@ -21,11 +21,12 @@ from torpor.images.store import ImageStore
 from torpor.kernel import netlink
 from torpor.kernel.netlink import Netlink
 from torpor.kernel.rtnetlink import AF_INET, AF_INET6, RTM_DELRULE, RTM_GETRULE, RTM_NEWRULE, fib_rule_hdr
+from torpor.kernel.uapi.fib_rules import FRA_PRIORITY, FRA_PROTOCOL, FRA_SUPPRESS_PREFIXLEN, FRA_TABLE
+from torpor.kernel.uapi.netlink import NLM_F_CREATE, NLM_F_EXCL
 from torpor.objects.ns.net import raw
 
 #: Whether interfaces or tables of a rule are there just now.
 _STATE = 0x4 | 0x8 | 0x10
-_FRA_PRIORITY, _FRA_TABLE, _FRA_SUPPRESS_PREFIXLEN, _FRA_PROTOCOL = 6, 15, 14, 21
 _NOTHING = b"\xff\xff\xff\xff"
 _ALWAYS6 = ((0, 255), (32766, 254))
 _TO_TABLE = 1
@@ -53,9 +54,9 @@ def _read(connection: Netlink, family: int) -> list[bytes]:
 def _is_always_there(payload: bytes) -> bool:
     _, source, destination, tos, _, _, _, action, _ = fib_rule_hdr.unpack_from(payload)
     rest = netlink.parse_attributes(payload[fib_rule_hdr.size :])
-    priority = int.from_bytes(rest.pop(_FRA_PRIORITY, b""), "little")
-    table = int.from_bytes(rest.pop(_FRA_TABLE, b""), "little")
-    plain = rest.keys() <= {_FRA_SUPPRESS_PREFIXLEN, _FRA_PROTOCOL}
+    priority = int.from_bytes(rest.pop(FRA_PRIORITY, b""), "little")
+    table = int.from_bytes(rest.pop(FRA_TABLE, b""), "little")
+    plain = rest.keys() <= {FRA_SUPPRESS_PREFIXLEN, FRA_PROTOCOL}
     return (
         not source and not destination and not tos and action == _TO_TABLE and plain and (priority, table) in _ALWAYS6
     )
@@ -85,7 +86,7 @@ def _key(payload: bytes) -> Key:
     attributes = {
         (kind, value)
         for kind, value in netlink.iter_attributes(message[fib_rule_hdr.size :])
-        if kind != _FRA_PROTOCOL and not (kind == _FRA_PRIORITY and not any(value))
+        if kind != FRA_PROTOCOL and not (kind == FRA_PRIORITY and not any(value))
     }
     return message[: fib_rule_hdr.size], frozenset(attributes)
 
@@ -96,16 +97,16 @@ def _settable(payload: bytes) -> bytes:
     rest = b"".join(
         netlink.attribute(kind, value)
         for kind, value in netlink.iter_attributes(payload[fib_rule_hdr.size :])
-        if not (kind == _FRA_SUPPRESS_PREFIXLEN and value == _NOTHING)
+        if not (kind == FRA_SUPPRESS_PREFIXLEN and value == _NOTHING)
     )
     return fib_rule_hdr.pack(*head) + rest
 
 
 def _add(connection: Netlink, payload: bytes) -> None:
     try:
-        connection.request(RTM_NEWRULE, _settable(payload), netlink.NLM_F_CREATE | netlink.NLM_F_EXCL)
+        connection.request(RTM_NEWRULE, _settable(payload), NLM_F_CREATE | NLM_F_EXCL)
     except KernelError as error:
         if error.errno != errno.EEXIST:
-            priority = netlink.parse_attributes(payload[fib_rule_hdr.size :]).get(_FRA_PRIORITY, b"")
+            priority = netlink.parse_attributes(payload[fib_rule_hdr.size :]).get(FRA_PRIORITY, b"")
             number = int.from_bytes(priority, "little")
             raise RestoreError(f"the routing rule of priority {number} cannot be made: {error}") from error

@@ -21,7 +21,9 @@ from torpor.base.errors import KernelError
 from torpor.images import kinds
 from torpor.images.store import ImageStore
 from torpor.kernel import netlink, nftables
-from torpor.kernel.netlink import NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST, Netlink
+from torpor.kernel.netlink import Netlink
+from torpor.kernel.uapi.netlink import NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST
+from torpor.kernel.uapi.socket import SO_SNDBUFFORCE
 from torpor.objects.ns.net import raw
 
 #: How CRIU and we call the tables by which packets are held back during a checkpoint.
@@ -51,7 +53,6 @@ _EXPR_NAME, _EXPR_DATA = 1, 2
 _PROTOCOL_FIELDS = ((2, 9), (10, 6))  # family, offset in the network header
 _CMP_EQ = 0
 _COMPAT_INVERTED = 2
-_SO_SNDBUFFORCE = 32
 
 
 def read(connection: Netlink) -> list[tuple[int, bytes]]:
@@ -103,7 +104,7 @@ def restore(store: ImageStore, ident: int) -> bool:
         return False
     batch = [_encode(kind, payload, number) for number, (kind, payload) in enumerate(messages, 1)]
     with nftables.open_socket() as connection:
-        connection.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, sum(map(len, batch)) * 2 + (1 << 16))
+        connection.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, sum(map(len, batch)) * 2 + (1 << 16))
         nftables.commit(connection, batch)
     return True
 

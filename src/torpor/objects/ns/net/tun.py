@@ -23,18 +23,32 @@ from torpor.base.records import dataclass
 from torpor.images import messages as m
 from torpor.kernel import netlink
 from torpor.kernel.rtnetlink import Link
+from torpor.kernel.uapi.if_tun import (
+    IFF_DETACH_QUEUE,
+    IFF_MULTI_QUEUE,
+    IFF_NO_PI,
+    IFF_PERSIST,
+    IFF_TAP,
+    IFF_TUN,
+    IFF_VNET_HDR,
+    TUNGETFILTER,
+    TUNGETIFF,
+    TUNGETSNDBUF,
+    TUNGETVNETHDRSZ,
+    TUNSETGROUP,
+    TUNSETIFF,
+    TUNSETIFINDEX,
+    TUNSETOWNER,
+    TUNSETPERSIST,
+    TUNSETSNDBUF,
+    TUNSETVNETHDRSZ,
+)
 from torpor.objects.files.model import FileDump
 
 PATH = "/dev/net/tun"
 
-TUNSETPERSIST, TUNSETOWNER, TUNSETGROUP, TUNSETIFF = 0x400454CB, 0x400454CC, 0x400454CE, 0x400454CA
-TUNGETIFF, TUNGETSNDBUF, TUNSETSNDBUF = 0x800454D2, 0x800454D3, 0x400454D4
-TUNGETVNETHDRSZ, TUNSETVNETHDRSZ, TUNSETQUEUE, TUNSETIFINDEX = 0x800454D7, 0x400454D8, 0x400454D9, 0x400454DA
-TUNGETFILTER = 0x801054DB
 _IFREQ = "16sH22x"
 
-IFF_TUN, IFF_TAP, IFF_MULTI_QUEUE, IFF_DETACH_QUEUE = 0x1, 0x2, 0x100, 0x400
-IFF_PERSIST, IFF_NO_PI, IFF_VNET_HDR = 0x800, 0x1000, 0x4000
 #: What is the device's, and not one descriptor's.
 _DEVICE_FLAGS = 0xFFFF & ~0x200 & ~IFF_DETACH_QUEUE
 

@@ -1,0 +1,3 @@
+"""``linux/bpf_common.h``."""
+
+BPF_MAXINSNS = 4096

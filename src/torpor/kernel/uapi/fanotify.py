@@ -1,0 +1,3 @@
+"""``linux/fanotify.h``."""
+
+FAN_MARK_IGNORE = 0x400

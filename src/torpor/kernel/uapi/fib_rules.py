@@ -1,0 +1,6 @@
+"""``linux/fib_rules.h``."""
+
+FRA_PRIORITY = 6
+FRA_SUPPRESS_PREFIXLEN = 14
+FRA_TABLE = 15
+FRA_PROTOCOL = 21

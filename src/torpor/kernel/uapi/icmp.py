@@ -1,0 +1,3 @@
+"""``linux/icmp.h``."""
+
+ICMP_FILTER = 1

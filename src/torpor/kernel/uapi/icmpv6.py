@@ -1,0 +1,3 @@
+"""``linux/icmpv6.h``."""
+
+ICMPV6_FILTER = 1

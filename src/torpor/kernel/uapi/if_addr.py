@@ -1,0 +1,8 @@
+"""``linux/if_addr.h``."""
+
+IFA_ADDRESS = 1
+IFA_LOCAL = 2
+IFA_FLAGS = 8
+IFA_F_DADFAILED = 0x8
+IFA_F_DEPRECATED = 0x20
+IFA_F_TENTATIVE = 0x40

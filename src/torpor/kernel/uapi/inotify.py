@@ -1,0 +1,3 @@
+"""``linux/inotify.h``."""
+
+IN_DONT_FOLLOW = 0x02000000

@@ -1,0 +1,3 @@
+"""``linux/ioprio.h``."""
+
+IOPRIO_WHO_PROCESS = 1

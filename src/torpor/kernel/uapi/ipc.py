@@ -1,0 +1,3 @@
+"""``linux/ipc.h``."""
+
+IPC_STAT = 2

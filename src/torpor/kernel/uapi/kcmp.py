@@ -1,0 +1,3 @@
+"""``linux/kcmp.h``."""
+
+KCMP_EPOLL_TFD = 7

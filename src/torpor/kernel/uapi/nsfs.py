@@ -1,0 +1,3 @@
+"""``linux/nsfs.h``."""
+
+NS_GET_USERNS = 0xB701

@@ -1,0 +1,3 @@
+"""``linux/ptrace.h``."""
+
+PTRACE_GETEVENTMSG = 0x4201

@@ -1,0 +1,3 @@
+"""``asm-generic/resource.h``."""
+
+RLIMIT_SIGPENDING = 11

@@ -1,0 +1,3 @@
+"""``linux/signal.h``."""
+
+SS_DISABLE = 2

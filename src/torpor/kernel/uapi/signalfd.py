@@ -1,0 +1,3 @@
+"""``linux/signalfd.h``."""
+
+SFD_CLOEXEC = 0o2000000

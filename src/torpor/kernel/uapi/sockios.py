@@ -1,0 +1,6 @@
+"""``linux/sockios.h``."""
+
+SIOCGSKNS = 0x894C
+SIOCINQ = 0x541B
+SIOCOUTQ = 0x5411
+SIOCOUTQNSD = 0x894B

@@ -1,0 +1,3 @@
+"""``linux/udp.h``."""
+
+UDP_CORK = 1

@@ -1,0 +1,5 @@
+"""``linux/wait.h``."""
+
+P_PID = 1
+WNOHANG = 1
+WSTOPPED = 2
