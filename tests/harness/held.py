@@ -4,6 +4,7 @@ For tests that interrupt the second checkpoint. The room is a small file system 
 and made read-only; what runs the engine is a process of its own each time.
 """
 
+import json
 import os
 import shutil
 import signal
@@ -143,21 +144,22 @@ class Held:
             return ProcessWatch(self.watch.pid)
         words = (f"held@{number}", "--name", "copy") if number else ("held",)
         told = self.run(self._torpor("restore", *words, "--json"))
-        return ProcessWatch(_pid_in(told))
+        return ProcessWatch(json.loads(told)["restored"][0]["pid"])
 
     def run(self, line: Sequence[str]) -> str:
         """What it says; AssertionError where it fails."""
         # Files and not pipes: what is restored may inherit them.
-        with tempfile.TemporaryFile("w+") as out:
+        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
             done = subprocess.run(
-                line, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=self.environment(), check=False
+                line, stdin=subprocess.DEVNULL, stdout=out, stderr=errors, env=self.environment(), check=False
             )
             out.seek(0)
-            said = out.read()
+            errors.seek(0)
+            said, complaints = out.read(), errors.read()
         log = ""
         with suppress(OSError):
             log = "\n".join((self.place / "dump.log").read_text().splitlines()[-20:])
-        assert done.returncode == 0, f"{line[-6:]}: {done.returncode}: {said}{log}"
+        assert done.returncode == 0, f"{line[-6:]}: {done.returncode}: {said}{complaints}{log}"
         return said
 
     # -- what lies there -----------------------------------------------------------------------------------------
@@ -189,15 +191,6 @@ class Held:
 
     def _sets(self) -> list[Path]:
         return [self.place / name / "images" for name in os.listdir(self.place) if name.isdecimal()]
-
-
-def _pid_in(told: str) -> int:
-    import json
-
-    found = json.loads(told)
-    while not isinstance(found, int):
-        found = found[0] if isinstance(found, list) else found.get("pid", found.get("restored", found.get("processes")))
-    return found
 
 
 def _strangers_in(home: Path) -> list[str]:

@@ -35,6 +35,8 @@ SHAPES = {
     "threads": ("wide", "0", "60"),
     "chain": ("deep", "30"),
     "stopped": ("wide", "15", "1", "10", "5"),
+    #: In a pid namespace of their own: whose first process dies takes the others along.
+    "namespace": ("wide", "30"),
 }
 
 
@@ -123,7 +125,8 @@ def test_all_or_none(shape: str) -> None:
     met: Counter[str] = Counter()
     left = rounds(6, 300) if shape == "processes" else rounds(3, 100)
     while left:
-        with Workload.start("brood", SHAPES[shape]) as workload:
+        start = Workload.start_in_job if shape == "namespace" else Workload.start
+        with start("brood", SHAPES[shape]) as workload:
             workload.wait_ready()
             last = ""
             while left and last != "lost":
