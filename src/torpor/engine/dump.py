@@ -117,6 +117,7 @@ class Dump:
         watch = self._stats.watch
         notify = self._options.notify
         outside = self._files.outside
+        self._hold.callback(outside.close)
         self._entered = load("torpor.engine.entered").to_carry(pid, self._options.entered)
         by_freezer = bool(self._options.cgroups.freezer)
         seen = preflight.check(pid, self._options, by_freezer=by_freezer, entered=self._entered)
