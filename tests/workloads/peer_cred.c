@@ -235,6 +235,9 @@ static int serve(const char *name, int type, int ends[2], int *waiting, pid_t *w
         int done[2];
         char byte;
         WL_TRY(pipe(done));
+        int on = 1;
+        /* The connection gets it from its listener, by now or when it is accepted. */
+        WL_TRY(setsockopt(listener, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)));
         pid_t made = WL_TRY(fork());
         if (made == 0) {
             for (int fd = 3; fd < 100; fd++)
@@ -314,6 +317,10 @@ int main(int argc, char **argv)
     }
     int accepted = WL_TRY(accept(pending, NULL, NULL));
     expect("who waited to be accepted", accepted, &client, waiter);
+    int on = 0;
+    size = sizeof(on);
+    WL_TRY(getsockopt(accepted, SOL_SOCKET, SO_PASSCRED, &on, &size));
+    WL_CHECK(on == 1, "who waited to be accepted does not say who sends");
     int fresh = connect_as(&client, false, "path", SOCK_STREAM, &late);
     expect("a server connected to now", fresh, &other, listens[0]);
     expect("a client connected now", WL_TRY(accept(listener, NULL, NULL)), &client, late);

@@ -56,6 +56,8 @@ _ALWAYS = tuple((field, field in _NUMBERS) for field in (*_NUMBERS, *_SWITCHES, 
 _SO_SNDBUF, _SO_RCVBUF, _SO_LINGER, _SO_BINDTODEVICE = 7, 8, 13, 25
 _SO_MARK, _SO_BUF_LOCK = 36, 72
 _SO_RCVTIMEO, _SO_SNDTIMEO = 20, 21
+#: SO_PASSPIDFD, SO_PASSRIGHTS.
+_PASSING = (76, 83)
 _SWITCH_FAMILIES = {
     "so_passcred": (socket.AF_UNIX, socket.AF_NETLINK),
     "so_passsec": (socket.AF_UNIX, socket.AF_NETLINK),
@@ -210,7 +212,7 @@ def restore(connection: Socket, opts: m.sk_opts_entry, what: str, idmaps: IdMaps
     _set_buffers(connection, opts.so_sndbuf // 2, opts.so_rcvbuf // 2)
     for field in _NUMBERS:
         if opts.HasField(field.name):  # type: ignore[arg-type]
-            _set(connection, SOL_SOCKET, field.option, _int(getattr(opts, field.name)), what)
+            _set_number(connection, field, _int(getattr(opts, field.name)), what)
     for field in _SWITCHES:
         if getattr(opts, field.name):
             _set(connection, SOL_SOCKET, field.option, _int(1), what)
@@ -231,6 +233,16 @@ def restore(connection: Socket, opts: m.sk_opts_entry, what: str, idmaps: IdMaps
         _set_opaque(connection, option_entry, what)
     if opts.HasField("torpor_uid"):
         os.fchown(connection.fileno(), *idmaps.outside(opts.torpor_uid, opts.torpor_gid))
+
+
+def restore_passing(connection: Socket, opts: m.sk_opts_entry, what: str) -> None:
+    """What a message is to say of its sender: connections get it from their listener, when they are made (6.16)."""
+    for field in _SWITCHES[:2]:
+        if getattr(opts, field.name):
+            _set(connection, SOL_SOCKET, field.option, _int(1), what)
+    for option in opts.torpor_option:
+        if option.level == SOL_SOCKET and option.name in _PASSING:
+            _set_opaque(connection, option, what)
 
 
 def restore_buffers(connection: Socket, opts: m.sk_opts_entry) -> None:
@@ -267,6 +279,17 @@ def _set(connection: Socket, level: int, option: int, value: bytes, what: str, *
         if may_lack and error.errno in _ABSENT:
             return
         raise RestoreError(f"{what}: option {level}:{option} cannot be set: {error.strerror}") from error
+
+
+def _set_number(connection: Socket, field: Field, value: bytes, what: str) -> None:
+    """MPTCP shows options that it does not let anybody set: no matter where they are right."""
+    try:
+        _set(connection, SOL_SOCKET, field.option, value, what)
+    except RestoreError:
+        is_right = connection.getsockopt(SOL_SOCKET, field.option, len(value)) == value
+        # Whoever was given a buffer's size by force has it locked, which there cannot be taken back.
+        if not is_right and field.option != _SO_BUF_LOCK:
+            raise
 
 
 def _set_opaque(connection: Socket, option: m.torpor_socket_option, what: str) -> None:

@@ -153,6 +153,13 @@ class Actors:
                 hint="restore as root",
             ) from error
 
+    def pid_of(self, pid: int) -> int:
+        """A process (as we see it) that a message may say it comes from, as if it were *pid*; 0: one outside."""
+        if not pid:
+            return os.getpid()
+        known = next((process for process in self._session.processes if process.ns_pid == pid), None)
+        return known.pid if known is not None else self._stand_in(pid, f"pid {pid}").tid
+
     # -- who acts ---------------------------------------------------------------------------------------------
 
     def _runner_for(self, who: Who) -> Runner | None:
@@ -162,25 +169,26 @@ class Actors:
         process = _alive(self._session, who.pid)
         if process is not None:
             return process.runner
-        if who.pid not in self._made:
-            self._made[who.pid] = self._make(who)
-        return self._made[who.pid]
+        return self._stand_in(who.pid, str(who))
 
     def _knows(self, who: Who) -> bool:
         outside = self._session.idmaps.outside(who.uid, who.gid)
         return -1 not in outside and NO_ID not in (who.uid, who.gid)
 
-    def _make(self, who: Who) -> Runner:
+    def _stand_in(self, pid: int, who: str) -> Runner:
+        if pid not in self._made:
+            self._made[pid] = self._make(pid, who)
+        return self._made[pid]
+
+    def _make(self, pid: int, who: str) -> Runner:
         """A child of the root's that shares its memory, under that pid if nobody else has it."""
         root = self._session.processes[0].runner
-        is_free = not self._is_reserved(who.pid) and not (
-            len(read_status(root.tid).ns_pids) == 1 and os.path.exists(f"/proc/{who.pid}")
-        )
-        if is_free:
+        is_taken = len(read_status(root.tid).ns_pids) == 1 and os.path.exists(f"/proc/{pid}")
+        if not is_taken and not self._is_reserved(pid):
             try:
-                return puppets.clone(root, flags=CLONE_VM, exit_signal=0, set_tid=(who.pid,))
+                return puppets.clone(root, flags=CLONE_VM, exit_signal=0, set_tid=(pid,))
             except (RestoreError, KernelError) as error:
-                log.debug(f"a task with pid {who.pid} cannot be made: {error}")
+                log.debug(f"a task with pid {pid} cannot be made: {error}")
         made = puppets.clone(root, flags=CLONE_VM, exit_signal=0, set_tid=())
         number = read_status(made.tid).ns_pids[-1]
         log.warn(f"a unix socket's peer that was {who} and is dead is now seen as pid {number}, which is dead, too")
@@ -214,15 +222,8 @@ class Actors:
 
         def run() -> None:
             try:
-                # Raw calls: the C library's would change all threads.
                 if (os.geteuid(), os.getegid(), os.getgroups()) != (user, group, groups):
-                    packed = bytearray(struct.pack(f"{len(groups)}I", *groups))
-                    if not os.geteuid():
-                        syscall("setgroups", nr.setgroups, len(groups), address_of(packed))
-                    syscall("setresgid", nr.setresgid, _KEEP, group, _KEEP)
-                    fsuid = os.geteuid()
-                    syscall("setresuid", nr.setresuid, _KEEP, user, _KEEP)
-                    syscall("setfsuid", nr.setfsuid, fsuid)
+                    _become(user, group, groups)
                 action()
             except BaseException as error:  # handed to the caller
                 failures.append(error)
@@ -233,11 +234,27 @@ class Actors:
         if dumpable == 1:
             syscall("prctl(PR_SET_DUMPABLE)", nr.prctl, _PR_SET_DUMPABLE, dumpable)
         if failures and isinstance(failures[0], PermissionError):
+            if not user:
+                log.warn(f"a unix socket's other end was made by {who}, and by us now, who are not root")
+                action()
+                return
             raise RestoreError(
                 f"a unix socket's other end was made by {who}, as which it cannot be made again", hint="restore as root"
             ) from failures[0]
         if failures:
             raise failures[0]
+
+
+def _become(user: int, group: int, groups: list[int]) -> None:
+    """Let the calling thread be that user.  Raw calls: the C library's would change all threads."""
+    fsuid = os.geteuid()
+    if not fsuid:
+        packed = bytearray(struct.pack(f"{len(groups)}I", *groups))
+        syscall("setgroups", nr.setgroups, len(groups), address_of(packed))
+    syscall("setresgid", nr.setresgid, _KEEP, group, _KEEP)
+    syscall("setresuid", nr.setresuid, _KEEP, user, _KEEP)
+    # Its rights on the socket's file are not at stake.
+    syscall("setfsuid", nr.setfsuid, fsuid)
 
 
 class _Borrowed:

@@ -71,15 +71,19 @@ def dump(file: OpenFile, sk: m.unix_sk_entry, session: FileDump) -> None:
 
 
 def _dump_pid(file: OpenFile, sk: m.unix_sk_entry, pid: int, session: FileDump) -> None:
+    sk.torpor_peer_pid = pid_inside(file, pid, session)
+    is_dead = pid > 0 and not os.path.exists(f"/proc/{pid}")
+    if not sk.torpor_peer_pid and is_dead and not file.in_flight:
+        # Only a task of its pid namespace can be told which number it had there.
+        file.process.questions.append(lambda batch: _ask(file.number, sk, batch))
+
+
+def pid_inside(file: OpenFile, pid: int, session: FileDump) -> int:
+    """The target's number for a process of the tree, or one that is dead, with *pid*; 0 for what it does not know."""
     known = next((process.ns_pid for process in session.processes if process.pid == pid), 0)
-    if known:
-        sk.torpor_peer_pid = known
-    elif pid and not os.path.exists(f"/proc/{pid}"):
-        # It is dead; only a task of its pid namespace can be told which number it had there.
-        if file.process.pid == file.process.ns_pid:
-            sk.torpor_peer_pid = pid
-        elif not file.in_flight:
-            file.process.questions.append(lambda batch: _ask(file.number, sk, batch))
+    if known or pid <= 0 or file.process.pid != file.process.ns_pid:
+        return known
+    return 0 if os.path.exists(f"/proc/{pid}") else pid
 
 
 def _ask(number: int, sk: m.unix_sk_entry, batch: Batch) -> None:

@@ -10,6 +10,7 @@ Restore
 Limits
     While messages are peeked at, SO_PEEK_OFF of the target's socket is in use; a caretaker sets it right if we are
     killed in that instant.  Not done for a stream that one look shows whole.
+    Of credentials in a pid namespace of the tree's own, the pid of a process that is dead is lost (0).
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ from torpor.kernel.syscall import syscall
 from torpor.kernel.uapi.socket import SCM_CREDENTIALS, SCM_RIGHTS, SO_PEEK_OFF
 from torpor.kernel.vm import PAGE_SIZE
 from torpor.objects.files.model import FileDump, FileRestore, OpenFile
+from torpor.objects.files.socket import peer_cred
 from torpor.objects.files.socket.options import widen
+from torpor.objects.files.socket.peer_actors import Actors
 from torpor.tracee.caretaker import option
 
 _SCM_SECURITY, _SCM_PIDFD = 3, 4
@@ -80,7 +83,7 @@ def dump(file: OpenFile, file_id: int, kind: int, n_unread: int, session: FileDu
         if message.credentials is not None:
             pid, user, group = message.credentials
             packet.torpor_uid, packet.torpor_gid = file.process.idmaps.inside(user, group)
-            packet.torpor_pid = next((p.ns_pid for p in session.processes if p.pid == pid), 0)
+            packet.torpor_pid = peer_cred.pid_inside(file, pid, session)
         if message.sender:
             packet.torpor_from = message.sender
         image.add(Entry(packet, message.data))
@@ -240,7 +243,7 @@ class Queues:
             fds = [self._session.open(file_id) for file_id in scm.rights]
             control.append((socket.SOL_SOCKET, SCM_RIGHTS, struct.pack(f"{len(fds)}i", *fds)))
         if message.HasField("torpor_uid"):
-            pid = next((p.pid for p in self._session.processes if p.ns_pid == message.torpor_pid), os.getpid())
+            pid = self._session.part(Actors).pid_of(message.torpor_pid)
             owner = self._session.idmaps.outside(message.torpor_uid, message.torpor_gid)
             if -1 not in owner:
                 control.append((socket.SOL_SOCKET, SCM_CREDENTIALS, struct.pack("iii", pid, *owner)))

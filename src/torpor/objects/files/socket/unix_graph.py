@@ -24,7 +24,7 @@ from torpor.kernel.arch import nr
 from torpor.kernel.sockets import Socket
 from torpor.kernel.syscall import address_of, syscall
 from torpor.objects.files.model import FileRestore
-from torpor.objects.files.socket import peer_cred
+from torpor.objects.files.socket import options, peer_cred
 from torpor.objects.files.socket.finish import finish
 from torpor.objects.files.socket.make import make_socket
 from torpor.objects.files.socket.peer_actors import Actors
@@ -98,7 +98,7 @@ class Graph:
             if entry.type == m.fd_types.UNIXSK
         }
         self._namer = Namer(session)
-        self._actors = Actors(session)
+        self._actors = session.part(Actors)
         #: Whom each listener shows for now, by its file id.
         self._shown: dict[int, Who | None] = {}
         #: Listeners in the place of such as are closed.
@@ -169,6 +169,7 @@ class Graph:
             assert node.peer is not None
             # A backlog that was made smaller since must not make us wait.
             node.socket.setblocking(False)
+            options.restore_passing(node.peer.socket, node.peer.sk.opts, str(node.peer))
             self._connect_as(peer_cred.connector(node.sk), node, node.peer)
         for node in self._inside():
             if node.sk.state == LISTEN:
@@ -315,6 +316,7 @@ class Graph:
                 if node.made is not None:
                     node.made.detach()
             self._namer.close()
+            self._actors.close()
 
     def _is_orphan(self, node: Node) -> bool:
         return node.is_stream and node.sk.state == ESTABLISHED and node.peer is None

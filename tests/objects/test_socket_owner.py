@@ -1,0 +1,5 @@
+from harness.flavours import workload_test
+
+test_socket_owner = workload_test(
+    "socket_owner", dump_options=("--tcp-established",), restore_options=("--tcp-established",)
+)
