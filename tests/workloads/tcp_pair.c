@@ -44,6 +44,16 @@ static void talk(int from, int to, const char *text)
              "received \"%s\", not \"%s\"", got, text);
 }
 
+/* What the socket sends in one piece. */
+static unsigned segment(int fd)
+{
+    struct tcp_info info;
+    socklen_t size = sizeof(info);
+
+    WL_TRY(getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size));
+    return info.tcpi_snd_mss;
+}
+
 int main(int argc, char **argv)
 {
     int quiet[2], full[2], half[2], mixed[2], on = 1;
@@ -64,8 +74,10 @@ int main(int argc, char **argv)
     WL_TRY(shutdown(half[0], SHUT_WR));
     connect_pair(AF_INET6, mixed);
 
+    unsigned before = segment(quiet[0]);
     wl_ready();
     wl_wait();
+    WL_CHECK(segment(quiet[0]) >= before / 10 * 9, "segments of %u bytes have become %u", before, segment(quiet[0]));
 
     char text[16] = "";
     WL_CHECK(recv(quiet[1], text, sizeof(text), 0) == 7 && strcmp(text, "waiting") == 0, "received \"%s\"", text);

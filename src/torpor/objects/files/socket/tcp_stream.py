@@ -44,6 +44,8 @@ _CODE_MAXSEG, _CODE_WINDOW, _CODE_SACK, _CODE_TIMESTAMP = 2, 3, 4, 8
 _WINDOW_FIELDS = ("snd_wl1", "snd_wnd", "max_window", "rcv_wnd", "rcv_wup")
 CARRIED = (tcp_repair.ESTABLISHED, tcp_repair.SYN_SENT, tcp_repair.CLOSE_WAIT, *SENT_FIN)
 _MAX_QUEUE = 1 << 28
+#: TCP_MIN_MSS, TCP_MSS_DEFAULT, and MAX_TCP_WINDOW, which is the most that TCP_MAXSEG takes.
+_LEAST_SEGMENT, _DEFAULT_SEGMENT, _MOST_SEGMENT = 88, 536, 32767
 _N_LOOKS = 50
 _PATIENCE_S, _PAUSE_S = 1.0, 0.01
 
@@ -220,7 +222,9 @@ def restore(connection: Socket, sk: m.inet_sk_entry, session: FileRestore, what:
         session.part(Reborn).add(connection, sk, stream, b"", what)
         return
     tcp_repair.set_sequence(connection, SEND_QUEUE, stream.outq_seq - sent_fin - stream.outq_len)
+    _choose_segments(connection, stream)
     _connect_again(connection, addresses.to_python(sk.family, sk.dst_addr, sk.dst_port, scope))
+    connection.setsockopt(_TCP, tcp_repair.MAXSEG, 0)
     connection.setsockopt(_TCP, tcp_repair.REPAIR_OPTIONS, _pack_options(stream))
     if stream.opt_mask & _OPT_TIMESTAMPS:
         connection.setsockopt(_TCP, tcp_repair.TIMESTAMP, struct.pack("I", stream.timestamp))
@@ -235,6 +239,18 @@ def restore(connection: Socket, sk: m.inet_sk_entry, session: FileRestore, what:
         window[4] = (window[4] - got_fin) & 0xFFFFFFFF
         connection.setsockopt(_TCP, tcp_repair.REPAIR_WINDOW, struct.pack("5I", *window))
     session.part(Reborn).add(connection, sk, stream, payload[len(payload) - stream.unsq_len :], what)
+
+
+def _choose_segments(connection: Socket, stream: m.tcp_stream_entry) -> None:
+    """Their size is computed once, in connect(2): 524 bytes for ever, if nothing better is known by then.
+
+    Not more than half of what the peer ever offered (tcp_bound_to_half_wnd).
+    """
+    offered = stream.max_window if stream.HasField("snd_wnd") else 0
+    half = offered >> 1 if offered > _DEFAULT_SEGMENT else offered
+    size = min(stream.mss_clamp, half or _MOST_SEGMENT, _MOST_SEGMENT)
+    if size >= _LEAST_SEGMENT:
+        connection.setsockopt(_TCP, tcp_repair.MAXSEG, size)
 
 
 def _connect_again(connection: Socket, address: tuple[object, ...]) -> None:
