@@ -30,12 +30,15 @@ from torpor.objects.files.networks import Networks
 from torpor.objects.files.socket import addresses, ip_options, multicast, options, tcp, udp, udp_queue
 from torpor.objects.files.socket.finish import finish
 from torpor.objects.files.socket.make import family_of, make_socket
+from torpor.objects.files.socket.option_tables import Shape
 
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
 _TCPS = (socket.IPPROTO_TCP, IPPROTO_MPTCP)
 _UDPS = (socket.IPPROTO_UDP, IPPROTO_UDPLITE)
 _PINGS = (socket.IPPROTO_ICMP, socket.IPPROTO_ICMPV6)
 _KNOWN = (socket.IPPROTO_IP, *_TCPS, *_UDPS, *_PINGS)
+#: How an IPv4 address begins as one of IPv6.
+_MAPPED = [0, 0, socket.htonl(0xFFFF)]
 _TYPES = (socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_RAW)
 
 
@@ -82,14 +85,14 @@ def check(file: OpenFile, session: FileDump) -> None:
     tcp.check(file, sk, session)
 
 
-def _check_shape(file: OpenFile, shape: options.Shape) -> None:
+def _check_shape(file: OpenFile, shape: Shape) -> None:
     if (shape.type != socket.SOCK_RAW and shape.protocol not in _KNOWN) or shape.type not in _TYPES:
         raise file.refuse(f"an internet socket of protocol {shape.protocol}", hint="close it and try again")
 
 
-def _shape(connection: Socket) -> options.Shape:
+def _shape(connection: Socket) -> Shape:
     family, kind, protocol = (connection.getsockopt(socket.SOL_SOCKET, option) for option in (39, 3, 38))
-    return options.Shape(family, kind, protocol)
+    return Shape(family, kind, protocol)
 
 
 def _addresses(connection: Socket, sk: m.inet_sk_entry) -> None:
@@ -119,8 +122,8 @@ def restore(entry: m.file_entry, session: FileRestore) -> int:
         raise ImageError(f"files.img: {what}: family {sk.family}, type {sk.type}")
     connection = make_socket(session, sk.family, sk.type, sk.proto, sk.ns_id)
     try:
-        if sk.v6only:
-            connection.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if sk.HasField("v6only"):
+            _set_v6only(connection, sk)
         if _is_tcp(sk) and tcp.is_connection(sk):
             tcp.restore_connection(connection, sk, session, what)
         else:
@@ -171,11 +174,12 @@ def _restore_plain(connection: Socket, sk: m.inet_sk_entry, session: FileRestore
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if sk.opts.so_reuseport or (sk.proto, sk.src_port) in session.part(Unfinished).shared_ports:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    if sk.opts.so_bound_dev:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, sk.opts.so_bound_dev.encode() + b"\0")
+    _set_device(connection, sk)
     target = addresses.to_python(sk.family, sk.dst_addr, sk.dst_port)
     source = addresses.to_python(sk.family, sk.src_addr, sk.src_port, addresses.scope_of(sk, what))
     is_bound = sk.src_port or (any(sk.src_addr) and not sk.dst_port and not any(sk.dst_addr))
+    if is_bound and _is_chosen_by_route(sk, session, target, source):
+        source = ("::", sk.src_port)
     if is_bound:
         _bind(connection, sk, source, what)
     if sk.state == tcp.TCP_LISTEN:
@@ -185,6 +189,22 @@ def _restore_plain(connection: Socket, sk: m.inet_sk_entry, session: FileRestore
     elif sk.dst_port or any(sk.dst_addr):
         _set_broadcast(connection, sk)
         connection.connect(target)
+
+
+def _is_chosen_by_route(
+    sk: m.inet_sk_entry, session: FileRestore, target: tuple[str | int, ...], source: tuple[str | int, ...]
+) -> bool:
+    """Whether connect(2) finds the address of an IPv6 socket: to bind it would take IPv4 away from the socket."""
+    is_candidate = sk.family == socket.AF_INET6 and sk.type == socket.SOCK_DGRAM and sk.dst_port and not sk.v6only
+    if not is_candidate or sk.src_addr[:3] == _MAPPED or not any(sk.src_addr):
+        return False
+    with make_socket(session, sk.family, sk.type, sk.proto, sk.ns_id) as probe:
+        try:
+            _set_device(probe, sk)
+            probe.connect(target)
+        except OSError:
+            return False
+        return bool(probe.getsockname()[0] == source[0])
 
 
 def _bind(connection: Socket, sk: m.inet_sk_entry, source: tuple[str | int, ...], what: str) -> None:
@@ -209,6 +229,18 @@ def _bind(connection: Socket, sk: m.inet_sk_entry, source: tuple[str | int, ...]
             log.debug(f"{what}: its connection has ended, and others use its port")
     if is_free and not sk.ip_opts.freebind:
         connection.setsockopt(level, option, 0)
+
+
+def _set_v6only(connection: Socket, sk: m.inet_sk_entry) -> None:
+    """New ping sockets have it, others by net.ipv6.bindv6only; raw ones take none."""
+    is_ipv6 = sk.family == socket.AF_INET6
+    if is_ipv6 and bool(connection.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)) != sk.v6only:
+        connection.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(sk.v6only))
+
+
+def _set_device(connection: Socket, sk: m.inet_sk_entry) -> None:
+    if sk.opts.so_bound_dev:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, sk.opts.so_bound_dev.encode() + b"\0")
 
 
 def _set_broadcast(connection: Socket, sk: m.inet_sk_entry) -> None:

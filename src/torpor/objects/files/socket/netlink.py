@@ -28,6 +28,7 @@ from torpor.objects.files.networks import Networks
 from torpor.objects.files.socket import options
 from torpor.objects.files.socket.finish import finish
 from torpor.objects.files.socket.make import family_of, make_socket
+from torpor.objects.files.socket.option_tables import Shape
 
 _CONNECTED, _UNCONNECTED = 1, 7
 _ADD_MEMBERSHIP, _LIST_MEMBERSHIPS = 1, 9
@@ -49,12 +50,14 @@ def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
         _check_empty(file, connection)
         sk.protocol = connection.getsockopt(socket.SOL_SOCKET, SO_PROTOCOL)
         kind = connection.getsockopt(socket.SOL_SOCKET, SO_TYPE)
+        if kind != socket.SOCK_RAW:
+            sk.torpor_type = kind
         sk.portid = connection.getsockname()[0]
         sk.groups.extend(_groups(connection))
         peer, mask = connection.getpeername()
         sk.dst_portid, sk.dst_group = peer, (mask & -mask).bit_length()
         sk.state = _CONNECTED if peer or mask else _UNCONNECTED
-    options.dump(file, options.Shape(socket.AF_NETLINK, kind, sk.protocol), sk.opts, session)
+    options.dump(file, Shape(socket.AF_NETLINK, kind, sk.protocol), sk.opts, session)
 
 
 def _check_empty(file: OpenFile, connection: Socket) -> None:
@@ -85,7 +88,10 @@ def restore(entry: m.file_entry, session: FileRestore) -> int:
     what = f"netlink socket {entry.id}"
     if len(sk.groups) * 32 > _MAX_GROUPS or sk.dst_group > 32:
         raise ImageError(f"files.img: {what} has impossible groups")
-    connection = make_socket(session, socket.AF_NETLINK, socket.SOCK_RAW, sk.protocol, sk.ns_id)
+    kind = sk.torpor_type or socket.SOCK_RAW
+    if kind not in (socket.SOCK_RAW, socket.SOCK_DGRAM):
+        raise ImageError(f"files.img: {what}: type {kind}")
+    connection = make_socket(session, socket.AF_NETLINK, kind, sk.protocol, sk.ns_id)
     try:
         if sk.portid or sk.groups:
             _bind(connection, sk, what)

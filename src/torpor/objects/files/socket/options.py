@@ -26,8 +26,9 @@ from torpor.images.errors import ImageError
 from torpor.kernel.idmap import IdMaps
 from torpor.kernel.sockets import Borrowed, Socket
 from torpor.objects.files.model import FileDump, OpenFile
-from torpor.objects.files.socket import filters
+from torpor.objects.files.socket import filters, option_tables, tcp_repair
 from torpor.objects.files.socket.make import new_socket
+from torpor.objects.files.socket.option_tables import Opaque, Shape
 
 SOL_SOCKET = socket.SOL_SOCKET
 SO_SNDBUFFORCE = 32
@@ -63,83 +64,11 @@ _SWITCH_FAMILIES = {
     "so_passsec": (socket.AF_UNIX, socket.AF_NETLINK),
 }
 _ABSENT = (errno.ENOPROTOOPT, errno.EOPNOTSUPP, errno.EINVAL)
-
-
-@dataclass(frozen=True, slots=True)
-class Opaque:
-    """An option without a field in CRIU's messages: level, number, bytes."""
-
-    level: int
-    name: int
-    size: int = 4
-
-
-def _of_level(level: int, *names: int) -> tuple[Opaque, ...]:
-    return tuple(Opaque(level, name) for name in names)
-
-
-#: PEEK_OFF, RXQ_OVFL, TIMESTAMP and its kin, SELECT_ERR_QUEUE, BUSY_POLL, PASSPIDFD, PASSRIGHTS, RCVPRIORITY, ZEROCOPY.
-_ANY = _of_level(SOL_SOCKET, 42, 40, 29, 35, 37, 45, 46, 76, 82, 83, 60)
-#: MTU_DISCOVER, RECVERR, RECVTTL, RECVTOS, RECVOPTS, RETOPTS, TRANSPARENT, MINTTL, RECVORIGDSTADDR, PASSSEC,
-#: BIND_ADDRESS_NO_PORT, RECVFRAGSIZE, MULTICAST_IF, MULTICAST_TTL, MULTICAST_LOOP, MULTICAST_ALL, UNICAST_IF,
-#: LOCAL_PORT_RANGE; OPTIONS.
-_IP = (
-    *_of_level(socket.IPPROTO_IP, 10, 11, 12, 13, 6, 7, 19, 21, 20, 18, 24, 25, 32, 33, 34, 49, 50, 51),
-    Opaque(socket.IPPROTO_IP, 4, 40),
-)
-#: CHECKSUM, UNICAST_HOPS, MULTICAST_IF, MULTICAST_HOPS, MULTICAST_LOOP, MTU_DISCOVER, RECVERR, RECVHOPLIMIT,
-#: RECVTCLASS, TCLASS,
-#: RECVRTHDR, RECVHOPOPTS, RECVDSTOPTS, FLOWINFO_SEND, DONTFRAG, MULTICAST_ALL, AUTOFLOWLABEL, ADDR_PREFERENCES,
-#: MINHOPCOUNT, RECVORIGDSTADDR, TRANSPARENT, UNICAST_IF.
-_IPV6 = _of_level(
-    socket.IPPROTO_IPV6, 7, 16, 17, 18, 19, 23, 25, 51, 66, 67, 56, 53, 58, 33, 62, 29, 70, 72, 73, 74, 75, 76
-)
-#: SYNCNT, LINGER2, DEFER_ACCEPT, USER_TIMEOUT, FASTOPEN, NOTSENT_LOWAT, SAVE_SYN, FASTOPEN_CONNECT, FASTOPEN_NO_COOKIE,
-#: INQ, TX_DELAY, and the name of the congestion control.
-_TCP = (*_of_level(socket.IPPROTO_TCP, 7, 8, 9, 18, 23, 25, 27, 30, 34, 36, 37), Opaque(socket.IPPROTO_TCP, 13, 16))
-#: SEGMENT, GRO, NO_CHECK6_TX, NO_CHECK6_RX; UDP-Lite's coverages.
-_UDP = _of_level(socket.IPPROTO_UDP, 103, 104, 101, 102)
-_UDPLITE = _of_level(136, 10, 11)
-#: NETLINK_PKTINFO, BROADCAST_ERROR, NO_ENOBUFS, LISTEN_ALL_NSID, CAP_ACK, EXT_ACK, GET_STRICT_CHK.
-_NETLINK = _of_level(270, 3, 4, 5, 8, 10, 11, 12)
-
-_MULTICAST = (*_of_level(socket.IPPROTO_IP, 32, 33, 34), *_of_level(socket.IPPROTO_IPV6, 17, 18, 19))
-
-_BY_FAMILY = {
-    socket.AF_INET: _IP,
-    socket.AF_INET6: (*_IPV6, Opaque(socket.IPPROTO_IP, 10), Opaque(socket.IPPROTO_IP, 24)),
-    socket.AF_NETLINK: _NETLINK,
-}  # fmt: skip
-_BY_PROTOCOL = {socket.IPPROTO_TCP: _TCP, 262: _TCP, socket.IPPROTO_UDP: _UDP, 136: (*_UDP, *_UDPLITE)}
-#: Memberships (multicast.py): MCAST_JOIN_GROUP, BLOCK_SOURCE, JOIN_SOURCE_GROUP.
-_MEMBERSHIPS = (*_of_level(socket.IPPROTO_IP, 42, 43, 46), *_of_level(socket.IPPROTO_IPV6, 42, 43, 46))
-#: All of them, by level and number: images can ask for no others.
-_KNOWN = frozenset(
-    (option.level, option.name)
-    for options in (_ANY, *_BY_FAMILY.values(), *_BY_PROTOCOL.values(), _MEMBERSHIPS)
-    for option in options
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """What decides which options a socket has."""
-
-    family: int
-    type: int
-    protocol: int
-
-    @property
-    def opaque(self) -> tuple[Opaque, ...]:
-        """The options to look at beside CRIU's."""
-        has_transport = self.type != socket.SOCK_RAW and self.family in (socket.AF_INET, socket.AF_INET6)
-        transport = _BY_PROTOCOL.get(self.protocol, ()) if has_transport else ()
-        found = (*_ANY, *_BY_FAMILY.get(self.family, ()), *transport)
-        # Streams tell of multicast settings, but do not take them.
-        return tuple(o for o in found if o not in _MULTICAST) if self.type == socket.SOCK_STREAM else found
-
-
-_MAX_OPAQUE = 512
+_MAX_OPAQUE = 2048
+#: The most that Python asks for.
+_PYTHON_MAX = 1024
+#: Where ``struct tcp_info`` has the size in use.
+_INFO_SND_MSS = slice(16, 20)
 
 
 class Defaults:
@@ -161,13 +90,26 @@ class Defaults:
 def _read_opaque(connection: Socket, option: Opaque) -> bytes | None:
     """Its value; empty where the socket's state forbids the question, None where the kernel has no such option."""
     try:
-        return connection.getsockopt(option.level, option.name, option.size)
+        content = connection.getsockopt(option.level, option.name, min(option.size, _PYTHON_MAX))
+        if len(content) == _PYTHON_MAX:
+            content = connection.getsockopt_in(option.level, option.name, bytearray(option.size))
+        return content
     except OSError as error:
         if error.errno in (errno.ENOPROTOOPT, errno.EOPNOTSUPP):
             return None
         if error.errno not in _ABSENT:
             log.debug(f"socket option {option.level}:{option.name}: {error.strerror}")
         return b""
+
+
+def _is_of_the_moment(connection: Socket, option: Opaque, content: bytes) -> bool:
+    """Whether the answer is no setting: TCP_MAXSEG, but of closed and listening sockets, tells the size in use."""
+    if (option.level, option.name) != (tcp_repair.TCP, option_tables.TCP_MAXSEG):
+        return False
+    info = tcp_repair.info(connection)
+    if info[0] == tcp_repair.LISTEN:
+        return False
+    return info[0] != tcp_repair.CLOSE or content == info[_INFO_SND_MSS]
 
 
 def dump(file: OpenFile, shape: Shape, opts: m.sk_opts_entry, session: FileDump) -> None:
@@ -195,7 +137,7 @@ def dump(file: OpenFile, shape: Shape, opts: m.sk_opts_entry, session: FileDump)
         filters.dump(connection, opts)
         for option, default in session.part(Defaults).of(shape):
             content = _read_opaque(connection, option)
-            if content and content != default:
+            if content and content != default and not _is_of_the_moment(connection, option, content):
                 opts.torpor_option.add(level=option.level, name=option.name, value=content)
     user, group = file.process.idmaps.inside(file.stat.st_uid, file.stat.st_gid)
     if user or group:
@@ -220,19 +162,26 @@ def restore(connection: Socket, opts: m.sk_opts_entry, what: str, idmaps: IdMaps
         _set(connection, SOL_SOCKET, _SO_MARK, _int(opts.so_mark), what)
     if opts.HasField("so_linger"):
         _set(connection, SOL_SOCKET, _SO_LINGER, struct.pack("iI", 1, opts.so_linger), what)
-    for option, seconds, micros in (
+    for timeout, seconds, micros in (
         (_SO_SNDTIMEO, opts.so_snd_tmo_sec, opts.so_snd_tmo_usec),
         (_SO_RCVTIMEO, opts.so_rcv_tmo_sec, opts.so_rcv_tmo_usec),
     ):
         if seconds or micros:
-            _set(connection, SOL_SOCKET, option, struct.pack("QQ", seconds, micros), what)
+            _set(connection, SOL_SOCKET, timeout, struct.pack("QQ", seconds, micros), what)
     if opts.so_bound_dev:
         _set(connection, SOL_SOCKET, _SO_BINDTODEVICE, opts.so_bound_dev.encode() + b"\0", what)
     filters.restore(connection, opts, what)
-    for option_entry in opts.torpor_option:
-        _set_opaque(connection, option_entry, what)
+    for option in opts.torpor_option:
+        _set_opaque(connection, option, what)
     if opts.HasField("torpor_uid"):
         os.fchown(connection.fileno(), *idmaps.outside(opts.torpor_uid, opts.torpor_gid))
+
+
+def restore_early(connection: Socket, opts: m.sk_opts_entry, level: int, what: str) -> None:
+    """The further options of one level, ahead of the rest."""
+    for option in opts.torpor_option:
+        if option.level == level:
+            _set_opaque(connection, option, what)
 
 
 def restore_passing(connection: Socket, opts: m.sk_opts_entry, what: str) -> None:
@@ -262,6 +211,8 @@ def restore_reuse(connection: Socket, opts: m.sk_opts_entry, what: str) -> None:
 def _set_buffers(connection: Socket, send: int, receive: int) -> None:
     for forced, plain, wanted in ((SO_SNDBUFFORCE, _SO_SNDBUF, send), (SO_RCVBUFFORCE, _SO_RCVBUF, receive)):
         size = min(wanted, _MAX_BUFFER)
+        if connection.getsockopt(SOL_SOCKET, plain) == size * 2:
+            continue  # whoever sets it locks it, which MPTCP cannot take back
         try:
             connection.setsockopt(SOL_SOCKET, forced, size)
         except PermissionError:
@@ -294,11 +245,13 @@ def _set_number(connection: Socket, field: Field, value: bytes, what: str) -> No
 
 def _set_opaque(connection: Socket, option: m.torpor_socket_option, what: str) -> None:
     """Only what a dump asks about: others replace packet filters, or hold addresses of ours."""
-    if (option.level, option.name) not in _KNOWN:
+    if (option.level, option.name) not in option_tables.KNOWN:
         log.warn(f"files.img: torpor_option: {what}: {option.level}:{option.name} is no option that is restored")
         return
     if len(option.value) > _MAX_OPAQUE:
         raise ImageError(f"files.img: {what}: an option of {len(option.value)} bytes")
+    if _read_opaque(connection, Opaque(option.level, option.name, _MAX_OPAQUE)) == option.value:
+        return
     try:
         connection.setsockopt(option.level, option.name, option.value)
     except OSError as error:

@@ -31,6 +31,7 @@ from torpor.objects.files.networks import Networks
 from torpor.objects.files.socket import options
 from torpor.objects.files.socket.finish import finish
 from torpor.objects.files.socket.make import family_of, make_socket
+from torpor.objects.files.socket.option_tables import Shape
 
 _ADD_MEMBERSHIP, _RX_RING, _TX_RING, _FANOUT = 1, 5, 13, 18
 _SOCK_PACKET = 10
@@ -74,7 +75,7 @@ def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
             setattr(ring, name, value)
     if row.fanout is not None:
         sk.fanout = row.fanout
-    options.dump(file, options.Shape(socket.AF_PACKET, row.type, 0), sk.opts, session)
+    options.dump(file, Shape(socket.AF_PACKET, row.type, 0), sk.opts, session)
 
 
 def check(file: OpenFile, session: FileDump) -> None:
@@ -125,6 +126,7 @@ def _set_up(connection: Socket, sk: m.packet_sock_entry, what: str) -> None:
     for name, option, _ in _SWITCHES:
         if getattr(sk, name):
             connection.setsockopt(SOL_PACKET, option, 1)
+    options.restore_early(connection, sk.opts, SOL_PACKET, what)
     for member in sk.mclist:
         if len(member.addr) > _MAX_ADDRESS:
             raise ImageError(f"files.img: {what}: an address of {len(member.addr)} bytes")

@@ -23,6 +23,7 @@ from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
 from torpor.objects.files.networks import Networks
 from torpor.objects.files.socket import options, peer_cred, queues, unix_name
 from torpor.objects.files.socket.make import family_of
+from torpor.objects.files.socket.option_tables import Shape
 from torpor.objects.files.socket.unix_graph import Graph, given_name
 from torpor.objects.files.socket.unix_peers import Peers
 from torpor.objects.files.socket.unix_state import ESTABLISHED, LISTEN
@@ -67,7 +68,7 @@ def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
     peer_cred.dump(file, sk, session)
     if row.shutdown:
         sk.shutdown = row.shutdown & 3
-    options.dump(file, options.Shape(socket.AF_UNIX, row.type, 0), sk.opts, session)
+    options.dump(file, Shape(socket.AF_UNIX, row.type, 0), sk.opts, session)
     peers = session.part(Peers)
     if row.state == LISTEN:
         _check_listener(file, row)
