@@ -134,7 +134,8 @@ def restore(
     ``verify``: images that are not as they were written are refused.
 
     Images may come from strangers: mounts of the host at other places than the host has them, file systems that show or
-    change the whole machine, consoles and serial lines, and security labels are refused unless ``trust`` allows them.
+    change the whole machine, consoles and serial lines, security labels, precedence over others (real-time scheduling
+    and the like), set-uid files and devices in a tmpfs are refused unless ``trust`` allows them.
 
     ``file_validation``: ``filesize`` takes files of the same size for the same.  ``rewind_files`` is asked, with name,
     size and former size, whether a file that has grown may be cut to what it was.
@@ -158,6 +159,7 @@ def restore(
         external=(*external, "mnt[]") if trust else external,
         host_mounts=True,
         enabled_filesystems=("all",) if trust else (),
+        special_files=trust,
         file_validation=file_validation,
         rewind_files=rewind_files,
     )

@@ -1,12 +1,13 @@
 """`torpor restore PATH`: what a checkpoint may ask of the host without `--trust`, and with it."""
 
 import os
+import resource
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -148,9 +149,46 @@ def _binfmt_misc(directory: Path) -> None:
         store_all(out, "MNTS", [entry], 77)
 
 
+def _task(change: "Callable[[m.core_entry], object]") -> "Callable[[Path], None]":
+    """The core image of the root, changed."""
+
+    def apply(directory: Path) -> None:
+        pid = _root(directory)
+        with DirStore(directory, "r") as store:
+            core = load_one(store, kinds.CORE, pid)
+        change(core)
+        with DirStore(directory, "w") as out:
+            store_all(out, "CORE", [core], pid)
+
+    return apply
+
+
+def _limit(number: int) -> "Callable[[Path], None]":
+    def raise_it(core: m.core_entry) -> None:
+        core.tc.rlimits.rlimits[number].max = resource.getrlimit(number)[1] + 5
+
+    return _task(raise_it)
+
+
+#: By the field that the refusal names.
+_PRECEDENCE = {
+    "sched_policy: real-time": _task(lambda core: setattr(core.thread_core, "sched_policy", 1)),
+    "sched_policy: real-time scheduling": _task(lambda core: setattr(core.thread_core, "sched_policy", 2 | 1 << 30)),
+    "sched_policy: deadline": _task(lambda core: setattr(core.thread_core, "sched_policy", 6)),
+    "sched_nice": _task(lambda core: setattr(core.thread_core, "sched_nice", -15)),
+    "torpor_ioprio": _task(lambda core: setattr(core.thread_core, "torpor_ioprio", 1 << 13 | 4)),
+    "torpor_io_flusher": _task(lambda core: setattr(core.thread_core, "torpor_io_flusher", 1)),
+    "oom_score_adj": _task(lambda core: setattr(core.tc, "oom_score_adj", -1000)),
+    "torpor_autogroup_nice": _task(lambda core: setattr(core.tc, "torpor_autogroup_nice", -10)),
+    "RLIMIT_RTPRIO": _limit(14),
+    "RLIMIT_NICE": _limit(13),
+}
+
+
 @pytest.mark.parametrize(
     ("change", "field"),
     [
+        *((change, field) for field, change in _PRECEDENCE.items()),
         (_label, "creds: lsm_profile"),
         (_serial_line, "tty-info.img: type"),
         (_binfmt_misc, "mountpoints-77.img: fstype"),
@@ -166,3 +204,95 @@ def test_what_the_policy_of_strangers_refuses(change: object, field: str, images
         _checked(directory, STRANGERS)
     assert "--trust" in caught.value.describe()
     _checked(directory, RestorePolicy())
+
+
+_OPEN_DELETED = "p = '{name}'; f = open(p, 'w'); f.write('x'); os.fchmod(f.fileno(), {mode:#o}); os.unlink(p)"
+_BECOME = "import os; {do}; os.write(1, b'!'); os.dup2(os.open('/dev/null', 1), 1); import signal; signal.pause()"
+
+
+def _started(line: "list[str]") -> "subprocess.Popen[bytes]":
+    process = subprocess.Popen(
+        line,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        cwd="/",
+    )
+    assert process.stdout is not None and process.stdout.read(1) == b"!"
+    process.stdout.close()
+    return process
+
+
+def _refused_then_trusted(process: "subprocess.Popen[bytes]", images: Path, words: "tuple[str, ...]") -> ProcessWatch:
+    done = _torpor("checkpoint", process.pid, "-o", images)
+    assert done.returncode == 0, done.stderr
+    process.wait()
+    done = _torpor("restore", images)
+    assert done.returncode == 1 and "--trust" in done.stderr, done.stderr
+    assert all(word in done.stderr for word in words), done.stderr
+    assert not os.path.exists(f"/proc/{process.pid}")
+    done = _torpor("restore", "--trust", images)
+    assert done.returncode == 0, done.stderr
+    return ProcessWatch(process.pid)
+
+
+@pytest.mark.parametrize("mode", [0o4755, 0o2711])
+def test_a_deleted_file_with_set_uid(mode: int, tmp_path: Path) -> None:
+    become_subreaper()
+    do = _OPEN_DELETED.format(name=tmp_path / "file", mode=mode)
+    process = _started([sys.executable, "-c", _BECOME.format(do=do)])
+    with _refused_then_trusted(process, tmp_path / "images", ("ghost-file-1.img", "mode")) as watch:
+        found = [os.stat(f"/proc/{process.pid}/fd/{number}") for number in os.listdir(f"/proc/{process.pid}/fd")]
+        assert mode in [info.st_mode & 0o7777 for info in found]
+        watch.signal(signal.SIGKILL)
+        assert watch.wait_ended(time_limit_s(10))
+        watch.reap()
+
+
+_IN_TMPFS = {
+    "set-uid": ("open('{0}/x', 'w').close(); os.chmod('{0}/x', 0o4755)", "mode 4755"),
+    "a disk": ("os.mknod('{0}/x', 0o60600, os.makedev(7, 0))", "block device 7:0"),
+    "a console": ("os.mknod('{0}/x', 0o20600, os.makedev(5, 1))", "5:1"),
+    "capabilities": (
+        "open('{0}/x', 'w').close(); os.setxattr('{0}/x', 'security.capability', bytes.fromhex('{1}'))",
+        "a file with capabilities",
+    ),
+}
+_CAPABILITY = "0100000200040000000000000000000000000000"
+
+
+@pytest.mark.parametrize("what", _IN_TMPFS)
+def test_what_gives_rights_in_a_tmpfs(what: str, tmp_path: Path) -> None:
+    become_subreaper()
+    do, said = _IN_TMPFS[what]
+    place = tmp_path / "tmpfs"
+    place.mkdir()
+    python = _BECOME.format(do=do.format(place, _CAPABILITY))
+    shell = 'mount -t tmpfs tmpfs "$1" && exec "$2" -c "$3"'
+    process = _started(["unshare", "-m", "sh", "-c", shell, "sh", str(place), sys.executable, python])
+    with _refused_then_trusted(process, tmp_path / "images", ("tmpfs", "x", said)) as watch:
+        assert os.path.lexists(f"/proc/{process.pid}/root{place}/x")
+        watch.signal(signal.SIGKILL)
+        assert watch.wait_ended(time_limit_s(10))
+        watch.reap()
+
+
+def test_what_everybody_has_in_a_tmpfs_needs_no_trust(tmp_path: Path) -> None:
+    become_subreaper()
+    place = tmp_path / "tmpfs"
+    place.mkdir()
+    do = "[os.mknod('%s/%d.%d' % ('{0}', *n), 0o20666, os.makedev(*n)) for n in ((1, 3), (1, 9), (5, 0), (5, 2))]"
+    do += "; os.mkdir('{0}/d'); os.chmod('{0}/d', 0o3777)"
+    shell = 'mount -t tmpfs tmpfs "$1" && exec "$2" -c "$3"'
+    line = ["sh", "-c", shell, "sh", str(place), sys.executable, _BECOME.format(do=do.format(place))]
+    process = _started(["unshare", "-m", *line])
+    assert _torpor("checkpoint", process.pid, "-o", tmp_path / "images").returncode == 0
+    process.wait()
+    done = _torpor("restore", tmp_path / "images")
+    assert done.returncode == 0, done.stderr
+    with ProcessWatch(process.pid) as watch:
+        assert sorted(os.listdir(f"/proc/{process.pid}/root{place}")) == ["1.3", "1.9", "5.0", "5.2", "d"]
+        watch.signal(signal.SIGKILL)
+        assert watch.wait_ended(time_limit_s(10))
+        watch.reap()

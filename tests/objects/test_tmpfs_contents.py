@@ -193,7 +193,7 @@ def _restore(store: MemStore, into: Path) -> None:
     into.mkdir()
     fd = os.open(into, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        tmpfs.restore(store, fd, _DEVICE, IDENTITY)
+        tmpfs.restore(store, fd, _DEVICE, IDENTITY, may_be_special=True)
     finally:
         os.close(fd)
 

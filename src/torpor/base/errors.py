@@ -6,6 +6,9 @@ Context (which task, which descriptor, which image) is added on the way up with 
 
 from __future__ import annotations
 
+#: What helps where an image asks for more than it gets without.
+TRUST_IT = "torpor restore --trust allows it, for a checkpoint that you know"
+
 
 class TorporError(Exception):
     """Base of all.  ``hint`` says what to do; ``exit_code`` is what the commands exit with."""

@@ -40,17 +40,20 @@ class RestorePolicy:
     As it stands it is CRIU's: whoever restores trusts the images as far as options do not say otherwise (external
     mounts and types of file systems have options of their own).  ``capabilities``: a mask of those that restored tasks
     may have; None: as ours.  ``labels``: security labels other than ours.  ``devices``: consoles and serial lines.
-    ``machine``: file systems that change the whole machine, such as binfmt_misc.
+    ``machine``: file systems that change the whole machine, such as binfmt_misc.  ``precedence``: to be scheduled
+    before others, or spared when memory ends, beyond what we have ourselves.  (``FilePolicy.special_files``: set-uid
+    files and devices that are made from what images say.)
     """
 
     capabilities: int | None = None
     labels: bool = True
     devices: bool = True
     machine: bool = True
+    precedence: bool = True
 
 
 #: For images that somebody else may have made: those of ``torpor restore PATH`` without ``--trust``.
-STRANGERS = RestorePolicy(labels=False, devices=False, machine=False)
+STRANGERS = RestorePolicy(labels=False, devices=False, machine=False, precedence=False)
 
 
 @dataclass(frozen=True, slots=True)

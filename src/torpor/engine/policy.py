@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 
-from torpor.base.errors import NotPermittedError
+from torpor.base.errors import TRUST_IT, NotPermittedError
+from torpor.engine import precedence
 from torpor.engine.session import RestoreSession
 from torpor.images import kinds
 from torpor.images import messages as m
@@ -16,7 +17,6 @@ from torpor.images.store import ImageStore, load_all
 from torpor.objects.model import RestoreThread
 from torpor.objects.task import creds
 
-_TRUST = "torpor restore --trust allows it, for a checkpoint that you know"
 _DEVICES = {m.TtyType.CONSOLE: "a console", m.TtyType.VT: "a virtual terminal", m.TtyType.SERIAL: "a serial line"}
 #: Of ``fstype``: they change what holds for all processes.
 _MACHINE = ("binfmt_misc", "devtmpfs")
@@ -31,6 +31,10 @@ def check(session: RestoreSession) -> None:
                 _check_capabilities(thread, policy.capabilities)
             if not policy.labels:
                 _check_label(thread)
+            if not policy.precedence:
+                precedence.check_thread(thread)
+        if not policy.precedence:
+            precedence.check_process(process)
     if not policy.devices:
         _check_devices(session.store)
     if not policy.machine:
@@ -51,7 +55,7 @@ def _check_label(thread: RestoreThread) -> None:
 
     label = thread.core.thread_core.creds.lsm_profile
     if label and label != lsm.parse_profile(lsm.read_label(os.getpid(), os.getpid(), "current")):
-        raise NotPermittedError(f"core-{thread.ns_tid}.img: creds: lsm_profile: {label!r} is asked for", hint=_TRUST)
+        raise NotPermittedError(f"core-{thread.ns_tid}.img: creds: lsm_profile: {label!r} is asked for", hint=TRUST_IT)
 
 
 def _check_devices(store: ImageStore) -> None:
@@ -60,7 +64,7 @@ def _check_devices(store: ImageStore) -> None:
     for info in load_all(store, kinds.TTY_INFO):
         if info.type in _DEVICES:
             raise NotPermittedError(
-                f"tty-info.img: type: {_DEVICES[info.type]} of this machine is asked for", hint=_TRUST
+                f"tty-info.img: type: {_DEVICES[info.type]} of this machine is asked for", hint=TRUST_IT
             )
 
 
@@ -74,5 +78,5 @@ def _check_mounts(session: RestoreSession) -> None:
             kind = filesystems.BY_CODE.get(entry.fstype)
             if kind is not None and kind.name in _MACHINE and not entry.HasField("ext_key"):
                 raise NotPermittedError(
-                    f"mountpoints-{ident}.img: fstype: {kind.name} on {entry.mountpoint} is asked for", hint=_TRUST
+                    f"mountpoints-{ident}.img: fstype: {kind.name} on {entry.mountpoint} is asked for", hint=TRUST_IT
                 )

@@ -56,7 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--trust",
         action="store_true",
         help="allow a checkpoint that is no job's of this machine what strangers may not ask for: other mounts of the "
-        "host, file systems of the whole machine, consoles and serial lines, security labels",
+        "host, file systems of the whole machine, consoles and serial lines, security labels, precedence over others "
+        "(real-time scheduling, low OOM scores), set-uid files and devices in a tmpfs or among deleted files",
     )
     parser.add_argument("-d", "--detach", action="store_true", help="return once it runs (the default)")
     parser.add_argument("-w", "--wait", action="store_true", help="wait for the end; exit as the root process does")

@@ -1,3 +1,5 @@
 """``linux/ioprio.h``."""
 
+IOPRIO_CLASS_RT = 1
+IOPRIO_CLASS_SHIFT = 13
 IOPRIO_WHO_PROCESS = 1

@@ -19,7 +19,7 @@ import os
 import stat
 from contextlib import suppress
 
-from torpor.base.errors import RestoreError
+from torpor.base.errors import TRUST_IT, NotPermittedError, RestoreError
 from torpor.base.fds import OwnedFd
 from torpor.images import kinds
 from torpor.images import messages as m
@@ -213,6 +213,11 @@ def _make(reg: m.reg_file_entry, ghost_id: int, session: FileRestore) -> int:
     if first is None or not isinstance(first.message, m.ghost_file_entry):
         raise ImageError(f"ghost-file-{ghost_id:x}.img is empty")
     entry = first.message
+    if not session.policy.special_files and stat.S_ISREG(entry.mode) and paths.gives_rights(entry.mode):
+        raise NotPermittedError(
+            f"ghost-file-{ghost_id:x}.img: mode: a file of mode {stat.S_IMODE(entry.mode):o} is asked for",
+            hint=TRUST_IT,
+        )
     session.part(Restored).by_inode[entry.dev, entry.ino] = ghost_id
     session.part(Restored).names[ghost_id] = _name_of(reg)
     with OwnedFd(_create(entry, reg, ghost_id, session)) as fd:

@@ -66,6 +66,8 @@ class FilePolicy:
     #: Mounts that the dump has found on the host are shown again where the host has them, and by the same path.
     host_mounts: bool = False
     enabled_filesystems: tuple[str, ...] = ()
+    #: Deleted files and what lies in a tmpfs come back as images say, set-uid files and devices too.
+    special_files: bool = True
     #: A network namespace is not looked into (dump), or left as it comes (restore).
     empty_net: bool = False
     #: Sysctls that cannot be set stay as they are.

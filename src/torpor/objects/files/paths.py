@@ -236,6 +236,11 @@ def is_plain_number(mode: int, device: int) -> bool:
     return stat.S_ISCHR(mode) and os.major(device) == _MEMORY_MAJOR and os.minor(device) in _PLAIN_MINORS
 
 
+def gives_rights(mode: int) -> bool:
+    """Whether who executes a file of that mode gets the rights of its owner or group."""
+    return bool(mode & stat.S_ISUID or (mode & stat.S_ISGID and mode & stat.S_IXGRP))
+
+
 def is_terminal(info: os.stat_result) -> bool:
     """A character device of the majors that terminals have."""
     return stat.S_ISCHR(info.st_mode) and (

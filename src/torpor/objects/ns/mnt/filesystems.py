@@ -46,7 +46,8 @@ class Filesystem:
     """It shows, and changes, the whole machine: mounted only where the caller allows its type."""
     dump: Callable[[ImageStore, Sequence[tuple[int, str]], int, IdMaps], None] | None = None
     """Dumps what mounts, given with the part that each shows, have of a file system."""
-    restore: Callable[[ImageStore, int, int, IdMaps], None] | None = None
+    restore: Callable[[ImageStore, int, int, IdMaps, bool], None] | None = None
+    """Fills one; the last says whether set-uid files and devices may be among what the images have for it."""
 
 
 def _named_hierarchy(options: str) -> str:

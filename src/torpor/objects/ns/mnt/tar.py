@@ -24,11 +24,12 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from torpor.base import log
-from torpor.base.errors import RestoreError
+from torpor.base.errors import TRUST_IT, NotPermittedError, RestoreError
 from torpor.base.typed import TYPE_CHECKING, BinaryIO
 from torpor.images.errors import ImageError
 from torpor.kernel.idmap import IdMaps
 from torpor.kernel.uapi.fs import FS_IOC_GETFLAGS, FS_IOC_SETFLAGS
+from torpor.objects.files import paths
 
 if TYPE_CHECKING:
     import tarfile
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 _XATTR = "SCHILY.xattr."
 _FLAGS = "SCHILY.fflags"
 _SOCKET = "TORPOR.socket."
+_FILE_CAPABILITIES = "security.capability"
+#: /dev/tty, /dev/ptmx: whoever opens them gets what is their own.
+_EVERYBODY_S = (os.makedev(5, 0), os.makedev(5, 2))
 _BLOCK = 512
 _CHUNK = 1 << 20
 _NSEC = 10**9
@@ -295,11 +299,12 @@ def _hint(error: OSError) -> str | None:
 class Reader:
     """Unpacks an archive into the current directory of the calling thread, which is its root as well.
 
-    Directories are finished when everything below them is there.
+    Directories are finished when everything below them is there.  Set-uid files and devices only if they *may be*.
     """
 
-    def __init__(self, archive: tarfile.TarFile, idmaps: IdMaps) -> None:
+    def __init__(self, archive: tarfile.TarFile, idmaps: IdMaps, *, may_be_special: bool = True) -> None:
         self._archive = archive
+        self._may_be_special = may_be_special
         self._idmaps = idmaps
         self._later: list[tarfile.TarInfo] = []
         self._flags: list[tuple[str, str]] = []
@@ -324,6 +329,8 @@ class Reader:
             raise ImageError(f"the contents of a tmpfs are damaged, at {at}: {error}") from error
 
     def _add(self, member: tarfile.TarInfo) -> None:
+        if not self._may_be_special:
+            _check_ordinary(member)
         with _Within(member.name) as (parent, name):
             if member.isdir():
                 if name not in ("", ".", "..") and not _is_directory(parent, name):
@@ -388,6 +395,21 @@ class Reader:
                 os.utime(name, ns=(atime, mtime), dir_fd=parent, follow_symlinks=False)
             except (ValueError, OverflowError) as error:
                 raise ImageError(f"a socket in {member.name!r} makes no sense: {error}") from error
+
+
+def _check_ordinary(member: tarfile.TarInfo) -> None:
+    """NotPermittedError for what gives rights to whoever finds it."""
+    what = ""
+    if member.ischr() or member.isblk():
+        mode, number = stat.S_IFCHR if member.ischr() else stat.S_IFBLK, os.makedev(member.devmajor, member.devminor)
+        if not (paths.is_plain_number(mode, number) or (member.ischr() and number in _EVERYBODY_S)):
+            what = paths.describe_device(mode, number)
+    elif not member.isdir() and paths.gives_rights(member.mode):
+        what = f"a file of mode {member.mode & 0o7777:o}"
+    elif _XATTR + _FILE_CAPABILITIES in member.pax_headers:
+        what = "a file with capabilities"
+    if what:
+        raise NotPermittedError(f"the contents of a tmpfs: {member.name}: {what} is asked for", hint=TRUST_IT)
 
 
 class _Within:

@@ -47,15 +47,15 @@ def _apart(places: Sequence[tuple[int, str]]) -> Iterator[tuple[int, str]]:
             yield fd, root
 
 
-def restore(store: ImageStore, directory: int, device: int, idmaps: IdMaps) -> None:
+def restore(store: ImageStore, directory: int, device: int, idmaps: IdMaps, may_be_special: bool) -> None:
     """Unpack into the descriptor *directory*, the root of an empty file system."""
     if not store.exists(_name(device)):
         return
     with store.open_read(_name(device)) as stream:
-        isolated(lambda: _unpack(stream, directory, idmaps))
+        isolated(lambda: _unpack(stream, directory, idmaps, may_be_special))
 
 
-def _unpack(stream: BinaryIO, directory: int, idmaps: IdMaps) -> None:
+def _unpack(stream: BinaryIO, directory: int, idmaps: IdMaps, may_be_special: bool) -> None:
     # All that is needed must be imported before the root changes.
     import gzip  # noqa: F401
     import os
@@ -70,6 +70,6 @@ def _unpack(stream: BinaryIO, directory: int, idmaps: IdMaps) -> None:
     os.chroot(".")
     try:
         with tarfile.open(fileobj=stream, mode="r:gz", errorlevel=2) as archive:
-            tar.Reader(archive, idmaps).run()
+            tar.Reader(archive, idmaps, may_be_special=may_be_special).run()
     except (tarfile.TarError, EOFError, zlib.error) as error:
         raise ImageError(f"the contents of a tmpfs are damaged: {error}") from error
