@@ -1,8 +1,15 @@
-"""Imports go only downward, by the layers of ARCHITECTURE.md; imports inside functions and for types count too."""
+"""Imports go only downward, by the layers of ARCHITECTURE.md.
+
+Imports inside functions and for types count too, and so does a module that is only named in a string, as those are that
+``load`` and ``late`` of ``base/late`` import when they are needed.
+"""
 
 import ast
+import importlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -21,6 +28,22 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "cli": frozenset({"base", "kernel", "images", "tracee", "objects", "engine", "migrate", "rpc", "containers"}),
 }
 
+#: What a folder of objects may import of the others.  What lies beside the folders (the model) is everybody's.
+OBJECTS_MAY_IMPORT: dict[str, frozenset[str]] = {
+    "arch": frozenset(),
+    "files": frozenset(),
+    "memory": frozenset({"arch", "files"}),
+    "task": frozenset({"arch", "memory"}),
+    "ns": frozenset({"files", "memory", "task"}),
+    "cgroup": frozenset(),
+}
+#: Against that table, one by one: what a file is is a piece of memory, of a network, or lies in a mount.
+OBJECTS_EXCEPTIONS = {
+    ("torpor.objects.files.memfd", "torpor.objects.memory.segments"),
+    ("torpor.objects.files.tunfile", "torpor.objects.ns.net"),
+    ("torpor.objects.files.paths", "torpor.objects.ns.mnt.views"),
+}
+
 #: Modules that are not in a layer: the package's face, which offers the engine's functions, and programs on top of all.
 OUTSIDE: dict[str, frozenset[str]] = {
     "torpor": frozenset({"base", "kernel", "images", "tracee", "objects", "engine"}),
@@ -32,6 +55,9 @@ OUTSIDE: dict[str, frozenset[str]] = {
 BELOW_ALL = frozenset({"__version__"})
 
 
+_NAMED = re.compile(r"torpor(\.[a-z0-9_]+)+\.?")
+
+
 def module_name(path: Path, source_root: Path) -> str:
     parts = path.relative_to(source_root).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
@@ -39,7 +65,13 @@ def module_name(path: Path, source_root: Path) -> str:
 
 def imported_names(tree: ast.AST, package: str) -> Iterator[tuple[int, str]]:
     """Line and dotted name of everything imported anywhere in a module; `package` is what relative imports start at."""
-    for node in ast.walk(tree):
+    # Elsewhere such a string is the name of a program, or of a file.
+    nodes = list(ast.walk(tree))
+    calls = [node.func for node in nodes if isinstance(node, ast.Call)]
+    loads = any(isinstance(call, ast.Name) and call.id in ("load", "late") for call in calls)
+    for node in nodes:
+        if not isinstance(node, ast.Import | ast.ImportFrom | ast.Call | ast.Constant):
+            continue
         match node:
             case ast.Import(names=names):
                 yield from ((node.lineno, alias.name) for alias in names)
@@ -50,6 +82,9 @@ def imported_names(tree: ast.AST, package: str) -> Iterator[tuple[int, str]]:
             case ast.Call(func=ast.Attribute(attr="import_module") | ast.Name(id="import_module" | "__import__")):
                 if node.args and isinstance(node.args[0], ast.Constant) and isinstance(node.args[0].value, str):
                     yield node.lineno, node.args[0].value
+            case ast.Constant(value=str(text)) if loads and _NAMED.fullmatch(text):
+                # Whatever is done with it.  The beginning of a formatted string names a package.
+                yield node.lineno, text.rstrip(".") + ".*"
 
 
 def violations(text: str, module: str, *, is_package: bool = False) -> list[str]:
@@ -61,7 +96,8 @@ def violations(text: str, module: str, *, is_package: bool = False) -> list[str]
     allowed = OUTSIDE[module] if layer is None else MAY_IMPORT[layer] | {layer}
 
     found = []
-    for line, name in imported_names(ast.parse(text), module if is_package else module.rpartition(".")[0]):
+    imported = list(imported_names(ast.parse(text), module if is_package else module.rpartition(".")[0]))
+    for line, name in imported:
         root, _, rest = name.partition(".")
         target = rest.partition(".")[0]
         if root != "torpor" or target in BELOW_ALL or target in allowed:
@@ -70,7 +106,102 @@ def violations(text: str, module: str, *, is_package: bool = False) -> list[str]
         if target not in MAY_IMPORT and f"torpor.{target}" not in OUTSIDE and (layer is None or "engine" in allowed):
             continue
         found.append(f"{module}:{line} imports {name}")
+    return found + _violations_in_objects(imported, module)
+
+
+def _violations_in_objects(imported: list[tuple[int, str]], module: str) -> list[str]:
+    folder = module.removeprefix("torpor.objects.").partition(".")[0]
+    if not module.startswith("torpor.objects.") or folder not in OBJECTS_MAY_IMPORT:
+        return []
+    found = []
+    for line, name in imported:
+        target = name.removeprefix("torpor.objects.").partition(".")[0]
+        if not name.startswith("torpor.objects.") or target not in OBJECTS_MAY_IMPORT or target == folder:
+            continue
+        if target not in OBJECTS_MAY_IMPORT[folder] and not any(
+            module == one and name.startswith(other) for one, other in OBJECTS_EXCEPTIONS
+        ):
+            found.append(f"{module}:{line} imports {name}, which lies in another folder of objects")
     return found
+
+
+def lazily_used(tree: ast.AST) -> Iterator[tuple[int, str, str]]:
+    """Line, module and name of what is taken from a module that ``load`` or ``late`` names: mypy does not look."""
+    strings = {
+        target.id: node.value.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+
+    def module_of(call: ast.AST) -> str | None:
+        match call:
+            case ast.Call(func=ast.Name(id="load" | "late"), args=[ast.Constant(value=str(text)), *_]):
+                return text
+            case ast.Call(func=ast.Name(id="load" | "late"), args=[ast.Name(id=name), *_]):
+                return strings.get(name)
+        return None
+
+    for scope in ast.walk(tree):
+        if not isinstance(scope, ast.FunctionDef | ast.Module):
+            continue
+        held: dict[str, str] = {}
+        for node in ast.walk(scope):
+            match node:
+                case ast.Assign(targets=[ast.Name(id=name)], value=value) if module := module_of(value):
+                    held[name] = module
+        for node in ast.walk(scope):
+            match node:
+                case ast.Attribute(value=ast.Call() as call, attr=attr) if module := module_of(call):
+                    yield node.lineno, module, attr
+                case ast.Attribute(value=ast.Name(id=name), attr=attr) if name in held:
+                    yield node.lineno, held[name], attr
+                case ast.Call(func=ast.Name(id="late"), args=[_, ast.Constant(value=str(attr))]) as call:
+                    if module := module_of(call):
+                        yield node.lineno, module, attr
+
+
+def missing_names(text: str) -> list[str]:
+    """What is taken from modules that are loaded late, and that they have not."""
+    modules: dict[str, ModuleType | None] = {}
+    found = []
+    for line, module, name in lazily_used(ast.parse(text)):
+        if module not in modules:
+            try:
+                modules[module] = importlib.import_module(module)
+            except ModuleNotFoundError:
+                modules[module] = None
+        if not hasattr(modules[module], name):
+            found.append(f"{line}: {module} has no {name}")
+    return found
+
+
+def test_what_is_loaded_late_is_there(repository: Path) -> None:
+    found, n_used = [], 0
+    for path in sorted((repository / "src" / "torpor").rglob("*.py")):
+        text = path.read_text()
+        if "base.late import" not in text:
+            continue
+        n_used += sum(1 for _ in lazily_used(ast.parse(text)))
+        found += [f"{path.relative_to(repository)}:{each}" for each in missing_names(text)]
+    assert not found, "\n".join(found)
+    assert n_used > 20
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'load("torpor.base.log").wran("x")',
+        'def f():\n    x = load("torpor.base.log")\n    x.wran("x")',
+        'late("torpor.base.log", "wran")',
+        '_MODULE = "torpor.base.log"\nlate(_MODULE, "wran")',
+        'load("torpor.base.lgo").warn("x")',
+    ],
+)
+def test_what_is_not_there_is_found(text: str) -> None:
+    assert missing_names(text)
+    assert not missing_names(text.replace("wran", "warn").replace("lgo", "log"))
 
 
 def test_the_package_keeps_to_its_layers(repository: Path) -> None:
@@ -105,6 +236,12 @@ def test_the_table_is_in_order() -> None:
         ("torpor.cli.torpor", "import torpor.demo"),
         ("torpor.utils.strings", "import os"),
         ("torpor", "from torpor.cli import main"),
+        ("torpor.kernel.bad", 'load("torpor.engine.dump")'),
+        ("torpor.kernel.bad", 'late("torpor.engine.dump", "dump")'),
+        ("torpor.kernel.bad", '_MODULE = "torpor.engine.dump"\nlate(_MODULE, "dump")'),
+        ("torpor.tracee.bad", 'load(f"torpor.objects.files.{name}")'),
+        ("torpor.objects.files.pipe", "from torpor.objects.task import creds"),
+        ("torpor.objects.task.creds", 'load("torpor.objects.ns.userns")'),
     ],
 )
 def test_an_upward_import_is_found(module: str, text: str) -> None:
@@ -120,6 +257,8 @@ def test_an_upward_import_is_found(module: str, text: str) -> None:
         ("torpor.rpc.service", "from torpor import dump, restore"),
         ("torpor.cli.criu.main", "from torpor.containers import podman\nimport torpor.engine"),
         ("torpor", "def dump():\n    from torpor.engine.dump import dump"),
+        ("torpor.objects.ns.userns", "from torpor.objects.task import creds"),
+        ("torpor.objects.files.memfd", "from torpor.objects.memory.segments import SegmentDump"),
         ("torpor.demo", "import torpor\nfrom torpor.cli import criu"),
     ],
 )

@@ -27,9 +27,9 @@ from torpor.images import messages as m
 from torpor.kernel.arch import nr
 from torpor.kernel.uapi.prctl import PR_SPEC_PRCTL
 from torpor.objects.arch import switches as arch
+from torpor.objects.arch.switch import ROOM, VALUE, Switch
 from torpor.objects.memory.mm import mm_of
 from torpor.objects.model import DumpProcess, DumpThread, RestoreProcess, RestoreThread
-from torpor.objects.task.switch import ROOM, VALUE, Switch
 from torpor.tracee.batch import Batch, Data, Result
 
 PR_SET_MDWE, PR_GET_MDWE = 65, 66

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from torpor.kernel.arch.x86_64 import nr
+from torpor.objects.arch.switch import VALUE, Switch
 from torpor.objects.model import DumpProcess, RestoreProcess
-from torpor.objects.task.switch import VALUE, Switch
 from torpor.tracee.batch import Batch
 
 _ARCH_GET_CPUID, _ARCH_SET_CPUID = 0x1011, 0x1012
