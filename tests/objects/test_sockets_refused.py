@@ -109,3 +109,22 @@ def test_unix_peer_outside_is_found_again(outside: tuple[str, socket.socket]) ->
             assert end.recv(100) == b"back"
         finally:
             os.kill(pid, 9)
+
+
+_EBPF = """
+import ctypes, struct
+libc = ctypes.CDLL(None)
+code = ctypes.create_string_buffer(struct.pack("<BBhi", 0xB7, 0, 0, -1) + struct.pack("<BBhi", 0x95, 0, 0, 0))
+license = ctypes.create_string_buffer(b"GPL")
+words = struct.pack("IIQQ", 1, 2, ctypes.addressof(code), ctypes.addressof(license)).ljust(72, bytes(1))
+program = libc.syscall(321, 5, ctypes.create_string_buffer(words, 72), 72)
+made = socket.socket({family}, socket.SOCK_DGRAM)
+if program >= 0:
+    made.setsockopt(1, 50, struct.pack("i", program))
+    os.close(program)
+"""
+
+
+@pytest.mark.parametrize("family", ["socket.AF_INET", "socket.AF_UNIX", "socket.AF_PACKET", "socket.AF_NETLINK"])
+def test_an_ebpf_filter_is_refused(family: str) -> None:
+    assert "eBPF program as its filter" in _refusal(_EBPF.format(family=family))

@@ -18,6 +18,7 @@ from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.kernel.sockets import Socket
 from torpor.kernel.uapi.socket import SO_ATTACH_FILTER, SO_GET_FILTER
+from torpor.objects.files.model import OpenFile
 
 _INSTRUCTION = struct.Struct("=HBBI")
 _MAX_INSTRUCTIONS = 4096
@@ -34,6 +35,14 @@ def dump(connection: Socket, opts: m.sk_opts_entry) -> None:
     count = _get(connection, room, count)
     for code, jt, jf, k in _INSTRUCTION.iter_unpack(room.raw[: count * _INSTRUCTION.size]):
         opts.so_filter.append(code << 48 | jt << 40 | jf << 32 | k)
+
+
+def check(file: OpenFile, connection: Socket) -> None:
+    """Refuse a program of bpf(2): the kernel tells of it, but does not give it out."""
+    try:
+        _get(connection, None, 0)
+    except PermissionError:
+        raise file.refuse("a socket with an eBPF program as its filter", hint="detach it (SO_DETACH_FILTER)") from None
 
 
 def _get(connection: Socket, room: ctypes.Array[ctypes.c_char] | None, count: int) -> int:

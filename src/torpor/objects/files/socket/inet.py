@@ -27,7 +27,7 @@ from torpor.kernel.uapi.socket import SO_PEERNAME
 from torpor.objects.files import fown
 from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
 from torpor.objects.files.networks import Networks
-from torpor.objects.files.socket import addresses, ip_options, multicast, options, tcp, udp, udp_queue
+from torpor.objects.files.socket import addresses, filters, ip_options, multicast, options, tcp, udp, udp_queue
 from torpor.objects.files.socket.finish import finish
 from torpor.objects.files.socket.make import family_of, make_socket
 from torpor.objects.files.socket.option_tables import Shape
@@ -78,6 +78,7 @@ def check(file: OpenFile, session: FileDump) -> None:
     with Borrowed(file.fd) as connection:
         shape = _shape(connection)
         _check_shape(file, shape)
+        filters.check(file, connection)
         if shape.type == socket.SOCK_RAW or shape.protocol not in _TCPS:
             return
         sk = m.inet_sk_entry(family=shape.family, proto=shape.protocol)

@@ -25,7 +25,7 @@ from torpor.kernel.uapi.socket import SO_PROTOCOL, SO_TYPE, SOL_NETLINK
 from torpor.objects.files import fown
 from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
 from torpor.objects.files.networks import Networks
-from torpor.objects.files.socket import options
+from torpor.objects.files.socket import filters, options
 from torpor.objects.files.socket.finish import finish
 from torpor.objects.files.socket.make import family_of, make_socket
 from torpor.objects.files.socket.option_tables import Shape
@@ -58,6 +58,12 @@ def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
         sk.dst_portid, sk.dst_group = peer, (mask & -mask).bit_length()
         sk.state = _CONNECTED if peer or mask else _UNCONNECTED
     options.dump(file, Shape(socket.AF_NETLINK, kind, sk.protocol), sk.opts, session)
+
+
+def check(file: OpenFile, session: FileDump) -> None:
+    """Refuse a filter that cannot be read."""
+    with Borrowed(file.fd) as connection:
+        filters.check(file, connection)
 
 
 def _check_empty(file: OpenFile, connection: Socket) -> None:
@@ -119,4 +125,4 @@ def _bind(connection: Socket, sk: m.netlink_sk_entry, what: str) -> None:
         log.warn(f"{what}: port {sk.portid} is taken, it has {connection.getsockname()[0]}")
 
 
-KIND = FileKind("netlink socket", m.fd_types.NETLINKSK, matches, dump, restore)
+KIND = FileKind("netlink socket", m.fd_types.NETLINKSK, matches, dump, restore, check=check)

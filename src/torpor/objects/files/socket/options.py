@@ -7,8 +7,9 @@ Image
 Restore
     setsockopt(2), when whatever they could disturb (binding, filling queues) is done.
 Limits
-    An option that the kernel refuses for a family is left out (6.16 limited SO_PASSCRED to a few).  eBPF filters stay
-    unseen: the kernel gives out classic ones only.
+    An option that the kernel refuses for a family is left out (6.16 limited SO_PASSCRED to a few).  eBPF filters are
+    refused, since the kernel gives out classic ones only; programs that choose among sockets of a port
+    (SO_ATTACH_REUSEPORT_*), sticky IPV6_PKTINFO, SO_BUSY_POLL_BUDGET and IP_MULTICAST_IF by number are told by nobody.
 """
 
 from __future__ import annotations
@@ -134,6 +135,7 @@ def dump(file: OpenFile, shape: Shape, opts: m.sk_opts_entry, session: FileDump)
             opts.so_linger = linger_s
         if device := get(SOL_SOCKET, _SO_BINDTODEVICE, 16).rstrip(b"\0"):
             opts.so_bound_dev = device.decode()
+        filters.check(file, connection)
         filters.dump(connection, opts)
         for option, default in session.part(Defaults).of(shape):
             content = _read_opaque(connection, option)

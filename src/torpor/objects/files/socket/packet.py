@@ -22,13 +22,13 @@ from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.kernel import sock_diag
 from torpor.kernel.arch import nr
-from torpor.kernel.sockets import Socket
+from torpor.kernel.sockets import Borrowed, Socket
 from torpor.kernel.syscall import syscall
 from torpor.kernel.uapi.socket import SOL_PACKET
 from torpor.objects.files import fown
 from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
 from torpor.objects.files.networks import Networks
-from torpor.objects.files.socket import options
+from torpor.objects.files.socket import filters, options
 from torpor.objects.files.socket.finish import finish
 from torpor.objects.files.socket.make import family_of, make_socket
 from torpor.objects.files.socket.option_tables import Shape
@@ -81,6 +81,8 @@ def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
 def check(file: OpenFile, session: FileDump) -> None:
     """Refuse one of another network namespace."""
     session.part(Networks).check(file)
+    with Borrowed(file.fd) as connection:
+        filters.check(file, connection)
 
 
 def restore(entry: m.file_entry, session: FileRestore) -> int:

@@ -18,10 +18,11 @@ import _socket as socket
 from torpor.base.errors import KernelError
 from torpor.images import messages as m
 from torpor.kernel import sock_diag
+from torpor.kernel.sockets import Borrowed
 from torpor.objects.files import fown
 from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
 from torpor.objects.files.networks import Networks
-from torpor.objects.files.socket import options, peer_cred, queues, unix_name
+from torpor.objects.files.socket import filters, options, peer_cred, queues, unix_name
 from torpor.objects.files.socket.make import family_of
 from torpor.objects.files.socket.option_tables import Shape
 from torpor.objects.files.socket.unix_graph import Graph, given_name
@@ -82,6 +83,8 @@ def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
 def check(file: OpenFile, session: FileDump) -> None:
     """Refuse, when all are known, connections to sockets outside of the tree."""
     session.part(Networks).check(file)
+    with Borrowed(file.fd) as connection:
+        filters.check(file, connection)
     table = session.part(Table)
     row = table.sockets.get(file.stat.st_ino)
     if row is None:
