@@ -33,6 +33,7 @@ struct shown {
     struct ucred cred;
     int n_groups;
     gid_t groups[MAX_GROUPS];
+    struct sockaddr_un name;
 };
 
 static const struct who client = {1234, 1235, 2, {11, 12}};
@@ -173,6 +174,9 @@ static void look(struct shown *at)
     WL_TRY(getsockopt(at->fd, SOL_SOCKET, SO_PEERCRED, &at->cred, &size));
     size = sizeof(at->groups);
     memset(at->groups, 0, sizeof(at->groups));
+    memset(&at->name, 0, sizeof(at->name));
+    socklen_t length = sizeof(at->name);
+    WL_TRY(getsockname(at->fd, (struct sockaddr *)&at->name, &length));
     at->n_groups = getsockopt(at->fd, SOL_SOCKET, SO_PEERGROUPS, at->groups, &size) < 0 ? -1 : (int)(size / sizeof(gid_t));
 }
 
@@ -314,6 +318,12 @@ int main(int argc, char **argv)
                  now.cred.gid, shown[i].cred.pid, shown[i].cred.uid, shown[i].cred.gid);
         WL_CHECK(now.n_groups == shown[i].n_groups && memcmp(now.groups, shown[i].groups, sizeof(now.groups)) == 0,
                  "%s (%d): %d groups instead of %d, or others", now.what, now.fd, now.n_groups, shown[i].n_groups);
+    }
+    for (int i = 0; i < n_shown; i++) {
+        struct shown now = shown[i];
+
+        look(&now);
+        WL_CHECK(memcmp(&now.name, &shown[i].name, sizeof(now.name)) == 0, "%s (%d) has another name", now.what, now.fd);
     }
     int accepted = WL_TRY(accept(pending, NULL, NULL));
     expect("who waited to be accepted", accepted, &client, waiter);

@@ -38,6 +38,8 @@ from torpor.tracee.thread import WALL
 
 _KEEP = 0xFFFFFFFF
 _OVERFLOW = 65534
+#: How many processes there are at once that are made for the moment.
+_MOST = 32
 _AT_FDCWD = (1 << 64) - 100
 _PR_GET_DUMPABLE, _PR_SET_DUMPABLE = 3, 4
 
@@ -58,7 +60,10 @@ class Actors:
 
     def __init__(self, session: FileRestore) -> None:
         self._session = session
+        #: By the pid that each is taken for.
         self._made: dict[int, Runner] = {}
+        #: By thread: as whom it comes back, which is asked once.
+        self._own: dict[int, _Ids] = {}
 
     def listen(self, who: Who | None, listener: Socket, backlog: int) -> None:
         """listen(2)."""
@@ -71,7 +76,7 @@ class Actors:
             return
         (number,) = self._session.lend(runner, [listener.fileno()])
         batch = Batch()
-        with_ids = _Borrowed(self._session, runner, who)
+        with_ids = self._borrow(runner, who)
         with_ids.enter(batch)
         batch.call(nr.listen, number, backlog)
         with_ids.leave(batch)
@@ -90,7 +95,7 @@ class Actors:
             return made[0]
         batch = Batch()
         numbers = batch.out(8)
-        with_ids = _Borrowed(self._session, runner, who)
+        with_ids = self._borrow(runner, who)
         with_ids.enter(batch)
         batch.call(nr.socketpair, socket.AF_UNIX, kind | socket.SOCK_CLOEXEC, 0, numbers)
         with_ids.leave(batch)
@@ -128,7 +133,7 @@ class Actors:
                 fds += [file, proc.fileno()]
             numbers = self._session.lend(runner, fds)
         batch = Batch()
-        with_ids = _Borrowed(self._session, runner, who)
+        with_ids = self._borrow(runner, who)
         if not name:
             address += b"self/fd/%d\0" % numbers[1]
             cwd = batch.call(nr.openat, _AT_FDCWD, batch.path("."), O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, 0)
@@ -143,6 +148,18 @@ class Actors:
             batch.call(nr.close, number)
         self._run(runner, batch, who)
         return done.errno
+
+    def _borrow(self, runner: Runner, who: Who) -> _Borrowed:
+        if runner.tid not in self._own:
+            idmaps, status = self._session.idmaps, read_status(runner.thread.tgid, runner.tid)
+            groups = tuple(map(idmaps.groups.inside, status.groups))
+            self._own[runner.tid] = _Ids(
+                idmaps.users.inside(status.uids[1]),
+                idmaps.groups.inside(status.gids[1]),
+                idmaps.users.inside(status.uids[3]),
+                None if NO_ID in groups else groups,
+            )
+        return _Borrowed(self._own[runner.tid], who)
 
     def _run(self, runner: Runner, batch: Batch, who: Who) -> None:
         try:
@@ -177,6 +194,8 @@ class Actors:
 
     def _stand_in(self, pid: int, who: str) -> Runner:
         if pid not in self._made:
+            if len(self._made) == _MOST:
+                self.close()
             self._made[pid] = self._make(pid, who)
         return self._made[pid]
 
@@ -203,6 +222,7 @@ class Actors:
     def close(self) -> None:
         """End those that were made for the moment."""
         made, self._made = list(self._made.values()), {}
+        self._own.clear()
         for runner in made:
             batch = Batch()
             batch.call(nr.wait4, read_status(runner.tid).ns_pids[-1], 0, WALL, 0)
@@ -260,19 +280,12 @@ def _become(user: int, group: int, groups: list[int]) -> None:
 class _Borrowed:
     """The credentials of a puppet, as they are and as they are for the moment."""
 
-    def __init__(self, session: FileRestore, runner: Runner, who: Who) -> None:
-        idmaps, status = session.idmaps, read_status(runner.thread.tgid, runner.tid)
-        inside = [idmaps.groups.inside(group) for group in status.groups]
-        # In a user namespace it can be forbidden to set them, and those from outside could not be set again.
-        changes_groups = NO_ID not in inside and tuple(inside) != who.groups
-        self._before = _Ids(
-            idmaps.users.inside(status.uids[1]),
-            idmaps.groups.inside(status.gids[1]),
-            idmaps.users.inside(status.uids[3]),
-            tuple(inside) if changes_groups else None,
-        )
+    def __init__(self, before: _Ids, who: Who) -> None:
+        # In a user namespace it can be forbidden to set groups, and those from outside could not be set again.
+        changes_groups = before.groups is not None and before.groups != who.groups
         # Its rights on the socket's file are not at stake.
-        self._meanwhile = _Ids(who.uid, who.gid, self._before.fsuid, who.groups if changes_groups else None)
+        self._meanwhile = _Ids(who.uid, who.gid, before.fsuid, who.groups if changes_groups else None)
+        self._before = before if changes_groups else _Ids(before.uid, before.gid, before.fsuid, None)
 
     def enter(self, batch: Batch) -> None:
         """Take on the user and group; real and saved ones stay."""

@@ -20,9 +20,11 @@ import _socket as socket
 import errno
 import os
 import struct
+from collections.abc import Iterable
 
 from torpor.base.records import dataclass
 from torpor.images import messages as m
+from torpor.images.errors import ImageError
 from torpor.kernel.arch import nr
 from torpor.kernel.idmap import NO_ID
 from torpor.kernel.procfs.status import read_status
@@ -33,6 +35,7 @@ from torpor.tracee.batch import Batch
 
 _FEW_GROUPS, _ALL_GROUPS = 1024, 4 * 65536
 _CREDENTIALS = "iII"
+_MAX_PID, _MAX_GROUPS = 1 << 22, 65536
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +130,7 @@ def noted(sk: m.unix_sk_entry) -> Who | None:
     """Whom the socket shows; None where the image does not say, or there is nobody."""
     if not sk.HasField("torpor_peer_uid"):
         return None
-    return Who(sk.torpor_peer_pid, sk.torpor_peer_uid, sk.torpor_peer_gid, tuple(sk.torpor_peer_group))
+    return _who(sk.torpor_peer_pid, sk.torpor_peer_uid, sk.torpor_peer_gid, sk.torpor_peer_group)
 
 
 def connector(sk: m.unix_sk_entry) -> Who | None:
@@ -135,4 +138,16 @@ def connector(sk: m.unix_sk_entry) -> Who | None:
     if not sk.HasField("torpor_connector"):
         return None
     made = sk.torpor_connector
-    return Who(made.pid, made.uid, made.gid, tuple(made.group))
+    return _who(made.pid, made.uid, made.gid, made.group)
+
+
+def sender(message: m.sk_packet_entry) -> Who:
+    """Who has sent a message that waits."""
+    return _who(message.torpor_pid, message.torpor_uid, message.torpor_gid, ())
+
+
+def _who(pid: int, uid: int, gid: int, groups: Iterable[int]) -> Who:
+    who = Who(pid, uid, gid, tuple(groups))
+    if pid > _MAX_PID or len(who.groups) > _MAX_GROUPS:
+        raise ImageError(f"files.img: {who} with {len(who.groups)} groups made no unix socket")
+    return who

@@ -243,7 +243,7 @@ class Queues:
             fds = [self._session.open(file_id) for file_id in scm.rights]
             control.append((socket.SOL_SOCKET, SCM_RIGHTS, struct.pack(f"{len(fds)}i", *fds)))
         if message.HasField("torpor_uid"):
-            pid = self._session.part(Actors).pid_of(message.torpor_pid)
+            pid = self._session.part(Actors).pid_of(peer_cred.sender(message).pid)
             owner = self._session.idmaps.outside(message.torpor_uid, message.torpor_gid)
             if -1 not in owner:
                 control.append((socket.SOL_SOCKET, SCM_CREDENTIALS, struct.pack("iii", pid, *owner)))

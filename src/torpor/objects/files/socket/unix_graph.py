@@ -163,7 +163,7 @@ class Graph:
                 assert node.peer is not None
                 self._make_pair(node, node.peer, listeners)
             elif node.made is None:
-                self._make_orphan(node)
+                self._make_orphan(node, listeners)
         unaccepted = [node for node in self._inside() if self._is_unaccepted(node)]
         for node in sorted(unaccepted, key=lambda node: node.sk.torpor_pending):
             assert node.peer is not None
@@ -203,9 +203,12 @@ class Graph:
         shown = peer_cred.noted(client.sk)
         if shown is not None or listener.id not in self._shown:
             self._listen(listener, shown)
+        self._connect_to(who, client.socket, listener)
+
+    def _connect_to(self, who: Who | None, client: Socket, listener: Node) -> None:
         name = listener.name
         with self._namer.file_of(listener.id, name) as file:
-            self._actors.connect(who, client.socket, b"" if name.is_path else name.text, file.fileno())
+            self._actors.connect(who, client, b"" if name.is_path else name.text, file.fileno())
 
     @property
     def _queues(self) -> Queues:
@@ -220,22 +223,27 @@ class Graph:
         sender.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         return receiver, sender
 
-    def _make_orphan(self, node: Node) -> None:
+    def _make_orphan(self, node: Node, listeners: dict[tuple[int, str, bytes], Node]) -> None:
         """A connected stream whose other end is closed: ours stands in for it until the queue is filled."""
         if node.peer is not None:
             raise RestoreError(
                 f"{node} is connected to a socket outside of the tree ({node.peer.name})",
                 hint=f"give the restore a connected socket for it: --inherit-fd fd[N]:socket:[{node.sk.ino}]",
             )
-        node.made, node.other = self._actors.pair(peer_cred.noted(node.sk), node.sk.type, node.sk.ns_id)
+        who = peer_cred.noted(node.sk)
+        if (listener := self._listener_for(node, listeners)) is not None:
+            node.other = make_socket(self._session, socket.AF_UNIX, node.sk.type, 0, node.sk.ns_id)
+            self._connect_to(who, node.other, listener)
+            node.made = listener.socket.accept_one()
+            return
+        node.made, node.other = self._actors.pair(who, node.sk.type, node.sk.ns_id)
         self._bind_connected(node)
 
     def _make_pair(self, node: Node, peer: Node, listeners: dict[tuple[int, str, bytes], Node]) -> None:
         if node.sk.type != peer.sk.type:
             raise ImageError(f"files.img: {node} and {peer} are of different types")
         for client, server in ((node, peer), (peer, node)):
-            listener = listeners.get(self._place(server)) if server.name.text and node.is_stream else None
-            if listener is not None and listener.made is not None and listener.sk.type == server.sk.type:
+            if (listener := self._listener_for(server, listeners)) is not None:
                 self._accept(client, server, listener)
                 return
         ours, theirs = peer_cred.noted(node.sk), peer_cred.noted(peer.sk)
@@ -257,6 +265,11 @@ class Graph:
             self._namer.bind(each.id, each.made, each.name)
         self._namer.connect(node.socket, peer.id, peer.name)
         self._namer.connect(peer.socket, node.id, node.name)
+
+    def _listener_for(self, server: Node, listeners: dict[tuple[int, str, bytes], Node]) -> Node | None:
+        """A listener that has the name of *server*, and can give it to connections."""
+        found = listeners.get(self._place(server)) if server.name.text and server.is_stream else None
+        return found if found is not None and found.made is not None and found.sk.type == server.sk.type else None
 
     def _stand_in(self, server: Node, listeners: dict[tuple[int, str, bytes], Node]) -> Node:
         """A listener for connections whose own is closed: only so can their ends be told of different others."""
