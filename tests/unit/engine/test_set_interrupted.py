@@ -160,3 +160,46 @@ def test_one_set_is_whole_wherever_it_stops(
     else:
         pytest.fail(f"there are more than {N_STEPS} steps")
     assert met == {True, False}
+
+
+@pytest.mark.parametrize("choose", [place_inside, _place_early])
+def test_the_new_set_is_on_the_disk_before_the_earlier_one_goes(
+    choose: Callable[[Path], Place], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _write(choose(tmp_path), 1)
+    done: list[str] = []
+    real = os.unlink
+
+    def unlink(name: str, **more: Any) -> None:
+        if os.path.samestat(os.fstat(more["dir_fd"]), os.stat(tmp_path)):
+            done.append(name)
+        real(name, **more)
+
+    monkeypatch.setattr(writing, "_sync", lambda *words: done.append("sync"))
+    monkeypatch.setattr(os, "unlink", unlink)
+    _write(choose(tmp_path), 1)
+    assert done.index("sync") < done.index("inventory.img")
+
+
+def test_a_set_without_sums_gets_them_from_its_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its dump was killed after its tree; after another boot nobody vouches for it any more."""
+
+    def killed(*words: Any) -> None:
+        raise _Stop
+
+    for boot in ("another", ""):
+        directory = tmp_path / f"set{boot}"
+        with monkeypatch.context() as patch, suppress(_Stop), NewSet(place_whole(directory), "test") as new:
+            patch.setattr(NewSet, "_drop", lambda self: None)
+            patch.setattr(writing, "secure", killed)
+            entry = m.inventory_entry(img_version=2, dump_criu_run_id=new.ident)
+            entry.root_ids.CopyFrom(m.task_kobj_ids_entry(vm_id=1, files_id=1, fs_id=1, sighand_id=1))
+            store_one(new.store, "INVENTORY", entry)
+            new.seal()
+            new.finish()
+        with monkeypatch.context() as patch:
+            if boot:
+                patch.setattr(manifest, "boot_id", lambda: "another")
+            with open_set(directory) as found:
+                assert found.manifest is not None
+                assert found.manifest.has_sums == (not boot)
