@@ -18,6 +18,7 @@ import os, sys
 from torpor.tracee import remote, thread, twin
 from torpor.engine.dump import dump
 from torpor.engine.options import DumpOptions
+from torpor.kernel import ptrace
 
 def die(*words, **named):
     os.kill(os.getpid(), 9)
@@ -29,8 +30,21 @@ def then_die(function):
         return result
     return call
 
+def die_in_the_midst(child):
+    # Its parent kills it after the first calls of its batch.
+    for _ in range(2 * 3):
+        ptrace.cont_to_syscall(child.tid)
+        os.waitpid(child.tid, 0x40000000)
+    os.kill(child.tid, 9)
+    die()
+
 use, where = twin._use, sys.argv[1]
-if where == "born":
+if where == "midst":
+    def use_in_part(child, *words):
+        thread.Thread.cont = die_in_the_midst
+        use(child, *words)
+    twin._use = use_in_part
+elif where == "born":
     twin._use = die
 elif where == "used":
     twin._use = then_die(use)
@@ -48,7 +62,7 @@ dump(int(sys.argv[2]), sys.argv[3], DumpOptions(leave_running=True))
 @pytest.mark.parametrize(
     ("name", "where"),
     [
-        *(("counter", where) for where in ("born", "stopped", "started", "running", "used")),
+        *(("counter", where) for where in ("born", "stopped", "started", "running", "midst", "used")),
         ("threads", "born"),
         ("seccomp_filters", "born"),
         ("seccomp_filters", "running"),

@@ -2,7 +2,8 @@
 
 It shares the task's memory and descriptors and has copies of its credentials.  No signal tells of its end and wait(2)
 does not see it (exit_signal 0).  We may die at any instant: the kernel notes the twin's id as an argument of the
-first call that follows its birth, in which both it and its parent kill it; once it has its batch, it ends with that.
+first call that follows its birth, in which both it and its parent kill it; once it has its batch, it ends with that, or
+is killed in its midst: a batch that opens something gets descriptors of its own before (CLOSE_RANGE_UNSHARE).
 """
 
 from __future__ import annotations
