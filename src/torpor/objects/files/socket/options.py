@@ -138,6 +138,12 @@ def dump(file: OpenFile, shape: Shape, opts: m.sk_opts_entry, session: FileDump)
         filters.check(file, connection)
         filters.dump(connection, opts)
         for option, default in session.part(Defaults).of(shape):
+            try:
+                if option.size <= _PYTHON_MAX and get(option.level, option.name, option.size) == default:
+                    continue  # nearly all of them, of every socket
+            except OSError:
+                if not default:
+                    continue
             content = _read_opaque(connection, option)
             if content and content != default and not _is_of_the_moment(connection, option, content):
                 opts.torpor_option.add(level=option.level, name=option.name, value=content)
