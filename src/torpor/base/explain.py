@@ -20,6 +20,7 @@ _HINTS = {
     errno.EDQUOT: ("the disk quota is used up", "free some space, or choose another place"),
     errno.EROFS: ("the file system is mounted read-only", "choose another place"),
 }
+_NO_SUCH_CALL = "this kernel, or a sandbox that torpor runs in (a seccomp filter), has no such system call"
 _GONE = (errno.ENOENT, errno.ESRCH)
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., object])
@@ -27,7 +28,7 @@ FunctionT = TypeVar("FunctionT", bound=Callable[..., object])
 
 def explain(error: BaseException) -> TorporError | None:
     """The error of ours that says what *error* means (itself, if it does); None for what nobody foresaw."""
-    if isinstance(error, KernelError) and error.errno in (errno.ESRCH, *_HINTS):
+    if isinstance(error, KernelError) and error.errno in (errno.ESRCH, errno.ENOSYS, *_HINTS):
         return _noted(_of_number(error.errno, str(error), ""), error)
     if isinstance(error, TorporError):
         return error
@@ -71,6 +72,8 @@ def _of_number(number: int, text: str, name: str) -> TorporError:
     if number in _HINTS:
         why, hint = _HINTS[number]
         return TorporError(f"{place}{why}", hint=hint)
+    if number == errno.ENOSYS:
+        return TorporError(f"{place}{text}", hint=_NO_SUCH_CALL)
     if number in (errno.EPERM, errno.EACCES) and process:
         return NotPermittedError(f"{place}{text}", hint="run it as root")
     return TorporError(f"{place}{text}")

@@ -31,6 +31,11 @@ _SCAN_ARG = struct.Struct("12Q")
 _REGION_SIZE = 24
 _MAX_REGIONS = 4096
 
+_WORDS_AT_ONCE = 128 * 1024
+_EMPTY = bytes(_WORDS_AT_ONCE * 8)
+#: Bytes of words that are looked at as one: what one page table covers.
+_STRETCH = 512 * 8
+
 _PM_FILE = 1 << 61
 _PM_SWAP = 1 << 62
 _PM_PRESENT = 1 << 63
@@ -87,20 +92,31 @@ class PagemapScanner:
 
     def _iter_words(self, start: int, end: int) -> Iterator[tuple[int, int, int]]:
         run_start, run_kind = start, 0
-        chunk = 64 * 1024
-        for base in range(start, end, chunk * PAGE_SIZE):
-            n_pages = min(chunk, (end - base) // PAGE_SIZE)
-            words = array.array("Q")
-            words.frombytes(os.pread(self._fd, n_pages * 8, base // PAGE_SIZE * 8))
+        for address, words in self._read_words(start, end):
             for index, word in enumerate(words):
                 kind = _kind_of(word)
                 if kind != run_kind:
-                    address = base + index * PAGE_SIZE
                     if run_kind:
-                        yield run_start, address, run_kind
-                    run_start, run_kind = address, kind
+                        yield run_start, address + index * PAGE_SIZE, run_kind
+                    run_start, run_kind = address + index * PAGE_SIZE, kind
         if run_kind:
             yield run_start, end, run_kind
+
+    def _read_words(self, start: int, end: int) -> Iterator[tuple[int, array.array[int]]]:
+        """The words, and the address of the first of them.  Of an empty stretch only the first is given.
+
+        A terabyte that nobody has touched has 268 million of them.
+        """
+        for base in range(start, end, _WORDS_AT_ONCE * PAGE_SIZE):
+            n_pages = min(_WORDS_AT_ONCE, (end - base) // PAGE_SIZE)
+            data = os.pread(self._fd, n_pages * 8, base // PAGE_SIZE * 8)
+            if data == _EMPTY[: len(data)]:
+                yield base, array.array("Q", data[:8])
+                continue
+            for at in range(0, len(data), _STRETCH):
+                stretch = data[at : at + _STRETCH]
+                is_empty = stretch == _EMPTY[: len(stretch)]
+                yield base + at // 8 * PAGE_SIZE, array.array("Q", stretch[:8] if is_empty else stretch)
 
 
 def _kind_of(word: int) -> int:
