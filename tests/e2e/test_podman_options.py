@@ -231,5 +231,18 @@ def test_exec(podman: Podman, loop: str) -> None:
     assert _LOOP.step(podman, loop) == 1
 
 
+def test_volume_of_one_run(podman: Podman) -> None:
+    """Podman takes its layers away when the container ends: refused while it can still run on."""
+    podman.machine.path("/srv").mkdir(exist_ok=True)
+    run(podman, "a", "--volume=/srv:/data:O")
+    assert _LOOP.step(podman, "a") == 0
+    with pytest.raises(MachineError):
+        podman("container", "checkpoint", "a")
+    with pytest.raises(MachineError, match=r"/data .* overlay volume"):
+        podman.machine.run("torpor", "checkpoint", "a", "-o", _FILE)
+    assert podman.is_running("a")
+    assert _LOOP.step(podman, "a") == 1
+
+
 def run(podman: Podman, name: str, *options: str) -> str:
     return podman.run("--name", name, *options, images.APPLICATIONS, *_LOOP.command)

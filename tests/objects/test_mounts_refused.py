@@ -56,3 +56,24 @@ def test_skipped_mount(point: Path) -> None:
         workload.restore()
         assert not _type_of(workload, point)
         workload.expect_pass()
+
+
+@pytest.mark.root
+def test_overlay_of_one_run(tmp_path: Path, point: Path) -> None:
+    """What Podman makes of `-v DIR:/data:O`: its layers are gone when the container is restored."""
+    need_mounted_root()
+    layers = tmp_path / "overlay-containers" / ("0" * 64) / "userdata" / "overlay" / "1"
+    for name in ("lower", "upper", "work"):
+        (layers / name).mkdir(parents=True)
+    named = f"lowerdir={layers}/lower,upperdir={layers}/upper,workdir={layers}/work"
+    with start(Flavour.FRESH, "counter") as workload:
+        workload.wait_ready()
+        _mount_in(workload, "-t", "tmpfs", "torpor", str(tmp_path))
+        for name in ("lower", "upper", "work"):
+            os.makedirs(f"/proc/{workload.pid}/root{layers}/{name}")
+        os.mkdir(f"/proc/{workload.pid}/root{point}")
+        _mount_in(workload, "-t", "overlay", "overlay", "-o", named, str(point))
+        with pytest.raises(EngineError, match=f"{point} .* overlay volume, whose layers are removed"):
+            workload.dump(options=["--external", f"mnt[{point}]:data"])
+        workload.dump(leave_running=True)
+        workload.expect_pass()

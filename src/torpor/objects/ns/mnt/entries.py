@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 
 from torpor.base.errors import RefusedError
@@ -25,6 +26,8 @@ _MINOR_BITS = 20
 _DELETED = "//deleted"
 _IDMAPPED = "idmapped"
 _Device = tuple[int, int]
+#: A layer in what Podman keeps of a container (``pkg/overlay`` of containers/buildah).
+_OF_ONE_RUN = re.compile(r"dir=[^,]*-containers/[0-9a-f]{64}/userdata/overlay/")
 
 
 @dataclass(slots=True)
@@ -118,6 +121,7 @@ def classify(view: View, shared: MountDump, external: tuple[str, ...], *, has_ro
     for mount, entry in zip(view.mounts, entries, strict=True):
         if mount is not root:
             check_ids(view.pid, mount, shared.host)
+            check_layers(view.pid, mount)
         if mount.is_deleted:
             _check_deleted(view, mount)
         if mount is not root and mount.point in keys:
@@ -161,6 +165,20 @@ def check_ids(pid: int, mount: Mount, host: list[Mount]) -> None:
         raise RefusedError(
             f"{mount.point} in the mount namespace of pid {pid} is an idmapped mount, whose map is not carried yet",
             hint=f"leave it out with --skip-mnt {mount.point}",
+        )
+
+
+def check_layers(pid: int, mount: Mount) -> None:
+    """RefusedError for an overlay whose layers an engine removes with the container.
+
+    Podman mounts those of ``-v DIR:/data:O`` and ``--mount type=image`` for one run of a container, and not again when
+    it restores one.
+    """
+    if mount.fstype == "overlay" and _OF_ONE_RUN.search(mount.super_options):
+        raise RefusedError(
+            f"{mount.point} in the mount namespace of pid {pid} is an overlay volume, whose layers are removed when "
+            "the container ends: it could not be restored",
+            hint="start the container with a plain volume or bind mount there (without :O or type=image)",
         )
 
 
