@@ -20,8 +20,8 @@ from torpor.engine.reading import read_images
 from torpor.engine.session import RestoreSession
 from torpor.images import kinds
 from torpor.images import messages as m
-from torpor.images.dirstore import DirStore
 from torpor.images.store import load_all, load_one, store_all
+from torpor.images.stores.directory import DirStore
 
 pytestmark = pytest.mark.root
 _TORPOR = [sys.executable, "-m", "torpor.cli.torpor"]

@@ -12,10 +12,10 @@ from pathlib import Path
 from harness.edited import forget_manifest
 from torpor.images import kinds
 from torpor.images import messages as m
-from torpor.images.dirstore import DirStore
 from torpor.images.errors import ImageError
 from torpor.images.format import Entry
 from torpor.images.store import iter_entries, load_all, store_all
+from torpor.images.stores.directory import DirStore
 
 _STRING, _BYTES, _MESSAGE, _ENUM, _BOOL = 9, 12, 11, 14, 8
 # fmt: off

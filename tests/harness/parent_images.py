@@ -5,8 +5,8 @@ from pathlib import Path
 
 from harness.edited import forget_manifest
 from torpor.images import kinds
-from torpor.images.dirstore import DirStore
 from torpor.images.pagemap import PAGE_BYTES, PE_PARENT, PE_PRESENT, PageRun, load_pagemap, store_pagemap
+from torpor.images.stores.directory import DirStore
 
 #: The latest, and what came before.
 _NAMES = ("", "parent-1", "parent-2")

@@ -9,8 +9,8 @@ from harness import engine
 from harness.flavours import workload_test
 from harness.workload import Workload
 from torpor.images import kinds
-from torpor.images.dirstore import DirStore
 from torpor.images.store import load_one
+from torpor.images.stores.directory import DirStore
 
 test_no_code_of_what_was_writable = workload_test("confined", ["mdwe"])
 test_no_code_of_what_was_writable_with_threads = workload_test("confined", ["mdwe", "thread"])

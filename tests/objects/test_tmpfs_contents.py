@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from torpor.images.errors import ImageError
-from torpor.images.memstore import MemStore
+from torpor.images.stores.memory import MemStore
 from torpor.kernel.idmap import IDENTITY
 from torpor.objects.ns.mnt import tmpfs
 

@@ -10,9 +10,9 @@ from harness.edited import forget_manifest
 from harness.flavours import Flavour, start, workload_test
 from harness.workload import Workload
 from torpor.images import kinds
-from torpor.images.dirstore import DirStore
 from torpor.images.pagemap import PAGE_BYTES, PE_PRESENT, PageRun, load_pagemap, store_pagemap
 from torpor.images.store import load_all, load_one, store_one
+from torpor.images.stores.directory import DirStore
 from torpor.kernel import elf
 from torpor.kernel.procfs.maps import read_maps
 

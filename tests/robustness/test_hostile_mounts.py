@@ -14,8 +14,8 @@ from harness.skips import need_mounted_root
 from harness.workload import Workload
 from torpor.images import kinds
 from torpor.images import messages as m
-from torpor.images.dirstore import DirStore
 from torpor.images.store import load_all, load_one, store_all
+from torpor.images.stores.directory import DirStore
 
 pytestmark = pytest.mark.root
 _ALLOW = ("--external", "mnt[]")

@@ -17,8 +17,8 @@ from harness.processes import find_tree, reap_adopted
 from harness.workload import Workload
 from torpor.engine.restore import restore
 from torpor.images import kinds
-from torpor.images.dirstore import DirStore
 from torpor.images.store import load_all
+from torpor.images.stores.directory import DirStore
 from torpor.kernel.procfs.stat import read_stat
 from torpor.kernel.procfs.status import read_status
 from torpor.kernel.procfs.task import read_children

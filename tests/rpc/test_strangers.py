@@ -23,8 +23,8 @@ from harness.events import ProcessWatch, time_limit_s
 from harness.workload import Workload
 from torpor.images import kinds
 from torpor.images import messages as m
-from torpor.images.dirstore import DirStore
 from torpor.images.store import load_all, load_one, store_all, store_one
+from torpor.images.stores.directory import DirStore
 from torpor.kernel.procfs.stat import read_stat
 
 pytestmark = pytest.mark.root

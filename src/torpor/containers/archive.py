@@ -22,9 +22,9 @@ from torpor.engine.checkpoint import MAX_STRINGS
 from torpor.images import kinds, manifest
 from torpor.images.added import SUFFIX
 from torpor.images.errors import ImageError, ImageMissing
-from torpor.images.memstore import MemPagesReader, MemStore
 from torpor.images.pagemap import load_pagemap
 from torpor.images.store import load_one
+from torpor.images.stores.memory import MemPagesReader, MemStore
 from torpor.images.tarstream import Content, Member, decompressed, iter_members, open_compressed
 
 _DOCUMENTS = frozenset(

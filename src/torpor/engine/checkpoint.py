@@ -8,12 +8,12 @@ from torpor.base.records import dataclass
 from torpor.engine.sets.reading import open_set
 from torpor.images import kinds
 from torpor.images import messages as m
-from torpor.images.checked import CheckedStore
 from torpor.images.contents import open_contents
 from torpor.images.errors import ImageError, ImageMissing
 from torpor.images.manifest import Manifest
 from torpor.images.pagemap import PAGE_BYTES, load_pagemap
 from torpor.images.store import ImageStore, load_all, load_one
+from torpor.images.stores.checked import CheckedStore
 
 _DEAD = 2
 _STATES = {1: "running", 2: "zombie", 3: "stopped"}

@@ -29,9 +29,9 @@ from torpor.engine.stats import DumpStats
 from torpor.engine.time_limit import time_limit
 from torpor.engine.warming import warm_up
 from torpor.images import messages as m
-from torpor.images.dirstore import DirStore
-from torpor.images.latestore import LateStore
 from torpor.images.store import ImageStore, store_all, store_one
+from torpor.images.stores.directory import DirStore
+from torpor.images.stores.late import LateStore
 from torpor.images.text import set_text
 from torpor.kernel import interrupts, signal
 from torpor.kernel.arch.regs import UserRegs

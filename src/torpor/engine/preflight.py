@@ -20,7 +20,7 @@ from torpor.base.typed import TYPE_CHECKING
 from torpor.engine import privileges
 from torpor.engine.options import CARRY, REFUSE, DumpOptions
 from torpor.images import messages as m
-from torpor.images.memstore import MemStore
+from torpor.images.stores.memory import MemStore
 from torpor.kernel.namespaces import network_of
 from torpor.kernel.pidfd import getfd
 from torpor.kernel.procfs.maps import PROT_EXEC, Vma, read_maps, read_smaps

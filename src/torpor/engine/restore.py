@@ -14,10 +14,10 @@ from torpor.engine.options import RestoreOptions
 from torpor.engine.phases import RESTORE, WITHOUT_IMAGES, Phase
 from torpor.engine.session import RestoreSession
 from torpor.engine.sets.reading import open_set
-from torpor.images.checked import CheckedStore
-from torpor.images.dirstore import DirStore
 from torpor.images.errors import ImageError
 from torpor.images.store import ImageStore
+from torpor.images.stores.checked import CheckedStore
+from torpor.images.stores.directory import DirStore
 
 
 @explained

@@ -1,6 +1,6 @@
 """Stores: where the images of one checkpoint lie, and how images go in and come out.
 
-A directory is one store (dirstore.py), memory another (memstore.py); archives, compression, encryption and other hosts
+A directory is one store (stores/directory.py), memory another (stores/memory.py); archives, compression and other hosts
 come as further ones. Whatever a store is, names are plain file names and errors are ImageError.
 """
 

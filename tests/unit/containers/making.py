@@ -7,9 +7,9 @@ from collections.abc import Iterable
 
 from torpor.images import kinds
 from torpor.images import messages as m
-from torpor.images.memstore import MemStore
 from torpor.images.pagemap import PE_PRESENT, PageRun, store_pagemap
 from torpor.images.store import store_all, store_one
+from torpor.images.stores.memory import MemStore
 from unit.images.filling import fill
 
 ARGUMENTS = b"/bin/server\0--port\x001\0"

@@ -14,8 +14,8 @@ from torpor.images.added import SUFFIX, may_hold
 from torpor.images.errors import ImageError
 from torpor.images.format import Entry, encode_image, read_entries, read_messages
 from torpor.images.kinds import ImageKind
-from torpor.images.memstore import MemStore
 from torpor.images.store import iter_entries, load_all, store_all
+from torpor.images.stores.memory import MemStore
 from unit.images.filling import entries_of
 
 KINDS = [kind for kind in kinds.ALL if may_hold(kind)]

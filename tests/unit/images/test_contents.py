@@ -9,7 +9,6 @@ import pytest
 from torpor.images import kinds
 from torpor.images.contents import open_contents
 from torpor.images.errors import ImageError, ImageMissing
-from torpor.images.memstore import MemStore
 from torpor.images.pagemap import (
     PAGE_BYTES,
     PE_LAZY,
@@ -20,6 +19,7 @@ from torpor.images.pagemap import (
     load_pagemap,
     store_pagemap,
 )
+from torpor.images.stores.memory import MemStore
 
 PID = 7
 A = 0x10000

@@ -1,7 +1,7 @@
 """The store that keeps small images back."""
 
-from torpor.images.latestore import LateStore
-from torpor.images.memstore import MemStore
+from torpor.images.stores.late import LateStore
+from torpor.images.stores.memory import MemStore
 
 
 def test_small_images_are_written_when_flushed() -> None:

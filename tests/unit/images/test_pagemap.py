@@ -7,9 +7,9 @@ import pytest
 from torpor.images import kinds
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
-from torpor.images.memstore import MemStore
 from torpor.images.pagemap import PE_LAZY, PE_PARENT, PE_PRESENT, PageRun, load_pagemap, store_pagemap
 from torpor.images.store import store_all
+from torpor.images.stores.memory import MemStore
 
 
 def pages(store: MemStore, n_pages: int) -> None:

@@ -12,10 +12,10 @@ import pytest
 
 from torpor.images import kinds
 from torpor.images import messages as m
-from torpor.images.dirstore import DirStore
 from torpor.images.errors import ImageError, ImageMissing, StoreError
-from torpor.images.memstore import MemStore
 from torpor.images.store import ImageStore, ImageWriter, iter_entries, load_all, load_one, store_all, store_one
+from torpor.images.stores.directory import DirStore
+from torpor.images.stores.memory import MemStore
 
 
 @pytest.fixture(params=["directory", "memory"])
@@ -121,7 +121,7 @@ def test_a_store_for_reading_does_not_write(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
 def test_a_full_disk_is_told_with_a_hint(tmp_path: Path) -> None:
-    from torpor.images.dirstore import DirPagesWriter
+    from torpor.images.stores.directory import DirPagesWriter
 
     writer = DirPagesWriter(os.open("/dev/full", os.O_RDWR), "pages-1.img")
     with pytest.raises(StoreError, match=r"pages-1\.img: cannot write") as caught:

@@ -7,8 +7,8 @@ import pytest
 from torpor.base.errors import RestoreError
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
-from torpor.images.memstore import MemStore
 from torpor.images.store import store_one
+from torpor.images.stores.memory import MemStore
 from torpor.objects.arch import cpu
 
 

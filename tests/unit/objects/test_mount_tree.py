@@ -2,8 +2,8 @@ import pytest
 
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
-from torpor.images.memstore import MemStore
 from torpor.images.store import store_all
+from torpor.images.stores.memory import MemStore
 from torpor.objects.ns.mnt.tree import Tree, read_tree, relative
 from torpor.objects.ns.model import NsRestore
 

@@ -7,7 +7,7 @@ import pytest
 from torpor.base.errors import RefusedError
 from torpor.images import kinds
 from torpor.images.errors import ImageError
-from torpor.images.memstore import MemStore
+from torpor.images.stores.memory import MemStore
 from torpor.kernel import netlink, rtnetlink
 from torpor.objects.ns.net import links, raw
 from torpor.objects.ns.net.work import external_value

@@ -5,8 +5,8 @@ import time
 import pytest
 
 from torpor.images import messages as m
-from torpor.images.memstore import MemStore
 from torpor.images.store import store_one
+from torpor.images.stores.memory import MemStore
 from torpor.objects.ns import timens
 
 

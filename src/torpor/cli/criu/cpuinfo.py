@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torpor.base.errors import UsageError
 from torpor.cli.criu.options import Options
-from torpor.images.dirstore import DirStore
 from torpor.images.errors import ImageMissing
 from torpor.images.kinds import CPUINFO
+from torpor.images.stores.directory import DirStore
 from torpor.objects.arch import cpu
 
 

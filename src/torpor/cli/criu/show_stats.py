@@ -7,8 +7,8 @@ from pathlib import Path
 
 from torpor.images import kinds
 from torpor.images import messages as m
-from torpor.images.dirstore import DirStore
 from torpor.images.store import load_one
+from torpor.images.stores.directory import DirStore
 
 
 def show_dump(directory: str) -> None:

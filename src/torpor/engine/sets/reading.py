@@ -15,9 +15,9 @@ from torpor.base.errors import TorporError
 from torpor.engine.sets.places import WHOLE, Inside, is_image, open_at, try_lock
 from torpor.engine.sets.settling import complete, is_whole, places_of, settle
 from torpor.images import kinds, manifest
-from torpor.images.checked import CheckedStore
-from torpor.images.dirstore import DirStore
 from torpor.images.errors import ImageMissing, StoreError
+from torpor.images.stores.checked import CheckedStore
+from torpor.images.stores.directory import DirStore
 
 _WITHIN_S, _LOOK_EVERY_S = 30, 0.005
 

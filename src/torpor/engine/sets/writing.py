@@ -22,9 +22,9 @@ from torpor.base.typed import NoReturn, Self
 from torpor.engine.sets import settling
 from torpor.engine.sets.places import NEW_MANIFEST, WHOLE, Beside, Place, is_at, open_at, remove, try_lock
 from torpor.images import manifest
-from torpor.images.dirstore import DirStore
 from torpor.images.errors import StoreError
 from torpor.images.manifest import Content, Manifest
+from torpor.images.stores.directory import DirStore
 
 #: More that is yet to be written than so much above the set's own: then only the set's files are written, one by one.
 _DIRTY_BYTES = 64 << 20

@@ -12,10 +12,10 @@ from types import TracebackType
 
 from torpor.base.typed import BinaryIO, NoReturn, Self
 from torpor.images import kinds, manifest
-from torpor.images.dirstore import DirPagesReader, DirStore
 from torpor.images.errors import ImageError, ImageMissing, StoreError
 from torpor.images.manifest import BLOCK_BYTES, Content, Manifest
 from torpor.images.store import ImageStore, PagesWriter, load_one
+from torpor.images.stores.directory import DirPagesReader, DirStore
 
 _DAMAGED = "torpor verify tells what else is damaged; --no-verify restores it all the same"
 

@@ -1,0 +1,1 @@
+"""What stores there are: each keeps the images of one checkpoint behind the interface of ``images/store.py``."""
