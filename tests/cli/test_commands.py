@@ -166,6 +166,45 @@ def test_what_is_no_file_is_not_waited_for(command: str, name: str, tmp_path: Pa
     assert done.returncode == 1 and "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("check", "--config", "FIFO"),
+        ("check", "--config=FIFO"),
+        ("dump", "-t", "PID", "-D", "IMAGES", "--cgroup-props-file", "FIFO"),
+        ("dump", "-t", "PID", "-D", "IMAGES", "-o", "FIFO"),
+        ("dump", "-t", "PID", "-D", "FIFO"),
+        ("dump", "-t", "PID", "-D", "IMAGES", "-W", "FIFO"),
+        ("dump", "-t", "PID", "-D", "IMAGES", "--action-script", "FIFO"),
+        ("restore", "-D", "FIFO"),
+        ("restore", "-D", "IMAGES", "--pidfile", "FIFO"),
+        ("service", "--address", "IMAGES/socket", "-o", "FIFO"),
+        ("service", "--address", "FIFO"),
+    ],
+    ids=lambda words: words[0] + words[-2],
+)
+def test_a_fifo_that_the_caller_names_is_not_waited_for(
+    words: "tuple[str, ...]", sleeper: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    fifo, images = tmp_path / "fifo", tmp_path / "images"
+    os.mkfifo(fifo)
+    images.mkdir()
+    line = [
+        word.replace("FIFO", str(fifo)).replace("IMAGES", str(images)).replace("PID", str(sleeper.pid))
+        for word in words
+    ]
+    done = run(*CRIU, *line)
+    assert done.returncode in (1, 2) and "Traceback" not in done.stderr, done.stderr
+    assert sleeper.poll() is None
+
+
+def test_a_configuration_may_come_through_a_pipe_of_the_shell() -> None:
+    line = '"$0" -m torpor.cli.criu.main check --config <(echo "no-such-option")'
+    done = run("bash", "-c", line, sys.executable)
+    assert done.returncode == 2 and "no-such-option" in done.stderr
+    assert run(*CRIU, "check", "--config", "/dev/null").returncode == 0
+
+
 def test_what_lies_in_the_images_directory_leads_nowhere(sleeper: subprocess.Popen[bytes], tmp_path: Path) -> None:
     """A log, a pid file: links by these names that whoever made the directory left there, and a FIFO."""
     target = tmp_path / "target"

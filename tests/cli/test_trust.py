@@ -206,6 +206,22 @@ def test_what_the_policy_of_strangers_refuses(change: object, field: str, images
     _checked(directory, RestorePolicy())
 
 
+def test_a_tun_device_of_the_hosts_network(images: Path, tmp_path: Path) -> None:
+    """No image makes an interface there, or takes one, with `--trust` neither: no dump writes such a thing."""
+    directory = tmp_path / "set"
+    shutil.copytree(images, directory, ignore=shutil.ignore_patterns("torpor.manifest"))
+    with DirStore(directory, "r") as store:
+        files, ids = load_all(store, kinds.FILES), load_one(store, kinds.IDS, _root(directory))
+    number = max(entry.id for entry in files) + 1
+    tunf = m.tunfile_entry(id=number, netdev="torpor-evil0", ns_id=ids.net_ns_id)
+    files.append(m.file_entry(type=m.fd_types.TUNF, id=number, tunf=tunf))
+    with DirStore(directory, "w") as out:
+        store_all(out, "FILES", files)
+    done = _torpor("restore", "--trust", directory)
+    assert done.returncode == 1 and "netdev" in done.stderr and "torpor-evil0" in done.stderr, done.stderr
+    assert not os.path.exists("/sys/class/net/torpor-evil0")
+
+
 _OPEN_DELETED = "p = '{name}'; f = open(p, 'w'); f.write('x'); os.fchmod(f.fileno(), {mode:#o}); os.unlink(p)"
 _BECOME = "import os; {do}; os.write(1, b'!'); os.dup2(os.open('/dev/null', 1), 1); import signal; signal.pause()"
 

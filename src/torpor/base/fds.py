@@ -7,6 +7,8 @@ import os
 import stat
 from types import TracebackType
 
+_NULL = os.makedev(1, 3)
+
 
 def open_output(path: str, flags: int = os.O_TRUNC, mode: int = 0o600) -> int:
     """A file that we write to (made if need be), which the caller owns (close-on-exec).  OSError.
@@ -32,6 +34,20 @@ def only_files(path: str, flags: int) -> int:
         os.close(fd)
         raise OSError(errno.EINVAL, "it is no regular file", path)
     return fd
+
+
+def only_given(path: str, flags: int) -> int:
+    """As ``only_files``, for what the caller names on a command line: also /dev/null, and a pipe without a name.
+
+    The shell's ``<(command)`` is such a pipe; whoever writes to it is at work already.
+    """
+    with OwnedFd(os.open(path, os.O_PATH | os.O_CLOEXEC)) as fd:
+        info, own = os.fstat(fd.fileno()), f"/proc/self/fd/{fd.fileno()}"
+        is_null = stat.S_ISCHR(info.st_mode) and info.st_rdev == _NULL
+        is_pipe = stat.S_ISFIFO(info.st_mode) and os.readlink(own).startswith("pipe:[")
+        if not (stat.S_ISREG(info.st_mode) or is_null or is_pipe):
+            raise OSError(errno.EINVAL, "it is no regular file", path)
+        return os.open(own, flags | os.O_NOCTTY | os.O_CLOEXEC)
 
 
 class OwnedFd:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO
 
 from torpor.base.errors import EngineError
+from torpor.base.fds import only_files
 
 #: Where engines that are services look for other commands.
 SERVICE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -156,7 +157,7 @@ def _undecorated(line: str) -> str:
 def _log_errors(path: Path) -> list[str]:
     """The first error lines of a criu log, without time and place."""
     try:
-        with path.open("rb") as stream:
+        with open(path, "rb", opener=only_files) as stream:
             text = stream.read(_MAX_LOG_BYTES).decode(errors="replace")
     except OSError:
         return []

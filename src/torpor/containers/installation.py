@@ -21,6 +21,7 @@ from pathlib import Path
 
 from torpor import __version__
 from torpor.base.errors import NotPermittedError, TorporError
+from torpor.base.fds import only_files
 
 DIRECTORY = Path("/usr/local/sbin")
 _NAME = "criu"
@@ -112,7 +113,10 @@ def remove(directory: Path = DIRECTORY, texts: Mapping[str, str] = _NO_TEXTS) ->
 
 def _text(path: Path) -> str:
     try:
-        return "" if path.is_symlink() else path.read_text(encoding="utf-8", errors="replace")
+        if path.is_symlink():
+            return ""
+        with open(path, encoding="utf-8", errors="replace", opener=only_files) as stream:
+            return stream.read()
     except OSError:
         return ""
 
@@ -150,7 +154,7 @@ def _marked(path: Path) -> dict[str, object] | None:
     if path.is_symlink():
         return None
     try:
-        with path.open("rb") as stream:
+        with open(path, "rb", opener=only_files) as stream:
             text = stream.read(_MAX_BYTES).decode(errors="replace")
     except OSError:
         return None

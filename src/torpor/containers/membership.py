@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from torpor.base.errors import RefusedError, TorporError
+from torpor.base.fds import only_files
 
 #: Control groups by engine: what is before the id or name, which ends at the next slash or suffix.
 _GROUPS = (
@@ -85,7 +86,8 @@ def _by_runc(pid: int, state: str = _RUNC_STATE) -> Inside | None:
         theirs = os.readlink(f"/proc/{pid}/ns/mnt")
         for entry in os.scandir(state) if ours != theirs else ():
             with suppress(OSError, ValueError, TypeError):
-                told = json.loads(Path(entry.path, "state.json").read_bytes())
+                with open(f"{entry.path}/state.json", "rb", opener=only_files) as stream:
+                    told = json.loads(stream.read())
                 if os.readlink(f"/proc/{told['init_process_pid']}/ns/mnt") == theirs:
                     return Inside("runc", entry.name)
     return None

@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from torpor.base.fds import only_files
 from torpor.containers.model import Runtime
 
 _DEFAULT_CONFIG = "/etc/criu/runc.conf"
@@ -41,7 +42,7 @@ def order_for(pid: int, runtime: Runtime) -> Order:
 
 def _read(path: Path | None) -> dict[str, object]:
     if path is not None:
-        with suppress(OSError, ValueError, RecursionError), path.open("rb") as stream:
+        with suppress(OSError, ValueError, RecursionError), open(path, "rb", opener=only_files) as stream:
             found = json.loads(stream.read(_MAX_CONFIG))
             return found if isinstance(found, dict) else {}
     return {}

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from torpor.base.errors import EngineError
+from torpor.base.fds import only_files
 from torpor.containers.commands import SERVICE_PATH, command_of, run
 
 CONFIG_FILES = ("/etc/criu/default.conf", "/etc/criu/runc.conf", "/etc/criu/crun.conf", "~/.criu/default.conf")
@@ -94,7 +95,9 @@ def config_files() -> Iterator[ConfigFile]:
     """The files of options that are there."""
     for name in (*CONFIG_FILES, os.environ.get("CRIU_CONFIG_FILE", "")):
         with suppress(OSError):
-            lines = Path(name).expanduser().read_text(encoding="utf-8", errors="replace").splitlines()
+            place = Path(name).expanduser()
+            with open(place, encoding="utf-8", errors="replace", opener=only_files) as stream:
+                lines = stream.read().splitlines()
             options = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
             yield ConfigFile(name, tuple(options))
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from torpor.base.errors import RefusedError, UsageError
+from torpor.base.fds import only_given
 from torpor.base.records import dataclass, field
 from torpor.base.typed import TYPE_CHECKING
 from torpor.images import kinds
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.images.store import ImageStore, load_all, load_one, store_one
-from torpor.kernel.procfs.small import read_bytes, read_small
+from torpor.kernel.procfs.small import read_bytes
 from torpor.objects.cgroup import membership, model
 from torpor.objects.cgroup.membership import OURS, Member
 from torpor.objects.cgroup.model import CgroupPolicy, describe_group
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from torpor.objects.cgroup.directories import Maker, Snapshot
     from torpor.objects.cgroup.freezer import Freezer
     from torpor.objects.cgroup.properties import Table
+
+#: Bytes of a file of properties.
+_MAX_PROPS = 1 << 20
 
 
 # -- dump ----------------------------------------------------------------------------------------------------
@@ -151,7 +155,8 @@ def _table_of(policy: CgroupPolicy) -> Table:
     text = ""
     if policy.props_file:
         try:
-            text = read_small(policy.props_file)
+            with open(policy.props_file, encoding="utf-8", errors="surrogateescape", opener=only_given) as stream:
+                text = stream.read(_MAX_PROPS)
         except OSError as error:
             raise UsageError(f"--cgroup-props-file {policy.props_file}: {error.strerror}") from None
     return Table(policy.props, text)

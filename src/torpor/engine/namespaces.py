@@ -364,6 +364,7 @@ def _enter(session: RestoreSession, process: RestoreProcess, moves: Sequence[tup
 def enter_network(session: RestoreSession) -> None:
     """Go into the tree's network namespace, for sockets are born into that of the thread that makes them."""
     if not session.namespaces & CLONE_NEWNET:
+        _check_devices(session)
         return
     session.network = OwnedFd(os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
     with OwnedFd(os.pidfd_open(session.root.pid)) as pidfd:
@@ -372,6 +373,16 @@ def enter_network(session: RestoreSession) -> None:
         from torpor.kernel.netdevice import loopback_up
 
         loopback_up()
+
+
+def _check_devices(session: RestoreSession) -> None:
+    """RestoreError for tun devices of a tree in our own network: they would be ours, made or taken by its images."""
+    for entry in session.files.entries.values():
+        if entry.tunf.HasField("netdev") and entry.tunf.ns_id in (0, session.root.ids.net_ns_id):
+            raise RestoreError(
+                f"files.img: tunf: netdev: {entry.tunf.netdev} would be an interface of this machine's own network",
+                hint="a program with a tun device is restored into a network namespace of its own only",
+            )
 
 
 def leave(session: RestoreSession) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.skips import missing
 from torpor.kernel.build_id import read_build_id
 
 
@@ -66,8 +67,9 @@ def test_hostile_files_raise_nothing(tmp_path: Path) -> None:
         _read(tmp_path / "file")
 
 
-@pytest.mark.skipif(shutil.which("readelf") is None, reason="readelf is not there")
 def test_a_real_file() -> None:
+    if shutil.which("readelf") is None:
+        missing("the command readelf (Debian: binutils)")
     path = Path(sys.executable).resolve()
     told = subprocess.run(["readelf", "-n", str(path)], capture_output=True, text=True, check=True).stdout
     expected = next((line.split()[-1] for line in told.splitlines() if "Build ID:" in line), "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from torpor.base.errors import UsageError
-from torpor.base.fds import only_files
+from torpor.base.fds import only_files, only_given
 from torpor.cli.criu.options import FLAG, MAYBE, OPTIONS, SWITCH, VALUE, Option, Options
 
 _HINT = "criu --help lists what there is"
@@ -156,7 +156,7 @@ def _config_files(words: list[str]) -> list[tuple[str, bool]]:
 def _read_config(path: str, must_exist: bool) -> list[str]:
     try:
         # What is named on the command line may be a pipe of the shell's; nothing else may be one.
-        opener = None if must_exist else only_files
+        opener = only_given if must_exist else only_files
         with open(path, encoding="utf-8", errors="surrogateescape", opener=opener) as stream:
             lines = stream.readlines()
     except OSError as error:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 
 from torpor.base.errors import JobError, NotPermittedError
+from torpor.base.fds import only_files
 from torpor.engine.jobs.registry import Job, find, is_alive
 from torpor.engine.jobs.watch import marker
 from torpor.kernel.procfs.status import read_status
@@ -55,7 +56,7 @@ def _settled(job: Job) -> Job:
 def follow_log(job: Job, *, follow: bool = False) -> Iterator[bytes]:
     """The log so far; with *follow*, also what is added, until the job ends."""
     try:
-        fd = os.open(job.log, os.O_RDONLY | os.O_CLOEXEC)
+        fd = only_files(str(job.log), os.O_RDONLY)
     except FileNotFoundError:
         raise JobError(f"{job.name} has no log") from None
     try:

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from torpor.base.errors import JobError, UsageError
-from torpor.base.fds import OwnedFd
+from torpor.base.fds import OwnedFd, only_files
 from torpor.engine.jobs import note
 from torpor.engine.jobs.note import Note
 from torpor.engine.jobs.places import check_name, checkpoints_directory, names_in
@@ -127,7 +127,7 @@ def _read(name: str, number: int, directory: Path, tags: tuple[str, ...]) -> Gen
     if about is None or _is_cut_off(directory):
         return None
     place = directory / _IMAGES
-    with suppress(FileNotFoundError), open(directory / _PLACE, "rb") as stream:
+    with suppress(FileNotFoundError), open(directory / _PLACE, "rb", opener=only_files) as stream:
         try:
             place = Path(str(json.loads(stream.read(_MAX_BYTES))["path"]))
         except (ValueError, LookupError, TypeError) as error:

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from torpor.base import log
 from torpor.base.errors import JobError, NotPermittedError
-from torpor.base.fds import OwnedFd
+from torpor.base.fds import OwnedFd, only_files
 from torpor.base.late import load
 from torpor.engine.jobs import generations, locks
 from torpor.engine.jobs.places import check_name, job_directory, names_in
@@ -282,7 +282,8 @@ def _wait_settled(job: Job) -> None:
 
 def _read(directory: Path) -> Job | None:
     try:
-        found = json.loads((directory / "state.json").read_text(encoding="utf-8"))
+        with open(directory / "state.json", encoding="utf-8", opener=only_files) as stream:
+            found = json.loads(stream.read())
     except FileNotFoundError:
         return None
     except ValueError as error:
