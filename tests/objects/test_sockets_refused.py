@@ -128,3 +128,17 @@ if program >= 0:
 @pytest.mark.parametrize("family", ["socket.AF_INET", "socket.AF_UNIX", "socket.AF_PACKET", "socket.AF_NETLINK"])
 def test_an_ebpf_filter_is_refused(family: str) -> None:
     assert "eBPF program as its filter" in _refusal(_EBPF.format(family=family))
+
+
+_MD5 = """
+import struct
+peer = struct.pack("HH4s120x", 2, 0, socket.inet_aton("127.0.0.1"))
+key = peer + struct.pack("BBHi80s", 0, 0, 3, 0, b"key")
+made = socket.create_server(("127.0.0.1", 0))
+made.setsockopt(6, 14, key)
+"""
+
+
+def test_signatures_are_refused() -> None:
+    """A listener's keys, which its connections have as well."""
+    assert re.search(r"fd \d+ of pid .* signs what it sends .TCP MD5.", _refusal(_MD5))

@@ -20,8 +20,10 @@ _SHOW = 0x1 | 0x2 | 0x4 | 0x8 | 0x10
 _NAME, _VFS, _PEER, _ICONS, _RQLEN, _, _SHUTDOWN = range(7)
 
 _INET_REQUEST = struct.Struct("=BBBBI48x")
+#: INET_DIAG_INFO, without which nothing is said of keys.
+_INET_WITH_INFO = 1 << 1
 _INET_HEADER = struct.Struct("=BBBB48xIIIII")
-_INET_SHUTDOWN = 8
+_INET_SHUTDOWN, _INET_MD5SIG = 8, 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,27 +76,30 @@ def parse_unix(answer: bytes) -> UnixSocket:
 
 @dataclass(frozen=True, slots=True)
 class InetSocket:
-    """A socket of the internet families: bytes in its queues, and the directions that are shut down."""
+    """A socket of the internet families: bytes in its queues, the directions that are shut down, keys of TCP_MD5SIG."""
 
     ino: int
     state: int
     n_unread: int
     n_unsent: int
     shutdown: int
+    is_signed: bool = False
 
 
-def read_inet(family: int, protocol: int, states: int = 0xFFFFFFFF) -> dict[int, InetSocket]:
+def read_inet(
+    family: int, protocol: int, states: int = 0xFFFFFFFF, *, with_keys: bool = False
+) -> dict[int, InetSocket]:
     """All sockets of *family* and *protocol* in our network namespace by inode (TCP: those with an inode).
 
-    *states* is a mask of those to be told of.
+    *states* is a mask of those to be told of; whether one ``is_signed`` is told *with_keys*.
     """
-    request = _INET_REQUEST.pack(family, protocol, 0, 0, states)
+    request = _INET_REQUEST.pack(family, protocol, _INET_WITH_INFO if with_keys else 0, 0, states)
     found = {}
     for answer in netlink.dump(NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY, request):
         _, state, _, _, _, unread, unsent, _, ino = _INET_HEADER.unpack_from(answer)
         attributes = netlink.parse_attributes(answer[_INET_HEADER.size :])
         shutdown = int.from_bytes(attributes.get(_INET_SHUTDOWN, b""), "little")
-        found[ino] = InetSocket(ino, state, unread, unsent, shutdown)
+        found[ino] = InetSocket(ino, state, unread, unsent, shutdown, _INET_MD5SIG in attributes)
     return found
 
 

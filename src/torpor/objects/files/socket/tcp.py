@@ -24,7 +24,7 @@ from torpor.images import messages as m
 from torpor.kernel.sockets import Borrowed, Socket
 from torpor.kernel.uapi.inet import IPPROTO_MPTCP
 from torpor.objects.files.model import FileDump, FileRestore, OpenFile
-from torpor.objects.files.socket import listeners, net_lock, shutdown, tcp_ended, tcp_repair, tcp_stream
+from torpor.objects.files.socket import listeners, net_lock, shutdown, tcp_ended, tcp_keys, tcp_repair, tcp_stream
 
 TCP_CLOSE, TCP_LISTEN = tcp_repair.CLOSE, tcp_repair.LISTEN
 _HINT = "use --tcp-close to have it closed, or --tcp-established to carry it"
@@ -68,6 +68,8 @@ def check(file: OpenFile, sk: m.inet_sk_entry, session: FileDump) -> None:
     may_not_wait = state == TCP_LISTEN and not (session.policy.tcp_close or session.policy.skip_in_flight)
     if may_not_wait and file.stat.st_ino not in session.part(listeners.Listening).inodes:
         session.outside.restless.append(_Listener(os.dup(file.fd)).is_waited_for)
+    if state != TCP_CLOSE and sk.proto == socket.IPPROTO_TCP and not (sk.dst_port and session.policy.tcp_close):
+        session.part(tcp_keys.Signed).add(file, sk.family)
     if state in (TCP_LISTEN, TCP_CLOSE):
         return
     _check_connection(file, sk.proto, state, sk.dst_port, session)
