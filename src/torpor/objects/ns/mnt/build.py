@@ -21,7 +21,7 @@ from torpor.kernel.openat2 import open_in_root
 from torpor.kernel.uapi.fcntl import O_PATH
 from torpor.objects.files.paths import is_below
 from torpor.objects.files.tty_pairs import Early
-from torpor.objects.ns.mnt import external, filesystems, hidden, propagation
+from torpor.objects.ns.mnt import external, filesystems, hidden, propagation, tmpfs
 from torpor.objects.ns.mnt.make import check_layers, is_made_by_puppet, make_by_puppet, make_filesystem
 from torpor.objects.ns.mnt.tree import Node, Tree, read_tree, relative
 from torpor.objects.ns.mnt.yard import Yard
@@ -97,6 +97,8 @@ class _Builder:
 
     def run(self, pidfd: int, flags: int) -> None:
         """All of it."""
+        for tree in self._trees:
+            tmpfs.get_ready(tree.session.store, [node.entry.root_dev for node in tree.order])
         self._yard = Yard()
         if flags:
             # Some file systems belong to the namespace of whoever makes them.

@@ -10,7 +10,7 @@ Restore
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from torpor.base.typed import BinaryIO, cast
 from torpor.images.errors import ImageError
@@ -47,6 +47,18 @@ def _apart(places: Sequence[tuple[int, str]]) -> Iterator[tuple[int, str]]:
             yield fd, root
 
 
+def get_ready(store: ImageStore, devices: Iterable[int]) -> None:
+    """Import what reads contents, if there are any: not from the root of another mount namespace.
+
+    Which that is in a chroot, even where the namespace is ours.
+    """
+    if any(store.exists(_name(device)) for device in devices):
+        import gzip  # noqa: F401
+        import tarfile  # noqa: F401
+
+        from torpor.objects.ns.mnt import tar  # noqa: F401
+
+
 def restore(store: ImageStore, directory: int, device: int, idmaps: IdMaps, may_be_special: bool) -> None:
     """Unpack into the descriptor *directory*, the root of an empty file system."""
     if not store.exists(_name(device)):
@@ -56,8 +68,6 @@ def restore(store: ImageStore, directory: int, device: int, idmaps: IdMaps, may_
 
 
 def _unpack(stream: BinaryIO, directory: int, idmaps: IdMaps, may_be_special: bool) -> None:
-    # All that is needed must be imported before the root changes.
-    import gzip  # noqa: F401
     import os
     import tarfile
     import zlib
