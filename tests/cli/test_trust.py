@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from harness.events import ProcessWatch, become_subreaper, time_limit_s
+from harness.skips import need_mounted_root
 from torpor.base.errors import NotPermittedError
 from torpor.engine import policy
 from torpor.engine.options import STRANGERS, RestoreOptions, RestorePolicy
@@ -58,6 +59,7 @@ def _sleeper(source: Path, point: Path) -> "subprocess.Popen[str]":
 
 
 def test_the_host_elsewhere_than_the_host_has_it(elsewhere: Path, tmp_path: Path) -> None:
+    need_mounted_root()
     become_subreaper()
     point, images = tmp_path / "point", tmp_path / "images"
     point.mkdir()
@@ -79,6 +81,7 @@ def test_the_host_elsewhere_than_the_host_has_it(elsewhere: Path, tmp_path: Path
 
 
 def test_the_host_as_the_host_has_it_needs_no_trust(elsewhere: Path, tmp_path: Path) -> None:
+    need_mounted_root()
     become_subreaper()
     process = _sleeper(tmp_path, tmp_path)
     done = _torpor("checkpoint", process.pid, "-o", tmp_path / "images")

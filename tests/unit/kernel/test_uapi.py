@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.program import need
+from harness.skips import missing
 from torpor.kernel import uapi
 
 INCLUDE = Path("/usr/include")
@@ -66,7 +67,9 @@ def groups(repository: Path) -> Iterator[tuple[str, tuple[str, ...], dict[str, i
 def words_of(header: str) -> frozenset[str]:
     """Every name that stands in a header; enumerators are not seen by the preprocessor."""
     places = [INCLUDE / header, INCLUDE / "x86_64-linux-gnu" / header]
-    path = next(place for place in places if place.exists())
+    path = next((place for place in places if place.exists()), None)
+    if path is None:
+        missing(f"the header {header} (Debian: libc6-dev)")
     text = path.read_text(errors="replace")
     if header == "sys/socket.h":
         text += "".join(each.read_text() for each in (INCLUDE / "x86_64-linux-gnu/bits").glob("socket*.h"))
@@ -77,6 +80,7 @@ def by_the_headers(
     all_groups: list[tuple[str, tuple[str, ...], dict[str, int]]], tmp_path: Path
 ) -> list[dict[str, int]]:
     """What the headers say of each group's names; one run of the compiler for all, each group a file of its own."""
+    compiler = need("gcc")
     sources, calls = [], []
     for index, (_, headers, numbers) in enumerate(all_groups):
         known = frozenset().union(*(words_of(header) for header in headers))
@@ -91,7 +95,7 @@ def by_the_headers(
         calls.append(f"void group_{index}(void); group_{index}();")
     main, program = tmp_path / "main.c", tmp_path / "numbers"
     main.write_text("int main(void) { " + "\n".join(calls) + " return 0; }\n")
-    subprocess.run([need("gcc"), "-w", "-o", program, main, *sources], check=True)
+    subprocess.run([compiler, "-w", "-o", program, main, *sources], check=True)
     told: list[dict[str, int]] = [{} for _ in all_groups]
     for line in subprocess.run([program], capture_output=True, check=True, text=True).stdout.splitlines():
         number, name, value = line.split()
