@@ -236,10 +236,9 @@ def test_volume_of_one_run(podman: Podman) -> None:
     podman.machine.path("/srv").mkdir(exist_ok=True)
     run(podman, "a", "--volume=/srv:/data:O")
     assert _LOOP.step(podman, "a") == 0
-    with pytest.raises(MachineError):
+    with pytest.raises(MachineError) as caught:
         podman("container", "checkpoint", "a")
-    with pytest.raises(MachineError, match=r"/data .* overlay volume"):
-        podman.machine.run("torpor", "checkpoint", "a", "-o", _FILE)
+    assert any("/data " in note and "overlay volume" in note for note in caught.value.__notes__)
     assert podman.is_running("a")
     assert _LOOP.step(podman, "a") == 1
 
