@@ -20,6 +20,7 @@
 
 static volatile char selector;
 static volatile int n_dispatched;
+static volatile sig_atomic_t is_told;
 
 static void on_sigsys(int number, siginfo_t *info, void *context)
 {
@@ -54,6 +55,7 @@ static void on_term(int number)
 {
     (void)number;
     selector = 0;
+    is_told = 1;
 }
 
 static void restrict_self(bool privileged)
@@ -117,8 +119,9 @@ int main(int argc, char **argv)
         WL_TRY(sigaction(SIGTERM, &(struct sigaction){.sa_handler = on_term}, NULL));
         wl_unblock_term();
         selector = 1;
-        while (selector)
+        while (!is_told) /* which it may be already */
             ;
+        selector = 0;
     } else {
         wl_wait();
     }
