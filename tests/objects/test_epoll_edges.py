@@ -78,8 +78,9 @@ def _to_udp(path: str, port: int) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.connect(("127.0.0.1", port))
         client.send(b"x")
-        # A refusal comes at once, on a busy machine a moment later.
+        # A refusal comes at once, on a busy machine a moment later; but at most 1,000 a second (icmp_msgs_per_sec).
         client.settimeout(0.5)
+        threading.Event().wait(0.003)
         try:
             client.recv(1)
         except TimeoutError:
