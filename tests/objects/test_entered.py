@@ -92,6 +92,53 @@ def test_left_out_they_are_named_in_the_log(family: Family) -> None:
         root.reap()
 
 
+_ENTERS = """#!/bin/sh
+[ "$CRTOOLS_SCRIPT_ACTION" = {action} ] || exit 0
+nsenter --pid --target={init} setsid sh -c '{script}' {fifo} < /dev/null > /dev/null 2>&1 &
+"""
+
+
+@pytest.fixture
+def alone(family: Family) -> Family:
+    """The family once the visitor has gone; `visitor` is to be another."""
+    with ProcessWatch(family.visitor) as visitor:
+        visitor.signal(signal.SIGKILL)
+        assert visitor.wait_ended(time_limit_s(10))
+    return family
+
+
+def _hook(family: Family, tmp_path: Path, action: str) -> tuple[Path, Path]:
+    """A script of which a process enters at that moment, and where its pid is read."""
+    script, fifo = tmp_path / "hook", tmp_path / "later"
+    os.mkfifo(fifo)
+    # The hook ends when the other is there: it waits for whoever reads the pid that it writes.
+    enters = _ENTERS.format(action=action, init=family.init, script=_SCRIPT, fifo=fifo)
+    script.write_text(f"{enters}cat {fifo} > {tmp_path}/pid\n")
+    script.chmod(0o700)
+    return script, tmp_path / "pid"
+
+
+@pytest.mark.parametrize("action", ["pre-dump", "post-dump"])
+def test_who_enters_meanwhile_is_named_before_anything_ends(alone: Family, tmp_path: Path, action: str) -> None:
+    script, pid = _hook(alone, tmp_path, action)
+    with pytest.raises(engine.EngineError) as caught:
+        engine.dump(alone.init, alone.images, options=["--action-script", str(script)])
+    alone.visitor = int(pid.read_text())
+    assert f"pid {alone.visitor} (sleep) is in the pid namespace of pid {alone.init}" in caught.value.log
+    assert alone.lives()
+
+
+def test_who_enters_meanwhile_is_left_out_by_name(alone: Family, tmp_path: Path) -> None:
+    script, pid = _hook(alone, tmp_path, "post-dump")
+    engine.dump(alone.init, alone.images, options=["--action-script", str(script), "--exec-processes", "leave-out"])
+    assert f"left out: pid {pid.read_text().strip()} (sleep)" in (alone.images / "dump.log").read_text()
+    with ProcessWatch(engine.restore(alone.images)) as root:
+        assert not Path(f"/proc/{root.pid}/task/{root.pid}/children").read_text()
+        root.signal(signal.SIGKILL)
+        assert root.wait_ended(time_limit_s(10))
+        root.reap()
+
+
 def test_check_names_them(family: Family) -> None:
     line = [sys.executable, "-m", "torpor.cli.torpor", "check", str(family.init)]
     done = subprocess.run(line, capture_output=True, text=True, check=False)

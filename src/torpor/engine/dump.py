@@ -154,6 +154,8 @@ class Dump:
                 self._seal()
                 self._new.place()
             notify("post-dump", pid)
+            # Last, for hooks start processes, and whoever enters by now dies with the namespace's first process.
+            load("torpor.engine.entered").look_again(self._processes, self._options.entered)
             if not self._options.leave_running:
                 self._commit()
             self._let_go(tree)

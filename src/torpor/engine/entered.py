@@ -1,22 +1,26 @@
 """Processes that entered a pid namespace of the tree's from outside, as `podman exec` and nsenter(1) make them.
 
 They are not below the namespace's first process, and so not in the tree; but the kernel kills them with that first
-process.  They are found by the namespace before anything is frozen.  Carried, they are children of the first process in
-the images, as if their parent outside had died.
+process.  They are found by the namespace before anything is frozen, and looked for once more before the tree ends.
+Carried, they are children of the first process in the images, as if their parent outside had died.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from torpor.base import log
 from torpor.base.errors import RefusedError
+from torpor.base.typed import TYPE_CHECKING
 from torpor.engine.options import CARRY, LEAVE_OUT
 from torpor.kernel.procfs.stat import read_stat
 from torpor.kernel.procfs.status import read_status
 from torpor.kernel.procfs.task import read_tree
+
+if TYPE_CHECKING:
+    from torpor.objects.model import DumpProcess
 
 #: For so long a command that is about to end (a health check) is waited for.
 _WAIT_S, _LOOK_EVERY_S = 1.0, 0.02
@@ -28,7 +32,11 @@ def find(tree: Sequence[int]) -> dict[int, list[int]]:
 
     *tree*: the pids of all its processes.  Nothing is looked through unless one of them is such a first process.
     """
-    inits = dict(_iter_inits(tree))
+    return _find(tree, _iter_numbers(tree))
+
+
+def _find(tree: Sequence[int], numbers: Iterable[tuple[int, Sequence[int]]]) -> dict[int, list[int]]:
+    inits = dict(_iter_inits(numbers))
     if not inits:
         return {}
     known, found = set(tree), dict[int, list[int]]()
@@ -54,11 +62,24 @@ def to_carry(root: int, mode: str) -> dict[int, list[int]]:
         found = find(tree)
     if mode == CARRY:
         return found
+    _allow(found, mode)
+    return {}
+
+
+def look_again(processes: Sequence[DumpProcess], mode: str) -> None:
+    """As ``to_carry``, of what has come since and can be carried no more: *processes*, the tree, are frozen.
+
+    Meant for the last instant before it ends.  Those that are left out are named once more, with the new ones.
+    """
+    tree = [process.pid for process in processes]
+    _allow(_find(tree, ((process.pid, process.status.ns_tgids) for process in processes)), mode)
+
+
+def _allow(found: dict[int, list[int]], mode: str) -> None:
     for init, pids in found.items():
         if mode != LEAVE_OUT:
             raise refusal(init, pids)
         log.warn(loss(init, pids))
-    return {}
 
 
 def loss(init: int, pids: Sequence[int]) -> str:
@@ -71,8 +92,9 @@ def refusal(init: int, pids: Sequence[int]) -> RefusedError:
     return RefusedError(
         f"{describe(pids)} {'is' if len(pids) == 1 else 'are'} in the pid namespace of {describe([init])} but not "
         f"below it (podman exec, nsenter), and would be killed with it",
-        hint="end what was started there, or say --exec-processes=carry to take it along, --exec-processes=leave-out "
-        "to lose it; for a container as a line `exec-processes carry` in /etc/criu/runc.conf",
+        hint="end what was started there and try again, or say --exec-processes=carry to take it along, or "
+        "--exec-processes=leave-out to lose it; for a container as a line `exec-processes carry` in "
+        "/etc/criu/runc.conf",
     )
 
 
@@ -84,15 +106,20 @@ def describe(pids: Sequence[int]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _iter_inits(tree: Sequence[int]) -> Iterator[tuple[str, int]]:
-    """The pid namespaces, other than ours, whose first processes are in *tree*."""
-    ours = _namespace_of("self")
+def _iter_numbers(tree: Sequence[int]) -> Iterator[tuple[int, Sequence[int]]]:
+    """Each pid of *tree* with its numbers in all the namespaces that it is in, ours first."""
     for pid in tree:
         try:
-            numbers = read_status(pid).ns_tgids
+            yield pid, read_status(pid).ns_tgids
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if len(numbers) > 1 and numbers[-1] == 1 and (namespace := _namespace_of(str(pid))) not in ("", ours):
+
+
+def _iter_inits(numbers: Iterable[tuple[int, Sequence[int]]]) -> Iterator[tuple[str, int]]:
+    """The pid namespaces, other than ours, of which one of the processes is the first."""
+    ours = _namespace_of("self")
+    for pid, inside in numbers:
+        if len(inside) > 1 and inside[-1] == 1 and (namespace := _namespace_of(str(pid))) not in ("", ours):
             yield namespace, pid
 
 
