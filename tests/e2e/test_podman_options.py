@@ -231,14 +231,16 @@ def test_exec(podman: Podman, loop: str) -> None:
     assert _LOOP.step(podman, loop) == 1
 
 
-def test_volume_of_one_run(podman: Podman) -> None:
-    """Podman takes its layers away when the container ends: refused while it can still run on."""
-    podman.machine.path("/srv").mkdir(exist_ok=True)
-    run(podman, "a", "--volume=/srv:/data:O")
+@pytest.mark.parametrize("more", ["", ",upperdir=/srv/upper,workdir=/srv/work"])
+def test_volume_of_one_run(podman: Podman, more: str) -> None:
+    """Podman mounts it once, of layers that the container cannot see: refused while it can still run on."""
+    for name in ("lower", "upper", "work"):
+        podman.machine.path(f"/srv/{name}").mkdir(parents=True, exist_ok=True)
+    run(podman, "a", f"--volume=/srv/lower:/data:O{more}")
     assert _LOOP.step(podman, "a") == 0
     with pytest.raises(MachineError) as caught:
         podman("container", "checkpoint", "a")
-    assert any("/data " in note and "overlay volume" in note for note in caught.value.__notes__)
+    assert any("/data " in note and "is an overlay, whose lowerdir" in note for note in caught.value.__notes__)
     assert podman.is_running("a")
     assert _LOOP.step(podman, "a") == 1
 

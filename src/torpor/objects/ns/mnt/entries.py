@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
 
 from torpor.base.errors import RefusedError
@@ -13,11 +12,12 @@ from torpor.images import messages as m
 from torpor.images.store import store_all
 from torpor.images.text import set_text
 from torpor.kernel.idmap import IDENTITY
+from torpor.kernel.openat2 import open_in_root
 from torpor.kernel.procfs.mountinfo import Mount, read_mountinfo
 from torpor.objects.files.model import FileDump
 from torpor.objects.files.paths import is_below
 from torpor.objects.model import DumpProcess
-from torpor.objects.ns.mnt import filesystems
+from torpor.objects.ns.mnt import filesystems, make
 from torpor.objects.ns.mnt.external import AUTODETECTED, keys_by_point
 from torpor.objects.ns.mnt.views import View, open_mount, read_view
 from torpor.objects.ns.model import NsDump
@@ -26,8 +26,6 @@ _MINOR_BITS = 20
 _DELETED = "//deleted"
 _IDMAPPED = "idmapped"
 _Device = tuple[int, int]
-#: A layer in what Podman keeps of a container (``pkg/overlay`` of containers/buildah).
-_OF_ONE_RUN = re.compile(r"dir=[^,]*-containers/[0-9a-f]{64}/userdata/overlay/")
 
 
 @dataclass(slots=True)
@@ -121,7 +119,6 @@ def classify(view: View, shared: MountDump, external: tuple[str, ...], *, has_ro
     for mount, entry in zip(view.mounts, entries, strict=True):
         if mount is not root:
             check_ids(view.pid, mount, shared.host)
-            check_layers(view.pid, mount)
         if mount.is_deleted:
             _check_deleted(view, mount)
         if mount is not root and mount.point in keys:
@@ -138,6 +135,8 @@ def classify(view: View, shared: MountDump, external: tuple[str, ...], *, has_ro
             set_text(entry, "source", source)
             continue
         kind = _kind_of(view, mount, entry, shared, external)
+        if entry.fstype == filesystems.OVERLAY:
+            _check_layers(view, mount, entry)
         contents = shared.contents.get(mount.device)
         if contents is None:
             contents = shared.contents[mount.device] = Contents(kind)
@@ -168,18 +167,22 @@ def check_ids(pid: int, mount: Mount, host: list[Mount]) -> None:
         )
 
 
-def check_layers(pid: int, mount: Mount) -> None:
-    """RefusedError for an overlay whose layers an engine removes with the container.
+def _check_layers(view: View, mount: Mount, entry: m.mnt_entry) -> None:
+    """RefusedError for an overlay that is to be made anew, but whose layers are not in its namespace.
 
-    Podman mounts those of ``-v DIR:/data:O`` and ``--mount type=image`` for one run of a container, and not again when
-    it restores one.
+    So are those that an engine mounts for a container, which has no way to them (Podman: ``-v DIR:/data:O``).
     """
-    if mount.fstype == "overlay" and _OF_ONE_RUN.search(mount.super_options):
-        raise RefusedError(
-            f"{mount.point} in the mount namespace of pid {pid} is an overlay volume, whose layers are removed when "
-            "the container ends: it could not be restored",
-            hint="start the container with a plain volume or bind mount there (without :O or type=image)",
-        )
+    with OwnedFd(os.open(f"/proc/{view.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as root:
+        for key, path in make.layers_of(entry):
+            try:
+                os.close(open_in_root(root.fileno(), path, os.O_PATH))
+            except (FileNotFoundError, NotADirectoryError):
+                raise RefusedError(
+                    f"{mount.point} in the mount namespace of pid {view.pid} is an overlay, whose {key} {path} is not "
+                    "to be found there: it could not be mounted again",
+                    hint="have a plain volume or bind mount there (podman: without :O or type=image), name it with "
+                    f"--external mnt[{mount.point}]:KEY, or leave it out with --skip-mnt {mount.point}",
+                ) from None
 
 
 def _has_base(mount: Mount, shared: MountDump) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+from collections.abc import Iterator
 
 from torpor.base.errors import RestoreError
 from torpor.images import messages as m
@@ -71,16 +72,22 @@ def _source_of(entry: m.mnt_entry, external: tuple[str, ...]) -> str:
 
 def check_layers(root_fd: int, entry: m.mnt_entry) -> None:
     """ImageError for layers of an overlay to which a link of proc leads, out of the namespace with that root."""
+    for key, path in layers_of(entry):
+        try:
+            os.close(open_in_root(root_fd, path, os.O_PATH))
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.EXDEV):
+                where = get_text(entry.mountpoint)
+                raise ImageError(f"{where}: options: {key}: {path} leads elsewhere") from None
+
+
+def layers_of(entry: m.mnt_entry) -> Iterator[tuple[str, str]]:
+    """The directories that an overlay is made of: option and path."""
     for word in split_options(get_text(entry.options)):
         key, _, value = word.partition("=")
         if key.rstrip("+") in _LAYERS:
             for path in filter(None, re.split(r"(?<!\\):", value.strip('"'))):
-                try:
-                    os.close(open_in_root(root_fd, path.replace("\\:", ":"), os.O_PATH))
-                except OSError as error:
-                    if error.errno in (errno.ELOOP, errno.EXDEV):
-                        where = get_text(entry.mountpoint)
-                        raise ImageError(f"{where}: options: {key}: {path} leads elsewhere") from None
+                yield key, path.replace("\\:", ":")
 
 
 def type_of(entry: m.mnt_entry) -> str:
