@@ -1,1 +1,1 @@
-"""What every layer may use: errors, log, typed ids, owned descriptors.  Knows nothing of processes or images."""
+"""What every layer may use: errors, log, owned descriptors.  Knows nothing of processes or images."""

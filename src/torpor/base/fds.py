@@ -7,6 +7,8 @@ import os
 import stat
 from types import TracebackType
 
+from torpor.base.typed import Self
+
 _NULL = os.makedev(1, 3)
 
 
@@ -50,7 +52,22 @@ def only_given(path: str, flags: int) -> int:
         return os.open(own, flags | os.O_NOCTTY | os.O_CLOEXEC)
 
 
-class OwnedFd:
+class Closing:
+    """Something with a ``close`` that the end of a ``with`` calls, whatever has happened in it."""
+
+    __slots__ = ()
+
+    def close(self) -> None:
+        """Let go of what is held."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+
+class OwnedFd(Closing):
     """A descriptor of this process that is closed exactly once, by ``close`` or at the end of a ``with``."""
 
     __slots__ = ("_fd",)
@@ -74,12 +91,6 @@ class OwnedFd:
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             os.close(fd)
-
-    def __enter__(self) -> OwnedFd:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self.close()
 
     def __del__(self) -> None:
         self.close()

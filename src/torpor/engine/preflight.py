@@ -40,11 +40,11 @@ from torpor.tracee.tree import Process, lives_on, refuse_without_leader
 if TYPE_CHECKING:
     from torpor.objects.files.leading_out import LeadingOut
 
-#: Mappings whose name alone says that nothing can be done.
 #: Where the kernel keeps tasks that a freezer of v2 has stopped.
 _FROZEN_IN = ("get_signal", "do_freezer_trap")
 #: Processes for each of which we may have a descriptor without a thought.
 _FEW = 200
+#: Mappings whose name alone says that nothing can be done.
 _SUSPECT = ("/[aio]", "anon_inode:")
 
 

@@ -8,9 +8,8 @@ its own. What the parent images should have and have not is an error, and so is 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from types import TracebackType
 
-from torpor.base.typed import Self
+from torpor.base.fds import Closing
 from torpor.images import kinds
 from torpor.images import messages as m
 from torpor.images.errors import ImageError, ImageMissing
@@ -59,7 +58,7 @@ class _Zeroes:
         pass
 
 
-class Contents:
+class Contents(Closing):
     """The pages of one address space or segment. A context manager that closes its reader.
 
     `runs` are in ascending order; each has a ``pages_offset``, where it lies in `reader`.
@@ -80,14 +79,6 @@ class Contents:
 
     def close(self) -> None:
         self.reader.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def open_contents(store: ImageStore, ident: int, kind: ImageKind[m.pagemap_head] = kinds.PAGEMAP) -> Contents:

@@ -8,9 +8,9 @@ A set without a manifest (CRIU's own) is what its directory holds.
 from __future__ import annotations
 
 import os
-from types import TracebackType
 
-from torpor.base.typed import BinaryIO, NoReturn, Self
+from torpor.base.fds import Closing
+from torpor.base.typed import BinaryIO, NoReturn
 from torpor.images import kinds, manifest
 from torpor.images.errors import ImageError, ImageMissing, StoreError
 from torpor.images.manifest import BLOCK_BYTES, Content, Manifest
@@ -59,7 +59,7 @@ class CheckedPagesReader:
         self._reader.close()
 
 
-class CheckedStore:
+class CheckedStore(Closing):
     """ImageStore, for reading, of one set. Raises ImageError where the images are of several sets.
 
     `directory` becomes the store's.  Without `verify` the sums are not looked at.
@@ -176,14 +176,6 @@ class CheckedStore:
 
     def close(self) -> None:
         self._directory.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _refuse(where: str, what: str) -> NoReturn:

@@ -12,8 +12,8 @@ import io
 import os
 import stat
 from collections.abc import Sequence
-from types import TracebackType
 
+from torpor.base.fds import Closing
 from torpor.base.typed import BinaryIO, Literal, NoReturn, Self, cast
 from torpor.images.errors import ImageError, ImageMissing, StoreError
 from torpor.images.store import check_name
@@ -137,7 +137,7 @@ class DirPagesWriter:
             _fail(self._name, "write", error)
 
 
-class DirStore:
+class DirStore(Closing):
     """ImageStore over a directory.
 
     `mode` "r" refuses to write; "w" reads too. The directory must exist unless `create`. Raises ImageMissing or
@@ -295,11 +295,3 @@ class DirStore:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -7,9 +7,9 @@ and pages go through at once.
 from __future__ import annotations
 
 import io
-from types import TracebackType
 
-from torpor.base.typed import BinaryIO, Self, cast
+from torpor.base.fds import Closing
+from torpor.base.typed import BinaryIO, cast
 from torpor.images.store import ImageStore, PagesReader, PagesWriter, check_name
 
 _SMALL = 1 << 20
@@ -41,7 +41,7 @@ class _Kept(io.BytesIO):
         super().close()
 
 
-class LateStore:
+class LateStore(Closing):
     """ImageStore that writes small images when flushed; the store beneath stays the caller's."""
 
     def __init__(self, store: ImageStore) -> None:
@@ -83,11 +83,3 @@ class LateStore:
 
     def close(self) -> None:
         """Nothing: what was not flushed is dropped."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import _thread
 import io
 from collections.abc import Sequence
-from types import TracebackType
 
-from torpor.base.typed import BinaryIO, Self
+from torpor.base.fds import Closing
+from torpor.base.typed import BinaryIO
 from torpor.images.errors import ImageError, ImageMissing
 from torpor.images.store import ImageStore, check_name
 
@@ -76,7 +76,7 @@ class MemPagesWriter:
         pass
 
 
-class MemStore:
+class MemStore(Closing):
     """ImageStore over a dictionary of byte arrays."""
 
     def __init__(self, parent: ImageStore | None = None) -> None:
@@ -113,14 +113,3 @@ class MemStore:
 
     def sync(self) -> None:
         pass
-
-    def close(self) -> None:
-        pass
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
