@@ -143,4 +143,4 @@ def test_what_uapi_has_nobody_else_types(repository: Path) -> None:
 
 
 #: Still with numbers of their own.
-TO_COME = frozenset({"objects/files/socket/options.py", "objects/files/socket/peer_actors.py"})
+TO_COME = frozenset({"objects/files/socket/options.py"})

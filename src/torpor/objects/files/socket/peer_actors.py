@@ -11,6 +11,7 @@ Nobody is ever seen as root who was not: where that cannot be had the restore fa
 from __future__ import annotations
 
 import _socket as socket
+import errno
 import os
 import struct
 from collections.abc import Callable
@@ -25,12 +26,12 @@ from torpor.kernel.pidfd import getfd
 from torpor.kernel.procfs.status import read_status
 from torpor.kernel.sockets import Socket
 from torpor.kernel.syscall import address_of, syscall
-from torpor.kernel.uapi.fcntl import O_PATH
+from torpor.kernel.uapi.fcntl import AT_FDCWD, O_PATH
+from torpor.kernel.uapi.prctl import PR_GET_DUMPABLE, PR_SET_DUMPABLE
 from torpor.kernel.uapi.sched import CLONE_VM
 from torpor.objects.files.model import FileRestore
 from torpor.objects.files.socket.make import check_type, make_pair
 from torpor.objects.files.socket.peer_cred import Who
-from torpor.objects.model import RestoreProcess
 from torpor.tracee import puppet as puppets
 from torpor.tracee.batch import Arg, Batch, RemoteCallError
 from torpor.tracee.remote import Runner, kill_and_reap
@@ -40,8 +41,6 @@ _KEEP = 0xFFFFFFFF
 _OVERFLOW = 65534
 #: How many processes there are at once that are made for the moment.
 _MOST = 32
-_AT_FDCWD = (1 << 64) - 100
-_PR_GET_DUMPABLE, _PR_SET_DUMPABLE = 3, 4
 
 
 @dataclass(slots=True)
@@ -64,6 +63,13 @@ class Actors:
         self._made: dict[int, Runner] = {}
         #: By thread: as whom it comes back, which is asked once.
         self._own: dict[int, _Ids] = {}
+        self._processes = {process.ns_pid: process for process in session.processes}
+        #: Pids that nobody else may have for a moment.
+        self._reserved = {
+            number
+            for process in session.processes
+            for number in (process.entry.pgid, process.entry.sid, *(thread.ns_tid for thread in process.threads))
+        }
 
     def listen(self, who: Who | None, listener: Socket, backlog: int) -> None:
         """listen(2)."""
@@ -116,13 +122,13 @@ class Actors:
             client.connect(own_name)
             return
         runner = self._runner_for(who)
-        errno = self._connect_remotely(runner, who, client, name, file) if runner is not None else 0
-        if errno:
-            if errno not in (1, 13):
-                raise OSError(errno, os.strerror(errno))
+        failure = self._connect_remotely(runner, who, client, name, file) if runner is not None else 0
+        if failure:
+            if failure not in (errno.EPERM, errno.EACCES):
+                raise OSError(failure, os.strerror(failure))
             # It has no right to the socket's file, whose owner its user namespace does not know.
             log.warn(f"a unix socket's peer that was {who} is now seen with another pid")
-        if errno or runner is None:
+        if failure or runner is None:
             self._as_ourselves(who, lambda: client.connect(own_name))
 
     def _connect_remotely(self, runner: Runner, who: Who, client: Socket, name: bytes, file: int) -> int:
@@ -136,7 +142,7 @@ class Actors:
         with_ids = self._borrow(runner, who)
         if not name:
             address += b"self/fd/%d\0" % numbers[1]
-            cwd = batch.call(nr.openat, _AT_FDCWD, batch.path("."), O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, 0)
+            cwd = batch.call(nr.openat, AT_FDCWD, batch.path("."), O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, 0)
             batch.call(nr.fchdir, numbers[2])
         with_ids.enter(batch)
         done = batch.call(nr.connect, numbers[0], batch.data(address), len(address), may_fail=True)
@@ -174,7 +180,7 @@ class Actors:
         """A process (as we see it) that a message may say it comes from, as if it were *pid*; 0: one outside."""
         if not pid:
             return os.getpid()
-        known = next((process for process in self._session.processes if process.ns_pid == pid), None)
+        known = self._processes.get(pid)
         return known.pid if known is not None else self._stand_in(pid, f"pid {pid}").tid
 
     # -- who acts ---------------------------------------------------------------------------------------------
@@ -183,8 +189,8 @@ class Actors:
         """A task that is that process, or is taken for it; None: we do it ourselves."""
         if not who.pid or not self._knows(who):
             return None
-        process = _alive(self._session, who.pid)
-        if process is not None:
+        process = self._processes.get(who.pid)
+        if process is not None and process.is_born and not process.is_zombie:
             return process.runner
         return self._stand_in(who.pid, str(who))
 
@@ -203,7 +209,7 @@ class Actors:
         """A child of the root's that shares its memory, under that pid if nobody else has it."""
         root = self._session.processes[0].runner
         is_taken = len(read_status(root.tid).ns_pids) == 1 and os.path.exists(f"/proc/{pid}")
-        if not is_taken and not self._is_reserved(pid):
+        if not is_taken and pid not in self._reserved:
             try:
                 return puppets.clone(root, flags=CLONE_VM, exit_signal=0, set_tid=(pid,))
             except (RestoreError, KernelError) as error:
@@ -212,12 +218,6 @@ class Actors:
         number = read_status(made.tid).ns_pids[-1]
         log.warn(f"a unix socket's peer that was {who} and is dead is now seen as pid {number}, which is dead, too")
         return made
-
-    def _is_reserved(self, pid: int) -> bool:
-        for process in self._session.processes:
-            if pid in (process.entry.pgid, process.entry.sid, *(thread.ns_tid for thread in process.threads)):
-                return True
-        return False
 
     def close(self) -> None:
         """End those that were made for the moment."""
@@ -237,7 +237,7 @@ class Actors:
         user = _outside(idmaps.users, who.uid)
         group = _outside(idmaps.groups, who.gid)
         groups = [found for found in map(idmaps.groups.outside, who.groups) if found != NO_ID]
-        dumpable = syscall("prctl(PR_GET_DUMPABLE)", nr.prctl, _PR_GET_DUMPABLE)
+        dumpable = syscall("prctl(PR_GET_DUMPABLE)", nr.prctl, PR_GET_DUMPABLE)
         failures: list[BaseException] = []
 
         def run() -> None:
@@ -252,7 +252,7 @@ class Actors:
         thread.start()
         thread.join()
         if dumpable == 1:
-            syscall("prctl(PR_SET_DUMPABLE)", nr.prctl, _PR_SET_DUMPABLE, dumpable)
+            syscall("prctl(PR_SET_DUMPABLE)", nr.prctl, PR_SET_DUMPABLE, dumpable)
         if failures and isinstance(failures[0], PermissionError):
             if not user:
                 log.warn(f"a unix socket's other end was made by {who}, and by us now, who are not root")
@@ -308,11 +308,6 @@ def _set_groups(batch: Batch, ids: _Ids) -> None:
     if ids.groups is not None:
         room: Arg = batch.data(struct.pack(f"{len(ids.groups)}I", *ids.groups)) if ids.groups else 0
         batch.call(nr.setgroups, len(ids.groups), room, may_fail=True)
-
-
-def _alive(session: FileRestore, pid: int) -> RestoreProcess | None:
-    alive = (process for process in session.processes if not process.is_zombie and process.is_born)
-    return next((process for process in alive if process.ns_pid == pid), None)
 
 
 def _outside(ids: IdMap, ident: int) -> int:

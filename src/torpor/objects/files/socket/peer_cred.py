@@ -58,6 +58,13 @@ def _shown(ident: int) -> str:
 # -- dump -----------------------------------------------------------------------------------------------------
 
 
+class _Tree:
+    """The tree's processes: the target's numbers by ours."""
+
+    def __init__(self, session: FileDump) -> None:
+        self.numbers = {process.pid: process.ns_pid for process in session.processes}
+
+
 def dump(file: OpenFile, sk: m.unix_sk_entry, session: FileDump) -> None:
     """Fill in whom the kernel has noted, if anybody."""
     with Borrowed(file.fd) as connection:
@@ -83,7 +90,7 @@ def _dump_pid(file: OpenFile, sk: m.unix_sk_entry, pid: int, session: FileDump) 
 
 def pid_inside(file: OpenFile, pid: int, session: FileDump) -> int:
     """The target's number for a process of the tree, or one that is dead, with *pid*; 0 for what it does not know."""
-    known = next((process.ns_pid for process in session.processes if process.pid == pid), 0)
+    known = session.part(_Tree).numbers.get(pid, 0)
     if known or pid <= 0 or file.process.pid != file.process.ns_pid:
         return known
     return 0 if os.path.exists(f"/proc/{pid}") else pid
