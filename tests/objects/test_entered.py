@@ -126,6 +126,8 @@ def test_who_enters_meanwhile_is_named_before_anything_ends(alone: Family, tmp_p
     alone.visitor = int(pid.read_text())
     assert f"pid {alone.visitor} (sleep) is in the pid namespace of pid {alone.init}" in caught.value.log
     assert alone.lives()
+    # Images that a hook has been shown stay, as after one that says no.
+    assert (alone.images / "inventory.img").exists() == (action == "post-dump")
 
 
 def test_who_enters_meanwhile_is_left_out_by_name(alone: Family, tmp_path: Path) -> None:

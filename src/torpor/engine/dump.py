@@ -149,13 +149,13 @@ class Dump:
             # The kernel's tables of sockets are those of the reader's network namespace.
             with network_of(pid):
                 self._dump_all()
+            self._look_for_entered()
             if notify is not nobody:
                 # Whoever is told may look at the images.
                 self._seal()
                 self._new.place()
-            notify("post-dump", pid)
-            # Last, for hooks start processes, and whoever enters by now dies with the namespace's first process.
-            load("torpor.engine.entered").look_again(self._processes, self._options.entered)
+                notify("post-dump", pid)
+                self._look_for_entered()  # hooks start processes
             if not self._options.leave_running:
                 self._commit()
             self._let_go(tree)
@@ -164,6 +164,10 @@ class Dump:
         if self._options.leave_running:
             self._commit()
         return self._stats
+
+    def _look_for_entered(self) -> None:
+        """Whoever has entered a namespace of the tree's by now dies with its first process."""
+        load("torpor.engine.entered").look_again(self._processes, self._options.entered)
 
     def _commit(self) -> None:
         """All is written: whoever asked for it takes note."""
