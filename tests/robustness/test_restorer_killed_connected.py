@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,10 +16,12 @@ import pytest
 
 from harness.events import ProcessWatch
 from harness.processes import reap_adopted
+from harness.rounds import rounds
 from harness.streams import FarEnd, NearEnd
 from torpor.base.errors import TorporError
-from torpor.engine.options import RestoreOptions
+from torpor.engine.options import RestoreOptions, nobody
 from torpor.engine.restore import restore
+from torpor.kernel.procfs.stat import read_stat
 from torpor.kernel.procfs.status import read_status
 from torpor.kernel.procfs.task import read_children
 from torpor.objects.files.model import FilePolicy
@@ -28,14 +31,15 @@ pytestmark = pytest.mark.root
 N_KILLS = 40
 SEED = 20240214
 LONGEST_S = 0.06
+_PF_EXITING = 0x4  # linux/sched.h
 
 
-def _fork_restorer(directory: Path) -> int:
+def _fork_restorer(directory: Path, notify: Callable[[str, int], None] = nobody) -> int:
     restorer = os.fork()
     if restorer:
         return restorer
     try:
-        restore(directory, RestoreOptions(files=FilePolicy(tcp_established=True)))
+        restore(directory, RestoreOptions(files=FilePolicy(tcp_established=True), notify=notify))
     except TorporError as error:
         os.write(2, f"{error.describe()}\n".encode())
     finally:
@@ -57,6 +61,7 @@ def _wait_settled(pid: int, others: set[int]) -> bool:
             os.waitpid(pid, 0)  # it has become ours
             return False
         runs_free = not status.tracer and status.name.startswith("python") and status.state in "RSD"
+        runs_free = runs_free and not _is_dying(pid)
         reap_adopted()
         # The guardian, which has become ours too, may be about to end the tree.
         if runs_free and not set(read_children(os.getpid())) - others - {pid}:
@@ -65,6 +70,14 @@ def _wait_settled(pid: int, others: set[int]) -> bool:
                 return read_status(pid).state not in "ZX"
         assert time.monotonic() < deadline, f"state {status.state}, traced by {status.tracer}"
         time.sleep(0.005)
+
+
+def _is_dying(pid: int) -> bool:
+    """Whether it is being killed: it looks like one that runs until all that it has is given back."""
+    try:
+        return bool(read_status(pid).pending & 1 << signal.SIGKILL - 1 or read_stat(pid).flags & _PF_EXITING)
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 def test_restorer_killed() -> None:
@@ -93,3 +106,26 @@ def test_restorer_killed() -> None:
         sent, received = near.finish()
         assert far.counts() == (received, sent)
     assert n_killed > 0
+
+
+def test_killed_just_before_it_lets_go() -> None:
+    """Nobody runs for even an instant then, with sockets in repair mode: the program would take it for an error."""
+
+    def die(action: str, pid: int) -> None:
+        if action == "pre-resume":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with FarEnd() as far:
+        far.listen("127.0.0.1")
+        near = NearEnd("127.0.0.1", far.port)
+        for _ in range(rounds(8, 100)):
+            pid = far.pid
+            far.checkpoint()
+            others = set(read_children(os.getpid()))
+            assert os.WIFSIGNALED(os.waitpid(_fork_restorer(far.images, die), 0)[1])
+            assert not _wait_settled(pid, others)
+            assert far.log() == f"port {far.port}\n"
+            far.restore()
+            assert near.is_talking
+        sent, received = near.finish()
+        assert far.counts() == (received, sent)

@@ -104,19 +104,13 @@ def notify_ready(session: RestoreSession) -> None:
 
 
 def guard(session: RestoreSession) -> None:
-    """Signal masks and registers; from here on the guardian, no longer ptrace, ends all if we die.
-
-    PTRACE_O_EXITKILL goes from one thread after the other.  Were it all that protects, our death between two of them
-    would leave half a tree; the guardian is dismissed by one call.
-    """
+    """Signal masks and registers; the guardian, too, ends all if we die from here on."""
     for thread in session.iter_threads():
         thread.runner.thread.set_sigmask(signals.mask_of(thread.core))
         thread.runner.thread.set_regs(registers.general(thread.core))
         user_dispatch.restore(thread)
     assert session.guardian is not None
     session.guardian.watch([process.pid for process in session.alive])
-    for thread in session.iter_threads():
-        set_options(thread.runner.thread, ptrace.PTRACE_O_TRACESYSGOOD)
 
 
 def notify_resume(session: RestoreSession) -> None:
@@ -128,8 +122,15 @@ def notify_resume(session: RestoreSession) -> None:
 
 
 def go(session: RestoreSession) -> None:
-    """The guardian is dismissed, and everyone goes on."""
+    """The guardian is dismissed, and everyone goes on.
+
+    PTRACE_O_EXITKILL goes from one thread after the other.  Were it all that protects, our death between two of them
+    would leave half a tree; the guardian is dismissed by one call.  It alone would not do either for long: with us the
+    tracer goes (exit_ptrace), and everyone runs until the guardian has had its turn.
+    """
     assert session.guardian is not None
+    for thread in session.iter_threads():
+        set_options(thread.runner.thread, ptrace.PTRACE_O_TRACESYSGOOD)
     session.guardian.dismiss()
     for thread in session.iter_threads():
         thread.runner.thread.detach()
