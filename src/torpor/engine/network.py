@@ -65,6 +65,7 @@ def let_go(session: RestoreSession) -> None:
     """Unlock, and have the connections go on.
 
     What comes then is acknowledged: were we killed between this and the tree's going on, the images would be stale.
+    So nothing that takes time is done in between: what is used for it is closed at the end.
     """
     inventory = load_one(session.store, kinds.INVENTORY)
     root = session.root
@@ -76,7 +77,8 @@ def let_go(session: RestoreSession) -> None:
         ends = None if is_own else [net_lock.ends_of(sk) for sk in _connections(session)]
         run_id = _run_id(session, inventory)
         with OwnedFd(os.pidfd_open(root.pid)) as pidfd:
-            inside(pidfd.fileno(), CLONE_NEWNET, lambda: net_lock.unlock_dumped(run_id, method, ends))
+            used = inside(pidfd.fileno(), CLONE_NEWNET, lambda: net_lock.unlock_dumped(run_id, method, ends))
+        session.used_to_unlock += used
     session.files.connect()
 
 

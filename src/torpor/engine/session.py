@@ -37,6 +37,7 @@ class Joined:
 
 
 if TYPE_CHECKING:
+    from torpor.kernel.sockets import Socket
     from torpor.objects.files.socket.net_lock import NetLock
     from torpor.tracee.caretaker import Caretaker
 
@@ -82,6 +83,8 @@ class RestoreSession:
     #: What we ourselves have locked, and who unlocks it if we die.
     held: NetLock | None = None
     caretaker: Caretaker | None = None
+    is_unlocked: bool = False
+    used_to_unlock: list[Socket] = field(default_factory=list)
     #: Where processes are in different ones, all namespaces of that kind: (CLONE_NEW* flag, id) -> descriptor.
     nested: dict[tuple[int, int], OwnedFd] = field(default_factory=dict)
     #: Every traced task that exists: killed if the restore fails.
@@ -164,16 +167,19 @@ class RestoreSession:
     def unlock(self) -> None:
         """Let go what we have locked of the network."""
         if self.held is not None:
-            self.held.unlock()
-            self.held = None
-        if self.caretaker is not None:
-            self.caretaker.dismiss()
-            self.caretaker = None
+            self.held.let_through()
+        self.is_unlocked = True
 
     def close(self) -> None:
         """Close what is ours; what the restored processes have stays theirs."""
         self.leave_network()
         self.own_new_files()
+        if self.is_unlocked and self.held is not None:
+            self.held.close()
+        if self.is_unlocked and self.caretaker is not None:
+            self.caretaker.dismiss()
+        for connection in self.used_to_unlock:
+            connection.close()
         for joined in self.joined:
             joined.fd.close()
         if self.cgroups is not None:

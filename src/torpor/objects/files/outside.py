@@ -38,6 +38,7 @@ class Outside:
         self.run_id = os.urandom(10).hex()
         self._caretaker: Caretaker | None = None
         self._survivals: list[Callable[[], None]] = []
+        self._at_close: list[Callable[[], None]] = []
         self._after_kill: list[Callable[[], None]] = []
         self._at_commit: list[Callable[[], tuple[Sequence[Step], Sequence[int]]]] = []
 
@@ -55,6 +56,10 @@ class Outside:
     def on_survival(self, action: Callable[[], None]) -> None:
         """Do *action* when the dump has failed or is done, just before the tree goes on or is left stopped."""
         self._survivals.append(action)
+
+    def at_close(self, action: Callable[[], None]) -> None:
+        """Do *action*, which takes its time, when the tree goes on already."""
+        self._at_close.append(action)
 
     def at_commit(self, tell: Callable[[], tuple[Sequence[Step], Sequence[int]]]) -> None:
         """*tell* gives what a caretaker does when it has killed the tree, and the keys of what it no longer undoes."""
@@ -106,6 +111,8 @@ class Outside:
 
     def close(self) -> None:
         """Nothing is left to be undone."""
+        while self._at_close:
+            self._at_close.pop()()
         if self._caretaker is not None:
             self._caretaker.dismiss()
             self._caretaker = None

@@ -162,10 +162,15 @@ class NetLock:
                 if in_netns(netns.fileno(), lambda argv=argv, text=text: caretaker.feed(argv, text)):  # type: ignore[misc]
                     raise RefusedError("packets cannot be held back by iptables", hint=_HINT)
 
-    def unlock(self) -> None:
-        """Undo it all."""
+    def let_through(self) -> None:
+        """Undo it all; ``close`` is still to come."""
+        for locked in self._locked:
+            locked.undo()
+
+    def close(self) -> None:
+        """Close what it was done by, for which the kernel takes some 10 ms (nftables: a grace period of RCU)."""
         while self._locked:
-            self._locked.pop().undo()
+            self._locked.pop().forget()
 
     @property
     def keys(self) -> list[int]:
@@ -184,7 +189,7 @@ class DumpLock(NetLock):
         self._is_kept = any(item.startswith("net[") for item in session.policy.external)
         #: By network namespace: the connections that are carried and whose other end is outside of the tree.
         self.carried: dict[int, list[Ends]] = {}
-        session.outside.on_survival(self.unlock)
+        session.outside.on_survival(self._survive)
         session.outside.at_commit(lambda: (self._last_steps(), self.keys))
         session.outside.after_kill(self._leave)
 
@@ -203,6 +208,10 @@ class DumpLock(NetLock):
             netns = OwnedFd(networks.inside(ident, _open_own))
             self.lock(netns, ends, lambda: self._outside.caretaker)
             self._outside.lock_method = self.method
+
+    def _survive(self) -> None:
+        self._outside.at_close(self.close)
+        self.let_through()
 
     def _leave(self) -> None:
         """It stays locked until a restore unlocks it.
@@ -253,13 +262,12 @@ class _Locked:
         self.keys = keeper.add(steps)
 
     def undo(self) -> None:
-        """Unlock."""
+        """Unlock; twice is harmless."""
         for step in self._steps:
             caretaker.do(step)
-        self.forget()
 
     def forget(self) -> None:
-        """Nobody unlocks it."""
+        """Nobody unlocks it from now on."""
         self._keeper.drop(self.keys)
         if self.connection is not None:
             self.connection.close()
@@ -346,16 +354,17 @@ def has_table(run_id: str) -> bool:
         return False
 
 
-def unlock_dumped(run_id: str, method: int, ends: Sequence[Ends] | None) -> None:
+def unlock_dumped(run_id: str, method: int, ends: Sequence[Ends] | None) -> list[Socket]:
     """Undo in this thread's network namespace what a dump locked: of *ends*, or (None) all of the namespace.
 
-    That there is nothing to undo is normal.
+    That there is nothing to undo is normal.  What it was done by is the caller's to close, as ``NetLock.close``.
     """
+    used: list[Socket] = []
     if method == NFTABLES:
         for name in _table_names(run_id):
             try:
-                with nftables.open_socket() as connection:
-                    nftables.commit(connection, [nftables.delete_table(name)])
+                used.append(nftables.open_socket())
+                nftables.commit(used[-1], [nftables.delete_table(name)])
             except (OSError, KernelError) as error:
                 if error.errno != errno.ENOENT:
                     log.warn(f"the network cannot be unlocked: {error}")
@@ -364,3 +373,4 @@ def unlock_dumped(run_id: str, method: int, ends: Sequence[Ends] | None) -> None
             for argv, text in _iptables_commands(texts):
                 if code := caretaker.feed(argv, text):
                     log.debug(f"{argv[0]}: exit code {code}: nothing was locked")
+    return used
