@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from torpor.base.errors import TorporError
     from torpor.engine.checkpoint import Checkpoint
+    from torpor.engine.dump.preflight import Findings
     from torpor.engine.options import DumpOptions
-    from torpor.engine.preflight import Findings
     from torpor.engine.stats import DumpStats
 
 
@@ -69,8 +69,8 @@ def dump(
     """
     from pathlib import Path
 
-    from torpor.engine import dump as engine
     from torpor.engine.destination import going_to
+    from torpor.engine.dump import run as engine
 
     def committed(images: str) -> None:
         finish(images)
@@ -203,7 +203,7 @@ def examine(
 
     Arguments that have no bearing on that (``leave_running``) are passed over.
     """
-    from torpor.engine import preflight
+    from torpor.engine.dump import preflight
 
     if unknown := others.keys() - {"leave_running", "leave_stopped", "timeout_s", "made_by", "commit", "notes"}:
         raise TypeError(f"examine() got unexpected arguments: {', '.join(sorted(unknown))}")
@@ -268,7 +268,7 @@ def __getattr__(name: str) -> object:
 
         return Checkpoint
     if name == "Findings":
-        from torpor.engine.preflight import Findings
+        from torpor.engine.dump.preflight import Findings
 
         return Findings
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

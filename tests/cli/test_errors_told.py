@@ -15,7 +15,8 @@ from harness.events import become_subreaper
 from torpor.base import errors
 from torpor.cli import torpor
 from torpor.cli.criu import main as criu
-from torpor.engine import deaths, phases, restore
+from torpor.engine import phases, restore
+from torpor.engine.dump import deaths
 from torpor.engine.phases import RESTORE, WITHOUT_IMAGES, Phase
 from torpor.engine.session import RestoreSession
 from torpor.images.errors import ImageError
@@ -139,7 +140,7 @@ def test_criu_says_what_was_meant() -> None:
 
 def test_a_process_that_is_killed_meanwhile_is_told_as_that(images: Path) -> None:
     """Whatever fails then: here, a call on a descriptor of it."""
-    from torpor.engine.preflight import _iter_tree
+    from torpor.engine.dump.preflight import _iter_tree
 
     null = subprocess.DEVNULL
     with subprocess.Popen(["sleep", "1000"], stdin=null, stdout=null, stderr=null) as process:

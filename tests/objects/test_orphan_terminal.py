@@ -24,7 +24,7 @@ while True:
 #: In a mount namespace of its own, so that the number of the terminal is free.
 _CONDUCT = """
 import fcntl, os, pty, struct, subprocess, sys, tempfile, termios
-from torpor.engine.dump import dump
+from torpor.engine.dump.run import dump
 from torpor.engine.options import DumpOptions, RestoreOptions
 from torpor.engine.restore import restore
 from torpor.objects.files.model import FilePolicy
@@ -95,7 +95,7 @@ while True:
 
 _CONDUCT_CONTAINED = """
 import os, socket, subprocess, sys, tempfile
-from torpor.engine.dump import dump
+from torpor.engine.dump.run import dump
 from torpor.engine.options import DumpOptions, RestoreOptions
 from torpor.engine.restore import restore
 from torpor.kernel.procfs.task import read_children

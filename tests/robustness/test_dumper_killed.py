@@ -15,7 +15,7 @@ import pytest
 from harness.events import ProcessWatch
 from harness.workload import Workload
 from torpor.base.errors import TorporError
-from torpor.engine.dump import dump
+from torpor.engine.dump.run import dump
 from torpor.engine.options import DumpOptions
 from torpor.kernel.procfs.maps import read_maps
 from torpor.kernel.procfs.status import read_status

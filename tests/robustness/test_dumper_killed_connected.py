@@ -16,7 +16,7 @@ import pytest
 
 from harness.streams import FarEnd, NearEnd
 from torpor.base.errors import TorporError
-from torpor.engine.dump import dump
+from torpor.engine.dump.run import dump
 from torpor.engine.options import DumpOptions
 from torpor.kernel.procfs.status import read_status
 from torpor.objects.files.model import FilePolicy

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.root
 _DIE = """
 import os, sys
 from torpor.tracee import remote, thread, twin
-from torpor.engine.dump import dump
+from torpor.engine.dump.run import dump
 from torpor.engine.options import DumpOptions
 from torpor.kernel import ptrace
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torpor.containers.names import Target
-    from torpor.engine.preflight import Findings
+    from torpor.engine.dump.preflight import Findings
 
 #: Feature, whether nothing works without it, and what it is needed for.
 PURPOSES = (
@@ -146,8 +146,8 @@ def _check_container(target: Target, args: argparse.Namespace) -> int:
     from torpor.cli.criu.dump import file_policy
     from torpor.cli.criu.parse import override, parse
     from torpor.containers import names, preflight, survey
+    from torpor.engine.dump.preflight import examine
     from torpor.engine.options import DumpOptions
-    from torpor.engine.preflight import examine
 
     container = target.container
     assert container is not None

@@ -8,7 +8,7 @@ from torpor.base import log
 from torpor.base.errors import TorporError
 from torpor.cli.criu.options import Options
 from torpor.cli.criu.scripts import notifier
-from torpor.engine.dump import dump
+from torpor.engine.dump.run import dump
 from torpor.engine.options import DumpOptions, Notify
 from torpor.objects.cgroup.model import DEFAULT, IGNORE, CgroupPolicy
 from torpor.objects.files.model import FilePolicy

@@ -20,14 +20,15 @@ from torpor.base.explain import explained
 from torpor.base.fds import OwnedFd
 from torpor.base.late import load
 from torpor.base.typed import TYPE_CHECKING
-from torpor.engine import deaths, family, namespaces, preflight, version
-from torpor.engine.ids import IdAllocator
+from torpor.engine import family, namespaces, version
+from torpor.engine.dump import deaths, preflight
+from torpor.engine.dump.ids import IdAllocator
+from torpor.engine.dump.warming import warm_up
 from torpor.engine.options import DumpOptions, nobody
 from torpor.engine.sets.places import place_inside, place_whole
 from torpor.engine.sets.writing import NewSet
 from torpor.engine.stats import DumpStats
 from torpor.engine.time_limit import time_limit
-from torpor.engine.warming import warm_up
 from torpor.images import messages as m
 from torpor.images.store import ImageStore, store_all, store_one
 from torpor.images.stores.directory import DirStore
@@ -118,7 +119,7 @@ class Dump:
         notify = self._options.notify
         outside = self._files.outside
         self._hold.callback(outside.close)
-        self._entered = load("torpor.engine.entered").to_carry(pid, self._options.entered)
+        self._entered = load("torpor.engine.dump.entered").to_carry(pid, self._options.entered)
         by_freezer = bool(self._options.cgroups.freezer)
         seen = preflight.check(pid, self._options, by_freezer=by_freezer, entered=self._entered)
         outside.noticed, outside.restless = seen.noticed, seen.restless
@@ -167,7 +168,7 @@ class Dump:
 
     def _look_for_entered(self) -> None:
         """Whoever has entered a namespace of the tree's by now dies with its first process."""
-        load("torpor.engine.entered").look_again(self._processes, self._options.entered)
+        load("torpor.engine.dump.entered").look_again(self._processes, self._options.entered)
 
     def _commit(self) -> None:
         """All is written: whoever asked for it takes note."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from torpor.base.errors import RefusedError
-from torpor.engine import entered
+from torpor.engine.dump import entered
 
 
 def test_one_that_ends_soon_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

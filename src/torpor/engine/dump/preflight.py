@@ -87,13 +87,13 @@ def examine(pid: int, options: DumpOptions) -> Findings:
 
 def _examine(pid: int, options: DumpOptions) -> Findings:
     found: list[TorporError] = []
-    entered: dict[int, list[int]] = load("torpor.engine.entered").find(read_tree(pid))
+    entered: dict[int, list[int]] = load("torpor.engine.dump.entered").find(read_tree(pid))
     losses = []
     for init, pids in list(entered.items()) if options.entered != CARRY else ():
         if options.entered == REFUSE:
-            found.append(load("torpor.engine.entered").refusal(init, pids))
+            found.append(load("torpor.engine.dump.entered").refusal(init, pids))
         else:
-            losses.append(load("torpor.engine.entered").loss(init, pids))
+            losses.append(load("torpor.engine.dump.entered").loss(init, pids))
         del entered[init]
     look = _Look(pid, options, entered, thorough=True, by_freezer=bool(options.cgroups.freezer))
     found += look.problems()
@@ -180,7 +180,7 @@ def _of_family(everyone: Sequence[DumpProcess], options: DumpOptions, thorough: 
 def _of_namespaces(session: FileDump) -> Iterator[TorporError]:
     """Namespaces that could not be carried; by the same functions as in the dump, which stop at the first."""
     from torpor.engine import namespaces
-    from torpor.engine.ids import IdAllocator
+    from torpor.engine.dump.ids import IdAllocator
 
     allocator, outside = IdAllocator(), m.task_kobj_ids_entry()
     try:
