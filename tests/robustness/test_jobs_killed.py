@@ -22,6 +22,7 @@ from torpor.cli import torpor
 from torpor.engine import jobs
 from torpor.engine.jobs import generations, registry
 from torpor.kernel.procfs.status import read_status
+from torpor.kernel.procfs.task import is_dying
 
 pytestmark = pytest.mark.root
 
@@ -63,12 +64,12 @@ def _reap() -> None:
 
 
 def _roots(mark: str) -> list[int]:
-    """The first processes of all pid namespaces in which the job is."""
+    """The first processes of all pid namespaces in which the job is, but those that have been killed."""
     found = []
     for pid in find_tree(mark):
         with suppress(OSError):
             status = read_status(pid)
-            if status.ns_tgids[-1] == 1 and status.state not in "ZX":
+            if status.ns_tgids[-1] == 1 and not is_dying(pid):
                 found.append(pid)
     return found
 

@@ -21,9 +21,8 @@ from harness.streams import FarEnd, NearEnd
 from torpor.base.errors import TorporError
 from torpor.engine.options import RestoreOptions, nobody
 from torpor.engine.restore import restore
-from torpor.kernel.procfs.stat import read_stat
 from torpor.kernel.procfs.status import read_status
-from torpor.kernel.procfs.task import read_children
+from torpor.kernel.procfs.task import is_dying, read_children
 from torpor.objects.files.model import FilePolicy
 
 pytestmark = pytest.mark.root
@@ -31,7 +30,6 @@ pytestmark = pytest.mark.root
 N_KILLS = 40
 SEED = 20240214
 LONGEST_S = 0.06
-_PF_EXITING = 0x4  # linux/sched.h
 
 
 def _fork_restorer(directory: Path, notify: Callable[[str, int], None] = nobody) -> int:
@@ -61,7 +59,7 @@ def _wait_settled(pid: int, others: set[int]) -> bool:
             os.waitpid(pid, 0)  # it has become ours
             return False
         runs_free = not status.tracer and status.name.startswith("python") and status.state in "RSD"
-        runs_free = runs_free and not _is_dying(pid)
+        runs_free = runs_free and not is_dying(pid)
         reap_adopted()
         # The guardian, which has become ours too, may be about to end the tree.
         if runs_free and not set(read_children(os.getpid())) - others - {pid}:
@@ -70,14 +68,6 @@ def _wait_settled(pid: int, others: set[int]) -> bool:
                 return read_status(pid).state not in "ZX"
         assert time.monotonic() < deadline, f"state {status.state}, traced by {status.tracer}"
         time.sleep(0.005)
-
-
-def _is_dying(pid: int) -> bool:
-    """Whether it is being killed: it looks like one that runs until all that it has is given back."""
-    try:
-        return bool(read_status(pid).pending & 1 << signal.SIGKILL - 1 or read_stat(pid).flags & _PF_EXITING)
-    except (FileNotFoundError, ProcessLookupError):
-        return True
 
 
 def test_restorer_killed() -> None:

@@ -16,6 +16,9 @@ from torpor.base.errors import JobError, NotPermittedError
 from torpor.engine.jobs import generations, locks, note, places, registry
 from torpor.engine.jobs.registry import CHECKPOINTED, ENDED, NEVER, RUNNING, Job
 from torpor.images.errors import ImageError
+from torpor.kernel import ptrace
+
+_PTRACE_O_TRACEEXIT = 0x40  # linux/ptrace.h
 
 
 @pytest.fixture(autouse=True)
@@ -73,6 +76,28 @@ def test_a_record_is_not_settled_by_somebody_who_looked_before_it_was_written_an
     registry.settle(before)
     _end(process)
     assert (registry.find("one").status, registry.find("one").sleeps_in) == (CHECKPOINTED, 3)
+
+
+@pytest.mark.root
+def test_a_process_that_has_been_killed_does_not_run_even_if_it_is_still_there() -> None:
+    child = os.fork()
+    if not child:
+        signal.pause()
+        os._exit(0)
+    try:
+        registry.running(registry.create("one", ("x",)), child, CHECKPOINTED)
+        # It stands where it begins to exit, as one does that has not had its turn yet.
+        ptrace.seize(child, _PTRACE_O_TRACEEXIT)
+        assert registry.find("one").status == RUNNING
+        registry.running(registry.create("two", ("x",)), child, CHECKPOINTED)
+        os.kill(child, signal.SIGKILL)
+        assert os.WIFSTOPPED(os.waitpid(child, 0)[1])
+        assert Path(f"/proc/{child}/stat").read_text().split()[2] == "t"
+        assert registry.find("two").status == CHECKPOINTED
+        assert registry.find("one").status == ENDED
+    finally:
+        ptrace.detach(child)
+        assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ from torpor.base.late import load
 from torpor.engine.jobs import generations, locks
 from torpor.engine.jobs.places import check_name, job_directory, names_in
 from torpor.kernel.procfs.stat import read_stat
+from torpor.kernel.procfs.task import is_dying
 
 RUNNING = "running"
 CHECKPOINTED = "checkpointed"
@@ -38,7 +39,7 @@ ENDED = "ended"
 NEVER = "never"
 
 #: So long after the death of whoever let a process go, or was about to kill it, is it clear what became of that.
-_SETTLED_S = 0.3
+_SETTLED_S = 1.0
 _RECENT_S = 10.0
 
 
@@ -238,14 +239,14 @@ def ended(name: str, pid: int, start_time: int, exit_status: int | None) -> None
 
 
 def is_alive(job: Job) -> bool:
-    """Whether the process that the state file names is there, and is that process."""
+    """Whether the process that the state file names is there, is that process, and has not been killed."""
     if job.status != RUNNING or job.boot_id != _boot_id():
         return False
     try:
         stat = read_stat(job.pid)
     except (FileNotFoundError, ProcessLookupError):
         return False
-    return stat.start_time == job.start_time and stat.state not in "ZX"
+    return stat.start_time == job.start_time and not is_dying(job.pid)
 
 
 def _load(directory: Path) -> Job | None:

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import os
 
+from torpor.kernel import signal
 from torpor.kernel.procfs.small import read_small
+from torpor.kernel.procfs.stat import read_stat
+from torpor.kernel.procfs.status import read_status
+
+_PF_EXITING = 0x4  # include/linux/sched.h
+_SIGKILL = 1 << signal.SIGKILL - 1
 
 
 def read_threads(pid: int) -> list[int]:
@@ -33,6 +39,22 @@ def read_tree(pid: int) -> list[int]:
     for at in pids:
         pids += read_children(at)
     return pids
+
+
+def is_dying(pid: int) -> bool:
+    """Whether it is gone, a zombie, or has been killed: the last looks like one that runs until it has had its turn.
+
+    On a busy machine that takes a while.  What the kernel has sent it is told until it begins to exit, the flag from
+    then on.
+    """
+    try:
+        stat = read_stat(pid)
+        if stat.state in "ZX" or stat.flags & _PF_EXITING:
+            return True
+        status = read_status(pid)
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return bool((status.pending | status.shared_pending) & _SIGKILL)
 
 
 def read_fds(pid: int) -> list[int]:
