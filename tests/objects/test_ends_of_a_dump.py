@@ -1,0 +1,157 @@
+"""The four ends of a dump: the tree is killed, left running or left stopped, or the dump fails.
+
+What was changed outside of the tree, or in it, is taken back at each end but the first, in an order, and with the tree
+in a state, that those rely on who change it.
+"""
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from torpor.base.errors import TorporError
+from torpor.engine.dump.run import dump
+from torpor.engine.options import DumpOptions
+from torpor.kernel.procfs.stat import read_stat
+from torpor.objects.files import locks
+from torpor.objects.files.model import FileDump
+
+pytestmark = pytest.mark.root
+
+#: How the process is, as /proc/PID/stat has it.  Whoever has dumped it has also waited for it, as its parent.
+TRACED, STOPPED, SLEEPS, DEAD = "t", "T", "S", ""
+
+
+class Ends:
+    """A dump of a process that sleeps, and what is done at its end: (name, state of the process)."""
+
+    def __init__(self, pid: int, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.pid, self.directory = pid, directory
+        self.done: list[tuple[str, str]] = []
+        #: The actions that fail, by their names.
+        self.fails: dict[str, Exception] = {}
+        before = locks.dump
+
+        def dump_locks(files: FileDump) -> None:
+            before(files)
+            self._register(files)
+
+        monkeypatch.setattr(locks, "dump", dump_locks)
+
+    def _register(self, files: FileDump) -> None:
+        for number in (1, 2):
+            files.on_undo(self._action(f"undo {number}"))
+            files.on_undo(self._action(f"undo, stopped too {number}"), also_stopped=True)
+            files.outside.on_survival(self._action(f"survival {number}"))
+            files.outside.after_kill(self._action(f"after kill {number}"))
+            files.outside.at_close(self._action(f"close {number}"))
+
+    def _action(self, name: str) -> Callable[[], None]:
+        def act() -> None:
+            self.done.append((name, self.state()))
+            if name in self.fails:
+                raise self.fails[name]
+
+        return act
+
+    def state(self) -> str:
+        try:
+            return read_stat(self.pid).state
+        except FileNotFoundError:
+            return DEAD
+
+    def dump(self, **options: object) -> None:
+        dump(self.pid, self.directory, DumpOptions(**options))  # type: ignore[arg-type]
+
+    def has_images(self) -> bool:
+        return (self.directory / "inventory.img").exists()
+
+
+@pytest.fixture
+def ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ends]:
+    null = subprocess.DEVNULL
+    with subprocess.Popen(
+        ["sleep", "1000"], stdin=null, stdout=null, stderr=null, start_new_session=True, cwd="/"
+    ) as process:
+        try:
+            yield Ends(process.pid, tmp_path, monkeypatch)
+        finally:
+            process.kill()
+
+
+SURVIVALS = ["survival 2", "survival 1"]
+UNDOS = ["undo, stopped too 2", "undo 2", "undo, stopped too 1", "undo 1"]
+CLOSES = ["close 2", "close 1"]
+
+
+def in_state(state: str, *names: str) -> list[tuple[str, str]]:
+    return [(name, state) for name in names]
+
+
+def test_killed(ends: Ends) -> None:
+    """Nothing is taken back; what comes after is done in the order in which it was asked for."""
+    ends.dump()
+    assert ends.done == in_state(DEAD, "after kill 1", "after kill 2", *CLOSES)
+    assert ends.has_images()
+
+
+def test_left_running(ends: Ends) -> None:
+    """All is taken back while nobody runs, the newest first; what takes its time is done when all do."""
+    ends.dump(leave_running=True)
+    assert ends.done == in_state(TRACED, *SURVIVALS, *UNDOS) + in_state(SLEEPS, *CLOSES)
+    assert ends.has_images()
+
+
+def test_left_stopped(ends: Ends) -> None:
+    """Only what says so is taken back; the rest stays for what is to come, as the lock on the network does."""
+    ends.dump(leave_stopped=True)
+    undone = [name for name in UNDOS if "stopped too" in name]
+    assert ends.done == in_state(TRACED, *undone) + in_state(STOPPED, *CLOSES)
+    assert ends.has_images()
+    os.kill(ends.pid, signal.SIGCONT)
+
+
+def _refuse(name: str, pid: int) -> None:
+    if name == "post-dump":
+        raise TorporError("the hook says no")
+
+
+def test_failed(ends: Ends) -> None:
+    """All is taken back while nobody runs, and the tree runs on."""
+    with pytest.raises(TorporError, match="the hook says no"):
+        ends.dump(notify=_refuse)
+    assert ends.done == in_state(TRACED, *SURVIVALS, *UNDOS, *CLOSES)
+    assert ends.state() == SLEEPS
+
+
+@pytest.mark.parametrize("error", [TorporError("undone badly"), OSError("undone badly")])
+def test_what_fails_when_a_dump_has_failed_is_not_told(ends: Ends, error: Exception) -> None:
+    ends.fails["survival 2"] = error
+    with pytest.raises(TorporError, match="the hook says no"):
+        ends.dump(notify=_refuse)
+    assert ends.done == in_state(TRACED, *SURVIVALS, *UNDOS, *CLOSES)
+    assert ends.state() == SLEEPS
+
+
+def test_what_fails_when_the_tree_is_left_running_is_told(ends: Ends) -> None:
+    """It is an error of the dump, which has then failed: the rest is taken back, and the tree runs on."""
+    ends.fails["survival 2"] = TorporError("undone badly")
+    with pytest.raises(TorporError, match="undone badly"):
+        ends.dump(leave_running=True)
+    assert ends.done == in_state(TRACED, *SURVIVALS, *UNDOS, *CLOSES)
+    assert not ends.has_images()
+    assert ends.state() == SLEEPS
+
+
+@pytest.mark.parametrize("error", [TorporError("badly"), OSError("badly")])
+def test_what_fails_when_the_tree_is_dead_is_a_warning(
+    ends: Ends, error: Exception, capfd: pytest.CaptureFixture[str]
+) -> None:
+    ends.fails["after kill 1"] = error
+    ends.dump()
+    assert ends.done == in_state(DEAD, "after kill 1", "after kill 2", *CLOSES)
+    assert "the checkpoint is complete, but afterwards: badly" in capfd.readouterr().err
+    assert ends.has_images()
