@@ -1,0 +1,78 @@
+"""What the processes of a stopped tree are, by /proc alone, and whether they can be carried."""
+
+from __future__ import annotations
+
+import os
+
+from torpor.base.fds import OwnedFd
+from torpor.base.late import load
+from torpor.engine import family, namespaces
+from torpor.engine.dump.session import DumpSession
+from torpor.images import messages as m
+from torpor.kernel.procfs.maps import read_smaps
+from torpor.kernel.procfs.stat import read_stat
+from torpor.kernel.procfs.status import read_status
+from torpor.objects.arch import core as image
+from torpor.objects.arch import uncarried
+from torpor.objects.model import DumpProcess, DumpThread
+from torpor.tracee.borrow import split_leftovers
+from torpor.tracee.tree import Process
+
+
+def collect(session: DumpSession) -> None:
+    """All processes and threads."""
+    known: dict[int, DumpProcess] = {}
+    for tracee in session.tree.root.iter_tree():
+        parent = None if tracee.parent is None else known[tracee.parent.pid]
+        known[tracee.pid] = _collect_one(session, tracee, parent)
+
+
+def _collect_one(session: DumpSession, tracee: Process, parent: DumpProcess | None) -> DumpProcess:
+    pid = tracee.pid
+    status = read_status(pid)
+    core = image.new()
+    process = DumpProcess(
+        tracee=tracee, parent=parent, pid=pid, ns_pid=status.ns_tgids[-1], stat=read_stat(pid), status=status,
+        pidfd=None if tracee.is_zombie else OwnedFd(os.pidfd_open(pid)),
+        core=core, mm=m.mm_entry(), ids=m.task_kobj_ids_entry(),
+    )  # fmt: skip
+    session.processes.append(process)
+    if not tracee.is_zombie:
+        process.ids = session.ids.ids_of(pid)
+        process.maps, process.leftovers = split_leftovers(read_smaps(pid), tracee.threads)
+        for thread in tracee.threads:
+            thread_status = read_status(pid, thread.tid)
+            thread_core = core if thread.tid == pid else image.new()
+            process.threads.append(DumpThread(process, thread, thread_status.ns_pids[-1], thread_status, thread_core))
+    session.stats.n_processes += 1
+    return process
+
+
+def relieve(session: DumpSession) -> None:
+    """What an earlier dump, which left the tree stopped, keeps as it is until the tree goes on: it is ours now."""
+    for process in session.alive:
+        if process.tracee.leader.group_stop:
+            load("torpor.tracee.vigil").relieve(process.pid)
+
+
+def check(session: DumpSession) -> None:
+    """RefusedError for what could not be made again, when nothing can change any more."""
+    options, everyone = session.options, session.processes
+    namespaces.check(everyone, session.root_ids, options.files.external)
+    session.belongings = family.belongings(everyone, own_session=options.own_session)
+    family.check(everyone, session.belongings, shell_job=options.files.shell_job)
+    for process in everyone:
+        for problem in uncarried.problems(process.describe(), process.status) if not process.is_zombie else ():
+            raise problem
+        for thread in process.threads:
+            uncarried.check(thread)
+
+
+def read_idmaps(session: DumpSession) -> None:
+    """Have each process know how its ids are seen in the tree's user namespace."""
+    namespaces.read_idmaps(session.processes, session.root_ids)
+
+
+def look_for_entered(session: DumpSession) -> None:
+    """Whoever has entered a namespace of the tree's by now dies with its first process."""
+    load("torpor.engine.dump.entered").look_again(session.processes, session.options.entered)

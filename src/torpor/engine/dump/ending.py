@@ -1,0 +1,51 @@
+"""What becomes of the tree when all has been read: it goes on, stays stopped, or ends."""
+
+from __future__ import annotations
+
+from torpor.base import log
+from torpor.base.late import load
+from torpor.base.typed import TYPE_CHECKING
+from torpor.engine.dump.session import DumpSession
+from torpor.kernel import interrupts, signal
+
+if TYPE_CHECKING:
+    from torpor.tracee.caretaker import Step
+
+
+def let_go(session: DumpSession) -> None:
+    """As the options say."""
+    if session.options.leave_running:
+        session.outside.survive()
+        session.files.undo()
+        session.tree.release()
+    elif session.options.leave_stopped:
+        _leave_stopped(session)
+    else:
+        _kill(session)
+    log.info(f"Dumped {len(session.processes)} processes, {session.stats.pages_written} pages")
+
+
+def _kill(session: DumpSession) -> None:
+    """There is no way back from here: whatever comes, signals or our death, all of the tree ends."""
+    session.hold.enter_context(interrupts.held())
+    session.new.is_last = True
+    session.outside.commit(_signals(session, signal.SIGKILL))
+    session.tree.kill()
+    session.outside.killed()
+
+
+def _leave_stopped(session: DumpSession) -> None:
+    """All of it is stopped, if not by us then by the caretaker."""
+    outside = session.outside
+    session.hold.enter_context(interrupts.held())
+    session.files.undo(stopped=True)
+    keys = outside.caretaker.add(_signals(session, signal.SIGSTOP))
+    session.tree.leave_stopped()
+    outside.caretaker.drop(keys)
+    outside.wait_for_fate([(each.pid, each.pidfd.fileno()) for each in session.processes if each.pidfd is not None])
+
+
+def _signals(session: DumpSession, number: int) -> list[Step]:
+    """What sends a signal to all."""
+    signal_to = load("torpor.tracee.caretaker").signal_to
+    return [signal_to(each.pidfd.fileno(), number) for each in session.processes if each.pidfd is not None]

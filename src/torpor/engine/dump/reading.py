@@ -1,0 +1,74 @@
+"""What is read of a stopped tree from outside: descriptors, locks, namespaces, shared memory."""
+
+from __future__ import annotations
+
+import os
+
+from torpor.base.late import load
+from torpor.engine import namespaces
+from torpor.engine.dump.session import DumpSession
+from torpor.objects.files import fdtable, locks
+from torpor.objects.memory import space
+from torpor.objects.model import DumpProcess
+from torpor.objects.task import seccomp
+
+
+def lock_network(session: DumpSession) -> None:
+    """A network namespace of the tree's own is locked as a whole, if there are connections to carry.
+
+    In the one that is ours too only the connections themselves are, when all are known.
+    """
+    root, notify, outside = session.processes[0], session.options.notify, session.outside
+    if root.ids.net_ns_id == session.root_ids.net_ns_id:
+        return
+    notify("network-lock", root.pid)
+    outside.on_survival(lambda: notify("network-unlock", root.pid))
+    policy = session.options.files
+    # Whoever names a method wants the namespace quiet, whatever is in it.
+    is_wanted = policy.tcp_established and policy.network_lock in ("nftables", "iptables")
+    if "connections" in outside.noticed or is_wanted:
+        assert root.pidfd is not None
+        net_lock = load("torpor.objects.files.socket.net_lock")
+        session.files.part(net_lock.DumpLock).lock_namespace(os.dup(root.pidfd.fileno()))
+
+
+def ask_cgroups(session: DumpSession) -> None:
+    """Which groups each process is in."""
+    if session.cgroups is not None:
+        session.cgroups.ask(session.alive, session.root_ids)
+
+
+def read_filters(session: DumpSession) -> None:
+    """The seccomp filters of all."""
+    session.seccomp = seccomp.dump(session.alive)
+
+
+def read_files(session: DumpSession) -> None:
+    """Mappings, descriptors and directories, with the files behind them."""
+    for process in session.alive:
+        _read_files(session, process)
+
+
+def _read_files(session: DumpSession, process: DumpProcess) -> None:
+    files = session.files
+    process.mm.exe_file_id = fdtable.dump_executable(process, files)
+    space.dump_maps(process, files)
+    if files.once(("table", process.ids.files_id)):
+        fdtable.dump_table(process, files)
+    fdtable.dump_fs(process, files)
+
+
+def read_locks(session: DumpSession) -> None:
+    """The locks on the files met."""
+    locks.dump(session.files)
+
+
+def read_namespaces(session: DumpSession) -> None:
+    """The images of the tree's own."""
+    namespaces.dump(session.processes, session.root_ids, session.files)
+
+
+def read_segments(session: DumpSession) -> None:
+    """The contents of memory that is shared."""
+    with session.stats.watch.span("memdump"):
+        session.stats.shared_pages_written += space.dump_segments(session.files)

@@ -1,0 +1,86 @@
+"""The state of one dump in progress, which its steps read and add to."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+from torpor.base.records import dataclass, field
+from torpor.base.typed import TYPE_CHECKING
+from torpor.engine.dump.ids import IdAllocator
+from torpor.engine.options import DumpOptions, nobody
+from torpor.engine.sets.writing import NewSet
+from torpor.engine.stats import DumpStats
+from torpor.images import messages as m
+from torpor.images.store import ImageStore
+from torpor.images.stores.late import LateStore
+from torpor.objects.files.model import FileDump
+from torpor.objects.files.outside import Outside
+from torpor.objects.files.table import kinds_alike
+from torpor.objects.model import DumpProcess
+from torpor.tracee.tree import FrozenTree
+
+if TYPE_CHECKING:
+    from torpor.engine.cgroups import CgroupDump
+    from torpor.engine.family import Belonging
+    from torpor.objects.cgroup.freezer import Freezer
+
+
+@dataclass(slots=True)
+class DumpSession:
+    """What is known so far.
+
+    ``hold`` is for what lasts, once there is no way back, until all is said and done.  ``late``: small images wait
+    until the tree runs again, if it will and nobody is to see them before; ``store`` is where images go.
+    """
+
+    pid: int
+    new: NewSet
+    options: DumpOptions
+    hold: ExitStack
+    late: LateStore | None
+    store: ImageStore
+    files: FileDump
+    stats: DumpStats = field(default_factory=DumpStats)
+    ids: IdAllocator = field(default_factory=IdAllocator)
+    #: Our own namespaces, and the numbers of the dumper's tables.
+    root_ids: m.task_kobj_ids_entry = field(default_factory=m.task_kobj_ids_entry)
+    #: Who is carried besides the tree, by the pid of its parent in the images.
+    entered: dict[int, list[int]] = field(default_factory=dict)
+    cgroups: CgroupDump | None = None
+    #: What stops the tree, if it is not to be stopped task by task.
+    freezer: Freezer | None = None
+    #: The tree, from the moment at which it is.
+    stopped: FrozenTree | None = None
+    #: All of the tree, parents before children, from the moment at which they have been collected.
+    processes: list[DumpProcess] = field(default_factory=list)
+    belongings: dict[int, Belonging] = field(default_factory=dict)
+    seccomp: m.seccomp_entry = field(default_factory=m.seccomp_entry)
+
+    @property
+    def tree(self) -> FrozenTree:
+        """The stopped tree."""
+        assert self.stopped is not None
+        return self.stopped
+
+    @property
+    def outside(self) -> Outside:
+        """What the dump changes outside of the tree."""
+        return self.files.outside
+
+    @property
+    def alive(self) -> list[DumpProcess]:
+        """All processes but the zombies."""
+        return [process for process in self.processes if not process.is_zombie]
+
+
+def begin(pid: int, new: NewSet, options: DumpOptions, hold: ExitStack) -> DumpSession:
+    """A dump of *pid* into *new*, of which nothing has been done yet."""
+    late = LateStore(new.store) if options.leave_running and options.notify is nobody else None
+    store: ImageStore = late or new.store
+    session = DumpSession(pid, new, options, hold, late, store, FileDump(store, kinds_alike, options.files))
+    session.files.outside.run_id = new.ident
+    session.files.number_of_namespace = session.ids.namespace
+    session.files.processes = session.processes
+    session.root_ids.MergeFrom(m.task_kobj_ids_entry(vm_id=1, files_id=1, fs_id=1, sighand_id=1))
+    session.ids.namespaces_of("self", session.root_ids)
+    return session

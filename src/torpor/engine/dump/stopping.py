@@ -1,0 +1,83 @@
+"""The tree is stopped: by a freezer or task by task, at a moment when nothing is on its way to it if there is one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from torpor.base.errors import TargetGoneError
+from torpor.base.late import load
+from torpor.engine.dump.session import DumpSession
+from torpor.engine.time_limit import time_limit
+from torpor.kernel.namespaces import network_of
+from torpor.tracee.tree import FrozenTree, freeze
+
+_REST_WITHIN_S, _N_LOOKS, _LOOK_EVERY_S = 1, 100, 0.0005
+
+
+def find_freezer(session: DumpSession) -> None:
+    """Find the freezer that stops the tree, if it is named; what it does is undone by a caretaker."""
+    path = session.options.cgroups.freezer
+    if not path:
+        return
+    freezer = session.freezer = load("torpor.objects.cgroup.freezer").Freezer(path, session.outside.caretaker)
+    session.outside.at_commit(lambda: ((), freezer.keys))
+    if session.cgroups is not None:
+        session.cgroups.stopped_by(freezer)
+
+
+def stop(session: DumpSession) -> None:
+    """Stop the tree, at rest if possible."""
+    limit = time_limit(session.options.timeout_s, f"stopping pid {session.pid} and all below it")
+    with session.stats.watch.span("freezing"), limit:
+        try:
+            session.stopped = _stop_at_rest(session)
+        finally:
+            # They hold descriptors of the tree's: a listener that we keep open outlives the tree.
+            session.outside.restless.clear()
+
+
+def _stop_at_rest(session: DumpSession) -> FrozenTree:
+    """Stop the tree at a moment when nothing waits for it that cannot be carried, if there is one soon.
+
+    A TCP connection that waits to be accepted is taken up by a server in less time than it takes to say so.  One
+    that comes when the tree is stopped is like those that come when it is gone.
+    """
+    outside, pid = session.outside, session.pid
+    if session.options.files.tcp_close or session.options.files.skip_in_flight:
+        return _stop(session)
+    _is_waited_for(session, [pid])  # once while nothing is frozen yet
+    deadline = time.monotonic() + _REST_WITHIN_S
+    while True:
+        tree = _stop(session)
+        pids = [process.pid for process in tree.processes]
+        try:
+            outside.was_at_rest = not _is_waited_for(session, pids)
+        except BaseException:
+            tree.release()
+            raise
+        if outside.was_at_rest or time.monotonic() > deadline:
+            return tree
+        tree.release()
+        for _ in range(_N_LOOKS):
+            time.sleep(_LOOK_EVERY_S)
+            if not _is_waited_for(session, pids):
+                break
+
+
+def _stop(session: DumpSession) -> FrozenTree:
+    if session.freezer is not None:
+        return session.freezer.stop(session.pid, entered=session.entered)
+    return freeze(session.pid, entered=session.entered)
+
+
+def _is_waited_for(session: DumpSession, pids: Sequence[int]) -> bool:
+    with network_of(pids[0]):
+        is_waited_for: bool = load("torpor.objects.files.socket.listeners").waited_for(pids)
+    return is_waited_for or session.outside.is_restless()
+
+
+def check_root(session: DumpSession) -> None:
+    """TargetGoneError for a root that is dead."""
+    if session.tree.root.is_zombie:
+        raise TargetGoneError(f"pid {session.pid} has ended", hint="its parent has not waited for it yet")

@@ -1,0 +1,83 @@
+"""The images that hold what was read, and the set that they make: sealed, in its place, told of."""
+
+from __future__ import annotations
+
+from torpor.engine import version
+from torpor.engine.dump.session import DumpSession
+from torpor.images import messages as m
+from torpor.images.store import store_all, store_one
+from torpor.images.text import set_text
+from torpor.objects.model import DumpProcess
+from torpor.objects.task import lsm, zombie
+
+
+def write_images(session: DumpSession) -> None:
+    """All that are not written yet."""
+    store = session.store
+    for process in session.processes:
+        _finish_core(process)
+        for thread in process.threads:
+            store_one(store, "CORE", thread.core, thread.ns_tid)
+        if process.is_zombie:
+            store_one(store, "CORE", process.core, process.ns_pid)
+            continue
+        store_one(store, "MM", process.mm, process.ns_pid)
+        store_one(store, "IDS", process.ids, process.ns_pid)
+    store_all(store, "PSTREE", [_tree_entry(session, process) for process in session.processes])
+    store_all(store, "SECCOMP", [session.seccomp])
+    session.files.close()
+    inventory = m.inventory_entry(
+        img_version=version.of(session.processes), fdinfo_per_id=True, ns_per_id=True, lsmtype=lsm.type_here(),
+        network_lock_method=session.outside.lock_method, dump_criu_run_id=session.outside.run_id,
+    )  # fmt: skip
+    if session.options.files.tcp_close:
+        inventory.tcp_close = True
+    inventory.root_ids.CopyFrom(session.root_ids)
+    if session.cgroups is not None:
+        session.cgroups.write(store, inventory)
+    store_one(store, "INVENTORY", inventory)
+
+
+def _finish_core(process: DumpProcess) -> None:
+    core = process.core.tc
+    set_text(core, "comm", process.stat.comm)
+    core.flags = process.stat.flags
+    if process.is_zombie:
+        zombie.dump(process)
+        return
+    core.exit_code = 0
+    core.blk_sigset = process.core.thread_core.blk_sigset
+    process.core.thread_core.ClearField("blk_sigset")
+
+
+def _tree_entry(session: DumpSession, process: DumpProcess) -> m.pstree_entry:
+    leader, group = session.belongings[process.ns_pid]
+    return m.pstree_entry(
+        pid=process.ns_pid,
+        ppid=process.parent.ns_pid if process.parent else 0,
+        pgid=group,
+        sid=leader,
+        threads=[thread.ns_tid for thread in process.threads] or [process.ns_pid],
+    )
+
+
+def flush(session: DumpSession) -> None:
+    """Write what was kept back while the tree was stopped."""
+    if session.late is not None:
+        session.late.flush()
+
+
+def commit(session: DumpSession) -> None:
+    """All is written: whoever asked for it takes note."""
+    seal(session)
+    session.options.commit(session.new.path)
+
+
+def seal(session: DumpSession) -> None:
+    """The set is whole."""
+    if session.new.is_sealed:
+        return
+    for name, data in session.options.notes:
+        with session.new.store.open_write(name) as stream:
+            stream.write(data)
+    session.new.seal()
