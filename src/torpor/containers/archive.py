@@ -57,9 +57,18 @@ class ArchiveStore(MemStore):
     def __init__(self) -> None:
         super().__init__()
         self.pages: dict[str, _KeptPages] = {}
+        #: Of all images, those that were not kept as well.
+        self.images_bytes = 0
+
+    @property
+    def size_bytes(self) -> int:
+        return self.images_bytes
+
+    def names(self) -> list[str]:
+        return sorted({*super().names(), *self.pages})
 
     def exists(self, name: str) -> bool:
-        return name in self.pages or super().exists(name)
+        return super().exists(name) or name in self.pages
 
     def pages_reader(self, name: str) -> MemPagesReader:
         return self.pages[name] if name in self.pages else super().pages_reader(name)
@@ -95,7 +104,6 @@ class Archive:
     file_bytes: int = 0
     documents: dict[str, bytes] = field(default_factory=dict)
     store: ArchiveStore = field(default_factory=ArchiveStore)
-    images_bytes: int = 0
     pages_bytes: int = 0
     volumes: list[tuple[str, int]] = field(default_factory=list)
     rootfs_diff_bytes: int | None = None
@@ -103,6 +111,9 @@ class Archive:
     n_changes: int = 0
     written: int = 0
     remarks: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.store.path = self.path
 
     def remark(self, text: str) -> None:
         """Something odd, said once and not too often."""
@@ -227,7 +238,7 @@ def _whole(name: str, content: Content, limit: int) -> bytes:
 
 
 def _take_image(archive: Archive, name: str, member: Member, content: Content) -> None:
-    archive.images_bytes += member.size
+    archive.store.images_bytes += member.size
     if "/" in name:
         return
     if name == manifest.NAME:

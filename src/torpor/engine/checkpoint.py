@@ -13,7 +13,7 @@ from torpor.images.errors import ImageError, ImageMissing
 from torpor.images.manifest import Manifest
 from torpor.images.pagemap import PAGE_BYTES, load_pagemap
 from torpor.images.store import ImageStore, load_all, load_one
-from torpor.images.stores.checked import CheckedStore
+from torpor.images.stores.opening import Location
 
 _DEAD = 2
 _STATES = {1: "running", 2: "zombie", 3: "stopped"}
@@ -86,15 +86,14 @@ class Needs:
 
 
 class Checkpoint:
-    """A checkpoint in a directory, or in another *store* whose images take *size_bytes*, read on demand.
+    """A checkpoint in a directory, or in a store that somebody has opened, read on demand.
 
     ImageError where images are damaged or missing.  Use it in a ``with``, or ``close`` it.
     """
 
-    def __init__(self, path: str | os.PathLike[str], store: ImageStore | None = None, size_bytes: int = 0) -> None:
-        self.path = os.fspath(path)
-        self._store: ImageStore = store if store is not None else open_set(path, verify=False)
-        self._size_bytes = size_bytes
+    def __init__(self, place: Location) -> None:
+        self._store: ImageStore = open_set(place, verify=False)
+        self.path = os.fspath(place) if isinstance(place, str | os.PathLike) else place.path
         load_one(self._store, kinds.INVENTORY)
         self._files: dict[int, m.file_entry] | None = None
         self._processes: tuple[CheckpointedProcess, ...] | None = None
@@ -109,18 +108,12 @@ class Checkpoint:
     @property
     def manifest(self) -> Manifest | None:
         """What made it, when and where; None where nothing tells, as in CRIU's own."""
-        return self._store.manifest if isinstance(self._store, CheckedStore) else None
+        return self._store.manifest
 
     @property
     def size_bytes(self) -> int:
         """What the images take on disk, apart from holes."""
-        if not isinstance(self._store, CheckedStore):
-            return self._size_bytes
-        return sum(
-            os.stat(name, dir_fd=self._store.fileno()).st_blocks * 512
-            for name in self._store.names()
-            if name.endswith(".img")
-        )
+        return self._store.size_bytes
 
     @property
     def memory_bytes(self) -> int:

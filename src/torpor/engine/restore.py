@@ -16,8 +16,7 @@ from torpor.engine.session import RestoreSession
 from torpor.engine.sets.reading import open_set
 from torpor.images.errors import ImageError
 from torpor.images.store import ImageStore
-from torpor.images.stores.checked import CheckedStore
-from torpor.images.stores.directory import DirStore
+from torpor.images.stores.opening import open_store
 
 
 @explained
@@ -31,7 +30,7 @@ def restore(directory: str | os.PathLike[str], options: RestoreOptions | None = 
         session = RestoreSession(store, options)
         pid = run(session)
     try:
-        with DirStore(options.stats_directory or directory, "w") as store:
+        with open_store(options.stats_directory or directory, "w") as store:
             session.stats.write(store)
     except ImageError as error:
         # The tree runs by now; figures that cannot be written (read-only images) harm nobody.
@@ -108,7 +107,7 @@ def _explained(phase: Phase, store: ImageStore) -> Iterator[None]:
 
 def _is_as_written(store: ImageStore) -> bool:
     """Whether all images but those of memory are, by the manifest, what a dump of ours wrote."""
-    if not isinstance(store, CheckedStore) or store.manifest is None or not store.manifest.has_sums:
+    if store.manifest is None or not store.manifest.has_sums:
         return False
     try:
         return not any(store.fault_of(name) for name in store.manifest.files if not name.startswith("pages-"))

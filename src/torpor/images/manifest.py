@@ -16,8 +16,12 @@ import time
 
 from torpor.base.late import load as load_module
 from torpor.base.records import dataclass, field
-from torpor.images.errors import ImageError, StoreError
+from torpor.base.typed import TYPE_CHECKING, BinaryIO
+from torpor.images.errors import ImageError, ImageMissing, StoreError
 from torpor.images.store import check_name
+
+if TYPE_CHECKING:
+    from torpor.images.store import ImageStore
 
 NAME = "torpor.manifest"
 #: Each so many bytes of a file have a sum of their own; the last ones what is left.
@@ -147,7 +151,21 @@ def read(directory: str | os.PathLike[str] | int) -> Manifest | None:
         if not isinstance(directory, int):
             os.close(own)
     with open(fd, "rb") as stream:
-        data = stream.read(_MAX_BYTES + 1)
+        return _parsed(stream)
+
+
+def load(store: ImageStore) -> Manifest | None:
+    """The manifest in a store; None where there is none."""
+    try:
+        stream = store.open_read(NAME)
+    except ImageMissing:
+        return None
+    with stream:
+        return _parsed(stream)
+
+
+def _parsed(stream: BinaryIO) -> Manifest:
+    data = stream.read(_MAX_BYTES + 1)
     if len(data) > _MAX_BYTES:
         raise ImageError(f"{NAME}: more than {_MAX_BYTES} bytes are not believed")
     return parse(data)
@@ -167,8 +185,8 @@ def boot_id() -> str:
         return stream.read().strip()
 
 
-def sums_of(fd: int, n_bytes: int) -> bytes:
-    """The sums of the first *n_bytes* behind *fd*; ImageError where there are less.  Releases the GIL."""
+def sums_of(stream: BinaryIO, n_bytes: int) -> bytes:
+    """The sums of the next *n_bytes* of *stream*; ImageError where there are less.  Releases the GIL."""
     block = memoryview(bytearray(min(BLOCK_BYTES, n_bytes)))
     digest = load_module("xxhash").xxh3_64_digest
     found = bytearray()
@@ -176,12 +194,43 @@ def sums_of(fd: int, n_bytes: int) -> bytes:
         piece = block[: min(BLOCK_BYTES, n_bytes - offset)]
         done = 0
         while done < len(piece):
-            n_read = os.preadv(fd, [piece[done:]], offset + done)
+            n_read = stream.readinto(piece[done:])  # type: ignore[attr-defined]
             if not n_read:
                 raise ImageError(f"truncated: {n_bytes} bytes wanted, {offset + done} are there")
             done += n_read
         found += digest(piece)
     return bytes(found)
+
+
+class Summing:
+    """The sums of what is written, piece by piece."""
+
+    def __init__(self) -> None:
+        self._new = load_module("xxhash").xxh3_64
+        self._work = self._new()
+        self._found = bytearray()
+        self._n_bytes = 0
+
+    def add(self, data: bytes | memoryview) -> None:
+        """What comes next."""
+        view = memoryview(data).cast("B")
+        while view.nbytes:
+            piece = view[: BLOCK_BYTES - self._n_bytes % BLOCK_BYTES]
+            self._work.update(piece)
+            self._n_bytes += len(piece)
+            if self._n_bytes % BLOCK_BYTES == 0:
+                self._end_block()
+            view = view[len(piece) :]
+
+    def _end_block(self) -> None:
+        self._found += self._work.digest()
+        self._work = self._new()
+
+    def end(self) -> Content:
+        """That was all."""
+        if self._n_bytes % BLOCK_BYTES:
+            self._end_block()
+        return Content(self._n_bytes, bytes(self._found))
 
 
 def is_right(content: Content, index: int, block: memoryview | bytes | bytearray) -> bool:

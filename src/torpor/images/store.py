@@ -18,6 +18,7 @@ from torpor.images.kinds import EntryT_co, ImageKind
 
 if TYPE_CHECKING:
     from torpor.images import messages as m
+    from torpor.images.manifest import Manifest
 
 
 class PagesReader(Protocol):
@@ -59,10 +60,27 @@ class PagesWriter(Protocol):
 class ImageStore(Protocol):
     """The images of one checkpoint. A context manager that closes itself."""
 
+    #: What messages call it.
+    path: str
+
+    @property
+    def manifest(self) -> Manifest | None:
+        """What made the set, when and where; None where nothing tells."""
+
+    @property
+    def size_bytes(self) -> int:
+        """What the images take where they lie, apart from holes."""
+
     def names(self) -> list[str]:
         """The names of all images, sorted."""
 
     def exists(self, name: str) -> bool: ...
+
+    def size_of(self, name: str) -> int:
+        """The image's length in bytes, as who reads it finds it; ImageMissing."""
+
+    def fault_of(self, name: str) -> str:
+        """What the manifest says is wrong with the image; "" for nothing, and where there is no manifest."""
 
     def open_read(self, name: str) -> BinaryIO:
         """Raises ImageMissing where there is no such image."""
@@ -72,13 +90,25 @@ class ImageStore(Protocol):
 
     def pages_reader(self, name: str) -> PagesReader: ...
 
-    def pages_writer(self, name: str) -> PagesWriter: ...
+    def pages_writer(self, name: str, n_bytes: int | None = None) -> PagesWriter:
+        """A new raw image.  *n_bytes*: how long it is going to be, if that is known.
+
+        A stream says so before it sends the image; without it, the image waits somewhere until it is whole.
+        """
+
+    def delete(self, name: str) -> None:
+        """Removes an image; ImageMissing."""
 
     def parent(self) -> ImageStore | None:
         """The store of the pre-dump before this one, None for the first. The caller closes it."""
 
-    def sync(self) -> None:
-        """Returns when everything written so far survives a crash of the machine."""
+    def commit(self, made: Manifest | None = None) -> None:
+        """All is written: what lies here is a set from now on.
+
+        The inventory, by which a set is told from the rest of one, is the last to be there.  When this returns, it is
+        as safe as the store can make it: a directory's files are on the disk, a stream's bytes have been taken.
+        *made* is to be noted of the set by stores that outlast us, which know best what its files are.
+        """
 
     def close(self) -> None: ...
 

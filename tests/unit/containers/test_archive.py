@@ -48,7 +48,7 @@ def path(tmp_path: Path) -> Path:
 
 def read(path: Path) -> tuple[Archive, Checkpoint]:
     archive = read_archive(path)
-    return archive, Checkpoint(path, archive.store, archive.images_bytes)
+    return archive, Checkpoint(archive.store)
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)

@@ -39,7 +39,7 @@ def test_sums_find_a_changed_bit(tmp_path: Path, n_bytes: int) -> None:
     path = tmp_path / "image"
     path.write_bytes(data)
     with path.open("rb") as stream:
-        content = Content(n_bytes, manifest.sums_of(stream.fileno(), n_bytes))
+        content = Content(n_bytes, manifest.sums_of(stream, n_bytes))
     assert len(content.sums or b"") == 8 * manifest.n_blocks(n_bytes)
     for index in range(manifest.n_blocks(n_bytes)):
         block = data[index * BLOCK_BYTES : (index + 1) * BLOCK_BYTES]
@@ -51,7 +51,7 @@ def test_sums_find_a_changed_bit(tmp_path: Path, n_bytes: int) -> None:
 def test_a_file_that_is_shorter_than_said(tmp_path: Path) -> None:
     (tmp_path / "image").write_bytes(b"short")
     with (tmp_path / "image").open("rb") as stream, pytest.raises(ImageError, match="truncated"):
-        manifest.sums_of(stream.fileno(), 6)
+        manifest.sums_of(stream, 6)
 
 
 def _damaged() -> list[bytes]:

@@ -1,10 +1,9 @@
-"""Stores: the same behaviour from a directory and from memory, and what a directory refuses."""
+"""Images as messages in a store, and what a directory refuses; test_conformance.py has what all stores do."""
 
 from __future__ import annotations
 
 import os
 import stat
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,7 +35,7 @@ def test_entries_go_in_and_come_out(store: ImageStore) -> None:
     assert [e.message.fd for e in iter_entries(store, kinds.FDINFO, 2)] == [0, 1, 2]
     assert store.names() == ["fdinfo-2.img", "fs-123.img"]
     assert store.exists("fs-123.img") and not store.exists("fs-1.img")
-    store.sync()
+    store.commit()
 
 
 def test_load_one_wants_exactly_one(store: ImageStore) -> None:
@@ -45,44 +44,6 @@ def test_load_one_wants_exactly_one(store: ImageStore) -> None:
         store_all(store, "FS", [fs] * n_entries, 1)
         with pytest.raises(ImageError, match=f"{n_entries} entries"):
             load_one(store, "FS", 1)
-
-
-def test_a_missing_image_is_told(store: ImageStore) -> None:
-    with pytest.raises(ImageMissing, match=r"core-9\.img"):
-        load_one(store, "CORE", 9)
-
-
-@pytest.mark.parametrize("name", ["", ".", "..", "../x", "/etc/passwd", "a/b", "a\0b", "x" * 256])
-def test_names_that_are_no_file_names_are_refused(store: ImageStore, name: str) -> None:
-    for use in (store.open_read, store.open_write, store.pages_reader, store.pages_writer, store.exists):
-        with pytest.raises(ImageError, match="not the name of an image"):
-            use(name)
-
-
-def test_pages_are_written_by_several_threads(store: ImageStore) -> None:
-    writer = store.pages_writer("pages-1.img")
-    writer.append([memoryview(b"a" * 10), memoryview(b""), memoryview(b"b" * 5)])
-
-    def write(byte: int) -> None:
-        for _ in range(20):
-            offset = writer.reserve(3000)
-            writer.write_at(offset, [memoryview(bytes([byte]))] * 3000)
-
-    threads = [threading.Thread(target=write, args=(byte,)) for byte in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    writer.close()
-    reader = store.pages_reader("pages-1.img")
-    assert reader.size == 15 + 4 * 20 * 3000
-    data = bytearray(reader.size)
-    reader.read_at(0, memoryview(data))
-    assert data[:15] == b"a" * 10 + b"b" * 5
-    assert all(len(set(data[at : at + 3000])) == 1 for at in range(15, len(data), 3000))
-    with pytest.raises(ImageError, match="truncated"):
-        reader.read_at(reader.size - 1, memoryview(bytearray(2)))
-    reader.close()
 
 
 def test_files_are_private_and_links_are_refused(tmp_path: Path) -> None:
@@ -112,11 +73,6 @@ def test_what_had_the_name_of_a_new_image_is_left_alone(tmp_path: Path) -> None:
             made = (tmp_path / f"fs-{number}.img").lstat()
             assert stat.S_ISREG(made.st_mode) and (made.st_mode & 0o777, made.st_nlink) == (0o600, 1)
     assert (tmp_path / "secret").read_bytes() == b"secret"
-
-
-def test_a_store_for_reading_does_not_write(tmp_path: Path) -> None:
-    with DirStore(tmp_path) as images, pytest.raises(StoreError, match="reading only"):
-        images.open_write("x.img")
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
@@ -149,3 +105,12 @@ def test_parents_are_followed_but_not_in_circles(tmp_path: Path) -> None:
     with DirStore.from_fd(fd) as again:
         os.close(fd)
         assert again.names() == []
+
+
+def test_one_place_makes_a_store_of_a_path(repository: Path) -> None:
+    makers = sorted(
+        str(path.relative_to(repository / "src/torpor"))
+        for path in (repository / "src/torpor").rglob("*.py")
+        if "DirStore(" in path.read_text() or "DirStore.from_fd" in path.read_text()
+    )
+    assert makers == ["images/stores/directory.py", "images/stores/opening.py"]

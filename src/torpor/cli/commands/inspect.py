@@ -46,7 +46,7 @@ def main(args: argparse.Namespace) -> int:
         checkpoint = Checkpoint(images)
     else:
         archive = read_archive(path)
-        checkpoint = Checkpoint(path, archive.store, archive.images_bytes)
+        checkpoint = Checkpoint(archive.store)
     with checkpoint:
         overview = overview_of(archive) if "config.dump" in archive.documents else _noted(path)
         if args.json:

@@ -6,7 +6,7 @@ from torpor.base.errors import UsageError
 from torpor.cli.criu.options import Options
 from torpor.images.errors import ImageMissing
 from torpor.images.kinds import CPUINFO
-from torpor.images.stores.directory import DirStore
+from torpor.images.stores.opening import open_store
 from torpor.objects.arch import cpu
 
 
@@ -20,7 +20,7 @@ def main(options: Options) -> int:
 
 def run(action: str, options: Options) -> None:
     """*action* is ``dump`` or ``check``; RestoreError where this machine will not do."""
-    with DirStore(options.images_dir, "w" if action == "dump" else "r") as store:
+    with open_store(options.images_dir, "w" if action == "dump" else "r") as store:
         if action == "dump":
             cpu.dump(store)
             return

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 from torpor.images import kinds
 from torpor.images import messages as m
 from torpor.images.store import load_one
-from torpor.images.stores.directory import DirStore
+from torpor.images.stores.opening import open_store
 
 
 def show_dump(directory: str) -> None:
@@ -42,7 +41,7 @@ def show_restore(directory: str) -> None:
 
 
 def _load(directory: str, which: str) -> m.stats_entry:
-    with DirStore(Path(directory), "r") as store:
+    with open_store(directory) as store:
         return load_one(store, kinds.STATS, which)
 
 

@@ -24,7 +24,7 @@ from torpor.engine.options import DumpOptions, nobody
 from torpor.engine.sets.places import place_inside, place_whole
 from torpor.engine.sets.writing import NewSet
 from torpor.engine.stats import DumpStats
-from torpor.images.stores.directory import DirStore
+from torpor.images.stores.opening import open_store
 from torpor.kernel.namespaces import network_of
 from torpor.objects.arch import cpu
 from torpor.objects.cgroup.model import IGNORE
@@ -50,7 +50,7 @@ def dump(pid: int, directory: str | os.PathLike[str], options: DumpOptions | Non
             # The tree is gone and the set is whole: whoever comes next does the rest.
             log.warn(f"the images are complete, but perhaps not on the disk yet: {error}")
         try:
-            with DirStore(options.stats_directory or directory, "w") as store:
+            with open_store(options.stats_directory or directory, "w") as store:
                 session.stats.write(store)
         except TorporError as error:
             log.warn(f"the images are complete, but their statistics cannot be written: {error}")

@@ -16,19 +16,25 @@ from torpor.engine.sets.places import WHOLE, Inside, is_image, open_at, try_lock
 from torpor.engine.sets.settling import complete, is_whole, places_of, settle
 from torpor.images import kinds, manifest
 from torpor.images.errors import ImageMissing, StoreError
+from torpor.images.store import ImageStore
 from torpor.images.stores.checked import CheckedStore
 from torpor.images.stores.directory import DirStore
+from torpor.images.stores.opening import Location, open_directory
 
 _WITHIN_S, _LOOK_EVERY_S = 30, 0.005
 
 
-def open_set(path: str | os.PathLike[str], *, verify: bool = True) -> CheckedStore:
-    """The set of images in the directory *path*.
+def open_set(place: Location, *, verify: bool = True) -> ImageStore:
+    """The set of images in the directory *place*, or in a store that somebody has opened, whose it stays.
 
     ImageMissing where there is none, or one whose dump did not finish; ImageError where images are of several dumps, or
     (when they are read) damaged, which without *verify* is not looked at.
     """
-    where = os.fspath(path)
+    if not isinstance(place, str | os.PathLike):
+        if not place.exists(kinds.INVENTORY.file_name()):
+            raise _missing(place.path, place)
+        return CheckedStore(place, manifest.load(place), verify=verify, borrowed=True)
+    where = os.fspath(place)
     deadline = time.monotonic() + _WITHIN_S
     while True:
         directory, is_pending = _directory(where)
@@ -66,14 +72,14 @@ def _directory(where: str) -> tuple[DirStore, bool]:
         try:
             if pending := settle(place):
                 fd = open_at(place.fd, pending)
-                found = DirStore.from_fd(fd, "r", f"{place.path}/{pending}")
+                found = open_directory(fd, "r", f"{place.path}/{pending}")
                 os.close(fd)
                 return found, True
         except (OSError, TorporError) as error:
             log.debug(f"{where}: {error}")
         finally:
             place.close()
-    return DirStore(where, "r"), False
+    return open_directory(where), False
 
 
 def _is_changing(directory: DirStore) -> bool:
@@ -89,7 +95,7 @@ def _is_replaced(where: str, directory: DirStore) -> bool:
         return False
 
 
-def _missing(where: str, store: DirStore) -> ImageMissing:
+def _missing(where: str, store: ImageStore) -> ImageMissing:
     name = kinds.INVENTORY.file_name()
     if any(is_image(each) and each.endswith(".img") for each in store.names()):
         return ImageMissing(

@@ -170,7 +170,7 @@ def _is_there(directory: int, name: str, content: manifest.Content, thorough: bo
         fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
     except OSError:
         return False
-    with open(fd, "rb", buffering=0):
+    with open(fd, "rb", buffering=0) as stream:
         n_bytes = os.fstat(fd).st_size
         if n_bytes != content.n_bytes or not thorough or not n_bytes:
             return n_bytes == content.n_bytes
@@ -178,7 +178,7 @@ def _is_there(directory: int, name: str, content: manifest.Content, thorough: bo
             if not name.startswith("pages-"):
                 return True
             return os.lseek(fd, 0, os.SEEK_HOLE) == n_bytes
-        return manifest.sums_of(fd, n_bytes) == content.sums
+        return manifest.sums_of(stream, n_bytes) == content.sums
 
 
 def _finish(place: Place, left: _Left) -> str:

@@ -24,7 +24,7 @@ from torpor.engine.sets.places import NEW_MANIFEST, WHOLE, Beside, Place, is_at,
 from torpor.images import manifest
 from torpor.images.errors import StoreError
 from torpor.images.manifest import Content, Manifest
-from torpor.images.stores.directory import DirStore
+from torpor.images.stores.opening import open_directory
 
 #: More that is yet to be written than so much above the set's own: then only the set's files are written, one by one.
 _DIRTY_BYTES = 64 << 20
@@ -57,7 +57,7 @@ class NewSet:
             self._drop()
             place.close()
             _fail(place.path, "begin a set of images", error)
-        self.store = DirStore.from_fd(self._fd, "w", place.path)
+        self.store = open_directory(self._fd, "w", place.path)
 
     def _begin(self) -> int:
         while True:
@@ -216,10 +216,8 @@ def write_manifest(directory: int, made: Manifest, name: str, *, is_last: bool =
 
 def _summed(directory: int, name: str, content: Content) -> Content:
     fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
-    try:
-        return Content(content.n_bytes, manifest.sums_of(fd, content.n_bytes))
-    finally:
-        os.close(fd)
+    with open(fd, "rb", buffering=0) as stream:
+        return Content(content.n_bytes, manifest.sums_of(stream, content.n_bytes))
 
 
 def _sync(directory: int, made: Manifest) -> None:

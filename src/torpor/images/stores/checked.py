@@ -7,15 +7,12 @@ A set without a manifest (CRIU's own) is what its directory holds.
 
 from __future__ import annotations
 
-import os
-
-from torpor.base.fds import Closing
 from torpor.base.typed import BinaryIO, NoReturn
 from torpor.images import kinds, manifest
 from torpor.images.errors import ImageError, ImageMissing, StoreError
 from torpor.images.manifest import BLOCK_BYTES, Content, Manifest
-from torpor.images.store import ImageStore, PagesWriter, load_one
-from torpor.images.stores.directory import DirPagesReader, DirStore
+from torpor.images.store import ImageStore, PagesReader, check_name, load_one
+from torpor.images.stores.base import BaseStore
 
 _DAMAGED = "torpor verify tells what else is damaged; --no-verify restores it all the same"
 
@@ -23,7 +20,7 @@ _DAMAGED = "torpor verify tells what else is damaged; --no-verify restores it al
 class CheckedPagesReader:
     """PagesReader that looks at each block once, when something of it is read."""
 
-    def __init__(self, reader: DirPagesReader, content: Content, where: str, is_seen: bytearray) -> None:
+    def __init__(self, reader: PagesReader, content: Content, where: str, is_seen: bytearray) -> None:
         self._reader = reader
         self._content = content
         self._where = where
@@ -59,28 +56,39 @@ class CheckedPagesReader:
         self._reader.close()
 
 
-class CheckedStore(Closing):
+class CheckedStore(BaseStore):
     """ImageStore, for reading, of one set. Raises ImageError where the images are of several sets.
 
-    `directory` becomes the store's.  Without `verify` the sums are not looked at.
+    `store` becomes ours, unless it is `borrowed`.  Without `verify` the sums are not looked at.
     """
 
-    def __init__(self, directory: DirStore, found: Manifest | None, *, verify: bool = True) -> None:
-        self._directory = directory
+    def __init__(
+        self, store: ImageStore, found: Manifest | None, *, verify: bool = True, borrowed: bool = False
+    ) -> None:
+        self._store = store
         self._verify = verify
+        self._borrowed = borrowed
         self._seen: set[str] = set()
         self._seen_blocks: dict[str, bytearray] = {}
-        self.path = directory.path
-        self.manifest = self._own(found)
+        self.path = store.path
+        self._manifest = self._own(found)
+
+    @property
+    def manifest(self) -> Manifest | None:
+        return self._manifest
+
+    @property
+    def size_bytes(self) -> int:
+        return self._store.size_bytes
 
     def _own(self, found: Manifest | None) -> Manifest | None:
         """The manifest, if it is this set's; None where CRIU has written over a set of ours.
 
         Ours is an id of 20 digits; CRIU's, if there is one, is a UUID.
         """
-        if found is None or not self._directory.exists(kinds.INVENTORY.file_name()):
+        if found is None or not self._store.exists(kinds.INVENTORY.file_name()):
             return found
-        ident = load_one(self._directory, kinds.INVENTORY).dump_criu_run_id
+        ident = load_one(self._store, kinds.INVENTORY).dump_criu_run_id
         if ident == found.ident:
             return found
         if len(ident) == len(found.ident):
@@ -94,25 +102,21 @@ class CheckedStore(Closing):
         """What the manifest says of *name*; ImageMissing where it does not know it."""
         if self.manifest is None:
             return None
-        content = self.manifest.files.get(name)
+        content = self.manifest.files.get(check_name(name))
         if content is None:
             raise ImageMissing(f"{name}: cannot open: no such image in this set")
         return content
 
-    def fileno(self) -> int:
-        """The directory's descriptor, which stays the store's."""
-        return self._directory.fileno()
-
     def names(self) -> list[str]:
-        found = self._directory.names()
+        found = self._store.names()
         return found if self.manifest is None else [name for name in found if name in self.manifest.files]
 
     def exists(self, name: str) -> bool:
-        return (self.manifest is None or name in self.manifest.files) and self._directory.exists(name)
+        return self._store.exists(name) and (self.manifest is None or name in self.manifest.files)
 
     def open_read(self, name: str) -> BinaryIO:
         content = self._content(name)
-        stream = self._directory.open_read(name)
+        stream = self._store.open_read(name)
         if content is None or not self._verify or name in self._seen:
             return stream
         try:
@@ -126,33 +130,36 @@ class CheckedStore(Closing):
         self._seen.add(name)
         return stream
 
+    def size_of(self, name: str) -> int:
+        self._content(name)
+        return self._store.size_of(name)
+
     def fault_of(self, name: str) -> str:
-        """What is wrong with the image *name* of the manifest; "" for nothing.  StoreError where it cannot be read."""
-        assert self.manifest is not None
+        """StoreError where it cannot be read."""
+        if self.manifest is None:
+            return ""
         try:
-            stream = self._directory.open_read(name)
+            stream = self._store.open_read(name)
         except ImageMissing:
             return "missing"
         with stream:
             return self._fault(name, self.manifest.files[name], stream)
 
     def _fault(self, name: str, content: Content, stream: BinaryIO) -> str:
-        n_bytes = os.fstat(stream.fileno()).st_size
+        n_bytes = self._store.size_of(name)
         if n_bytes != content.n_bytes:
             return f"{n_bytes} bytes, where {content.n_bytes} were written"
         try:
-            if content.sums is None or manifest.sums_of(stream.fileno(), n_bytes) == content.sums:
+            if content.sums is None or manifest.sums_of(stream, n_bytes) == content.sums:
+                stream.seek(0)
                 return ""
         except OSError as error:
             raise StoreError(f"{self.path}/{name}: cannot read: {error.strerror}") from error
         return "not what was written"
 
-    def open_write(self, name: str) -> BinaryIO:
-        raise StoreError(f"{name}: the set in {self.path} is open for reading only")
-
-    def pages_reader(self, name: str) -> DirPagesReader | CheckedPagesReader:
+    def pages_reader(self, name: str) -> PagesReader:
         content = self._content(name)
-        reader = self._directory.pages_reader(name)
+        reader = self._store.pages_reader(name)
         if content is None or not self._verify:
             return reader
         where = f"{self.path}/{name}"
@@ -164,18 +171,13 @@ class CheckedStore(Closing):
         is_seen = self._seen_blocks.setdefault(name, bytearray(manifest.n_blocks(content.n_bytes)))
         return CheckedPagesReader(reader, content, where, is_seen)
 
-    def pages_writer(self, name: str) -> PagesWriter:
-        raise StoreError(f"{name}: the set in {self.path} is open for reading only")
-
     def parent(self) -> ImageStore | None:
-        found = self._directory.parent()
-        return None if found is None else CheckedStore(found, manifest.read(found.fileno()), verify=self._verify)
-
-    def sync(self) -> None:
-        pass
+        found = self._store.parent()
+        return None if found is None else CheckedStore(found, manifest.load(found), verify=self._verify)
 
     def close(self) -> None:
-        self._directory.close()
+        if not self._borrowed:
+            self._store.close()
 
 
 def _refuse(where: str, what: str) -> NoReturn:

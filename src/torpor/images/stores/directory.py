@@ -13,14 +13,19 @@ import os
 import stat
 from collections.abc import Sequence
 
-from torpor.base.fds import Closing
-from torpor.base.typed import BinaryIO, Literal, NoReturn, Self, cast
+from torpor.base.typed import TYPE_CHECKING, BinaryIO, Literal, NoReturn, Self, cast
+from torpor.images import kinds
 from torpor.images.errors import ImageError, ImageMissing, StoreError
 from torpor.images.store import check_name
+from torpor.images.stores.base import BaseStore
+
+if TYPE_CHECKING:
+    from torpor.images.manifest import Manifest
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 #: An image is a new file: what had its name, perhaps with another owner or other names, is left alone.
 _WRITE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+_INVENTORY = kinds.INVENTORY.file_name()
 _IOV_MAX = 1024  # UIO_MAXIOV of the kernel
 _BUFFER = 1 << 16
 
@@ -137,7 +142,7 @@ class DirPagesWriter:
             _fail(self._name, "write", error)
 
 
-class DirStore(Closing):
+class DirStore(BaseStore):
     """ImageStore over a directory.
 
     `mode` "r" refuses to write; "w" reads too. The directory must exist unless `create`. Raises ImageMissing or
@@ -197,14 +202,24 @@ class DirStore(Closing):
         except OSError as error:
             _fail(self.path, "list", error)
 
+    @property
+    def size_bytes(self) -> int:
+        return sum(self._status(name).st_blocks * 512 for name in self.names() if ".img" in name)
+
     def exists(self, name: str) -> bool:
         try:
-            status = os.stat(check_name(name), dir_fd=self._fd, follow_symlinks=False)
-        except FileNotFoundError:
+            return stat.S_ISREG(self._status(name).st_mode)
+        except ImageMissing:
             return False
+
+    def size_of(self, name: str) -> int:
+        return self._status(name).st_size
+
+    def _status(self, name: str) -> os.stat_result:
+        try:
+            return os.stat(check_name(name), dir_fd=self._fd, follow_symlinks=False)
         except OSError as error:
             _fail(name, "look for it", error)
-        return stat.S_ISREG(status.st_mode)
 
     def _open(self, name: str, flags: int, doing: str) -> int:
         check_name(name)
@@ -219,7 +234,7 @@ class DirStore(Closing):
 
     def _open_new(self, name: str) -> int:
         if self._mode != "w":
-            raise StoreError(f"{name}: the store {self.path} is open for reading only")
+            self._refuse_writing(name)
         try:
             os.unlink(check_name(name), dir_fd=self._fd)
         except FileNotFoundError:
@@ -241,8 +256,17 @@ class DirStore(Closing):
     def pages_reader(self, name: str) -> DirPagesReader:
         return DirPagesReader(self._open(name, _READ, "open"), name)
 
-    def pages_writer(self, name: str) -> DirPagesWriter:
+    def pages_writer(self, name: str, n_bytes: int | None = None) -> DirPagesWriter:
         return DirPagesWriter(self._open_new(name), name)
+
+    def delete(self, name: str) -> None:
+        if self._mode != "w":
+            self._refuse_writing(name)
+        try:
+            os.unlink(check_name(name), dir_fd=self._fd)
+        except OSError as error:
+            _fail(name, "remove", error)
+        self._written.discard(name)
 
     def parent(self) -> DirStore | None:
         try:
@@ -277,8 +301,9 @@ class DirStore(Closing):
         except OSError as error:
             _fail("parent", "make the link to the parent images", error)
 
-    def sync(self) -> None:
-        for name in sorted(self._written):
+    def commit(self, made: Manifest | None = None) -> None:
+        # A set in a directory is put there by engine/sets, which writes its manifest as well.
+        for name in sorted(self._written, key=lambda name: (name == _INVENTORY, name)):
             fd = self._open(name, _READ, "sync")
             try:
                 os.fsync(fd)

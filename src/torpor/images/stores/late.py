@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import io
 
-from torpor.base.fds import Closing
-from torpor.base.typed import BinaryIO, cast
+from torpor.base.typed import TYPE_CHECKING, BinaryIO, cast
+from torpor.images.errors import ImageMissing
 from torpor.images.store import ImageStore, PagesReader, PagesWriter, check_name
+from torpor.images.stores.base import BaseStore
+from torpor.images.stores.memory import MemPagesReader
+
+if TYPE_CHECKING:
+    from torpor.images.manifest import Manifest
 
 _SMALL = 1 << 20
 
@@ -41,12 +46,13 @@ class _Kept(io.BytesIO):
         super().close()
 
 
-class LateStore(Closing):
+class LateStore(BaseStore):
     """ImageStore that writes small images when flushed; the store beneath stays the caller's."""
 
     def __init__(self, store: ImageStore) -> None:
         self._store = store
         self._kept: dict[str, bytes] = {}
+        self.path = store.path
 
     def flush(self) -> None:
         """Write what was kept back; StoreError."""
@@ -59,7 +65,7 @@ class LateStore(Closing):
         return sorted({*self._store.names(), *self._kept})
 
     def exists(self, name: str) -> bool:
-        return name in self._kept or self._store.exists(name)
+        return check_name(name) in self._kept or self._store.exists(name)
 
     def open_read(self, name: str) -> BinaryIO:
         return io.BytesIO(self._kept[name]) if name in self._kept else self._store.open_read(name)
@@ -69,17 +75,28 @@ class LateStore(Closing):
         return cast(BinaryIO, _Kept(name, self._store, self._kept))
 
     def pages_reader(self, name: str) -> PagesReader:
+        if name in self._kept:
+            return MemPagesReader(bytearray(self._kept[name]), name)
         return self._store.pages_reader(name)
 
-    def pages_writer(self, name: str) -> PagesWriter:
-        return self._store.pages_writer(name)
+    def pages_writer(self, name: str, n_bytes: int | None = None) -> PagesWriter:
+        self._kept.pop(name, None)
+        return self._store.pages_writer(name, n_bytes)
+
+    def delete(self, name: str) -> None:
+        was_kept = self._kept.pop(check_name(name), None) is not None
+        try:
+            self._store.delete(name)
+        except ImageMissing:
+            if not was_kept:
+                raise
 
     def parent(self) -> ImageStore | None:
         return self._store.parent()
 
-    def sync(self) -> None:
+    def commit(self, made: Manifest | None = None) -> None:
         self.flush()
-        self._store.sync()
+        self._store.commit(made)
 
     def close(self) -> None:
         """Nothing: what was not flushed is dropped."""

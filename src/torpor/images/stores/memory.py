@@ -6,10 +6,10 @@ import _thread
 import io
 from collections.abc import Sequence
 
-from torpor.base.fds import Closing
 from torpor.base.typed import BinaryIO
 from torpor.images.errors import ImageError, ImageMissing
 from torpor.images.store import ImageStore, check_name
+from torpor.images.stores.base import BaseStore
 
 
 class _Growing(io.BytesIO):
@@ -76,8 +76,10 @@ class MemPagesWriter:
         pass
 
 
-class MemStore(Closing):
+class MemStore(BaseStore):
     """ImageStore over a dictionary of byte arrays."""
+
+    path = "memory"
 
     def __init__(self, parent: ImageStore | None = None) -> None:
         self.images: dict[str, bytearray] = {}
@@ -104,12 +106,13 @@ class MemStore(Closing):
     def pages_reader(self, name: str) -> MemPagesReader:
         return MemPagesReader(self._image(name), name)
 
-    def pages_writer(self, name: str) -> MemPagesWriter:
+    def pages_writer(self, name: str, n_bytes: int | None = None) -> MemPagesWriter:
         data = self.images[check_name(name)] = bytearray()
         return MemPagesWriter(data)
 
+    def delete(self, name: str) -> None:
+        self._image(name)
+        del self.images[name]
+
     def parent(self) -> ImageStore | None:
         return self._parent
-
-    def sync(self) -> None:
-        pass

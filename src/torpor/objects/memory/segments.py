@@ -69,11 +69,12 @@ class SegmentDump:
 
 
 def _dump_contents(store: ImageStore, fd: int, shmid: int, pages_id: int) -> int:
-    writer = store.pages_writer(kinds.PAGES.file_name(pages_id))
+    found = list(_iter_data(fd))
+    writer = store.pages_writer(kinds.PAGES.file_name(pages_id), sum(end - start for start, end in found))
     runs: list[PageRun] = []
     try:
         with mmap.mmap(-1, _CHUNK) as buffer, memoryview(buffer) as view:
-            for start, end in _iter_data(fd):
+            for start, end in found:
                 _copy(fd, start, end, view, writer)
                 runs.append(PageRun(start, (end - start) // PAGE_SIZE, PE_PRESENT))
     finally:

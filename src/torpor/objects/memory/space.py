@@ -63,11 +63,11 @@ def scan(process: DumpProcess) -> Scan:
 def dump_contents(process: DumpProcess, scanned: Scan, session: FileDump) -> pages.PagesDumped:
     """Copy the private pages."""
     pages_id = session.part(SegmentDump).new_pages_id()
-    writer = session.store.pages_writer(kinds.PAGES.file_name(pages_id))
+    ranges = scanned.found.ranges
+    n_bytes = sum(end - start for start, end in ranges)
+    writer = session.store.pages_writer(kinds.PAGES.file_name(pages_id), n_bytes)
     try:
-        runs = pages.dump(
-            process.pid, scanned.private, scanned.found.ranges, writer, may_share=len(session.processes) > 1
-        )
+        runs = pages.dump(process.pid, scanned.private, ranges, writer, may_share=len(session.processes) > 1)
     finally:
         writer.close()
     store_pagemap(session.store, process.ns_pid, pages_id, runs)

@@ -1,0 +1,62 @@
+"""What stores have in common: one that knows nothing of a set, and is for reading only."""
+
+from __future__ import annotations
+
+from torpor.base.fds import Closing
+from torpor.base.typed import TYPE_CHECKING, BinaryIO, NoReturn
+from torpor.images.errors import StoreError
+from torpor.images.store import ImageStore, PagesReader, PagesWriter, check_name
+
+if TYPE_CHECKING:
+    from torpor.images.manifest import Manifest
+
+
+class BaseStore(Closing):
+    """What of ImageStore most have."""
+
+    path = "images"
+
+    @property
+    def manifest(self) -> Manifest | None:
+        return None
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(self.size_of(name) for name in self.names())
+
+    def names(self) -> list[str]:
+        raise NotImplementedError
+
+    def exists(self, name: str) -> bool:
+        return check_name(name) in self.names()
+
+    def size_of(self, name: str) -> int:
+        reader = self.pages_reader(name)
+        try:
+            return reader.size
+        finally:
+            reader.close()
+
+    def fault_of(self, name: str) -> str:
+        return ""
+
+    def pages_reader(self, name: str) -> PagesReader:
+        raise NotImplementedError
+
+    def open_write(self, name: str) -> BinaryIO:
+        self._refuse_writing(name)
+
+    def pages_writer(self, name: str, n_bytes: int | None = None) -> PagesWriter:
+        self._refuse_writing(name)
+
+    def delete(self, name: str) -> None:
+        self._refuse_writing(name)
+
+    def _refuse_writing(self, name: str) -> NoReturn:
+        raise StoreError(f"{check_name(name)}: the set in {self.path} is open for reading only")
+
+    def parent(self) -> ImageStore | None:
+        return None
+
+    def commit(self, made: Manifest | None = None) -> None:
+        pass
