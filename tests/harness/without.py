@@ -45,6 +45,7 @@ def _requests(call: int, arg: int, answer: int, *values: int) -> tuple[Rule, ...
 TAKEN: dict[str, tuple[Rule, ...]] = {
     "pagemap_scan": _requests(nr.ioctl, 1, errno.ENOTTY, 0xC0606610),  # 6.7
     "mount_setattr": _calls(nr.mount_setattr),  # 5.12
+    "mount_groups": _requests(nr.move_mount, 4, errno.EINVAL, 0x100, 0x144),  # MOVE_MOUNT_SET_GROUP, 5.15
     "rseq": _requests(nr.ptrace, 0, errno.EIO, 0x420F),  # PTRACE_GET_RSEQ_CONFIGURATION, 5.13
     "user_dispatch": _requests(nr.ptrace, 0, errno.EIO, 0x4210, 0x4211),  # 6.4
     "prctls": _requests(nr.prctl, 0, errno.EINVAL, 62, 65, 66, 67, 68, 77, 0x53564D41),  # 5.14 to 6.16, PR_SET_VMA

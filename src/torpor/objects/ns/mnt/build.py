@@ -34,6 +34,7 @@ def restore(sessions: Sequence[NsRestore]) -> None:
     trees = [read_tree(session) for session in sessions]
     for tree in trees:
         external.settle(tree)
+    propagation.check(trees)
     first = sessions[0]
     builder = _Builder(trees)
     builder.prepare()
@@ -104,7 +105,7 @@ class _Builder:
             # Some file systems belong to the namespace of whoever makes them.
             setns(pidfd, flags)
         for tree in self._trees:
-            external.copy_all(tree, self.yard)
+            external.copy_all(tree)
         self.yard.close_off()
         for tree in self._trees:
             self._put_external(tree)
@@ -122,8 +123,10 @@ class _Builder:
         propagation.restore(self._trees, self.yard, self._base_of)
 
     def _put_external(self, tree: Tree) -> None:
-        """Have binds of external mounts, and of the root, be copies of these."""
+        """Have binds of external mounts, and of the root, be copies of these, which are private."""
         for node in tree.order:
+            if node.fd >= 0:
+                node.fd = self.yard.make_private(node.fd)
             if _is_copied(tree, node) and not external.is_detected(node):
                 fd = self.yard.keep(os.dup(node.fd))
                 self.yard.put(fd)
@@ -190,8 +193,13 @@ class _Builder:
                 names.open_on(node)
         names.open_makers()
         for node in tree.order:
-            _explained(node, _set_flags)
+            _explained(node, self._set_flags)
         names.tell(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+
+    def _set_flags(self, node: Node) -> None:
+        self.yard.set_flags(node.fd, node.entry.flags)
+        if node.entry.flags & mounts.MS_UNBINDABLE:
+            self.yard.set_propagation(node.fd, mounts.MS_UNBINDABLE)
 
     def _need(self, tree: Tree, node: Node) -> None:
         """Make what was left for now."""
@@ -255,9 +263,3 @@ def _is_made_late(node: Node) -> bool:
 def _is_terminal(node: Node) -> bool:
     """Whether it is a pseudo-terminal (on /dev/console): it is there only as long as its other end is open."""
     return node.entry.fstype == filesystems.DEVPTS and node.root[1:].isdecimal()
-
-
-def _set_flags(node: Node) -> None:
-    mounts.set_attributes(node.fd, mounts.attributes_of(node.entry.flags))
-    if node.entry.flags & mounts.MS_UNBINDABLE:
-        mounts.set_attributes(node.fd, propagation=mounts.MS_UNBINDABLE)

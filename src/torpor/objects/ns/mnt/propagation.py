@@ -8,6 +8,7 @@ Restore
     masters before slaves, and the members join it (MOVE_MOUNT_SET_GROUP).  Where the group, or the master, is the
     host's, that mount is a copy of the host's.
 Limits
+    A kernel without that call (before 5.15) is asked for no mounts that belong together: refused before any is made.
     Where the host has nothing of that group any more, a mount comes back without it, with a warning.
 """
 
@@ -16,6 +17,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from torpor.base import log
+from torpor.base.errors import RestoreError
+from torpor.base.late import load
 from torpor.kernel import mount as mounts
 from torpor.kernel.procfs.mountinfo import read_mountinfo
 from torpor.objects.ns.mnt.external import mount_id
@@ -28,13 +31,31 @@ _Key = tuple[int, int]
 
 def restore(trees: Sequence[Tree], yard: Yard, base_of: _BaseOf) -> None:
     """Give all mounts their groups.  The calling thread is in the yard."""
+    groups = _groups_in(trees)
+    if groups:
+        _Groups(groups, yard, base_of).run()
+
+
+def check(trees: Sequence[Tree]) -> None:
+    """RestoreError, before anything is made, where this kernel cannot have the tree's mounts belong together."""
+    groups = _groups_in(trees)
+    inner = {shared for shared, _ in groups if shared}
+    together = [nodes for (shared, master), nodes in groups.items() if master in inner or (shared and len(nodes) > 1)]
+    if together and not load("torpor.kernel.features").probe("move_mount_set_group"):
+        raise RestoreError(
+            f"the mount on {together[0][0].point} hands on what is mounted below it, or gets that from another mount "
+            "of the tree, which needs MOVE_MOUNT_SET_GROUP of the kernel",
+            hint="restore it on Linux 5.15 or newer",
+        )
+
+
+def _groups_in(trees: Sequence[Tree]) -> dict[_Key, list[Node]]:
     groups: dict[_Key, list[Node]] = {}
     for tree in trees:
         for node in tree.order:
             if any(node.groups):
                 groups.setdefault(node.groups, []).append(node)
-    if groups:
-        _Groups(groups, yard, base_of).run()
+    return groups
 
 
 class _Groups:
@@ -87,23 +108,23 @@ class _Groups:
         if is_peer and theirs[0]:
             return leader
         if master and any(theirs):
-            mounts.set_attributes(leader, propagation=mounts.MS_SLAVE)
+            self._yard.set_propagation(leader, mounts.MS_SLAVE)
         else:
-            mounts.set_attributes(leader, propagation=mounts.MS_PRIVATE)
+            self._yard.set_propagation(leader, mounts.MS_PRIVATE)
         if shared:
-            mounts.set_attributes(leader, propagation=mounts.MS_SHARED)
+            self._yard.set_propagation(leader, mounts.MS_SHARED)
         return leader
 
     def _lead(self, key: _Key, members: list[Node]) -> int:
         shared, master = key
         leader = self._yard.keep(self._widest(members))
         self._yard.put(leader)
-        mounts.set_attributes(leader, propagation=mounts.MS_PRIVATE)
+        self._yard.set_propagation(leader, mounts.MS_PRIVATE)
         if master in self._leaders:
             mounts.join_group(self._leaders[master], leader)
-            mounts.set_attributes(leader, propagation=mounts.MS_SLAVE)
+            self._yard.set_propagation(leader, mounts.MS_SLAVE)
         if shared:
-            mounts.set_attributes(leader, propagation=mounts.MS_SHARED)
+            self._yard.set_propagation(leader, mounts.MS_SHARED)
         return leader
 
     def _widest(self, members: list[Node]) -> int:
