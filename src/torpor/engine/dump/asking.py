@@ -5,7 +5,7 @@ from __future__ import annotations
 from torpor.base.typed import TYPE_CHECKING
 from torpor.engine.dump.session import DumpSession
 from torpor.objects.memory import mm as mm_object
-from torpor.objects.memory import room, space
+from torpor.objects.memory import room
 from torpor.objects.model import DumpProcess, DumpThread
 from torpor.objects.task import landlock, registers, signals, user_dispatch
 from torpor.objects.task.table import PROCESS_ASPECTS, THREAD_ASPECTS
@@ -20,14 +20,13 @@ if TYPE_CHECKING:
     Met = tuple[DumpThread, UserRegs, bytes]
 
 
-def dump_inside(session: DumpSession) -> None:
-    """Of each living process: its page tables, the answers of its threads, its private memory."""
+def ask(session: DumpSession) -> None:
+    """The answers of all threads of all living processes."""
     for process in session.alive:
-        _dump_inside(session, process)
+        _ask(session, process)
 
 
-def _dump_inside(session: DumpSession, process: DumpProcess) -> None:
-    scanned = space.scan(process)
+def _ask(session: DumpSession, process: DumpProcess) -> None:
     pending = 0
     for thread in process.threads:
         pending |= thread.status.pending
@@ -52,10 +51,6 @@ def _dump_inside(session: DumpSession, process: DumpProcess) -> None:
     signals.dump_pending(process)
     for thread, regs, xstate in met:
         registers.dump(thread, regs, xstate)
-    with session.stats.watch.span("memdump"):
-        dumped = space.dump_contents(process, scanned, session.files)
-    session.stats.pages_written += dumped.n_written
-    session.stats.pages_scanned += dumped.n_scanned
 
 
 def _ask_threads(process: DumpProcess, injection: Injection, met: list[Met]) -> None:

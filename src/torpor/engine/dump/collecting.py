@@ -8,6 +8,7 @@ from torpor.base.fds import OwnedFd
 from torpor.base.late import load
 from torpor.engine import family, namespaces
 from torpor.engine.dump.session import DumpSession
+from torpor.engine.options import nobody
 from torpor.images import messages as m
 from torpor.kernel.procfs.maps import read_smaps
 from torpor.kernel.procfs.stat import read_stat
@@ -76,3 +77,9 @@ def read_idmaps(session: DumpSession) -> None:
 def look_for_entered(session: DumpSession) -> None:
     """Whoever has entered a namespace of the tree's by now dies with its first process."""
     load("torpor.engine.dump.entered").look_again(session.processes, session.options.entered)
+
+
+def look_after_hook(session: DumpSession) -> None:
+    """The same once more, if anybody has been told."""
+    if session.options.notify is not nobody:
+        look_for_entered(session)

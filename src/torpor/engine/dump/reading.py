@@ -1,4 +1,4 @@
-"""What is read of a stopped tree from outside: descriptors, locks, namespaces, shared memory."""
+"""What is read of a stopped tree from outside: control groups, filters, descriptors, locks, namespaces."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ import os
 from torpor.base.late import load
 from torpor.engine import namespaces
 from torpor.engine.dump.session import DumpSession
+from torpor.kernel.namespaces import network_of
 from torpor.objects.files import fdtable, locks
-from torpor.objects.memory import space
-from torpor.objects.model import DumpProcess
 from torpor.objects.task import seccomp
 
 
@@ -32,6 +31,16 @@ def lock_network(session: DumpSession) -> None:
         session.files.part(net_lock.DumpLock).lock_namespace(os.dup(root.pidfd.fileno()))
 
 
+def enter_network(session: DumpSession) -> None:
+    """Be in the tree's network namespace, to look at its sockets, until ``leave_network`` or an error."""
+    session.visit.enter_context(network_of(session.pid))
+
+
+def leave_network(session: DumpSession) -> None:
+    """Be in our own again."""
+    session.visit.close()
+
+
 def ask_cgroups(session: DumpSession) -> None:
     """Which groups each process is in."""
     if session.cgroups is not None:
@@ -44,18 +53,12 @@ def read_filters(session: DumpSession) -> None:
 
 
 def read_files(session: DumpSession) -> None:
-    """Mappings, descriptors and directories, with the files behind them."""
-    for process in session.alive:
-        _read_files(session, process)
-
-
-def _read_files(session: DumpSession, process: DumpProcess) -> None:
+    """Descriptors and directories, with the files behind them."""
     files = session.files
-    process.mm.exe_file_id = fdtable.dump_executable(process, files)
-    space.dump_maps(process, files)
-    if files.once(("table", process.ids.files_id)):
-        fdtable.dump_table(process, files)
-    fdtable.dump_fs(process, files)
+    for process in session.alive:
+        if files.once(("table", process.ids.files_id)):
+            fdtable.dump_table(process, files)
+        fdtable.dump_fs(process, files)
 
 
 def read_locks(session: DumpSession) -> None:
@@ -66,9 +69,3 @@ def read_locks(session: DumpSession) -> None:
 def read_namespaces(session: DumpSession) -> None:
     """The images of the tree's own."""
     namespaces.dump(session.processes, session.root_ids, session.files)
-
-
-def read_segments(session: DumpSession) -> None:
-    """The contents of memory that is shared."""
-    with session.stats.watch.span("memdump"):
-        session.stats.shared_pages_written += space.dump_segments(session.files)

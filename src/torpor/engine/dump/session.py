@@ -16,6 +16,7 @@ from torpor.images.stores.late import LateStore
 from torpor.objects.files.model import FileDump
 from torpor.objects.files.outside import Outside
 from torpor.objects.files.table import kinds_alike
+from torpor.objects.memory.space import Scan
 from torpor.objects.model import DumpProcess
 from torpor.tracee.tree import FrozenTree
 
@@ -55,6 +56,10 @@ class DumpSession:
     processes: list[DumpProcess] = field(default_factory=list)
     belongings: dict[int, Belonging] = field(default_factory=dict)
     seccomp: m.seccomp_entry = field(default_factory=m.seccomp_entry)
+    #: Of each living process, by its pid: what is in its page tables.
+    scans: dict[int, Scan] = field(default_factory=dict)
+    #: Leaves the tree's network namespace, while we are in it.
+    visit: ExitStack = field(default_factory=ExitStack)
 
     @property
     def tree(self) -> FrozenTree:
@@ -83,4 +88,5 @@ def begin(pid: int, new: NewSet, options: DumpOptions, hold: ExitStack) -> DumpS
     session.files.processes = session.processes
     session.root_ids.MergeFrom(m.task_kobj_ids_entry(vm_id=1, files_id=1, fs_id=1, sighand_id=1))
     session.ids.namespaces_of("self", session.root_ids)
+    hold.callback(session.outside.close)
     return session

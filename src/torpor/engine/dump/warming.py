@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+
 from torpor.base import records
 from torpor.base.late import load
 from torpor.engine.births import SetSid
@@ -17,6 +19,9 @@ from torpor.objects.task import landlock, scheduling
 from torpor.tracee.remote import Scratch
 from torpor.tracee.thread import Stop
 
+_MODULES = ("torpor.images.payloads", "zlib")
+#: Of the manifest; each is a module.
+_CODINGS = ("ascii", "unicode_escape")
 _RECORDS = (DumpThread, Entry, Found, PageRun, PagesDumped, Scan, Scratch, SetSid, Stop, UserRegs)
 _MESSAGES = (
     "core_entry", "fdinfo_entry", "file_entry", "fs_entry", "inventory_entry", "lsmtype", "mm_entry", "pagemap_entry",
@@ -27,7 +32,10 @@ _MESSAGES = (
 def warm_up() -> None:
     """Do it; takes about a millisecond, wherever it is spent."""
     records.ready(*_RECORDS)
-    load("torpor.images.payloads")
+    for module in _MODULES:
+        load(module)
+    for coding in _CODINGS:
+        codecs.lookup(coding)
     scheduling.base_slice()
     landlock.is_possible()
     for name in _MESSAGES:

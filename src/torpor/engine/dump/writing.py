@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torpor.engine import version
 from torpor.engine.dump.session import DumpSession
+from torpor.engine.options import nobody
 from torpor.images import messages as m
 from torpor.images.store import store_all, store_one
 from torpor.images.text import set_text
@@ -67,14 +68,36 @@ def flush(session: DumpSession) -> None:
         session.late.flush()
 
 
-def commit(session: DumpSession) -> None:
-    """All is written: whoever asked for it takes note."""
-    seal(session)
+def show(session: DumpSession) -> None:
+    """Have the set in its place for whoever is told."""
+    if session.options.notify is not nobody:
+        _seal(session)
+        session.new.place()
+
+
+def notify(session: DumpSession) -> None:
+    """Tell whoever wants to know that the images are there."""
+    session.options.notify("post-dump", session.pid)
+
+
+def commit_before_end(session: DumpSession) -> None:
+    """Whoever asked for it takes note, where the tree does not run on."""
+    if not session.options.leave_running:
+        _commit(session)
+
+
+def commit_after(session: DumpSession) -> None:
+    """The same where it runs."""
+    if session.options.leave_running:
+        _commit(session)
+
+
+def _commit(session: DumpSession) -> None:
+    _seal(session)
     session.options.commit(session.new.path)
 
 
-def seal(session: DumpSession) -> None:
-    """The set is whole."""
+def _seal(session: DumpSession) -> None:
     if session.new.is_sealed:
         return
     for name, data in session.options.notes:

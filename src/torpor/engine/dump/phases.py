@@ -1,0 +1,78 @@
+"""The order of a dump: the one place where it stands, each phase with the reason why it stands there.
+
+A phase works on the whole tree.  Whoever adds a kernel object that must come before or after another adds a line here;
+the work itself is in the modules beside, or in ``objects``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torpor.base.records import dataclass
+from torpor.base.typed import IntEnum
+from torpor.engine.dump import asking, collecting, ending, memory, preparing, reading, stopping, writing
+from torpor.engine.dump.session import DumpSession
+
+
+class Stage(IntEnum):
+    """When a phase is gone through.  What a stage begins and ends with is in :mod:`torpor.engine.dump.run`."""
+
+    BEFORE = 1
+    """The tree runs: what takes time, and what can refuse, is done here."""
+    FROZEN = 2
+    """All of it is stopped, and nothing is imported; the time that is counted."""
+    AFTER = 3
+    """It has ended, or goes on: what can wait is done here."""
+
+
+@dataclass(frozen=True, slots=True)
+class DumpPhase:
+    """A step of the dump."""
+
+    name: str
+    run: Callable[[DumpSession], None]
+    why: str
+    stage: int
+
+
+BEFORE, FROZEN, AFTER = Stage.BEFORE, Stage.FROZEN, Stage.AFTER
+
+DUMP: tuple[DumpPhase, ...] = (
+    DumpPhase("entered", preparing.find_entered, "who is carried besides is looked at with the tree", BEFORE),
+    DumpPhase("preflight", preparing.check, "what cannot be carried is named before anything is done", BEFORE),
+    DumpPhase("namespaces", preparing.look_at_namespaces, "what dumps them is imported, and may refuse", BEFORE),
+    DumpPhase("warm up", preparing.warm_up, "what every dump needs is made while it costs nobody anything", BEFORE),
+    DumpPhase("caretaker", preparing.fork_caretaker, "a fork; the checks know whether there is work for it", BEFORE),
+    DumpPhase("control groups", preparing.read_cgroups, "of the root, and all below; it takes its time", BEFORE),
+    DumpPhase("freezer", stopping.find_freezer, "its state is noted in the control groups that have been read", BEFORE),
+    DumpPhase("processor", preparing.read_processor, "the same whatever the tree does", BEFORE),
+    DumpPhase("pre-dump", preparing.notify, "the last word of a hook while all run", BEFORE),
+    DumpPhase("stop", stopping.stop, "last of all that happens while it runs", BEFORE),
+    DumpPhase("root", stopping.check_root, "of a dead one there is nothing to be read", FROZEN),
+    DumpPhase("collect", collecting.collect, "everything else goes by processes and threads", FROZEN),
+    DumpPhase("relieve", collecting.relieve, "before we change anything in addition to an earlier dump", FROZEN),
+    DumpPhase("check", collecting.check, "what must be refused is, before anything is changed", FROZEN),
+    DumpPhase("id maps", collecting.read_idmaps, "all that reads owners needs them", FROZEN),
+    DumpPhase("network lock", reading.lock_network, "before sockets are looked at, whose queues would change", FROZEN),
+    DumpPhase("enter network", reading.enter_network, "tables of sockets are those of the reader's", FROZEN),
+    DumpPhase("groups of tasks", reading.ask_cgroups, "all are known, and stay where they are", FROZEN),
+    DumpPhase("filters", reading.read_filters, "by ptrace, while no thread has been borrowed", FROZEN),
+    DumpPhase("mappings", memory.read_mappings, "whether pages are anybody's is known by what is mapped", FROZEN),
+    DumpPhase("descriptors", reading.read_files, "may have questions for the tasks", FROZEN),
+    DumpPhase("file locks", reading.read_locks, "each is seen with a descriptor", FROZEN),
+    DumpPhase("page tables", memory.scan, "before anything runs inside, which touches pages", FROZEN),
+    DumpPhase("ask", asking.ask, "every question is known by now", FROZEN),
+    DumpPhase("memory", memory.copy, "as the tasks had it: whatever ran inside has put it back", FROZEN),
+    DumpPhase("namespaces' contents", reading.read_namespaces, "descriptors and mounts name what lies in them", FROZEN),
+    DumpPhase("segments", memory.copy_segments, "mappings, descriptors and namespaces have named all", FROZEN),
+    DumpPhase("images", writing.write_images, "nothing is added to them any more", FROZEN),
+    DumpPhase("leave network", reading.leave_network, "hooks and the set find us at home", FROZEN),
+    DumpPhase("look for entered", collecting.look_for_entered, "the set is not in place yet: nothing is lost", FROZEN),
+    DumpPhase("place", writing.show, "a hook may look at the images", FROZEN),
+    DumpPhase("post-dump", writing.notify, "a hook that says no can still keep the tree alive", FROZEN),
+    DumpPhase("look once more", collecting.look_after_hook, "hooks start processes", FROZEN),
+    DumpPhase("commit", writing.commit_before_end, "what is noted of a dump is true whenever we die", FROZEN),
+    DumpPhase("let go", ending.let_go, "all is written: there is no way back", FROZEN),
+    DumpPhase("flush", writing.flush, "what was kept back is written while nobody waits", AFTER),
+    DumpPhase("commit, running", writing.commit_after, "the set is whole only now", AFTER),
+)

@@ -1,0 +1,58 @@
+"""What is done for a dump while its tree still runs: looked at, imported, made ready."""
+
+from __future__ import annotations
+
+from torpor.base.late import load
+from torpor.engine import namespaces
+from torpor.engine.dump import preflight, warming
+from torpor.engine.dump.session import DumpSession
+from torpor.objects.arch import cpu
+from torpor.objects.cgroup.model import IGNORE
+
+
+def find_entered(session: DumpSession) -> None:
+    """Those who have entered a namespace of the tree's, if they are to be carried; else they are refused."""
+    session.entered = load("torpor.engine.dump.entered").to_carry(session.pid, session.options.entered)
+
+
+def check(session: DumpSession) -> None:
+    """The quick pass over the tree; what it noticed is kept."""
+    options, outside = session.options, session.outside
+    by_freezer = bool(options.cgroups.freezer)
+    seen = preflight.check(session.pid, options, by_freezer=by_freezer, entered=session.entered)
+    outside.noticed, outside.restless = seen.noticed, seen.restless
+
+
+def look_at_namespaces(session: DumpSession) -> None:
+    """What dumps those that the tree does not share with us."""
+    namespaces.prepare(session.pid, session.options.files)
+
+
+def warm_up(session: DumpSession) -> None:
+    """What every dump would make when first asked for."""
+    warming.warm_up()
+
+
+def fork_caretaker(session: DumpSession) -> None:
+    """Who undoes what we change outside, if we are going to change anything."""
+    is_connected = "connections" in session.outside.noticed
+    if is_connected:
+        load("resource")  # each connection takes descriptors of ours
+    if is_connected or not session.options.leave_running:
+        _ = session.outside.caretaker
+
+
+def read_cgroups(session: DumpSession) -> None:
+    """The control groups of the root and what is below them, if they are managed."""
+    if session.options.cgroups.mode != IGNORE:
+        session.cgroups = load("torpor.engine.cgroups").CgroupDump(session.options.cgroups, session.pid)
+
+
+def read_processor(session: DumpSession) -> None:
+    """What the processor can do."""
+    cpu.dump(session.store)
+
+
+def notify(session: DumpSession) -> None:
+    """Tell whoever wants to know that it begins."""
+    session.options.notify("pre-dump", session.pid)

@@ -1,0 +1,22 @@
+"""The table of a dump: what can be told of it without a kernel."""
+
+import pytest
+
+from torpor.engine.dump.phases import AFTER, BEFORE, DUMP, FROZEN, DumpPhase
+
+TABLES = {"dump": DUMP}
+
+
+@pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
+def test_stages_follow_each_other(table: tuple[DumpPhase, ...]) -> None:
+    """So the table reads in the order in which it is gone through."""
+    stages = [phase.stage for phase in table]
+    assert stages == sorted(stages)
+    assert {*stages} == {BEFORE, FROZEN, AFTER}
+
+
+@pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
+def test_each_phase_has_a_name_and_a_reason_of_its_own(table: tuple[DumpPhase, ...]) -> None:
+    assert len({phase.name for phase in table}) == len(table)
+    assert len({phase.why for phase in table}) == len(table)
+    assert len({phase.run for phase in table}) == len(table)
