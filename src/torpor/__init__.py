@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torpor.base.errors import TorporError
-    from torpor.engine.checkpoint import Checkpoint
     from torpor.engine.dump.preflight import Findings
     from torpor.engine.options import DumpOptions
+    from torpor.engine.sets.contents import Checkpoint
     from torpor.engine.stats import DumpStats
 
 
@@ -144,8 +144,8 @@ def restore(
     """
     from pathlib import Path
 
-    from torpor.engine import restore as engine
     from torpor.engine.options import STRANGERS, RestoreOptions, RestorePolicy, nobody
+    from torpor.engine.restore import run as engine
     from torpor.objects.files.model import FilePolicy
 
     policy = FilePolicy(
@@ -264,7 +264,7 @@ def _dump_options(
 
 def __getattr__(name: str) -> object:
     if name == "Checkpoint":
-        from torpor.engine.checkpoint import Checkpoint
+        from torpor.engine.sets.contents import Checkpoint
 
         return Checkpoint
     if name == "Findings":

@@ -15,10 +15,10 @@ from harness.events import become_subreaper
 from torpor.base import errors
 from torpor.cli import torpor
 from torpor.cli.criu import main as criu
-from torpor.engine import phases, restore
 from torpor.engine.dump import deaths
-from torpor.engine.phases import RESTORE, WITHOUT_IMAGES, Phase
-from torpor.engine.session import RestoreSession
+from torpor.engine.restore import phases, run
+from torpor.engine.restore.phases import RESTORE, WITHOUT_IMAGES, Phase
+from torpor.engine.restore.session import RestoreSession
 from torpor.images.errors import ImageError
 
 pytestmark = pytest.mark.root
@@ -64,11 +64,9 @@ def _failing(phase: Phase, error: Exception) -> Phase:
 
 
 def _restore(monkeypatch: pytest.MonkeyPatch, images: Path, at: str, error: Exception) -> BaseException:
-    monkeypatch.setattr(
-        restore, "RESTORE", tuple(_failing(p, error) if p.name == at else p for p in phases.RESTORE[:3])
-    )
+    monkeypatch.setattr(run, "RESTORE", tuple(_failing(p, error) if p.name == at else p for p in phases.RESTORE[:3]))
     with pytest.raises(Exception) as caught:
-        restore.restore(images)
+        run.restore(images)
     return caught.value
 
 

@@ -15,10 +15,10 @@ import pytest
 from harness.events import ProcessWatch, become_subreaper, time_limit_s
 from harness.skips import need_mounted_root
 from torpor.base.errors import NotPermittedError
-from torpor.engine import policy
 from torpor.engine.options import STRANGERS, RestoreOptions, RestorePolicy
-from torpor.engine.reading import read_images
-from torpor.engine.session import RestoreSession
+from torpor.engine.restore import policy
+from torpor.engine.restore.reading import read_images
+from torpor.engine.restore.session import RestoreSession
 from torpor.images import kinds
 from torpor.images import messages as m
 from torpor.images.store import load_all, load_one, store_all

@@ -26,7 +26,7 @@ _CONDUCT = """
 import fcntl, os, pty, struct, subprocess, sys, tempfile, termios
 from torpor.engine.dump.run import dump
 from torpor.engine.options import DumpOptions, RestoreOptions
-from torpor.engine.restore import restore
+from torpor.engine.restore.run import restore
 from torpor.objects.files.model import FilePolicy
 
 subprocess.run(["mount", "-t", "devpts", "-o", "newinstance,ptmxmode=666", "devpts", "/dev/pts"], check=True)
@@ -97,7 +97,7 @@ _CONDUCT_CONTAINED = """
 import os, socket, subprocess, sys, tempfile
 from torpor.engine.dump.run import dump
 from torpor.engine.options import DumpOptions, RestoreOptions
-from torpor.engine.restore import restore
+from torpor.engine.restore.run import restore
 from torpor.kernel.procfs.task import read_children
 from torpor.objects.files.model import FilePolicy
 

@@ -7,7 +7,7 @@ import pytest
 from harness import parent_images
 from harness.engine import EngineError
 from harness.workload import Workload
-from torpor.engine.checkpoint import Checkpoint
+from torpor.engine.sets.contents import Checkpoint
 
 pytestmark = pytest.mark.root
 

@@ -15,7 +15,7 @@ import pytest
 
 from harness.processes import find_tree, reap_adopted
 from harness.workload import Workload
-from torpor.engine.restore import restore
+from torpor.engine.restore.run import restore
 from torpor.images import kinds
 from torpor.images.store import load_all
 from torpor.images.stores.directory import DirStore

@@ -20,7 +20,7 @@ from harness.rounds import rounds
 from harness.streams import FarEnd, NearEnd
 from torpor.base.errors import TorporError
 from torpor.engine.options import RestoreOptions, nobody
-from torpor.engine.restore import restore
+from torpor.engine.restore.run import restore
 from torpor.kernel.procfs.status import read_status
 from torpor.kernel.procfs.task import is_dying, read_children
 from torpor.objects.files.model import FilePolicy

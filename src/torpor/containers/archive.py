@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from torpor.base.fds import only_files
-from torpor.engine.checkpoint import MAX_STRINGS
+from torpor.engine.sets.contents import MAX_STRINGS
 from torpor.images import kinds, manifest
 from torpor.images.added import SUFFIX
 from torpor.images.errors import ImageError, ImageMissing

@@ -24,7 +24,7 @@ from torpor.objects.cgroup.yard import Yard
 from torpor.objects.model import DumpProcess, RestoreProcess
 
 if TYPE_CHECKING:
-    from torpor.engine.session import RestoreSession
+    from torpor.engine.restore.session import RestoreSession
     from torpor.objects.cgroup.directories import Maker, Snapshot
     from torpor.objects.cgroup.freezer import Freezer
     from torpor.objects.cgroup.properties import Table

@@ -13,9 +13,9 @@ from collections.abc import Iterator, Sequence
 from torpor.base.errors import RefusedError, RestoreError
 from torpor.base.fds import OwnedFd
 from torpor.base.late import Late, load
-from torpor.engine import nested, outside
+from torpor.engine import foreign, nested
 from torpor.engine.options import nobody
-from torpor.engine.session import RestoreSession
+from torpor.engine.restore.session import RestoreSession
 from torpor.images import kinds
 from torpor.images import messages as m
 from torpor.images.store import load_one
@@ -60,7 +60,7 @@ def check(processes: Sequence[DumpProcess], root_ids: m.task_kobj_ids_entry, ext
     """RefusedError for namespaces that cannot be carried."""
     root = processes[0]
     for kind in own(root.ids, root_ids):
-        if outside.external_key(kind, root.pid, external) is not None:
+        if foreign.external_key(kind, root.pid, external) is not None:
             continue
         if kind.refusal:
             raise RefusedError(f"{root.describe()}: {kind.refusal}", hint=f"a {kind.link} namespace as ours has")
@@ -128,7 +128,7 @@ def prepare(pid: int, policy: FilePolicy) -> None:
             own_flags |= kind.clone_flag
             if isinstance(kind.dump, Late):
                 kind.dump.load()
-            if outside.external_key(kind, pid, external) is None:
+            if foreign.external_key(kind, pid, external) is None:
                 if kind.clone_flag & _OWNED:
                     links.append(kind.link)
                 if kind.check is not None:
@@ -153,9 +153,9 @@ def dump(processes: Sequence[DumpProcess], root_ids: m.task_kobj_ids_entry, file
             if ident in done:
                 continue
             done.add(ident)
-            key = outside.external_key(kind, process.pid, files.policy.external)
+            key = foreign.external_key(kind, process.pid, files.policy.external)
             if key is not None:
-                outside.dump(files.store, kind, ident, key)
+                foreign.dump(files.store, kind, ident, key)
             elif kind.dump is not None:
                 assert process.pidfd is not None
                 kind.dump(_ns_dump(files, process.pid, process.pidfd.fileno(), ident, root.idmaps))
@@ -214,11 +214,11 @@ def _plan_clocks(session: RestoreSession) -> None:
 
 
 def _plan_joins(session: RestoreSession) -> None:
-    named = {outside.join_named(session, each).link for each in session.options.join_ns}
+    named = {foreign.join_named(session, each).link for each in session.options.join_ns}
     for kind in _in_images(session):
-        key = outside.key_in_images(session.store, kind, getattr(session.root.ids, kind.id_field))
+        key = foreign.key_in_images(session.store, kind, getattr(session.root.ids, kind.id_field))
         if key is not None and kind.link not in named:
-            outside.join(session, kind, key)
+            foreign.join(session, kind, key)
 
 
 def _plan_user(session: RestoreSession) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from torpor.base.late import Late
-from torpor.engine import outside
+from torpor.engine import foreign
 from torpor.kernel.procfs.task import read_children
 from torpor.objects.files.model import FilePolicy
 from torpor.objects.ns.model import NsKind
@@ -36,7 +36,7 @@ def _apart(kind: NsKind, pids: list[int], external: tuple[str, ...]) -> list[int
             if link in seen:
                 continue
             seen.add(link)
-            if isinstance(each, int) and each != pids[0] and outside.external_key(kind, each, external) is None:
+            if isinstance(each, int) and each != pids[0] and foreign.external_key(kind, each, external) is None:
                 found.append(each)
         except OSError:
             continue  # gone, or not ours to look at

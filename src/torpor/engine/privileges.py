@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 
 from torpor.base.errors import NotPermittedError, TorporError
-from torpor.engine.session import RestoreSession
+from torpor.engine.restore.session import RestoreSession
 from torpor.kernel import namespaces as ns
 from torpor.kernel.capabilities import names
 from torpor.kernel.procfs.status import read_status

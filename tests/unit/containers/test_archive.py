@@ -16,7 +16,7 @@ import pytest
 from torpor.base.errors import TorporError
 from torpor.containers.archive import Archive, peek, read_archive, read_directory
 from torpor.containers.overview import name_in, overview_of
-from torpor.engine.checkpoint import Checkpoint
+from torpor.engine.sets.contents import Checkpoint
 from torpor.images.errors import ImageError
 from torpor.images.tarstream import open_compressed
 from unit.containers import making

@@ -140,7 +140,7 @@ def _dump(
 
 
 def _size_of(path: Path) -> int:
-    from torpor.engine.checkpoint import Checkpoint
+    from torpor.engine.sets.contents import Checkpoint
 
     if path.is_file():
         return path.stat().st_size

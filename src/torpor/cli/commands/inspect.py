@@ -12,7 +12,7 @@ from torpor.base.typed import TYPE_CHECKING
 if TYPE_CHECKING:
     from torpor.containers.archive import Archive
     from torpor.containers.overview import Overview
-    from torpor.engine.checkpoint import Checkpoint, CheckpointedProcess
+    from torpor.engine.sets.contents import Checkpoint, CheckpointedProcess
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +38,7 @@ def main(args: argparse.Namespace) -> int:
     """Print it."""
     from torpor.containers.archive import read_archive, read_directory
     from torpor.containers.overview import overview_of
-    from torpor.engine.checkpoint import Checkpoint
+    from torpor.engine.sets.contents import Checkpoint
 
     path = place_of(args.source)
     if path.is_dir():

@@ -13,7 +13,7 @@ from torpor.cli.criu.dump import cgroup_policy, file_policy
 from torpor.cli.criu.options import Options
 from torpor.cli.criu.scripts import notifier
 from torpor.engine.options import JoinNs, Notify, RestoreOptions, RestorePolicy
-from torpor.engine.restore import restore
+from torpor.engine.restore.run import restore
 from torpor.kernel import signal
 
 

@@ -34,7 +34,7 @@ from torpor.tracee.batch import Batch
 class When(IntEnum):
     """When an aspect is restored; within one stage, process aspects come before thread aspects, each in table order.
 
-    Where each stage stands among the phases of a restore, and why, is in ``torpor.engine.phases``.
+    Where each stage stands among the phases of a restore, and why, is in ``torpor.engine.restore.phases``.
     """
 
     EARLY = 1

@@ -6,7 +6,7 @@ import os
 
 from torpor.base.errors import RestoreError
 from torpor.engine import version
-from torpor.engine.session import RestoreSession
+from torpor.engine.restore.session import RestoreSession
 from torpor.images import kinds
 from torpor.images import messages as m
 from torpor.images.errors import ImageError

@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 
 from torpor.base.errors import TRUST_IT, NotPermittedError
-from torpor.engine import precedence
-from torpor.engine.session import RestoreSession
+from torpor.engine.restore import precedence
+from torpor.engine.restore.session import RestoreSession
 from torpor.images import kinds
 from torpor.images import messages as m
 from torpor.images.store import ImageStore, load_all

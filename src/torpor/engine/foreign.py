@@ -14,7 +14,7 @@ import os
 from torpor.base.errors import RefusedError, RestoreError
 from torpor.base.fds import OwnedFd
 from torpor.engine.options import JoinNs
-from torpor.engine.session import Joined, RestoreSession
+from torpor.engine.restore.session import Joined, RestoreSession
 from torpor.images import kinds
 from torpor.images import messages as m
 from torpor.images.store import ImageStore, load_one, store_one

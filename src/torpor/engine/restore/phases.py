@@ -10,8 +10,9 @@ from collections.abc import Callable
 
 from torpor.base.late import load
 from torpor.base.records import dataclass
-from torpor.engine import building, finishing, forking, namespaces, network, policy, privileges, reading
-from torpor.engine.session import RestoreSession
+from torpor.engine import namespaces, privileges
+from torpor.engine.restore import building, finishing, forking, network, policy, reading
+from torpor.engine.restore.session import RestoreSession
 from torpor.objects.files import fown, locks
 from torpor.objects.model import RestoreProcess
 

@@ -11,7 +11,7 @@ from torpor.base import log
 from torpor.base.errors import RefusedError
 from torpor.base.fds import OwnedFd
 from torpor.base.late import load
-from torpor.engine.session import RestoreSession
+from torpor.engine.restore.session import RestoreSession
 from torpor.images import kinds
 from torpor.images import messages as m
 from torpor.images.store import load_one

@@ -1,4 +1,4 @@
-"""Restore: one conductor, many puppets.  What comes when, and why, is in :mod:`torpor.engine.phases`."""
+"""Restore: one conductor, many puppets.  What comes when, and why, is in :mod:`torpor.engine.restore.phases`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torpor.base import log
 from torpor.base.errors import RestoreError, TargetGoneError, TorporError
 from torpor.base.explain import explain, explained
 from torpor.engine.options import RestoreOptions
-from torpor.engine.phases import RESTORE, WITHOUT_IMAGES, Phase
-from torpor.engine.session import RestoreSession
+from torpor.engine.restore.phases import RESTORE, WITHOUT_IMAGES, Phase
+from torpor.engine.restore.session import RestoreSession
 from torpor.engine.sets.reading import open_set
 from torpor.images.errors import ImageError
 from torpor.images.store import ImageStore

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from torpor.engine.session import RestoreSession
+from torpor.engine.restore.session import RestoreSession
 from torpor.objects.files import fdtable
 from torpor.objects.memory import space
 from torpor.objects.model import RestoreProcess

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torpor.base import log
 from torpor.base.errors import RestoreError, TorporError
-from torpor.engine.session import RestoreSession
+from torpor.engine.restore.session import RestoreSession
 from torpor.kernel import ptrace, signal, vm
 from torpor.kernel.arch import call, nr
 from torpor.kernel.arch.regs import of_new_task

@@ -9,7 +9,7 @@ from torpor.base.errors import RestoreError
 from torpor.engine import namespaces
 from torpor.engine.births import Birth, End, Member, Orphan, SetPgid, SetSid, Step, plan_births, plan_groups
 from torpor.engine.family import family_of
-from torpor.engine.session import RestoreSession
+from torpor.engine.restore.session import RestoreSession
 from torpor.kernel.arch import nr
 from torpor.kernel.namespaces import CLONE_NEWUSER
 from torpor.kernel.procfs.status import read_status
