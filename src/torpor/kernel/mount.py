@@ -85,6 +85,13 @@ def filesystem_type(path: str) -> int:
     return int.from_bytes(buffer[:8], "little")
 
 
+def filesystem_type_of(fd: int) -> int:
+    """f_type of fstatfs(2)."""
+    buffer = bytearray(120)
+    syscall("fstatfs", nr.fstatfs, fd, address_of(buffer))
+    return int.from_bytes(buffer[:8], "little")
+
+
 def unmount(target: str, flags: int = 0) -> None:
     """umount2(2)."""
     at, _keep = _text(target)

@@ -29,7 +29,7 @@ from torpor.kernel.procfs.stat import read_stat
 from torpor.kernel.procfs.status import read_status
 from torpor.kernel.procfs.task import read_fdinfo_lines, read_fds, read_tree
 from torpor.objects.arch import uncarried
-from torpor.objects.files import locks
+from torpor.objects.files import locks, settings
 from torpor.objects.files.model import FileDump, OpenFile
 from torpor.objects.files.outside import Outside
 from torpor.objects.files.table import kinds_alike
@@ -296,6 +296,7 @@ def _of_memory(process: DumpProcess, session: FileDump, thorough: bool) -> Itera
 def _of_files(process: DumpProcess, session: FileDump, thorough: bool) -> Iterator[TorporError]:
     looks = set()
     locked = session.part(_Locked).inodes
+    kinds = session.part(settings.Kinds)
     for number in read_fds(process.pid):
         link = f"/proc/{process.pid}/fd/{number}"
         try:
@@ -309,7 +310,8 @@ def _of_files(process: DumpProcess, session: FileDump, thorough: bool) -> Iterat
         if not session.policy.external_pipes:
             with suppress(OSError):
                 _leading_out(session).add(process, number, target)
-        if not thorough and _is_plain(target, info) and info.st_ino not in locked:
+        plain = _is_plain(target, info) and not kinds.find(info.st_dev, link)
+        if not thorough and plain and info.st_ino not in locked:
             continue
         try:
             _of_file(process, number, target, info, session, thorough)

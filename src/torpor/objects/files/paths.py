@@ -10,7 +10,7 @@ import fcntl
 import os
 import stat
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 
 from torpor.base.errors import RestoreError
@@ -20,11 +20,13 @@ from torpor.base.typed import TYPE_CHECKING
 from torpor.images import messages as m
 from torpor.images.text import set_text
 from torpor.kernel.arch import nr
+from torpor.kernel.mount import filesystem_type_of
 from torpor.kernel.namespaces import CLONE_NEWNS, inside
 from torpor.kernel.openat2 import open_in_root
 from torpor.kernel.procfs.mountinfo import read_mountinfo
 from torpor.kernel.syscall import address_of, syscall
 from torpor.kernel.uapi.fcntl import AT_EMPTY_PATH, O_PATH
+from torpor.objects.files import settings
 from torpor.objects.files.model import FileDump, OpenFile
 
 if TYPE_CHECKING:
@@ -253,14 +255,21 @@ def is_ordinary(info: os.stat_result) -> bool:
     return stat.S_ISREG(info.st_mode) or stat.S_ISDIR(info.st_mode) or is_plain_device(info)
 
 
-def open_below(root_fd: int, path: str, flags: int, may_be: Callable[[os.stat_result], bool] = is_ordinary) -> int:
+def open_below(
+    root_fd: int,
+    path: str,
+    flags: int,
+    may_be: Callable[[os.stat_result], bool] = is_ordinary,
+    pids: Callable[[], Collection[int]] = tuple,
+) -> int:
     """Open *path* as a process whose root is *root_fd* would ("": *root_fd* itself, again).
 
     A container's links do not lead out of its root: its images are not to be trusted with our files.  Nor does a name
     lead to whatever is there by now, a FIFO that nobody writes to or a tape: what *may_be* does not know is not opened.
-    RestoreError says what is missing.
+    Nor is what sets anything but the processes *pids* opened for writing.  RestoreError says what is missing.
     """
     if not path:
+        _check_setting(root_fd, root_fd, path, flags, pids)
         return reopen(root_fd, flags)
     try:
         found = open_in_root(root_fd, path, flags & (os.O_NOFOLLOW | os.O_DIRECTORY) | O_PATH)
@@ -273,6 +282,7 @@ def open_below(root_fd: int, path: str, flags: int, may_be: Callable[[os.stat_re
                     f"{path} is {describe_type(info)}, which is not opened because an image names it",
                     hint="the file must be what it was when the checkpoint was made",
                 )
+            _check_setting(found, root_fd, path, flags, pids)
             # By a link of /proc a file cannot be opened with a flag that it may have kept (fcntl(2) tells).
             if flags & os.O_NOFOLLOW:
                 with suppress(FileNotFoundError):
@@ -285,6 +295,23 @@ def open_below(root_fd: int, path: str, flags: int, may_be: Callable[[os.stat_re
         raise RestoreError(
             f"{path}: {error.strerror}", hint="the file must be where it was when the checkpoint was made"
         ) from error
+
+
+def _check_setting(fd: int, root_fd: int, path: str, flags: int, pids: Callable[[], Collection[int]]) -> None:
+    """RestoreError for a file to be written to, *path* below *root_fd*, that sets what is not of the tree's."""
+    device = os.fstat(fd).st_dev
+    if not settings.writes(flags) or os.major(device):
+        return
+    where, _, name = path.rstrip("/").rpartition("/")
+    found = settings.set_by(
+        filesystem_type_of(fd), device, name, lambda: open_in_root(root_fd, where or "/", O_PATH | os.O_DIRECTORY)
+    )
+    if found is not None and found not in pids():
+        whose = f"pid {found}, which is not of the tree's" if isinstance(found, int) else found
+        raise RestoreError(
+            f"{path} sets {whose}: it is not opened for writing because an image names it",
+            hint=f"hand it in: --inherit-fd fd[N]:{path.lstrip('/')}",
+        )
 
 
 def _open_known(root_fd: int, path: str, flags: int, info: os.stat_result) -> int:

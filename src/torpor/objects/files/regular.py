@@ -18,13 +18,14 @@ import os
 import stat
 from collections.abc import Callable
 
+from torpor.base import log
 from torpor.base.errors import RestoreError
 from torpor.images import messages as m
 from torpor.images.errors import ImageMissing
 from torpor.images.store import load_all
 from torpor.images.text import get_text
 from torpor.kernel.uapi.fcntl import O_PATH
-from torpor.objects.files import deadproc, fown, ghost, linked, validation
+from torpor.objects.files import deadproc, fown, ghost, linked, settings, validation
 from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
 from torpor.objects.files.paths import (
     DELETED,
@@ -63,6 +64,9 @@ def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
         reg.ext = True
         set_name(reg, "name", external)
         return
+    _check_setting(file, session)
+    if lost := _trigger(file, session):
+        log.warn(lost)
     same = _same_device(file, session)
     if same is not None:
         reg.mode = same.st_mode
@@ -95,12 +99,57 @@ def _same_device(file: OpenFile, session: FileDump) -> os.stat_result | None:
     return found if stat.S_ISCHR(found.st_mode) and found.st_rdev == file.stat.st_rdev else None
 
 
+def _name_by_inode(file: OpenFile) -> str:
+    return f"file[{int(file.info('mnt_id')):x}:{file.stat.st_ino:x}]"
+
+
 def _external_name(file: OpenFile, session: FileDump) -> str:
     """What ``--external`` calls the file, if it does: ``file[MNT_ID:INODE]``, both hexadecimal."""
     if not session.policy.external or file.number < 0:
         return ""
-    name = f"file[{int(file.info('mnt_id')):x}:{file.stat.st_ino:x}]"
+    name = _name_by_inode(file)
     return name if name in session.policy.external else ""
+
+
+def _kind_of_setting(file: OpenFile, session: FileDump) -> int:
+    """The kind of file system that it is written to on, if something may be set that way; else 0."""
+    if not settings.writes(file.flags) or file.target.endswith(DELETED):
+        return 0
+    if file.fd >= 0:
+        return session.part(settings.Kinds).find(file.stat.st_dev, f"/proc/self/fd/{file.fd}")
+    return session.part(settings.Kinds).find(file.stat.st_dev, f"/proc/{file.process.pid}/fd/{file.number}")
+
+
+def _check_setting(file: OpenFile, session: FileDump) -> None:
+    """RefusedError for a file by which something outside of the tree is set; it may have to wait for all processes."""
+    kind = _kind_of_setting(file, session)
+    if not kind:
+        return
+    where, _, name = file.target.rpartition("/")
+    place, dir_fd = locate(roots_of(session).of_file(file), where or "/")
+    found = settings.set_by(
+        kind, file.stat.st_dev, name, lambda: os.open(place, O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=dir_fd)
+    )
+    if found is None:
+        return
+    refusal = file.refuse(
+        f"{file.target}, open for writing, sets "
+        + (f"pid {found}, which is outside of the tree" if isinstance(found, int) else found),
+        hint=f"close it, or hand it in: --external {_name_by_inode(file)} and, at the restore, --inherit-fd",
+    )
+
+    def check() -> None:
+        if found not in {pid for process in session.processes for pid in (process.pid, process.ns_pid)}:
+            raise refusal
+
+    session.at_check(check)
+
+
+def _trigger(file: OpenFile, session: FileDump) -> str:
+    """What is said of a trigger that may be lost."""
+    if not settings.has_trigger(_kind_of_setting(file, session), file.target):
+        return ""
+    return f"{file.describe()}: {file.target}: what it was told to wait for, if it was, is lost"
 
 
 def _has_fixed_size(flags: int) -> bool:
@@ -112,7 +161,12 @@ def check(file: OpenFile, session: FileDump) -> None:
     """Refuse deleted files that the policy has not."""
     target = file.target
     name = target.removesuffix(DELETED)
-    if _external_name(file, session) or is_there(file, target, session):
+    if _external_name(file, session):
+        return
+    _check_setting(file, session)
+    if lost := _trigger(file, session):
+        session.lose(lost)
+    if is_there(file, target, session):
         return
     if _same_device(file, session) is not None:
         return
@@ -192,12 +246,18 @@ def open_file(
     if flags & O_TMPFILE_ONLY:
         flags &= ~os.O_TMPFILE  # which is O_DIRECTORY as well
     if remap is None:
-        return open_below(*session.place_of_reg(reg), flags | os.O_NOCTTY, may_be)
+        return open_below(*session.place_of_reg(reg), flags | os.O_NOCTTY, may_be, lambda: _pids(session))
     if remap.remap_type == m.remap_type.GHOST:
         return reopen(ghost.keeper(reg, remap.remap_id, session), flags & ~os.O_NOFOLLOW)
     if remap.remap_type == m.remap_type.PROCFS:
         return deadproc.restore(reg, remap.remap_id, flags, session)
     return linked.restore(reg, remap.remap_id, flags, session)
+
+
+def _pids(session: FileRestore) -> set[int]:
+    """The tree's processes, by the numbers that a proc may have for them."""
+    own = {process.ns_pid for process in session.processes}
+    return own | {process.pid for process in session.processes if process.is_born}
 
 
 def _check(reg: m.reg_file_entry, fd: int, session: FileRestore) -> None:
