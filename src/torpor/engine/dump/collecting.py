@@ -6,7 +6,8 @@ import os
 
 from torpor.base.fds import OwnedFd
 from torpor.base.late import load
-from torpor.engine import family, namespaces
+from torpor.engine import family
+from torpor.engine.dump import namespaces
 from torpor.engine.dump.session import DumpSession
 from torpor.engine.options import nobody
 from torpor.images import messages as m

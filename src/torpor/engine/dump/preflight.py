@@ -17,7 +17,7 @@ from torpor.base.fds import OwnedFd
 from torpor.base.late import load
 from torpor.base.records import dataclass
 from torpor.base.typed import TYPE_CHECKING
-from torpor.engine import privileges
+from torpor.engine.dump import privileges
 from torpor.engine.options import CARRY, REFUSE, DumpOptions
 from torpor.images import messages as m
 from torpor.images.stores.memory import MemStore
@@ -98,7 +98,7 @@ def _examine(pid: int, options: DumpOptions) -> Findings:
     look = _Look(pid, options, entered, thorough=True, by_freezer=bool(options.cgroups.freezer))
     found += look.problems()
     look.session.outside.restless.clear()
-    from torpor.engine import namespaces
+    from torpor.engine.dump import namespaces
 
     try:
         namespaces.prepare(pid, options.files)
@@ -144,7 +144,7 @@ class _Look:
                     process.pidfd.close()
         yield from session.finish_checks()
         if len(everyone) > _FEW:
-            yield from load("torpor.engine.privileges").room_for(len(everyone))
+            yield from load("torpor.engine.dump.privileges").room_for(len(everyone))
         if not session.policy.external_pipes:
             yield from _leading_out(session).check()
         yield from _of_family(everyone, self._options, self._thorough)
@@ -179,7 +179,7 @@ def _of_family(everyone: Sequence[DumpProcess], options: DumpOptions, thorough: 
 
 def _of_namespaces(session: FileDump) -> Iterator[TorporError]:
     """Namespaces that could not be carried; by the same functions as in the dump, which stop at the first."""
-    from torpor.engine import namespaces
+    from torpor.engine.dump import namespaces
     from torpor.engine.dump.ids import IdAllocator
 
     allocator, outside = IdAllocator(), m.task_kobj_ids_entry()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from torpor.base.late import load
-from torpor.engine import namespaces
-from torpor.engine.dump import preflight, warming
+from torpor.engine.dump import namespaces, preflight, warming
 from torpor.engine.dump.session import DumpSession
 from torpor.objects.arch import cpu
 from torpor.objects.cgroup.model import IGNORE
@@ -45,7 +44,7 @@ def fork_caretaker(session: DumpSession) -> None:
 def read_cgroups(session: DumpSession) -> None:
     """The control groups of the root and what is below them, if they are managed."""
     if session.options.cgroups.mode != IGNORE:
-        session.cgroups = load("torpor.engine.cgroups").CgroupDump(session.options.cgroups, session.pid)
+        session.cgroups = load("torpor.engine.dump.cgroups").CgroupDump(session.options.cgroups, session.pid)
 
 
 def read_processor(session: DumpSession) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from torpor.base.late import load
-from torpor.engine import namespaces
+from torpor.engine.dump import namespaces
 from torpor.engine.dump.session import DumpSession
 from torpor.kernel.namespaces import network_of
 from torpor.objects.files import fdtable, locks

@@ -21,7 +21,7 @@ from torpor.objects.model import DumpProcess
 from torpor.tracee.tree import FrozenTree
 
 if TYPE_CHECKING:
-    from torpor.engine.cgroups import CgroupDump
+    from torpor.engine.dump.cgroups import CgroupDump
     from torpor.engine.family import Belonging
     from torpor.objects.cgroup.freezer import Freezer
 

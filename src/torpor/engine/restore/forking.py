@@ -6,9 +6,9 @@ import os
 from collections.abc import Callable, Sequence
 
 from torpor.base.errors import RestoreError
-from torpor.engine import namespaces
 from torpor.engine.births import Birth, End, Member, Orphan, SetPgid, SetSid, Step, plan_births, plan_groups
 from torpor.engine.family import family_of
+from torpor.engine.restore import namespaces
 from torpor.engine.restore.session import RestoreSession
 from torpor.kernel.arch import nr
 from torpor.kernel.namespaces import CLONE_NEWUSER

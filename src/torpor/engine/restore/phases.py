@@ -10,8 +10,7 @@ from collections.abc import Callable
 
 from torpor.base.late import load
 from torpor.base.records import dataclass
-from torpor.engine import namespaces, privileges
-from torpor.engine.restore import building, finishing, forking, network, policy, reading
+from torpor.engine.restore import building, finishing, forking, namespaces, network, policy, privileges, reading
 from torpor.engine.restore.session import RestoreSession
 from torpor.objects.files import fown, locks
 from torpor.objects.model import RestoreProcess
@@ -37,18 +36,18 @@ class ProcessStep:
 
 
 def _in_cgroups(step: str) -> Callable[[RestoreSession], None]:
-    """A step of :mod:`torpor.engine.cgroups`, which is imported where there is something to be done."""
+    """A step of :mod:`torpor.engine.restore.cgroups`, which is imported where there is something to be done."""
 
     def run(session: RestoreSession) -> None:
         if session.has_cgroups:
-            getattr(load("torpor.engine.cgroups"), step)(session)
+            getattr(load("torpor.engine.restore.cgroups"), step)(session)
 
     return run
 
 
 def _enter_cgroups(session: RestoreSession, process: RestoreProcess) -> None:
     if session.cgroups is not None:
-        load("torpor.engine.cgroups").enter(session, process)
+        load("torpor.engine.restore.cgroups").enter(session, process)
 
 
 #: Phases that no number or name out of the images has a part in: what is wrong there is not theirs.

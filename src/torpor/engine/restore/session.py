@@ -25,7 +25,7 @@ from torpor.tracee.remote import Runner, kill_and_reap
 from torpor.tracee.stub import ParkedVdso
 
 if TYPE_CHECKING:
-    from torpor.engine.cgroups import CgroupRestore
+    from torpor.engine.restore.cgroups import CgroupRestore
 
 
 @dataclass(frozen=True, slots=True)

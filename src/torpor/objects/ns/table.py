@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torpor.base.late import Late, late
+from torpor.images import messages as m
 from torpor.kernel import namespaces as ns
 from torpor.objects.ns.model import NsKind
 
@@ -37,3 +38,12 @@ NAMESPACES: tuple[NsKind, ...] = (
     # By the root puppet, once it is in the control groups that are to be the roots.
     NsKind("cgroup_ns_id", "cgroup", ns.CLONE_NEWCGROUP),
 )
+
+
+def own_kinds(ids: m.task_kobj_ids_entry, root_ids: m.task_kobj_ids_entry) -> list[NsKind]:
+    """The kinds of which a task with *ids* has one that is not the dumper's."""
+    return [
+        kind
+        for kind in NAMESPACES
+        if ids.HasField(kind.id_field) and getattr(ids, kind.id_field) != getattr(root_ids, kind.id_field)
+    ]

@@ -1,46 +1,21 @@
 """Namespaces that are not the tree's own but come from outside: external ones, and those to be joined.
 
-Dump
-    ``--external net[INODE]:KEY`` (or ``pid[...]``): the namespace is named by KEY in its image and not looked into.
-Restore
-    ``--inherit-fd fd[N]:KEY`` is the namespace that stands for it; ``--join-ns KIND:PATH`` puts the tree into another
-    namespace of that kind, whatever the images hold of it.
+``--inherit-fd fd[N]:KEY`` is the namespace that stands for the external one of that key; ``--join-ns KIND:PATH`` puts
+the tree into another namespace of that kind, whatever the images hold of it.
 """
 
 from __future__ import annotations
 
 import os
 
-from torpor.base.errors import RefusedError, RestoreError
+from torpor.base.errors import RestoreError
 from torpor.base.fds import OwnedFd
 from torpor.engine.options import JoinNs
 from torpor.engine.restore.session import Joined, RestoreSession
 from torpor.images import kinds
-from torpor.images import messages as m
-from torpor.images.store import ImageStore, load_one, store_one
+from torpor.images.store import ImageStore, load_one
 from torpor.objects.ns.model import NsKind
 from torpor.objects.ns.table import NAMESPACES
-
-
-def external_key(kind: NsKind, pid: int, external: tuple[str, ...]) -> str | None:
-    """KEY, if the namespace of that kind that *pid* is in was named as external."""
-    wanted = f"{kind.link}[{os.stat(f'/proc/{pid}/ns/{kind.link}').st_ino}]:"
-    for text in external:
-        if text.startswith(wanted):
-            return text[len(wanted) :]
-    return None
-
-
-def dump(store: ImageStore, kind: NsKind, ident: int, key: str) -> None:
-    """The image of an external namespace: its key.  RefusedError for kinds whose image has no place for one."""
-    if kind.link == "net":
-        store_one(store, "NETNS", m.netns_entry(ext_key=key), ident)
-    elif kind.link == "pid":
-        store_one(store, "PIDNS", m.pidns_entry(ext_key=key), ident)
-    else:
-        raise RefusedError(
-            f"a {kind.link} namespace cannot be external", hint="leave it out here, and use --join-ns at the restore"
-        )
 
 
 def key_in_images(store: ImageStore, kind: NsKind, ident: int) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from torpor.base.late import Late
-from torpor.engine import foreign
+from torpor.engine.dump import foreign
 from torpor.kernel.procfs.task import read_children
 from torpor.objects.files.model import FilePolicy
 from torpor.objects.ns.model import NsKind

@@ -1,0 +1,164 @@
+"""The namespaces that a tree has for itself: which, checked before anything is done; dumped.
+
+Image
+    A task whose namespace id differs from ``inventory_entry.root_ids`` has a namespace of its own; each namespace's
+    images bear that id.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from torpor.base.errors import RefusedError
+from torpor.base.fds import OwnedFd
+from torpor.base.late import Late, load
+from torpor.engine.dump import foreign, nested
+from torpor.images import messages as m
+from torpor.kernel import idmap
+from torpor.kernel.idmap import IdMaps
+from torpor.kernel.namespaces import (
+    CLONE_NEWCGROUP,
+    CLONE_NEWIPC,
+    CLONE_NEWNET,
+    CLONE_NEWNS,
+    CLONE_NEWPID,
+    CLONE_NEWTIME,
+    CLONE_NEWUSER,
+    CLONE_NEWUTS,
+)
+from torpor.objects.files.model import FileDump, FilePolicy
+from torpor.objects.memory.segments import SegmentDump
+from torpor.objects.model import DumpProcess
+from torpor.objects.ns.model import NsDump
+from torpor.objects.ns.table import NAMESPACES, own_kinds
+
+#: Those of which it matters which user namespace they belong to.
+_OWNED = CLONE_NEWPID | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWCGROUP
+
+
+def check(processes: Sequence[DumpProcess], root_ids: m.task_kobj_ids_entry, external: tuple[str, ...]) -> None:
+    """RefusedError for namespaces that cannot be carried."""
+    root = processes[0]
+    for kind in own_kinds(root.ids, root_ids):
+        if foreign.external_key(kind, root.pid, external) is not None:
+            continue
+        if kind.refusal:
+            raise RefusedError(f"{root.describe()}: {kind.refusal}", hint=f"a {kind.link} namespace as ours has")
+        if kind.clone_flag == CLONE_NEWPID and root.ns_pid != 1:
+            raise RefusedError(
+                f"{root.describe()} is not the first process of its pid namespace", hint="checkpoint that one"
+            )
+    for process in processes:
+        if process.is_zombie:
+            continue
+        _check_for_children(process)
+        for kind in NAMESPACES:
+            if not kind.nests and getattr(process.ids, kind.id_field) != getattr(root.ids, kind.id_field):
+                raise RefusedError(
+                    f"{process.describe()} has another {kind.link} namespace than {root.describe()}",
+                    hint=f"all processes of a tree must share their {kind.link} namespace for now",
+                )
+
+
+def _has_user_namespace(ids: m.task_kobj_ids_entry, root_ids: m.task_kobj_ids_entry) -> bool:
+    return any(kind.clone_flag == CLONE_NEWUSER for kind in own_kinds(ids, root_ids))
+
+
+def read_idmaps(processes: Sequence[DumpProcess], root_ids: m.task_kobj_ids_entry) -> None:
+    """Have each of *processes* know how its ids are seen in the tree's user namespace, if that is another than ours."""
+    root = processes[0]
+    if _has_user_namespace(root.ids, root_ids):
+        maps = idmap.read_idmaps(root.pid)
+        for process in processes:
+            process.idmaps = maps
+
+
+def _check_for_children(process: DumpProcess) -> None:
+    """unshare(2) of a pid or time namespace puts only children into it, and no image says so."""
+    for link in ("pid", "time"):
+        try:
+            own_one = os.readlink(f"/proc/{process.pid}/ns/{link}")
+        except FileNotFoundError:
+            continue  # a kernel without
+        try:
+            childrens = os.readlink(f"/proc/{process.pid}/ns/{link}_for_children")
+        except FileNotFoundError:
+            childrens = ""  # its first process is not born yet, or is dead
+        if childrens != own_one:
+            raise RefusedError(
+                f"{process.describe()} has another {link} namespace for its children than its own",
+                hint="checkpoint it before it unshares that, or checkpoint the children",
+            )
+
+
+def prepare(pid: int, policy: FilePolicy) -> None:
+    """Before the freeze: import what dumps the namespaces that *pid* does not share with us, and look at them.
+
+    RefusedError where its user namespace does not own the others, or for what a kind's check refuses.
+    """
+    external = policy.external
+    own_flags = 0
+    links = []
+    for kind in NAMESPACES:
+        try:
+            theirs, ours = os.readlink(f"/proc/{pid}/ns/{kind.link}"), os.readlink(f"/proc/self/ns/{kind.link}")
+        except OSError:
+            continue  # gone, or not ours to look at: told by whoever needs it
+        if theirs != ours:
+            own_flags |= kind.clone_flag
+            if isinstance(kind.dump, Late):
+                kind.dump.load()
+            if foreign.external_key(kind, pid, external) is None:
+                if kind.clone_flag & _OWNED:
+                    links.append(kind.link)
+                if kind.check is not None:
+                    kind.check(pid, policy)
+    if own_flags & CLONE_NEWUSER:
+        from torpor.objects.ns import userns
+
+        userns.check(pid, links)
+    if not own_flags & CLONE_NEWTIME:
+        load("torpor.objects.ns.timens")
+    nested.prepare(pid, policy)
+
+
+def dump(processes: Sequence[DumpProcess], root_ids: m.task_kobj_ids_entry, files: FileDump) -> None:
+    """The images of all namespaces of the tree's own, of a kind the root's first."""
+    root = processes[0]
+    alive = [process for process in processes if not process.is_zombie]
+    for kind in NAMESPACES:
+        done = {getattr(root_ids, kind.id_field)}
+        for process in alive if kind.nests else alive[:1]:
+            ident = getattr(process.ids, kind.id_field)
+            if ident in done:
+                continue
+            done.add(ident)
+            key = foreign.external_key(kind, process.pid, files.policy.external)
+            if key is not None:
+                foreign.dump(files.store, kind, ident, key)
+            elif kind.dump is not None:
+                assert process.pidfd is not None
+                kind.dump(_ns_dump(files, process.pid, process.pidfd.fileno(), ident, root.idmaps))
+        for (flag, ident), fd in files.held.items():
+            if flag == kind.clone_flag and kind.dump is not None:
+                kind.dump(_ns_dump(files, root.pid, fd.fileno(), ident, root.idmaps))
+    if root.ids.time_ns_id == root_ids.time_ns_id:
+        load("torpor.objects.ns.timens").dump_outer(files.store)
+
+
+def look_at_mounts(files: FileDump, root_ids: m.task_kobj_ids_entry) -> None:
+    """RefusedError for mounts that the dump would refuse: they are told apart as in it, into the store of *files*.
+
+    Of all namespaces this one can be looked at while its tree runs, for the contents of file systems come later.
+    """
+    root = files.processes[0]
+    for kind in own_kinds(root.ids, root_ids):
+        if kind.clone_flag == CLONE_NEWNS and kind.dump is not None:
+            with OwnedFd(os.pidfd_open(root.pid)) as pidfd:
+                kind.dump(_ns_dump(files, root.pid, pidfd.fileno(), root.ids.mnt_ns_id, root.idmaps))
+
+
+def _ns_dump(files: FileDump, pid: int, where: int, ident: int, idmaps: IdMaps) -> NsDump:
+    segments = files.part(SegmentDump)
+    return NsDump(files.store, segments, pid, where, ident, files.policy.external, idmaps, files)
