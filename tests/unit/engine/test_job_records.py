@@ -1,7 +1,9 @@
 """What a job's record says, whoever died when; and what is said where it cannot be read."""
 
+import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -98,6 +100,53 @@ def test_a_process_that_has_been_killed_does_not_run_even_if_it_is_still_there()
     finally:
         ptrace.detach(child)
         assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+
+
+def test_a_watcher_that_writes_late_is_in_nobodys_way(
+    process: "subprocess.Popen[bytes]", state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = registry.running(registry.create("one", ("old",)), process.pid)
+    flock, remove = fcntl.flock, shutil.rmtree
+
+    def waiting(fd: int, operation: int) -> None:
+        """The lock is had when the old directory is gone and a new one is there."""
+        monkeypatch.setattr(fcntl, "flock", flock)
+        # Something is in the old one that cannot be removed now.
+        monkeypatch.setattr(shutil, "rmtree", lambda *_args, **_how: None)
+        registry.sleeping(registry.create("one", ("new",)), 1)
+        flock(fd, operation)
+
+    _end(process)
+    monkeypatch.setattr(fcntl, "flock", waiting)
+    registry.ended("one", old.pid, old.start_time, 0)
+    assert (registry.find("one").command, registry.find("one").status) == (("new",), CHECKPOINTED)
+    monkeypatch.setattr(shutil, "rmtree", remove)
+    registry.discard(registry.find("one"))
+    assert not list((state / "jobs").iterdir())
+
+
+def test_what_is_forgotten_is_what_was_looked_at(
+    process: "subprocess.Popen[bytes]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.running(registry.create("copy", ("old",)), process.pid, NEVER)
+    _end(process)
+
+    before, asked = locks.holder, []
+
+    def nobody(name: str) -> str:
+        """Just before the first is forgotten somebody makes a second one."""
+        asked.append(name)
+        if len(asked) < 2:
+            return ""
+        monkeypatch.setattr(locks, "holder", before)
+        registry.discard(registry.Job(name, (), 0.0))
+        registry.create(name, ("new",))
+        return ""
+
+    monkeypatch.setattr(locks, "holder", nobody)
+    directory = places.job_directory("copy")
+    registry.list_jobs()
+    assert directory.exists()
 
 
 @pytest.mark.parametrize(

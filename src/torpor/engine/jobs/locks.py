@@ -37,7 +37,7 @@ def held(name: str, doing: str) -> Iterator[None]:
             except (BlockingIOError, PermissionError):
                 told = os.pread(fd.fileno(), _MAX_TEXT, 0).decode(errors="replace").strip()
                 raise JobError(f"{name} is being {told or 'worked on'}", hint="wait until that is over") from None
-            if not _is_at(path, fd.fileno()):
+            if not is_at(path, fd.fileno()):
                 continue  # its last holder has removed it since we opened it
             os.ftruncate(fd.fileno(), 0)
             os.pwrite(fd.fileno(), f"{doing} by pid {os.getpid()}\n".encode(), 0)
@@ -72,7 +72,8 @@ def holder(name: str) -> str:
         return ""
 
 
-def _is_at(path: os.PathLike[str], fd: int) -> bool:
+def is_at(path: os.PathLike[str], fd: int) -> bool:
+    """Whether *fd* is what *path* leads to now."""
     try:
         return os.path.samestat(os.stat(path, follow_symlinks=False), os.fstat(fd))
     except FileNotFoundError:

@@ -131,7 +131,7 @@ def create(name: str, command: tuple[str, ...]) -> Job:
             raise JobError(
                 f"a job called {name} is {old.status}", hint=f"another --name, or `torpor kill --remove {name}` first"
             ) from None
-        shutil.rmtree(job.directory, ignore_errors=True)
+        _remove(job.directory)
         job.directory.mkdir(mode=0o700)
     return job
 
@@ -145,15 +145,37 @@ def remove(job: Job) -> None:
 
 def discard(job: Job) -> None:
     """Forget a job that never came to run."""
-    shutil.rmtree(job.directory, ignore_errors=True)
+    _remove(job.directory)
+
+
+def _remove(directory: Path, only: Job | None = None) -> None:
+    """Remove a job's directory, if the record in it is still *only*.  The name is free at once.
+
+    A watcher may be about to write there: what is written is either removed with the rest, or not written at all.
+    """
+    try:
+        with _locked(directory):
+            if only is not None and _read(directory) != only:
+                return
+            aside = directory.with_name(f".{directory.name}.{os.getpid()}-{time.monotonic_ns()}")
+            directory.rename(aside)
+    except FileNotFoundError:
+        pass
+    # With what others have left who were killed here.
+    for left in directory.parent.glob(f".{directory.name}.*"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 @contextmanager
 def _locked(directory: Path) -> Iterator[None]:
     """Nobody else writes the state file meanwhile: a watcher's report would undo what was noted since it looked."""
-    with OwnedFd(os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as fd:
-        fcntl.flock(fd.fileno(), fcntl.LOCK_EX)
-        yield
+    while True:
+        with OwnedFd(os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as fd:
+            fcntl.flock(fd.fileno(), fcntl.LOCK_EX)
+            if not locks.is_at(directory, fd.fileno()):
+                continue  # it has been removed meanwhile, and perhaps there is another
+            yield
+            return
 
 
 def save(job: Job) -> Job:
@@ -266,7 +288,7 @@ def _load(directory: Path) -> Job | None:
     if job is not None and job.status == RUNNING:
         if job.otherwise == NEVER:
             if not locks.holder(job.name):
-                discard(job)
+                _remove(directory, only=job)
             return None
         job = replace(job, status=job.otherwise or ENDED, otherwise="", since=0.0)
     return job
