@@ -225,6 +225,13 @@ def test_exec(podman: Podman, loop: str) -> None:
     config = podman.machine.path("/etc/criu")
     config.mkdir(exist_ok=True)
     (config / "runc.conf").write_text("exec-processes carry\n")
+    # Nobody would be at the other end of its terminal, so it is not taken along.
+    podman("exec", "--detach", "--tty", loop, "sh", "-c", "until [ -e /tmp/end ]; do read line < /dev/null; done")
+    podman.fails("container", "checkpoint", loop)
+    assert any("(podman exec -t)" in note for note in podman.engine_logs()), podman.engine_logs()
+    assert podman.is_running(loop) and _shells(podman, loop) == 3
+    podman("exec", loop, "touch", "/tmp/end")
+    podman.wait_for(lambda: _shells(podman, loop) == 2, "the end of the one with a terminal")
     podman("container", "checkpoint", loop)
     podman("container", "restore", loop)
     assert _shells(podman, loop) == 2

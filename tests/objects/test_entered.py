@@ -2,9 +2,10 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,6 +148,69 @@ def test_check_names_them(family: Family) -> None:
     assert done.returncode == 1 and f"pid {family.visitor} (sleep) is in the pid namespace" in done.stdout
     done = subprocess.run([*line, "--exec-processes=carry"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a process has from outside: how it is opened, and what is said of it before anything is frozen, or lost."""
+
+    open: Callable[[], tuple[int, ...]]
+    refused: str = ""
+    told: str = ""
+
+
+def _terminal() -> tuple[int, ...]:
+    return os.openpty()[::-1]
+
+
+def _pair(kind: int) -> tuple[int, ...]:
+    return tuple(end.detach() for end in socket.socketpair(socket.AF_UNIX, kind))
+
+
+HELD = {
+    "terminal": Held(_terminal, refused="is driven from outside of the tree, and it came from there"),
+    "pipe, read": Held(os.pipe, told="the other end of pipe:"),
+    "pipe, written": Held(lambda: os.pipe()[::-1], told="the other end of pipe:"),
+    "stream": Held(lambda: _pair(socket.SOCK_STREAM), refused="connected to a socket outside of the tree"),
+    "datagrams": Held(lambda: _pair(socket.SOCK_DGRAM), refused="connected to a socket outside of the tree"),
+    "packets": Held(lambda: _pair(socket.SOCK_SEQPACKET), refused="connected to a socket outside of the tree"),
+    "master": Held(os.openpty),
+    "eventfd": Held(lambda: (os.eventfd(0),)),
+    "directory": Held(lambda: (os.open("/", os.O_RDONLY),)),
+}
+
+
+@pytest.mark.parametrize("what", HELD)
+def test_what_it_has_from_outside(alone: Family, tmp_path: Path, what: str) -> None:
+    """Carried, or named before anything is touched; what will not be there any more is told."""
+    held, fifo = HELD[what], tmp_path / "later"
+    os.mkfifo(fifo)
+    fds = held.open()
+    line = ["nsenter", "--pid", f"--target={alone.init}", "setsid", "sh", "-c", _SCRIPT, str(fifo)]
+    null = subprocess.DEVNULL
+    options = ["--exec-processes=carry", "--orphan-pts-master"]
+    with subprocess.Popen(line, stdin=null, stdout=fds[0], stderr=null, cwd="/") as process:
+        try:
+            alone.visitor = int(fifo.read_text())
+            if held.refused:
+                with pytest.raises(engine.EngineError, match=held.refused):
+                    engine.dump(alone.init, alone.images, options=options)
+                assert alone.lives()
+                check = [sys.executable, "-m", "torpor.cli.torpor", "check", str(alone.init), options[0]]
+                done = subprocess.run(check, capture_output=True, text=True, check=False)
+                assert done.returncode == 1 and held.refused.partition(",")[0] in done.stdout
+            else:
+                engine.dump(alone.init, alone.images, options=options)
+                assert held.told in (alone.images / "dump.log").read_text()
+        finally:
+            process.kill()
+            for fd in fds:
+                os.close(fd)
+    if not held.refused:
+        with ProcessWatch(engine.restore(alone.images)) as root:
+            root.signal(signal.SIGKILL)
+            assert root.wait_ended(time_limit_s(10))
+            root.reap()
 
 
 def test_a_plain_device_from_outside_is_the_same_one_inside(tmp_path: Path) -> None:

@@ -69,6 +69,16 @@ class DumpProcess:
         """Dead, waiting for its parent."""
         return self.tracee.is_zombie
 
+    @property
+    def has_entered(self) -> bool:
+        """Whether it, or one that it is below, came from outside: another parent than in the images."""
+        at: DumpProcess | None = self
+        while at is not None and at.parent is not None:
+            if at.parent.pid != at.stat.ppid:
+                return True
+            at = at.parent
+        return False
+
     def describe(self) -> str:
         """``pid 123 (postgres)``."""
         return f"pid {self.pid} ({self.stat.comm})"

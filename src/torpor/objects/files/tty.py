@@ -174,6 +174,14 @@ class _Terminals:
             self._check(end, masters)
         if self._session.policy.orphan_pts_master and not self._session.policy.shell_job:
             orphans = [e for e in self._ends.values() if e.is_live_slave and e.info.pty.index not in masters]
+            for end in orphans:
+                if end.file.process.has_entered:
+                    # Whoever restores a container has a place for the terminal of its first process, and no other.
+                    raise end.file.refuse(
+                        f"its terminal {end.file.target} is driven from outside of the tree, and it came from there "
+                        "(podman exec -t)",
+                        hint="end it and try again, or lose it by --exec-processes=leave-out",
+                    )
             for end in orphans[1:]:
                 raise end.file.refuse(
                     f"{end.file.target} and {orphans[0].file.target} are both driven from outside of the tree",
