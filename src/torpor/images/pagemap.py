@@ -3,7 +3,7 @@
 A pagemap_head names the pages image; each pagemap_entry is a run of pages, in ascending order of address. Runs with
 PE_PRESENT lie in the pages image one after the other; runs with PE_PARENT are to be looked up in the parent images;
 PE_LAZY marks what may be fetched later: from a page server, where the pages are not present as well. A run with none of
-them is of zero pages. ``contents.py`` finds the pages wherever they are.
+them is of zero pages. ``pages.py`` finds the pages wherever they are.
 """
 
 from __future__ import annotations

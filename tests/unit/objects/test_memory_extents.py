@@ -2,7 +2,7 @@
 
 from torpor.images import messages as m
 from torpor.kernel.procfs.maps import Vma
-from torpor.objects.memory import inherited, pages
+from torpor.objects.memory import contents, inherited
 from torpor.objects.memory.areas import ANON_PRIVATE, AREA_REGULAR
 
 PAGE = 4096
@@ -61,5 +61,5 @@ def test_a_mapping_that_has_grown_is_kept_and_another_protection_is_not() -> Non
 
 def test_what_is_scanned_between_mappings_is_left_out() -> None:
     vmas = [Vma(start, start + 0x2000, 3, False, 0, 0, 0, "") for start in (0x1000, 0x5000, 0x7000)]
-    found = list(pages._within([(0x2000, 0x6000, 8), (0x8000, 0xA000, 8)], vmas))
+    found = list(contents._within([(0x2000, 0x6000, 8), (0x8000, 0xA000, 8)], vmas))
     assert [(start, end) for _, start, end, _ in found] == [(0x2000, 0x3000), (0x5000, 0x6000), (0x8000, 0x9000)]

@@ -8,10 +8,10 @@ from torpor.base.records import dataclass
 from torpor.engine.sets.reading import open_set
 from torpor.images import kinds
 from torpor.images import messages as m
-from torpor.images.contents import open_contents
 from torpor.images.errors import ImageError, ImageMissing
 from torpor.images.manifest import Manifest
 from torpor.images.pagemap import PAGE_BYTES, load_pagemap
+from torpor.images.pages import open_contents
 from torpor.images.store import ImageStore, load_all, load_one
 from torpor.images.stores.opening import Location
 

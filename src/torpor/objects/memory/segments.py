@@ -20,9 +20,9 @@ from collections.abc import Iterator
 
 from torpor.base.fds import OwnedFd
 from torpor.images import kinds
-from torpor.images.contents import Contents, open_contents
 from torpor.images.errors import ImageError
 from torpor.images.pagemap import PE_PRESENT, PageRun, load_pagemap, store_pagemap
+from torpor.images.pages import Contents, open_contents
 from torpor.images.store import ImageStore, PagesReader, PagesWriter
 from torpor.kernel.vm import PAGE_SIZE
 from torpor.objects.files.model import FileDump

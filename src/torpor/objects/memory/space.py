@@ -1,6 +1,6 @@
 """The address space of a task as a whole: which mappings it has, and their contents.
 
-What is behind a mapping is in ``mapped``, its flags in ``vmas``, private contents in ``pages``, shared ones in
+What is behind a mapping is in ``mapped``, its flags in ``vmas``, private contents in ``contents``, shared ones in
 ``segments``, the numbers beside them in ``mm``.
 """
 
@@ -15,16 +15,16 @@ from torpor.base.late import load
 from torpor.base.records import dataclass, field
 from torpor.images import kinds
 from torpor.images import messages as m
-from torpor.images.contents import Contents, open_contents
 from torpor.images.pagemap import store_pagemap
+from torpor.images.pages import Contents, open_contents
 from torpor.images.store import ImageStore, PagesReader
 from torpor.kernel.arch import nr
 from torpor.kernel.procfs.maps import PROT_EXEC, PROT_WRITE, Vma
 from torpor.kernel.vm import PAGE_SIZE
 from torpor.objects.files import memfd
 from torpor.objects.files.model import FileDump, FileRestore
+from torpor.objects.memory import contents, shared, sysv, vdso, vmas
 from torpor.objects.memory import mm as mm_object
-from torpor.objects.memory import pages, shared, sysv, vdso, vmas
 from torpor.objects.memory.areas import AREA_MEMFD, AREA_SOCKET
 from torpor.objects.memory.inherited import Call, Extent, Inheritance, PageSource, differing, keep
 from torpor.objects.memory.segments import SegmentDump
@@ -42,7 +42,7 @@ class Scan:
     """The mappings with contents of their own, and what of them is to be copied."""
 
     private: list[Vma]
-    found: pages.Found
+    found: contents.Found
 
 
 def dump_maps(process: DumpProcess, session: FileDump) -> None:
@@ -54,25 +54,25 @@ def scan(process: DumpProcess) -> Scan:
     """Look through the page tables; before anything runs inside the task."""
     private = [vma for vma, entry in zip(process.maps, process.mm.vmas, strict=True) if vmas.has_contents(entry)]
     with open(f"/proc/{process.pid}/pagemap", "rb", buffering=0) as stream:
-        found = pages.scan(stream.fileno(), private)
+        found = contents.scan(stream.fileno(), private)
     vdso.join_vvar(process.mm)
     vmas.add_guards(process.mm, found.guards)
     return Scan(private, found)
 
 
-def dump_contents(process: DumpProcess, scanned: Scan, session: FileDump) -> pages.PagesDumped:
+def dump_contents(process: DumpProcess, scanned: Scan, session: FileDump) -> contents.PagesDumped:
     """Copy the private pages."""
     pages_id = session.part(SegmentDump).new_pages_id()
     ranges = scanned.found.ranges
     n_bytes = sum(end - start for start, end in ranges)
     writer = session.store.pages_writer(kinds.PAGES.file_name(pages_id), n_bytes)
     try:
-        runs = pages.dump(process.pid, scanned.private, ranges, writer, may_share=len(session.processes) > 1)
+        runs = contents.dump(process.pid, scanned.private, ranges, writer, may_share=len(session.processes) > 1)
     finally:
         writer.close()
     store_pagemap(session.store, process.ns_pid, pages_id, runs)
     n_scanned = sum(vma.length for vma in scanned.private) // PAGE_SIZE
-    return pages.PagesDumped(n_scanned, sum(run.n_pages for run in runs))
+    return contents.PagesDumped(n_scanned, sum(run.n_pages for run in runs))
 
 
 def dump_segments(session: FileDump) -> int:
@@ -104,18 +104,18 @@ def make(process: RestoreProcess, parked: ParkedVdso, files: FileRestore, channe
     spaces = files.part(Spaces).made
     if process.ids.vm_id in spaces:
         return 0
-    with open_contents(files.store, process.ns_pid) as contents:
-        return _make(process, parked, files, channel, contents)
+    with open_contents(files.store, process.ns_pid) as kept:
+        return _make(process, parked, files, channel, kept)
 
 
-def _make(process: RestoreProcess, parked: ParkedVdso, files: FileRestore, channel: Channel, contents: Contents) -> int:
+def _make(process: RestoreProcess, parked: ParkedVdso, files: FileRestore, channel: Channel, kept: Contents) -> int:
     spaces = files.part(Spaces).made
     mm, runner = mm_object.mm_of(process), process.runner
-    vdso_plan = _plan_vdso(process, parked, contents, files)
+    vdso_plan = _plan_vdso(process, parked, kept, files)
     left_out = [(entry.start, entry.end) for entry in vdso.entries_of(mm)]
     made = Made(
         [entry for entry in mm.vmas if vmas.is_made(entry)],
-        pages.extents_of(contents.runs, left_out),
+        contents.extents_of(kept.runs, left_out),
         process.ns_pid,
         vdso_plan,
     )
@@ -124,18 +124,18 @@ def _make(process: RestoreProcess, parked: ParkedVdso, files: FileRestore, chann
     inherited = keep(parent.entries if parent else (), made.entries, calls)
     _run(runner, calls)
     calls = [(nr.close, number) for number in _map(process, made, inherited, parent, files, channel)]
-    reader = contents.reader
+    reader = kept.reader
     extents = _to_write(made, parent, inherited, reader, files.store, calls) if parent else made.extents
     _run(runner, calls)
-    n_pages = pages.restore(process.pid, extents, reader)
+    n_pages = contents.restore(process.pid, extents, reader)
     spaces[process.ids.vm_id] = made
     return n_pages
 
 
-def _plan_vdso(process: RestoreProcess, parked: ParkedVdso, contents: Contents, files: FileRestore) -> vdso.Plan:
+def _plan_vdso(process: RestoreProcess, parked: ParkedVdso, kept: Contents, files: FileRestore) -> vdso.Plan:
     sharing = [each for each in files.processes if each.ids.vm_id == process.ids.vm_id and not each.is_zombie]
     threads = [thread for each in sharing or [process] for thread in each.threads]
-    return vdso.plan(mm_object.mm_of(process), parked, process.pid, contents.read, threads)
+    return vdso.plan(mm_object.mm_of(process), parked, process.pid, kept.read, threads)
 
 
 def _run(runner: Runner, calls: list[Call]) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import pytest
 
 from torpor.images import kinds
-from torpor.images.contents import open_contents
 from torpor.images.errors import ImageError, ImageMissing
 from torpor.images.pagemap import (
     PAGE_BYTES,
@@ -19,6 +18,7 @@ from torpor.images.pagemap import (
     load_pagemap,
     store_pagemap,
 )
+from torpor.images.pages import open_contents
 from torpor.images.stores.memory import MemStore
 
 PID = 7
