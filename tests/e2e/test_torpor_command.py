@@ -99,7 +99,7 @@ def test_what_podman_leaves_out_of_an_archive_is_carried(host: PrivatePodman, tm
     host.podman("import", "--change", 'ENTRYPOINT ["/counter_server"]', str(image), "localhost/etc")
     for more in ([], ["--rm"]):
         host.podman("run", "-d", "--name", "web", "--ulimit", "host", *more, "localhost/etc")
-        assert host.ask("web") == 0
+        assert host.ask("web") == 1
         inside = f"/proc/{host.inspect('web', '{{.State.Pid}}')}/root"
         host.run("sh", "-c", f"echo new > {inside}/etc/torpor-only-in-the-image; echo more > {inside}/other")
         host.torpor("checkpoint", "web", "-o", archive)
@@ -126,6 +126,25 @@ def test_no_room_for_an_archive_is_found_out_before(host: PrivatePodman, tmp_pat
         host.run("umount", small)
 
 
+def _is_named(host: PrivatePodman, engine: str, name: str, pid: int) -> None:
+    """Checkpointed by its pid a container would be dead to its engine: it is told by name, and runs on."""
+    what = f"pid {pid} is in the container {name} of {engine}, which would take it for dead"
+    how = f"torpor checkpoint {engine}:{name}"
+    done = host.torpor("check", str(pid), check=False)
+    assert done.returncode == 1 and what in done.stdout and how in done.stdout
+    for options in ((), ("--leave-running",), ("--yes", "--json")):
+        done = host.torpor("checkpoint", str(pid), *options, "-o", host.directory / "by-pid", check=False)
+        assert done.returncode == 1 and what in done.stderr and how in done.stderr
+    assert not (host.directory / "by-pid").exists()
+    assert Path(f"/proc/{pid}/exe").exists()
+
+
+def test_a_container_by_its_pid(host: PrivatePodman) -> None:
+    host.start("web")
+    _is_named(host, "podman", "web", int(host.inspect("web", "{{.State.Pid}}")))
+    assert host.ask("web") == 1
+
+
 def test_runc_alone(host: PrivatePodman, tmp_path: Path) -> None:
     bundle, images = tmp_path / "bundle", tmp_path / "images"
     host.run("sh", "-c", f"mkdir -p {bundle}/rootfs && tar -C {bundle}/rootfs -xf {host.directory}/image.tar")
@@ -138,6 +157,7 @@ def test_runc_alone(host: PrivatePodman, tmp_path: Path) -> None:
     runc = ["runc", "--root", f"{tmp_path}/state"]
     try:
         host.run("sh", "-c", f"{' '.join(runc)} run --detach --bundle {bundle} torpor-alone </dev/null >/dev/null 2>&1")
+        _is_named(host, "runc", "torpor-alone", json.loads(host.run(*runc, "state", "torpor-alone").stdout)["pid"])
         host.torpor("checkpoint", "torpor-alone", "-o", images)
         assert json.loads((images / "torpor-container.json").read_text())["engine"] == "runc"
         shown = host.torpor("inspect", images).stdout

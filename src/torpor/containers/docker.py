@@ -28,6 +28,8 @@ from torpor.containers.model import (
     shim_config,
 )
 
+#: The checkpoint's own folder in a directory that a user names.
+FOLDER = "checkpoint"
 _DUMP_WORDS = frozenset({"leave-running"})
 _RESTORE_WORDS = frozenset({"checkpoint"})
 _NAME = "torpor-"
@@ -75,7 +77,7 @@ class Docker:
             return f"docker's storage, as {name}"
         output.mkdir(mode=0o700, parents=True, exist_ok=True)
         where = f"--checkpoint-dir={output.absolute()}"
-        run(self.name, "checkpoint", "create", where, *line, container.id, "checkpoint")
+        run(self.name, "checkpoint", "create", where, *line, container.id, FOLDER)
         note.write(output, container)
         return str(output)
 
@@ -96,7 +98,11 @@ class Docker:
         shutil.rmtree(place, ignore_errors=True)
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copytree(directory / "checkpoint", place, symlinks=True)
+            images = directory / FOLDER
+            # What comes out of one file has them beside the note.
+            shutil.copytree(
+                images if images.is_dir() else directory, place, symlinks=True, ignore=lambda *_: [note.NAME]
+            )
             self._start(container, name)
         except PermissionError as error:
             raise NotPermittedError(f"{place}: {error.strerror}", hint="run as root, where the daemon runs") from None

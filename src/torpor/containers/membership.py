@@ -24,7 +24,8 @@ _GROUPS = (
     ("cri-o", re.compile(r"/crio-([0-9a-f]{64})")),
     ("lxc", re.compile(r"/lxc(?:\.payload\.|/)([^/]+)")),
 )
-_RUNC_STATE = "/run/runc"
+#: Runtimes on their own: the file of a container in their state directory, and what in it is its first process.
+_STATES = (("runc", "state.json", "init_process_pid"), ("crun", "status", "pid"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ def container_of(pid: int, group_file: str = "/proc/{}/cgroup") -> Inside | None
     found = _by_group(group_file.format(pid))
     if found is not None:
         return found if found != _by_group(group_file.format("self")) else None
-    return _by_runc(pid)
+    return _by_runtime(pid)
 
 
 def refusal(pid: int, inside: Inside) -> RefusedError:
@@ -64,6 +65,7 @@ _COMMANDS = {
     "podman": "podman container checkpoint {}",
     "docker": "docker checkpoint create {} NAME",
     "runc": "runc checkpoint {}",
+    "crun": "crun checkpoint {}",
     "lxc": "lxc-checkpoint -s -n {}",
 }
 
@@ -79,15 +81,27 @@ def _by_group(path: str) -> Inside | None:
     return None
 
 
-def _by_runc(pid: int, state: str = _RUNC_STATE) -> Inside | None:
-    """A container of runc's own may be in any group; its state tells the first process."""
+def _by_runtime(pid: int) -> Inside | None:
+    """A container of a runtime's own may be in any group; its state tells the first process."""
+    from torpor.containers.oci import state_root
+
     with suppress(OSError):
-        ours = os.readlink("/proc/self/ns/mnt")
         theirs = os.readlink(f"/proc/{pid}/ns/mnt")
-        for entry in os.scandir(state) if ours != theirs else ():
-            with suppress(OSError, ValueError, TypeError):
-                with open(f"{entry.path}/state.json", "rb", opener=only_files) as stream:
-                    told = json.loads(stream.read())
-                if os.readlink(f"/proc/{told['init_process_pid']}/ns/mnt") == theirs:
-                    return Inside("runc", entry.name)
+        if theirs == os.readlink("/proc/self/ns/mnt"):
+            return None
+        for engine, file, key in _STATES:
+            for root in {f"/run/{engine}", state_root(engine)}:
+                for name in _listed(root):
+                    with suppress(OSError, ValueError, TypeError, LookupError):
+                        with open(f"{root}/{name}/{file}", "rb", opener=only_files) as stream:
+                            told = json.loads(stream.read())
+                        if os.readlink(f"/proc/{told[key]}/ns/mnt") == theirs:
+                            return Inside(engine, name)
     return None
+
+
+def _listed(root: str) -> list[str]:
+    try:
+        return os.listdir(root)
+    except OSError:
+        return []

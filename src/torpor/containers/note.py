@@ -14,7 +14,8 @@ from torpor.base.fds import only_files
 from torpor.containers.model import Container
 from torpor.images.errors import ImageError
 
-_NAME = "torpor-container.json"
+#: What it is called.
+NAME = "torpor-container.json"
 _MAX_BYTES = 1 << 20
 
 
@@ -32,12 +33,12 @@ class Note:
 def write(directory: Path, container: Container) -> None:
     """Leave the note."""
     note = Note(container.engine, container.name, container.id, container.image, container.place)
-    (directory / _NAME).write_text(json.dumps(asdict(note), indent=1) + "\n", encoding="utf-8")
+    (directory / NAME).write_text(json.dumps(asdict(note), indent=1) + "\n", encoding="utf-8")
 
 
 def read(directory: Path) -> Note | None:
     """The note, if there is one; ImageError if it makes no sense."""
-    path = directory / _NAME
+    path = directory / NAME
     try:
         with open(path, "rb", opener=only_files) as stream:
             told = json.loads(stream.read(_MAX_BYTES))

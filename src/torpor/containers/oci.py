@@ -45,7 +45,7 @@ class OciRuntime:
         if not command:
             return []
         try:
-            ids = os.listdir(_root(command) or f"/run/{self.name}")
+            ids = os.listdir(state_root(self.name))
         except OSError:
             return []
         called = [word] if word in ids else []
@@ -100,8 +100,12 @@ class OciRuntime:
                 raise failure(self.name, log.read(), code)
 
 
+def state_root(name: str) -> str:
+    """Where the runtime keeps the state of its containers: the value of ``--root``."""
+    return _root(command_of(name)) or f"/run/{name}"
+
+
 def _root(command: list[str]) -> str | None:
-    """The value of ``--root``, where a runtime keeps its state."""
     for at, word in enumerate(command):
         if word == "--root":
             return command[at + 1] if at + 1 < len(command) else None

@@ -1,7 +1,8 @@
-"""One file of a container's checkpoint, for engines that write directories (runc, crun, LXC).
+"""One file of a container's checkpoint, for engines that write directories (runc, crun, LXC, Docker).
 
 The engine writes a directory beside the file, which becomes the file and is removed. If that fails the container is
-gone already: then the directory stays, and is said to be what it is restored from.
+gone already: then the directory stays, and is said to be what it is restored from.  Whether there is room for both is
+looked at first.
 """
 
 from __future__ import annotations
@@ -12,25 +13,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from torpor.base.errors import EngineError, UsageError
-from torpor.containers import note, waking
+from torpor.containers import docker, note, space, waking
 from torpor.containers.model import Container, ContainerEngine, Restored, Words
 from torpor.engine.destination import coming_from
 from torpor.engine.jobs import state_directory
 from torpor.images import pack
 from torpor.images.errors import ImageError
 
-#: Those whose checkpoints are directories of plain files.
-ENGINES = ("runc", "crun", "lxc")
-_NESTED = ("docker",)
+#: Those whose checkpoints are directories of plain files, and where in them these lie.
+ENGINES = {"runc": "", "crun": "", "lxc": "", "docker": docker.FOLDER}
 
 
 def is_wanted(container: Container, output: Path | None) -> bool:
-    """Whether *output* names one file, and the engine writes none.  UsageError where that cannot be."""
-    if output is None or pack.compression_of(output) is None:
-        return False
-    if container.engine in _NESTED:
-        raise UsageError(f"{container.engine} writes a directory", hint="another name than that of an archive")
-    return container.engine in ENGINES
+    """Whether *output* names one file, and the engine writes none."""
+    return output is not None and pack.compression_of(output) is not None and container.engine in ENGINES
 
 
 def checkpoint(engine: ContainerEngine, container: Container, output: Path, words: Words) -> str:
@@ -40,9 +36,13 @@ def checkpoint(engine: ContainerEngine, container: Container, output: Path, word
     _check_free((images, made))
     if output.is_dir():
         raise UsageError(f"{output} is a directory")
+    _check_space(container, output, how)
     engine.checkpoint(container, images, words)
     try:
-        pack.write(images, made, how)
+        folder = images / ENGINES[container.engine]
+        if folder != images:
+            note.write(folder, container)
+        pack.write(folder, made, how)
         made.replace(output)
     except BaseException as error:
         made.unlink(missing_ok=True)
@@ -61,6 +61,16 @@ def _check_free(places: Sequence[Path]) -> None:
             raise UsageError(
                 f"{place} is there, from a torpor that was killed", hint="look at it, then rename or remove it"
             )
+
+
+def _check_space(container: Container, output: Path, how: str) -> None:
+    """RefusedError if there is no room for both."""
+    if not container.pid:
+        return
+    place, n_bytes = output.absolute().parent, space.memory_of(container.pid)
+    packed = space.archive_size(n_bytes, is_compressed=how != "none", is_lost=False)
+    needs = [space.Need(place, "the images", n_bytes), space.Need(place, "the archive", packed)]
+    space.check(container.label, needs, is_lost=False)
 
 
 def restore(path: Path, name: str | None, n_copies: int, words: Words) -> list[Restored]:

@@ -1,0 +1,67 @@
+"""One file of a container's checkpoint, by engines of ours in the place of runc and Docker."""
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from torpor.base.errors import RefusedError
+from torpor.containers import note, one_file, waking
+from torpor.containers.model import Container, Restored, Words
+from torpor.images import pack
+
+
+class Engine:
+    """Writes a directory as that engine does."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder, self.was_called = folder, False
+
+    def checkpoint(self, container: Container, output: Path | None, words: Words) -> str:
+        assert output is not None and not words
+        self.was_called = True
+        images = output / self.folder
+        images.mkdir(parents=True)
+        (images / "inventory.img").write_bytes(b"images")
+        note.write(output, container)
+        return str(output)
+
+
+def _container(engine: str) -> Container:
+    return Container(engine, "web", "ab" * 32, "running", pid=os.getpid())
+
+
+@pytest.mark.parametrize(("engine", "folder"), [("runc", ""), ("docker", "checkpoint")])
+@pytest.mark.parametrize("suffix", [".tar", ".tar.gz", ".tar.zst"])
+def test_there_and_back(engine: str, folder: str, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    container, output = _container(engine), tmp_path / f"web{suffix}"
+    assert one_file.is_wanted(container, output) and not one_file.is_wanted(container, tmp_path / "web")
+    one_file.checkpoint(Engine(folder), container, output, [])  # type: ignore[arg-type]
+    assert os.listdir(tmp_path) == [output.name]
+    assert pack.is_of_container(output)
+    monkeypatch.setenv("TORPOR_STATE", str(tmp_path / "state"))
+
+    def restore(directory: Path, told: note.Note, *_: object) -> list[Restored]:
+        assert (directory / "inventory.img").read_bytes() == b"images"
+        assert (told.engine, told.name, told.id) == (engine, "web", container.id)
+        return [Restored(container)]
+
+    monkeypatch.setattr(waking, "restore_directory", restore)
+    (made,) = one_file.restore(output, None, 1, [])
+    assert made.container == container
+
+
+@pytest.mark.parametrize("engine", one_file.ENGINES)
+def test_the_container_runs_on_where_there_is_no_room(
+    engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Room(NamedTuple):
+        f_bavail: int
+        f_frsize: int
+
+    monkeypatch.setattr(os, "statvfs", lambda _place: Room(1 << 10, 1 << 10))
+    writer = Engine("")
+    with pytest.raises(RefusedError, match=r"web needs up to .* where 1\.0 MiB are free"):
+        one_file.checkpoint(writer, _container(engine), tmp_path / "web.tar.gz", [])  # type: ignore[arg-type]
+    assert not writer.was_called and not os.listdir(tmp_path)
