@@ -12,7 +12,7 @@ from torpor.engine.sets.contents import Checkpoint
 pytestmark = pytest.mark.root
 
 #: Private memory, its changes in a child, shared memory, memfd, and what must be moved for another vdso.
-WORKLOADS = ("private_memory", "copy_on_write", "shared_anonymous", "memfd", "vdso")
+WORKLOADS = ("private_memory", "copy_on_write", "family", "shared_anonymous", "memfd", "vdso")
 
 
 @pytest.mark.parametrize("name", WORKLOADS)

@@ -27,6 +27,7 @@ def memory(session: RestoreSession) -> None:
     for process in session.iter_owners("vm_id"):
         early_memory(session, process)
         space.finish(process, session.files, session.channel)
+    space.close_sources(session.files)
 
 
 def directories(session: RestoreSession) -> None:

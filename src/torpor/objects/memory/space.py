@@ -208,8 +208,6 @@ def finish(process: RestoreProcess, files: FileRestore, channel: Channel) -> Non
     """Protection and attributes, the vdso, the numbers in mm: what a clone must not inherit, or could not change."""
     mm, runner = mm_object.mm_of(process), process.runner
     made = files.part(Spaces).made[process.ids.vm_id]
-    if made.source is not None:
-        made.source.close()
     vdso.write(made.vdso, process.pid)
     if mm.aios:
         _restore_rings(runner, mm, channel)
@@ -230,6 +228,13 @@ def finish(process: RestoreProcess, files: FileRestore, channel: Channel) -> Non
         batch = Batch()
         vdso.write_copy(made.vdso, process.pid, batch)
         runner.run(batch)
+
+
+def close_sources(files: FileRestore) -> None:
+    """All spaces have their contents: nothing is compared with images any more."""
+    for made in files.part(Spaces).made.values():
+        if made.source is not None:
+            made.source.close()
 
 
 def _restore_rings(runner: Runner, mm: m.mm_entry, channel: Channel) -> None:
