@@ -5,7 +5,10 @@ from pathlib import Path
 
 from harness.edited import forget_manifest
 from torpor.images import kinds
+from torpor.images import messages as m
+from torpor.images.kinds import ImageKind
 from torpor.images.pagemap import PAGE_BYTES, PE_PARENT, PE_PRESENT, PageRun, load_pagemap, store_pagemap
+from torpor.images.store import ImageStore
 from torpor.images.stores.directory import DirStore
 
 #: The latest, and what came before.
@@ -55,3 +58,47 @@ def _split_one(stores: list[DirStore], ident: int, shared: bool) -> int:
         os.chmod(path, 0o600)
         store_pagemap(store, ident, found.pages_id, runs, kind)
     return len(flat)
+
+
+def lean_on_parent(images: Path) -> int:
+    """Take out of the set *images* all pages that its parent has just so; how many they are."""
+    forget_manifest(images)
+    n_pages = 0
+    with DirStore(images, "w") as store:
+        parent = store.parent()
+        assert parent is not None
+        with parent:
+            for file_name in store.names():
+                found = kinds.by_file_name(file_name)
+                if found is None or found[0].payload != "pagemap" or not isinstance(found[1], int):
+                    continue
+                kind = kinds.SHMEM_PAGEMAP if file_name.startswith("pagemap-shmem-") else kinds.PAGEMAP
+                if parent.exists(file_name):
+                    n_pages += _lean_one(store, pages_of(parent, found[1], kind), found[1], kind)
+    return n_pages
+
+
+def pages_of(store: ImageStore, ident: int, kind: ImageKind[m.pagemap_head] = kinds.PAGEMAP) -> dict[int, bytes]:
+    """The contents of each page that the images hold themselves, by its address."""
+    found = load_pagemap(store, ident, kind)
+    reader = store.pages_reader(found.pages_name)
+    pages = {}
+    for run in found.runs:
+        if run.pages_offset is not None:
+            content = bytearray(run.n_pages * PAGE_BYTES)
+            reader.read_at(run.pages_offset, memoryview(content))
+            for at in range(0, len(content), PAGE_BYTES):
+                pages[run.vaddr + at] = bytes(content[at : at + PAGE_BYTES])
+    reader.close()
+    return pages
+
+
+def _lean_one(store: DirStore, before: dict[int, bytes], ident: int, kind: ImageKind[m.pagemap_head]) -> int:
+    pages, pages_id = pages_of(store, ident, kind), load_pagemap(store, ident, kind).pages_id
+    runs = [PageRun(at, 1, PE_PARENT if before.get(at) == page else PE_PRESENT) for at, page in pages.items()]
+    path = Path(store.path, kinds.PAGES.file_name(pages_id))
+    path.unlink()
+    path.write_bytes(b"".join(pages[run.vaddr] for run in runs if run.present))
+    os.chmod(path, 0o600)
+    store_pagemap(store, ident, pages_id, runs, kind)
+    return sum(run.in_parent for run in runs)

@@ -1,7 +1,8 @@
 """The order of a dump: the one place where it stands, each phase with the reason why it stands there.
 
 A phase works on the whole tree.  Whoever adds a kernel object that must come before or after another adds a line here;
-the work itself is in the modules beside, or in ``objects``.
+the work itself is in the modules beside, or in ``objects``.  What else is done with a stopped tree is another table of
+the same steps.
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ DUMP: tuple[DumpPhase, ...] = (
     DumpPhase("namespaces' contents", reading.read_namespaces, "descriptors and mounts name what lies in them", FROZEN),
     DumpPhase("segments", memory.copy_segments, "mappings, descriptors and namespaces have named all", FROZEN),
     DumpPhase("images", writing.write_images, "nothing is added to them any more", FROZEN),
+    DumpPhase("inventory", writing.write_inventory, "last of the images: where it is, they are", FROZEN),
     DumpPhase("leave network", reading.leave_network, "hooks and the set find us at home", FROZEN),
     DumpPhase("look for entered", collecting.look_for_entered, "the set is not in place yet: nothing is lost", FROZEN),
     DumpPhase("place", writing.show, "a hook may look at the images", FROZEN),
@@ -73,6 +75,26 @@ DUMP: tuple[DumpPhase, ...] = (
     DumpPhase("look once more", collecting.look_after_hook, "hooks start processes", FROZEN),
     DumpPhase("commit", writing.commit_before_end, "what is noted of a dump is true whenever we die", FROZEN),
     DumpPhase("let go", ending.let_go, "all is written: there is no way back", FROZEN),
+    DumpPhase("flush", writing.flush, "what was kept back is written while nobody waits", AFTER),
+    DumpPhase("commit, running", writing.commit_after, "the set is whole only now", AFTER),
+)
+
+#: The memory of a tree that runs on, for a dump that comes later and need not copy what is there already.
+PRE_DUMP: tuple[DumpPhase, ...] = (
+    DumpPhase("entered", preparing.find_entered, "who is going to be carried besides has memory too", BEFORE),
+    DumpPhase("preflight", preparing.check, "for a tree that cannot be dumped it would be in vain", BEFORE),
+    DumpPhase("warm up", preparing.warm_up, "what every dump needs is made while it costs nobody anything", BEFORE),
+    DumpPhase("freezer", stopping.find_freezer, "it is what stops the tree, if it is named", BEFORE),
+    DumpPhase("stop", stopping.stop, "last of all that happens while it runs", BEFORE),
+    DumpPhase("root", stopping.check_root, "of a dead one there is nothing to be read", FROZEN),
+    DumpPhase("collect", collecting.collect, "everything else goes by processes", FROZEN),
+    DumpPhase("id maps", collecting.read_idmaps, "files that are mapped have owners", FROZEN),
+    DumpPhase("mappings", memory.read_mappings, "whether pages are anybody's is known by what is mapped", FROZEN),
+    DumpPhase("page tables", memory.scan, "they say which pages there are", FROZEN),
+    DumpPhase("memory", memory.copy, "as it is now", FROZEN),
+    DumpPhase("segments", memory.copy_segments, "the mappings have named those that are mapped", FROZEN),
+    DumpPhase("let go", ending.let_go, "the rest needs nobody to be stopped", FROZEN),
+    DumpPhase("inventory", writing.write_inventory, "last of the images: where it is, they are", AFTER),
     DumpPhase("flush", writing.flush, "what was kept back is written while nobody waits", AFTER),
     DumpPhase("commit, running", writing.commit_after, "the set is whole only now", AFTER),
 )

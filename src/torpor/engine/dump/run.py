@@ -9,10 +9,11 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from torpor.base import log
 from torpor.base.errors import TorporError
 from torpor.base.explain import explained
+from torpor.base.records import replace
 from torpor.engine.dump import deaths
-from torpor.engine.dump.phases import AFTER, BEFORE, DUMP, FROZEN, DumpPhase
+from torpor.engine.dump.phases import AFTER, BEFORE, DUMP, FROZEN, PRE_DUMP, DumpPhase
 from torpor.engine.dump.session import DumpSession, begin
-from torpor.engine.options import DumpOptions
+from torpor.engine.options import DumpOptions, nobody
 from torpor.engine.sets.places import place_inside, place_whole
 from torpor.engine.sets.writing import NewSet
 from torpor.engine.stats import DumpStats
@@ -26,11 +27,25 @@ def dump(pid: int, directory: str | os.PathLike[str], options: DumpOptions | Non
     TargetGoneError, NotPermittedError, RefusedError, StoreError; the tree runs on after any of them, and what images
     there were in *directory* are there still.
     """
-    options = options or DumpOptions()
+    return _dump(pid, directory, options or DumpOptions(), DUMP)
+
+
+@explained
+def pre_dump(pid: int, directory: str | os.PathLike[str], options: DumpOptions | None = None) -> DumpStats:
+    """Copy the memory of *pid* and everything below it into *directory*; the tree runs on.
+
+    As ``dump``.  What is there can be the parent of a dump that follows, and cannot be restored by itself.
+    """
+    options = replace(options or DumpOptions(), leave_running=True, leave_stopped=False, notify=nobody)
+    return _dump(pid, directory, options, PRE_DUMP)
+
+
+def _dump(pid: int, directory: str | os.PathLike[str], options: DumpOptions, table: Sequence[DumpPhase]) -> DumpStats:
     place = place_whole(directory, force=options.force) if options.owns_directory else place_inside(directory)
     with NewSet(place, options.made_by) as new, ExitStack() as hold:
         session = begin(pid, new, options, hold)
-        run(session, DUMP)
+        session.is_pre_dump = table is PRE_DUMP
+        run(session, table)
         try:
             new.finish()
         except TorporError as error:

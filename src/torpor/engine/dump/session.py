@@ -41,6 +41,8 @@ class DumpSession:
     late: LateStore | None
     store: ImageStore
     files: FileDump
+    #: Memory alone is copied, for a dump that comes later.
+    is_pre_dump: bool = False
     stats: DumpStats = field(default_factory=DumpStats)
     ids: IdAllocator = field(default_factory=IdAllocator)
     #: Our own namespaces, and the numbers of the dumper's tables.

@@ -13,7 +13,7 @@ from torpor.objects.task import lsm, zombie
 
 
 def write_images(session: DumpSession) -> None:
-    """All that are not written yet."""
+    """All that are not written yet, but the inventory."""
     store = session.store
     for process in session.processes:
         _finish_core(process)
@@ -27,6 +27,10 @@ def write_images(session: DumpSession) -> None:
     store_all(store, "PSTREE", [_tree_entry(session, process) for process in session.processes])
     store_all(store, "SECCOMP", [session.seccomp])
     session.files.close()
+
+
+def write_inventory(session: DumpSession) -> None:
+    """The image that says that the others are there."""
     inventory = m.inventory_entry(
         img_version=version.of(session.processes), fdinfo_per_id=True, ns_per_id=True, lsmtype=lsm.type_here(),
         network_lock_method=session.outside.lock_method, dump_criu_run_id=session.outside.run_id,
@@ -35,8 +39,10 @@ def write_images(session: DumpSession) -> None:
         inventory.tcp_close = True
     inventory.root_ids.CopyFrom(session.root_ids)
     if session.cgroups is not None:
-        session.cgroups.write(store, inventory)
-    store_one(store, "INVENTORY", inventory)
+        session.cgroups.write(session.store, inventory)
+    if session.is_pre_dump:
+        inventory.pre_dump_mode = m.criu_pre_dump_mode.VM_READ
+    store_one(session.store, "INVENTORY", inventory)
 
 
 def _finish_core(process: DumpProcess) -> None:

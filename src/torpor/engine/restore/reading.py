@@ -9,7 +9,7 @@ from torpor.engine import version
 from torpor.engine.restore.session import RestoreSession
 from torpor.images import kinds
 from torpor.images import messages as m
-from torpor.images.errors import ImageError
+from torpor.images.errors import ImageError, ImageMissing
 from torpor.images.store import ImageStore, load_all, load_one
 from torpor.images.text import get_text, set_text
 from torpor.objects.arch import core as image
@@ -33,6 +33,10 @@ def read_images(session: RestoreSession) -> None:
     inventory = load_one(session.store, kinds.INVENTORY)
     if inventory.img_version not in version.KNOWN:
         raise ImageError(f"inventory.img: image version {inventory.img_version} is not known")
+    if inventory.HasField("pre_dump_mode") and not session.store.exists(kinds.PSTREE.file_name()):
+        raise ImageMissing(
+            "these images are of a pre-dump, which copies memory alone", hint="restore the dump that came after it"
+        )
     session.everyone = list(_read_tree(session.store).iter_tree())
     if session.store.exists(kinds.SECCOMP.file_name()):
         seccomp.assign_chains(session.everyone, load_one(session.store, kinds.SECCOMP))

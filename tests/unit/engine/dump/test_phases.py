@@ -2,9 +2,9 @@
 
 import pytest
 
-from torpor.engine.dump.phases import AFTER, BEFORE, DUMP, FROZEN, DumpPhase
+from torpor.engine.dump.phases import AFTER, BEFORE, DUMP, FROZEN, PRE_DUMP, DumpPhase
 
-TABLES = {"dump": DUMP}
+TABLES = {"dump": DUMP, "pre-dump": PRE_DUMP}
 
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
@@ -20,3 +20,7 @@ def test_each_phase_has_a_name_and_a_reason_of_its_own(table: tuple[DumpPhase, .
     assert len({phase.name for phase in table}) == len(table)
     assert len({phase.why for phase in table}) == len(table)
     assert len({phase.run for phase in table}) == len(table)
+
+
+def test_a_pre_dump_does_nothing_that_a_dump_does_not() -> None:
+    assert {phase.run for phase in PRE_DUMP} < {phase.run for phase in DUMP}

@@ -1,0 +1,87 @@
+"""A pre-dump: the memory of a tree that runs on, from which a dump that comes later can take its pages."""
+
+import subprocess
+
+import pytest
+
+from harness import engine, parent_images
+from harness.engine import EngineError
+from harness.workload import Workload
+from torpor.base.records import replace
+from torpor.engine.dump import run
+from torpor.engine.dump.phases import PRE_DUMP
+from torpor.engine.dump.session import DumpSession
+from torpor.images.pagemap import PAGE_BYTES
+from torpor.images.stores.directory import DirStore
+
+pytestmark = pytest.mark.root
+
+
+LET_GO = next(phase for phase in PRE_DUMP if phase.name == "let go")
+
+
+def memory_of(pid: int, addresses: list[int]) -> dict[int, bytes]:
+    with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
+        pages = {}
+        for address in addresses:
+            memory.seek(address)
+            pages[address] = memory.read(PAGE_BYTES)
+    return pages
+
+
+def test_it_holds_memory_as_it_was_at_that_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a process that changes its memory all the time, and goes on doing so."""
+    with Workload.start("counter") as workload:
+        workload.wait_ready()
+        pages: dict[int, bytes] = {}
+
+        def look(session: DumpSession) -> None:
+            ranges = session.scans[workload.pid].found.ranges
+            addresses = [at for start, end in ranges for at in range(start, end, PAGE_BYTES)]
+            pages.update(memory_of(workload.pid, addresses))
+            LET_GO.run(session)
+
+        table = tuple(replace(phase, run=look) if phase is LET_GO else phase for phase in PRE_DUMP)
+        monkeypatch.setattr(run, "PRE_DUMP", table)
+        stats = run.pre_dump(workload.pid, workload.images)
+        with DirStore(workload.images) as store:
+            found = parent_images.pages_of(store, workload.pid)
+            assert store.names() == [
+                "inventory.img", f"pagemap-{workload.pid}.img", "pages-1.img", "stats-dump", "torpor.manifest",
+            ]  # fmt: skip
+        assert found == pages
+        assert len(found) == stats.pages_written > 10
+        workload.expect_pass()
+
+
+@pytest.mark.parametrize("name", ["private_memory", "copy_on_write", "shared_anonymous", "family", "threads"])
+def test_a_dump_takes_its_pages_from_it(name: str) -> None:
+    with Workload.start(name) as workload:
+        workload.wait_ready()
+        before = workload.base / "before"
+        before.mkdir()
+        run.pre_dump(workload.pid, before)
+        (workload.images / "parent").symlink_to("../before")
+        workload.dump()
+        assert parent_images.lean_on_parent(workload.images) > 10
+        workload.restore()
+        workload.expect_pass()
+
+
+def test_it_cannot_be_restored_by_itself() -> None:
+    with Workload.start("counter") as workload:
+        workload.wait_ready()
+        run.pre_dump(workload.pid, workload.images)
+        with pytest.raises(EngineError, match="pre-dump"):
+            engine.restore(workload.images)
+        workload.expect_pass()
+
+
+def test_the_command_refuses_it_still() -> None:
+    with Workload.start("counter") as workload:
+        workload.wait_ready()
+        line = [*engine.command(), "pre-dump", "-t", str(workload.pid), "-D", str(workload.images)]
+        done = subprocess.run(line, capture_output=True, text=True, check=False)
+        assert done.returncode != 0 and "pre-dump" in done.stderr
+        assert not list(workload.images.glob("*.img"))
+        workload.expect_pass()
