@@ -12,8 +12,8 @@ from torpor.images.format import Entry
 from torpor.images.pagemap import PageRun
 from torpor.kernel.arch.regs import UserRegs
 from torpor.objects.arch import core as image
-from torpor.objects.memory.contents import Found, PagesDumped
-from torpor.objects.memory.space import Scan
+from torpor.objects.memory.contents import Found
+from torpor.objects.memory.space import PagesDumped, Scan
 from torpor.objects.model import DumpThread
 from torpor.objects.task import landlock, scheduling
 from torpor.tracee.remote import Scratch

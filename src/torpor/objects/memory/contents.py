@@ -19,9 +19,11 @@ from _thread import LockType, allocate_lock, start_new_thread
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from torpor.base.errors import TorporError
+from torpor.base.fds import Closing, OwnedFd
 from torpor.base.records import dataclass
-from torpor.images.pagemap import PE_PRESENT, PageRun
-from torpor.images.store import PagesReader, PagesWriter
+from torpor.images.pagemap import PageRun
+from torpor.images.pages import PageStream, Piece, Range
+from torpor.images.store import PagesReader
 from torpor.kernel import pagemap, vm
 from torpor.kernel.procfs.maps import PROT_READ, Vma
 from torpor.kernel.vm import PAGE_SIZE
@@ -31,15 +33,8 @@ _CHUNK = 512 * 1024
 _MAX_WORKERS = 4
 _GAP = 1 << 24
 _ANON = pagemap.PAGE_IS_PRESENT | pagemap.PAGE_IS_SWAPPED
-Range = tuple[int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class PagesDumped:
-    """What one address space came to, in pages."""
-
-    n_scanned: int
-    n_written: int
+#: Fills a buffer with the pages of some pieces, one behind the other.
+Read = Callable[[Sequence[Piece], memoryview], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +45,13 @@ class Found:
     guards: list[Range]
 
 
-def scan(fd: int, vmas: Sequence[Vma]) -> Found:
-    """The pages that only this task has, by its open ``/proc/PID/pagemap``."""
-    scanner = pagemap.PagemapScanner(fd)
+def scan(pid: int, vmas: Sequence[Vma]) -> Found:
+    """The pages in *vmas* that only this task has."""
+    with open(f"/proc/{pid}/pagemap", "rb", buffering=0) as stream:
+        return _scan(pagemap.PagemapScanner(stream.fileno()), vmas)
+
+
+def _scan(scanner: pagemap.PagemapScanner, vmas: Sequence[Vma]) -> Found:
     ranges: list[Range] = []
     guards: list[Range] = []
     # Of the vdso the task has touched some perhaps, and all of it is wanted; a ring's pages are those of a file.
@@ -97,53 +96,87 @@ def _within(regions: Iterable[tuple[int, int, int]], vmas: Iterable[Vma]) -> Ite
             vma = next(rest, None)
 
 
-def dump(
-    pid: int, vmas: Sequence[Vma], ranges: Sequence[Range], writer: PagesWriter, *, may_share: bool
-) -> list[PageRun]:
-    """Copy *ranges* into the pages image; the runs for the page map.
+class Memory(Closing):
+    """The memory of *pid*, to be copied from.  A context manager; OSError where it cannot be opened.
 
-    *may_share*: another task that lives on may have some of these pages by fork.
-    """
-    memory = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        unreadable = any(not vma.prot & PROT_READ for vma in vmas)
-        read = _reader(pid, memory, gentle=may_share, unreadable=unreadable)
-        _copy_out(list(_chunks(ranges)), read, writer)
-    finally:
-        os.close(memory)
-    return [PageRun(start, (end - start) // PAGE_SIZE, PE_PRESENT) for start, end in ranges]
-
-
-def _reader(pid: int, memory: int, *, gentle: bool, unreadable: bool) -> Callable[[list[Range], memoryview], None]:
-    """How pieces are read.  process_vm_readv takes them in one call, but pins pages, and to pin one that is shared by
-    fork the kernel first makes a copy (FAULT_FLAG_UNSHARE, since 6.0): *gentle* goes by ``/proc/PID/mem``, which reads
-    what the task itself may not as well.
+    process_vm_readv takes many pieces in one call, but pins pages, and to pin one that is shared by fork the kernel
+    first makes a copy (FAULT_FLAG_UNSHARE, since 6.0): *gentle* goes by ``/proc/PID/mem``, which reads what the task
+    itself may not (*unreadable*: there are such pages) as well.
     """
 
-    def read_pieces(group: list[Range], into: memoryview) -> None:
-        done = 0
-        for start, length in group:
-            if os.preadv(memory, [into[done : done + length]], start) != length:
-                raise TorporError(f"memory of pid {pid} at {start:#x} cannot be read")
+    def __init__(self, pid: int, *, gentle: bool, unreadable: bool) -> None:
+        self._pid, self._gentle, self._unreadable = pid, gentle, unreadable
+        self._file = OwnedFd(os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC))
+
+    def read(self, pieces: Sequence[Piece], into: memoryview) -> None:
+        """The pieces, one behind the other; TorporError or OSError where there are no such pages."""
+        if self._gentle:
+            self._read_each(pieces, into)
+            return
+        try:
+            vm.read_into(self._pid, pieces, into)
+        except OSError:
+            if not self._unreadable:
+                raise
+            self._read_each(pieces, into)
+
+    def _read_each(self, pieces: Sequence[Piece], into: memoryview) -> None:
+        done, fd = 0, self._file.fileno()
+        for start, length in pieces:
+            if os.preadv(fd, [into[done : done + length]], start) != length:
+                raise TorporError(f"memory of pid {self._pid} at {start:#x} cannot be read")
             done += length
 
-    def read(group: list[Range], into: memoryview) -> None:
-        try:
-            vm.read_into(pid, group, into)
-        except OSError:
-            if not unreadable:
-                raise
-            read_pieces(group, into)
-
-    return read_pieces if gentle else read
+    def close(self) -> None:
+        self._file.close()
 
 
-def _chunks(ranges: Iterable[Range], offset: int = 0) -> Iterable[list[Range]]:
+def is_unreadable(vma: Vma) -> bool:
+    """Whether the task itself may not read there, and ``Memory`` is to know."""
+    return not vma.prot & PROT_READ
+
+
+def copy(ranges: Iterable[Range], read: Read, stream: PageStream, elsewhere: Iterable[PageRun] = ()) -> None:
+    """Have *stream* take what *read* gives of *ranges*, and be told which runs are *elsewhere*; both ascend.
+
+    Whose memory it is, and whether that runs, is the business of *read*, by which several threads may read at once.
+    """
+    groups = list(_chunks(ranges))
+    others = iter(elsewhere)
+    other = next(others, None)
+
+    def make_room(group: list[Piece]) -> int:
+        nonlocal other
+        start, length = group[-1]
+        while other is not None and other.vaddr < start + length:
+            stream.run(other)
+            other = next(others, None)
+        return stream.room(group)
+
+    if stream.in_any_order and len(groups) > 1:
+        rooms = [make_room(group) for group in groups]
+        _in_parallel(len(groups), lambda index, buffer: _copy_group(groups[index], rooms[index], read, stream, buffer))
+    elif groups:
+        with mmap.mmap(-1, _CHUNK) as memory, memoryview(memory) as buffer:
+            for group in groups:
+                _copy_group(group, make_room(group), read, stream, buffer)
+    while other is not None:
+        stream.run(other)
+        other = next(others, None)
+
+
+def _copy_group(group: list[Piece], room: int, read: Read, stream: PageStream, buffer: memoryview) -> None:
+    view = buffer[: sum(length for _, length in group)]
+    read(group, view)
+    stream.write_at(room, [view])
+
+
+def _chunks(ranges: Iterable[Range], offset: int = 0) -> Iterator[list[Piece]]:
     """Group (start, length) pieces so that each group is about ``_CHUNK`` bytes and at most one vector.
 
     They begin at *offset* of the image; groups end at multiples of ``_CHUNK`` there, as blocks that have sums do.
     """
-    group: list[Range] = []
+    group: list[Piece] = []
     room = _CHUNK - offset % _CHUNK
     for first, end in ranges:
         start = first
@@ -157,26 +190,6 @@ def _chunks(ranges: Iterable[Range], offset: int = 0) -> Iterable[list[Range]]:
                 group, room = [], _CHUNK
     if group:
         yield group
-
-
-def _copy_out(groups: list[list[Range]], read: Callable[[list[Range], memoryview], None], writer: PagesWriter) -> None:
-    sizes = [sum(length for _, length in group) for group in groups]
-
-    def copy(index: int, buffer: memoryview, at: int | None) -> None:
-        view = buffer[: sizes[index]]
-        read(groups[index], view)
-        if at is None:
-            writer.append([view])
-        else:
-            writer.write_at(at, [view])
-
-    if writer.supports_write_at and len(groups) > 1:
-        places = [writer.reserve(size) for size in sizes]
-        _in_parallel(len(groups), lambda index, buffer: copy(index, buffer, places[index]))
-    elif groups:
-        with mmap.mmap(-1, _CHUNK) as memory, memoryview(memory) as buffer:
-            for index in range(len(groups)):
-                copy(index, buffer, None)
 
 
 def _in_parallel(count: int, work: Callable[[int, memoryview], None]) -> None:
@@ -245,7 +258,7 @@ def restore(pid: int, extents: Sequence[Extent], reader: PagesReader) -> int:
     return sum(length for _, ranges in groups for _, length in ranges) // PAGE_SIZE
 
 
-def _groups(extents: Sequence[Extent]) -> Iterator[tuple[int, list[Range]]]:
+def _groups(extents: Sequence[Extent]) -> Iterator[tuple[int, list[Piece]]]:
     """What lies together in the pages image, as (offset, (start, length) pieces) of about ``_CHUNK`` bytes."""
     together: list[Range] = []
     first = last = 0
@@ -260,7 +273,7 @@ def _groups(extents: Sequence[Extent]) -> Iterator[tuple[int, list[Range]]]:
     yield from _split(first, together)
 
 
-def _split(offset: int, together: list[Range]) -> Iterator[tuple[int, list[Range]]]:
+def _split(offset: int, together: list[Range]) -> Iterator[tuple[int, list[Piece]]]:
     for group in _chunks(together, offset):
         yield offset, group
         offset += sum(length for _, length in group)

@@ -16,35 +16,36 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from torpor.base.fds import OwnedFd
 from torpor.images import kinds
 from torpor.images.errors import ImageError
-from torpor.images.pagemap import PE_PRESENT, PageRun, load_pagemap, store_pagemap
-from torpor.images.pages import Contents, open_contents
-from torpor.images.store import ImageStore, PagesReader, PagesWriter
+from torpor.images.pagemap import load_pagemap
+from torpor.images.pages import Contents, PageSink, Piece, StoreSink, open_contents
+from torpor.images.store import ImageStore, PagesReader
 from torpor.kernel.vm import PAGE_SIZE
 from torpor.objects.files.model import FileDump
+from torpor.objects.memory import contents
 
 _FIRST_ID = 1 << 31
-_CHUNK = 1 << 20
 _WINDOW = 1 << 26
 
 
-class SegmentDump:
-    """The segments met so far in one dump, and the numbers of pages images."""
+class DumpedPages:
+    """Where the pages of one dump go, those of processes and those of segments."""
 
     def __init__(self, session: FileDump) -> None:
-        self._store = session.store
+        self.sink: PageSink = StoreSink(session.store)
+
+
+class SegmentDump:
+    """The segments met so far in one dump."""
+
+    def __init__(self, session: FileDump) -> None:
+        self._sink = session.part(DumpedPages).sink
         self._ids: dict[tuple[int, int], int] = {}
         self._pending: list[tuple[int, OwnedFd]] = []
-        self._last_pages_id = 0
-
-    def new_pages_id(self) -> int:
-        """An unused N for a pages-N.img."""
-        self._last_pages_id += 1
-        return self._last_pages_id
 
     def add(self, path: str, info: os.stat_result) -> int:
         """Have the contents of what *path* opens (*info* is its fstat) dumped, once; the segment's id."""
@@ -64,23 +65,26 @@ class SegmentDump:
         while self._pending:
             shmid, fd = self._pending.pop()
             with fd:
-                total += _dump_contents(self._store, fd.fileno(), shmid, self.new_pages_id())
+                total += _dump_contents(self._sink, fd.fileno(), shmid)
         return total
 
 
-def _dump_contents(store: ImageStore, fd: int, shmid: int, pages_id: int) -> int:
+def _dump_contents(sink: PageSink, fd: int, shmid: int) -> int:
     found = list(_iter_data(fd))
-    writer = store.pages_writer(kinds.PAGES.file_name(pages_id), sum(end - start for start, end in found))
-    runs: list[PageRun] = []
-    try:
-        with mmap.mmap(-1, _CHUNK) as buffer, memoryview(buffer) as view:
-            for start, end in found:
-                _copy(fd, start, end, view, writer)
-                runs.append(PageRun(start, (end - start) // PAGE_SIZE, PE_PRESENT))
-    finally:
-        writer.close()
-    store_pagemap(store, shmid, pages_id, runs, kinds.SHMEM_PAGEMAP)
-    return sum(run.n_pages for run in runs)
+    n_bytes = sum(end - start for start, end in found)
+    with sink.open(kinds.SHMEM_PAGEMAP, shmid, n_bytes) as stream:
+        contents.copy(found, lambda pieces, into: _read(fd, pieces, into), stream)
+    return n_bytes // PAGE_SIZE
+
+
+def _read(fd: int, pieces: Sequence[Piece], into: memoryview) -> None:
+    done = 0
+    for start, length in pieces:
+        part = into[done : done + length]
+        n_bytes = os.preadv(fd, [part], start)
+        if n_bytes < length:  # the last page lies only partly within the size
+            part[n_bytes:] = bytes(length - n_bytes)
+        done += length
 
 
 def _iter_data(fd: int) -> Iterator[tuple[int, int]]:
@@ -98,26 +102,16 @@ def _iter_data(fd: int) -> Iterator[tuple[int, int]]:
         yield start & -PAGE_SIZE, (at + PAGE_SIZE - 1) & -PAGE_SIZE
 
 
-def _copy(fd: int, start: int, end: int, view: memoryview, writer: PagesWriter) -> None:
-    while start < end:
-        part = view[: min(end - start, len(view))]
-        n_bytes = os.preadv(fd, [part], start)
-        if n_bytes < len(part):  # the last page lies only partly within the size
-            part[n_bytes:] = bytes(len(part) - n_bytes)
-        writer.append([part])
-        start += len(part)
-
-
 def restore(store: ImageStore, shmid: int, fd: int, size: int) -> None:
     """Fill the new segment of *size* bytes behind *fd*; ImageError where the contents do not fit in."""
     if not store.exists(kinds.SHMEM_PAGEMAP.file_name(shmid)):
         return  # an empty one has none in CRIU's images
-    with open_contents(store, shmid, kinds.SHMEM_PAGEMAP) as contents:
-        _fill_all(contents, shmid, fd, size)
+    with open_contents(store, shmid, kinds.SHMEM_PAGEMAP) as kept:
+        _fill_all(kept, shmid, fd, size)
 
 
-def _fill_all(contents: Contents, shmid: int, fd: int, size: int) -> None:
-    runs = [run for run in contents.runs if run.pages_offset is not None]
+def _fill_all(kept: Contents, shmid: int, fd: int, size: int) -> None:
+    runs = [run for run in kept.runs if run.pages_offset is not None]
     if not runs:
         return
     if runs[-1].vaddr + (runs[-1].n_pages - 1) * PAGE_SIZE >= size:
@@ -126,7 +120,7 @@ def _fill_all(contents: Contents, shmid: int, fd: int, size: int) -> None:
     for run in runs:
         assert run.pages_offset is not None
         end = min(run.vaddr + run.n_pages * PAGE_SIZE, size)
-        _fill(fd, block, run.vaddr, end, contents.reader, run.pages_offset)
+        _fill(fd, block, run.vaddr, end, kept.reader, run.pages_offset)
 
 
 def _fill(fd: int, block: int, at: int, end: int, reader: PagesReader, offset: int) -> None:

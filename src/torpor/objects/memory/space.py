@@ -15,7 +15,6 @@ from torpor.base.late import load
 from torpor.base.records import dataclass, field
 from torpor.images import kinds
 from torpor.images import messages as m
-from torpor.images.pagemap import store_pagemap
 from torpor.images.pages import Contents, open_contents
 from torpor.images.store import ImageStore, PagesReader
 from torpor.kernel.arch import nr
@@ -27,7 +26,7 @@ from torpor.objects.memory import contents, shared, sysv, vdso, vmas
 from torpor.objects.memory import mm as mm_object
 from torpor.objects.memory.areas import AREA_MEMFD, AREA_SOCKET
 from torpor.objects.memory.inherited import Call, Extent, Inheritance, PageSource, differing, keep
-from torpor.objects.memory.segments import SegmentDump
+from torpor.objects.memory.segments import DumpedPages, SegmentDump
 from torpor.objects.model import DumpProcess, RestoreProcess
 from torpor.tracee.batch import Batch
 from torpor.tracee.puppet import Channel
@@ -45,6 +44,14 @@ class Scan:
     found: contents.Found
 
 
+@dataclass(frozen=True, slots=True)
+class PagesDumped:
+    """What one address space came to, in pages."""
+
+    n_scanned: int
+    n_written: int
+
+
 def dump_maps(process: DumpProcess, session: FileDump) -> None:
     """The mappings and the files behind them; RefusedError for what cannot be carried."""
     process.mm.vmas.extend(vmas.dump_one(process, vma, session) for vma in process.maps)
@@ -53,26 +60,25 @@ def dump_maps(process: DumpProcess, session: FileDump) -> None:
 def scan(process: DumpProcess) -> Scan:
     """Look through the page tables; before anything runs inside the task."""
     private = [vma for vma, entry in zip(process.maps, process.mm.vmas, strict=True) if vmas.has_contents(entry)]
-    with open(f"/proc/{process.pid}/pagemap", "rb", buffering=0) as stream:
-        found = contents.scan(stream.fileno(), private)
+    found = contents.scan(process.pid, private)
     vdso.join_vvar(process.mm)
     vmas.add_guards(process.mm, found.guards)
     return Scan(private, found)
 
 
-def dump_contents(process: DumpProcess, scanned: Scan, session: FileDump) -> contents.PagesDumped:
+def dump_contents(process: DumpProcess, scanned: Scan, session: FileDump) -> PagesDumped:
     """Copy the private pages."""
-    pages_id = session.part(SegmentDump).new_pages_id()
-    ranges = scanned.found.ranges
+    ranges, private = scanned.found.ranges, scanned.private
     n_bytes = sum(end - start for start, end in ranges)
-    writer = session.store.pages_writer(kinds.PAGES.file_name(pages_id), n_bytes)
-    try:
-        runs = contents.dump(process.pid, scanned.private, ranges, writer, may_share=len(session.processes) > 1)
-    finally:
-        writer.close()
-    store_pagemap(session.store, process.ns_pid, pages_id, runs)
-    n_scanned = sum(vma.length for vma in scanned.private) // PAGE_SIZE
-    return contents.PagesDumped(n_scanned, sum(run.n_pages for run in runs))
+    # Another task that lives on may have some of these pages by fork.
+    may_share = len(session.processes) > 1
+    unreadable = any(contents.is_unreadable(vma) for vma in private)
+    with (
+        session.part(DumpedPages).sink.open(kinds.PAGEMAP, process.ns_pid, n_bytes) as stream,
+        contents.Memory(process.pid, gentle=may_share, unreadable=unreadable) as memory,
+    ):
+        contents.copy(ranges, memory.read, stream)
+    return PagesDumped(sum(vma.length for vma in private) // PAGE_SIZE, n_bytes // PAGE_SIZE)
 
 
 def dump_segments(session: FileDump) -> int:
