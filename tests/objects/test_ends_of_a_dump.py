@@ -17,12 +17,12 @@ from torpor.engine.dump.run import dump
 from torpor.engine.options import DumpOptions
 from torpor.kernel.procfs.stat import read_stat
 from torpor.objects.files import locks
-from torpor.objects.files.model import FileDump
+from torpor.objects.session import DumpContext
 
 pytestmark = pytest.mark.root
 
 #: How the process is, as /proc/PID/stat has it.  Whoever has dumped it has also waited for it, as its parent.
-TRACED, STOPPED, SLEEPS, DEAD = "t", "T", "S", ""
+TRACED, STOPPED, SLEEPS, RUNS, DEAD = "t", "T", "S", "R", ""
 
 
 class Ends:
@@ -35,19 +35,19 @@ class Ends:
         self.fails: dict[str, Exception] = {}
         before = locks.dump
 
-        def dump_locks(files: FileDump) -> None:
-            before(files)
-            self._register(files)
+        def dump_locks(context: DumpContext) -> None:
+            before(context)
+            self._register(context)
 
         monkeypatch.setattr(locks, "dump", dump_locks)
 
-    def _register(self, files: FileDump) -> None:
+    def _register(self, context: DumpContext) -> None:
         for number in (1, 2):
-            files.on_undo(self._action(f"undo {number}"))
-            files.on_undo(self._action(f"undo, stopped too {number}"), also_stopped=True)
-            files.outside.on_survival(self._action(f"survival {number}"))
-            files.outside.after_kill(self._action(f"after kill {number}"))
-            files.outside.at_close(self._action(f"close {number}"))
+            context.on_undo(self._action(f"undo {number}"))
+            context.on_undo(self._action(f"undo, stopped too {number}"), also_stopped=True)
+            context.outside.on_survival(self._action(f"survival {number}"))
+            context.outside.after_kill(self._action(f"after kill {number}"))
+            context.outside.at_close(self._action(f"close {number}"))
 
     def _action(self, name: str) -> Callable[[], None]:
         def act() -> None:
@@ -58,10 +58,13 @@ class Ends:
         return act
 
     def state(self) -> str:
+        """Of one that has just been told to stop or to sleep, when it does."""
         try:
-            return read_stat(self.pid).state
+            while (state := read_stat(self.pid).state) == RUNS:
+                os.sched_yield()
         except FileNotFoundError:
             return DEAD
+        return state
 
     def dump(self, **options: object) -> None:
         dump(self.pid, self.directory, DumpOptions(**options))  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ def let_go(session: DumpSession) -> None:
     """As the options say."""
     if session.options.leave_running:
         session.outside.survive()
-        session.files.undo()
+        session.context.undo()
         session.tree.release()
     elif session.options.leave_stopped:
         _leave_stopped(session)
@@ -38,7 +38,7 @@ def _leave_stopped(session: DumpSession) -> None:
     """All of it is stopped, if not by us then by the caretaker."""
     outside = session.outside
     session.hold.enter_context(interrupts.held())
-    session.files.undo(stopped=True)
+    session.context.undo(stopped=True)
     keys = outside.caretaker.add(_signals(session, signal.SIGSTOP))
     session.tree.leave_stopped()
     outside.caretaker.drop(keys)

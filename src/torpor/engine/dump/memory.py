@@ -10,8 +10,8 @@ from torpor.objects.memory import space
 def read_mappings(session: DumpSession) -> None:
     """The mappings, with the executables and the files behind them."""
     for process in session.alive:
-        process.mm.exe_file_id = fdtable.dump_executable(process, session.files)
-        space.dump_maps(process, session.files)
+        process.mm.exe_file_id = fdtable.dump_executable(process, session.context)
+        space.dump_maps(process, session.context)
 
 
 def scan(session: DumpSession) -> None:
@@ -24,7 +24,7 @@ def copy(session: DumpSession) -> None:
     """The private pages."""
     with session.stats.watch.span("memdump"):
         for process in session.alive:
-            dumped = space.dump_contents(process, session.scans[process.pid], session.files)
+            dumped = space.dump_contents(process, session.scans[process.pid], session.context)
             session.stats.pages_written += dumped.n_written
             session.stats.pages_scanned += dumped.n_scanned
 
@@ -32,4 +32,4 @@ def copy(session: DumpSession) -> None:
 def copy_segments(session: DumpSession) -> None:
     """The contents of memory that is shared."""
     with session.stats.watch.span("memdump"):
-        session.stats.shared_pages_written += space.dump_segments(session.files)
+        session.stats.shared_pages_written += space.dump_segments(session.context)

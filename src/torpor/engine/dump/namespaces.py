@@ -27,11 +27,12 @@ from torpor.kernel.namespaces import (
     CLONE_NEWUSER,
     CLONE_NEWUTS,
 )
-from torpor.objects.files.model import FileDump, FilePolicy
+from torpor.objects.files.model import FilePolicy
 from torpor.objects.memory.segments import SegmentDump
 from torpor.objects.model import DumpProcess
 from torpor.objects.ns.model import NsDump
 from torpor.objects.ns.table import NAMESPACES, own_kinds
+from torpor.objects.session import DumpContext
 
 #: Those of which it matters which user namespace they belong to.
 _OWNED = CLONE_NEWPID | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWCGROUP
@@ -123,7 +124,7 @@ def prepare(pid: int, policy: FilePolicy) -> None:
     nested.prepare(pid, policy)
 
 
-def dump(processes: Sequence[DumpProcess], root_ids: m.task_kobj_ids_entry, files: FileDump) -> None:
+def dump(processes: Sequence[DumpProcess], root_ids: m.task_kobj_ids_entry, context: DumpContext) -> None:
     """The images of all namespaces of the tree's own, of a kind the root's first."""
     root = processes[0]
     alive = [process for process in processes if not process.is_zombie]
@@ -134,31 +135,31 @@ def dump(processes: Sequence[DumpProcess], root_ids: m.task_kobj_ids_entry, file
             if ident in done:
                 continue
             done.add(ident)
-            key = foreign.external_key(kind, process.pid, files.policy.external)
+            key = foreign.external_key(kind, process.pid, context.policy.external)
             if key is not None:
-                foreign.dump(files.store, kind, ident, key)
+                foreign.dump(context.store, kind, ident, key)
             elif kind.dump is not None:
                 assert process.pidfd is not None
-                kind.dump(_ns_dump(files, process.pid, process.pidfd.fileno(), ident, root.idmaps))
-        for (flag, ident), fd in files.held.items():
+                kind.dump(_ns_dump(context, process.pid, process.pidfd.fileno(), ident, root.idmaps))
+        for (flag, ident), fd in context.held.items():
             if flag == kind.clone_flag and kind.dump is not None:
-                kind.dump(_ns_dump(files, root.pid, fd.fileno(), ident, root.idmaps))
+                kind.dump(_ns_dump(context, root.pid, fd.fileno(), ident, root.idmaps))
     if root.ids.time_ns_id == root_ids.time_ns_id:
-        load("torpor.objects.ns.timens").dump_outer(files.store)
+        load("torpor.objects.ns.timens").dump_outer(context.store)
 
 
-def look_at_mounts(files: FileDump, root_ids: m.task_kobj_ids_entry) -> None:
-    """RefusedError for mounts that the dump would refuse: they are told apart as in it, into the store of *files*.
+def look_at_mounts(context: DumpContext, root_ids: m.task_kobj_ids_entry) -> None:
+    """RefusedError for mounts that the dump would refuse: they are told apart as in it, into the store of *context*.
 
     Of all namespaces this one can be looked at while its tree runs, for the contents of file systems come later.
     """
-    root = files.processes[0]
+    root = context.processes[0]
     for kind in own_kinds(root.ids, root_ids):
         if kind.clone_flag == CLONE_NEWNS and kind.dump is not None:
             with OwnedFd(os.pidfd_open(root.pid)) as pidfd:
-                kind.dump(_ns_dump(files, root.pid, pidfd.fileno(), root.ids.mnt_ns_id, root.idmaps))
+                kind.dump(_ns_dump(context, root.pid, pidfd.fileno(), root.ids.mnt_ns_id, root.idmaps))
 
 
-def _ns_dump(files: FileDump, pid: int, where: int, ident: int, idmaps: IdMaps) -> NsDump:
-    segments = files.part(SegmentDump)
-    return NsDump(files.store, segments, pid, where, ident, files.policy.external, idmaps, files)
+def _ns_dump(context: DumpContext, pid: int, where: int, ident: int, idmaps: IdMaps) -> NsDump:
+    segments = context.part(SegmentDump)
+    return NsDump(context.store, segments, pid, where, ident, context.policy.external, idmaps, context)

@@ -31,10 +31,11 @@ from torpor.kernel.procfs.task import read_fdinfo_lines, read_fds, read_tree
 from torpor.objects.arch import uncarried
 from torpor.objects.files import locks, settings
 from torpor.objects.files.model import FileDump, OpenFile
-from torpor.objects.files.outside import Outside
 from torpor.objects.files.table import kinds_alike
 from torpor.objects.memory import room, vmas
 from torpor.objects.model import DumpProcess
+from torpor.objects.outside import Outside
+from torpor.objects.session import DumpContext
 from torpor.tracee.tree import Process, lives_on, refuse_without_leader
 
 if TYPE_CHECKING:
@@ -113,7 +114,8 @@ class _Look:
     def __init__(
         self, pid: int, options: DumpOptions, entered: Mapping[int, Sequence[int]], *, thorough: bool, by_freezer: bool
     ) -> None:
-        self.session = FileDump(MemStore(), kinds_alike, options.files)
+        self.session = DumpContext(MemStore(), options.files)
+        self.session.files = FileDump(self.session, kinds_alike)
         self._pid, self._options, self._entered = pid, options, entered
         self._thorough, self._by_freezer = thorough, by_freezer
 
@@ -177,7 +179,7 @@ def _of_family(everyone: Sequence[DumpProcess], options: DumpOptions, thorough: 
         yield problem
 
 
-def _of_namespaces(session: FileDump) -> Iterator[TorporError]:
+def _of_namespaces(session: DumpContext) -> Iterator[TorporError]:
     """Namespaces that could not be carried; by the same functions as in the dump, which stop at the first."""
     from torpor.engine.dump import namespaces
     from torpor.engine.dump.ids import IdAllocator
@@ -254,7 +256,7 @@ def _of_executable(process: DumpProcess) -> Iterator[TorporError]:
                     )
 
 
-def _of_mounts(process: DumpProcess, session: FileDump) -> Iterator[TorporError]:
+def _of_mounts(process: DumpProcess, session: DumpContext) -> Iterator[TorporError]:
     """Of the mount namespace, if it is not ours and is met for the first time."""
     namespace = os.readlink(f"/proc/{process.pid}/ns/mnt")
     if namespace == os.readlink("/proc/self/ns/mnt") or not session.once(("mounts", namespace)):
@@ -279,7 +281,7 @@ def _of_freezers(process: DumpProcess) -> Iterator[TorporError]:
         )
 
 
-def _of_memory(process: DumpProcess, session: FileDump, thorough: bool) -> Iterator[TorporError]:
+def _of_memory(process: DumpProcess, session: DumpContext, thorough: bool) -> Iterator[TorporError]:
     def is_suspect(vma: Vma) -> bool:
         return vma.name.startswith(_SUSPECT)
 
@@ -293,7 +295,7 @@ def _of_memory(process: DumpProcess, session: FileDump, thorough: bool) -> Itera
             yield error
 
 
-def _of_files(process: DumpProcess, session: FileDump, thorough: bool) -> Iterator[TorporError]:
+def _of_files(process: DumpProcess, session: DumpContext, thorough: bool) -> Iterator[TorporError]:
     looks = set()
     locked = session.part(_Locked).inodes
     kinds = session.part(settings.Kinds)
@@ -321,7 +323,7 @@ def _of_files(process: DumpProcess, session: FileDump, thorough: bool) -> Iterat
             yield problem
 
 
-def _leading_out(session: FileDump) -> LeadingOut:
+def _leading_out(session: DumpContext) -> LeadingOut:
     kind: type[LeadingOut] = load("torpor.objects.files.leading_out").LeadingOut
     return session.part(kind)
 
@@ -329,7 +331,7 @@ def _leading_out(session: FileDump) -> LeadingOut:
 class _Locked:
     """The files that somebody has locked."""
 
-    def __init__(self, session: FileDump) -> None:
+    def __init__(self, session: DumpContext) -> None:
         self.inodes = frozenset() if session.policy.file_locks else locks.locked_inodes()
 
 
@@ -340,7 +342,7 @@ def _is_plain(target: str, info: os.stat_result) -> bool:
 
 
 def _of_file(
-    process: DumpProcess, number: int, target: str, info: os.stat_result, session: FileDump, thorough: bool
+    process: DumpProcess, number: int, target: str, info: os.stat_result, session: DumpContext, thorough: bool
 ) -> None:
     """RefusedError for a file that cannot be carried; OSError where it cannot be looked at."""
     assert process.pidfd is not None

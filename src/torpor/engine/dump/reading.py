@@ -28,7 +28,7 @@ def lock_network(session: DumpSession) -> None:
     if "connections" in outside.noticed or is_wanted:
         assert root.pidfd is not None
         net_lock = load("torpor.objects.files.socket.net_lock")
-        session.files.part(net_lock.DumpLock).lock_namespace(os.dup(root.pidfd.fileno()))
+        session.context.part(net_lock.DumpLock).lock_namespace(os.dup(root.pidfd.fileno()))
 
 
 def enter_network(session: DumpSession) -> None:
@@ -54,18 +54,18 @@ def read_filters(session: DumpSession) -> None:
 
 def read_files(session: DumpSession) -> None:
     """Descriptors and directories, with the files behind them."""
-    files = session.files
+    context = session.context
     for process in session.alive:
-        if files.once(("table", process.ids.files_id)):
-            fdtable.dump_table(process, files)
-        fdtable.dump_fs(process, files)
+        if context.once(("table", process.ids.files_id)):
+            fdtable.dump_table(process, context)
+        fdtable.dump_fs(process, context)
 
 
 def read_locks(session: DumpSession) -> None:
     """The locks on the files met."""
-    locks.dump(session.files)
+    locks.dump(session.context)
 
 
 def read_namespaces(session: DumpSession) -> None:
     """The images of the tree's own."""
-    namespaces.dump(session.processes, session.root_ids, session.files)
+    namespaces.dump(session.processes, session.root_ids, session.context)

@@ -65,7 +65,7 @@ def _dump(pid: int, directory: str | os.PathLike[str], options: DumpOptions, tab
 def _frozen(session: DumpSession) -> Iterator[None]:
     """While the tree is stopped: it goes on at the end, if it has not ended, and what was changed is undone before."""
     frozen = session.stats.watch.span("frozen")
-    with session.tree, deaths.told(session.processes), session.files, session.visit, frozen:
+    with session.tree, deaths.told(session.processes), session.context, session.visit, frozen:
         yield
 
 

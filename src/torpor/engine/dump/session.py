@@ -14,10 +14,11 @@ from torpor.images import messages as m
 from torpor.images.store import ImageStore
 from torpor.images.stores.late import LateStore
 from torpor.objects.files.model import FileDump
-from torpor.objects.files.outside import Outside
 from torpor.objects.files.table import kinds_alike
 from torpor.objects.memory.space import Scan
 from torpor.objects.model import DumpProcess
+from torpor.objects.outside import Outside
+from torpor.objects.session import DumpContext
 from torpor.tracee.tree import FrozenTree
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class DumpSession:
     hold: ExitStack
     late: LateStore | None
     store: ImageStore
-    files: FileDump
+    context: DumpContext
     #: Memory alone is copied, for a dump that comes later.
     is_pre_dump: bool = False
     stats: DumpStats = field(default_factory=DumpStats)
@@ -72,7 +73,7 @@ class DumpSession:
     @property
     def outside(self) -> Outside:
         """What the dump changes outside of the tree."""
-        return self.files.outside
+        return self.context.outside
 
     @property
     def alive(self) -> list[DumpProcess]:
@@ -84,10 +85,12 @@ def begin(pid: int, new: NewSet, options: DumpOptions, hold: ExitStack) -> DumpS
     """A dump of *pid* into *new*, of which nothing has been done yet."""
     late = LateStore(new.store) if options.leave_running and options.notify is nobody else None
     store: ImageStore = late or new.store
-    session = DumpSession(pid, new, options, hold, late, store, FileDump(store, kinds_alike, options.files))
-    session.files.outside.run_id = new.ident
-    session.files.number_of_namespace = session.ids.namespace
-    session.files.processes = session.processes
+    context = DumpContext(store, options.files)
+    context.files = FileDump(context, kinds_alike)
+    session = DumpSession(pid, new, options, hold, late, store, context)
+    context.outside.run_id = new.ident
+    context.number_of_namespace = session.ids.namespace
+    context.processes = session.processes
     session.root_ids.MergeFrom(m.task_kobj_ids_entry(vm_id=1, files_id=1, fs_id=1, sighand_id=1))
     session.ids.namespaces_of("self", session.root_ids)
     hold.callback(session.outside.close)

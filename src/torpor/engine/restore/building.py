@@ -19,37 +19,37 @@ def each_alive(session: RestoreSession, steps: Sequence[Callable[[RestoreSession
 
 def early_memory(session: RestoreSession, process: RestoreProcess) -> None:
     """Mappings and contents, which children share by copy-on-write."""
-    session.stats.pages_restored += space.make(process, session.vdso, session.files, session.channel)
+    session.stats.pages_restored += space.make(process, session.vdso, session.context, session.channel)
 
 
 def memory(session: RestoreSession) -> None:
     """Mappings and contents where there are none yet; protection, the vdso, the numbers in mm."""
     for process in session.iter_owners("vm_id"):
         early_memory(session, process)
-        space.finish(process, session.files, session.channel)
-    space.close_sources(session.files)
+        space.finish(process, session.context, session.channel)
+    space.close_sources(session.context)
 
 
 def directories(session: RestoreSession) -> None:
     """Root, working directory and umask."""
     for process in session.iter_owners("fs_id"):
-        fdtable.restore_fs(process, session.files, session.channel, {session.channel.far_number})
+        fdtable.restore_fs(process, session.context, session.channel, {session.channel.far_number})
 
 
 def descriptors(session: RestoreSession) -> None:
     """Descriptor tables."""
     for process in session.iter_owners("files_id"):
-        fdtable.restore_table(process, process.ids.files_id, session.files, session.channel)
+        fdtable.restore_table(process, process.ids.files_id, session.context, session.channel)
 
 
 def terminals(session: RestoreSession, process: RestoreProcess) -> None:
     """The controlling terminal of the session that *process* leads, where the tree has terminals at all."""
-    if any(entry.HasField("tty") for entry in session.files.entries.values()):
+    if any(entry.HasField("tty") for entry in session.context.files.entries.values()):
         from torpor.objects.files import tty
 
-        tty.restore_sessions(process, session.files)
+        tty.restore_sessions(process, session.context)
 
 
 def attach(session: RestoreSession) -> None:
     """The last step of each kind of file."""
-    session.files.attach_all()
+    session.context.attach_all()

@@ -29,7 +29,7 @@ def key_in_images(store: ImageStore, kind: NsKind, ident: int) -> str | None:
 
 def join(session: RestoreSession, kind: NsKind, key: str) -> None:
     """Have the root join what the caller gave us for the external namespace *key*."""
-    fd = session.files.inherited.get(key)
+    fd = session.context.files.inherited.get(key)
     if fd is None:
         raise RestoreError(
             f"the {kind.link} namespace is external: {key}", hint=f"say which it is: --inherit-fd fd[N]:{key}"

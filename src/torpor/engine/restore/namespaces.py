@@ -73,7 +73,7 @@ def _plan_user(session: RestoreSession) -> None:
     from torpor.objects.ns import userns
 
     maps, session.allows_setgroups = userns.load(session.store, session.root.ids.user_ns_id)
-    session.idmaps = session.files.idmaps = maps
+    session.idmaps = session.context.idmaps = maps
     for process in session.everyone:
         process.idmaps = maps
 
@@ -149,7 +149,8 @@ def make(session: RestoreSession) -> None:
                 kind.restore(place)
     notify("post-setup-namespaces", 0)
     if session.namespaces & ~session.root_clone_flags & CLONE_NEWNS:  # joined, as it is
-        session.files.enter_root(os.open(f"/proc/{session.root.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+        root_fd = os.open(f"/proc/{session.root.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        session.context.files.enter_root(root_fd)
 
 
 def _make_nested(session: RestoreSession) -> None:
@@ -175,7 +176,7 @@ def _make_nested(session: RestoreSession) -> None:
             root.runner.run(batch)
             fd = session.nested[kind.clone_flag, ident] = _open_namespace(root.pid, kind)
             if kind.clone_flag == CLONE_NEWNET:
-                session.files.networks[ident] = fd.fileno()
+                session.context.networks[ident] = fd.fileno()
         _enter(session, root, [(home, kind.clone_flag)])
 
 
@@ -225,7 +226,7 @@ def enter_network(session: RestoreSession) -> None:
 
 def _check_devices(session: RestoreSession) -> None:
     """RestoreError for tun devices of a tree in our own network: they would be ours, made or taken by its images."""
-    for entry in session.files.entries.values():
+    for entry in session.context.files.entries.values():
         if entry.tunf.HasField("netdev") and entry.tunf.ns_id in (0, session.root.ids.net_ns_id):
             raise RestoreError(
                 f"files.img: tunf: netdev: {entry.tunf.netdev} would be an interface of this machine's own network",
@@ -275,7 +276,7 @@ def _places(session: RestoreSession, kind: NsKind, pidfd: int, *, own_one: bool)
     return [
         NsRestore(
             session.store, root.runner, pidfd, ident, session.namespaces, policy.root or "/", policy.external,
-            session.idmaps, where, ident != own_id, session.files,
+            session.idmaps, where, ident != own_id, session.context,
         )
         for ident, where in idents
     ]  # fmt: skip

@@ -79,7 +79,7 @@ def let_go(session: RestoreSession) -> None:
         with OwnedFd(os.pidfd_open(root.pid)) as pidfd:
             used = inside(pidfd.fileno(), CLONE_NEWNET, lambda: net_lock.unlock_dumped(run_id, method, ends))
         session.used_to_unlock += used
-    session.files.connect()
+    session.context.connect()
 
 
 def _is_own(session: RestoreSession, inventory: m.inventory_entry) -> bool:
@@ -91,7 +91,7 @@ def _connections(session: RestoreSession) -> list[m.inet_sk_entry]:
         return []
     return [
         entry.isk
-        for entry in session.files.entries.values()
+        for entry in session.context.files.entries.values()
         if entry.HasField("isk") and entry.isk.proto == _TCP and entry.isk.dst_port and entry.isk.state != _CLOSED
     ]
 

@@ -33,8 +33,8 @@ def _check_descriptors(session: RestoreSession) -> None:
 
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     highest = max((entry.fd for entries in session.descriptors.values() for entry in entries), default=0)
-    needed = max(highest + 1, len(session.files.entries) + _OTHERS)
-    wanted = 2 * len(session.files.entries) + len(session.everyone) + highest + _OTHERS
+    needed = max(highest + 1, len(session.context.files.entries) + _OTHERS)
+    wanted = 2 * len(session.context.files.entries) + len(session.everyone) + highest + _OTHERS
     for number in (wanted, needed):
         if number <= hard:
             return

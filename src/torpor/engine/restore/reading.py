@@ -18,6 +18,7 @@ from torpor.objects.files.model import FileRestore
 from torpor.objects.files.table import kind_of_type
 from torpor.objects.memory import room
 from torpor.objects.model import RestoreProcess, RestoreThread
+from torpor.objects.session import RestoreContext
 from torpor.objects.task import lsm, seccomp
 from torpor.tracee import stub
 from torpor.tracee.puppet import Channel
@@ -115,14 +116,14 @@ def plan(session: RestoreSession) -> None:
     )
     _raise_descriptor_limit()
     root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    files = FileRestore(session.store, kind_of_type, load_all(session.store, kinds.FILES), root_fd)
-    files.processes = session.everyone
-    files.lend = channel.lend
-    files.policy = session.options.files
-    files.orphan_master = session.options.orphan_master
+    context = RestoreContext(session.store, session.options.files)
+    files = context.files = FileRestore(context, kind_of_type, load_all(session.store, kinds.FILES), root_fd)
+    context.processes = session.everyone
+    context.lend = channel.lend
+    context.orphan_master = session.options.orphan_master
     files.inherited.update((name.lstrip("/"), fd) for fd, name in session.options.inherit_fds)
     _rename(session, files)
-    session.plan(channel, files)
+    session.plan(channel, context)
 
 
 def _rename(session: RestoreSession, files: FileRestore) -> None:

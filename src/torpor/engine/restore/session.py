@@ -17,8 +17,8 @@ from torpor.kernel import idmap
 from torpor.kernel.idmap import IDENTITY, IdMaps
 from torpor.kernel.namespaces import CLONE_NEWCGROUP, CLONE_NEWNET, setns
 from torpor.objects.cgroup.model import IGNORE
-from torpor.objects.files.model import FileRestore
 from torpor.objects.model import RestoreProcess, RestoreThread
+from torpor.objects.session import RestoreContext
 from torpor.tracee.guardian import Guardian
 from torpor.tracee.puppet import Channel
 from torpor.tracee.remote import Runner, kill_and_reap
@@ -47,7 +47,7 @@ class RestoreSession:
     """What is known and made so far.
 
     From the phase "images" on: ``root``, ``everyone`` (parents before children), ``descriptors`` (of each table).
-    From the phase "plan" on: ``area`` (where our memory lies in every puppet), ``channel``, ``files``.
+    From the phase "plan" on: ``area`` (where our memory lies in every puppet), ``channel``, ``context``.
     From the phase "root puppet" on: ``vdso`` and the runners.
     """
 
@@ -90,7 +90,7 @@ class RestoreSession:
     #: Every traced task that exists: killed if the restore fails.
     live: list[Runner] = field(default_factory=list)
     _channel: Channel | None = None
-    _files: FileRestore | None = None
+    _context: RestoreContext | None = None
 
     @property
     def root(self) -> RestoreProcess:
@@ -135,14 +135,14 @@ class RestoreSession:
         return self._channel
 
     @property
-    def files(self) -> FileRestore:
-        """The open file descriptions."""
-        assert self._files is not None
-        return self._files
+    def context(self) -> RestoreContext:
+        """What objects share, with the open file descriptions."""
+        assert self._context is not None
+        return self._context
 
-    def plan(self, channel: Channel, files: FileRestore) -> None:
+    def plan(self, channel: Channel, context: RestoreContext) -> None:
         """Take over what the phase "plan" made; ``close`` closes it."""
-        self._channel, self._files = channel, files
+        self._channel, self._context = channel, context
 
     def fail(self) -> None:
         """Kill all that was made."""
@@ -189,7 +189,7 @@ class RestoreSession:
             fd.close()
         if self.guardian is not None:
             self.guardian.dismiss()
-        if self._files is not None:
-            self._files.close()
+        if self._context is not None:
+            self._context.close()
         if self._channel is not None:
             self._channel.close()

@@ -24,7 +24,8 @@ from torpor.images.kinds import BPFMAP_DATA
 from torpor.images.store import Sorted
 from torpor.kernel import bpf
 from torpor.objects.files import fown, status_flags
-from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
+from torpor.objects.files.model import FileKind, OpenFile
+from torpor.objects.session import DumpContext, RestoreContext
 
 LINK = "anon_inode:bpf-map"
 _TYPES = (bpf.HASH, bpf.ARRAY, bpf.LRU_HASH, bpf.LPM_TRIE)
@@ -38,14 +39,14 @@ def matches(file: OpenFile) -> bool:
     return file.target == LINK
 
 
-def check(file: OpenFile, session: FileDump) -> None:
+def check(file: OpenFile, session: DumpContext) -> None:
     """Refuse maps of other types: of programs, other maps, sockets; queues, rings, per CPU."""
     kind = int(file.info("map_type"))
     if kind not in _TYPES:
         raise file.refuse(f"{file.target}: BPF maps of type {kind} are not supported", "close it before the checkpoint")
 
 
-def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
+def dump(file: OpenFile, entry: m.file_entry, session: DumpContext) -> None:
     """Fill in ``entry.bpf``, and dump the entries once a map."""
     check(file, session)
     mine = entry.bpf
@@ -64,7 +65,7 @@ def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
         _dump_entries(mine, session)
 
 
-def _dump_entries(mine: m.bpfmap_file_entry, session: FileDump) -> None:
+def _dump_entries(mine: m.bpfmap_file_entry, session: DumpContext) -> None:
     keys, values = bytearray(), bytearray()
     # By a description of our own: the tree's may be for writing only.
     with OwnedFd(bpf.open_by_id(mine.map_id)) as fd:
@@ -77,13 +78,13 @@ def _dump_entries(mine: m.bpfmap_file_entry, session: FileDump) -> None:
     session.image("BPFMAP_DATA").add(Entry(data, bytes(keys + values)))
 
 
-def restore(entry: m.file_entry, session: FileRestore) -> int:
+def restore(entry: m.file_entry, session: RestoreContext) -> int:
     """A map with its entries, or another description of one."""
     mine = entry.bpf
     if not mine.key_size or mine.max_entries * (mine.key_size + mine.value_size) > _MAX_BYTES:
         raise ImageError(f"BPF map {entry.id}: its size is impossible")
     try:
-        made = session.shared((LINK, mine.map_id), lambda: _make(mine, session))
+        made = session.files.shared((LINK, mine.map_id), lambda: _make(mine, session))
         flags = {os.O_RDONLY: _RDONLY, os.O_WRONLY: _WRONLY}.get(mine.flags & os.O_ACCMODE, 0)
         fd = bpf.open_by_id(_id_of(made), flags)
     except OSError as error:
@@ -97,7 +98,7 @@ def _id_of(fd: int) -> int:
         return next(int(line.split()[1]) for line in stream if line.startswith("map_id:"))
 
 
-def _make(mine: m.bpfmap_file_entry, session: FileRestore) -> int:
+def _make(mine: m.bpfmap_file_entry, session: RestoreContext) -> int:
     sizes = (mine.key_size, mine.value_size, mine.max_entries)
     flags = mine.map_flags & _NO_PREALLOC_ETC
     with OwnedFd(bpf.create(mine.map_type, sizes, flags, mine.map_name.encode(), mine.ifindex, mine.map_extra)) as fd:
@@ -118,7 +119,7 @@ def _make(mine: m.bpfmap_file_entry, session: FileRestore) -> int:
 class _Contents(Sorted):
     """What was in the maps of a restore."""
 
-    def __init__(self, session: FileRestore) -> None:
+    def __init__(self, session: RestoreContext) -> None:
         super().__init__(session.store, BPFMAP_DATA, "map_id")
 
 

@@ -18,8 +18,9 @@ import os
 from torpor.base.errors import RestoreError, TargetGoneError
 from torpor.images import messages as m
 from torpor.kernel.arch import nr
-from torpor.objects.files.model import FileDump, FileRestore, OpenFile
+from torpor.objects.files.model import OpenFile
 from torpor.objects.files.paths import locate, open_below, roots_of
+from torpor.objects.session import DumpContext, RestoreContext
 from torpor.tracee.batch import Batch
 from torpor.tracee.puppet import clone
 from torpor.tracee.remote import Runner, kill_and_reap
@@ -27,7 +28,7 @@ from torpor.tracee.remote import Runner, kill_and_reap
 _WALL = 0x40000000
 
 
-def dump(file: OpenFile, name: str, file_id: int, session: FileDump) -> None:
+def dump(file: OpenFile, name: str, file_id: int, session: DumpContext) -> None:
     """Tie ``reg_file_entry`` *file_id* to the pid that *name* has in it."""
     top, _, rest = name.lstrip("/").partition("/")
     digits = rest.partition("/")[0]
@@ -40,7 +41,7 @@ def dump(file: OpenFile, name: str, file_id: int, session: FileDump) -> None:
     session.image("REMAP_FPATH").add(remap)
 
 
-def is_alive(file: OpenFile, pid: int, session: FileDump) -> bool:
+def is_alive(file: OpenFile, pid: int, session: DumpContext) -> bool:
     """Whether there is a process of that pid in the file's own proc."""
     where, dir_fd = locate(roots_of(session).of_file(file), f"/proc/{pid}")
     try:
@@ -53,7 +54,7 @@ def is_alive(file: OpenFile, pid: int, session: FileDump) -> bool:
 class StandIns:
     """Processes that have the pids of dead ones until all files are open and all directories are entered."""
 
-    def __init__(self, session: FileRestore) -> None:
+    def __init__(self, session: RestoreContext) -> None:
         self._session = session
         self._made: dict[int, Runner] = {}
         session.before_attach(self.end)
@@ -79,7 +80,7 @@ class StandIns:
                 self._session.processes[0].runner.run(batch)
 
 
-def restore(reg: m.reg_file_entry, pid: int, flags: int, session: FileRestore) -> int:
+def restore(reg: m.reg_file_entry, pid: int, flags: int, session: RestoreContext) -> int:
     """Open *reg* while a process *pid* exists."""
     session.part(StandIns).ensure(pid)
-    return open_below(*session.place_of_reg(reg), flags)
+    return open_below(*session.files.place_of_reg(reg), flags)

@@ -17,7 +17,8 @@ import os
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.objects.files import fown, status_flags
-from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
+from torpor.objects.files.model import FileKind, OpenFile
+from torpor.objects.session import DumpContext, RestoreContext
 
 _LINK = "anon_inode:[eventfd]"
 _MAX_INITIAL = (1 << 32) - 1
@@ -29,7 +30,7 @@ def matches(file: OpenFile) -> bool:
     return file.target == _LINK
 
 
-def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
+def dump(file: OpenFile, entry: m.file_entry, session: DumpContext) -> None:
     """Fill in ``entry.efd``."""
     efd = entry.efd
     efd.id, efd.flags = entry.id, file.flags
@@ -43,7 +44,7 @@ def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
         return
 
 
-def restore(entry: m.file_entry, session: FileRestore) -> int:
+def restore(entry: m.file_entry, session: RestoreContext) -> int:
     """A new eventfd with the counter."""
     efd = entry.efd
     if efd.counter > _MAX_COUNTER:

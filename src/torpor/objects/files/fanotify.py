@@ -30,8 +30,9 @@ from torpor.kernel.uapi.fanotify import FAN_MARK_IGNORE
 from torpor.kernel.uapi.fcntl import O_PATH
 from torpor.kernel.uapi.ioctls import FIONREAD
 from torpor.objects.files import fown, watched
-from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile, Placed
+from torpor.objects.files.model import FileKind, OpenFile, Placed
 from torpor.objects.files.paths import open_below, set_name
+from torpor.objects.session import DumpContext, RestoreContext
 
 _LINK = "anon_inode:[fanotify]"
 _FAN_CLASSES = 0xC
@@ -45,7 +46,7 @@ def matches(file: OpenFile) -> bool:
     return file.target == _LINK
 
 
-def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
+def dump(file: OpenFile, entry: m.file_entry, session: DumpContext) -> None:
     """Fill in ``entry.ffy``."""
     group = entry.ffy
     group.id, group.flags = entry.id, file.flags
@@ -59,7 +60,7 @@ def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
         raise file.refuse("a fanotify group that allows or denies access to files", hint="close it and try again")
 
 
-def check(file: OpenFile, session: FileDump) -> None:
+def check(file: OpenFile, session: DumpContext) -> None:
     """Say what is lost."""
     if file.fd >= 0 and (lost := _waiting(file)):
         session.lose(lost)
@@ -70,7 +71,7 @@ def _waiting(file: OpenFile) -> str:
     return f"{file.describe()}: fanotify events are waiting to be read; they will be lost" if n_bytes else ""
 
 
-def _dump_line(file: OpenFile, fields: dict[str, str], group: m.fanotify_file_entry, session: FileDump) -> None:
+def _dump_line(file: OpenFile, fields: dict[str, str], group: m.fanotify_file_entry, session: DumpContext) -> None:
     if "flags" in fields:
         group.faflags, group.evflags = int(fields["flags"], 16), int(fields["event-flags"], 16)
         return
@@ -99,7 +100,7 @@ def _mount(file: OpenFile, mount_id: int) -> Mount:
     raise file.refuse(f"the mount that it watches (mount {mount_id}) is not in its mount namespace")
 
 
-def restore(entry: m.file_entry, session: FileRestore) -> int:
+def restore(entry: m.file_entry, session: RestoreContext) -> int:
     """A group without marks; they come when nothing is opened or closed any more, which they would tell of."""
     group = entry.ffy
     if group.faflags & _FAN_CLASSES:
@@ -111,7 +112,7 @@ def restore(entry: m.file_entry, session: FileRestore) -> int:
     return fd
 
 
-def attach(entry: m.file_entry, session: FileRestore, placed: Placed) -> None:
+def attach(entry: m.file_entry, session: RestoreContext, placed: Placed) -> None:
     """Find what is marked (by O_PATH, which nobody is told of); the marks are added at the end."""
     own = session.keep(os.dup(placed.fd))
     # The oldest first, which fdinfo has last.
@@ -119,9 +120,9 @@ def attach(entry: m.file_entry, session: FileRestore, placed: Placed) -> None:
     session.at_end(("fanotify", entry.id), lambda: _add_marks(own, marks))
 
 
-def _open_target(ident: int, mark: m.fanotify_mark_entry, session: FileRestore) -> int:
+def _open_target(ident: int, mark: m.fanotify_mark_entry, session: RestoreContext) -> int:
     if mark.type == m.mark_type.MOUNT:
-        return open_below(*session.place_of(mark.me.mnt_id, get_text(mark.me.path)), O_PATH)
+        return open_below(*session.files.place_of(mark.me.mnt_id, get_text(mark.me.path)), O_PATH)
     if mark.type == m.mark_type.INODE:
         return watched.open_again(mark.s_dev, mark.ie.i_ino, mark.ie.f_handle, session)
     raise ImageError(f"files.img: fanotify {ident} has a mark of type {mark.type}")

@@ -19,18 +19,19 @@ from torpor.images.text import get_text
 from torpor.kernel.arch import nr
 from torpor.kernel.procfs.task import read_fds
 from torpor.kernel.uapi.fcntl import O_PATH
-from torpor.objects.files.model import ASK_TASK, FileDump, FileRestore, OpenFile
+from torpor.objects.files.model import ASK_TASK, OpenFile
 from torpor.objects.model import DumpProcess, RestoreProcess
+from torpor.objects.session import DumpContext, RestoreContext
 from torpor.tracee.batch import Batch
 from torpor.tracee.puppet import Channel, place
 
 
-def dump_table(process: DumpProcess, session: FileDump) -> None:
+def dump_table(process: DumpProcess, session: DumpContext) -> None:
     """All descriptors of *process*, into its table's image."""
     entries, unknown = [], []
     for number in read_fds(process.pid):
-        file_id, flags = session.add_descriptor(process, number)
-        entry = m.fdinfo_entry(id=file_id, flags=max(flags, 0), type=session.type_of(file_id), fd=number)
+        file_id, flags = session.files.add_descriptor(process, number)
+        entry = m.fdinfo_entry(id=file_id, flags=max(flags, 0), type=session.files.type_of(file_id), fd=number)
         entries.append(entry)
         if flags == ASK_TASK:
             unknown.append(entry)
@@ -51,7 +52,7 @@ def _ask_flags(entries: list[m.fdinfo_entry], batch: Batch) -> None:
     batch.then(collect)
 
 
-def dump_fs(process: DumpProcess, session: FileDump) -> None:
+def dump_fs(process: DumpProcess, session: DumpContext) -> None:
     """Working directory, root and umask."""
     entry = m.fs_entry(umask=process.status.umask)
     entry.cwd_id = _dump_directory(process, "cwd", session)
@@ -59,19 +60,19 @@ def dump_fs(process: DumpProcess, session: FileDump) -> None:
     store_one(session.store, "FS", entry, process.ns_pid)
 
 
-def _dump_directory(process: DumpProcess, name: str, session: FileDump) -> int:
+def _dump_directory(process: DumpProcess, name: str, session: DumpContext) -> int:
     path = f"/proc/{process.pid}/{name}"
     # O_PATH opens the directory of a process that is gone from /proc, too.
     fd = os.open(path, O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         info, target = os.fstat(fd), os.readlink(path)
         file = OpenFile(process, -1, fd, target, info, ["pos:\t0", "flags:\t00"])
-        return session.add_opened(("directory", file.mount_id, info.st_dev, info.st_ino, target), file)
+        return session.files.add_opened(("directory", file.mount_id, info.st_dev, info.st_ino, target), file)
     finally:
         os.close(fd)
 
 
-def dump_executable(process: DumpProcess, session: FileDump) -> int:
+def dump_executable(process: DumpProcess, session: DumpContext) -> int:
     """The file behind /proc/PID/exe; its id."""
     path = f"/proc/{process.pid}/exe"
     fd = os.open(path, O_PATH | os.O_CLOEXEC)
@@ -79,12 +80,12 @@ def dump_executable(process: DumpProcess, session: FileDump) -> int:
         info = os.fstat(fd)
         file = OpenFile(process, -1, fd, os.readlink(path), info, ["pos:\t0", "flags:\t00"])
         # The same description as its mappings' serves as well: both are read-only.
-        return session.add_opened(("map", process.ids.mnt_ns_id, info.st_dev, info.st_ino, 0), file)
+        return session.files.add_opened(("map", process.ids.mnt_ns_id, info.st_dev, info.st_ino, 0), file)
     finally:
         os.close(fd)
 
 
-def restore_table(process: RestoreProcess, table_id: int, session: FileRestore, channel: Channel) -> None:
+def restore_table(process: RestoreProcess, table_id: int, session: RestoreContext, channel: Channel) -> None:
     """Install all descriptors of the table.  The puppet holds nothing but the channel's far end."""
     entries = load_all(session.store, "FDINFO", table_id)
     wanted: list[m.fdinfo_entry] = []
@@ -100,32 +101,32 @@ def restore_table(process: RestoreProcess, table_id: int, session: FileRestore, 
     step = 250
     parts = [group[start : start + step] for group in (early, late) for start in range(0, len(group), step)]
     for part in parts:
-        landed = channel.give(process.runner, far, [session.open(entry.id) for entry in part], taken)
+        landed = channel.give(process.runner, far, [session.files.open(entry.id) for entry in part], taken)
         batch = Batch()
         place(batch, [(at, entry.fd, bool(entry.flags & 1)) for at, entry in zip(landed, part, strict=True)])
         process.runner.run(batch)
         taken.difference_update(landed)
         taken.update(entry.fd for entry in part)
     for entry in wanted:
-        session.placed(entry.id, process, entry.fd)
+        session.files.placed(entry.id, process, entry.fd)
 
 
-def _is_of_descriptor(entry: m.fdinfo_entry, session: FileRestore) -> bool:
+def _is_of_descriptor(entry: m.fdinfo_entry, session: RestoreContext) -> bool:
     if entry.type != m.fd_types.REG:
         return False
-    parts = get_text(session.entry(entry.id).reg.name).split("/")
+    parts = get_text(session.files.entry(entry.id).reg.name).split("/")
     return parts[:2] == ["", "proc"] and len(parts) > 4 and parts[-2] in ("fd", "fdinfo")
 
 
-def restore_fs(process: RestoreProcess, session: FileRestore, channel: Channel, taken: set[int]) -> None:
+def restore_fs(process: RestoreProcess, session: RestoreContext, channel: Channel, taken: set[int]) -> None:
     """Root, working directory and umask, by descriptors that are closed again."""
     entry = load_one(session.store, "FS", process.ns_pid)
     assert isinstance(entry, m.fs_entry)
     cwd, root = channel.give(
-        process.runner, channel.far_number, [session.open(entry.cwd_id), session.open(entry.root_id)], taken
+        process.runner, channel.far_number, [session.files.open(entry.cwd_id), session.files.open(entry.root_id)], taken
     )
     batch = Batch()
-    if session.entry(entry.root_id).reg.name != "/":
+    if session.files.entry(entry.root_id).reg.name != "/":
         batch.call(nr.fchdir, root)
         batch.call(nr.chroot, batch.path("."))
     batch.call(nr.fchdir, cwd)

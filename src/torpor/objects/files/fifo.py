@@ -24,7 +24,8 @@ from torpor.images.store import Sorted
 from torpor.images.text import get_text
 from torpor.kernel.uapi.fcntl import F_GETPIPE_SZ, F_SETPIPE_SZ, O_PATH
 from torpor.objects.files import pipe, regular
-from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
+from torpor.objects.files.model import FileKind, OpenFile
+from torpor.objects.session import DumpContext, RestoreContext
 
 _O_ASYNC = 0o20000
 _OPENING = os.O_CREAT | os.O_EXCL | os.O_TRUNC | os.O_NOFOLLOW
@@ -35,9 +36,9 @@ def matches(file: OpenFile) -> bool:
     return stat.S_ISFIFO(file.stat.st_mode) and file.target.startswith("/") and not file.flags & O_PATH
 
 
-def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
+def dump(file: OpenFile, entry: m.file_entry, session: DumpContext) -> None:
     """Fill in ``entry.fifo`` and an entry for the name; the contents once."""
-    inner = session.new_entry(m.fd_types.REG)
+    inner = session.files.new_entry(m.fd_types.REG)
     regular.dump(file, inner, session)
     fifo = entry.fifo
     fifo.id, fifo.pipe_id, fifo.regf_id = entry.id, file.stat.st_ino, inner.id
@@ -48,21 +49,21 @@ def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
         images.add(Entry(m.pipe_data_entry(pipe_id=file.stat.st_ino, bytes=len(data), size=size), data))
 
 
-def restore(entry: m.file_entry, session: FileRestore) -> int:
+def restore(entry: m.file_entry, session: RestoreContext) -> int:
     """This description; the contents with the first one of the FIFO."""
     reg = _name_entry(entry, session)
-    keeper = session.shared(("fifo", entry.fifo.pipe_id), lambda: _fill(entry.fifo.pipe_id, reg, session))
+    keeper = session.files.shared(("fifo", entry.fifo.pipe_id), lambda: _fill(entry.fifo.pipe_id, reg, session))
     return os.open(f"/proc/self/fd/{keeper}", reg.flags & ~_OPENING & ~_O_ASYNC | os.O_CLOEXEC)
 
 
-def _name_entry(entry: m.file_entry, session: FileRestore) -> m.reg_file_entry:
-    found = session.entry(entry.fifo.regf_id if entry.fifo.HasField("regf_id") else entry.id)
+def _name_entry(entry: m.file_entry, session: RestoreContext) -> m.reg_file_entry:
+    found = session.files.entry(entry.fifo.regf_id if entry.fifo.HasField("regf_id") else entry.id)
     if not found.HasField("reg"):
         raise ImageError(f"files.img: FIFO {entry.id} has no name")
     return found.reg
 
 
-def _fill(pipe_id: int, reg: m.reg_file_entry, session: FileRestore) -> int:
+def _fill(pipe_id: int, reg: m.reg_file_entry, session: RestoreContext) -> int:
     fd = regular.open_file(reg, os.O_RDWR | os.O_NONBLOCK, session, lambda info: stat.S_ISFIFO(info.st_mode))
     try:
         if not stat.S_ISFIFO(os.fstat(fd).st_mode):
@@ -83,7 +84,7 @@ def _fill(pipe_id: int, reg: m.reg_file_entry, session: FileRestore) -> int:
 class _Contents(Sorted):
     """What was in the FIFOs of a restore."""
 
-    def __init__(self, session: FileRestore) -> None:
+    def __init__(self, session: RestoreContext) -> None:
         super().__init__(session.store, "FIFO_DATA", "pipe_id")
 
 

@@ -31,8 +31,9 @@ from torpor.kernel.uapi.fcntl import (
     F_SETSIG,
     O_PATH,
 )
-from torpor.objects.files.model import FileRestore, OpenFile
+from torpor.objects.files.model import OpenFile
 from torpor.objects.model import RestoreProcess
+from torpor.objects.session import RestoreContext
 from torpor.tracee.batch import Batch
 from torpor.tracee.remote import Runner
 
@@ -63,11 +64,11 @@ def _seen_inside(kind: int, pid: int) -> int:
     return (status.ns_pgids if kind == F_OWNER_PGRP else status.ns_pids)[-1]
 
 
-def restore(session: FileRestore) -> None:
+def restore(session: RestoreContext) -> None:
     """Give every description its owner and switch its signals on."""
     runners: dict[int, tuple[Runner, Batch]] = {}
     owners = _owners_in_tree(session)
-    for entry, placed in session.placements():
+    for entry, placed in session.files.placements():
         flags, fown = _owner_of(entry, session)
         if fown is None or not (fown.pid or fown.signum or flags & _O_ASYNC):
             continue
@@ -81,15 +82,15 @@ def restore(session: FileRestore) -> None:
         runner.run(batch)
 
 
-def _owners_in_tree(session: FileRestore) -> set[tuple[bool, int]]:
+def _owners_in_tree(session: RestoreContext) -> set[tuple[bool, int]]:
     """Whom files may signal: tasks and groups, the latter with True."""
     tasks = {(False, thread.ns_tid) for process in session.processes for thread in process.threads}
     return tasks | {(True, process.entry.pgid) for process in session.processes}
 
 
-def _owner_of(entry: m.file_entry, session: FileRestore) -> tuple[int, m.fown_entry | None]:
+def _owner_of(entry: m.file_entry, session: RestoreContext) -> tuple[int, m.fown_entry | None]:
     if entry.type == m.fd_types.FIFO and entry.fifo.HasField("regf_id"):
-        entry = session.entry(entry.fifo.regf_id)
+        entry = session.files.entry(entry.fifo.regf_id)
     for _, member in entry.ListFields():
         fown = getattr(member, "fown", None)
         if fown is not None:

@@ -29,7 +29,8 @@ from torpor.images.store import iter_entries
 from torpor.images.text import get_text
 from torpor.kernel.uapi.fcntl import O_PATH
 from torpor.objects.files import paths
-from torpor.objects.files.model import FileDump, FileRestore, OpenFile
+from torpor.objects.files.model import OpenFile
+from torpor.objects.session import DumpContext, RestoreContext
 
 _STEP = 4 << 20
 _BLOCK = 512
@@ -39,7 +40,7 @@ _MAX_SIZE = (1 << 63) - 1
 class Ghosts:
     """The ghosts of a dump, by inode."""
 
-    def __init__(self, session: FileDump) -> None:
+    def __init__(self, session: DumpContext) -> None:
         self._ids: dict[tuple[int, int], int] = {}
 
     def find(self, device: int, inode: int) -> int | None:
@@ -51,7 +52,7 @@ class Ghosts:
         return self._ids.setdefault((device, inode), len(self._ids) + 1)
 
 
-def dump(file: OpenFile, file_id: int, session: FileDump) -> None:
+def dump(file: OpenFile, file_id: int, session: DumpContext) -> None:
     """Put the deleted *file* into the checkpoint, once an inode, and tie ``reg_file_entry`` *file_id* to it."""
     ghosts = session.part(Ghosts)
     info = file.stat
@@ -64,7 +65,7 @@ def dump(file: OpenFile, file_id: int, session: FileDump) -> None:
     session.image("REMAP_FPATH").add(remap)
 
 
-def check(file: OpenFile, session: FileDump) -> None:
+def check(file: OpenFile, session: DumpContext) -> None:
     """Refuse a deleted file that is larger than the policy allows."""
     limit, size = session.policy.ghost_limit, file.stat.st_blocks * _BLOCK
     if limit is not None and size > limit:
@@ -73,7 +74,7 @@ def check(file: OpenFile, session: FileDump) -> None:
         )
 
 
-def _write(file: OpenFile, ghost_id: int, session: FileDump) -> None:
+def _write(file: OpenFile, ghost_id: int, session: DumpContext) -> None:
     info = file.stat
     user, group = file.process.idmaps.inside(info.st_uid, info.st_gid)
     entry = m.ghost_file_entry(uid=user, gid=group, mode=info.st_mode, ino=info.st_ino)
@@ -122,21 +123,21 @@ def kernel_device(device: int) -> int:
     return os.major(device) << 20 | os.minor(device)
 
 
-def keeper(reg: m.reg_file_entry, ghost_id: int, session: FileRestore) -> int:
+def keeper(reg: m.reg_file_entry, ghost_id: int, session: RestoreContext) -> int:
     """The ghost, made by the first who asks, as a borrowed O_PATH descriptor of it on the mount that *reg* says."""
-    made = session.shared(("ghost", ghost_id), lambda: _make(reg, ghost_id, session))
+    made = session.files.shared(("ghost", ghost_id), lambda: _make(reg, ghost_id, session))
     name = _name_of(reg)
-    if name == session.part(Restored).names.get(ghost_id) and session.maker_of(reg) is None:
+    if name == session.part(Restored).names.get(ghost_id) and session.files.maker_of(reg) is None:
         return made
-    return session.shared(("ghost", ghost_id, name), lambda: _on_other_mount(made, reg, session))
+    return session.files.shared(("ghost", ghost_id, name), lambda: _on_other_mount(made, reg, session))
 
 
 def _name_of(reg: m.reg_file_entry) -> tuple[int, str]:
     return reg.mnt_id, get_text(reg.name)
 
 
-def _on_other_mount(fd: int, reg: m.reg_file_entry, session: FileRestore) -> int:
-    root, name = session.place_of_reg(reg)
+def _on_other_mount(fd: int, reg: m.reg_file_entry, session: RestoreContext) -> int:
+    root, name = session.files.place_of_reg(reg)
     for directory in paths.iter_parents(name):
         try:
             with OwnedFd(os.open(directory or ".", O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=root)) as on:
@@ -148,10 +149,10 @@ def _on_other_mount(fd: int, reg: m.reg_file_entry, session: FileRestore) -> int
     return os.dup(fd)
 
 
-def find_restored(device: int, inode: int, session: FileRestore) -> int | None:
+def find_restored(device: int, inode: int, session: RestoreContext) -> int | None:
     """The keeper of the ghost that had that inode (*device* as the kernel has it), if it has been made."""
     found = session.part(Restored).by_inode.get((device, inode))
-    return None if found is None else session.shared(("ghost", found), _never)
+    return None if found is None else session.files.shared(("ghost", found), _never)
 
 
 def _never() -> int:
@@ -161,7 +162,7 @@ def _never() -> int:
 class Restored:
     """Ghosts that a restore has made, by their old inode."""
 
-    def __init__(self, session: FileRestore) -> None:
+    def __init__(self, session: RestoreContext) -> None:
         self.by_inode: dict[tuple[int, int], int] = {}
         #: The mount that a ghost was made on, and its name there.
         self.names: dict[int, tuple[int, str]] = {}
@@ -171,25 +172,25 @@ class Restored:
     def add_names(self, fd: int, ghost_id: int) -> None:
         """The ghost behind *fd* still has the name that it was made by: it gets all others, for as long."""
         for name, reg in self._names_of(ghost_id).items():
-            if name != self.names[ghost_id] and self._session.maker_of(reg) is None:
+            if name != self.names[ghost_id] and self._session.files.maker_of(reg) is None:
                 with suppress(OSError, RestoreError):
                     opened = _open_by(fd, reg, self._session)
-                    self._session.shared(("ghost", ghost_id, name), lambda opened=opened: opened)  # type: ignore[misc]
+                    self._session.files.shared(("ghost", ghost_id, name), lambda opened=opened: opened)  # type: ignore[misc]
 
     def _names_of(self, ghost_id: int) -> dict[tuple[int, str], m.reg_file_entry]:
         if not self._all_names:
             from torpor.objects.files.regular import Remaps
 
             for file_id, remap in self._session.part(Remaps).by_file.items():
-                entry = self._session.entries.get(file_id)
+                entry = self._session.files.entries.get(file_id)
                 if entry is not None and remap.remap_type == m.remap_type.GHOST:
                     self._all_names.setdefault(remap.remap_id, {}).setdefault(_name_of(entry.reg), entry.reg)
         return self._all_names.get(ghost_id, {})
 
 
-def _open_by(fd: int, reg: m.reg_file_entry, session: FileRestore) -> int:
+def _open_by(fd: int, reg: m.reg_file_entry, session: RestoreContext) -> int:
     """The file behind *fd*, which has a name still, by the name that *reg* says, on its mount; it loses that again."""
-    root, name = session.place_of_reg(reg)
+    root, name = session.files.place_of_reg(reg)
     with paths.MissingParents(root, name) as parents, OwnedFd(paths.on_mount(fd, parents.directory)) as there:
         for candidate in paths.free_names(parents.last):
             try:
@@ -207,7 +208,7 @@ def _open_by(fd: int, reg: m.reg_file_entry, session: FileRestore) -> int:
     raise RestoreError(f"{name}: no name beside it is free for a deleted file")
 
 
-def _make(reg: m.reg_file_entry, ghost_id: int, session: FileRestore) -> int:
+def _make(reg: m.reg_file_entry, ghost_id: int, session: RestoreContext) -> int:
     entries = iter_entries(session.store, "GHOST_FILE", ghost_id)
     first = next(entries, None)
     if first is None or not isinstance(first.message, m.ghost_file_entry):
@@ -251,9 +252,9 @@ def _put(fd: int, chunk: Entry[m.Message]) -> None:
         view, at = view[n_bytes:], at + n_bytes
 
 
-def _create(entry: m.ghost_file_entry, reg: m.reg_file_entry, ghost_id: int, session: FileRestore) -> int:
+def _create(entry: m.ghost_file_entry, reg: m.reg_file_entry, ghost_id: int, session: RestoreContext) -> int:
     """Make the inode, open it with O_PATH, and take its name away."""
-    root, name = session.maker_of(reg) or session.place_of_reg(reg)
+    root, name = session.files.maker_of(reg) or session.files.place_of_reg(reg)
     with paths.MissingParents(root, name) as parents:
         if reg.flags & paths.O_TMPFILE_ONLY and stat.S_ISREG(entry.mode):
             # Such a file may be given a name later (linkat), which one that was unlinked may not.

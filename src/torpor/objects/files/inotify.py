@@ -25,7 +25,8 @@ from torpor.kernel.syscall import address_of, syscall
 from torpor.kernel.uapi.inotify import IN_DONT_FOLLOW
 from torpor.kernel.uapi.ioctls import FIONREAD
 from torpor.objects.files import fown, watched
-from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile, Placed
+from torpor.objects.files.model import FileKind, OpenFile, Placed
+from torpor.objects.session import DumpContext, RestoreContext
 
 _IN_CLOEXEC = os.O_CLOEXEC
 _MAX_WATCH = 1 << 22
@@ -38,7 +39,7 @@ def matches(file: OpenFile) -> bool:
     return file.target == "anon_inode:inotify"
 
 
-def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
+def dump(file: OpenFile, entry: m.file_entry, session: DumpContext) -> None:
     """Fill in ``entry.ify``."""
     inotify = entry.ify
     inotify.id, inotify.flags = entry.id, file.flags
@@ -50,7 +51,7 @@ def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
             _dump_watch(file, line, inotify.wd.add(), session)
 
 
-def check(file: OpenFile, session: FileDump) -> None:
+def check(file: OpenFile, session: DumpContext) -> None:
     """Say what is lost."""
     if file.fd >= 0 and (lost := _waiting(file)):
         session.lose(lost)
@@ -65,7 +66,7 @@ def _waiting(file: OpenFile) -> str:
     return f"{file.describe()}: inotify events are waiting to be read ({n_bytes} bytes); they will be lost"
 
 
-def _dump_watch(file: OpenFile, line: str, watch: m.inotify_wd_entry, session: FileDump) -> None:
+def _dump_watch(file: OpenFile, line: str, watch: m.inotify_wd_entry, session: DumpContext) -> None:
     fields = dict(part.split(":", 1) for part in line.split()[1:])
     watch.id = 0
     watch.wd, watch.i_ino = int(fields["wd"], 16), int(fields["ino"], 16)
@@ -75,13 +76,13 @@ def _dump_watch(file: OpenFile, line: str, watch: m.inotify_wd_entry, session: F
     watched.find(file, watch.s_dev, watch.i_ino, watch.f_handle, handle, session)
 
 
-def restore(entry: m.file_entry, session: FileRestore) -> int:
+def restore(entry: m.file_entry, session: RestoreContext) -> int:
     """An instance without watches; they come when nothing is opened or closed any more, which they would tell of."""
     flags = entry.ify.flags & os.O_NONBLOCK | _IN_CLOEXEC
     return syscall("inotify_init1", nr.inotify_init1, flags)
 
 
-def attach(entry: m.file_entry, session: FileRestore, placed: Placed) -> None:
+def attach(entry: m.file_entry, session: RestoreContext, placed: Placed) -> None:
     """Find what is watched (by O_PATH, which nobody is told of); the watches are added at the end."""
     watches = sorted(entry.ify.wd, key=lambda each: each.wd)
     used = 0

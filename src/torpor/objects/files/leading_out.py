@@ -22,8 +22,8 @@ from torpor.base import log
 from torpor.base.errors import RefusedError
 from torpor.base.records import dataclass, field
 from torpor.kernel.procfs.task import read_fdinfo_lines, read_fds
-from torpor.objects.files.model import FileDump
 from torpor.objects.model import DumpProcess
+from torpor.objects.session import DumpContext
 
 _EVENTFD = "anon_inode:[eventfd]"
 _READ, _WRITE = 0o400, 0o200
@@ -43,7 +43,7 @@ class _Met:
 class LeadingOut:
     """What the tree has that others might have."""
 
-    def __init__(self, session: FileDump) -> None:
+    def __init__(self, session: DumpContext) -> None:
         self._session = session
         self._met: dict[str, _Met] = {}
 

@@ -32,7 +32,8 @@ from torpor.kernel.mount import OVERLAYFS, filesystem_type
 from torpor.kernel.procfs.mountinfo import read_mountinfo
 from torpor.kernel.uapi.fcntl import O_PATH
 from torpor.objects.files import paths
-from torpor.objects.files.model import FileDump, FileRestore, OpenFile
+from torpor.objects.files.model import OpenFile
+from torpor.objects.session import DumpContext, RestoreContext
 
 #: Of the names of links, before a number.
 _LINK = "link_remap"
@@ -43,11 +44,11 @@ _MAX_SEARCHED = 50_000
 class Links:
     """The links made by a dump: reg_file_entry by mount and inode."""
 
-    def __init__(self, session: FileDump) -> None:
+    def __init__(self, session: DumpContext) -> None:
         self.by_inode: dict[tuple[int, int, int], int] = {}
 
 
-def dump(file: OpenFile, name: str, file_id: int, session: FileDump) -> str:
+def dump(file: OpenFile, name: str, file_id: int, session: DumpContext) -> str:
     """The name for ``reg_file_entry`` *file_id* of *file*, once called *name*: another one, or its own with a link."""
     if not session.policy.link_remap:
         return _require_other_name(file, name, session)
@@ -61,7 +62,7 @@ def dump(file: OpenFile, name: str, file_id: int, session: FileDump) -> str:
     return name
 
 
-def is_gone(file: OpenFile, name: str, session: FileDump) -> bool:
+def is_gone(file: OpenFile, name: str, session: DumpContext) -> bool:
     """Whether *file*, once called *name*, has no name left at all.
 
     In an overlay, st_nlink of a file of a lower layer stays as it is there.  Nobody can give it a name again, though,
@@ -85,13 +86,13 @@ def is_gone(file: OpenFile, name: str, session: FileDump) -> bool:
     return False
 
 
-def check(file: OpenFile, name: str, session: FileDump) -> None:
+def check(file: OpenFile, name: str, session: DumpContext) -> None:
     """Refuse *file*, once called *name*, where no other name is found and links must not be made."""
     if not session.policy.link_remap:
         _require_other_name(file, name, session)
 
 
-def _require_other_name(file: OpenFile, name: str, session: FileDump) -> str:
+def _require_other_name(file: OpenFile, name: str, session: DumpContext) -> str:
     _refuse_from_outside(file, name, session)
     found = _find_other_name(file, name, paths.roots_of(session).of(file.process.pid))
     if found is None:
@@ -101,7 +102,7 @@ def _require_other_name(file: OpenFile, name: str, session: FileDump) -> str:
     return found
 
 
-def _refuse_from_outside(file: OpenFile, name: str, session: FileDump) -> None:
+def _refuse_from_outside(file: OpenFile, name: str, session: DumpContext) -> None:
     """Say so where the file was opened outside of the mount namespace (a container's log): no name leads there."""
     pid = file.process.pid
     if not paths.roots_of(session).has_own(pid) or file.number < 0:
@@ -182,8 +183,8 @@ def _is_same(entry: os.DirEntry[str], file: OpenFile) -> bool:
     return (info.st_dev, info.st_ino) == (file.stat.st_dev, file.stat.st_ino)
 
 
-def _make(file: OpenFile, name: str, session: FileDump) -> int:
-    entry = session.new_entry(m.fd_types.REG)
+def _make(file: OpenFile, name: str, session: DumpContext) -> int:
+    entry = session.files.new_entry(m.fd_types.REG)
     reg = entry.reg
     reg.id, reg.flags, reg.pos = entry.id, 0, 0
     if paths.roots_of(session).has_own(file.process.pid):
@@ -194,7 +195,7 @@ def _make(file: OpenFile, name: str, session: FileDump) -> int:
     return entry.id
 
 
-def _link(file: OpenFile, name: str, number: int, session: FileDump) -> str:
+def _link(file: OpenFile, name: str, number: int, session: DumpContext) -> str:
     """Make the link in the nearest directory above *name* that is left; its path."""
     root = paths.roots_of(session).of_file(file)
     directory = name.rpartition("/")[0]
@@ -221,9 +222,9 @@ def _link(file: OpenFile, name: str, number: int, session: FileDump) -> str:
         directory = directory.rpartition("/")[0]
 
 
-def restore(reg: m.reg_file_entry, link_id: int, flags: int, session: FileRestore) -> int:
+def restore(reg: m.reg_file_entry, link_id: int, flags: int, session: RestoreContext) -> int:
     """Open *reg*, whose file is known as the entry *link_id* now; its old name is shown, deleted."""
-    entry = session.entry(link_id)
+    entry = session.files.entry(link_id)
     if not entry.HasField("reg"):
         raise ImageError(f"remap-fpath.img: file {link_id} has no name")
     head, _, number = get_text(entry.reg.name).rpartition("/")[2].partition(".")
@@ -234,8 +235,8 @@ def restore(reg: m.reg_file_entry, link_id: int, flags: int, session: FileRestor
         )
     # CRIU says of the old name alone which mount it is on.
     mount = entry.reg.mnt_id if entry.reg.mnt_id >= 0 else reg.mnt_id
-    source_root, source = session.place_of(mount, get_text(entry.reg.name))
-    root, name = session.place_of_reg(reg)
+    source_root, source = session.files.place_of(mount, get_text(entry.reg.name))
+    root, name = session.files.place_of_reg(reg)
     session.at_end(("link", link_id), lambda: _unlink(source, source_root))
     with paths.MissingParents(source_root, source) as at, paths.MissingParents(root, name) as parents:
         for candidate in paths.free_names(parents.last):

@@ -28,8 +28,8 @@ from torpor.kernel.arch import nr
 from torpor.kernel.idmap import IDENTITY, NO_ID
 from torpor.kernel.procfs.small import read_small
 from torpor.kernel.uapi.fcntl import AT_FDCWD, F_OFD_SETLK, F_SETLEASE, F_SETLK, F_SETOWN_EX, LOCK_NB, O_NONBLOCK
-from torpor.objects.files.model import FileDump, FileRestore
 from torpor.objects.model import DumpProcess, RestoreProcess
+from torpor.objects.session import DumpContext, RestoreContext
 from torpor.tracee.batch import Batch, Result
 
 POSIX, FLOCK, OFD, LEASE = 1, 2, 4, 8
@@ -60,11 +60,11 @@ def parse_lock(line: str) -> Lock:
     return Lock(_KINDS[kind], type_, place, int(start), 0 if end == "EOF" else int(end) + 1 - int(start))
 
 
-def dump(session: FileDump) -> None:
+def dump(session: DumpContext) -> None:
     """Write filelocks.img from the lines that the descriptors had."""
     entries: list[m.file_lock_entry] = []
     seen: set[object] = set()
-    for process, number, file_id, line in session.lock_lines:
+    for process, number, file_id, line in session.files.lock_lines:
         check(process, number, line, session)
         try:
             lock = parse_lock(line)
@@ -85,7 +85,7 @@ def dump(session: FileDump) -> None:
             image.add(entry)
 
 
-def check(process: DumpProcess, number: int, line: str, session: FileDump) -> None:
+def check(process: DumpProcess, number: int, line: str, session: DumpContext) -> None:
     """Refuse the lock of a ``lock:`` line that descriptor *number* has, where the policy has no locks."""
     if not session.policy.file_locks:
         raise RefusedError(
@@ -100,7 +100,7 @@ def locked_inodes() -> frozenset[int]:
     return frozenset(int(word.rpartition(":")[2]) for word in words if word.count(":") == 2)
 
 
-def restore(session: FileRestore) -> None:
+def restore(session: RestoreContext) -> None:
     """Take all locks again."""
     try:
         found = load_all(session.store, "FILE_LOCKS")
@@ -135,10 +135,10 @@ def _by_process(
     return [(processes[pid], own) for pid, own in found.items()]
 
 
-def _descriptor_flags(session: FileRestore) -> dict[tuple[int, int], int]:
+def _descriptor_flags(session: RestoreContext) -> dict[tuple[int, int], int]:
     return {
         (process.ns_pid, number): entry.reg.flags
-        for entry, placed in session.placements()
+        for entry, placed in session.files.placements()
         for process, number in placed.holders
     }
 
@@ -146,11 +146,11 @@ def _descriptor_flags(session: FileRestore) -> dict[tuple[int, int], int]:
 class _Owners:
     """A lease is for the file's owner only (or CAP_LEASE, which counts for nothing in a user namespace)."""
 
-    def __init__(self, session: FileRestore) -> None:
+    def __init__(self, session: RestoreContext) -> None:
         self._users = session.idmaps.users
         self._fds = {
             (process.ns_pid, number): placed.fd
-            for _, placed in session.placements()
+            for _, placed in session.files.placements()
             for process, number in placed.holders
         } if session.idmaps is not IDENTITY else {}  # fmt: skip
 

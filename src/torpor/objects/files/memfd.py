@@ -30,9 +30,10 @@ from torpor.kernel import sharedmem
 from torpor.kernel.uapi.fcntl import F_ADD_SEALS, F_GET_SEALS, F_SEAL_SEAL, F_SEAL_WRITE, O_PATH
 from torpor.kernel.uapi.memfd import MFD_ALLOW_SEALING, MFD_HUGETLB
 from torpor.objects.files import fown
-from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
+from torpor.objects.files.model import FileKind, OpenFile
 from torpor.objects.memory import segments
 from torpor.objects.memory.segments import SegmentDump
+from torpor.objects.session import DumpContext, RestoreContext
 
 MFD_EXEC = 0x10
 _PREFIX = "/memfd:"
@@ -54,7 +55,7 @@ def matches(file: OpenFile) -> bool:
     return file.target.startswith(_PREFIX) and file.stat.st_nlink == 0 and os.major(file.stat.st_dev) == 0
 
 
-def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
+def dump(file: OpenFile, entry: m.file_entry, session: DumpContext) -> None:
     """Fill in ``entry.memfd``, and add the inode's entry the first time."""
     memfd = entry.memfd
     memfd.id, memfd.flags = entry.id, file.flags
@@ -84,11 +85,11 @@ def _inode(file: OpenFile, fd: int, shmid: int, inode_id: int) -> m.memfd_inode_
 class MemfdRestore:
     """Which files have given away the description that memfd_create made."""
 
-    def __init__(self, session: FileRestore) -> None:
+    def __init__(self, session: RestoreContext) -> None:
         self.given: set[int] = set()
 
 
-def restore(entry: m.file_entry, session: FileRestore) -> int:
+def restore(entry: m.file_entry, session: RestoreContext) -> int:
     """A description of the file, which the first to ask makes.
 
     The first that is open for both is memfd_create's own: any other for writing would forbid execveat(2).
@@ -107,13 +108,13 @@ def restore(entry: m.file_entry, session: FileRestore) -> int:
     return fd
 
 
-def open_inode(inode_id: int, session: FileRestore) -> int:
+def open_inode(inode_id: int, session: RestoreContext) -> int:
     """The file itself, opened for both, borrowed."""
     inode = _inode_of(inode_id, session)
-    return session.shared(("segment", inode.shmid), lambda: _make(inode, session))
+    return session.files.shared(("segment", inode.shmid), lambda: _make(inode, session))
 
 
-def _inode_of(inode_id: int, session: FileRestore) -> m.memfd_inode_entry:
+def _inode_of(inode_id: int, session: RestoreContext) -> m.memfd_inode_entry:
     found = session.part(_Inodes).by_id.get(inode_id)
     if found is None:
         raise ImageError(f"memfd.img has no inode {inode_id}")
@@ -123,11 +124,11 @@ def _inode_of(inode_id: int, session: FileRestore) -> m.memfd_inode_entry:
 class _Inodes:
     """Those of a restore."""
 
-    def __init__(self, session: FileRestore) -> None:
+    def __init__(self, session: RestoreContext) -> None:
         self.by_id = {inode.inode_id: inode for inode in load_all(session.store, kinds.MEMFD_INODE)}
 
 
-def _make(inode: m.memfd_inode_entry, session: FileRestore) -> int:
+def _make(inode: m.memfd_inode_entry, session: RestoreContext) -> int:
     is_anonymous = inode.name == _DEV_ZERO and inode.seals == F_SEAL_SEAL and not inode.hugetlb_flag
     fd = sharedmem.create_anonymous(inode.size) if is_anonymous and inode.size else _create(inode)
     try:
@@ -166,7 +167,7 @@ def _memfd_create(name: str, flags: int) -> int:
         return os.memfd_create(name, flags | os.MFD_CLOEXEC)  # before 6.3
 
 
-def _seal(fd: int, seals: int, session: FileRestore) -> None:
+def _seal(fd: int, seals: int, session: RestoreContext) -> None:
     """F_SEAL_WRITE before anything is mapped, when it cannot fail; the others when everything is."""
     if seals & F_SEAL_WRITE:
         fcntl.fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE)
@@ -179,7 +180,7 @@ def _add_seals(fd: int, seals: int) -> None:
     fcntl.fcntl(fd, F_ADD_SEALS, seals)
 
 
-def inherit_name(entry: m.file_entry, session: FileRestore) -> str:
+def inherit_name(entry: m.file_entry, session: RestoreContext) -> str:
     """``memfd:NAME``, as its link says."""
     return f"memfd:{_inode_of(entry.memfd.inode_id, session).name}"
 

@@ -1,4 +1,4 @@
-"""What all kinds of files share: the kind's shape, a file being dumped, and the two sessions.
+"""What all kinds of files share: the kind's shape, a file being dumped, and all files of a dump and of a restore.
 
 An *open file description* is dumped once, however many descriptors and processes share it (dup, fork, CLONE_FILES,
 SCM_RIGHTS); kcmp(2) tells, since /proc does not.  Restoring, the conductor opens each description once, in its own
@@ -11,25 +11,19 @@ import fcntl
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from types import TracebackType
 
 from torpor.base.errors import RefusedError, RestoreError
 from torpor.base.fds import OwnedFd
 from torpor.base.records import dataclass, field
-from torpor.base.typed import Self, TypeVar, cast
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
-from torpor.images.store import ImageStore, ImageWriter
+from torpor.images.store import ImageWriter
 from torpor.images.text import get_text
-from torpor.kernel.idmap import IDENTITY
 from torpor.kernel.kcmp import KCMP_FILE, KcmpIndex
 from torpor.kernel.pidfd import getfd
 from torpor.kernel.procfs.task import read_fdinfo_lines
-from torpor.objects.files.outside import Outside
 from torpor.objects.model import DumpProcess, RestoreProcess
-from torpor.tracee.remote import Runner
-
-PartT = TypeVar("PartT")
+from torpor.objects.session import DumpContext, RestoreContext
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,12 +161,12 @@ class FileKind:
     name: str
     fd_type: int
     matches: Callable[[OpenFile], bool]
-    dump: Callable[[OpenFile, m.file_entry, FileDump], None]
-    restore: Callable[[m.file_entry, FileRestore], int]
-    attach: Callable[[m.file_entry, FileRestore, Placed], None] | None = None
-    check: Callable[[OpenFile, FileDump], None] | None = None
+    dump: Callable[[OpenFile, m.file_entry, DumpContext], None]
+    restore: Callable[[m.file_entry, RestoreContext], int]
+    attach: Callable[[m.file_entry, RestoreContext, Placed], None] | None = None
+    check: Callable[[OpenFile, DumpContext], None] | None = None
     #: What ``--inherit-fd`` calls the file.
-    inherit_name: Callable[[m.file_entry, FileRestore], str] | None = None
+    inherit_name: Callable[[m.file_entry, RestoreContext], str] | None = None
 
 
 @dataclass(slots=True)
@@ -186,97 +180,17 @@ class Placed:
 class FileDump:
     """Collects the open file descriptions of a frozen tree, each once."""
 
-    def __init__(
-        self, store: ImageStore, kinds_alike: Callable[[str, int], Iterable[FileKind]], policy: FilePolicy
-    ) -> None:
+    def __init__(self, context: DumpContext, kinds_alike: Callable[[str, int], Iterable[FileKind]]) -> None:
         """*kinds_alike*: the kinds that a file with some link and mode may be of, in order."""
-        self.store = store
-        self.policy = policy
         self.entries: list[m.file_entry] = []
-        self.processes: list[DumpProcess] = []
-        self.outside = Outside()
-        #: The number in the images of a namespace, by its name below /proc/PID/ns and what that link says.
-        self.number_of_namespace: Callable[[str, str], int] = lambda name, link: 0
-        #: Namespaces that no process is in, by their CLONE_NEW* flag and their number.
-        self.held: dict[tuple[int, int], OwnedFd] = {}
+        #: (process, number, file id, line) of each ``lock:`` line met; :mod:`locks` turns them into an image.
+        self.lock_lines: list[tuple[DumpProcess, int, int, str]] = []
+        self._context = context
         self._kinds_alike = kinds_alike
         self._known: dict[tuple[int, int, int], KcmpIndex] = {}
         self._types: dict[int, int] = {}
         self._by_key: dict[object, int] = {}
-        self._images: dict[str, ImageWriter] = {}
-        self._seen: set[object] = set()
-        self._parts: dict[type, object] = {}
-        self._at_check: list[Callable[[], None]] = []
-        self._at_end: list[Callable[[], None]] = []
         self._in_flight: list[OwnedFd] = []
-        self._undo: list[tuple[Callable[[], None], bool]] = []
-        #: (process, number, file id, line) of each ``lock:`` line met; :mod:`locks` turns them into an image.
-        self.lock_lines: list[tuple[DumpProcess, int, int, str]] = []
-
-    def part(self, kind: Callable[[FileDump], PartT]) -> PartT:
-        """What the objects of one subpackage share during this dump: one *kind*, made when first asked for."""
-        assert isinstance(kind, type)
-        if kind not in self._parts:
-            self._parts[kind] = kind(self)
-        return cast(PartT, self._parts[kind])
-
-    def lose(self, text: str) -> None:
-        """A check says what is going to be lost."""
-        if text not in self.outside.losses:
-            self.outside.losses.append(text)
-
-    def at_check(self, action: Callable[[], None]) -> None:
-        """Do *action*, which may refuse and does nothing else, once all descriptors of all processes are known."""
-        self._at_check.append(action)
-
-    def finish_checks(self) -> Iterator[RefusedError]:
-        """Do what was left for ``at_check``; the refusals."""
-        for action in self._at_check:
-            try:
-                action()
-            except RefusedError as error:
-                yield error
-
-    def at_end(self, action: Callable[[], None]) -> None:
-        """Do *action* once all descriptors of all processes are dumped; it may refuse."""
-        self._at_end.append(action)
-
-    def on_undo(self, action: Callable[[], None], *, also_stopped: bool = False) -> None:
-        """Do *action*, which takes back a change, if the dump fails or leaves the tree running.
-
-        *also_stopped*: or leaves it stopped, which is otherwise taken for an end that is to come.
-        """
-        self._undo.append((action, also_stopped))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        """A dump that fails leaves nothing outside of the tree."""
-        if error is not None:
-            self.outside.fail()
-            self.undo()
-        self.outside.close()
-
-    def undo(self, *, stopped: bool = False) -> None:
-        """Take back what was changed, for a tree that goes on or is left *stopped*."""
-        while self._undo:
-            action, also_stopped = self._undo.pop()
-            if also_stopped or not stopped:
-                action()
-
-    def once(self, key: object) -> bool:
-        """True the first time it is asked about *key* (the object behind several descriptions)."""
-        if key in self._seen:
-            return False
-        self._seen.add(key)
-        return True
-
-    def image(self, kind: str) -> ImageWriter:
-        """The image *kind* (one per dump, such as PIPES_DATA), to which objects add entries."""
-        if kind not in self._images:
-            self._images[kind] = ImageWriter(self.store, kind)
-        return self._images[kind]
 
     def new_id(self) -> int:
         """An unused file id; 0 is never used."""
@@ -364,27 +278,17 @@ class FileDump:
             if kind.matches(file):
                 # The place is taken before the kind dumps other files that it refers to.
                 entry = self.new_entry(kind.fd_type)
-                kind.dump(file, entry, self)
+                kind.dump(file, entry, self._context)
                 return entry.id
         raise file.refuse(f"{file.target} is of a kind that cannot be checkpointed", hint="close it and try again")
 
-    def close(self) -> None:
-        """Write files.img and the images that objects asked for."""
-        for refusal in self.finish_checks():
-            raise refusal
-        for action in self._at_end:
-            action()
+    def write(self) -> None:
+        """Write files.img; nothing is added any more."""
         for fd in self._in_flight:
             fd.close()
-        with ImageWriter(self.store, "FILES") as writer:
+        with ImageWriter(self._context.store, "FILES") as writer:
             for entry in self.entries:
                 writer.add(entry)
-        for image in self._images.values():
-            image.close()
-
-
-def _lend_nothing(_: Runner, fds: Sequence[int]) -> list[int]:
-    raise RestoreError(f"no way for {len(fds)} descriptors into a puppet")
 
 
 class FileRestore:
@@ -392,40 +296,25 @@ class FileRestore:
 
     def __init__(
         self,
-        store: ImageStore,
+        context: RestoreContext,
         kind_of_type: Callable[[int], FileKind | None],
         entries: Sequence[m.file_entry],
         root_fd: int,
     ) -> None:
-        self.store = store
-        #: The directory that the images' paths start from; closed with the session.
+        #: The directory that the images' paths start from; closed with the files.
         self.root_fd = root_fd
         self.entries: dict[int, m.file_entry] = {}
         for entry in entries:
             # Two of the same id say different things of one file; what it is, the last one says.
             self.entries.setdefault(entry.id, m.file_entry()).MergeFrom(entry)
-        self.processes: list[RestoreProcess] = []
-        #: Puts descriptors of ours into a puppet, whatever it has; their numbers there, which the caller closes.
-        self.lend: Callable[[Runner, Sequence[int]], list[int]] = _lend_nothing
-        self.policy = FilePolicy()
-        #: Of the tree's user namespace: images hold ids as they are inside.
-        self.idmaps = IDENTITY
         self.inherited: dict[str, int] = {}
-        #: Network namespaces of the tree other than the main one, by their number.
-        self.networks: dict[int, int] = {}
-        #: Takes the master of a terminal that was driven from outside of the tree; it is borrowed for the call.
-        self.orphan_master: Callable[[int], None] | None = None
+        self._context = context
         self._find_kind = kind_of_type
         self._kinds: dict[int, FileKind | None] = {}
         self._open: dict[int, OwnedFd] = {}
         self._opening: set[int] = set()
         self._placed: dict[int, Placed] = {}
         self._shared: dict[object, OwnedFd] = {}
-        self._parts: dict[type, object] = {}
-        self._before_attach: list[Callable[[], None]] = []
-        self._at_end: dict[object, Callable[[], None]] = {}
-        self._on_close: list[Callable[[], None]] = []
-        self._when_connected: list[Callable[[], None]] = []
         self._roots: list[OwnedFd] = []
         self._root_of: dict[int, int] = {}
         self._hidden: dict[tuple[int, str], tuple[OwnedFd, str]] = {}
@@ -467,45 +356,6 @@ class FileRestore:
         """Where to look up what *reg* names."""
         return self.place_of(reg.mnt_id, get_text(reg.name))
 
-    def part(self, kind: Callable[[FileRestore], PartT]) -> PartT:
-        """What the objects of one subpackage share during this restore: one *kind*, made when first asked for."""
-        assert isinstance(kind, type)
-        if kind not in self._parts:
-            self._parts[kind] = kind(self)
-        return cast(PartT, self._parts[kind])
-
-    def before_attach(self, action: Callable[[], None]) -> None:
-        """Do *action* when all descriptors are in place, before any kind's ``attach``."""
-        self._before_attach.append(action)
-
-    def keep(self, fd: int) -> OwnedFd:
-        """Close *fd* at the very end, however the restore ends; for actions at the end."""
-        owned = OwnedFd(fd)
-        self.on_close(owned.close)
-        return owned
-
-    def at_end(self, key: object, action: Callable[[], None]) -> None:
-        """Do *action*, once for each *key*, when the restore has succeeded."""
-        self._at_end[key] = action
-
-    def when_connected(self, action: Callable[[], None]) -> None:
-        """Do *action* when the network is unlocked, as the last thing before the tree goes on."""
-        self._when_connected.append(action)
-
-    def connect(self) -> None:
-        """The network is unlocked: connections go on."""
-        for action in self._when_connected:
-            action()
-
-    def on_close(self, action: Callable[[], None]) -> None:
-        """Do *action* at the end of the restore, however it ends."""
-        self._on_close.append(action)
-
-    def finish(self) -> None:
-        """The restore has succeeded: do what was left for that."""
-        for action in self._at_end.values():
-            action()
-
     def placements(self) -> list[tuple[m.file_entry, Placed]]:
         """Every description that is in some descriptor table, and where."""
         return [(self.entry(file_id), placed) for file_id, placed in self._placed.items()]
@@ -528,7 +378,7 @@ class FileRestore:
                 raise ImageError(f"files.img: file {file_id} depends on itself")
             self._opening.add(file_id)
             try:
-                self._open[file_id] = OwnedFd(self._inherit(kind, entry) or kind.restore(entry, self))
+                self._open[file_id] = OwnedFd(self._inherit(kind, entry) or kind.restore(entry, self._context))
             except OSError as error:
                 raise RestoreError(f"{kind.name} {file_id} cannot be opened: {error}") from error
             except (OverflowError, ValueError) as error:
@@ -544,7 +394,7 @@ class FileRestore:
         """A descriptor that the caller gave us in the file's place (``--inherit-fd``)."""
         if not self.inherited or kind.inherit_name is None:
             return None
-        fd = self.inherited.get(kind.inherit_name(entry, self).lstrip("/"))
+        fd = self.inherited.get(kind.inherit_name(entry, self._context).lstrip("/"))
         if fd is None:
             return None
         if stat.S_ISFIFO(os.fstat(fd).st_mode) and entry.type == m.fd_types.PIPE:
@@ -578,13 +428,11 @@ class FileRestore:
 
     def attach_all(self) -> None:
         """The last step of each kind, once all descriptors are in place."""
-        for action in self._before_attach:
-            action()
         for file_id, fd in list(self._open.items()):
             kind = self._kind_of(self.entry(file_id))
             if kind is not None and kind.attach is not None:
                 # What lies in a queue is nowhere else.
-                kind.attach(self.entry(file_id), self, self._placed.get(file_id) or Placed(fd.fileno()))
+                kind.attach(self.entry(file_id), self._context, self._placed.get(file_id) or Placed(fd.fileno()))
 
     def release(self) -> None:
         """Close our copies: an end that nobody else has must be seen to be closed when the tree runs."""
@@ -592,12 +440,9 @@ class FileRestore:
             fd.close()
         self._open.clear()
         self._shared.clear()
-        self._parts.clear()
 
     def close(self) -> None:
         """Close all."""
-        for action in self._on_close:
-            action()
         self.release()
         os.close(self.root_fd)
         for fd in (*self._roots, *self._makers.values(), *(fd for fd, _ in self._hidden.values())):

@@ -26,8 +26,9 @@ from torpor.kernel import mqueue
 from torpor.kernel.idmap import IdMaps
 from torpor.kernel.namespaces import CLONE_NEWIPC, inside
 from torpor.objects.files import fown, mqueue_data, mqueue_notify
-from torpor.objects.files.model import FileDump, FileRestore, OpenFile, Placed
+from torpor.objects.files.model import OpenFile, Placed
 from torpor.objects.files.paths import DELETED
+from torpor.objects.session import DumpContext, RestoreContext
 
 _KEPT = os.O_ACCMODE | os.O_NONBLOCK
 _MAX_MESSAGES = 65536
@@ -40,7 +41,7 @@ _MAX_SIZE = 16 << 20
 class Queues:
     """The queues met in a dump: their numbers by inode."""
 
-    def __init__(self, session: FileDump) -> None:
+    def __init__(self, session: DumpContext) -> None:
         self._ids: dict[tuple[int, int], int] = {}
 
     def find(self, info: os.stat_result) -> tuple[int, bool]:
@@ -50,7 +51,7 @@ class Queues:
         return self._ids.setdefault(key, len(self._ids) + 1), is_new
 
 
-def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
+def dump(file: OpenFile, entry: m.file_entry, session: DumpContext) -> None:
     """Fill in ``entry.torpor_mqueue``, with the queue where it is met first."""
     mine = entry.torpor_mqueue
     mine.flags = file.flags
@@ -85,14 +86,14 @@ def _dump_queue(fd: int, queue: m.torpor_mqueue, idmaps: IdMaps, *, poke: bool =
     queue.message.extend(mqueue_data.peek(fd, poke=poke))
 
 
-def dump_unopened(pidfd: int, idmaps: IdMaps, session: FileDump) -> None:
+def dump_unopened(pidfd: int, idmaps: IdMaps, session: DumpContext) -> None:
     """The queues of the ipc namespace of the process behind *pidfd* that no descriptor has led to."""
     for name, number in inside(pidfd, CLONE_NEWIPC, mqueue.names_here):
         with OwnedFd(number) as fd:
             queue_id, is_new = session.part(Queues).find(os.fstat(fd.fileno()))
             if not is_new:
                 continue
-            mine = session.new_entry(m.fd_types.UND).torpor_mqueue
+            mine = session.files.new_entry(m.fd_types.UND).torpor_mqueue
             mine.queue_id, mine.flags = queue_id, os.O_RDONLY
             mine.fown.uid = mine.fown.euid = mine.fown.signum = mine.fown.pid_type = mine.fown.pid = 0
             mine.queue.name = os.fsencode(name)
@@ -105,14 +106,14 @@ def dump_unopened(pidfd: int, idmaps: IdMaps, session: FileDump) -> None:
 class Restored:
     """The queues that the images have."""
 
-    def __init__(self, session: FileRestore) -> None:
+    def __init__(self, session: RestoreContext) -> None:
         self.by_id: dict[int, m.torpor_mqueue] = {}
-        for entry in session.entries.values():
+        for entry in session.files.entries.values():
             if entry.HasField("torpor_mqueue") and entry.torpor_mqueue.HasField("queue"):
                 self.by_id[entry.torpor_mqueue.queue_id] = entry.torpor_mqueue.queue
 
 
-def restore_named(pidfd: int, session: FileRestore) -> None:
+def restore_named(pidfd: int, session: RestoreContext) -> None:
     """Make the queues of the new ipc namespace that have names; before any file of theirs is opened."""
     wanted = [queue for queue in session.part(Restored).by_id.values() if not queue.deleted and not queue.outside]
 
@@ -124,7 +125,7 @@ def restore_named(pidfd: int, session: FileRestore) -> None:
         inside(pidfd, CLONE_NEWIPC, make_all)
 
 
-def _make(queue: m.torpor_mqueue, name: str, session: FileRestore) -> int:
+def _make(queue: m.torpor_mqueue, name: str, session: RestoreContext) -> int:
     """A queue with its messages; a descriptor of ours."""
     if not 0 < queue.max_messages <= _MAX_MESSAGES or not 0 < queue.message_size <= _MAX_SIZE:
         raise ImageError(f"message queue /{name}: its limits are impossible")
@@ -142,7 +143,7 @@ def _make(queue: m.torpor_mqueue, name: str, session: FileRestore) -> int:
     return fd.release()
 
 
-def restore(entry: m.file_entry, session: FileRestore) -> int:
+def restore(entry: m.file_entry, session: RestoreContext) -> int:
     """Open the queue, which a deleted one is made for."""
     if not entry.HasField("torpor_mqueue"):
         raise ImageError(f"files.img: file {entry.id} is of no type")
@@ -152,7 +153,7 @@ def restore(entry: m.file_entry, session: FileRestore) -> int:
         raise ImageError(f"files.img: there is no message queue {mine.queue_id}")
     name, flags = os.fsdecode(queue.name), mine.flags & _KEPT
     if queue.deleted:
-        kept = session.shared(
+        kept = session.files.shared(
             ("mqueue", mine.queue_id), lambda: _in_namespace(session, lambda: _make_deleted(queue, session))
         )
         return os.open(f"/proc/self/fd/{kept}", flags | os.O_CLOEXEC)
@@ -165,7 +166,7 @@ def restore(entry: m.file_entry, session: FileRestore) -> int:
         ) from None
 
 
-def _in_namespace(session: FileRestore, work: Callable[[], int]) -> int:
+def _in_namespace(session: RestoreContext, work: Callable[[], int]) -> int:
     """Do *work* in the tree's ipc namespace."""
     root = session.processes[0]
     if not _is_own(root.pid):
@@ -174,7 +175,7 @@ def _in_namespace(session: FileRestore, work: Callable[[], int]) -> int:
         return inside(pidfd.fileno(), CLONE_NEWIPC, work)
 
 
-def _make_deleted(queue: m.torpor_mqueue, session: FileRestore) -> int:
+def _make_deleted(queue: m.torpor_mqueue, session: RestoreContext) -> int:
     name = os.fsdecode(queue.name)
     for candidate in (name, *(f"{name[:200]}.torpor-{number}" for number in range(1, 100))):
         try:
@@ -188,7 +189,7 @@ def _make_deleted(queue: m.torpor_mqueue, session: FileRestore) -> int:
     raise RestoreError(f"message queue /{name}: no name is free for it")
 
 
-def attach(entry: m.file_entry, session: FileRestore, placed: Placed) -> None:
+def attach(entry: m.file_entry, session: RestoreContext, placed: Placed) -> None:
     """Have the process that was to be notified of the next message be it again."""
     queue = session.part(Restored).by_id[entry.torpor_mqueue.queue_id]
     if queue.HasField("notify") and not queue.outside:

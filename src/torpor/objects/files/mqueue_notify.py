@@ -25,8 +25,9 @@ from torpor.images import messages as m
 from torpor.kernel.arch import nr
 from torpor.kernel.procfs.task import read_fds
 from torpor.kernel.uapi.siginfo import SIGEV_NONE, SIGEV_SIGNAL
-from torpor.objects.files.model import FileDump, FileRestore, OpenFile, Placed
+from torpor.objects.files.model import OpenFile, Placed
 from torpor.objects.model import DumpProcess
+from torpor.objects.session import DumpContext, RestoreContext
 from torpor.tracee.batch import Batch, Data
 from torpor.tracee.borrow import inject
 
@@ -49,7 +50,7 @@ class Notified:
         return self.kind == SIGEV_SIGNAL
 
 
-def find(file: OpenFile, fd: int, session: FileDump) -> Notified | None:
+def find(file: OpenFile, fd: int, session: DumpContext) -> Notified | None:
     """Who is to be notified by the queue behind *fd*, if anybody is.  RefusedError where that cannot be carried."""
     words = os.pread(fd, 200, 0).replace(b":", b" ").split()
     fields = {words[at]: int(words[at + 1]) for at in range(0, len(words) - 1, 2)}
@@ -78,7 +79,7 @@ def _is_queue(pid: int, number: int, wanted: os.stat_result) -> bool:
     return (info.st_dev, info.st_ino) == (wanted.st_dev, wanted.st_ino)
 
 
-def dump(notified: Notified, queue: m.torpor_mqueue, session: FileDump) -> None:
+def dump(notified: Notified, queue: m.torpor_mqueue, session: DumpContext) -> None:
     """Fill in ``queue.notify``; what the look at the messages has set off is taken back by the process itself."""
     process = notified.process
     queue.notify.pid, queue.notify.kind = process.ns_pid, notified.kind
@@ -140,11 +141,11 @@ def _register(number: int, notify: m.torpor_mq_notify, batch: Batch) -> None:
 class Registered:
     """The queues whose notification has been registered again."""
 
-    def __init__(self, session: FileRestore) -> None:
+    def __init__(self, session: RestoreContext) -> None:
         self.ids: set[int] = set()
 
 
-def restore(queue_id: int, queue: m.torpor_mqueue, placed: Placed, session: FileRestore) -> None:
+def restore(queue_id: int, queue: m.torpor_mqueue, placed: Placed, session: RestoreContext) -> None:
     """Have the process ask to be notified, if it is one of those that have the description."""
     done = session.part(Registered).ids
     for process, number in placed.holders:

@@ -20,8 +20,9 @@ from torpor.images.errors import ImageError
 from torpor.kernel import namespaces as ns
 from torpor.kernel.uapi.fcntl import O_PATH
 from torpor.objects.files import status_flags
-from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
+from torpor.objects.files.model import FileKind, OpenFile
 from torpor.objects.files.networks import Networks
+from torpor.objects.session import DumpContext, RestoreContext
 
 #: What stands in the link -> field of ``task_kobj_ids_entry``, flag.
 _KINDS = {
@@ -42,7 +43,7 @@ def matches(file: OpenFile) -> bool:
     return file.target.partition(":[")[0] in _KINDS and not file.flags & O_PATH
 
 
-def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
+def dump(file: OpenFile, entry: m.file_entry, session: DumpContext) -> None:
     """Fill in ``entry.nsf``."""
     link = file.target.partition(":[")[0]
     field, flag = _KINDS[link]
@@ -59,7 +60,7 @@ def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
     raise file.refuse(f"{file.target} is a namespace that no process of the tree is in", hint="close it and try again")
 
 
-def restore(entry: m.file_entry, session: FileRestore) -> int:
+def restore(entry: m.file_entry, session: RestoreContext) -> int:
     """Open it by way of the first process that is in it."""
     nsf = entry.nsf
     link = next((link for link, (_, flag) in _KINDS.items() if flag == nsf.ns_cflag), None)

@@ -16,7 +16,8 @@ from torpor.base.typed import TypeVar
 from torpor.kernel.namespaces import CLONE_NEWNET, inside
 from torpor.kernel.sockets import Socket, net_namespace_of
 from torpor.kernel.uapi.sockios import SIOCGSKNS
-from torpor.objects.files.model import FileDump, FileRestore, OpenFile
+from torpor.objects.files.model import OpenFile
+from torpor.objects.session import DumpContext, RestoreContext
 
 T = TypeVar("T")
 
@@ -24,7 +25,7 @@ T = TypeVar("T")
 class Networks:
     """The network namespaces of a tree that is dumped."""
 
-    def __init__(self, session: FileDump) -> None:
+    def __init__(self, session: DumpContext) -> None:
         self._session = session
         #: By what tells them, as sockets have it: the number in the images, and a descriptor (none of where we are).
         self._known: dict[tuple[str, int], tuple[int, OwnedFd | None]] = {}
@@ -140,7 +141,7 @@ def _user_of(inode: int) -> str:
     return ""
 
 
-def in_network(session: FileRestore, ident: int, work: Callable[[], T]) -> T:
+def in_network(session: RestoreContext, ident: int, work: Callable[[], T]) -> T:
     """Do *work* in the network namespace that the images number *ident*, which may not be the tree's main one."""
     place = session.networks.get(ident)
     return work() if place is None else inside(place, CLONE_NEWNET, work)

@@ -27,7 +27,8 @@ from torpor.kernel.procfs.mountinfo import read_mountinfo
 from torpor.kernel.syscall import address_of, syscall
 from torpor.kernel.uapi.fcntl import AT_EMPTY_PATH, O_PATH
 from torpor.objects.files import settings
-from torpor.objects.files.model import FileDump, OpenFile
+from torpor.objects.files.model import OpenFile
+from torpor.objects.session import DumpContext
 
 if TYPE_CHECKING:
     from torpor.objects.ns.mnt.views import View
@@ -45,7 +46,7 @@ _TERMINAL_MAJORS, _PTY_MAJORS = frozenset((4, 5, 188, 204)), range(128, 144)
 class Roots:
     """Roots of the mount namespaces of dumped processes, open for the length of a dump."""
 
-    def __init__(self, session: FileDump) -> None:
+    def __init__(self, session: DumpContext) -> None:
         self._session = session
         self._own = os.readlink("/proc/self/ns/mnt")
         self._namespaces: dict[int, str] = {}
@@ -189,7 +190,7 @@ def _open_root(pid: int) -> int:
         return inside(pidfd.fileno(), CLONE_NEWNS, lambda: os.open("/", flags))
 
 
-def roots_of(session: FileDump) -> Roots:
+def roots_of(session: DumpContext) -> Roots:
     """This dump's roots."""
     return session.part(Roots)
 
@@ -199,7 +200,7 @@ def locate(root: int | None, path: str) -> tuple[str, int | None]:
     return (path, None) if root is None else (path.lstrip("/") or ".", root)
 
 
-def is_there(file: OpenFile, path: str, session: FileDump) -> bool:
+def is_there(file: OpenFile, path: str, session: DumpContext) -> bool:
     """Whether *path* names the very file."""
     roots, info = roots_of(session), file.stat
     key = (roots.namespace_of(file), path, info.st_dev, info.st_ino)

@@ -25,7 +25,8 @@ from torpor.kernel.arch import nr
 from torpor.kernel.namespaces import children_in
 from torpor.kernel.syscall import syscall
 from torpor.objects.files import fown
-from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
+from torpor.objects.files.model import FileKind, OpenFile
+from torpor.objects.session import DumpContext, RestoreContext
 
 _LINKS = ("anon_inode:[pidfd]", "pidfd:")
 _PIDFD_THREAD = os.O_EXCL
@@ -42,7 +43,7 @@ def matches(file: OpenFile) -> bool:
     return file.target.startswith(_LINKS)
 
 
-def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
+def dump(file: OpenFile, entry: m.file_entry, session: DumpContext) -> None:
     """Fill in ``entry.pidfd``."""
     pidfd = entry.pidfd
     pidfd.id, pidfd.flags = entry.id, file.flags & ~os.O_ACCMODE
@@ -62,7 +63,7 @@ def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
         )
 
 
-def _tasks_of(session: FileDump, threads: bool) -> set[int]:
+def _tasks_of(session: DumpContext, threads: bool) -> set[int]:
     if threads:
         return {thread.tid for process in session.processes for thread in process.threads}
     return {process.pid for process in session.processes}
@@ -78,7 +79,7 @@ def _exit_status(fd: int) -> int | None:
     return status & 0xFFFF if mask & _PIDFD_INFO_EXIT else None
 
 
-def restore(entry: m.file_entry, session: FileRestore) -> int:
+def restore(entry: m.file_entry, session: RestoreContext) -> int:
     """Open it; for a dead task all descriptions of that task at once."""
     pidfd = entry.pidfd
     if pidfd.nspid == _DEAD:
@@ -90,7 +91,7 @@ def _open(pid: int, flags: int) -> int:
     return syscall("pidfd_open", nr.pidfd_open, pid, flags & (_PIDFD_NONBLOCK | _PIDFD_THREAD))
 
 
-def _find(entry: m.file_entry, session: FileRestore) -> int:
+def _find(entry: m.file_entry, session: RestoreContext) -> int:
     """Our number for the task."""
     wanted = entry.pidfd.nspid
     for process in session.processes:
@@ -103,11 +104,11 @@ def _find(entry: m.file_entry, session: FileRestore) -> int:
     raise ImageError(f"files.img: pidfd {entry.id} is of pid {wanted}, which is not in the tree")
 
 
-def _open_dead(entry: m.file_entry, session: FileRestore) -> int:
+def _open_dead(entry: m.file_entry, session: RestoreContext) -> int:
     """Open every pidfd of the same dead task; the others are handed to the session."""
     alike = [
         other
-        for other in session.entries.values()
+        for other in session.files.entries.values()
         if other.HasField("pidfd") and other.pidfd.nspid == _DEAD and other.pidfd.ino == entry.pidfd.ino
     ]
     # In the tree's own pid namespace: from another one a pidfd can hardly be used.
@@ -120,7 +121,7 @@ def _open_dead(entry: m.file_entry, session: FileRestore) -> int:
             if other.id == entry.id:
                 own = fd
             else:
-                session.adopt(other.id, fd)
+                session.files.adopt(other.id, fd)
     finally:
         os.close(go)
         os.waitpid(child, 0)

@@ -35,7 +35,8 @@ from torpor.kernel.arch import nr
 from torpor.kernel.syscall import syscall
 from torpor.kernel.uapi.fcntl import F_GETPIPE_SZ, F_SETPIPE_SZ
 from torpor.objects.files import fown, status_flags
-from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile, Placed
+from torpor.objects.files.model import FileKind, OpenFile, Placed
+from torpor.objects.session import DumpContext, RestoreContext
 
 _SPLICE_NONBLOCK = 2
 _PACKET_MAX = 4096
@@ -52,7 +53,7 @@ def matches(file: OpenFile) -> bool:
 # -- dump -----------------------------------------------------------------------------------------------------
 
 
-def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
+def dump(file: OpenFile, entry: m.file_entry, session: DumpContext) -> None:
     """Fill in ``entry.pipe``; the contents go to pipes-data.img once, when all ends are known."""
     pipe = entry.pipe
     pipe.id, pipe.pipe_id, pipe.flags = entry.id, file.stat.st_ino, file.flags
@@ -79,7 +80,7 @@ class _Pipe:
 class _Pipes:
     """All pipes of a dump."""
 
-    def __init__(self, session: FileDump) -> None:
+    def __init__(self, session: DumpContext) -> None:
         self._session = session
         self._pipes: dict[int, _Pipe] = {}
         session.at_end(self._store)
@@ -158,15 +159,15 @@ def tee(source: int, target: int, length: int) -> int:
 # -- restore --------------------------------------------------------------------------------------------------
 
 
-def restore(entry: m.file_entry, session: FileRestore) -> int:
+def restore(entry: m.file_entry, session: RestoreContext) -> int:
     """This end; the pipe itself with its contents when it is the first."""
     pipe = entry.pipe
     flags = pipe.flags & ~_O_ASYNC
-    inherited = session.inherited.get(f"pipe:[{pipe.pipe_id}]")
+    inherited = session.files.inherited.get(f"pipe:[{pipe.pipe_id}]")
     if inherited is not None:
         is_pipe = stat.S_ISFIFO(os.fstat(inherited).st_mode)
         return _open_end(inherited, flags) if is_pipe else os.dup(inherited)
-    keeper = session.shared(("pipe", pipe.pipe_id), lambda: _make(pipe.pipe_id, session))
+    keeper = session.files.shared(("pipe", pipe.pipe_id), lambda: _make(pipe.pipe_id, session))
     if not flags & _O_LARGEFILE:
         # An end that pipe(2) made: open(2) would add O_LARGEFILE.
         end = session.part(_Ends).take(pipe.pipe_id, flags & os.O_ACCMODE)
@@ -176,7 +177,7 @@ def restore(entry: m.file_entry, session: FileRestore) -> int:
     return _open_end(keeper, flags)
 
 
-def attach(entry: m.file_entry, session: FileRestore, placed: Placed) -> None:
+def attach(entry: m.file_entry, session: RestoreContext, placed: Placed) -> None:
     """The owner, also of a pipe that was given: who it belonged to may open /proc/self/fd/1 anew."""
     pipe = entry.pipe
     if pipe.HasField("torpor_uid") and stat.S_ISFIFO(os.fstat(placed.fd).st_mode):
@@ -194,7 +195,7 @@ def _open_end(of: int, flags: int) -> int:
 class _Ends:
     """The ends that pipe(2) made, each for one description; the others are opened."""
 
-    def __init__(self, session: FileRestore) -> None:
+    def __init__(self, session: RestoreContext) -> None:
         self._free: dict[tuple[int, int], OwnedFd] = {}
 
     def add(self, pipe_id: int, reader: OwnedFd, writer: OwnedFd) -> None:
@@ -209,7 +210,7 @@ class _Ends:
         return None if found is None else found.release()
 
 
-def _make(pipe_id: int, session: FileRestore) -> int:
+def _make(pipe_id: int, session: RestoreContext) -> int:
     reader, writer = map(OwnedFd, os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK))
     # One description with both directions keeps the pipe and its contents alive while the others are opened.
     keeper = OwnedFd(os.open(f"/proc/self/fd/{reader.fileno()}", os.O_RDWR | os.O_CLOEXEC))
@@ -227,7 +228,7 @@ def _make(pipe_id: int, session: FileRestore) -> int:
 class _Contents(Sorted):
     """What was in the pipes of a restore."""
 
-    def __init__(self, session: FileRestore) -> None:
+    def __init__(self, session: RestoreContext) -> None:
         super().__init__(session.store, PIPES_DATA, "pipe_id")
 
 

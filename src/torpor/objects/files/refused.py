@@ -13,7 +13,8 @@ import stat
 
 from torpor.base.errors import RestoreError
 from torpor.images import messages as m
-from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
+from torpor.objects.files.model import FileKind, OpenFile
+from torpor.objects.session import DumpContext, RestoreContext
 
 _CLOSE = "close it before the checkpoint"
 #: What stands in the link -> (why not, what to do).
@@ -62,7 +63,7 @@ def matches(file: OpenFile) -> bool:
     raise file.refuse(f"{file.target} is of a kind that cannot be checkpointed", hint="close it and try again")
 
 
-def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
+def dump(file: OpenFile, entry: m.file_entry, session: DumpContext) -> None:
     """Never reached."""
     raise file.refuse(f"{file.target} is of a kind that cannot be checkpointed")
 
@@ -74,7 +75,7 @@ def _anonymous_name(target: str) -> str:
     return target.removeprefix("anon_inode:")
 
 
-def restore(entry: m.file_entry, session: FileRestore) -> int:
+def restore(entry: m.file_entry, session: RestoreContext) -> int:
     """RestoreError: no image has such an entry."""
     raise RestoreError(f"file {entry.id} is of a kind that cannot be restored")
 

@@ -26,7 +26,7 @@ from torpor.images.store import load_all
 from torpor.images.text import get_text
 from torpor.kernel.uapi.fcntl import O_PATH
 from torpor.objects.files import deadproc, fown, ghost, linked, settings, validation
-from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
+from torpor.objects.files.model import FileKind, OpenFile
 from torpor.objects.files.paths import (
     DELETED,
     O_TMPFILE_ONLY,
@@ -39,6 +39,7 @@ from torpor.objects.files.paths import (
     roots_of,
     set_name,
 )
+from torpor.objects.session import DumpContext, RestoreContext
 
 _ONCE = os.O_CREAT | os.O_EXCL | os.O_TRUNC | os.O_NOCTTY
 _NO_POSITION = (1 << 64) - 1
@@ -54,7 +55,7 @@ def matches(file: OpenFile) -> bool:
     )
 
 
-def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
+def dump(file: OpenFile, entry: m.file_entry, session: DumpContext) -> None:
     """Fill in ``entry.reg``."""
     reg = entry.reg
     reg.id, reg.flags, reg.pos = entry.id, file.flags, file.pos
@@ -84,7 +85,7 @@ def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
     set_name(reg, "name", _find_name(file, entry.id, session))
 
 
-def _same_device(file: OpenFile, session: FileDump) -> os.stat_result | None:
+def _same_device(file: OpenFile, session: DumpContext) -> os.stat_result | None:
     """The node of the same plain device by the same name inside, for one that was opened outside and handed in.
 
     So has `podman exec` its /dev/null.  None where the very file is there, or nothing stands for it.
@@ -103,7 +104,7 @@ def _name_by_inode(file: OpenFile) -> str:
     return f"file[{int(file.info('mnt_id')):x}:{file.stat.st_ino:x}]"
 
 
-def _external_name(file: OpenFile, session: FileDump) -> str:
+def _external_name(file: OpenFile, session: DumpContext) -> str:
     """What ``--external`` calls the file, if it does: ``file[MNT_ID:INODE]``, both hexadecimal."""
     if not session.policy.external or file.number < 0:
         return ""
@@ -111,7 +112,7 @@ def _external_name(file: OpenFile, session: FileDump) -> str:
     return name if name in session.policy.external else ""
 
 
-def _kind_of_setting(file: OpenFile, session: FileDump) -> int:
+def _kind_of_setting(file: OpenFile, session: DumpContext) -> int:
     """The kind of file system that it is written to on, if something may be set that way; else 0."""
     if not settings.writes(file.flags) or file.target.endswith(DELETED):
         return 0
@@ -120,7 +121,7 @@ def _kind_of_setting(file: OpenFile, session: FileDump) -> int:
     return session.part(settings.Kinds).find(file.stat.st_dev, f"/proc/{file.process.pid}/fd/{file.number}")
 
 
-def _check_setting(file: OpenFile, session: FileDump) -> None:
+def _check_setting(file: OpenFile, session: DumpContext) -> None:
     """RefusedError for a file by which something outside of the tree is set; it may have to wait for all processes."""
     kind = _kind_of_setting(file, session)
     if not kind:
@@ -145,7 +146,7 @@ def _check_setting(file: OpenFile, session: FileDump) -> None:
     session.at_check(check)
 
 
-def _trigger(file: OpenFile, session: FileDump) -> str:
+def _trigger(file: OpenFile, session: DumpContext) -> str:
     """What is said of a trigger that may be lost."""
     if not settings.has_trigger(_kind_of_setting(file, session), file.target):
         return ""
@@ -157,7 +158,7 @@ def _has_fixed_size(flags: int) -> bool:
     return not (flags & os.O_ACCMODE == os.O_WRONLY and flags & os.O_APPEND)
 
 
-def check(file: OpenFile, session: FileDump) -> None:
+def check(file: OpenFile, session: DumpContext) -> None:
     """Refuse deleted files that the policy has not."""
     target = file.target
     name = target.removesuffix(DELETED)
@@ -178,7 +179,7 @@ def check(file: OpenFile, session: FileDump) -> None:
         linked.check(file, name, session)
 
 
-def _find_name(file: OpenFile, file_id: int, session: FileDump) -> str:
+def _find_name(file: OpenFile, file_id: int, session: DumpContext) -> str:
     """The name to restore *file* by; what it takes beyond the name is dumped as well."""
     target = file.target
     silly = _is_silly(target.rpartition("/")[2])
@@ -205,7 +206,7 @@ def _is_silly(name: str) -> bool:
 class Remaps:
     """``remap-fpath.img``, read once."""
 
-    def __init__(self, session: FileRestore) -> None:
+    def __init__(self, session: RestoreContext) -> None:
         try:
             entries = load_all(session.store, "REMAP_FPATH")
         except ImageMissing:
@@ -216,7 +217,9 @@ class Remaps:
             self.by_file[entry.orig_id] = entry
 
 
-def restore(entry: m.file_entry, session: FileRestore, may_be: Callable[[os.stat_result], bool] = is_ordinary) -> int:
+def restore(
+    entry: m.file_entry, session: RestoreContext, may_be: Callable[[os.stat_result], bool] = is_ordinary
+) -> int:
     """Open the file, if it is what *may_be* knows, and set its offset."""
     reg = entry.reg
     # O_ASYNC has no meaning here, but only open(2) can set it.
@@ -234,7 +237,7 @@ def restore(entry: m.file_entry, session: FileRestore, may_be: Callable[[os.stat
 def open_file(
     reg: m.reg_file_entry,
     flags: int,
-    session: FileRestore,
+    session: RestoreContext,
     may_be: Callable[[os.stat_result], bool] = is_ordinary,
 ) -> int:
     """Open what *reg* names, or what stands for it, with *flags*; the caller owns it."""
@@ -246,7 +249,7 @@ def open_file(
     if flags & O_TMPFILE_ONLY:
         flags &= ~os.O_TMPFILE  # which is O_DIRECTORY as well
     if remap is None:
-        return open_below(*session.place_of_reg(reg), flags | os.O_NOCTTY, may_be, lambda: _pids(session))
+        return open_below(*session.files.place_of_reg(reg), flags | os.O_NOCTTY, may_be, lambda: _pids(session))
     if remap.remap_type == m.remap_type.GHOST:
         return reopen(ghost.keeper(reg, remap.remap_id, session), flags & ~os.O_NOFOLLOW)
     if remap.remap_type == m.remap_type.PROCFS:
@@ -254,13 +257,13 @@ def open_file(
     return linked.restore(reg, remap.remap_id, flags, session)
 
 
-def _pids(session: FileRestore) -> set[int]:
+def _pids(session: RestoreContext) -> set[int]:
     """The tree's processes, by the numbers that a proc may have for them."""
     own = {process.ns_pid for process in session.processes}
     return own | {process.pid for process in session.processes if process.is_born}
 
 
-def _check(reg: m.reg_file_entry, fd: int, session: FileRestore) -> None:
+def _check(reg: m.reg_file_entry, fd: int, session: RestoreContext) -> None:
     info = os.fstat(fd)
     name = get_text(reg.name)
     if reg.HasField("mode"):

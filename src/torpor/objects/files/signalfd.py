@@ -15,7 +15,8 @@ from torpor.kernel.arch import nr
 from torpor.kernel.syscall import address_of, syscall
 from torpor.kernel.uapi.signalfd import SFD_CLOEXEC
 from torpor.objects.files import fown, status_flags
-from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
+from torpor.objects.files.model import FileKind, OpenFile
+from torpor.objects.session import DumpContext, RestoreContext
 
 _LINK = "anon_inode:[signalfd]"
 _NEW = (1 << 64) - 1
@@ -27,7 +28,7 @@ def matches(file: OpenFile) -> bool:
     return file.target == _LINK
 
 
-def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
+def dump(file: OpenFile, entry: m.file_entry, session: DumpContext) -> None:
     """Fill in ``entry.sgfd``."""
     sgfd = entry.sgfd
     sgfd.id, sgfd.flags = entry.id, file.flags
@@ -35,7 +36,7 @@ def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
     sgfd.sigmask = int(file.info("sigmask"), 16)
 
 
-def restore(entry: m.file_entry, session: FileRestore) -> int:
+def restore(entry: m.file_entry, session: RestoreContext) -> int:
     """A new signalfd."""
     mask = bytearray(entry.sgfd.sigmask.to_bytes(_SIGSET_SIZE, "little"))
     fd = syscall("signalfd4", nr.signalfd4, _NEW, address_of(mask), _SIGSET_SIZE, SFD_CLOEXEC)

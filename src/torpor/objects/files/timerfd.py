@@ -28,7 +28,8 @@ from torpor.kernel.syscall import address_of, syscall
 from torpor.kernel.uapi.time import CLOCK_REALTIME, CLOCK_REALTIME_ALARM
 from torpor.kernel.uapi.timerfd import TFD_CLOEXEC, TFD_IOC_SET_TICKS, TFD_TIMER_ABSTIME, TFD_TIMER_CANCEL_ON_SET
 from torpor.objects.files import fown, status_flags
-from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
+from torpor.objects.files.model import FileKind, OpenFile
+from torpor.objects.session import DumpContext, RestoreContext
 
 _LINK = "anon_inode:[timerfd]"
 # CLOCK_REALTIME, MONOTONIC, BOOTTIME and the last two's _ALARM forms: what timerfd_create takes.
@@ -43,7 +44,7 @@ def matches(file: OpenFile) -> bool:
     return file.target == _LINK
 
 
-def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
+def dump(file: OpenFile, entry: m.file_entry, session: DumpContext) -> None:
     """Fill in ``entry.tfd``."""
     tfd = entry.tfd
     tfd.id, tfd.flags = entry.id, file.flags
@@ -71,7 +72,7 @@ def _pair(text: str) -> tuple[int, int]:
     return int(seconds), int(nanoseconds)
 
 
-def restore(entry: m.file_entry, session: FileRestore) -> int:
+def restore(entry: m.file_entry, session: RestoreContext) -> int:
     """A new timerfd that goes on from where it was."""
     tfd = entry.tfd
     if tfd.clockid not in _CLOCKS or max(tfd.vsec, tfd.isec) >= _MAX_S or max(tfd.vnsec, tfd.insec) >= _NS:

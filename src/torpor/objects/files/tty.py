@@ -34,11 +34,12 @@ from torpor.kernel import signal
 from torpor.kernel.uapi.fcntl import O_PATH
 from torpor.kernel.uapi.ioctls import TIOCGDEV, TIOCGPTN
 from torpor.objects.files import fown, status_flags, tty_data, tty_pairs, tty_params
-from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
+from torpor.objects.files.model import FileKind, OpenFile
 from torpor.objects.files.paths import DELETED, is_terminal, open_below
 from torpor.objects.files.tty_pairs import Early, Masters, Pair, is_master
 from torpor.objects.files.tty_sessions import Sessions, is_in_foreground, owner_of, set_foreground
 from torpor.objects.model import RestoreProcess
+from torpor.objects.session import DumpContext, RestoreContext
 
 _PTS_MAJOR = 136
 _PTY = m.TtyType.PTY
@@ -67,7 +68,7 @@ def _type_of(file: OpenFile) -> int | None:
 # -- dump -----------------------------------------------------------------------------------------------------
 
 
-def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
+def dump(file: OpenFile, entry: m.file_entry, session: DumpContext) -> None:
     """Fill in ``entry.tty``; the terminal itself is dumped when all are known."""
     tty = entry.tty
     tty.id, tty.flags = entry.id, file.flags
@@ -78,14 +79,14 @@ def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
         tty.regf_id = _dump_path(file, session)
 
 
-def check(file: OpenFile, session: FileDump) -> None:
+def check(file: OpenFile, session: DumpContext) -> None:
     """Refuse, when all are known, terminals of others."""
     session.part(_Terminals).id_of(file, keep=False)
 
 
-def _dump_path(file: OpenFile, session: FileDump) -> int:
+def _dump_path(file: OpenFile, session: DumpContext) -> int:
     """An entry for the node, which no descriptor has; its id."""
-    entry = session.new_entry(m.fd_types.REG)
+    entry = session.files.new_entry(m.fd_types.REG)
     reg = entry.reg
     reg.id, reg.flags, reg.pos = entry.id, file.flags, 0
     fown.fill(reg.fown, file)
@@ -115,7 +116,7 @@ class _End:
 class _Terminals:
     """All terminals of a dump."""
 
-    def __init__(self, session: FileDump) -> None:
+    def __init__(self, session: DumpContext) -> None:
         self._session = session
         self._ends: dict[object, _End] = {}
         self._ids: set[int] = set()
@@ -247,12 +248,12 @@ def _has_hung_up(fd: int) -> bool:
 # -- restore --------------------------------------------------------------------------------------------------
 
 
-def restore(entry: m.file_entry, session: FileRestore) -> int:
+def restore(entry: m.file_entry, session: RestoreContext) -> int:
     """Open this description; the terminal itself with its settings when it is the first."""
     return session.part(_Restoring).open(entry)
 
 
-def restore_sessions(process: RestoreProcess, session: FileRestore) -> None:
+def restore_sessions(process: RestoreProcess, session: RestoreContext) -> None:
     """Controlling terminal and foreground group of the session that *process* leads, if it does."""
     session.part(_Restoring).restore_session(process)
 
@@ -260,15 +261,15 @@ def restore_sessions(process: RestoreProcess, session: FileRestore) -> None:
 class _Restoring:
     """All terminals of a restore."""
 
-    def __init__(self, session: FileRestore) -> None:
+    def __init__(self, session: RestoreContext) -> None:
         self._session = session
         self._infos = {info.id: info for info in load_all(session.store, TTY_INFO)}
         has_data = session.store.exists(TTY_DATA.file_name(None))
         self._data = {data.tty_id: data.data for data in load_all(session.store, TTY_DATA)} if has_data else {}
-        self._masters = Masters(session.root_fd, self._live_numbers(), session.part(Early))
+        self._masters = Masters(session.files.root_fd, self._live_numbers(), session.part(Early))
         self._pairs: dict[int, Pair] = {}
         self._entries: dict[int, list[m.file_entry]] = {}
-        for entry in session.entries.values():
+        for entry in session.files.entries.values():
             if entry.HasField("tty"):
                 self._entries.setdefault(entry.tty.tty_info_id, []).append(entry)
         #: By number, and whether it is the master.
@@ -306,7 +307,7 @@ class _Restoring:
             raise ImageError(f"tty-info.img has no terminal {entry.tty.tty_info_id}") from None
 
     def _path_of(self, entry: m.file_entry, default: str) -> str:
-        named = self._session.entries.get(entry.tty.regf_id)
+        named = self._session.files.entries.get(entry.tty.regf_id)
         return named.reg.name if named is not None and named.HasField("reg") and named.reg.name else default
 
     def _entries_of(self, info: m.tty_info_entry) -> Iterator[m.file_entry]:
@@ -341,7 +342,7 @@ class _Restoring:
     def _open_path(self, path: str, entry: m.file_entry) -> int:
         """A terminal by its name; a line that waits for a carrier is not waited for."""
         flags = entry.tty.flags & ~os.O_CREAT
-        fd = open_below(self._session.root_fd, path, flags | os.O_NOCTTY | os.O_NONBLOCK, is_terminal)
+        fd = open_below(self._session.files.root_fd, path, flags | os.O_NOCTTY | os.O_NONBLOCK, is_terminal)
         status_flags.replace(fd, flags)
         return fd
 
@@ -384,7 +385,7 @@ class _Restoring:
         master.close()
         own = opened.pop(entry.id)
         for file_id, fd in opened.items():
-            self._session.adopt(file_id, fd)
+            self._session.files.adopt(file_id, fd)
         return own
 
     # The terminal that we stand on
@@ -429,9 +430,9 @@ class _Restoring:
 
     def _open_external(self, entry: m.file_entry, info: m.tty_info_entry) -> int:
         name = f"tty[{info.rdev:x}:{info.dev:x}]"
-        if name not in self._session.inherited:
+        if name not in self._session.files.inherited:
             raise RestoreError(f"the external terminal {name} is missing", hint=f"give it by --inherit-fd fd[N]:{name}")
-        fd = os.dup(self._session.inherited[name])
+        fd = os.dup(self._session.files.inherited[name])
         tty_params.restore(fd, info)
         status_flags.restore(fd, entry.tty.flags)
         return fd

@@ -30,8 +30,8 @@ from torpor.kernel.idmap import IdMaps
 from torpor.kernel.uapi.fcntl import O_PATH
 from torpor.kernel.uapi.ioctls import TIOCEXCL, TIOCGPTN, TIOCPKT, TIOCSPTLCK
 from torpor.objects.files import status_flags, tty_data, tty_params
-from torpor.objects.files.model import FileRestore
 from torpor.objects.files.paths import is_terminal, open_below
+from torpor.objects.session import RestoreContext
 
 _MAX_SKIPPED = 4096
 # The number of a terminal that was closed is free only when a worker of the kernel's has been at it.
@@ -67,7 +67,7 @@ class Pair:
 class Early:
     """Masters of slaves that are mounted somewhere, as on a container's /dev/console: they come with the mounts."""
 
-    def __init__(self, session: FileRestore) -> None:
+    def __init__(self, session: RestoreContext) -> None:
         self._masters: dict[int, OwnedFd] = {}
         session.on_close(self._masters.clear)
 

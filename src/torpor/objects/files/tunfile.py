@@ -25,9 +25,10 @@ from torpor.images.store import iter_entries
 from torpor.kernel.uapi.fcntl import O_PATH
 from torpor.kernel.uapi.if_tun import IFF_DETACH_QUEUE, IFF_PERSIST, TUNSETPERSIST, TUNSETQUEUE
 from torpor.objects.files import fown, regular
-from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
+from torpor.objects.files.model import FileKind, OpenFile
 from torpor.objects.files.networks import Networks, in_network
 from torpor.objects.ns.net import tun
+from torpor.objects.session import DumpContext, RestoreContext
 
 _DEVICE = os.makedev(10, 200)
 
@@ -41,11 +42,11 @@ def _is_tun(info: os.stat_result) -> bool:
     return stat.S_ISCHR(info.st_mode) and info.st_rdev == _DEVICE
 
 
-def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
+def dump(file: OpenFile, entry: m.file_entry, session: DumpContext) -> None:
     """Fill in ``entry.tunf``."""
     tunf = entry.tunf
     tunf.id, tunf.ns_id = entry.id, session.part(Networks).id_of_device(file)
-    named = session.new_twin(entry, m.fd_types.REG).reg
+    named = session.files.new_twin(entry, m.fd_types.REG).reg
     named.id, named.flags, named.pos, named.name = entry.id, file.flags, 0, file.target
     named.mode = file.stat.st_mode
     fown.fill(named.fown, file)
@@ -70,7 +71,7 @@ def _check_carried(file: OpenFile, device: tuple[int, str], devices: tun.Devices
         )
 
 
-def restore(entry: m.file_entry, session: FileRestore) -> int:
+def restore(entry: m.file_entry, session: RestoreContext) -> int:
     """Open it, and attach it."""
     tunf = entry.tunf
     if not entry.HasField("reg"):
@@ -94,7 +95,7 @@ def restore(entry: m.file_entry, session: FileRestore) -> int:
     return fd
 
 
-def _flags_of(tunf: m.tunfile_entry, session: FileRestore) -> int:
+def _flags_of(tunf: m.tunfile_entry, session: RestoreContext) -> int:
     """The device's."""
     ident = tunf.ns_id or session.processes[0].ids.net_ns_id
     if session.store.exists(kinds.NETDEV.file_name(ident)):

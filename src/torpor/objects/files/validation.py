@@ -26,7 +26,8 @@ from torpor.images.text import get_text
 from torpor.kernel import vm
 from torpor.kernel.build_id import find_build_id, read_build_id
 from torpor.kernel.procfs.maps import PROT_EXEC, PROT_READ
-from torpor.objects.files.model import FileDump, FileRestore, OpenFile
+from torpor.objects.files.model import OpenFile
+from torpor.objects.session import DumpContext, RestoreContext
 
 BUILD_ID = "buildid"
 _HINT = "bring the old file back; --file-validation filesize takes this one as it is"
@@ -43,7 +44,7 @@ class Executed:
     The device that a mapping tells may be another than stat's (btrfs).
     """
 
-    def __init__(self, session: FileDump) -> None:
+    def __init__(self, session: DumpContext) -> None:
         self._of: dict[int, dict[int, int]] = {}
 
     def has(self, file: OpenFile) -> bool:
@@ -67,11 +68,11 @@ class Executed:
 class Rewound:
     """The files that will be cut, by device and inode, and to which size."""
 
-    def __init__(self, session: FileRestore) -> None:
+    def __init__(self, session: RestoreContext) -> None:
         self.sizes: dict[tuple[int, int], int] = {}
 
 
-def dump(file: OpenFile, reg: m.reg_file_entry, session: FileDump) -> None:
+def dump(file: OpenFile, reg: m.reg_file_entry, session: DumpContext) -> None:
     """Say what code it is; nothing of files that are only open."""
     if file.number >= 0 or session.policy.file_validation != BUILD_ID or not session.part(Executed).has(file):
         return
@@ -113,7 +114,7 @@ def _sum(fd: int, size: int) -> int:
     return crc << 32 | adler
 
 
-def check(reg: m.reg_file_entry, fd: int, info: os.stat_result, session: FileRestore) -> None:
+def check(reg: m.reg_file_entry, fd: int, info: os.stat_result, session: RestoreContext) -> None:
     """RestoreError where it is not the file that it was."""
     name = get_text(reg.name)
     if _rewind(reg, fd, info, session) or not reg.HasField("size"):
@@ -151,7 +152,7 @@ def _check_code(reg: m.reg_file_entry, name: str, fd: int, info: os.stat_result)
         log.warn(f"{name} was written since the dump; what was looked at of it is the same")
 
 
-def _rewind(reg: m.reg_file_entry, fd: int, info: os.stat_result, session: FileRestore) -> bool:
+def _rewind(reg: m.reg_file_entry, fd: int, info: os.stat_result, session: RestoreContext) -> bool:
     """Have a file that has grown cut to its length at the dump, if that is wanted and it is no code.
 
     Not before everything else is there: a restore that fails leaves it as it is.

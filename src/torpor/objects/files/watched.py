@@ -21,8 +21,9 @@ from torpor.kernel.procfs.task import read_fds
 from torpor.kernel.syscall import address_of, syscall
 from torpor.kernel.uapi.fcntl import AT_FDCWD, O_PATH
 from torpor.objects.files import ghost
-from torpor.objects.files.model import FileDump, FileRestore, OpenFile, mount_of
+from torpor.objects.files.model import OpenFile, mount_of
 from torpor.objects.files.paths import DELETED, locate, open_below, roots_of, set_name
+from torpor.objects.session import DumpContext, RestoreContext
 
 _SEARCH_LIMIT = 200_000
 _HANDLE_WORDS = 16
@@ -35,7 +36,7 @@ _OVERLAY_PADDING, _OVERLAY_HEADER = 3, 21
 class Mounts:
     """Mount points by device, one of each, as a process sees them; of overlays the directories beneath as well."""
 
-    def __init__(self, session: FileDump) -> None:
+    def __init__(self, session: DumpContext) -> None:
         self._known: dict[int, dict[int, list[str]]] = {}
         self._layers: dict[int, list[str]] = {}
 
@@ -66,7 +67,7 @@ class Mounts:
 class Candidates:
     """Names that the processes of the tree have in use, the directories above them included."""
 
-    def __init__(self, session: FileDump) -> None:
+    def __init__(self, session: DumpContext) -> None:
         self._names: dict[str, None] = {}
         for process in session.processes:
             if not process.is_zombie:
@@ -94,7 +95,7 @@ def _layers_of(line: str) -> list[str]:
     return [path for path in paths if path.startswith("/")]
 
 
-def find(file: OpenFile, device: int, inode: int, message: m.fh_entry, handle: bytes, session: FileDump) -> None:
+def find(file: OpenFile, device: int, inode: int, message: m.fh_entry, handle: bytes, session: DumpContext) -> None:
     """Say in *message* by which path the inode is found that *file* watches; it is refused where there is none.
 
     *device* is the kernel's number.  First by the handle, or by that which an overlay's has in it, then by a search of
@@ -122,7 +123,7 @@ def find(file: OpenFile, device: int, inode: int, message: m.fh_entry, handle: b
 
 
 def _search(
-    pid: int, mounts: list[str], wanted: tuple[int, int], handle: tuple[int, bytes], session: FileDump
+    pid: int, mounts: list[str], wanted: tuple[int, int], handle: tuple[int, bytes], session: DumpContext
 ) -> str | None:
     """The path of the inode *wanted* (device, number) on those mounts of the namespace of *pid*."""
     root = roots_of(session).of(pid)
@@ -167,7 +168,7 @@ def fill_handle(message: m.fh_entry, fields: dict[str, str]) -> bytes:
     return handle
 
 
-def open_again(device: int, inode: int, handle: m.fh_entry, session: FileRestore) -> int:
+def open_again(device: int, inode: int, handle: m.fh_entry, session: RestoreContext) -> int:
     """Open (O_PATH) what was watched: by its path, or as a ghost; the caller owns it."""
     known = ghost.find_restored(device, inode, session)
     if known is not None:
@@ -175,10 +176,10 @@ def open_again(device: int, inode: int, handle: m.fh_entry, session: FileRestore
     if not handle.path:
         raise RestoreError(f"a watch on inode {inode} has no path", hint="dump it with torpor")
     mount = handle.mnt_id if handle.HasField("mnt_id") else -1
-    return open_below(*session.place_of(mount, get_text(handle.path)), O_PATH | os.O_NOFOLLOW)
+    return open_below(*session.files.place_of(mount, get_text(handle.path)), O_PATH | os.O_NOFOLLOW)
 
 
-def _expect_ghost(device: int, inode: int, session: FileDump, error: RefusedError) -> None:
+def _expect_ghost(device: int, inode: int, session: DumpContext, error: RefusedError) -> None:
     """A deleted file can be watched again only if somebody of the tree has it open, and it so travels with it."""
     if session.part(ghost.Ghosts).find(device, inode) is None:
         raise error
@@ -216,7 +217,7 @@ def _open_by_handle(mount_fd: int, handle_type: int, handle: bytes) -> int:
             os.fchdir(home.fileno())
 
 
-def _find_open(device: int, inode: int, session: FileDump) -> str | None:
+def _find_open(device: int, inode: int, session: DumpContext) -> str | None:
     """What the link of a descriptor for it says: a deleted file that is open has no name to search for."""
     for process in session.processes:
         if process.is_zombie:

@@ -20,8 +20,8 @@ from torpor.base.errors import RefusedError
 from torpor.base.late import load
 from torpor.kernel import rlimits
 from torpor.kernel.procfs.small import read_small
-from torpor.objects.files.outside import Outside
 from torpor.objects.model import DumpProcess
+from torpor.objects.outside import Outside
 
 _NAMES = {rlimits.DATA: ("RLIMIT_DATA", "data", "VmData"), rlimits.AS: ("RLIMIT_AS", "as", "VmSize")}
 _NEEDED = 512 << 10

@@ -25,8 +25,8 @@ from torpor.images.pagemap import load_pagemap
 from torpor.images.pages import Contents, PageSink, Piece, StoreSink, open_contents
 from torpor.images.store import ImageStore, PagesReader
 from torpor.kernel.vm import PAGE_SIZE
-from torpor.objects.files.model import FileDump
 from torpor.objects.memory import contents
+from torpor.objects.session import DumpContext
 
 _FIRST_ID = 1 << 31
 _WINDOW = 1 << 26
@@ -35,14 +35,14 @@ _WINDOW = 1 << 26
 class DumpedPages:
     """Where the pages of one dump go, those of processes and those of segments."""
 
-    def __init__(self, session: FileDump) -> None:
+    def __init__(self, session: DumpContext) -> None:
         self.sink: PageSink = StoreSink(session.store)
 
 
 class SegmentDump:
     """The segments met so far in one dump."""
 
-    def __init__(self, session: FileDump) -> None:
+    def __init__(self, session: DumpContext) -> None:
         self._sink = session.part(DumpedPages).sink
         self._ids: dict[tuple[int, int], int] = {}
         self._pending: list[tuple[int, OwnedFd]] = []

@@ -17,9 +17,9 @@ from torpor.base.errors import RestoreError
 from torpor.images import messages as m
 from torpor.kernel import sharedmem
 from torpor.kernel.uapi.mman import MAP_HUGE_SHIFT, MAP_HUGETLB, MAP_NORESERVE
-from torpor.objects.files.model import FileRestore
 from torpor.objects.memory import segments
 from torpor.objects.memory.areas import ANON_SHARED
+from torpor.objects.session import RestoreContext
 
 _KEPT = MAP_NORESERVE | MAP_HUGETLB | 0x3F << MAP_HUGE_SHIFT
 
@@ -29,12 +29,12 @@ def is_segment(entry: m.vma_entry) -> bool:
     return bool(entry.status & ANON_SHARED)
 
 
-def open_segment(entry: m.vma_entry, session: FileRestore) -> int:
+def open_segment(entry: m.vma_entry, session: RestoreContext) -> int:
     """The segment that *entry* maps, as a descriptor of ours, borrowed; made and filled by the first who asks."""
-    return session.shared(("segment", entry.shmid), lambda: _make(entry, session))
+    return session.files.shared(("segment", entry.shmid), lambda: _make(entry, session))
 
 
-def _make(entry: m.vma_entry, session: FileRestore) -> int:
+def _make(entry: m.vma_entry, session: RestoreContext) -> int:
     size = max(segments.size_of(session.store, entry.shmid), _mapped_size(entry.shmid, session))
     try:
         fd = sharedmem.create_anonymous(size, entry.flags & _KEPT)
@@ -48,7 +48,7 @@ def _hint(entry: m.vma_entry) -> str | None:
     return "reserve huge pages (vm.nr_hugepages)" if entry.flags & MAP_HUGETLB else None
 
 
-def _mapped_size(shmid: int, session: FileRestore) -> int:
+def _mapped_size(shmid: int, session: RestoreContext) -> int:
     return max(
         entry.pgoff + entry.end - entry.start
         for process in session.processes

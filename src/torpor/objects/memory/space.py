@@ -21,13 +21,13 @@ from torpor.kernel.arch import nr
 from torpor.kernel.procfs.maps import PROT_EXEC, PROT_WRITE, Vma
 from torpor.kernel.vm import PAGE_SIZE
 from torpor.objects.files import memfd
-from torpor.objects.files.model import FileDump, FileRestore
 from torpor.objects.memory import contents, shared, sysv, vdso, vmas
 from torpor.objects.memory import mm as mm_object
 from torpor.objects.memory.areas import AREA_MEMFD, AREA_SOCKET
 from torpor.objects.memory.inherited import Call, Extent, Inheritance, PageSource, differing, keep
 from torpor.objects.memory.segments import DumpedPages, SegmentDump
 from torpor.objects.model import DumpProcess, RestoreProcess
+from torpor.objects.session import DumpContext, RestoreContext
 from torpor.tracee.batch import Batch
 from torpor.tracee.puppet import Channel
 from torpor.tracee.remote import Runner
@@ -52,7 +52,7 @@ class PagesDumped:
     n_written: int
 
 
-def dump_maps(process: DumpProcess, session: FileDump) -> None:
+def dump_maps(process: DumpProcess, session: DumpContext) -> None:
     """The mappings and the files behind them; RefusedError for what cannot be carried."""
     process.mm.vmas.extend(vmas.dump_one(process, vma, session) for vma in process.maps)
 
@@ -66,7 +66,7 @@ def scan(process: DumpProcess) -> Scan:
     return Scan(private, found)
 
 
-def dump_contents(process: DumpProcess, scanned: Scan, session: FileDump) -> PagesDumped:
+def dump_contents(process: DumpProcess, scanned: Scan, session: DumpContext) -> PagesDumped:
     """Copy the private pages."""
     ranges, private = scanned.found.ranges, scanned.private
     n_bytes = sum(end - start for start, end in ranges)
@@ -81,7 +81,7 @@ def dump_contents(process: DumpProcess, scanned: Scan, session: FileDump) -> Pag
     return PagesDumped(sum(vma.length for vma in private) // PAGE_SIZE, n_bytes // PAGE_SIZE)
 
 
-def dump_segments(session: FileDump) -> int:
+def dump_segments(session: DumpContext) -> int:
     """Copy the contents of all shared segments met so far; the number of pages."""
     return session.part(SegmentDump).dump_contents()
 
@@ -89,7 +89,7 @@ def dump_segments(session: FileDump) -> int:
 class Spaces:
     """The address spaces made so far in one restore, by ``vm_id``."""
 
-    def __init__(self, session: FileRestore) -> None:
+    def __init__(self, session: RestoreContext) -> None:
         self.made: dict[int, Made] = {}
 
 
@@ -105,19 +105,21 @@ class Made:
     source: PageSource | None = None
 
 
-def make(process: RestoreProcess, parked: ParkedVdso, files: FileRestore, channel: Channel) -> int:
+def make(process: RestoreProcess, parked: ParkedVdso, context: RestoreContext, channel: Channel) -> int:
     """Mappings and contents, once for all that share the space, before any child is cloned; the number of pages."""
-    spaces = files.part(Spaces).made
+    spaces = context.part(Spaces).made
     if process.ids.vm_id in spaces:
         return 0
-    with open_contents(files.store, process.ns_pid) as kept:
-        return _make(process, parked, files, channel, kept)
+    with open_contents(context.store, process.ns_pid) as kept:
+        return _make(process, parked, context, channel, kept)
 
 
-def _make(process: RestoreProcess, parked: ParkedVdso, files: FileRestore, channel: Channel, kept: Contents) -> int:
-    spaces = files.part(Spaces).made
+def _make(
+    process: RestoreProcess, parked: ParkedVdso, context: RestoreContext, channel: Channel, kept: Contents
+) -> int:
+    spaces = context.part(Spaces).made
     mm, runner = mm_object.mm_of(process), process.runner
-    vdso_plan = _plan_vdso(process, parked, kept, files)
+    vdso_plan = _plan_vdso(process, parked, kept, context)
     left_out = [(entry.start, entry.end) for entry in vdso.entries_of(mm)]
     made = Made(
         [entry for entry in mm.vmas if vmas.is_made(entry)],
@@ -129,17 +131,17 @@ def _make(process: RestoreProcess, parked: ParkedVdso, files: FileRestore, chann
     calls: list[Call] = []
     inherited = keep(parent.entries if parent else (), made.entries, calls)
     _run(runner, calls)
-    calls = [(nr.close, number) for number in _map(process, made, inherited, parent, files, channel)]
+    calls = [(nr.close, number) for number in _map(process, made, inherited, parent, context, channel)]
     reader = kept.reader
-    extents = _to_write(made, parent, inherited, reader, files.store, calls) if parent else made.extents
+    extents = _to_write(made, parent, inherited, reader, context.store, calls) if parent else made.extents
     _run(runner, calls)
     n_pages = contents.restore(process.pid, extents, reader)
     spaces[process.ids.vm_id] = made
     return n_pages
 
 
-def _plan_vdso(process: RestoreProcess, parked: ParkedVdso, kept: Contents, files: FileRestore) -> vdso.Plan:
-    sharing = [each for each in files.processes if each.ids.vm_id == process.ids.vm_id and not each.is_zombie]
+def _plan_vdso(process: RestoreProcess, parked: ParkedVdso, kept: Contents, context: RestoreContext) -> vdso.Plan:
+    sharing = [each for each in context.processes if each.ids.vm_id == process.ids.vm_id and not each.is_zombie]
     threads = [thread for each in sharing or [process] for thread in each.threads]
     return vdso.plan(mm_object.mm_of(process), parked, process.pid, kept.read, threads)
 
@@ -157,12 +159,12 @@ def _map(
     made: Made,
     inherited: Inheritance,
     parent: Made | None,
-    files: FileRestore,
+    context: RestoreContext,
     channel: Channel,
 ) -> list[int]:
     """Make the mappings that are not inherited; the numbers of the descriptors to be closed."""
     runner = process.runner
-    remote = _give_files(process, inherited.made, files, channel)
+    remote = _give_files(process, inherited.made, context, channel)
     filled = _with_contents(made)
     fresh = {entry.start for entry in inherited.made}
     attached = sysv.attach(runner, inherited.made)
@@ -210,14 +212,14 @@ def _to_write(
     return differing(parent.extents, made.extents, inherited.kept, (parent.source, PageSource(reader)), calls)
 
 
-def finish(process: RestoreProcess, files: FileRestore, channel: Channel) -> None:
+def finish(process: RestoreProcess, context: RestoreContext, channel: Channel) -> None:
     """Protection and attributes, the vdso, the numbers in mm: what a clone must not inherit, or could not change."""
     mm, runner = mm_object.mm_of(process), process.runner
-    made = files.part(Spaces).made[process.ids.vm_id]
+    made = context.part(Spaces).made[process.ids.vm_id]
     vdso.write(made.vdso, process.pid)
     if mm.aios:
         _restore_rings(runner, mm, channel)
-    exe = channel.give(runner, channel.far_number, [files.open(mm.exe_file_id)], {channel.far_number})[0]
+    exe = channel.give(runner, channel.far_number, [context.files.open(mm.exe_file_id)], {channel.far_number})[0]
     batch = Batch()
     for index, entry in enumerate(made.entries):
         vmas.restore_attributes(entry, entry.start in made.raised, batch)
@@ -236,9 +238,9 @@ def finish(process: RestoreProcess, files: FileRestore, channel: Channel) -> Non
         runner.run(batch)
 
 
-def close_sources(files: FileRestore) -> None:
+def close_sources(context: RestoreContext) -> None:
     """All spaces have their contents: nothing is compared with images any more."""
-    for made in files.part(Spaces).made.values():
+    for made in context.part(Spaces).made.values():
         if made.source is not None:
             made.source.close()
 
@@ -259,28 +261,28 @@ def _key(entry: m.vma_entry) -> _Key | None:
     return shared.is_segment(entry), entry.shmid, entry.fdflags & os.O_ACCMODE
 
 
-def _open(key: _Key, entry: m.vma_entry, files: FileRestore) -> int:
+def _open(key: _Key, entry: m.vma_entry, context: RestoreContext) -> int:
     """What *entry* maps, as a descriptor of ours, borrowed."""
     if key[0]:
-        return shared.open_segment(entry, files)
+        return shared.open_segment(entry, context)
     if entry.status & AREA_MEMFD and key[2] == os.O_RDWR:
-        return memfd.open_inode(files.entry(entry.shmid).memfd.inode_id, files)
-    fd = files.open(entry.shmid)
+        return memfd.open_inode(context.files.entry(entry.shmid).memfd.inode_id, context)
+    fd = context.files.open(entry.shmid)
     # In CRIU's images the entry of a file may be open in another way than the mapping needs.
     if entry.status & AREA_SOCKET or fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == key[2]:
         return fd
-    return files.shared(key, lambda: os.open(f"/proc/self/fd/{fd}", key[2] | os.O_CLOEXEC))
+    return context.files.shared(key, lambda: os.open(f"/proc/self/fd/{fd}", key[2] | os.O_CLOEXEC))
 
 
 def _give_files(
-    process: RestoreProcess, entries: list[m.vma_entry], files: FileRestore, channel: Channel
+    process: RestoreProcess, entries: list[m.vma_entry], context: RestoreContext, channel: Channel
 ) -> dict[_Key, int]:
     """Put what is mapped into the puppet; the numbers there."""
     ours: dict[_Key, int] = {}
     for entry in entries:
         key = _key(entry)
         if key is not None and key not in ours:
-            ours[key] = _open(key, entry, files)
+            ours[key] = _open(key, entry, context)
         if key is not None and entry.prot & PROT_EXEC and os.fstatvfs(ours[key]).f_flag & os.ST_NOEXEC:
             name = os.readlink(f"/proc/self/fd/{ours[key]}")
             raise RestoreError(

@@ -31,7 +31,6 @@ from torpor.kernel.uapi.mman import (
     MLOCK_ONFAULT,
 )
 from torpor.kernel.uapi.prctl import PR_SET_VMA, PR_SET_VMA_ANON_NAME
-from torpor.objects.files.model import FileDump
 from torpor.objects.memory import mapped
 from torpor.objects.memory.areas import (
     ANON_PRIVATE,
@@ -44,6 +43,7 @@ from torpor.objects.memory.areas import (
     MAP_DROPPABLE,
 )
 from torpor.objects.model import DumpProcess
+from torpor.objects.session import DumpContext
 from torpor.tracee.batch import Arg, Batch
 
 #: VmFlags and the advice of madvise(2) that sets each again.
@@ -61,7 +61,7 @@ _REFUSED = {
 }
 
 
-def dump_one(process: DumpProcess, vma: Vma, session: FileDump) -> m.vma_entry:
+def dump_one(process: DumpProcess, vma: Vma, session: DumpContext) -> m.vma_entry:
     """The image of one mapping.  RefusedError for what cannot be made again: device memory, and the like."""
     flags, advice, refused = _meaning(vma.flags)
     if refused:

@@ -54,8 +54,8 @@ _SYSCTLS = (
 def dump(session: NsDump) -> None:
     """All images of the namespace."""
     inside(session.pidfd, CLONE_NEWIPC, lambda: _dump_inside(session))
-    assert session.files is not None
-    mqueue.dump_unopened(session.pidfd, session.idmaps, session.files)
+    assert session.context is not None
+    mqueue.dump_unopened(session.pidfd, session.idmaps, session.context)
 
 
 def _dump_inside(session: NsDump) -> None:
@@ -128,8 +128,8 @@ def restore(session: NsRestore) -> None:
     """Sysctls, segments with contents, queues with messages, semaphores with values."""
     try:
         inside(session.pidfd, CLONE_NEWIPC, lambda: _restore_inside(session))
-        assert session.files is not None
-        mqueue.restore_named(session.pidfd, session.files)
+        assert session.context is not None
+        mqueue.restore_named(session.pidfd, session.context)
     except (OSError, ValueError, OverflowError) as error:
         raise RestoreError(f"the ipc namespace cannot be made again: {error}") from error
 

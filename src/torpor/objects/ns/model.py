@@ -8,8 +8,9 @@ from torpor.base.records import dataclass, field
 from torpor.base.typed import Literal
 from torpor.images.store import ImageStore
 from torpor.kernel.idmap import IDENTITY, IdMaps
-from torpor.objects.files.model import FileDump, FilePolicy, FileRestore
+from torpor.objects.files.model import FilePolicy
 from torpor.objects.memory.segments import SegmentDump
+from torpor.objects.session import DumpContext, RestoreContext
 from torpor.tracee.remote import Runner
 
 IdField = Literal[
@@ -31,7 +32,7 @@ class NsDump:
     #: Of the tree's user namespace: images hold ids as they are inside.
     idmaps: IdMaps = IDENTITY
     #: What the objects of this dump share, and what the user allows.
-    files: FileDump | None = None
+    context: DumpContext | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +56,12 @@ class NsRestore:
     where: int = -1
     is_nested: bool = False
     #: Where names of files are to be looked up is told to it.
-    files: FileRestore | None = None
+    context: RestoreContext | None = None
 
     @property
     def label(self) -> str:
         """The security label that file systems get in place of theirs; empty: they keep it."""
-        return self.files.policy.lsm_mount_context if self.files is not None else ""
+        return self.context.policy.lsm_mount_context if self.context is not None else ""
 
     @property
     def pid(self) -> int:

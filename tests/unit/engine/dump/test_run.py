@@ -20,7 +20,7 @@ class Imagined:
     def __init__(self) -> None:
         self.done: list[str] = []
         self.stats = DumpStats()
-        parts = {name: self._part(name) for name in ("tree", "files", "visit")}
+        parts = {name: self._part(name) for name in ("tree", "context", "visit")}
         self.session = cast(DumpSession, SimpleNamespace(processes=[], stats=self.stats, **parts))
 
     @contextmanager
@@ -40,8 +40,8 @@ class Imagined:
         return DumpPhase(name, go, "for the test", stage)
 
 
-BEGINS = ["tree begins", "files begins", "visit begins"]
-ENDS = [f"{name} ends, frozen time known" for name in ("visit", "files", "tree")]
+BEGINS = ["tree begins", "context begins", "visit begins"]
+ENDS = [f"{name} ends, frozen time known" for name in ("visit", "context", "tree")]
 
 
 def test_the_tree_is_held_for_the_frozen_stage_alone() -> None:

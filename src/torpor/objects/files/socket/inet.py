@@ -25,12 +25,13 @@ from torpor.kernel.sockets import Borrowed, Socket
 from torpor.kernel.uapi.inet import IP_FREEBIND, IPPROTO_MPTCP, IPPROTO_UDPLITE, IPV6_FREEBIND
 from torpor.kernel.uapi.socket import SO_PEERNAME
 from torpor.objects.files import fown
-from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
+from torpor.objects.files.model import FileKind, OpenFile
 from torpor.objects.files.networks import Networks
 from torpor.objects.files.socket import addresses, filters, ip_options, multicast, options, tcp, udp, udp_queue
 from torpor.objects.files.socket.finish import finish
 from torpor.objects.files.socket.make import family_of, make_socket
 from torpor.objects.files.socket.option_tables import Shape
+from torpor.objects.session import DumpContext, RestoreContext
 
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
 _TCPS = (socket.IPPROTO_TCP, IPPROTO_MPTCP)
@@ -47,7 +48,7 @@ def matches(file: OpenFile) -> bool:
     return family_of(file) in _FAMILIES
 
 
-def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
+def dump(file: OpenFile, entry: m.file_entry, session: DumpContext) -> None:
     """Fill in ``entry.isk``."""
     sk = entry.isk
     sk.id, sk.ino, sk.flags = entry.id, file.stat.st_ino & 0xFFFFFFFF, file.flags
@@ -72,7 +73,7 @@ def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
         udp.dump(file, sk, session)
 
 
-def check(file: OpenFile, session: FileDump) -> None:
+def check(file: OpenFile, session: DumpContext) -> None:
     """Refuse protocols and connections that cannot be carried."""
     session.part(Networks).check(file)
     with Borrowed(file.fd) as connection:
@@ -115,7 +116,7 @@ def _addresses(connection: Socket, sk: m.inet_sk_entry) -> None:
         sk.ifname = socket.if_indextoname(source.scope)
 
 
-def restore(entry: m.file_entry, session: FileRestore) -> int:
+def restore(entry: m.file_entry, session: RestoreContext) -> int:
     """Make, bind, and connect or listen."""
     sk = entry.isk
     what = f"socket {entry.id}"
@@ -140,11 +141,11 @@ def restore(entry: m.file_entry, session: FileRestore) -> int:
 class Unfinished:
     """The sockets that still have SO_REUSEADDR and the buffers of a new socket."""
 
-    def __init__(self, session: FileRestore) -> None:
+    def __init__(self, session: RestoreContext) -> None:
         self._session = session
         self._sockets: list[tuple[int, m.inet_sk_entry]] = []
         ports: list[tuple[int, int]] = [
-            (entry.isk.proto, entry.isk.src_port) for entry in session.entries.values() if entry.HasField("isk")
+            (entry.isk.proto, entry.isk.src_port) for entry in session.files.entries.values() if entry.HasField("isk")
         ]
         #: Ports that several sockets of the image have: each of them must say SO_REUSEPORT to be bound.
         self.shared_ports = {port for port in ports if ports.count(port) > 1} if len(ports) < 1000 else set(ports)
@@ -158,7 +159,7 @@ class Unfinished:
         for file_id, sk in self._sockets:
             what = f"socket {file_id}"
             shut = tcp.shut_of(sk) if _is_tcp(sk) else sk.shutdown
-            with Borrowed(self._session.open(file_id)) as connection:
+            with Borrowed(self._session.files.open(file_id)) as connection:
                 if sk.type == socket.SOCK_DGRAM and sk.proto in _UDPS:
                     is_shared = (sk.proto, sk.src_port) in self.shared_ports
                     udp_queue.restore(connection, file_id, sk, self._session, is_shared=is_shared)
@@ -171,7 +172,7 @@ def _is_tcp(sk: m.inet_sk_entry) -> bool:
     return sk.type != socket.SOCK_RAW and sk.proto in _TCPS
 
 
-def _restore_plain(connection: Socket, sk: m.inet_sk_entry, session: FileRestore, what: str) -> None:
+def _restore_plain(connection: Socket, sk: m.inet_sk_entry, session: RestoreContext, what: str) -> None:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if sk.opts.so_reuseport or (sk.proto, sk.src_port) in session.part(Unfinished).shared_ports:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -193,7 +194,7 @@ def _restore_plain(connection: Socket, sk: m.inet_sk_entry, session: FileRestore
 
 
 def _is_chosen_by_route(
-    sk: m.inet_sk_entry, session: FileRestore, target: tuple[str | int, ...], source: tuple[str | int, ...]
+    sk: m.inet_sk_entry, session: RestoreContext, target: tuple[str | int, ...], source: tuple[str | int, ...]
 ) -> bool:
     """Whether connect(2) finds the address of an IPv6 socket: to bind it would take IPv4 away from the socket."""
     is_candidate = sk.family == socket.AF_INET6 and sk.type == socket.SOCK_DGRAM and sk.dst_port and not sk.v6only

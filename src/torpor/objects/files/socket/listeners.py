@@ -16,7 +16,7 @@ from contextlib import suppress
 
 from torpor.base.errors import KernelError
 from torpor.kernel.sock_diag import read_inet
-from torpor.objects.files.model import FileDump
+from torpor.objects.session import DumpContext
 
 _LISTEN = 1 << 10
 
@@ -24,7 +24,7 @@ _LISTEN = 1 << 10
 class Listening:
     """The inodes of all listeners in our network namespace, when this was made."""
 
-    def __init__(self, session: FileDump) -> None:
+    def __init__(self, session: DumpContext) -> None:
         self.inodes = frozenset(_read())
 
 

@@ -12,8 +12,9 @@ from torpor.kernel.arch import nr
 from torpor.kernel.procfs.small import read_small
 from torpor.kernel.sockets import SO_DOMAIN, Socket, get_int, pair
 from torpor.kernel.syscall import syscall
-from torpor.objects.files.model import FileRestore, OpenFile
+from torpor.objects.files.model import OpenFile
 from torpor.objects.files.networks import in_network
+from torpor.objects.session import RestoreContext
 
 _SOCK_PACKET = 10
 _PINGS = (socket.IPPROTO_ICMP, socket.IPPROTO_ICMPV6)
@@ -46,7 +47,7 @@ def new_socket(family: int, kind: int, protocol: int) -> Socket:
         syscall("setresgid", nr.setresgid, keep, own, keep)
 
 
-def make_socket(session: FileRestore, family: int, kind: int, protocol: int, ns_id: int) -> Socket:
+def make_socket(session: RestoreContext, family: int, kind: int, protocol: int, ns_id: int) -> Socket:
     """A new socket in the network namespace that the images number *ns_id*.
 
     RestoreError where the kernel has no such family or protocol.
@@ -67,7 +68,7 @@ def check_type(kind: int) -> None:
         raise ImageError(f"files.img: {kind} is no type of socket")
 
 
-def make_pair(session: FileRestore, kind: int, ns_id: int) -> tuple[Socket, Socket]:
+def make_pair(session: RestoreContext, kind: int, ns_id: int) -> tuple[Socket, Socket]:
     """Two connected unix sockets in that namespace."""
     check_type(kind)
     return in_network(session, ns_id, lambda: pair(kind))

@@ -20,7 +20,8 @@ from torpor.images import messages as m
 from torpor.kernel.procfs.small import read_small
 from torpor.kernel.sockets import Socket
 from torpor.kernel.uapi.inet import MCAST_BLOCK_SOURCE, MCAST_JOIN_GROUP, MCAST_JOIN_SOURCE_GROUP, MCAST_MSFILTER
-from torpor.objects.files.model import FileDump, OpenFile
+from torpor.objects.files.model import OpenFile
+from torpor.objects.session import DumpContext
 
 _ADDRESS_SIZE = 128
 _EXCLUDE = 0
@@ -36,7 +37,7 @@ _OF_EVERYBODY = frozenset(
 class Groups:
     """The groups that some socket has joined, by family, as a process's network has them."""
 
-    def __init__(self, session: FileDump) -> None:
+    def __init__(self, session: DumpContext) -> None:
         self._known: dict[tuple[int, int], list[tuple[int, bytes]]] = {}
 
     def of(self, pid: int, family: int) -> list[tuple[int, bytes]]:
@@ -67,7 +68,7 @@ def _read_igmp6(pid: int) -> list[tuple[int, bytes]]:
     return [(int(fields[0]), bytes.fromhex(fields[2])) for fields in lines if fields]
 
 
-def dump(file: OpenFile, connection: Socket, opts: m.sk_opts_entry, session: FileDump) -> None:
+def dump(file: OpenFile, connection: Socket, opts: m.sk_opts_entry, session: DumpContext) -> None:
     """Add the memberships of a socket to its options."""
     families = [(socket.IPPROTO_IP, socket.AF_INET)]
     if connection.getsockopt(socket.SOL_SOCKET, socket.SO_DOMAIN) == socket.AF_INET6:

@@ -28,9 +28,9 @@ from torpor.images import messages as m
 from torpor.kernel import nftables
 from torpor.kernel.namespaces import CLONE_NEWNET, isolated, setns
 from torpor.kernel.sockets import Socket
-from torpor.objects.files.model import FileDump
 from torpor.objects.files.networks import Networks
 from torpor.objects.files.socket.addresses import plain_bytes
+from torpor.objects.session import DumpContext
 from torpor.tracee import caretaker
 
 #: Packets with this mark pass (CRIU's, and ours that stand for a peer's).
@@ -181,7 +181,7 @@ class NetLock:
 class DumpLock(NetLock):
     """The lock of a dump: undone when the tree lives on, left for the restore when it is killed."""
 
-    def __init__(self, session: FileDump) -> None:
+    def __init__(self, session: DumpContext) -> None:
         super().__init__(session.outside.run_id, session.policy.network_lock)
         self._session = session
         self._outside = session.outside

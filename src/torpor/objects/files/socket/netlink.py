@@ -23,12 +23,13 @@ from torpor.images.errors import ImageError
 from torpor.kernel.sockets import Borrowed, Socket
 from torpor.kernel.uapi.socket import SO_PROTOCOL, SO_TYPE, SOL_NETLINK
 from torpor.objects.files import fown
-from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
+from torpor.objects.files.model import FileKind, OpenFile
 from torpor.objects.files.networks import Networks
 from torpor.objects.files.socket import filters, options
 from torpor.objects.files.socket.finish import finish
 from torpor.objects.files.socket.make import family_of, make_socket
 from torpor.objects.files.socket.option_tables import Shape
+from torpor.objects.session import DumpContext, RestoreContext
 
 _CONNECTED, _UNCONNECTED = 1, 7
 _ADD_MEMBERSHIP, _LIST_MEMBERSHIPS = 1, 9
@@ -40,7 +41,7 @@ def matches(file: OpenFile) -> bool:
     return family_of(file) == socket.AF_NETLINK
 
 
-def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
+def dump(file: OpenFile, entry: m.file_entry, session: DumpContext) -> None:
     """Fill in ``entry.nlsk``."""
     sk = entry.nlsk
     sk.id, sk.ino, sk.flags = entry.id, file.stat.st_ino & 0xFFFFFFFF, file.flags
@@ -60,7 +61,7 @@ def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
     options.dump(file, Shape(socket.AF_NETLINK, kind, sk.protocol), sk.opts, session)
 
 
-def check(file: OpenFile, session: FileDump) -> None:
+def check(file: OpenFile, session: DumpContext) -> None:
     """Refuse a filter that cannot be read."""
     with Borrowed(file.fd) as connection:
         filters.check(file, connection)
@@ -88,7 +89,7 @@ def _groups(connection: Socket) -> list[int]:
     return words
 
 
-def restore(entry: m.file_entry, session: FileRestore) -> int:
+def restore(entry: m.file_entry, session: RestoreContext) -> int:
     """Make, bind, join, connect."""
     sk = entry.nlsk
     what = f"netlink socket {entry.id}"

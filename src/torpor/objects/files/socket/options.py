@@ -26,10 +26,11 @@ from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.kernel.idmap import IdMaps
 from torpor.kernel.sockets import Borrowed, Socket
-from torpor.objects.files.model import FileDump, OpenFile
+from torpor.objects.files.model import OpenFile
 from torpor.objects.files.socket import filters, option_tables, tcp_repair
 from torpor.objects.files.socket.make import new_socket
 from torpor.objects.files.socket.option_tables import Opaque, Shape
+from torpor.objects.session import DumpContext
 
 SOL_SOCKET = socket.SOL_SOCKET
 SO_SNDBUFFORCE = 32
@@ -75,7 +76,7 @@ _INFO_SND_MSS = slice(16, 20)
 class Defaults:
     """The options of new sockets, asked for once a shape: a server has thousands of sockets of one."""
 
-    def __init__(self, session: FileDump) -> None:
+    def __init__(self, session: DumpContext) -> None:
         self._known: dict[tuple[int, int, int], list[tuple[Opaque, bytes]]] = {}
 
     def of(self, shape: Shape) -> list[tuple[Opaque, bytes]]:
@@ -113,7 +114,7 @@ def _is_of_the_moment(connection: Socket, option: Opaque, content: bytes) -> boo
     return info[0] != tcp_repair.CLOSE or content == info[_INFO_SND_MSS]
 
 
-def dump(file: OpenFile, shape: Shape, opts: m.sk_opts_entry, session: FileDump) -> None:
+def dump(file: OpenFile, shape: Shape, opts: m.sk_opts_entry, session: DumpContext) -> None:
     """Fill in *opts*."""
     with Borrowed(file.fd) as connection:
         get = connection.getsockopt

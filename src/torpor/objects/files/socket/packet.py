@@ -26,12 +26,13 @@ from torpor.kernel.sockets import Borrowed, Socket
 from torpor.kernel.syscall import syscall
 from torpor.kernel.uapi.socket import SOL_PACKET
 from torpor.objects.files import fown
-from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
+from torpor.objects.files.model import FileKind, OpenFile
 from torpor.objects.files.networks import Networks
 from torpor.objects.files.socket import filters, options
 from torpor.objects.files.socket.finish import finish
 from torpor.objects.files.socket.make import family_of, make_socket
 from torpor.objects.files.socket.option_tables import Shape
+from torpor.objects.session import DumpContext, RestoreContext
 
 _ADD_MEMBERSHIP, _RX_RING, _TX_RING, _FANOUT = 1, 5, 13, 18
 _SOCK_PACKET = 10
@@ -45,7 +46,7 @@ _MAX_RING = 1 << 30
 class Table:
     """The packet sockets of the tree's network namespace, read once."""
 
-    def __init__(self, session: FileDump) -> None:
+    def __init__(self, session: DumpContext) -> None:
         self.sockets = sock_diag.read_packet()
 
 
@@ -54,7 +55,7 @@ def matches(file: OpenFile) -> bool:
     return family_of(file) == socket.AF_PACKET
 
 
-def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
+def dump(file: OpenFile, entry: m.file_entry, session: DumpContext) -> None:
     """Fill in ``entry.psk``."""
     sk = entry.psk
     sk.id, sk.flags = entry.id, file.flags
@@ -78,14 +79,14 @@ def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
     options.dump(file, Shape(socket.AF_PACKET, row.type, 0), sk.opts, session)
 
 
-def check(file: OpenFile, session: FileDump) -> None:
+def check(file: OpenFile, session: DumpContext) -> None:
     """Refuse one of another network namespace."""
     session.part(Networks).check(file)
     with Borrowed(file.fd) as connection:
         filters.check(file, connection)
 
 
-def restore(entry: m.file_entry, session: FileRestore) -> int:
+def restore(entry: m.file_entry, session: RestoreContext) -> int:
     """Make, bind, join, and set up rings."""
     sk = entry.psk
     what = f"packet socket {entry.id}"

@@ -29,9 +29,9 @@ from torpor.kernel.syscall import address_of, syscall
 from torpor.kernel.uapi.fcntl import AT_FDCWD, O_PATH
 from torpor.kernel.uapi.prctl import PR_GET_DUMPABLE, PR_SET_DUMPABLE
 from torpor.kernel.uapi.sched import CLONE_VM
-from torpor.objects.files.model import FileRestore
 from torpor.objects.files.socket.make import check_type, make_pair
 from torpor.objects.files.socket.peer_cred import Who
+from torpor.objects.session import RestoreContext
 from torpor.tracee import puppet as puppets
 from torpor.tracee.batch import Arg, Batch, RemoteCallError
 from torpor.tracee.remote import Runner, kill_and_reap
@@ -57,7 +57,7 @@ class _Ids:
 class Actors:
     """Those who act in one restore; ``close`` ends whom it has made for it."""
 
-    def __init__(self, session: FileRestore) -> None:
+    def __init__(self, session: RestoreContext) -> None:
         self._session = session
         #: By the pid that each is taken for.
         self._made: dict[int, Runner] = {}

@@ -30,7 +30,8 @@ from torpor.kernel.idmap import NO_ID
 from torpor.kernel.procfs.status import read_status
 from torpor.kernel.sockets import Borrowed, Socket
 from torpor.kernel.uapi.socket import SO_PEERCRED, SO_PEERGROUPS
-from torpor.objects.files.model import FileDump, OpenFile
+from torpor.objects.files.model import OpenFile
+from torpor.objects.session import DumpContext
 from torpor.tracee.batch import Batch
 
 _FEW_GROUPS, _ALL_GROUPS = 1024, 4 * 65536
@@ -61,11 +62,11 @@ def _shown(ident: int) -> str:
 class _Tree:
     """The tree's processes: the target's numbers by ours."""
 
-    def __init__(self, session: FileDump) -> None:
+    def __init__(self, session: DumpContext) -> None:
         self.numbers = {process.pid: process.ns_pid for process in session.processes}
 
 
-def dump(file: OpenFile, sk: m.unix_sk_entry, session: FileDump) -> None:
+def dump(file: OpenFile, sk: m.unix_sk_entry, session: DumpContext) -> None:
     """Fill in whom the kernel has noted, if anybody."""
     with Borrowed(file.fd) as connection:
         pid, uid, gid = struct.unpack(_CREDENTIALS, connection.getsockopt(socket.SOL_SOCKET, SO_PEERCRED, 12))
@@ -80,7 +81,7 @@ def dump(file: OpenFile, sk: m.unix_sk_entry, session: FileDump) -> None:
     _dump_pid(file, sk, pid, session)
 
 
-def _dump_pid(file: OpenFile, sk: m.unix_sk_entry, pid: int, session: FileDump) -> None:
+def _dump_pid(file: OpenFile, sk: m.unix_sk_entry, pid: int, session: DumpContext) -> None:
     sk.torpor_peer_pid = pid_inside(file, pid, session)
     is_dead = pid > 0 and not os.path.exists(f"/proc/{pid}")
     if not sk.torpor_peer_pid and is_dead and not file.in_flight:
@@ -88,7 +89,7 @@ def _dump_pid(file: OpenFile, sk: m.unix_sk_entry, pid: int, session: FileDump) 
         file.process.questions.append(lambda batch: _ask(file.number, sk, batch))
 
 
-def pid_inside(file: OpenFile, pid: int, session: FileDump) -> int:
+def pid_inside(file: OpenFile, pid: int, session: DumpContext) -> int:
     """The target's number for a process of the tree, or one that is dead, with *pid*; 0 for what it does not know."""
     known = session.part(_Tree).numbers.get(pid, 0)
     if known or pid <= 0 or file.process.pid != file.process.ns_pid:

@@ -36,10 +36,11 @@ from torpor.kernel.sockets import Borrowed, Socket
 from torpor.kernel.syscall import syscall
 from torpor.kernel.uapi.socket import SCM_CREDENTIALS, SCM_RIGHTS, SO_PEEK_OFF
 from torpor.kernel.vm import PAGE_SIZE
-from torpor.objects.files.model import FileDump, FileRestore, OpenFile
+from torpor.objects.files.model import OpenFile
 from torpor.objects.files.socket import peer_cred
 from torpor.objects.files.socket.options import widen
 from torpor.objects.files.socket.peer_actors import Actors
+from torpor.objects.session import DumpContext, RestoreContext
 from torpor.tracee.caretaker import option
 
 _SCM_SECURITY, _SCM_PIDFD = 3, 4
@@ -67,7 +68,7 @@ class Message:
         return not self.rights and self.credentials is None
 
 
-def dump(file: OpenFile, file_id: int, kind: int, n_unread: int, session: FileDump) -> None:
+def dump(file: OpenFile, file_id: int, kind: int, n_unread: int, session: DumpContext) -> None:
     """Write what waits in the socket.  *n_unread* bytes do; of a datagram socket the first message's."""
     if kind != socket.SOCK_DGRAM and not n_unread:
         return
@@ -78,7 +79,7 @@ def dump(file: OpenFile, file_id: int, kind: int, n_unread: int, session: FileDu
         packet = m.sk_packet_entry(id_for=file_id, length=len(message.data))
         if message.rights:
             # The place in the image is taken after the files, which may hold queues of their own.
-            rights = [session.add_in_flight(file.process, fd) for fd in message.rights]
+            rights = [session.files.add_in_flight(file.process, fd) for fd in message.rights]
             packet.scm.add(type=SCM_RIGHTS, rights=rights)
         if message.credentials is not None:
             pid, user, group = message.credentials
@@ -90,7 +91,7 @@ def dump(file: OpenFile, file_id: int, kind: int, n_unread: int, session: FileDu
 
 
 @contextmanager
-def peeking(connection: Socket, session: FileDump) -> Iterator[None]:
+def peeking(connection: Socket, session: DumpContext) -> Iterator[None]:
     """Within the block SO_PEEK_OFF begins at 0 and is ours to change; whatever happens it is as before afterwards."""
     before = connection.getsockopt(socket.SOL_SOCKET, SO_PEEK_OFF)
     keeper = session.outside.caretaker
@@ -103,7 +104,7 @@ def peeking(connection: Socket, session: FileDump) -> Iterator[None]:
         keeper.drop(keys)
 
 
-def _read(file: OpenFile, connection: Socket, kind: int, n_unread: int, session: FileDump) -> list[Message]:
+def _read(file: OpenFile, connection: Socket, kind: int, n_unread: int, session: DumpContext) -> list[Message]:
     if not _is_readable(connection):
         return []
     if kind == socket.SOCK_STREAM and connection.getsockopt(socket.SOL_SOCKET, SO_PEEK_OFF) < 0:
@@ -196,7 +197,7 @@ def _peek(file: OpenFile, connection: Socket, room: int) -> Message | None:
 class Queues:
     """The messages in the image, by the file that they wait in."""
 
-    def __init__(self, session: FileRestore) -> None:
+    def __init__(self, session: RestoreContext) -> None:
         self._session = session
         self._by_file: dict[int, list[Entry[m.sk_packet_entry]]] = {}
         if not session.store.exists("sk-queues.img"):
@@ -240,7 +241,7 @@ class Queues:
         for scm in message.scm:
             if scm.type != SCM_RIGHTS or len(scm.rights) > 253:
                 raise ImageError(f"sk-queues.img: {len(scm.rights)} of ancillary data of type {scm.type}")
-            fds = [self._session.open(file_id) for file_id in scm.rights]
+            fds = [self._session.files.open(file_id) for file_id in scm.rights]
             control.append((socket.SOL_SOCKET, SCM_RIGHTS, struct.pack(f"{len(fds)}i", *fds)))
         if message.HasField("torpor_uid"):
             pid = self._session.part(Actors).pid_of(peer_cred.sender(message).pid)

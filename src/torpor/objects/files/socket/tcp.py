@@ -23,14 +23,15 @@ from torpor.base.fds import OwnedFd
 from torpor.images import messages as m
 from torpor.kernel.sockets import Borrowed, Socket
 from torpor.kernel.uapi.inet import IPPROTO_MPTCP
-from torpor.objects.files.model import FileDump, FileRestore, OpenFile
+from torpor.objects.files.model import OpenFile
 from torpor.objects.files.socket import listeners, net_lock, shutdown, tcp_ended, tcp_keys, tcp_repair, tcp_stream
+from torpor.objects.session import DumpContext, RestoreContext
 
 TCP_CLOSE, TCP_LISTEN = tcp_repair.CLOSE, tcp_repair.LISTEN
 _HINT = "use --tcp-close to have it closed, or --tcp-established to carry it"
 
 
-def dump(file: OpenFile, sk: m.inet_sk_entry, session: FileDump) -> None:
+def dump(file: OpenFile, sk: m.inet_sk_entry, session: DumpContext) -> None:
     """Fill in state, backlog and shutdown; a connection's stream."""
     with Borrowed(file.fd) as connection:
         info = tcp_repair.info(connection)
@@ -58,7 +59,7 @@ def dump(file: OpenFile, sk: m.inet_sk_entry, session: FileDump) -> None:
         session.part(tcp_stream.Connections).add(file, sk)
 
 
-def check(file: OpenFile, sk: m.inet_sk_entry, session: FileDump) -> None:
+def check(file: OpenFile, sk: m.inet_sk_entry, session: DumpContext) -> None:
     """Refuse connections that the policy has not.  Those that wait to be accepted may have been when it counts.
 
     *sk* has the addresses.
@@ -92,7 +93,7 @@ class _Listener:
 class _Met:
     """The connections that checks before the freeze have met."""
 
-    def __init__(self, session: FileDump) -> None:
+    def __init__(self, session: DumpContext) -> None:
         self._session = session
         self._all: list[net_lock.Ends] = []
         session.at_check(self._check)
@@ -108,7 +109,7 @@ class _Met:
             net_lock.check(self._session.policy.network_lock)
 
 
-def _check_connection(file: OpenFile, protocol: int, state: int, port: int, session: FileDump) -> None:
+def _check_connection(file: OpenFile, protocol: int, state: int, port: int, session: DumpContext) -> None:
     if session.policy.tcp_close:
         return
     peer = f"a TCP connection to port {port}"
@@ -124,7 +125,7 @@ def _check_connection(file: OpenFile, protocol: int, state: int, port: int, sess
     raise file.refuse(peer, hint=_HINT)
 
 
-def _refuse_waiting(file: OpenFile, n_waiting: int, session: FileDump) -> None:
+def _refuse_waiting(file: OpenFile, n_waiting: int, session: DumpContext) -> None:
     raise file.refuse(
         f"{n_waiting} TCP connections wait to be accepted", hint="try again when they are, or use --skip-in-flight"
     )
@@ -135,7 +136,7 @@ def is_connection(sk: m.inet_sk_entry) -> bool:
     return bool(sk.dst_port) or tcp_ended.is_ended(sk)
 
 
-def restore_connection(connection: Socket, sk: m.inet_sk_entry, session: FileRestore, what: str) -> None:
+def restore_connection(connection: Socket, sk: m.inet_sk_entry, session: RestoreContext, what: str) -> None:
     """Make the connection again, or with --tcp-close a socket that was connected once."""
     if tcp_ended.is_ended(sk):
         if not tcp_ended.restore(connection, sk, session, what):
@@ -148,7 +149,7 @@ def restore_connection(connection: Socket, sk: m.inet_sk_entry, session: FileRes
         raise RestoreError(f"{what} is a TCP connection to port {sk.dst_port}", hint=_HINT)
 
 
-def is_carried(sk: m.inet_sk_entry, session: FileRestore) -> bool:
+def is_carried(sk: m.inet_sk_entry, session: RestoreContext) -> bool:
     """Whether it is restored as a connection, not as what is left of one."""
     return is_connection(sk) and not tcp_ended.is_ended(sk) and not session.policy.tcp_close
 

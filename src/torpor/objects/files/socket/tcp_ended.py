@@ -27,16 +27,17 @@ from torpor.images.format import Entry
 from torpor.images.store import store_one
 from torpor.kernel import packets
 from torpor.kernel.sockets import Borrowed, Socket
-from torpor.objects.files.model import FileDump, FileRestore, OpenFile
+from torpor.objects.files.model import OpenFile
 from torpor.objects.files.socket import addresses, net_lock, options, tcp_fin, tcp_repair, tcp_stream
 from torpor.objects.files.socket.make import make_socket
+from torpor.objects.session import DumpContext, RestoreContext
 
 _RST = 0x04
 _FIRST = 0x10000
 _WINDOW = 0xFFFF
 
 
-def dump(file: OpenFile, sk: m.inet_sk_entry, session: FileDump) -> None:
+def dump(file: OpenFile, sk: m.inet_sk_entry, session: DumpContext) -> None:
     """Move the peer to where other readers ignore it, and write what was not read."""
     sk.torpor_ended_addr.extend(sk.dst_addr)
     sk.torpor_ended_port = sk.dst_port
@@ -63,7 +64,7 @@ def is_ended(sk: m.inet_sk_entry) -> bool:
     return bool(sk.torpor_ended_port) or (sk.state == tcp_repair.CLOSE and bool(sk.dst_port))
 
 
-def restore(connection: Socket, sk: m.inet_sk_entry, session: FileRestore, what: str) -> bool:
+def restore(connection: Socket, sk: m.inet_sk_entry, session: RestoreContext, what: str) -> bool:
     """Make it so; False where it cannot be, and the socket is as it was."""
     ended = m.inet_sk_entry()
     ended.CopyFrom(sk)
@@ -100,7 +101,7 @@ def restore(connection: Socket, sk: m.inet_sk_entry, session: FileRestore, what:
     return True
 
 
-def _reset(connection: Socket, ended: m.inet_sk_entry, length: int, session: FileRestore) -> bool:
+def _reset(connection: Socket, ended: m.inet_sk_entry, length: int, session: RestoreContext) -> bool:
     """Have a reset come; whether it did."""
     ends = net_lock.ends_of(ended)
     way = packets.Way(ends.there, ends.peer_port, ends.here, ends.port)
@@ -115,6 +116,6 @@ def _reset(connection: Socket, ended: m.inet_sk_entry, length: int, session: Fil
 class Raw:
     """What the resets are sent by."""
 
-    def __init__(self, session: FileRestore) -> None:
+    def __init__(self, session: RestoreContext) -> None:
         self.sockets = tcp_fin.RawSockets(session)
         session.before_attach(self.sockets.close)

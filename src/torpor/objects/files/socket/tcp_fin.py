@@ -19,9 +19,9 @@ from torpor.base import log
 from torpor.images import messages as m
 from torpor.kernel import packets
 from torpor.kernel.sockets import Socket
-from torpor.objects.files.model import FileRestore
 from torpor.objects.files.socket import addresses, net_lock, tcp_repair
 from torpor.objects.files.socket.make import make_socket
+from torpor.objects.session import RestoreContext
 
 _PATIENCE_MS, _IMPATIENCE_MS = 300, 10
 _NEEDED = (tcp_repair.CLOSE_WAIT, tcp_repair.LAST_ACK, tcp_repair.CLOSING, tcp_repair.FIN_WAIT2, tcp_repair.CLOSE)
@@ -35,7 +35,7 @@ def is_needed(sk: m.inet_sk_entry) -> bool:
 class RawSockets:
     """What packets are sent by, one for each network namespace and family."""
 
-    def __init__(self, session: FileRestore) -> None:
+    def __init__(self, session: RestoreContext) -> None:
         self._session = session
         self._known: dict[tuple[int, int], Socket] = {}
         #: For how long it is worth waiting that a packet arrives, in milliseconds.

@@ -12,7 +12,8 @@ import _socket as socket
 
 from torpor.kernel.sock_diag import read_inet
 from torpor.kernel.sockets import Borrowed
-from torpor.objects.files.model import FileDump, OpenFile
+from torpor.objects.files.model import OpenFile
+from torpor.objects.session import DumpContext
 
 _AO_INFO, _AO_INFO_BYTES = 40, 24
 
@@ -20,7 +21,7 @@ _AO_INFO, _AO_INFO_BYTES = 40, 24
 class Signed:
     """What the checks before the freeze have met.  The tables are read once for all of them."""
 
-    def __init__(self, session: FileDump) -> None:
+    def __init__(self, session: DumpContext) -> None:
         self._met: list[OpenFile] = []
         session.at_check(self._check)
 

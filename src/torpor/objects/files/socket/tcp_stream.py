@@ -33,9 +33,10 @@ from torpor.images.format import Entry
 from torpor.images.store import iter_entries, store_one
 from torpor.kernel.sockets import Borrowed, Socket
 from torpor.kernel.uapi.socket import SO_PEEK_OFF
-from torpor.objects.files.model import FileDump, FileRestore, OpenFile
+from torpor.objects.files.model import OpenFile
 from torpor.objects.files.socket import addresses, net_lock, options, shutdown, tcp_fin, tcp_repair
 from torpor.objects.files.socket.tcp_repair import RECEIVE_QUEUE, SEND_QUEUE, SENT_FIN
+from torpor.objects.session import DumpContext, RestoreContext
 from torpor.tracee import caretaker
 
 _TCP = tcp_repair.TCP
@@ -68,7 +69,7 @@ class _Connection:
 class Connections:
     """The connections of a dump."""
 
-    def __init__(self, session: FileDump) -> None:
+    def __init__(self, session: DumpContext) -> None:
         self._session = session
         self._all: list[_Connection] = []
         caretaker.raise_descriptor_limit()
@@ -138,7 +139,7 @@ class Connections:
             each.fd.close()
 
 
-def _read(each: _Connection, connection: Socket, session: FileDump) -> bool:
+def _read(each: _Connection, connection: Socket, session: DumpContext) -> bool:
     """Whether nothing came or was acknowledged meanwhile: a frozen peer's probe of a closed window brings a byte.
 
     In repair mode is read what must be, and as little else as can be: were we killed in it, it shows.
@@ -185,7 +186,7 @@ def _peek(connection: Socket, length: int) -> bytes:
     return connection.recv(length + 1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
 
 
-def read_received(connection: Socket, length: int, session: FileDump) -> bytes:
+def read_received(connection: Socket, length: int, session: DumpContext) -> bytes:
     """What waits to be read, whatever place the socket's SO_PEEK_OFF says."""
     try:
         before = connection.getsockopt(socket.SOL_SOCKET, SO_PEEK_OFF)
@@ -206,7 +207,7 @@ def read_received(connection: Socket, length: int, session: FileDump) -> bytes:
 # -- restore --------------------------------------------------------------------------------------------------
 
 
-def restore(connection: Socket, sk: m.inet_sk_entry, session: FileRestore, what: str) -> None:
+def restore(connection: Socket, sk: m.inet_sk_entry, session: RestoreContext, what: str) -> None:
     """Make the connection as far as repair mode goes; the rest when the network is unlocked."""
     stream, payload = load(sk, session, what)
     if sk.state not in (*CARRIED, tcp_repair.CLOSE):
@@ -265,7 +266,7 @@ def _connect_again(connection: Socket, address: tuple[object, ...]) -> None:
         time.sleep(_PAUSE_S)
 
 
-def load(sk: m.inet_sk_entry, session: FileRestore, what: str) -> tuple[m.tcp_stream_entry, bytes]:
+def load(sk: m.inet_sk_entry, session: RestoreContext, what: str) -> tuple[m.tcp_stream_entry, bytes]:
     """The image of its stream, and the queues; ImageError for an impossible one."""
     for item in iter_entries(session.store, "TCP_STREAM", sk.ino):
         stream = item.message
@@ -302,11 +303,11 @@ class _Reborn:
 class Reborn:
     """The connections of a restore, until they live."""
 
-    def __init__(self, session: FileRestore) -> None:
+    def __init__(self, session: RestoreContext) -> None:
         self._session = session
         self._all: list[_Reborn] = []
         self._raw = tcp_fin.RawSockets(session)
-        entries = session.entries.values()
+        entries = session.files.entries.values()
         self._ends = {(entry.isk.ns_id, net_lock.ends_of(entry.isk)) for entry in entries if is_stream(entry)}
         session.when_connected(self._live)
         session.on_close(self._close)

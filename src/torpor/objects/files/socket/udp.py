@@ -21,9 +21,10 @@ from torpor.images import messages as m
 from torpor.kernel import sock_diag
 from torpor.kernel.sockets import get_int
 from torpor.kernel.uapi.udp import UDP_CORK
-from torpor.objects.files.model import FileDump, OpenFile
+from torpor.objects.files.model import OpenFile
 from torpor.objects.files.networks import Networks
 from torpor.objects.files.socket import shutdown, udp_queue
+from torpor.objects.session import DumpContext
 
 _UDPS = (socket.IPPROTO_UDP, 136)
 _ESTABLISHED = 1
@@ -32,7 +33,7 @@ _ESTABLISHED = 1
 class Tables:
     """sock_diag's tables by family and protocol, each read once."""
 
-    def __init__(self, session: FileDump) -> None:
+    def __init__(self, session: DumpContext) -> None:
         self._networks = session.part(Networks)
         self._tables: dict[tuple[int, int, int], dict[int, sock_diag.InetSocket]] = {}
 
@@ -50,7 +51,7 @@ class Tables:
         return self._tables[key].get(sk.ino)
 
 
-def dump(file: OpenFile, sk: m.inet_sk_entry, session: FileDump) -> None:
+def dump(file: OpenFile, sk: m.inet_sk_entry, session: DumpContext) -> None:
     """Fill in the state and the directions that are shut down; refuses corked data."""
     if sk.dst_port or any(sk.dst_addr):
         sk.state = _ESTABLISHED

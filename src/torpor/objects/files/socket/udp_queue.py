@@ -25,9 +25,10 @@ from torpor.images.errors import ImageError
 from torpor.images.format import Entry
 from torpor.kernel import packets
 from torpor.kernel.sockets import Borrowed, Socket
-from torpor.objects.files.model import FileDump, FileRestore, OpenFile
+from torpor.objects.files.model import OpenFile
 from torpor.objects.files.socket import addresses, options, tcp_fin
 from torpor.objects.files.socket.queues import Queues, peeking
+from torpor.objects.session import DumpContext, RestoreContext
 
 _ROOM = 1 << 16
 _CONTROL_ROOM = 512
@@ -45,7 +46,7 @@ def is_readable(fd: int) -> bool:
     return bool(poller.poll(0))
 
 
-def dump(file: OpenFile, file_id: int, sk: m.inet_sk_entry, session: FileDump) -> None:
+def dump(file: OpenFile, file_id: int, sk: m.inet_sk_entry, session: DumpContext) -> None:
     """Write what waits."""
     image = session.image("SK_QUEUES")
     with Borrowed(file.fd, sk.family) as connection, peeking(connection, session):
@@ -73,7 +74,7 @@ def _pack(sender: object, family: int) -> bytes:
     return socket.inet_pton(family, sender[0].partition("%")[0]) + port.to_bytes(_PORT, "big")
 
 
-def restore(connection: Socket, file_id: int, sk: m.inet_sk_entry, session: FileRestore, *, is_shared: bool) -> None:
+def restore(connection: Socket, file_id: int, sk: m.inet_sk_entry, session: RestoreContext, *, is_shared: bool) -> None:
     """Put back what waited; to be called when the socket is bound and nothing limits it yet."""
     waiting = session.part(Queues).of(file_id)
     if not waiting:
@@ -110,6 +111,6 @@ def _plain(address: bytes) -> bytes:
 class Raw:
     """What the datagrams are sent by."""
 
-    def __init__(self, session: FileRestore) -> None:
+    def __init__(self, session: RestoreContext) -> None:
         self.sockets = tcp_fin.RawSockets(session)
         session.on_close(self.sockets.close)

@@ -20,7 +20,7 @@ from torpor.images import messages as m
 from torpor.kernel import sock_diag
 from torpor.kernel.sockets import Borrowed
 from torpor.objects.files import fown
-from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
+from torpor.objects.files.model import FileKind, OpenFile
 from torpor.objects.files.networks import Networks
 from torpor.objects.files.socket import filters, options, peer_cred, queues, unix_name
 from torpor.objects.files.socket.make import family_of
@@ -28,12 +28,13 @@ from torpor.objects.files.socket.option_tables import Shape
 from torpor.objects.files.socket.unix_graph import Graph, given_name
 from torpor.objects.files.socket.unix_peers import Peers
 from torpor.objects.files.socket.unix_state import ESTABLISHED, LISTEN
+from torpor.objects.session import DumpContext, RestoreContext
 
 
 class Table:
     """The unix sockets of the tree's network namespaces, read once."""
 
-    def __init__(self, session: FileDump) -> None:
+    def __init__(self, session: DumpContext) -> None:
         try:
             tables = list(session.part(Networks).each(sock_diag.read_unix))
         except KernelError as error:
@@ -53,7 +54,7 @@ def matches(file: OpenFile) -> bool:
     return family_of(file) == socket.AF_UNIX
 
 
-def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
+def dump(file: OpenFile, entry: m.file_entry, session: DumpContext) -> None:
     """Fill in ``entry.usk``, and the queue's image."""
     ino = file.stat.st_ino
     ns_id = session.part(Networks).id_of(file)
@@ -80,7 +81,7 @@ def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
     peers.add(file, sk, table.sockets)
 
 
-def check(file: OpenFile, session: FileDump) -> None:
+def check(file: OpenFile, session: DumpContext) -> None:
     """Refuse, when all are known, connections to sockets outside of the tree."""
     session.part(Networks).check(file)
     with Borrowed(file.fd) as connection:
@@ -122,7 +123,7 @@ def _dump_unaccepted(file: OpenFile, sk: m.unix_sk_entry, row: sock_diag.UnixSoc
     peer_cred.dump_connector(file, sk)
 
 
-def restore(entry: m.file_entry, session: FileRestore) -> int:
+def restore(entry: m.file_entry, session: RestoreContext) -> int:
     """Make all unix sockets of the image when the first is asked for."""
     return session.part(Graph).make(entry.id)
 

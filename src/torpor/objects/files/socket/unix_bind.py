@@ -27,8 +27,8 @@ from torpor.kernel.syscall import address_of, syscall
 from torpor.kernel.uapi.fcntl import O_PATH
 from torpor.kernel.uapi.fs import RENAME_NOREPLACE
 from torpor.kernel.uapi.sched import CLONE_FS
-from torpor.objects.files.model import FileRestore
 from torpor.objects.files.socket.unix_name import Name
+from torpor.objects.session import RestoreContext
 
 _DIRECTORY = O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -36,7 +36,7 @@ _DIRECTORY = O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 class Namer:
     """Binds and connects by names during a restore."""
 
-    def __init__(self, session: FileRestore) -> None:
+    def __init__(self, session: RestoreContext) -> None:
         self._session = session
         self._nowhere: OwnedFd | None = None
         #: Where it is, if it could not be made without a name.
@@ -52,7 +52,7 @@ class Namer:
         if not name.is_path:
             _bind(connection, name)
             return
-        root_fd, path = self._session.place_of(name.mount, name.path)
+        root_fd, path = self._session.files.place_of(name.mount, name.path)
         if name.is_deleted or path != name.path or (root_fd, path) in self._bound:
             # Nor is a name to be seen that lies under another mount.
             self.bind_apart(ident, connection, name)
@@ -94,7 +94,7 @@ class Namer:
             return OwnedFd(os.open("/", _DIRECTORY))
         if ident in self._apart:
             return OwnedFd(os.dup(self._apart[ident].fileno()))
-        root_fd, path = self._session.place_of(name.mount, name.path)
+        root_fd, path = self._session.files.place_of(name.mount, name.path)
         return OwnedFd(open_in_root(root_fd, path, O_PATH))
 
     def close(self) -> None:

@@ -23,7 +23,6 @@ from torpor.images.errors import ImageError
 from torpor.kernel.arch import nr
 from torpor.kernel.sockets import Socket
 from torpor.kernel.syscall import address_of, syscall
-from torpor.objects.files.model import FileRestore
 from torpor.objects.files.socket import options, peer_cred
 from torpor.objects.files.socket.finish import finish
 from torpor.objects.files.socket.make import make_socket
@@ -34,6 +33,7 @@ from torpor.objects.files.socket.unix_bind import Namer
 from torpor.objects.files.socket.unix_name import Name, name_of
 from torpor.objects.files.socket.unix_senders import Receiver, Senders
 from torpor.objects.files.socket.unix_state import ESTABLISHED, EXTERN, LISTEN
+from torpor.objects.session import RestoreContext
 
 _STREAMS = (socket.SOCK_STREAM, socket.SOCK_SEQPACKET)
 
@@ -88,13 +88,13 @@ class Node:
 class Graph:
     """All unix sockets of a restore."""
 
-    def __init__(self, session: FileRestore) -> None:
+    def __init__(self, session: RestoreContext) -> None:
         self._session = session
         self._nodes = {
             entry.id: Node(
-                entry.usk, name_of(entry.usk, session.idmaps), is_given=given_name(entry) in session.inherited
+                entry.usk, name_of(entry.usk, session.idmaps), is_given=given_name(entry) in session.files.inherited
             )
-            for entry in session.entries.values()
+            for entry in session.files.entries.values()
             if entry.type == m.fd_types.UNIXSK
         }
         self._namer = Namer(session)
@@ -124,7 +124,7 @@ class Graph:
             if node.id == file_id:
                 asked = fd
             else:
-                self._session.adopt(node.id, fd)
+                self._session.files.adopt(node.id, fd)
         if asked < 0:
             raise RestoreError(f"{self._nodes[file_id]} is outside of the tree and cannot be opened")
         return asked
@@ -149,7 +149,7 @@ class Graph:
         name = node.name
         if not name.is_path:
             return -1, "", name.text
-        return self._session.place_of(name.mount, name.path)[0], name.path, b""
+        return self._session.files.place_of(name.mount, name.path)[0], name.path, b""
 
     # -- make -------------------------------------------------------------------------------------------------
 
@@ -312,7 +312,7 @@ class Graph:
         nodes = list(self._inside())
         try:
             for node in nodes:
-                node.made = borrowed(self._session.open(node.id), node.sk.type)
+                node.made = borrowed(self._session.files.open(node.id), node.sk.type)
             self._fill_all(nodes)
             for node in nodes:
                 self._connect(node)

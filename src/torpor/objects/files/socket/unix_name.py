@@ -28,7 +28,8 @@ from torpor.images.text import get_text
 from torpor.kernel.idmap import IdMaps
 from torpor.kernel.uapi.un import SIOCUNIXFILE
 from torpor.objects.files import linked, paths
-from torpor.objects.files.model import FileDump, OpenFile, mount_of
+from torpor.objects.files.model import OpenFile, mount_of
+from torpor.objects.session import DumpContext
 
 _MAX_NAME = 108
 _MAX_LINKS = 64
@@ -37,7 +38,7 @@ _MAX_LINKS = 64
 # -- dump -----------------------------------------------------------------------------------------------------
 
 
-def dump(file: OpenFile, sk: m.unix_sk_entry, name: bytes, session: FileDump) -> None:
+def dump(file: OpenFile, sk: m.unix_sk_entry, name: bytes, session: DumpContext) -> None:
     """Fill in the name, and what its file is like."""
     sk.name = name
     if not name or name.startswith(b"\0"):
@@ -50,7 +51,7 @@ def dump(file: OpenFile, sk: m.unix_sk_entry, name: bytes, session: FileDump) ->
         _dump_file(file, sk, opened.fileno(), session)
 
 
-def _dump_file(file: OpenFile, sk: m.unix_sk_entry, opened: int, session: FileDump) -> None:
+def _dump_file(file: OpenFile, sk: m.unix_sk_entry, opened: int, session: DumpContext) -> None:
     roots, pid = paths.roots_of(session), file.process.pid
     info, path = os.fstat(opened), os.readlink(f"/proc/self/fd/{opened}")
     at = OpenFile(file.process, -1, opened, path, info, [])
@@ -88,7 +89,7 @@ def _dump_path(sk: m.unix_sk_entry, path: str) -> None:
         sk.torpor_file.path = os.fsencode(path)
 
 
-def _dump_links(at: OpenFile, sk: m.unix_sk_entry, path: str, session: FileDump) -> str:
+def _dump_links(at: OpenFile, sk: m.unix_sk_entry, path: str, session: DumpContext) -> str:
     """Names that the file has beside *path*; the first of them where that one is deleted."""
     root = paths.roots_of(session).of_file(at)
     names = [name for name in linked.find_names(at, path, root, _MAX_LINKS) if name != path]

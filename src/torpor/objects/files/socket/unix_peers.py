@@ -15,14 +15,15 @@ import os
 
 from torpor.images import messages as m
 from torpor.kernel import sock_diag
-from torpor.objects.files.model import FileDump, OpenFile
+from torpor.objects.files.model import OpenFile
 from torpor.objects.files.socket.unix_state import EXTERN, LISTEN
+from torpor.objects.session import DumpContext
 
 
 class Peers:
     """The connections between the sockets of a dump, checked when all are known."""
 
-    def __init__(self, session: FileDump) -> None:
+    def __init__(self, session: DumpContext) -> None:
         self._session = session
         self._dumped: set[int] = set()
         self._waiting: list[tuple[OpenFile, m.unix_sk_entry]] = []
@@ -76,7 +77,7 @@ class Peers:
             )
 
     def _add_extern(self, peer: sock_diag.UnixSocket) -> None:
-        entry = m.file_entry(type=m.fd_types.UNIXSK, id=self._session.new_id())
+        entry = m.file_entry(type=m.fd_types.UNIXSK, id=self._session.files.new_id())
         sk = entry.usk
         sk.id, sk.ino, sk.type, sk.state = entry.id, peer.ino, socket.SOCK_DGRAM, LISTEN
         sk.flags, sk.uflags, sk.backlog, sk.peer, sk.name = 0, EXTERN, 0, 0, peer.name
@@ -84,4 +85,4 @@ class Peers:
         fown.uid = fown.euid = fown.signum = fown.pid_type = fown.pid = 0
         opts.so_sndbuf = opts.so_rcvbuf = 0
         opts.so_snd_tmo_sec = opts.so_snd_tmo_usec = opts.so_rcv_tmo_sec = opts.so_rcv_tmo_usec = 0
-        self._session.entries.append(entry)
+        self._session.files.entries.append(entry)

@@ -15,10 +15,10 @@ from torpor.base.errors import RestoreError
 from torpor.base.fds import OwnedFd
 from torpor.base.records import dataclass
 from torpor.kernel.sockets import Socket
-from torpor.objects.files.model import FileRestore
 from torpor.objects.files.socket.make import make_socket
 from torpor.objects.files.socket.unix_bind import Namer, address_by
 from torpor.objects.files.socket.unix_name import Name
+from torpor.objects.session import RestoreContext
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Receiver:
 class Senders:
     """The senders of one restore: *named* finds a restored datagram socket by its name."""
 
-    def __init__(self, session: FileRestore, namer: Namer, named: Callable[[bytes], Socket | None]) -> None:
+    def __init__(self, session: RestoreContext, namer: Namer, named: Callable[[bytes], Socket | None]) -> None:
         self._session = session
         self._namer = namer
         self._named = named

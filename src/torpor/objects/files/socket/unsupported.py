@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from torpor.base.errors import RestoreError
 from torpor.images import messages as m
-from torpor.objects.files.model import FileDump, FileKind, FileRestore, OpenFile
+from torpor.objects.files.model import FileKind, OpenFile
 from torpor.objects.files.socket.make import family_of
+from torpor.objects.session import DumpContext, RestoreContext
 
 _NAMES = {
     4: "IPX", 5: "AppleTalk", 9: "X.25", 15: "AF_KEY (IPsec keys)", 21: "RDS", 23: "IrDA", 24: "PPPoX",
@@ -20,18 +21,18 @@ def matches(file: OpenFile) -> bool:
     return family_of(file) >= 0
 
 
-def dump(file: OpenFile, entry: m.file_entry, session: FileDump) -> None:
+def dump(file: OpenFile, entry: m.file_entry, session: DumpContext) -> None:
     """Refuse it by its family's name."""
     check(file, session)
 
 
-def check(file: OpenFile, session: FileDump) -> None:
+def check(file: OpenFile, session: DumpContext) -> None:
     """The same, ahead of time."""
     family = family_of(file)
     raise file.refuse(f"a socket of family {family} ({_NAMES.get(family, 'unknown')})", hint="close it and try again")
 
 
-def restore(entry: m.file_entry, session: FileRestore) -> int:
+def restore(entry: m.file_entry, session: RestoreContext) -> int:
     """No image has one."""
     raise RestoreError(f"file {entry.id} is a socket of a family that cannot be restored")
 

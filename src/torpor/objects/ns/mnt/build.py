@@ -168,7 +168,7 @@ class _Builder:
         kind = filesystems.BY_CODE.get(entry.fstype)
         if kind is not None and kind.restore is not None:
             session = self._trees[0].session
-            may_be_special = session.files is None or session.files.policy.special_files
+            may_be_special = session.context is None or session.context.policy.special_files
             kind.restore(session.store, fd, entry.root_dev, session.idmaps, may_be_special)
             if entry.sb_flags & mounts.MS_RDONLY:
                 mounts.make_read_only(fd)
@@ -245,9 +245,9 @@ def _make_terminal(tree: Tree, node: Node) -> None:
     """Open the other end, by the mount by which the tree finds it."""
     device, session = node.entry.root_dev, tree.session
     whole = next((each for each in tree.order if each.entry.root_dev == device and each.root == "/"), None)
-    if whole is None or whole.fd < 0 or session.files is None:
+    if whole is None or whole.fd < 0 or session.context is None:
         raise RestoreError(f"{node.point} is a terminal of a devpts that is not mounted itself")
-    session.files.part(Early).make(whole.fd, int(node.root[1:]))
+    session.context.part(Early).make(whole.fd, int(node.root[1:]))
 
 
 def _is_copied(tree: Tree, node: Node) -> bool:

@@ -25,10 +25,10 @@ class OwnGroups:
         self._before: dict[str, str] = {}
         self._now: dict[str, str] = {}
         self._host: list[Mount] = []
-        files, store = tree.session.files, tree.session.store
+        context, store = tree.session.context, tree.session.store
         if all(node.entry.fstype != _CGROUP for node in tree.order) or not store.exists(kinds.CGROUP.file_name()):
             return
-        root = files.processes[0].core if files is not None else m.core_entry()
+        root = context.processes[0].core if context is not None else m.core_entry()
         number = root.thread_core.cg_set or root.tc.cg_set
         for each in load_one(store, kinds.CGROUP).sets:
             if each.id == number:

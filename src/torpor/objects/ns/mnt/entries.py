@@ -14,13 +14,13 @@ from torpor.images.text import set_text
 from torpor.kernel.idmap import IDENTITY
 from torpor.kernel.openat2 import open_in_root
 from torpor.kernel.procfs.mountinfo import Mount, read_mountinfo
-from torpor.objects.files.model import FileDump
 from torpor.objects.files.paths import is_below
 from torpor.objects.model import DumpProcess
 from torpor.objects.ns.mnt import filesystems, make
 from torpor.objects.ns.mnt.external import AUTODETECTED, keys_by_point
 from torpor.objects.ns.mnt.views import View, open_mount, read_view
 from torpor.objects.ns.model import NsDump
+from torpor.objects.session import DumpContext
 
 _MINOR_BITS = 20
 _DELETED = "//deleted"
@@ -47,7 +47,7 @@ class Contents:
 class MountDump:
     """What the mount namespaces of a tree have in common."""
 
-    def __init__(self, session: FileDump) -> None:
+    def __init__(self, session: DumpContext) -> None:
         self._session = session
         self.policy = session.policy
         self.host = read_mountinfo("self")
@@ -73,8 +73,8 @@ class MountDump:
 
 def dump(session: NsDump) -> None:
     """mountpoints-ID.img; the contents of what lives in memory follow when all namespaces are known."""
-    assert session.files is not None
-    shared = session.files.part(MountDump)
+    assert session.context is not None
+    shared = session.context.part(MountDump)
     shared.idmaps = session.idmaps
     view = _read(session.pid, session.pidfd, shared)
     is_first = shared.n_views == 0 and _is_of_root(session)
@@ -84,7 +84,7 @@ def dump(session: NsDump) -> None:
     store_all(session.store, "MNTS", entries[::-1], session.ident)
 
 
-def check(process: DumpProcess, session: FileDump) -> None:
+def check(process: DumpProcess, session: DumpContext) -> None:
     """RefusedError for a mount in the namespace of *process*, which runs on, that could not be mounted again."""
     assert process.pidfd is not None
     shared = session.part(MountDump)
@@ -99,8 +99,8 @@ def _read(pid: int, pidfd: int, shared: MountDump) -> View:
 
 
 def _is_of_root(session: NsDump) -> bool:
-    assert session.files is not None
-    root = session.files.processes[0]
+    assert session.context is not None
+    root = session.context.processes[0]
     return root.ids.mnt_ns_id == session.ident
 
 

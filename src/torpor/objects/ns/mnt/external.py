@@ -109,18 +109,18 @@ def _is_allowed(tree: Tree, node: Node, sources: dict[str, str]) -> bool:
         return True
     if any(is_below(path, os.path.normpath(os.path.join("/", given))) for given in sources.values()):
         return True
-    files = tree.session.files
+    context = tree.session.context
     # What everybody here sees at that place.
-    return files is not None and files.policy.host_mounts and tree.session.root == "/" and path == node.point
+    return context is not None and context.policy.host_mounts and tree.session.root == "/" and path == node.point
 
 
 def _is_unused(tree: Tree, node: Node) -> bool:
     """Whether no file in the images is on that mount or those on it."""
-    files = tree.session.files
-    if node is tree.root or files is None:
+    context = tree.session.context
+    if node is tree.root or context is None:
         return False
     idents = {below.entry.mnt_id for below in node.iter_below()}
-    return not any(entry.reg.mnt_id in idents or entry.usk.mnt_id in idents for entry in files.entries.values())
+    return not any(entry.reg.mnt_id in idents or entry.usk.mnt_id in idents for entry in context.files.entries.values())
 
 
 def _source_of(node: Node, sources: dict[str, str]) -> str:

@@ -23,14 +23,14 @@ class Names:
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
-        self._files = tree.session.files
+        self._context = tree.session.context
         self._by_mount: dict[int, set[str]] = {}
         self._ghosts: list[tuple[Node, str]] = []
-        if self._files is None:
+        if self._context is None:
             return
-        remaps = self._files.part(Remaps).by_file
+        remaps = self._context.part(Remaps).by_file
         by_id = {node.entry.mnt_id: node for node in tree.order}
-        for entry in self._files.entries.values():
+        for entry in self._context.files.entries.values():
             mount_id, name = _named(entry)
             node = by_id.get(mount_id)
             if node is None:
@@ -46,8 +46,8 @@ class Names:
         """Open what other mounts will hide of *node*, which was attached just now."""
         for name in self._by_mount.get(node.entry.mnt_id, ()):
             place = _open(node, relative(name, node.point))
-            if place is not None and self._files is not None:
-                self._files.add_hidden(node.entry.mnt_id, name, place)
+            if place is not None and self._context is not None:
+                self._context.files.add_hidden(node.entry.mnt_id, name, place)
 
     def open_makers(self) -> None:
         """Before mounts become read-only: where deleted files on them are made again."""
@@ -58,17 +58,17 @@ class Names:
                     fd = OwnedFd(mounts.open_tree(at.fileno(), ""))
             except OSError:
                 continue  # the directory is deleted as well, or a file is mounted
-            if self._files is not None:
-                self._files.add_maker(node.entry.mnt_id, name, fd)
+            if self._context is not None:
+                self._context.files.add_maker(node.entry.mnt_id, name, fd)
 
     def tell(self, root_fd: int) -> None:
         """Have the names on the tree's mounts start from *root_fd*, its namespace's root."""
-        if self._files is None:
+        if self._context is None:
             os.close(root_fd)
         elif self._tree.session.is_nested:
-            self._files.add_mounts(root_fd, [node.entry.mnt_id for node in self._tree.order])
+            self._context.files.add_mounts(root_fd, [node.entry.mnt_id for node in self._tree.order])
         else:
-            self._files.enter_root(root_fd)
+            self._context.files.enter_root(root_fd)
 
 
 def _named(entry: m.file_entry) -> tuple[int, str]:

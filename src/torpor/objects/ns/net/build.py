@@ -40,8 +40,8 @@ _ACCEPT_DAD = "accept_dad"
 
 def restore(places: Sequence[NsRestore]) -> None:
     """Fill the namespaces; nothing goes in or out yet."""
-    assert places[0].files is not None
-    policy = places[0].files.policy
+    assert places[0].context is not None
+    policy = places[0].context.policy
     if policy.empty_net:
         return
     with ExitStack() as stack:
@@ -65,8 +65,8 @@ def in_images(store: ImageStore) -> set[int]:
 
 def connect(session: NsRestore) -> None:
     """Join what leads outside to what it belongs to there."""
-    assert session.files is not None
-    if not session.files.policy.empty_net:
+    assert session.context is not None
+    if not session.context.policy.empty_net:
         outside.connect(session.external)
 
 
@@ -79,8 +79,10 @@ def _open(place: NsRestore, stack: ExitStack, ours: Netlink, our_fd: int, *, wea
     connection, its_fd = inside(place.where, CLONE_NEWNET, lambda: (Netlink(), _current()))
     stack.enter_context(connection)
     stack.enter_context(its_fd)
-    assert place.files is not None
-    return Work(place.store, place.ident, connection, ours, its_fd.fileno(), our_fd, place.external, weak, place.files)
+    assert place.context is not None
+    return Work(
+        place.store, place.ident, connection, ours, its_fd.fileno(), our_fd, place.external, weak, place.context
+    )
 
 
 def _in(work: Work, action: Callable[[], None]) -> None:

@@ -55,8 +55,8 @@ def lend(work: Work, ours: str, name: str) -> None:
             except (TorporError, OSError) as error:
                 log.warn(f"the interface {ours} is lost: {error}")
 
-    work.files.at_end(("interface", work.ident, name), lambda: stays.append(True))
-    work.files.on_close(give_back)
+    work.context.at_end(("interface", work.ident, name), lambda: stays.append(True))
+    work.context.on_close(give_back)
 
 
 def _send(name: str, target: int, new_name: str) -> None:

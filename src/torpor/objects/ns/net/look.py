@@ -51,13 +51,13 @@ def dump(session: NsDump) -> None:
 
 def _dump_inside(session: NsDump) -> None:
     store, ident = session.store, session.ident
-    assert session.files is not None
-    if not session.files.policy.empty_net:
+    assert session.context is not None
+    if not session.context.policy.empty_net:
         with Netlink() as connection:
             found = rtnetlink.read_links(connection)
             links.check(found, session.external, session.pid)
-            ids = nsids.read(connection, session.files)
-            devices = session.files.part(tun.Devices)
+            ids = nsids.read(connection, session.context)
+            devices = session.context.part(tun.Devices)
             links.dump(store, ident, found, ids, lambda entry, link: tun.fill(entry, link, devices, ident))
             addresses.dump(store, ident, connection)
             routes.dump(store, ident, connection)

@@ -21,14 +21,16 @@ from torpor.images import messages as m
 from torpor.kernel import rtnetlink
 from torpor.kernel.namespaces import CLONE_NEWNET
 from torpor.kernel.netlink import Netlink
-from torpor.objects.files.model import FileDump
 from torpor.objects.ns.net.work import Work
+from torpor.objects.session import DumpContext
 
 
-def read(connection: Netlink, files: FileDump) -> dict[int, int]:
+def read(connection: Netlink, context: DumpContext) -> dict[int, int]:
     """The image's id of each namespace of the tree by the number by which the socket's namespace knows it."""
-    places = {ident: f"/proc/self/fd/{fd.fileno()}" for (flag, ident), fd in files.held.items() if flag == CLONE_NEWNET}
-    places |= {each.ids.net_ns_id: f"/proc/{each.pid}/ns/net" for each in files.processes if not each.is_zombie}
+    places = {
+        ident: f"/proc/self/fd/{fd.fileno()}" for (flag, ident), fd in context.held.items() if flag == CLONE_NEWNET
+    }
+    places |= {each.ids.net_ns_id: f"/proc/{each.pid}/ns/net" for each in context.processes if not each.is_zombie}
     found = {}
     for ident, path in places.items():
         with OwnedFd(os.open(path, os.O_RDONLY | os.O_CLOEXEC)) as other:

@@ -43,7 +43,7 @@ from torpor.kernel.uapi.if_tun import (
     TUNSETSNDBUF,
     TUNSETVNETHDRSZ,
 )
-from torpor.objects.files.model import FileDump
+from torpor.objects.session import DumpContext
 
 PATH = "/dev/net/tun"
 
@@ -68,7 +68,7 @@ class Attached:
 class Devices:
     """What was seen of tun devices through descriptors of the tree, by the namespace's id and the name."""
 
-    def __init__(self, session: FileDump) -> None:
+    def __init__(self, session: DumpContext) -> None:
         self.seen: dict[tuple[int, str], Attached] = {}
         #: Those that are in the images.
         self.carried: set[tuple[int, str]] = set()

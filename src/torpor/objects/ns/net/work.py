@@ -5,7 +5,7 @@ from __future__ import annotations
 from torpor.base.records import dataclass
 from torpor.images.store import ImageStore
 from torpor.kernel.netlink import Netlink
-from torpor.objects.files.model import FileRestore
+from torpor.objects.session import RestoreContext
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Work:
     external: tuple[str, ...]
     weak_sysctls: bool
     #: Told what is to be undone if the restore fails.
-    files: FileRestore
+    context: RestoreContext
 
 
 def external_value(external: tuple[str, ...], kind: str, name: str) -> str | None:
