@@ -179,7 +179,7 @@ def _of_family(everyone: Sequence[DumpProcess], options: DumpOptions, thorough: 
         yield problem
 
 
-def _of_namespaces(session: DumpContext) -> Iterator[TorporError]:
+def _of_namespaces(context: DumpContext) -> Iterator[TorporError]:
     """Namespaces that could not be carried; by the same functions as in the dump, which stop at the first."""
     from torpor.engine.dump import namespaces
     from torpor.engine.dump.ids import IdAllocator
@@ -187,13 +187,13 @@ def _of_namespaces(session: DumpContext) -> Iterator[TorporError]:
     allocator, outside = IdAllocator(), m.task_kobj_ids_entry()
     try:
         allocator.namespaces_of("self", outside)
-        for process in session.processes:
+        for process in context.processes:
             allocator.namespaces_of(process.pid, process.ids)
         # Of one that has ended meanwhile nothing is told.
-        session.processes = [process for process in session.processes if process.ids.mnt_ns_id]
-        namespaces.check(session.processes, outside, session.policy.external)
-        namespaces.read_idmaps(session.processes, outside)
-        namespaces.look_at_mounts(session, outside)
+        context.processes = [process for process in context.processes if process.ids.mnt_ns_id]
+        namespaces.check(context.processes, outside, context.policy.external)
+        namespaces.read_idmaps(context.processes, outside)
+        namespaces.look_at_mounts(context, outside)
     except RefusedError as problem:
         yield problem
     except OSError:
@@ -256,15 +256,15 @@ def _of_executable(process: DumpProcess) -> Iterator[TorporError]:
                     )
 
 
-def _of_mounts(process: DumpProcess, session: DumpContext) -> Iterator[TorporError]:
+def _of_mounts(process: DumpProcess, context: DumpContext) -> Iterator[TorporError]:
     """Of the mount namespace, if it is not ours and is met for the first time."""
     namespace = os.readlink(f"/proc/{process.pid}/ns/mnt")
-    if namespace == os.readlink("/proc/self/ns/mnt") or not session.once(("mounts", namespace)):
+    if namespace == os.readlink("/proc/self/ns/mnt") or not context.once(("mounts", namespace)):
         return
     from torpor.objects.ns.mnt import entries
 
     try:
-        entries.check(process, session)
+        entries.check(process, context)
     except RefusedError as error:
         yield error
 
@@ -281,24 +281,24 @@ def _of_freezers(process: DumpProcess) -> Iterator[TorporError]:
         )
 
 
-def _of_memory(process: DumpProcess, session: DumpContext, thorough: bool) -> Iterator[TorporError]:
+def _of_memory(process: DumpProcess, context: DumpContext, thorough: bool) -> Iterator[TorporError]:
     def is_suspect(vma: Vma) -> bool:
         return vma.name.startswith(_SUSPECT)
 
     process.maps = read_smaps(process.pid) if thorough else read_maps(process.pid)
-    yield from room.check(process, len(process.maps), session.outside)
+    yield from room.check(process, len(process.maps), context.outside)
     suspects = process.maps if thorough else [vma for vma in process.maps if is_suspect(vma)]
     for vma in suspects:
         try:
-            vmas.dump_one(process, vma, session)
+            vmas.dump_one(process, vma, context)
         except RefusedError as error:
             yield error
 
 
-def _of_files(process: DumpProcess, session: DumpContext, thorough: bool) -> Iterator[TorporError]:
+def _of_files(process: DumpProcess, context: DumpContext, thorough: bool) -> Iterator[TorporError]:
     looks = set()
-    locked = session.part(_Locked).inodes
-    kinds = session.part(settings.Kinds)
+    locked = context.part(_Locked).inodes
+    kinds = context.part(settings.Kinds)
     for number in read_fds(process.pid):
         link = f"/proc/{process.pid}/fd/{number}"
         try:
@@ -309,30 +309,30 @@ def _of_files(process: DumpProcess, session: DumpContext, thorough: bool) -> Ite
         if look not in looks:
             looks.add(look)
             list(kinds_alike(target, info.st_mode))
-        if not session.policy.external_pipes:
+        if not context.policy.external_pipes:
             with suppress(OSError):
-                _leading_out(session).add(process, number, target)
+                _leading_out(context).add(process, number, target)
         plain = _is_plain(target, info) and not kinds.find(info.st_dev, link)
         if not thorough and plain and info.st_ino not in locked:
             continue
         try:
-            _of_file(process, number, target, info, session, thorough)
+            _of_file(process, number, target, info, context, thorough)
         except OSError:
             continue  # closed meanwhile, or only the descriptor itself can tell, and this pass has none
         except RefusedError as problem:
             yield problem
 
 
-def _leading_out(session: DumpContext) -> LeadingOut:
+def _leading_out(context: DumpContext) -> LeadingOut:
     kind: type[LeadingOut] = load("torpor.objects.files.leading_out").LeadingOut
-    return session.part(kind)
+    return context.part(kind)
 
 
 class _Locked:
     """The files that somebody has locked."""
 
-    def __init__(self, session: DumpContext) -> None:
-        self.inodes = frozenset() if session.policy.file_locks else locks.locked_inodes()
+    def __init__(self, context: DumpContext) -> None:
+        self.inodes = frozenset() if context.policy.file_locks else locks.locked_inodes()
 
 
 def _is_plain(target: str, info: os.stat_result) -> bool:
@@ -342,20 +342,20 @@ def _is_plain(target: str, info: os.stat_result) -> bool:
 
 
 def _of_file(
-    process: DumpProcess, number: int, target: str, info: os.stat_result, session: DumpContext, thorough: bool
+    process: DumpProcess, number: int, target: str, info: os.stat_result, context: DumpContext, thorough: bool
 ) -> None:
     """RefusedError for a file that cannot be carried; OSError where it cannot be looked at."""
     assert process.pidfd is not None
     lines = read_fdinfo_lines(process.pid, number)
     for line in lines:
         if line.startswith("lock:"):
-            locks.check(process, number, line, session)
+            locks.check(process, number, line, context)
     wanted = thorough or stat.S_ISSOCK(info.st_mode) or stat.S_ISCHR(info.st_mode)
     with OwnedFd(getfd(process.pidfd.fileno(), number) if wanted else -1) as fd:
         file = OpenFile(process, number, fd.fileno() if wanted else -1, target, info, lines)
         for kind in kinds_alike(target, info.st_mode):
             if kind.matches(file):
                 if kind.check is not None:
-                    kind.check(file, session)
+                    kind.check(file, context)
                 return
     raise file.refuse(f"{target} is of a kind that cannot be checkpointed", hint="close it and try again")

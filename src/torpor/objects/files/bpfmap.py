@@ -39,16 +39,16 @@ def matches(file: OpenFile) -> bool:
     return file.target == LINK
 
 
-def check(file: OpenFile, session: DumpContext) -> None:
+def check(file: OpenFile, context: DumpContext) -> None:
     """Refuse maps of other types: of programs, other maps, sockets; queues, rings, per CPU."""
     kind = int(file.info("map_type"))
     if kind not in _TYPES:
         raise file.refuse(f"{file.target}: BPF maps of type {kind} are not supported", "close it before the checkpoint")
 
 
-def dump(file: OpenFile, entry: m.file_entry, session: DumpContext) -> None:
+def dump(file: OpenFile, entry: m.file_entry, context: DumpContext) -> None:
     """Fill in ``entry.bpf``, and dump the entries once a map."""
-    check(file, session)
+    check(file, context)
     mine = entry.bpf
     mine.id, mine.flags, mine.pos = entry.id, file.flags, file.pos
     fown.fill(mine.fown, file)
@@ -61,11 +61,11 @@ def dump(file: OpenFile, entry: m.file_entry, session: DumpContext) -> None:
         mine.map_extra = int(extra[0].split()[1], 16)
     name, mine.ifindex = bpf.name_of(file.fd)
     mine.map_name = name.decode("ascii", "replace")
-    if session.once((LINK, mine.map_id)):
-        _dump_entries(mine, session)
+    if context.once((LINK, mine.map_id)):
+        _dump_entries(mine, context)
 
 
-def _dump_entries(mine: m.bpfmap_file_entry, session: DumpContext) -> None:
+def _dump_entries(mine: m.bpfmap_file_entry, context: DumpContext) -> None:
     keys, values = bytearray(), bytearray()
     # By a description of our own: the tree's may be for writing only.
     with OwnedFd(bpf.open_by_id(mine.map_id)) as fd:
@@ -75,16 +75,16 @@ def _dump_entries(mine: m.bpfmap_file_entry, session: DumpContext) -> None:
     data = m.bpfmap_data_entry(
         map_id=mine.map_id, keys_bytes=len(keys), values_bytes=len(values), count=len(keys) // mine.key_size
     )
-    session.image("BPFMAP_DATA").add(Entry(data, bytes(keys + values)))
+    context.image("BPFMAP_DATA").add(Entry(data, bytes(keys + values)))
 
 
-def restore(entry: m.file_entry, session: RestoreContext) -> int:
+def restore(entry: m.file_entry, context: RestoreContext) -> int:
     """A map with its entries, or another description of one."""
     mine = entry.bpf
     if not mine.key_size or mine.max_entries * (mine.key_size + mine.value_size) > _MAX_BYTES:
         raise ImageError(f"BPF map {entry.id}: its size is impossible")
     try:
-        made = session.files.shared((LINK, mine.map_id), lambda: _make(mine, session))
+        made = context.files.shared((LINK, mine.map_id), lambda: _make(mine, context))
         flags = {os.O_RDONLY: _RDONLY, os.O_WRONLY: _WRONLY}.get(mine.flags & os.O_ACCMODE, 0)
         fd = bpf.open_by_id(_id_of(made), flags)
     except OSError as error:
@@ -98,11 +98,11 @@ def _id_of(fd: int) -> int:
         return next(int(line.split()[1]) for line in stream if line.startswith("map_id:"))
 
 
-def _make(mine: m.bpfmap_file_entry, session: RestoreContext) -> int:
+def _make(mine: m.bpfmap_file_entry, context: RestoreContext) -> int:
     sizes = (mine.key_size, mine.value_size, mine.max_entries)
     flags = mine.map_flags & _NO_PREALLOC_ETC
     with OwnedFd(bpf.create(mine.map_type, sizes, flags, mine.map_name.encode(), mine.ifindex, mine.map_extra)) as fd:
-        for part in session.part(_Contents).take(mine.map_id):
+        for part in context.part(_Contents).take(mine.map_id):
             data = part.message
             assert isinstance(data, m.bpfmap_data_entry)
             if not data.count:
@@ -119,8 +119,8 @@ def _make(mine: m.bpfmap_file_entry, session: RestoreContext) -> int:
 class _Contents(Sorted):
     """What was in the maps of a restore."""
 
-    def __init__(self, session: RestoreContext) -> None:
-        super().__init__(session.store, BPFMAP_DATA, "map_id")
+    def __init__(self, context: RestoreContext) -> None:
+        super().__init__(context.store, BPFMAP_DATA, "map_id")
 
 
 KIND = FileKind("BPF map", m.fd_types.BPFMAP, matches, dump, restore, check=check)

@@ -28,22 +28,22 @@ from torpor.tracee.remote import Runner, kill_and_reap
 _WALL = 0x40000000
 
 
-def dump(file: OpenFile, name: str, file_id: int, session: DumpContext) -> None:
+def dump(file: OpenFile, name: str, file_id: int, context: DumpContext) -> None:
     """Tie ``reg_file_entry`` *file_id* to the pid that *name* has in it."""
     top, _, rest = name.lstrip("/").partition("/")
     digits = rest.partition("/")[0]
     if top != "proc" or not digits.isdecimal():
         raise file.refuse(f"{file.target} is gone from /proc", hint="close it and try again")
     pid = int(digits)
-    if is_alive(file, pid, session):
+    if is_alive(file, pid, context):
         raise file.refuse(f"{file.target} is gone, but pid {pid} lives", hint="close it and try again")
     remap = m.remap_file_path_entry(orig_id=file_id, remap_id=pid, remap_type=m.remap_type.PROCFS)
-    session.image("REMAP_FPATH").add(remap)
+    context.image("REMAP_FPATH").add(remap)
 
 
-def is_alive(file: OpenFile, pid: int, session: DumpContext) -> bool:
+def is_alive(file: OpenFile, pid: int, context: DumpContext) -> bool:
     """Whether there is a process of that pid in the file's own proc."""
-    where, dir_fd = locate(roots_of(session).of_file(file), f"/proc/{pid}")
+    where, dir_fd = locate(roots_of(context).of_file(file), f"/proc/{pid}")
     try:
         os.stat(where, dir_fd=dir_fd)
     except OSError:
@@ -54,17 +54,17 @@ def is_alive(file: OpenFile, pid: int, session: DumpContext) -> bool:
 class StandIns:
     """Processes that have the pids of dead ones until all files are open and all directories are entered."""
 
-    def __init__(self, session: RestoreContext) -> None:
-        self._session = session
+    def __init__(self, context: RestoreContext) -> None:
+        self._context = context
         self._made: dict[int, Runner] = {}
-        session.before_attach(self.end)
-        session.on_close(self.end)
+        context.before_attach(self.end)
+        context.on_close(self.end)
 
     def ensure(self, pid: int) -> None:
         """See to it that a process *pid* exists."""
         if pid in self._made:
             return
-        root = self._session.processes[0]
+        root = self._context.processes[0]
         if not root.is_born:
             raise RestoreError(f"there is no process yet that could stand for pid {pid}")
         self._made[pid] = clone(root.runner, flags=0, exit_signal=0, set_tid=[pid])
@@ -77,10 +77,10 @@ class StandIns:
             batch = Batch()
             batch.call(nr.wait4, pid, 0, _WALL, 0, may_fail=True)
             with contextlib.suppress(TargetGoneError):  # after a restore that failed
-                self._session.processes[0].runner.run(batch)
+                self._context.processes[0].runner.run(batch)
 
 
-def restore(reg: m.reg_file_entry, pid: int, flags: int, session: RestoreContext) -> int:
+def restore(reg: m.reg_file_entry, pid: int, flags: int, context: RestoreContext) -> int:
     """Open *reg* while a process *pid* exists."""
-    session.part(StandIns).ensure(pid)
-    return open_below(*session.files.place_of_reg(reg), flags)
+    context.part(StandIns).ensure(pid)
+    return open_below(*context.files.place_of_reg(reg), flags)

@@ -56,7 +56,7 @@ def matches(file: OpenFile) -> bool:
 # -- dump -----------------------------------------------------------------------------------------------------
 
 
-def dump(file: OpenFile, entry: m.file_entry, session: DumpContext) -> None:
+def dump(file: OpenFile, entry: m.file_entry, context: DumpContext) -> None:
     """Fill in ``entry.epfd``; files that are not at their number any more are looked for when all are known."""
     epfd = entry.epfd
     epfd.id, epfd.flags = entry.id, file.flags
@@ -75,7 +75,7 @@ def dump(file: OpenFile, entry: m.file_entry, session: DumpContext) -> None:
         if file.in_flight or not _is_watched(file, watch.tfd, order, file.process.pid, watch.tfd):
             lost.append((epfd.tfd[-1], order))
     if lost:
-        session.at_end(lambda: _find_lost(file, lost, session))
+        context.at_end(lambda: _find_lost(file, lost, context))
 
 
 def _parse(line: str, epoll_id: int) -> m.eventpoll_tfd_entry:
@@ -102,10 +102,10 @@ def _is_watched(file: OpenFile, tfd: int, order: int, pid: int, number: int) -> 
         return False  # no descriptor of that number
 
 
-def _find_lost(file: OpenFile, lost: list[tuple[m.eventpoll_tfd_entry, int]], session: DumpContext) -> None:
+def _find_lost(file: OpenFile, lost: list[tuple[m.eventpoll_tfd_entry, int]], context: DumpContext) -> None:
     for watch, order in lost:
         number = watch.tfd
-        for pid, other, file_id in session.files.iter_alike(watch.inode):
+        for pid, other, file_id in context.files.iter_alike(watch.inode):
             if _is_watched(file, number, order, pid, other):
                 watch.torpor_tfd, watch.torpor_file_id = number, file_id
                 if pid == file.process.pid:
@@ -121,16 +121,16 @@ def _find_lost(file: OpenFile, lost: list[tuple[m.eventpoll_tfd_entry, int]], se
 # -- restore --------------------------------------------------------------------------------------------------
 
 
-def restore(entry: m.file_entry, session: RestoreContext) -> int:
+def restore(entry: m.file_entry, context: RestoreContext) -> int:
     """An empty set; what it watches is added by ``attach``."""
     fd = syscall("epoll_create1", nr.epoll_create1, os.O_CLOEXEC)
     status_flags.restore(fd, entry.epfd.flags)
     return fd
 
 
-def attach(entry: m.file_entry, session: RestoreContext, placed: Placed) -> None:
+def attach(entry: m.file_entry, context: RestoreContext, placed: Placed) -> None:
     """Add what it watches, inner sets first: their readiness is an event of the outer ones."""
-    session.part(_Attaching).attach(entry)
+    context.part(_Attaching).attach(entry)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,12 +151,12 @@ class _Watch:
 class _Attaching:
     """Which sets have been filled, and what each process has at which number."""
 
-    def __init__(self, session: RestoreContext) -> None:
-        self._session = session
+    def __init__(self, context: RestoreContext) -> None:
+        self._context = context
         self._done: set[int] = set()
         self._tables: dict[int, dict[int, int]] = {}
-        for file_id in session.files.entries:
-            for process, number in session.files.holders(file_id):
+        for file_id in context.files.entries:
+            for process, number in context.files.holders(file_id):
                 self._tables.setdefault(process.ns_pid, {})[number] = file_id
 
     def attach(self, entry: m.file_entry) -> None:
@@ -169,10 +169,10 @@ class _Attaching:
         if process is None:
             watches = [replace(watch, is_there=False) for watch in watches]
         for watch in watches:
-            target = self._session.files.entry(watch.file_id)
+            target = self._context.files.entry(watch.file_id)
             if target.HasField("epfd"):
                 self.attach(target)
-        own = self._session.files.open(entry.id)
+        own = self._context.files.open(entry.id)
         # Draining must not meet the events of others, so that these go in alone.
         disarmed = [self._make_fire(watch) for watch in watches if watch.is_disarmed]
         self._add(process, epoll_number, own, disarmed)
@@ -185,7 +185,7 @@ class _Attaching:
         Then what each number means.
         """
         wanted = {tfd.tfd for tfd in entry.epfd.tfd if not tfd.torpor_file_id}
-        holders = self._session.files.holders(entry.id)
+        holders = self._context.files.holders(entry.id)
         if holders:
             process, number = max(holders, key=lambda holder: len(wanted & self._tables[holder[0].ns_pid].keys()))
             return process, number, self._tables[process.ns_pid]
@@ -202,7 +202,7 @@ class _Attaching:
     def _make_fire(self, watch: _Watch) -> _Watch:
         """A disarmed watch armed for all, so that it fires at once and is disarmed by that; if its file is ready."""
         poller = select.poll()
-        poller.register(self._session.files.open(watch.file_id), _ANY)
+        poller.register(self._context.files.open(watch.file_id), _ANY)
         return replace(watch, events=watch.events | _ANY) if poller.poll(0) else watch
 
     def _add(self, process: RestoreProcess | None, epoll_number: int, own: int, watches: list[_Watch]) -> None:
@@ -214,7 +214,7 @@ class _Attaching:
                 event = batch.data(_event.pack(watch.events, watch.data))
                 batch.call(nr.epoll_ctl, epoll_number, _CTL_ADD, watch.number, event)
             process.runner.run(batch)
-        elsewhere = [(watch, self._session.files.open(watch.file_id)) for watch in watches if not watch.is_there]
+        elsewhere = [(watch, self._context.files.open(watch.file_id)) for watch in watches if not watch.is_there]
         if elsewhere:
             _in_own_table(lambda: _add_by_duplicates(own, elsewhere))
 

@@ -30,7 +30,7 @@ def matches(file: OpenFile) -> bool:
     return file.target == _LINK
 
 
-def dump(file: OpenFile, entry: m.file_entry, session: DumpContext) -> None:
+def dump(file: OpenFile, entry: m.file_entry, context: DumpContext) -> None:
     """Fill in ``entry.efd``."""
     efd = entry.efd
     efd.id, efd.flags = entry.id, file.flags
@@ -44,7 +44,7 @@ def dump(file: OpenFile, entry: m.file_entry, session: DumpContext) -> None:
         return
 
 
-def restore(entry: m.file_entry, session: RestoreContext) -> int:
+def restore(entry: m.file_entry, context: RestoreContext) -> int:
     """A new eventfd with the counter."""
     efd = entry.efd
     if efd.counter > _MAX_COUNTER:

@@ -46,7 +46,7 @@ def matches(file: OpenFile) -> bool:
     return file.target == _LINK
 
 
-def dump(file: OpenFile, entry: m.file_entry, session: DumpContext) -> None:
+def dump(file: OpenFile, entry: m.file_entry, context: DumpContext) -> None:
     """Fill in ``entry.ffy``."""
     group = entry.ffy
     group.id, group.flags = entry.id, file.flags
@@ -55,15 +55,15 @@ def dump(file: OpenFile, entry: m.file_entry, session: DumpContext) -> None:
         log.warn(lost)
     for line in file.fdinfo:
         if line.startswith("fanotify "):
-            _dump_line(file, dict(part.split(":", 1) for part in line.split()[1:]), group, session)
+            _dump_line(file, dict(part.split(":", 1) for part in line.split()[1:]), group, context)
     if group.faflags & _FAN_CLASSES:
         raise file.refuse("a fanotify group that allows or denies access to files", hint="close it and try again")
 
 
-def check(file: OpenFile, session: DumpContext) -> None:
+def check(file: OpenFile, context: DumpContext) -> None:
     """Say what is lost."""
     if file.fd >= 0 and (lost := _waiting(file)):
-        session.lose(lost)
+        context.lose(lost)
 
 
 def _waiting(file: OpenFile) -> str:
@@ -71,7 +71,7 @@ def _waiting(file: OpenFile) -> str:
     return f"{file.describe()}: fanotify events are waiting to be read; they will be lost" if n_bytes else ""
 
 
-def _dump_line(file: OpenFile, fields: dict[str, str], group: m.fanotify_file_entry, session: DumpContext) -> None:
+def _dump_line(file: OpenFile, fields: dict[str, str], group: m.fanotify_file_entry, context: DumpContext) -> None:
     if "flags" in fields:
         group.faflags, group.evflags = int(fields["flags"], 16), int(fields["event-flags"], 16)
         return
@@ -83,7 +83,7 @@ def _dump_line(file: OpenFile, fields: dict[str, str], group: m.fanotify_file_en
         inode = mark.ie
         inode.i_ino = int(fields["ino"], 16)
         handle = watched.fill_handle(inode.f_handle, fields)
-        watched.find(file, mark.s_dev, inode.i_ino, inode.f_handle, handle, session)
+        watched.find(file, mark.s_dev, inode.i_ino, inode.f_handle, handle, context)
     elif "mnt_id" in fields:
         mount = _mount(file, int(fields["mnt_id"], 16))
         mark.type, mark.s_dev = m.mark_type.MOUNT, mount.major << 20 | mount.minor
@@ -100,7 +100,7 @@ def _mount(file: OpenFile, mount_id: int) -> Mount:
     raise file.refuse(f"the mount that it watches (mount {mount_id}) is not in its mount namespace")
 
 
-def restore(entry: m.file_entry, session: RestoreContext) -> int:
+def restore(entry: m.file_entry, context: RestoreContext) -> int:
     """A group without marks; they come when nothing is opened or closed any more, which they would tell of."""
     group = entry.ffy
     if group.faflags & _FAN_CLASSES:
@@ -112,19 +112,19 @@ def restore(entry: m.file_entry, session: RestoreContext) -> int:
     return fd
 
 
-def attach(entry: m.file_entry, session: RestoreContext, placed: Placed) -> None:
+def attach(entry: m.file_entry, context: RestoreContext, placed: Placed) -> None:
     """Find what is marked (by O_PATH, which nobody is told of); the marks are added at the end."""
-    own = session.keep(os.dup(placed.fd))
+    own = context.keep(os.dup(placed.fd))
     # The oldest first, which fdinfo has last.
-    marks = [(mark, session.keep(_open_target(entry.id, mark, session))) for mark in reversed(entry.ffy.mark)]
-    session.at_end(("fanotify", entry.id), lambda: _add_marks(own, marks))
+    marks = [(mark, context.keep(_open_target(entry.id, mark, context))) for mark in reversed(entry.ffy.mark)]
+    context.at_end(("fanotify", entry.id), lambda: _add_marks(own, marks))
 
 
-def _open_target(ident: int, mark: m.fanotify_mark_entry, session: RestoreContext) -> int:
+def _open_target(ident: int, mark: m.fanotify_mark_entry, context: RestoreContext) -> int:
     if mark.type == m.mark_type.MOUNT:
-        return open_below(*session.files.place_of(mark.me.mnt_id, get_text(mark.me.path)), O_PATH)
+        return open_below(*context.files.place_of(mark.me.mnt_id, get_text(mark.me.path)), O_PATH)
     if mark.type == m.mark_type.INODE:
-        return watched.open_again(mark.s_dev, mark.ie.i_ino, mark.ie.f_handle, session)
+        return watched.open_again(mark.s_dev, mark.ie.i_ino, mark.ie.f_handle, context)
     raise ImageError(f"files.img: fanotify {ident} has a mark of type {mark.type}")
 
 

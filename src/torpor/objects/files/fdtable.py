@@ -26,20 +26,20 @@ from torpor.tracee.batch import Batch
 from torpor.tracee.puppet import Channel, place
 
 
-def dump_table(process: DumpProcess, session: DumpContext) -> None:
+def dump_table(process: DumpProcess, context: DumpContext) -> None:
     """All descriptors of *process*, into its table's image."""
     entries, unknown = [], []
     for number in read_fds(process.pid):
-        file_id, flags = session.files.add_descriptor(process, number)
-        entry = m.fdinfo_entry(id=file_id, flags=max(flags, 0), type=session.files.type_of(file_id), fd=number)
+        file_id, flags = context.files.add_descriptor(process, number)
+        entry = m.fdinfo_entry(id=file_id, flags=max(flags, 0), type=context.files.type_of(file_id), fd=number)
         entries.append(entry)
         if flags == ASK_TASK:
             unknown.append(entry)
     if unknown:
         process.questions.append(lambda batch: _ask_flags(unknown, batch))
-        session.at_end(lambda: store_all(session.store, "FDINFO", entries, process.ids.files_id))
+        context.at_end(lambda: store_all(context.store, "FDINFO", entries, process.ids.files_id))
     else:
-        store_all(session.store, "FDINFO", entries, process.ids.files_id)
+        store_all(context.store, "FDINFO", entries, process.ids.files_id)
 
 
 def _ask_flags(entries: list[m.fdinfo_entry], batch: Batch) -> None:
@@ -52,27 +52,27 @@ def _ask_flags(entries: list[m.fdinfo_entry], batch: Batch) -> None:
     batch.then(collect)
 
 
-def dump_fs(process: DumpProcess, session: DumpContext) -> None:
+def dump_fs(process: DumpProcess, context: DumpContext) -> None:
     """Working directory, root and umask."""
     entry = m.fs_entry(umask=process.status.umask)
-    entry.cwd_id = _dump_directory(process, "cwd", session)
-    entry.root_id = _dump_directory(process, "root", session)
-    store_one(session.store, "FS", entry, process.ns_pid)
+    entry.cwd_id = _dump_directory(process, "cwd", context)
+    entry.root_id = _dump_directory(process, "root", context)
+    store_one(context.store, "FS", entry, process.ns_pid)
 
 
-def _dump_directory(process: DumpProcess, name: str, session: DumpContext) -> int:
+def _dump_directory(process: DumpProcess, name: str, context: DumpContext) -> int:
     path = f"/proc/{process.pid}/{name}"
     # O_PATH opens the directory of a process that is gone from /proc, too.
     fd = os.open(path, O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         info, target = os.fstat(fd), os.readlink(path)
         file = OpenFile(process, -1, fd, target, info, ["pos:\t0", "flags:\t00"])
-        return session.files.add_opened(("directory", file.mount_id, info.st_dev, info.st_ino, target), file)
+        return context.files.add_opened(("directory", file.mount_id, info.st_dev, info.st_ino, target), file)
     finally:
         os.close(fd)
 
 
-def dump_executable(process: DumpProcess, session: DumpContext) -> int:
+def dump_executable(process: DumpProcess, context: DumpContext) -> int:
     """The file behind /proc/PID/exe; its id."""
     path = f"/proc/{process.pid}/exe"
     fd = os.open(path, O_PATH | os.O_CLOEXEC)
@@ -80,53 +80,53 @@ def dump_executable(process: DumpProcess, session: DumpContext) -> int:
         info = os.fstat(fd)
         file = OpenFile(process, -1, fd, os.readlink(path), info, ["pos:\t0", "flags:\t00"])
         # The same description as its mappings' serves as well: both are read-only.
-        return session.files.add_opened(("map", process.ids.mnt_ns_id, info.st_dev, info.st_ino, 0), file)
+        return context.files.add_opened(("map", process.ids.mnt_ns_id, info.st_dev, info.st_ino, 0), file)
     finally:
         os.close(fd)
 
 
-def restore_table(process: RestoreProcess, table_id: int, session: RestoreContext, channel: Channel) -> None:
+def restore_table(process: RestoreProcess, table_id: int, context: RestoreContext, channel: Channel) -> None:
     """Install all descriptors of the table.  The puppet holds nothing but the channel's far end."""
-    entries = load_all(session.store, "FDINFO", table_id)
+    entries = load_all(context.store, "FDINFO", table_id)
     wanted: list[m.fdinfo_entry] = []
     for entry in entries:
         assert isinstance(entry, m.fdinfo_entry)
         wanted.append(entry)
     wanted.sort(key=lambda entry: entry.fd)
     # What is below /proc/PID/fd and fdinfo is there only once the descriptors are.
-    early = [entry for entry in wanted if not _is_of_descriptor(entry, session)]
-    late = [entry for entry in wanted if _is_of_descriptor(entry, session)]
+    early = [entry for entry in wanted if not _is_of_descriptor(entry, context)]
+    late = [entry for entry in wanted if _is_of_descriptor(entry, context)]
     far = channel.far_number
     taken = {far}
     step = 250
     parts = [group[start : start + step] for group in (early, late) for start in range(0, len(group), step)]
     for part in parts:
-        landed = channel.give(process.runner, far, [session.files.open(entry.id) for entry in part], taken)
+        landed = channel.give(process.runner, far, [context.files.open(entry.id) for entry in part], taken)
         batch = Batch()
         place(batch, [(at, entry.fd, bool(entry.flags & 1)) for at, entry in zip(landed, part, strict=True)])
         process.runner.run(batch)
         taken.difference_update(landed)
         taken.update(entry.fd for entry in part)
     for entry in wanted:
-        session.files.placed(entry.id, process, entry.fd)
+        context.files.placed(entry.id, process, entry.fd)
 
 
-def _is_of_descriptor(entry: m.fdinfo_entry, session: RestoreContext) -> bool:
+def _is_of_descriptor(entry: m.fdinfo_entry, context: RestoreContext) -> bool:
     if entry.type != m.fd_types.REG:
         return False
-    parts = get_text(session.files.entry(entry.id).reg.name).split("/")
+    parts = get_text(context.files.entry(entry.id).reg.name).split("/")
     return parts[:2] == ["", "proc"] and len(parts) > 4 and parts[-2] in ("fd", "fdinfo")
 
 
-def restore_fs(process: RestoreProcess, session: RestoreContext, channel: Channel, taken: set[int]) -> None:
+def restore_fs(process: RestoreProcess, context: RestoreContext, channel: Channel, taken: set[int]) -> None:
     """Root, working directory and umask, by descriptors that are closed again."""
-    entry = load_one(session.store, "FS", process.ns_pid)
+    entry = load_one(context.store, "FS", process.ns_pid)
     assert isinstance(entry, m.fs_entry)
     cwd, root = channel.give(
-        process.runner, channel.far_number, [session.files.open(entry.cwd_id), session.files.open(entry.root_id)], taken
+        process.runner, channel.far_number, [context.files.open(entry.cwd_id), context.files.open(entry.root_id)], taken
     )
     batch = Batch()
-    if session.files.entry(entry.root_id).reg.name != "/":
+    if context.files.entry(entry.root_id).reg.name != "/":
         batch.call(nr.fchdir, root)
         batch.call(nr.chroot, batch.path("."))
     batch.call(nr.fchdir, cwd)

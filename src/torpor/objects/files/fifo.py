@@ -36,39 +36,39 @@ def matches(file: OpenFile) -> bool:
     return stat.S_ISFIFO(file.stat.st_mode) and file.target.startswith("/") and not file.flags & O_PATH
 
 
-def dump(file: OpenFile, entry: m.file_entry, session: DumpContext) -> None:
+def dump(file: OpenFile, entry: m.file_entry, context: DumpContext) -> None:
     """Fill in ``entry.fifo`` and an entry for the name; the contents once."""
-    inner = session.files.new_entry(m.fd_types.REG)
-    regular.dump(file, inner, session)
+    inner = context.files.new_entry(m.fd_types.REG)
+    regular.dump(file, inner, context)
     fifo = entry.fifo
     fifo.id, fifo.pipe_id, fifo.regf_id = entry.id, file.stat.st_ino, inner.id
-    images = session.image("FIFO_DATA")
-    if session.once(("fifo", file.stat.st_dev, file.stat.st_ino)):
+    images = context.image("FIFO_DATA")
+    if context.once(("fifo", file.stat.st_dev, file.stat.st_ino)):
         size = fcntl.fcntl(file.fd, F_GETPIPE_SZ)
         data = pipe.peek(file, size)
         images.add(Entry(m.pipe_data_entry(pipe_id=file.stat.st_ino, bytes=len(data), size=size), data))
 
 
-def restore(entry: m.file_entry, session: RestoreContext) -> int:
+def restore(entry: m.file_entry, context: RestoreContext) -> int:
     """This description; the contents with the first one of the FIFO."""
-    reg = _name_entry(entry, session)
-    keeper = session.files.shared(("fifo", entry.fifo.pipe_id), lambda: _fill(entry.fifo.pipe_id, reg, session))
+    reg = _name_entry(entry, context)
+    keeper = context.files.shared(("fifo", entry.fifo.pipe_id), lambda: _fill(entry.fifo.pipe_id, reg, context))
     return os.open(f"/proc/self/fd/{keeper}", reg.flags & ~_OPENING & ~_O_ASYNC | os.O_CLOEXEC)
 
 
-def _name_entry(entry: m.file_entry, session: RestoreContext) -> m.reg_file_entry:
-    found = session.files.entry(entry.fifo.regf_id if entry.fifo.HasField("regf_id") else entry.id)
+def _name_entry(entry: m.file_entry, context: RestoreContext) -> m.reg_file_entry:
+    found = context.files.entry(entry.fifo.regf_id if entry.fifo.HasField("regf_id") else entry.id)
     if not found.HasField("reg"):
         raise ImageError(f"files.img: FIFO {entry.id} has no name")
     return found.reg
 
 
-def _fill(pipe_id: int, reg: m.reg_file_entry, session: RestoreContext) -> int:
-    fd = regular.open_file(reg, os.O_RDWR | os.O_NONBLOCK, session, lambda info: stat.S_ISFIFO(info.st_mode))
+def _fill(pipe_id: int, reg: m.reg_file_entry, context: RestoreContext) -> int:
+    fd = regular.open_file(reg, os.O_RDWR | os.O_NONBLOCK, context, lambda info: stat.S_ISFIFO(info.st_mode))
     try:
         if not stat.S_ISFIFO(os.fstat(fd).st_mode):
             raise ImageError(f"files.img: {reg.name} is no FIFO")
-        for item in session.part(_Contents).take(pipe_id):
+        for item in context.part(_Contents).take(pipe_id):
             data = item.message
             assert isinstance(data, m.pipe_data_entry)
             if data.size:
@@ -84,8 +84,8 @@ def _fill(pipe_id: int, reg: m.reg_file_entry, session: RestoreContext) -> int:
 class _Contents(Sorted):
     """What was in the FIFOs of a restore."""
 
-    def __init__(self, session: RestoreContext) -> None:
-        super().__init__(session.store, "FIFO_DATA", "pipe_id")
+    def __init__(self, context: RestoreContext) -> None:
+        super().__init__(context.store, "FIFO_DATA", "pipe_id")
 
 
 KIND = FileKind(

@@ -64,12 +64,12 @@ def _seen_inside(kind: int, pid: int) -> int:
     return (status.ns_pgids if kind == F_OWNER_PGRP else status.ns_pids)[-1]
 
 
-def restore(session: RestoreContext) -> None:
+def restore(context: RestoreContext) -> None:
     """Give every description its owner and switch its signals on."""
     runners: dict[int, tuple[Runner, Batch]] = {}
-    owners = _owners_in_tree(session)
-    for entry, placed in session.files.placements():
-        flags, fown = _owner_of(entry, session)
+    owners = _owners_in_tree(context)
+    for entry, placed in context.files.placements():
+        flags, fown = _owner_of(entry, context)
         if fown is None or not (fown.pid or fown.signum or flags & _O_ASYNC):
             continue
         if fown.pid and (fown.pid_type == F_OWNER_PGRP, fown.pid) not in owners:
@@ -82,15 +82,15 @@ def restore(session: RestoreContext) -> None:
         runner.run(batch)
 
 
-def _owners_in_tree(session: RestoreContext) -> set[tuple[bool, int]]:
+def _owners_in_tree(context: RestoreContext) -> set[tuple[bool, int]]:
     """Whom files may signal: tasks and groups, the latter with True."""
-    tasks = {(False, thread.ns_tid) for process in session.processes for thread in process.threads}
-    return tasks | {(True, process.entry.pgid) for process in session.processes}
+    tasks = {(False, thread.ns_tid) for process in context.processes for thread in process.threads}
+    return tasks | {(True, process.entry.pgid) for process in context.processes}
 
 
-def _owner_of(entry: m.file_entry, session: RestoreContext) -> tuple[int, m.fown_entry | None]:
+def _owner_of(entry: m.file_entry, context: RestoreContext) -> tuple[int, m.fown_entry | None]:
     if entry.type == m.fd_types.FIFO and entry.fifo.HasField("regf_id"):
-        entry = session.files.entry(entry.fifo.regf_id)
+        entry = context.files.entry(entry.fifo.regf_id)
     for _, member in entry.ListFields():
         fown = getattr(member, "fown", None)
         if fown is not None:

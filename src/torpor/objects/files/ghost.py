@@ -40,7 +40,7 @@ _MAX_SIZE = (1 << 63) - 1
 class Ghosts:
     """The ghosts of a dump, by inode."""
 
-    def __init__(self, session: DumpContext) -> None:
+    def __init__(self, context: DumpContext) -> None:
         self._ids: dict[tuple[int, int], int] = {}
 
     def find(self, device: int, inode: int) -> int | None:
@@ -52,29 +52,29 @@ class Ghosts:
         return self._ids.setdefault((device, inode), len(self._ids) + 1)
 
 
-def dump(file: OpenFile, file_id: int, session: DumpContext) -> None:
+def dump(file: OpenFile, file_id: int, context: DumpContext) -> None:
     """Put the deleted *file* into the checkpoint, once an inode, and tie ``reg_file_entry`` *file_id* to it."""
-    ghosts = session.part(Ghosts)
+    ghosts = context.part(Ghosts)
     info = file.stat
     ghost_id = ghosts.find(info.st_dev, info.st_ino)
     if ghost_id is None:
-        check(file, session)
+        check(file, context)
         ghost_id = ghosts.add(info.st_dev, info.st_ino)
-        _write(file, ghost_id, session)
+        _write(file, ghost_id, context)
     remap = m.remap_file_path_entry(orig_id=file_id, remap_id=ghost_id, remap_type=m.remap_type.GHOST)
-    session.image("REMAP_FPATH").add(remap)
+    context.image("REMAP_FPATH").add(remap)
 
 
-def check(file: OpenFile, session: DumpContext) -> None:
+def check(file: OpenFile, context: DumpContext) -> None:
     """Refuse a deleted file that is larger than the policy allows."""
-    limit, size = session.policy.ghost_limit, file.stat.st_blocks * _BLOCK
+    limit, size = context.policy.ghost_limit, file.stat.st_blocks * _BLOCK
     if limit is not None and size > limit:
         raise file.refuse(
             f"{file.target} takes {size} bytes, more than --ghost-limit {limit}", hint="raise --ghost-limit"
         )
 
 
-def _write(file: OpenFile, ghost_id: int, session: DumpContext) -> None:
+def _write(file: OpenFile, ghost_id: int, context: DumpContext) -> None:
     info = file.stat
     user, group = file.process.idmaps.inside(info.st_uid, info.st_gid)
     entry = m.ghost_file_entry(uid=user, gid=group, mode=info.st_mode, ino=info.st_ino)
@@ -92,7 +92,7 @@ def _write(file: OpenFile, ghost_id: int, session: DumpContext) -> None:
     elif not (stat.S_ISDIR(info.st_mode) or stat.S_ISFIFO(info.st_mode)):
         raise file.refuse(f"{file.target}: a deleted file of mode {info.st_mode:o} cannot be carried")
     kind = kinds.GHOST_FILE
-    with session.store.open_write(kind.file_name(ghost_id)) as stream:
+    with context.store.open_write(kind.file_name(ghost_id)) as stream:
         stream.write(header(kind))
         write_entry(stream, kind, entry)
         if not stat.S_ISREG(info.st_mode):
@@ -123,21 +123,21 @@ def kernel_device(device: int) -> int:
     return os.major(device) << 20 | os.minor(device)
 
 
-def keeper(reg: m.reg_file_entry, ghost_id: int, session: RestoreContext) -> int:
+def keeper(reg: m.reg_file_entry, ghost_id: int, context: RestoreContext) -> int:
     """The ghost, made by the first who asks, as a borrowed O_PATH descriptor of it on the mount that *reg* says."""
-    made = session.files.shared(("ghost", ghost_id), lambda: _make(reg, ghost_id, session))
+    made = context.files.shared(("ghost", ghost_id), lambda: _make(reg, ghost_id, context))
     name = _name_of(reg)
-    if name == session.part(Restored).names.get(ghost_id) and session.files.maker_of(reg) is None:
+    if name == context.part(Restored).names.get(ghost_id) and context.files.maker_of(reg) is None:
         return made
-    return session.files.shared(("ghost", ghost_id, name), lambda: _on_other_mount(made, reg, session))
+    return context.files.shared(("ghost", ghost_id, name), lambda: _on_other_mount(made, reg, context))
 
 
 def _name_of(reg: m.reg_file_entry) -> tuple[int, str]:
     return reg.mnt_id, get_text(reg.name)
 
 
-def _on_other_mount(fd: int, reg: m.reg_file_entry, session: RestoreContext) -> int:
-    root, name = session.files.place_of_reg(reg)
+def _on_other_mount(fd: int, reg: m.reg_file_entry, context: RestoreContext) -> int:
+    root, name = context.files.place_of_reg(reg)
     for directory in paths.iter_parents(name):
         try:
             with OwnedFd(os.open(directory or ".", O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=root)) as on:
@@ -149,10 +149,10 @@ def _on_other_mount(fd: int, reg: m.reg_file_entry, session: RestoreContext) -> 
     return os.dup(fd)
 
 
-def find_restored(device: int, inode: int, session: RestoreContext) -> int | None:
+def find_restored(device: int, inode: int, context: RestoreContext) -> int | None:
     """The keeper of the ghost that had that inode (*device* as the kernel has it), if it has been made."""
-    found = session.part(Restored).by_inode.get((device, inode))
-    return None if found is None else session.files.shared(("ghost", found), _never)
+    found = context.part(Restored).by_inode.get((device, inode))
+    return None if found is None else context.files.shared(("ghost", found), _never)
 
 
 def _never() -> int:
@@ -162,35 +162,35 @@ def _never() -> int:
 class Restored:
     """Ghosts that a restore has made, by their old inode."""
 
-    def __init__(self, session: RestoreContext) -> None:
+    def __init__(self, context: RestoreContext) -> None:
         self.by_inode: dict[tuple[int, int], int] = {}
         #: The mount that a ghost was made on, and its name there.
         self.names: dict[int, tuple[int, str]] = {}
-        self._session = session
+        self._context = context
         self._all_names: dict[int, dict[tuple[int, str], m.reg_file_entry]] = {}
 
     def add_names(self, fd: int, ghost_id: int) -> None:
         """The ghost behind *fd* still has the name that it was made by: it gets all others, for as long."""
         for name, reg in self._names_of(ghost_id).items():
-            if name != self.names[ghost_id] and self._session.files.maker_of(reg) is None:
+            if name != self.names[ghost_id] and self._context.files.maker_of(reg) is None:
                 with suppress(OSError, RestoreError):
-                    opened = _open_by(fd, reg, self._session)
-                    self._session.files.shared(("ghost", ghost_id, name), lambda opened=opened: opened)  # type: ignore[misc]
+                    opened = _open_by(fd, reg, self._context)
+                    self._context.files.shared(("ghost", ghost_id, name), lambda opened=opened: opened)  # type: ignore[misc]
 
     def _names_of(self, ghost_id: int) -> dict[tuple[int, str], m.reg_file_entry]:
         if not self._all_names:
             from torpor.objects.files.regular import Remaps
 
-            for file_id, remap in self._session.part(Remaps).by_file.items():
-                entry = self._session.files.entries.get(file_id)
+            for file_id, remap in self._context.part(Remaps).by_file.items():
+                entry = self._context.files.entries.get(file_id)
                 if entry is not None and remap.remap_type == m.remap_type.GHOST:
                     self._all_names.setdefault(remap.remap_id, {}).setdefault(_name_of(entry.reg), entry.reg)
         return self._all_names.get(ghost_id, {})
 
 
-def _open_by(fd: int, reg: m.reg_file_entry, session: RestoreContext) -> int:
+def _open_by(fd: int, reg: m.reg_file_entry, context: RestoreContext) -> int:
     """The file behind *fd*, which has a name still, by the name that *reg* says, on its mount; it loses that again."""
-    root, name = session.files.place_of_reg(reg)
+    root, name = context.files.place_of_reg(reg)
     with paths.MissingParents(root, name) as parents, OwnedFd(paths.on_mount(fd, parents.directory)) as there:
         for candidate in paths.free_names(parents.last):
             try:
@@ -208,20 +208,20 @@ def _open_by(fd: int, reg: m.reg_file_entry, session: RestoreContext) -> int:
     raise RestoreError(f"{name}: no name beside it is free for a deleted file")
 
 
-def _make(reg: m.reg_file_entry, ghost_id: int, session: RestoreContext) -> int:
-    entries = iter_entries(session.store, "GHOST_FILE", ghost_id)
+def _make(reg: m.reg_file_entry, ghost_id: int, context: RestoreContext) -> int:
+    entries = iter_entries(context.store, "GHOST_FILE", ghost_id)
     first = next(entries, None)
     if first is None or not isinstance(first.message, m.ghost_file_entry):
         raise ImageError(f"ghost-file-{ghost_id:x}.img is empty")
     entry = first.message
-    if not session.policy.special_files and stat.S_ISREG(entry.mode) and paths.gives_rights(entry.mode):
+    if not context.policy.special_files and stat.S_ISREG(entry.mode) and paths.gives_rights(entry.mode):
         raise NotPermittedError(
             f"ghost-file-{ghost_id:x}.img: mode: a file of mode {stat.S_IMODE(entry.mode):o} is asked for",
             hint=TRUST_IT,
         )
-    session.part(Restored).by_inode[entry.dev, entry.ino] = ghost_id
-    session.part(Restored).names[ghost_id] = _name_of(reg)
-    with OwnedFd(_create(entry, reg, ghost_id, session)) as fd:
+    context.part(Restored).by_inode[entry.dev, entry.ino] = ghost_id
+    context.part(Restored).names[ghost_id] = _name_of(reg)
+    with OwnedFd(_create(entry, reg, ghost_id, context)) as fd:
         path = f"/proc/self/fd/{fd.fileno()}"
         if stat.S_ISREG(entry.mode):
             with OwnedFd(os.open(path, os.O_WRONLY | os.O_CLOEXEC)) as writer:
@@ -231,7 +231,7 @@ def _make(reg: m.reg_file_entry, ghost_id: int, session: RestoreContext) -> int:
                     _put(writer.fileno(), chunk)
                 if entry.HasField("size"):
                     os.ftruncate(writer.fileno(), min(entry.size, _MAX_SIZE))
-        os.chown(path, *session.idmaps.outside(entry.uid, entry.gid))
+        os.chown(path, *context.idmaps.outside(entry.uid, entry.gid))
         if not stat.S_ISLNK(entry.mode):
             os.chmod(path, stat.S_IMODE(entry.mode))
         if entry.HasField("mtim"):
@@ -252,9 +252,9 @@ def _put(fd: int, chunk: Entry[m.Message]) -> None:
         view, at = view[n_bytes:], at + n_bytes
 
 
-def _create(entry: m.ghost_file_entry, reg: m.reg_file_entry, ghost_id: int, session: RestoreContext) -> int:
+def _create(entry: m.ghost_file_entry, reg: m.reg_file_entry, ghost_id: int, context: RestoreContext) -> int:
     """Make the inode, open it with O_PATH, and take its name away."""
-    root, name = session.files.maker_of(reg) or session.files.place_of_reg(reg)
+    root, name = context.files.maker_of(reg) or context.files.place_of_reg(reg)
     with paths.MissingParents(root, name) as parents:
         if reg.flags & paths.O_TMPFILE_ONLY and stat.S_ISREG(entry.mode):
             # Such a file may be given a name later (linkat), which one that was unlinked may not.
@@ -269,7 +269,7 @@ def _create(entry: m.ghost_file_entry, reg: m.reg_file_entry, ghost_id: int, ses
             try:
                 made = os.open(candidate, O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parents.directory)
                 if not stat.S_ISDIR(entry.mode):
-                    session.part(Restored).add_names(made, ghost_id)
+                    context.part(Restored).add_names(made, ghost_id)
                 return made
             finally:
                 (os.rmdir if stat.S_ISDIR(entry.mode) else os.unlink)(candidate, dir_fd=parents.directory)

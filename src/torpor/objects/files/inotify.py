@@ -39,7 +39,7 @@ def matches(file: OpenFile) -> bool:
     return file.target == "anon_inode:inotify"
 
 
-def dump(file: OpenFile, entry: m.file_entry, session: DumpContext) -> None:
+def dump(file: OpenFile, entry: m.file_entry, context: DumpContext) -> None:
     """Fill in ``entry.ify``."""
     inotify = entry.ify
     inotify.id, inotify.flags = entry.id, file.flags
@@ -48,13 +48,13 @@ def dump(file: OpenFile, entry: m.file_entry, session: DumpContext) -> None:
         log.warn(lost)
     for line in file.fdinfo:
         if line.startswith("inotify "):
-            _dump_watch(file, line, inotify.wd.add(), session)
+            _dump_watch(file, line, inotify.wd.add(), context)
 
 
-def check(file: OpenFile, session: DumpContext) -> None:
+def check(file: OpenFile, context: DumpContext) -> None:
     """Say what is lost."""
     if file.fd >= 0 and (lost := _waiting(file)):
-        session.lose(lost)
+        context.lose(lost)
 
 
 def _waiting(file: OpenFile) -> str:
@@ -66,23 +66,23 @@ def _waiting(file: OpenFile) -> str:
     return f"{file.describe()}: inotify events are waiting to be read ({n_bytes} bytes); they will be lost"
 
 
-def _dump_watch(file: OpenFile, line: str, watch: m.inotify_wd_entry, session: DumpContext) -> None:
+def _dump_watch(file: OpenFile, line: str, watch: m.inotify_wd_entry, context: DumpContext) -> None:
     fields = dict(part.split(":", 1) for part in line.split()[1:])
     watch.id = 0
     watch.wd, watch.i_ino = int(fields["wd"], 16), int(fields["ino"], 16)
     watch.s_dev, watch.mask = int(fields["sdev"], 16), int(fields["mask"], 16)
     watch.ignored_mask = int(fields.get("ignored_mask", "0"), 16)
     handle = watched.fill_handle(watch.f_handle, fields)
-    watched.find(file, watch.s_dev, watch.i_ino, watch.f_handle, handle, session)
+    watched.find(file, watch.s_dev, watch.i_ino, watch.f_handle, handle, context)
 
 
-def restore(entry: m.file_entry, session: RestoreContext) -> int:
+def restore(entry: m.file_entry, context: RestoreContext) -> int:
     """An instance without watches; they come when nothing is opened or closed any more, which they would tell of."""
     flags = entry.ify.flags & os.O_NONBLOCK | _IN_CLOEXEC
     return syscall("inotify_init1", nr.inotify_init1, flags)
 
 
-def attach(entry: m.file_entry, session: RestoreContext, placed: Placed) -> None:
+def attach(entry: m.file_entry, context: RestoreContext, placed: Placed) -> None:
     """Find what is watched (by O_PATH, which nobody is told of); the watches are added at the end."""
     watches = sorted(entry.ify.wd, key=lambda each: each.wd)
     used = 0
@@ -90,9 +90,9 @@ def attach(entry: m.file_entry, session: RestoreContext, placed: Placed) -> None
         if not used < watch.wd < _MAX_WATCH:
             raise ImageError(f"files.img: inotify {entry.id} has a watch descriptor {watch.wd}")
         used = watch.wd
-    own = session.keep(os.dup(placed.fd))
-    targets = [session.keep(watched.open_again(each.s_dev, each.i_ino, each.f_handle, session)) for each in watches]
-    session.at_end(("inotify", entry.id), lambda: _add_watches(entry.id, own, list(zip(watches, targets, strict=True))))
+    own = context.keep(os.dup(placed.fd))
+    targets = [context.keep(watched.open_again(each.s_dev, each.i_ino, each.f_handle, context)) for each in watches]
+    context.at_end(("inotify", entry.id), lambda: _add_watches(entry.id, own, list(zip(watches, targets, strict=True))))
 
 
 def _add_watches(ident: int, own: OwnedFd, watches: list[tuple[m.inotify_wd_entry, OwnedFd]]) -> None:

@@ -43,8 +43,8 @@ class _Met:
 class LeadingOut:
     """What the tree has that others might have."""
 
-    def __init__(self, session: DumpContext) -> None:
-        self._session = session
+    def __init__(self, context: DumpContext) -> None:
+        self._context = context
         self._met: dict[str, _Met] = {}
 
     def add(self, process: DumpProcess, number: int, target: str) -> None:
@@ -79,7 +79,7 @@ class LeadingOut:
                 )
 
     def _look_outside(self) -> None:
-        inside = {process.pid for process in self._session.processes} | {os.getpid()}
+        inside = {process.pid for process in self._context.processes} | {os.getpid()}
         with_counters = any(met.what == "anon_inode" for met in self._met.values())
         for name in os.listdir("/proc"):
             if name.isdigit() and int(name) not in inside:

@@ -44,25 +44,25 @@ _MAX_SEARCHED = 50_000
 class Links:
     """The links made by a dump: reg_file_entry by mount and inode."""
 
-    def __init__(self, session: DumpContext) -> None:
+    def __init__(self, context: DumpContext) -> None:
         self.by_inode: dict[tuple[int, int, int], int] = {}
 
 
-def dump(file: OpenFile, name: str, file_id: int, session: DumpContext) -> str:
+def dump(file: OpenFile, name: str, file_id: int, context: DumpContext) -> str:
     """The name for ``reg_file_entry`` *file_id* of *file*, once called *name*: another one, or its own with a link."""
-    if not session.policy.link_remap:
-        return _require_other_name(file, name, session)
-    links = session.part(Links)
+    if not context.policy.link_remap:
+        return _require_other_name(file, name, context)
+    links = context.part(Links)
     # One on each mount: CRIU links it to the old name, which two mounts forbid.
     key = (file.mount_id, file.stat.st_dev, file.stat.st_ino)
     if key not in links.by_inode:
-        links.by_inode[key] = _make(file, name, session)
+        links.by_inode[key] = _make(file, name, context)
     remap = m.remap_file_path_entry(orig_id=file_id, remap_id=links.by_inode[key], remap_type=m.remap_type.LINKED)
-    session.image("REMAP_FPATH").add(remap)
+    context.image("REMAP_FPATH").add(remap)
     return name
 
 
-def is_gone(file: OpenFile, name: str, session: DumpContext) -> bool:
+def is_gone(file: OpenFile, name: str, context: DumpContext) -> bool:
     """Whether *file*, once called *name*, has no name left at all.
 
     In an overlay, st_nlink of a file of a lower layer stays as it is there.  Nobody can give it a name again, though,
@@ -73,7 +73,7 @@ def is_gone(file: OpenFile, name: str, session: DumpContext) -> bool:
     path = f"/proc/self/fd/{file.fd}" if file.fd >= 0 else f"/proc/{file.process.pid}/fd/{file.number}"
     if filesystem_type(path) != OVERLAYFS:
         return False
-    where, dir_fd = paths.locate(paths.roots_of(session).of_file(file), f"{name}.torpor-{os.getpid()}")
+    where, dir_fd = paths.locate(paths.roots_of(context).of_file(file), f"{name}.torpor-{os.getpid()}")
     at = os.open("/", O_PATH | os.O_CLOEXEC) if dir_fd is None else os.dup(dir_fd)
     with OwnedFd(at) as directory:
         try:
@@ -86,15 +86,15 @@ def is_gone(file: OpenFile, name: str, session: DumpContext) -> bool:
     return False
 
 
-def check(file: OpenFile, name: str, session: DumpContext) -> None:
+def check(file: OpenFile, name: str, context: DumpContext) -> None:
     """Refuse *file*, once called *name*, where no other name is found and links must not be made."""
-    if not session.policy.link_remap:
-        _require_other_name(file, name, session)
+    if not context.policy.link_remap:
+        _require_other_name(file, name, context)
 
 
-def _require_other_name(file: OpenFile, name: str, session: DumpContext) -> str:
-    _refuse_from_outside(file, name, session)
-    found = _find_other_name(file, name, paths.roots_of(session).of(file.process.pid))
+def _require_other_name(file: OpenFile, name: str, context: DumpContext) -> str:
+    _refuse_from_outside(file, name, context)
+    found = _find_other_name(file, name, paths.roots_of(context).of(file.process.pid))
     if found is None:
         raise file.refuse(
             f"{name} is deleted, and the other name that the file has is not found", hint="try --link-remap"
@@ -102,10 +102,10 @@ def _require_other_name(file: OpenFile, name: str, session: DumpContext) -> str:
     return found
 
 
-def _refuse_from_outside(file: OpenFile, name: str, session: DumpContext) -> None:
+def _refuse_from_outside(file: OpenFile, name: str, context: DumpContext) -> None:
     """Say so where the file was opened outside of the mount namespace (a container's log): no name leads there."""
     pid = file.process.pid
-    if not paths.roots_of(session).has_own(pid) or file.number < 0:
+    if not paths.roots_of(context).has_own(pid) or file.number < 0:
         return
     if file.mount_id not in {mount.mount_id for mount in read_mountinfo(pid)}:
         raise file.refuse(
@@ -183,21 +183,21 @@ def _is_same(entry: os.DirEntry[str], file: OpenFile) -> bool:
     return (info.st_dev, info.st_ino) == (file.stat.st_dev, file.stat.st_ino)
 
 
-def _make(file: OpenFile, name: str, session: DumpContext) -> int:
-    entry = session.files.new_entry(m.fd_types.REG)
+def _make(file: OpenFile, name: str, context: DumpContext) -> int:
+    entry = context.files.new_entry(m.fd_types.REG)
     reg = entry.reg
     reg.id, reg.flags, reg.pos = entry.id, 0, 0
-    if paths.roots_of(session).has_own(file.process.pid):
+    if paths.roots_of(context).has_own(file.process.pid):
         reg.mnt_id = file.mount_id
     reg.fown.uid = reg.fown.euid = reg.fown.signum = reg.fown.pid_type = reg.fown.pid = 0
-    path = _link(file, name, entry.id, session)
+    path = _link(file, name, entry.id, context)
     paths.set_name(reg, "name", path)
     return entry.id
 
 
-def _link(file: OpenFile, name: str, number: int, session: DumpContext) -> str:
+def _link(file: OpenFile, name: str, number: int, context: DumpContext) -> str:
     """Make the link in the nearest directory above *name* that is left; its path."""
-    root = paths.roots_of(session).of_file(file)
+    root = paths.roots_of(context).of_file(file)
     directory = name.rpartition("/")[0]
     while True:
         for attempt in range(number, number + 1_000_000, 1000):
@@ -215,16 +215,16 @@ def _link(file: OpenFile, name: str, number: int, session: DumpContext) -> str:
                 break
             except OSError as error:
                 raise file.refuse(f"{name}: it cannot get the name {path}: {error.strerror}") from error
-            session.on_undo(lambda where=where, dir_fd=dir_fd: os.unlink(where, dir_fd=dir_fd))  # type: ignore[misc]
+            context.on_undo(lambda where=where, dir_fd=dir_fd: os.unlink(where, dir_fd=dir_fd))  # type: ignore[misc]
             return path
         if not directory:
             raise file.refuse(f"{name}: there is no place for a link to it")
         directory = directory.rpartition("/")[0]
 
 
-def restore(reg: m.reg_file_entry, link_id: int, flags: int, session: RestoreContext) -> int:
+def restore(reg: m.reg_file_entry, link_id: int, flags: int, context: RestoreContext) -> int:
     """Open *reg*, whose file is known as the entry *link_id* now; its old name is shown, deleted."""
-    entry = session.files.entry(link_id)
+    entry = context.files.entry(link_id)
     if not entry.HasField("reg"):
         raise ImageError(f"remap-fpath.img: file {link_id} has no name")
     head, _, number = get_text(entry.reg.name).rpartition("/")[2].partition(".")
@@ -235,9 +235,9 @@ def restore(reg: m.reg_file_entry, link_id: int, flags: int, session: RestoreCon
         )
     # CRIU says of the old name alone which mount it is on.
     mount = entry.reg.mnt_id if entry.reg.mnt_id >= 0 else reg.mnt_id
-    source_root, source = session.files.place_of(mount, get_text(entry.reg.name))
-    root, name = session.files.place_of_reg(reg)
-    session.at_end(("link", link_id), lambda: _unlink(source, source_root))
+    source_root, source = context.files.place_of(mount, get_text(entry.reg.name))
+    root, name = context.files.place_of_reg(reg)
+    context.at_end(("link", link_id), lambda: _unlink(source, source_root))
     with paths.MissingParents(source_root, source) as at, paths.MissingParents(root, name) as parents:
         for candidate in paths.free_names(parents.last):
             try:

@@ -60,12 +60,12 @@ def parse_lock(line: str) -> Lock:
     return Lock(_KINDS[kind], type_, place, int(start), 0 if end == "EOF" else int(end) + 1 - int(start))
 
 
-def dump(session: DumpContext) -> None:
+def dump(context: DumpContext) -> None:
     """Write filelocks.img from the lines that the descriptors had."""
     entries: list[m.file_lock_entry] = []
     seen: set[object] = set()
-    for process, number, file_id, line in session.files.lock_lines:
-        check(process, number, line, session)
+    for process, number, file_id, line in context.files.lock_lines:
+        check(process, number, line, context)
         try:
             lock = parse_lock(line)
         except (KeyError, IndexError, ValueError):
@@ -80,14 +80,14 @@ def dump(session: DumpContext) -> None:
             )
         )
     if entries:
-        image = session.image("FILE_LOCKS")
+        image = context.image("FILE_LOCKS")
         for entry in entries:
             image.add(entry)
 
 
-def check(process: DumpProcess, number: int, line: str, session: DumpContext) -> None:
+def check(process: DumpProcess, number: int, line: str, context: DumpContext) -> None:
     """Refuse the lock of a ``lock:`` line that descriptor *number* has, where the policy has no locks."""
-    if not session.policy.file_locks:
+    if not context.policy.file_locks:
         raise RefusedError(
             f"fd {number} of {process.describe()}: a file lock is held ({line.partition(':')[2].strip()})",
             hint="try --file-locks",
@@ -100,16 +100,16 @@ def locked_inodes() -> frozenset[int]:
     return frozenset(int(word.rpartition(":")[2]) for word in words if word.count(":") == 2)
 
 
-def restore(session: RestoreContext) -> None:
+def restore(context: RestoreContext) -> None:
     """Take all locks again."""
     try:
-        found = load_all(session.store, "FILE_LOCKS")
+        found = load_all(context.store, "FILE_LOCKS")
     except ImageMissing:
         return
     entries = [entry for entry in found if isinstance(entry, m.file_lock_entry)]
-    processes = {process.ns_pid: process for process in session.processes if not process.is_zombie}
-    flags = _descriptor_flags(session)
-    owners = _Owners(session)
+    processes = {process.ns_pid: process for process in context.processes if not process.is_zombie}
+    flags = _descriptor_flags(context)
+    owners = _Owners(context)
     for wanted in (POSIX | FLOCK | OFD, LEASE):
         for process, own in _by_process(entries, wanted, processes):
             batch = Batch()
@@ -135,10 +135,10 @@ def _by_process(
     return [(processes[pid], own) for pid, own in found.items()]
 
 
-def _descriptor_flags(session: RestoreContext) -> dict[tuple[int, int], int]:
+def _descriptor_flags(context: RestoreContext) -> dict[tuple[int, int], int]:
     return {
         (process.ns_pid, number): entry.reg.flags
-        for entry, placed in session.files.placements()
+        for entry, placed in context.files.placements()
         for process, number in placed.holders
     }
 
@@ -146,13 +146,13 @@ def _descriptor_flags(session: RestoreContext) -> dict[tuple[int, int], int]:
 class _Owners:
     """A lease is for the file's owner only (or CAP_LEASE, which counts for nothing in a user namespace)."""
 
-    def __init__(self, session: RestoreContext) -> None:
-        self._users = session.idmaps.users
+    def __init__(self, context: RestoreContext) -> None:
+        self._users = context.idmaps.users
         self._fds = {
             (process.ns_pid, number): placed.fd
-            for _, placed in session.files.placements()
+            for _, placed in context.files.placements()
             for process, number in placed.holders
-        } if session.idmaps is not IDENTITY else {}  # fmt: skip
+        } if context.idmaps is not IDENTITY else {}  # fmt: skip
 
     @contextmanager
     def being(self, entry: m.file_lock_entry, batch: Batch) -> Iterator[None]:

@@ -55,18 +55,18 @@ def matches(file: OpenFile) -> bool:
     return file.target.startswith(_PREFIX) and file.stat.st_nlink == 0 and os.major(file.stat.st_dev) == 0
 
 
-def dump(file: OpenFile, entry: m.file_entry, session: DumpContext) -> None:
+def dump(file: OpenFile, entry: m.file_entry, context: DumpContext) -> None:
     """Fill in ``entry.memfd``, and add the inode's entry the first time."""
     memfd = entry.memfd
     memfd.id, memfd.flags = entry.id, file.flags
     memfd.pos = 0 if file.flags & O_PATH else file.pos
     fown.fill(memfd.fown, file)
     path = f"/proc/self/fd/{file.fd}"
-    shmid = session.part(SegmentDump).add(path, file.stat)
+    shmid = context.part(SegmentDump).add(path, file.stat)
     memfd.inode_id = shmid & _MAX_INODE_ID  # CRIU takes it for a signed number
-    if session.once(("memfd", shmid)):
+    if context.once(("memfd", shmid)):
         with OwnedFd(os.open(path, os.O_RDONLY | os.O_CLOEXEC)) as fd:
-            session.image("MEMFD_INODE").add(_inode(file, fd.fileno(), shmid, memfd.inode_id))
+            context.image("MEMFD_INODE").add(_inode(file, fd.fileno(), shmid, memfd.inode_id))
 
 
 def _inode(file: OpenFile, fd: int, shmid: int, inode_id: int) -> m.memfd_inode_entry:
@@ -85,18 +85,18 @@ def _inode(file: OpenFile, fd: int, shmid: int, inode_id: int) -> m.memfd_inode_
 class MemfdRestore:
     """Which files have given away the description that memfd_create made."""
 
-    def __init__(self, session: RestoreContext) -> None:
+    def __init__(self, context: RestoreContext) -> None:
         self.given: set[int] = set()
 
 
-def restore(entry: m.file_entry, session: RestoreContext) -> int:
+def restore(entry: m.file_entry, context: RestoreContext) -> int:
     """A description of the file, which the first to ask makes.
 
     The first that is open for both is memfd_create's own: any other for writing would forbid execveat(2).
     """
     memfd = entry.memfd
-    keeper = open_inode(memfd.inode_id, session)
-    given = session.part(MemfdRestore).given
+    keeper = open_inode(memfd.inode_id, context)
+    given = context.part(MemfdRestore).given
     if memfd.flags & (os.O_ACCMODE | O_PATH) == os.O_RDWR and memfd.inode_id not in given:
         given.add(memfd.inode_id)
         fd = fcntl.fcntl(keeper, fcntl.F_DUPFD_CLOEXEC, 3)
@@ -108,14 +108,14 @@ def restore(entry: m.file_entry, session: RestoreContext) -> int:
     return fd
 
 
-def open_inode(inode_id: int, session: RestoreContext) -> int:
+def open_inode(inode_id: int, context: RestoreContext) -> int:
     """The file itself, opened for both, borrowed."""
-    inode = _inode_of(inode_id, session)
-    return session.files.shared(("segment", inode.shmid), lambda: _make(inode, session))
+    inode = _inode_of(inode_id, context)
+    return context.files.shared(("segment", inode.shmid), lambda: _make(inode, context))
 
 
-def _inode_of(inode_id: int, session: RestoreContext) -> m.memfd_inode_entry:
-    found = session.part(_Inodes).by_id.get(inode_id)
+def _inode_of(inode_id: int, context: RestoreContext) -> m.memfd_inode_entry:
+    found = context.part(_Inodes).by_id.get(inode_id)
     if found is None:
         raise ImageError(f"memfd.img has no inode {inode_id}")
     return found
@@ -124,25 +124,25 @@ def _inode_of(inode_id: int, session: RestoreContext) -> m.memfd_inode_entry:
 class _Inodes:
     """Those of a restore."""
 
-    def __init__(self, session: RestoreContext) -> None:
-        self.by_id = {inode.inode_id: inode for inode in load_all(session.store, kinds.MEMFD_INODE)}
+    def __init__(self, context: RestoreContext) -> None:
+        self.by_id = {inode.inode_id: inode for inode in load_all(context.store, kinds.MEMFD_INODE)}
 
 
-def _make(inode: m.memfd_inode_entry, session: RestoreContext) -> int:
+def _make(inode: m.memfd_inode_entry, context: RestoreContext) -> int:
     is_anonymous = inode.name == _DEV_ZERO and inode.seals == F_SEAL_SEAL and not inode.hugetlb_flag
     fd = sharedmem.create_anonymous(inode.size) if is_anonymous and inode.size else _create(inode)
     try:
         if not is_anonymous:
             os.ftruncate(fd, inode.size)
-            os.fchown(fd, *session.idmaps.outside(inode.uid, inode.gid))
+            os.fchown(fd, *context.idmaps.outside(inode.uid, inode.gid))
             if inode.HasField("mode"):
                 os.fchmod(fd, stat.S_IMODE(inode.mode))
-        segments.restore(session.store, inode.shmid, fd, inode.size)
+        segments.restore(context.store, inode.shmid, fd, inode.size)
     except BaseException:
         os.close(fd)
         raise
     if not is_anonymous:
-        _seal(fd, inode.seals, session)
+        _seal(fd, inode.seals, context)
     return fd
 
 
@@ -167,22 +167,22 @@ def _memfd_create(name: str, flags: int) -> int:
         return os.memfd_create(name, flags | os.MFD_CLOEXEC)  # before 6.3
 
 
-def _seal(fd: int, seals: int, session: RestoreContext) -> None:
+def _seal(fd: int, seals: int, context: RestoreContext) -> None:
     """F_SEAL_WRITE before anything is mapped, when it cannot fail; the others when everything is."""
     if seals & F_SEAL_WRITE:
         fcntl.fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE)
     later = seals & ~F_SEAL_WRITE
     if later:
-        session.before_attach(lambda: _add_seals(fd, later))
+        context.before_attach(lambda: _add_seals(fd, later))
 
 
 def _add_seals(fd: int, seals: int) -> None:
     fcntl.fcntl(fd, F_ADD_SEALS, seals)
 
 
-def inherit_name(entry: m.file_entry, session: RestoreContext) -> str:
+def inherit_name(entry: m.file_entry, context: RestoreContext) -> str:
     """``memfd:NAME``, as its link says."""
-    return f"memfd:{_inode_of(entry.memfd.inode_id, session).name}"
+    return f"memfd:{_inode_of(entry.memfd.inode_id, context).name}"
 
 
 KIND = FileKind("memfd", m.fd_types.MEMFD, matches, dump, restore, inherit_name=inherit_name)

@@ -41,7 +41,7 @@ _MAX_SIZE = 16 << 20
 class Queues:
     """The queues met in a dump: their numbers by inode."""
 
-    def __init__(self, session: DumpContext) -> None:
+    def __init__(self, context: DumpContext) -> None:
         self._ids: dict[tuple[int, int], int] = {}
 
     def find(self, info: os.stat_result) -> tuple[int, bool]:
@@ -51,12 +51,12 @@ class Queues:
         return self._ids.setdefault(key, len(self._ids) + 1), is_new
 
 
-def dump(file: OpenFile, entry: m.file_entry, session: DumpContext) -> None:
+def dump(file: OpenFile, entry: m.file_entry, context: DumpContext) -> None:
     """Fill in ``entry.torpor_mqueue``, with the queue where it is met first."""
     mine = entry.torpor_mqueue
     mine.flags = file.flags
     fown.fill(mine.fown, file)
-    mine.queue_id, is_new = session.part(Queues).find(file.stat)
+    mine.queue_id, is_new = context.part(Queues).find(file.stat)
     if not is_new:
         return
     queue = mine.queue
@@ -67,10 +67,10 @@ def dump(file: OpenFile, entry: m.file_entry, session: DumpContext) -> None:
     if queue.outside:
         return
     with OwnedFd(mqueue.reopen(file.fd)) as fd:
-        notified = mqueue_notify.find(file, fd.fileno(), session)
+        notified = mqueue_notify.find(file, fd.fileno(), context)
         _dump_queue(fd.fileno(), queue, file.process.idmaps, poke=notified is not None and notified.is_signal)
         if notified is not None:
-            mqueue_notify.dump(notified, queue, session)
+            mqueue_notify.dump(notified, queue, context)
 
 
 def _is_own(pid: int) -> bool:
@@ -86,14 +86,14 @@ def _dump_queue(fd: int, queue: m.torpor_mqueue, idmaps: IdMaps, *, poke: bool =
     queue.message.extend(mqueue_data.peek(fd, poke=poke))
 
 
-def dump_unopened(pidfd: int, idmaps: IdMaps, session: DumpContext) -> None:
+def dump_unopened(pidfd: int, idmaps: IdMaps, context: DumpContext) -> None:
     """The queues of the ipc namespace of the process behind *pidfd* that no descriptor has led to."""
     for name, number in inside(pidfd, CLONE_NEWIPC, mqueue.names_here):
         with OwnedFd(number) as fd:
-            queue_id, is_new = session.part(Queues).find(os.fstat(fd.fileno()))
+            queue_id, is_new = context.part(Queues).find(os.fstat(fd.fileno()))
             if not is_new:
                 continue
-            mine = session.files.new_entry(m.fd_types.UND).torpor_mqueue
+            mine = context.files.new_entry(m.fd_types.UND).torpor_mqueue
             mine.queue_id, mine.flags = queue_id, os.O_RDONLY
             mine.fown.uid = mine.fown.euid = mine.fown.signum = mine.fown.pid_type = mine.fown.pid = 0
             mine.queue.name = os.fsencode(name)
@@ -106,33 +106,33 @@ def dump_unopened(pidfd: int, idmaps: IdMaps, session: DumpContext) -> None:
 class Restored:
     """The queues that the images have."""
 
-    def __init__(self, session: RestoreContext) -> None:
+    def __init__(self, context: RestoreContext) -> None:
         self.by_id: dict[int, m.torpor_mqueue] = {}
-        for entry in session.files.entries.values():
+        for entry in context.files.entries.values():
             if entry.HasField("torpor_mqueue") and entry.torpor_mqueue.HasField("queue"):
                 self.by_id[entry.torpor_mqueue.queue_id] = entry.torpor_mqueue.queue
 
 
-def restore_named(pidfd: int, session: RestoreContext) -> None:
+def restore_named(pidfd: int, context: RestoreContext) -> None:
     """Make the queues of the new ipc namespace that have names; before any file of theirs is opened."""
-    wanted = [queue for queue in session.part(Restored).by_id.values() if not queue.deleted and not queue.outside]
+    wanted = [queue for queue in context.part(Restored).by_id.values() if not queue.deleted and not queue.outside]
 
     def make_all() -> None:
         for queue in wanted:
-            os.close(_make(queue, os.fsdecode(queue.name), session))
+            os.close(_make(queue, os.fsdecode(queue.name), context))
 
     if wanted:
         inside(pidfd, CLONE_NEWIPC, make_all)
 
 
-def _make(queue: m.torpor_mqueue, name: str, session: RestoreContext) -> int:
+def _make(queue: m.torpor_mqueue, name: str, context: RestoreContext) -> int:
     """A queue with its messages; a descriptor of ours."""
     if not 0 < queue.max_messages <= _MAX_MESSAGES or not 0 < queue.message_size <= _MAX_SIZE:
         raise ImageError(f"message queue /{name}: its limits are impossible")
     mqueue.raise_limit()
     try:
         fd = OwnedFd(mqueue.create(name, queue.max_messages, queue.message_size))
-        os.fchown(fd.fileno(), *session.idmaps.outside(queue.uid, queue.gid))
+        os.fchown(fd.fileno(), *context.idmaps.outside(queue.uid, queue.gid))
         os.fchmod(fd.fileno(), queue.mode)
         mqueue_data.fill(fd.fileno(), queue)
     except OSError as error:
@@ -143,22 +143,22 @@ def _make(queue: m.torpor_mqueue, name: str, session: RestoreContext) -> int:
     return fd.release()
 
 
-def restore(entry: m.file_entry, session: RestoreContext) -> int:
+def restore(entry: m.file_entry, context: RestoreContext) -> int:
     """Open the queue, which a deleted one is made for."""
     if not entry.HasField("torpor_mqueue"):
         raise ImageError(f"files.img: file {entry.id} is of no type")
     mine = entry.torpor_mqueue
-    queue = session.part(Restored).by_id.get(mine.queue_id)
+    queue = context.part(Restored).by_id.get(mine.queue_id)
     if queue is None:
         raise ImageError(f"files.img: there is no message queue {mine.queue_id}")
     name, flags = os.fsdecode(queue.name), mine.flags & _KEPT
     if queue.deleted:
-        kept = session.files.shared(
-            ("mqueue", mine.queue_id), lambda: _in_namespace(session, lambda: _make_deleted(queue, session))
+        kept = context.files.shared(
+            ("mqueue", mine.queue_id), lambda: _in_namespace(context, lambda: _make_deleted(queue, context))
         )
         return os.open(f"/proc/self/fd/{kept}", flags | os.O_CLOEXEC)
     try:
-        return _in_namespace(session, lambda: mqueue.open_queue(name, flags))
+        return _in_namespace(context, lambda: mqueue.open_queue(name, flags))
     except FileNotFoundError:
         raise RestoreError(
             f"message queue /{name}: {os.strerror(2)}",
@@ -166,20 +166,20 @@ def restore(entry: m.file_entry, session: RestoreContext) -> int:
         ) from None
 
 
-def _in_namespace(session: RestoreContext, work: Callable[[], int]) -> int:
+def _in_namespace(context: RestoreContext, work: Callable[[], int]) -> int:
     """Do *work* in the tree's ipc namespace."""
-    root = session.processes[0]
+    root = context.processes[0]
     if not _is_own(root.pid):
         return work()
     with OwnedFd(os.pidfd_open(root.pid)) as pidfd:
         return inside(pidfd.fileno(), CLONE_NEWIPC, work)
 
 
-def _make_deleted(queue: m.torpor_mqueue, session: RestoreContext) -> int:
+def _make_deleted(queue: m.torpor_mqueue, context: RestoreContext) -> int:
     name = os.fsdecode(queue.name)
     for candidate in (name, *(f"{name[:200]}.torpor-{number}" for number in range(1, 100))):
         try:
-            fd = _make(queue, candidate, session)
+            fd = _make(queue, candidate, context)
         except RestoreError as error:
             if isinstance(error.__cause__, FileExistsError):
                 continue
@@ -189,8 +189,8 @@ def _make_deleted(queue: m.torpor_mqueue, session: RestoreContext) -> int:
     raise RestoreError(f"message queue /{name}: no name is free for it")
 
 
-def attach(entry: m.file_entry, session: RestoreContext, placed: Placed) -> None:
+def attach(entry: m.file_entry, context: RestoreContext, placed: Placed) -> None:
     """Have the process that was to be notified of the next message be it again."""
-    queue = session.part(Restored).by_id[entry.torpor_mqueue.queue_id]
+    queue = context.part(Restored).by_id[entry.torpor_mqueue.queue_id]
     if queue.HasField("notify") and not queue.outside:
-        mqueue_notify.restore(entry.torpor_mqueue.queue_id, queue, placed, session)
+        mqueue_notify.restore(entry.torpor_mqueue.queue_id, queue, placed, context)

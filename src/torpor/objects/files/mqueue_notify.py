@@ -50,14 +50,14 @@ class Notified:
         return self.kind == SIGEV_SIGNAL
 
 
-def find(file: OpenFile, fd: int, session: DumpContext) -> Notified | None:
+def find(file: OpenFile, fd: int, context: DumpContext) -> Notified | None:
     """Who is to be notified by the queue behind *fd*, if anybody is.  RefusedError where that cannot be carried."""
     words = os.pread(fd, 200, 0).replace(b":", b" ").split()
     fields = {words[at]: int(words[at + 1]) for at in range(0, len(words) - 1, 2)}
     pid, kind, signo = (fields.get(key, 0) for key in (b"NOTIFY_PID", b"NOTIFY", b"SIGNO"))
     if not pid:
         return None
-    process = next((each for each in session.processes if each.pid == pid and not each.is_zombie), None)
+    process = next((each for each in context.processes if each.pid == pid and not each.is_zombie), None)
     if process is None:
         raise file.refuse(f"{file.target}: pid {pid}, which is not in the tree, waits to be notified by this queue")
     if kind not in (SIGEV_SIGNAL, SIGEV_NONE):
@@ -79,7 +79,7 @@ def _is_queue(pid: int, number: int, wanted: os.stat_result) -> bool:
     return (info.st_dev, info.st_ino) == (wanted.st_dev, wanted.st_ino)
 
 
-def dump(notified: Notified, queue: m.torpor_mqueue, session: DumpContext) -> None:
+def dump(notified: Notified, queue: m.torpor_mqueue, context: DumpContext) -> None:
     """Fill in ``queue.notify``; what the look at the messages has set off is taken back by the process itself."""
     process = notified.process
     queue.notify.pid, queue.notify.kind = process.ns_pid, notified.kind
@@ -98,7 +98,7 @@ def dump(notified: Notified, queue: m.torpor_mqueue, session: DumpContext) -> No
             batch.then(todo.clear)
 
     process.questions.append(ask)
-    session.on_undo(lambda: _ask_now(process, ask) if todo else None, also_stopped=True)
+    context.on_undo(lambda: _ask_now(process, ask) if todo else None, also_stopped=True)
 
 
 def _ask_now(process: DumpProcess, ask: Callable[[Batch], None]) -> None:
@@ -141,13 +141,13 @@ def _register(number: int, notify: m.torpor_mq_notify, batch: Batch) -> None:
 class Registered:
     """The queues whose notification has been registered again."""
 
-    def __init__(self, session: RestoreContext) -> None:
+    def __init__(self, context: RestoreContext) -> None:
         self.ids: set[int] = set()
 
 
-def restore(queue_id: int, queue: m.torpor_mqueue, placed: Placed, session: RestoreContext) -> None:
+def restore(queue_id: int, queue: m.torpor_mqueue, placed: Placed, context: RestoreContext) -> None:
     """Have the process ask to be notified, if it is one of those that have the description."""
-    done = session.part(Registered).ids
+    done = context.part(Registered).ids
     for process, number in placed.holders:
         if process.ns_pid == queue.notify.pid and queue_id not in done:
             done.add(queue_id)

@@ -43,11 +43,11 @@ def matches(file: OpenFile) -> bool:
     return file.target.partition(":[")[0] in _KINDS and not file.flags & O_PATH
 
 
-def dump(file: OpenFile, entry: m.file_entry, session: DumpContext) -> None:
+def dump(file: OpenFile, entry: m.file_entry, context: DumpContext) -> None:
     """Fill in ``entry.nsf``."""
     link = file.target.partition(":[")[0]
     field, flag = _KINDS[link]
-    for process in session.processes:
+    for process in context.processes:
         if not process.is_zombie and os.readlink(f"/proc/{process.pid}/ns/{link}") == file.target:
             nsf = entry.nsf
             nsf.id, nsf.ns_id, nsf.ns_cflag, nsf.flags = entry.id, getattr(process.ids, field), flag, file.flags
@@ -55,25 +55,25 @@ def dump(file: OpenFile, entry: m.file_entry, session: DumpContext) -> None:
     if flag == ns.CLONE_NEWNET:
         nsf = entry.nsf
         nsf.id, nsf.ns_cflag, nsf.flags = entry.id, flag, file.flags
-        nsf.ns_id = session.part(Networks).id_of_namespace(file, file.fd)
+        nsf.ns_id = context.part(Networks).id_of_namespace(file, file.fd)
         return
     raise file.refuse(f"{file.target} is a namespace that no process of the tree is in", hint="close it and try again")
 
 
-def restore(entry: m.file_entry, session: RestoreContext) -> int:
+def restore(entry: m.file_entry, context: RestoreContext) -> int:
     """Open it by way of the first process that is in it."""
     nsf = entry.nsf
     link = next((link for link, (_, flag) in _KINDS.items() if flag == nsf.ns_cflag), None)
     if link is None:
         raise ImageError(f"files.img: file {entry.id} is a namespace of no known kind ({nsf.ns_cflag:#x})")
     field = _KINDS[link][0]
-    for process in session.processes:
+    for process in context.processes:
         if not process.is_zombie and getattr(process.ids, field) == nsf.ns_id:
             fd = os.open(f"/proc/{process.pid}/ns/{link}", os.O_RDONLY | os.O_CLOEXEC)
             status_flags.restore(fd, nsf.flags & ~_OPENING)
             return fd
-    if nsf.ns_cflag == ns.CLONE_NEWNET and nsf.ns_id in session.networks:
-        fd = os.open(f"/proc/self/fd/{session.networks[nsf.ns_id]}", os.O_RDONLY | os.O_CLOEXEC)
+    if nsf.ns_cflag == ns.CLONE_NEWNET and nsf.ns_id in context.networks:
+        fd = os.open(f"/proc/self/fd/{context.networks[nsf.ns_id]}", os.O_RDONLY | os.O_CLOEXEC)
         status_flags.restore(fd, nsf.flags & ~_OPENING)
         return fd
     raise RestoreError(f"file {entry.id} is a {link} namespace that no process of the images is in")

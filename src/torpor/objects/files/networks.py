@@ -25,8 +25,8 @@ T = TypeVar("T")
 class Networks:
     """The network namespaces of a tree that is dumped."""
 
-    def __init__(self, session: DumpContext) -> None:
-        self._session = session
+    def __init__(self, context: DumpContext) -> None:
+        self._context = context
         #: By what tells them, as sockets have it: the number in the images, and a descriptor (none of where we are).
         self._known: dict[tuple[str, int], tuple[int, OwnedFd | None]] = {}
         self._met: dict[int, int] = {}
@@ -47,7 +47,7 @@ class Networks:
         if net_namespace_of(file.fd) not in self._known:
             with OwnedFd(fcntl.ioctl(file.fd, SIOCGSKNS)) as namespace:
                 inode = os.fstat(namespace.fileno()).st_ino
-            self._session.at_check(lambda: self._check_known(file, inode))
+            self._context.at_check(lambda: self._check_known(file, inode))
 
     def _check_known(self, file: OpenFile, inode: int) -> None:
         self._learn()
@@ -82,13 +82,13 @@ class Networks:
 
     def _learn(self) -> None:
         """Meet those of processes, and those that are held, that were not met yet."""
-        for process in self._session.processes:
+        for process in self._context.processes:
             if not process.is_zombie:
                 try:
                     self._meet(process.ids.net_ns_id, f"/proc/{process.pid}/ns/net")
                 except FileNotFoundError:
                     continue  # it has ended meanwhile
-        for (flag, ident), fd in self._session.held.items():
+        for (flag, ident), fd in self._context.held.items():
             if flag == CLONE_NEWNET:
                 self._meet(ident, f"/proc/self/fd/{fd.fileno()}")
 
@@ -107,8 +107,8 @@ class Networks:
         """Have the namespace behind *fd*, which no process of the tree is in, be dumped as well."""
         inode = os.fstat(fd.fileno()).st_ino
         _check_unused(file, inode)
-        number = self._session.number_of_namespace("net", f"net:[{inode}]")
-        self._session.held[CLONE_NEWNET, number] = fd
+        number = self._context.number_of_namespace("net", f"net:[{inode}]")
+        self._context.held[CLONE_NEWNET, number] = fd
 
 
 def _key_here() -> tuple[str, int]:
@@ -141,7 +141,7 @@ def _user_of(inode: int) -> str:
     return ""
 
 
-def in_network(session: RestoreContext, ident: int, work: Callable[[], T]) -> T:
+def in_network(context: RestoreContext, ident: int, work: Callable[[], T]) -> T:
     """Do *work* in the network namespace that the images number *ident*, which may not be the tree's main one."""
-    place = session.networks.get(ident)
+    place = context.networks.get(ident)
     return work() if place is None else inside(place, CLONE_NEWNET, work)

@@ -46,8 +46,8 @@ _TERMINAL_MAJORS, _PTY_MAJORS = frozenset((4, 5, 188, 204)), range(128, 144)
 class Roots:
     """Roots of the mount namespaces of dumped processes, open for the length of a dump."""
 
-    def __init__(self, session: DumpContext) -> None:
-        self._session = session
+    def __init__(self, context: DumpContext) -> None:
+        self._context = context
         self._own = os.readlink("/proc/self/ns/mnt")
         self._namespaces: dict[int, str] = {}
         self._by_namespace: dict[str, OwnedFd | None] = {self._own: None}
@@ -140,7 +140,7 @@ class Roots:
 
     def _are_several(self) -> bool:
         """Whether the processes met so far are in different namespaces."""
-        processes = self._session.processes
+        processes = self._context.processes
         while self._n_met < len(processes):
             process = processes[self._n_met]
             self._n_met += 1
@@ -190,9 +190,9 @@ def _open_root(pid: int) -> int:
         return inside(pidfd.fileno(), CLONE_NEWNS, lambda: os.open("/", flags))
 
 
-def roots_of(session: DumpContext) -> Roots:
+def roots_of(context: DumpContext) -> Roots:
     """This dump's roots."""
-    return session.part(Roots)
+    return context.part(Roots)
 
 
 def locate(root: int | None, path: str) -> tuple[str, int | None]:
@@ -200,9 +200,9 @@ def locate(root: int | None, path: str) -> tuple[str, int | None]:
     return (path, None) if root is None else (path.lstrip("/") or ".", root)
 
 
-def is_there(file: OpenFile, path: str, session: DumpContext) -> bool:
+def is_there(file: OpenFile, path: str, context: DumpContext) -> bool:
     """Whether *path* names the very file."""
-    roots, info = roots_of(session), file.stat
+    roots, info = roots_of(context), file.stat
     key = (roots.namespace_of(file), path, info.st_dev, info.st_ino)
     if key in roots.there:
         return True

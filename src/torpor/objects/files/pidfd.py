@@ -43,7 +43,7 @@ def matches(file: OpenFile) -> bool:
     return file.target.startswith(_LINKS)
 
 
-def dump(file: OpenFile, entry: m.file_entry, session: DumpContext) -> None:
+def dump(file: OpenFile, entry: m.file_entry, context: DumpContext) -> None:
     """Fill in ``entry.pidfd``."""
     pidfd = entry.pidfd
     pidfd.id, pidfd.flags = entry.id, file.flags & ~os.O_ACCMODE
@@ -57,16 +57,16 @@ def dump(file: OpenFile, entry: m.file_entry, session: DumpContext) -> None:
             pidfd.torpor_exit_status = status
         return
     pidfd.nspid = int(file.info("NSpid").split()[-1])
-    if pid not in _tasks_of(session, bool(pidfd.flags & _PIDFD_THREAD)):
+    if pid not in _tasks_of(context, bool(pidfd.flags & _PIDFD_THREAD)):
         raise file.refuse(
             f"it is a pidfd of pid {pid}, which is not part of the tree", hint="checkpoint both together, or close it"
         )
 
 
-def _tasks_of(session: DumpContext, threads: bool) -> set[int]:
+def _tasks_of(context: DumpContext, threads: bool) -> set[int]:
     if threads:
-        return {thread.tid for process in session.processes for thread in process.threads}
-    return {process.pid for process in session.processes}
+        return {thread.tid for process in context.processes for thread in process.threads}
+    return {process.pid for process in context.processes}
 
 
 def _exit_status(fd: int) -> int | None:
@@ -79,22 +79,22 @@ def _exit_status(fd: int) -> int | None:
     return status & 0xFFFF if mask & _PIDFD_INFO_EXIT else None
 
 
-def restore(entry: m.file_entry, session: RestoreContext) -> int:
+def restore(entry: m.file_entry, context: RestoreContext) -> int:
     """Open it; for a dead task all descriptions of that task at once."""
     pidfd = entry.pidfd
     if pidfd.nspid == _DEAD:
-        return _open_dead(entry, session)
-    return _open(_find(entry, session), pidfd.flags)
+        return _open_dead(entry, context)
+    return _open(_find(entry, context), pidfd.flags)
 
 
 def _open(pid: int, flags: int) -> int:
     return syscall("pidfd_open", nr.pidfd_open, pid, flags & (_PIDFD_NONBLOCK | _PIDFD_THREAD))
 
 
-def _find(entry: m.file_entry, session: RestoreContext) -> int:
+def _find(entry: m.file_entry, context: RestoreContext) -> int:
     """Our number for the task."""
     wanted = entry.pidfd.nspid
-    for process in session.processes:
+    for process in context.processes:
         if process.ns_pid == wanted:
             return process.pid
         if entry.pidfd.flags & _PIDFD_THREAD:
@@ -104,15 +104,15 @@ def _find(entry: m.file_entry, session: RestoreContext) -> int:
     raise ImageError(f"files.img: pidfd {entry.id} is of pid {wanted}, which is not in the tree")
 
 
-def _open_dead(entry: m.file_entry, session: RestoreContext) -> int:
+def _open_dead(entry: m.file_entry, context: RestoreContext) -> int:
     """Open every pidfd of the same dead task; the others are handed to the session."""
     alike = [
         other
-        for other in session.files.entries.values()
+        for other in context.files.entries.values()
         if other.HasField("pidfd") and other.pidfd.nspid == _DEAD and other.pidfd.ino == entry.pidfd.ino
     ]
     # In the tree's own pid namespace: from another one a pidfd can hardly be used.
-    with children_in(session.processes[0].pid):
+    with children_in(context.processes[0].pid):
         child, go = _spawn(entry.pidfd.torpor_exit_status)
     own = -1
     try:
@@ -121,7 +121,7 @@ def _open_dead(entry: m.file_entry, session: RestoreContext) -> int:
             if other.id == entry.id:
                 own = fd
             else:
-                session.files.adopt(other.id, fd)
+                context.files.adopt(other.id, fd)
     finally:
         os.close(go)
         os.waitpid(child, 0)

@@ -53,7 +53,7 @@ def matches(file: OpenFile) -> bool:
 # -- dump -----------------------------------------------------------------------------------------------------
 
 
-def dump(file: OpenFile, entry: m.file_entry, session: DumpContext) -> None:
+def dump(file: OpenFile, entry: m.file_entry, context: DumpContext) -> None:
     """Fill in ``entry.pipe``; the contents go to pipes-data.img once, when all ends are known."""
     pipe = entry.pipe
     pipe.id, pipe.pipe_id, pipe.flags = entry.id, file.stat.st_ino, file.flags
@@ -61,7 +61,7 @@ def dump(file: OpenFile, entry: m.file_entry, session: DumpContext) -> None:
     user, group = file.process.idmaps.inside(file.stat.st_uid, file.stat.st_gid)
     if user or group:
         pipe.torpor_uid, pipe.torpor_gid = user, group
-    session.part(_Pipes).add(file)
+    context.part(_Pipes).add(file)
 
 
 @dataclass(slots=True)
@@ -80,10 +80,10 @@ class _Pipe:
 class _Pipes:
     """All pipes of a dump."""
 
-    def __init__(self, session: DumpContext) -> None:
-        self._session = session
+    def __init__(self, context: DumpContext) -> None:
+        self._context = context
         self._pipes: dict[int, _Pipe] = {}
-        session.at_end(self._store)
+        context.at_end(self._store)
 
     def add(self, file: OpenFile) -> None:
         """Take note of an end, and of the contents with the first."""
@@ -112,11 +112,11 @@ class _Pipes:
             if self._leads_outside(known):
                 entry.torpor_outside = True
                 self._allow(known, number)
-            self._session.image("PIPES_DATA").add(Entry(entry, data))
+            self._context.image("PIPES_DATA").add(Entry(entry, data))
 
     def _allow(self, known: _Pipe, number: int) -> None:
         what = f"{known.first}: the other end of pipe:[{number}] is outside of the tree"
-        if not self._session.policy.external_pipes:
+        if not self._context.policy.external_pipes:
             raise RefusedError(what, hint="--external-pipes goes on without it")
         log.warn(f"{what}; after the restore nobody is there, unless --inherit-fd gives another")
 
@@ -159,29 +159,29 @@ def tee(source: int, target: int, length: int) -> int:
 # -- restore --------------------------------------------------------------------------------------------------
 
 
-def restore(entry: m.file_entry, session: RestoreContext) -> int:
+def restore(entry: m.file_entry, context: RestoreContext) -> int:
     """This end; the pipe itself with its contents when it is the first."""
     pipe = entry.pipe
     flags = pipe.flags & ~_O_ASYNC
-    inherited = session.files.inherited.get(f"pipe:[{pipe.pipe_id}]")
+    inherited = context.files.inherited.get(f"pipe:[{pipe.pipe_id}]")
     if inherited is not None:
         is_pipe = stat.S_ISFIFO(os.fstat(inherited).st_mode)
         return _open_end(inherited, flags) if is_pipe else os.dup(inherited)
-    keeper = session.files.shared(("pipe", pipe.pipe_id), lambda: _make(pipe.pipe_id, session))
+    keeper = context.files.shared(("pipe", pipe.pipe_id), lambda: _make(pipe.pipe_id, context))
     if not flags & _O_LARGEFILE:
         # An end that pipe(2) made: open(2) would add O_LARGEFILE.
-        end = session.part(_Ends).take(pipe.pipe_id, flags & os.O_ACCMODE)
+        end = context.part(_Ends).take(pipe.pipe_id, flags & os.O_ACCMODE)
         if end is not None:
             status_flags.restore(end, flags)
             return end
     return _open_end(keeper, flags)
 
 
-def attach(entry: m.file_entry, session: RestoreContext, placed: Placed) -> None:
+def attach(entry: m.file_entry, context: RestoreContext, placed: Placed) -> None:
     """The owner, also of a pipe that was given: who it belonged to may open /proc/self/fd/1 anew."""
     pipe = entry.pipe
     if pipe.HasField("torpor_uid") and stat.S_ISFIFO(os.fstat(placed.fd).st_mode):
-        os.fchown(placed.fd, *session.idmaps.outside(pipe.torpor_uid, pipe.torpor_gid))
+        os.fchown(placed.fd, *context.idmaps.outside(pipe.torpor_uid, pipe.torpor_gid))
 
 
 def _open_end(of: int, flags: int) -> int:
@@ -195,7 +195,7 @@ def _open_end(of: int, flags: int) -> int:
 class _Ends:
     """The ends that pipe(2) made, each for one description; the others are opened."""
 
-    def __init__(self, session: RestoreContext) -> None:
+    def __init__(self, context: RestoreContext) -> None:
         self._free: dict[tuple[int, int], OwnedFd] = {}
 
     def add(self, pipe_id: int, reader: OwnedFd, writer: OwnedFd) -> None:
@@ -210,26 +210,26 @@ class _Ends:
         return None if found is None else found.release()
 
 
-def _make(pipe_id: int, session: RestoreContext) -> int:
+def _make(pipe_id: int, context: RestoreContext) -> int:
     reader, writer = map(OwnedFd, os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK))
     # One description with both directions keeps the pipe and its contents alive while the others are opened.
     keeper = OwnedFd(os.open(f"/proc/self/fd/{reader.fileno()}", os.O_RDWR | os.O_CLOEXEC))
-    for found in session.part(_Contents).take(pipe_id):
+    for found in context.part(_Contents).take(pipe_id):
         data = found.message
         assert isinstance(data, m.pipe_data_entry)
         if data.torpor_outside:
             log.warn(f"pipe:[{pipe_id}] led out of the tree, and nobody is at its other end now (--inherit-fd)")
         fill(writer.fileno(), data, found.payload)
     fcntl.fcntl(writer.fileno(), fcntl.F_SETFL, 0)
-    session.part(_Ends).add(pipe_id, reader, writer)
+    context.part(_Ends).add(pipe_id, reader, writer)
     return keeper.release()
 
 
 class _Contents(Sorted):
     """What was in the pipes of a restore."""
 
-    def __init__(self, session: RestoreContext) -> None:
-        super().__init__(session.store, PIPES_DATA, "pipe_id")
+    def __init__(self, context: RestoreContext) -> None:
+        super().__init__(context.store, PIPES_DATA, "pipe_id")
 
 
 def fill(fd: int, data: m.pipe_data_entry, content: bytes) -> None:

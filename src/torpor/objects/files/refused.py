@@ -63,7 +63,7 @@ def matches(file: OpenFile) -> bool:
     raise file.refuse(f"{file.target} is of a kind that cannot be checkpointed", hint="close it and try again")
 
 
-def dump(file: OpenFile, entry: m.file_entry, session: DumpContext) -> None:
+def dump(file: OpenFile, entry: m.file_entry, context: DumpContext) -> None:
     """Never reached."""
     raise file.refuse(f"{file.target} is of a kind that cannot be checkpointed")
 
@@ -75,7 +75,7 @@ def _anonymous_name(target: str) -> str:
     return target.removeprefix("anon_inode:")
 
 
-def restore(entry: m.file_entry, session: RestoreContext) -> int:
+def restore(entry: m.file_entry, context: RestoreContext) -> int:
     """RestoreError: no image has such an entry."""
     raise RestoreError(f"file {entry.id} is of a kind that cannot be restored")
 

@@ -55,20 +55,20 @@ def matches(file: OpenFile) -> bool:
     )
 
 
-def dump(file: OpenFile, entry: m.file_entry, session: DumpContext) -> None:
+def dump(file: OpenFile, entry: m.file_entry, context: DumpContext) -> None:
     """Fill in ``entry.reg``."""
     reg = entry.reg
     reg.id, reg.flags, reg.pos = entry.id, file.flags, file.pos
     fown.fill(reg.fown, file)
-    external = _external_name(file, session)
+    external = _external_name(file, context)
     if external:
         reg.ext = True
         set_name(reg, "name", external)
         return
-    _check_setting(file, session)
-    if lost := _trigger(file, session):
+    _check_setting(file, context)
+    if lost := _trigger(file, context):
         log.warn(lost)
-    same = _same_device(file, session)
+    same = _same_device(file, context)
     if same is not None:
         reg.mode = same.st_mode
         set_name(reg, "name", file.target)
@@ -77,22 +77,22 @@ def dump(file: OpenFile, entry: m.file_entry, session: DumpContext) -> None:
     if stat.S_ISREG(file.stat.st_mode):
         if _has_fixed_size(reg.flags):
             reg.size = file.stat.st_size
-            validation.dump(file, reg, session)
+            validation.dump(file, reg, context)
         else:
             reg.torpor_size = file.stat.st_size
-    if roots_of(session).has_own(file.process.pid):
+    if roots_of(context).has_own(file.process.pid):
         reg.mnt_id = file.mount_id
-    set_name(reg, "name", _find_name(file, entry.id, session))
+    set_name(reg, "name", _find_name(file, entry.id, context))
 
 
-def _same_device(file: OpenFile, session: DumpContext) -> os.stat_result | None:
+def _same_device(file: OpenFile, context: DumpContext) -> os.stat_result | None:
     """The node of the same plain device by the same name inside, for one that was opened outside and handed in.
 
     So has `podman exec` its /dev/null.  None where the very file is there, or nothing stands for it.
     """
-    if not is_plain_device(file.stat) or is_there(file, file.target, session):
+    if not is_plain_device(file.stat) or is_there(file, file.target, context):
         return None
-    where, dir_fd = locate(roots_of(session).of_file(file), file.target)
+    where, dir_fd = locate(roots_of(context).of_file(file), file.target)
     try:
         found = os.stat(where, dir_fd=dir_fd, follow_symlinks=False)
     except OSError:
@@ -104,30 +104,30 @@ def _name_by_inode(file: OpenFile) -> str:
     return f"file[{int(file.info('mnt_id')):x}:{file.stat.st_ino:x}]"
 
 
-def _external_name(file: OpenFile, session: DumpContext) -> str:
+def _external_name(file: OpenFile, context: DumpContext) -> str:
     """What ``--external`` calls the file, if it does: ``file[MNT_ID:INODE]``, both hexadecimal."""
-    if not session.policy.external or file.number < 0:
+    if not context.policy.external or file.number < 0:
         return ""
     name = _name_by_inode(file)
-    return name if name in session.policy.external else ""
+    return name if name in context.policy.external else ""
 
 
-def _kind_of_setting(file: OpenFile, session: DumpContext) -> int:
+def _kind_of_setting(file: OpenFile, context: DumpContext) -> int:
     """The kind of file system that it is written to on, if something may be set that way; else 0."""
     if not settings.writes(file.flags) or file.target.endswith(DELETED):
         return 0
     if file.fd >= 0:
-        return session.part(settings.Kinds).find(file.stat.st_dev, f"/proc/self/fd/{file.fd}")
-    return session.part(settings.Kinds).find(file.stat.st_dev, f"/proc/{file.process.pid}/fd/{file.number}")
+        return context.part(settings.Kinds).find(file.stat.st_dev, f"/proc/self/fd/{file.fd}")
+    return context.part(settings.Kinds).find(file.stat.st_dev, f"/proc/{file.process.pid}/fd/{file.number}")
 
 
-def _check_setting(file: OpenFile, session: DumpContext) -> None:
+def _check_setting(file: OpenFile, context: DumpContext) -> None:
     """RefusedError for a file by which something outside of the tree is set; it may have to wait for all processes."""
-    kind = _kind_of_setting(file, session)
+    kind = _kind_of_setting(file, context)
     if not kind:
         return
     where, _, name = file.target.rpartition("/")
-    place, dir_fd = locate(roots_of(session).of_file(file), where or "/")
+    place, dir_fd = locate(roots_of(context).of_file(file), where or "/")
     found = settings.set_by(
         kind, file.stat.st_dev, name, lambda: os.open(place, O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=dir_fd)
     )
@@ -140,15 +140,15 @@ def _check_setting(file: OpenFile, session: DumpContext) -> None:
     )
 
     def check() -> None:
-        if found not in {pid for process in session.processes for pid in (process.pid, process.ns_pid)}:
+        if found not in {pid for process in context.processes for pid in (process.pid, process.ns_pid)}:
             raise refusal
 
-    session.at_check(check)
+    context.at_check(check)
 
 
-def _trigger(file: OpenFile, session: DumpContext) -> str:
+def _trigger(file: OpenFile, context: DumpContext) -> str:
     """What is said of a trigger that may be lost."""
-    if not settings.has_trigger(_kind_of_setting(file, session), file.target):
+    if not settings.has_trigger(_kind_of_setting(file, context), file.target):
         return ""
     return f"{file.describe()}: {file.target}: what it was told to wait for, if it was, is lost"
 
@@ -158,40 +158,40 @@ def _has_fixed_size(flags: int) -> bool:
     return not (flags & os.O_ACCMODE == os.O_WRONLY and flags & os.O_APPEND)
 
 
-def check(file: OpenFile, session: DumpContext) -> None:
+def check(file: OpenFile, context: DumpContext) -> None:
     """Refuse deleted files that the policy has not."""
     target = file.target
     name = target.removesuffix(DELETED)
-    if _external_name(file, session):
+    if _external_name(file, context):
         return
-    _check_setting(file, session)
-    if lost := _trigger(file, session):
-        session.lose(lost)
-    if is_there(file, target, session):
+    _check_setting(file, context)
+    if lost := _trigger(file, context):
+        context.lose(lost)
+    if is_there(file, target, context):
         return
-    if _same_device(file, session) is not None:
+    if _same_device(file, context) is not None:
         return
-    if roots_of(session).is_proc(file.process.pid, file.stat.st_dev):
+    if roots_of(context).is_proc(file.process.pid, file.stat.st_dev):
         return
-    if linked.is_gone(file, name, session):
-        ghost.check(file, session)
+    if linked.is_gone(file, name, context):
+        ghost.check(file, context)
     else:
-        linked.check(file, name, session)
+        linked.check(file, name, context)
 
 
-def _find_name(file: OpenFile, file_id: int, session: DumpContext) -> str:
+def _find_name(file: OpenFile, file_id: int, context: DumpContext) -> str:
     """The name to restore *file* by; what it takes beyond the name is dumped as well."""
     target = file.target
     silly = _is_silly(target.rpartition("/")[2])
-    if not silly and is_there(file, target, session):
+    if not silly and is_there(file, target, context):
         return target
     name = target.removesuffix(DELETED)
-    if roots_of(session).is_proc(file.process.pid, file.stat.st_dev):
-        deadproc.dump(file, name, file_id, session)
-    elif linked.is_gone(file, name, session):
-        ghost.dump(file, file_id, session)
-    elif target != name or silly or not session.policy.link_remap:
-        return linked.dump(file, name, file_id, session)
+    if roots_of(context).is_proc(file.process.pid, file.stat.st_dev):
+        deadproc.dump(file, name, file_id, context)
+    elif linked.is_gone(file, name, context):
+        ghost.dump(file, file_id, context)
+    elif target != name or silly or not context.policy.link_remap:
+        return linked.dump(file, name, file_id, context)
     else:
         raise file.refuse(f"{target} is not the file that was opened by that name", hint="is it mounted over?")
     return name
@@ -206,9 +206,9 @@ def _is_silly(name: str) -> bool:
 class Remaps:
     """``remap-fpath.img``, read once."""
 
-    def __init__(self, session: RestoreContext) -> None:
+    def __init__(self, context: RestoreContext) -> None:
         try:
-            entries = load_all(session.store, "REMAP_FPATH")
+            entries = load_all(context.store, "REMAP_FPATH")
         except ImageMissing:
             entries = []
         self.by_file: dict[int, m.remap_file_path_entry] = {}
@@ -218,14 +218,14 @@ class Remaps:
 
 
 def restore(
-    entry: m.file_entry, session: RestoreContext, may_be: Callable[[os.stat_result], bool] = is_ordinary
+    entry: m.file_entry, context: RestoreContext, may_be: Callable[[os.stat_result], bool] = is_ordinary
 ) -> int:
     """Open the file, if it is what *may_be* knows, and set its offset."""
     reg = entry.reg
     # O_ASYNC has no meaning here, but only open(2) can set it.
-    fd = open_file(reg, reg.flags & ~_ONCE, session, may_be)
+    fd = open_file(reg, reg.flags & ~_ONCE, context, may_be)
     try:
-        _check(reg, fd, session)
+        _check(reg, fd, context)
         if reg.pos and reg.pos != _NO_POSITION and not reg.flags & O_PATH:
             os.lseek(fd, reg.pos, os.SEEK_SET)
     except BaseException:
@@ -237,7 +237,7 @@ def restore(
 def open_file(
     reg: m.reg_file_entry,
     flags: int,
-    session: RestoreContext,
+    context: RestoreContext,
     may_be: Callable[[os.stat_result], bool] = is_ordinary,
 ) -> int:
     """Open what *reg* names, or what stands for it, with *flags*; the caller owns it."""
@@ -245,34 +245,34 @@ def open_file(
         raise RestoreError(
             f"{get_text(reg.name)} is an external file", hint=f"give one with --inherit-fd fd[N]:{get_text(reg.name)}"
         )
-    remap = session.part(Remaps).by_file.get(reg.id)
+    remap = context.part(Remaps).by_file.get(reg.id)
     if flags & O_TMPFILE_ONLY:
         flags &= ~os.O_TMPFILE  # which is O_DIRECTORY as well
     if remap is None:
-        return open_below(*session.files.place_of_reg(reg), flags | os.O_NOCTTY, may_be, lambda: _pids(session))
+        return open_below(*context.files.place_of_reg(reg), flags | os.O_NOCTTY, may_be, lambda: _pids(context))
     if remap.remap_type == m.remap_type.GHOST:
-        return reopen(ghost.keeper(reg, remap.remap_id, session), flags & ~os.O_NOFOLLOW)
+        return reopen(ghost.keeper(reg, remap.remap_id, context), flags & ~os.O_NOFOLLOW)
     if remap.remap_type == m.remap_type.PROCFS:
-        return deadproc.restore(reg, remap.remap_id, flags, session)
-    return linked.restore(reg, remap.remap_id, flags, session)
+        return deadproc.restore(reg, remap.remap_id, flags, context)
+    return linked.restore(reg, remap.remap_id, flags, context)
 
 
-def _pids(session: RestoreContext) -> set[int]:
+def _pids(context: RestoreContext) -> set[int]:
     """The tree's processes, by the numbers that a proc may have for them."""
-    own = {process.ns_pid for process in session.processes}
-    return own | {process.pid for process in session.processes if process.is_born}
+    own = {process.ns_pid for process in context.processes}
+    return own | {process.pid for process in context.processes if process.is_born}
 
 
-def _check(reg: m.reg_file_entry, fd: int, session: RestoreContext) -> None:
+def _check(reg: m.reg_file_entry, fd: int, context: RestoreContext) -> None:
     info = os.fstat(fd)
     name = get_text(reg.name)
     if reg.HasField("mode"):
-        ignored = 0o777 if session.policy.skip_file_rwx_check else 0
+        ignored = 0o777 if context.policy.skip_file_rwx_check else 0
         if (info.st_mode ^ reg.mode) & ~ignored:
             raise RestoreError(
                 f"{name} has mode {info.st_mode:o}, it had {reg.mode:o}", hint="bring the old file back, or its mode"
             )
-    validation.check(reg, fd, info, session)
+    validation.check(reg, fd, info, context)
 
 
 KIND = FileKind(

@@ -28,7 +28,7 @@ def matches(file: OpenFile) -> bool:
     return file.target == _LINK
 
 
-def dump(file: OpenFile, entry: m.file_entry, session: DumpContext) -> None:
+def dump(file: OpenFile, entry: m.file_entry, context: DumpContext) -> None:
     """Fill in ``entry.sgfd``."""
     sgfd = entry.sgfd
     sgfd.id, sgfd.flags = entry.id, file.flags
@@ -36,7 +36,7 @@ def dump(file: OpenFile, entry: m.file_entry, session: DumpContext) -> None:
     sgfd.sigmask = int(file.info("sigmask"), 16)
 
 
-def restore(entry: m.file_entry, session: RestoreContext) -> int:
+def restore(entry: m.file_entry, context: RestoreContext) -> int:
     """A new signalfd."""
     mask = bytearray(entry.sgfd.sigmask.to_bytes(_SIGSET_SIZE, "little"))
     fd = syscall("signalfd4", nr.signalfd4, _NEW, address_of(mask), _SIGSET_SIZE, SFD_CLOEXEC)

@@ -44,7 +44,7 @@ def matches(file: OpenFile) -> bool:
     return file.target == _LINK
 
 
-def dump(file: OpenFile, entry: m.file_entry, session: DumpContext) -> None:
+def dump(file: OpenFile, entry: m.file_entry, context: DumpContext) -> None:
     """Fill in ``entry.tfd``."""
     tfd = entry.tfd
     tfd.id, tfd.flags = entry.id, file.flags
@@ -72,7 +72,7 @@ def _pair(text: str) -> tuple[int, int]:
     return int(seconds), int(nanoseconds)
 
 
-def restore(entry: m.file_entry, session: RestoreContext) -> int:
+def restore(entry: m.file_entry, context: RestoreContext) -> int:
     """A new timerfd that goes on from where it was."""
     tfd = entry.tfd
     if tfd.clockid not in _CLOCKS or max(tfd.vsec, tfd.isec) >= _MAX_S or max(tfd.vnsec, tfd.insec) >= _NS:

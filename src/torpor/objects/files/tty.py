@@ -68,25 +68,25 @@ def _type_of(file: OpenFile) -> int | None:
 # -- dump -----------------------------------------------------------------------------------------------------
 
 
-def dump(file: OpenFile, entry: m.file_entry, session: DumpContext) -> None:
+def dump(file: OpenFile, entry: m.file_entry, context: DumpContext) -> None:
     """Fill in ``entry.tty``; the terminal itself is dumped when all are known."""
     tty = entry.tty
     tty.id, tty.flags = entry.id, file.flags
     fown.fill(tty.fown, file)
-    terminals = session.part(_Terminals)
+    terminals = context.part(_Terminals)
     tty.tty_info_id = terminals.id_of(file)
     if not terminals.is_external(file):
-        tty.regf_id = _dump_path(file, session)
+        tty.regf_id = _dump_path(file, context)
 
 
-def check(file: OpenFile, session: DumpContext) -> None:
+def check(file: OpenFile, context: DumpContext) -> None:
     """Refuse, when all are known, terminals of others."""
-    session.part(_Terminals).id_of(file, keep=False)
+    context.part(_Terminals).id_of(file, keep=False)
 
 
-def _dump_path(file: OpenFile, session: DumpContext) -> int:
+def _dump_path(file: OpenFile, context: DumpContext) -> int:
     """An entry for the node, which no descriptor has; its id."""
-    entry = session.files.new_entry(m.fd_types.REG)
+    entry = context.files.new_entry(m.fd_types.REG)
     reg = entry.reg
     reg.id, reg.flags, reg.pos = entry.id, file.flags, 0
     fown.fill(reg.fown, file)
@@ -116,16 +116,16 @@ class _End:
 class _Terminals:
     """All terminals of a dump."""
 
-    def __init__(self, session: DumpContext) -> None:
-        self._session = session
+    def __init__(self, context: DumpContext) -> None:
+        self._context = context
         self._ends: dict[object, _End] = {}
         self._ids: set[int] = set()
-        session.at_check(self._check_all)
-        session.at_end(self._finish)
+        context.at_check(self._check_all)
+        context.at_end(self._finish)
 
     def is_external(self, file: OpenFile) -> bool:
         """Whether the user says that it will be given at restore."""
-        return f"tty[{file.stat.st_rdev:x}:{file.stat.st_dev:x}]" in self._session.policy.external
+        return f"tty[{file.stat.st_rdev:x}:{file.stat.st_dev:x}]" in self._context.policy.external
 
     def id_of(self, file: OpenFile, *, keep: bool = True) -> int:
         """The ``tty_info_entry`` of the end behind *file*, which is kept open for what is done at the end."""
@@ -173,7 +173,7 @@ class _Terminals:
         masters = self._masters()
         for end in self._ends.values():
             self._check(end, masters)
-        if self._session.policy.orphan_pts_master and not self._session.policy.shell_job:
+        if self._context.policy.orphan_pts_master and not self._context.policy.shell_job:
             orphans = [e for e in self._ends.values() if e.is_live_slave and e.info.pty.index not in masters]
             for end in orphans:
                 if end.file.process.has_entered:
@@ -199,14 +199,14 @@ class _Terminals:
             if index not in masters:
                 tty_pairs.dump_node(slave.file.stat, slave.info, slave.file.process.idmaps)
         for end in self._ends.values():
-            self._session.image("TTY_INFO").add(end.info)
+            self._context.image("TTY_INFO").add(end.info)
             end.fd.close()
 
     def _check(self, end: _End, masters: dict[int, _End]) -> None:
         """Refuse what the restore could not give back; fill in whose terminal it is."""
         info = end.info
-        shell_job = self._session.policy.shell_job
-        may_be_orphan = shell_job or self._session.policy.orphan_pts_master
+        shell_job = self._context.policy.shell_job
+        may_be_orphan = shell_job or self._context.policy.orphan_pts_master
         if end.is_live_slave and info.pty.index not in masters and not may_be_orphan:
             raise end.file.refuse(
                 f"its terminal {end.file.target} is driven from outside of the tree",
@@ -214,7 +214,7 @@ class _Terminals:
             )
         if not info.HasField("termios") and info.type != m.TtyType.CTTY:
             return
-        processes = self._session.processes
+        processes = self._context.processes
         info.sid, info.pgrp = owner_of(end.device, processes)
         if info.sid and not shell_job and all(process.ns_pid != info.sid for process in processes):
             raise end.file.refuse(
@@ -234,7 +234,7 @@ class _Terminals:
 
     def _store(self, end: _End, data: bytes) -> None:
         if data:
-            self._session.image("TTY_DATA").add(m.tty_data_entry(tty_id=end.info.id, data=data))
+            self._context.image("TTY_DATA").add(m.tty_data_entry(tty_id=end.info.id, data=data))
 
 
 def _has_hung_up(fd: int) -> bool:
@@ -248,28 +248,28 @@ def _has_hung_up(fd: int) -> bool:
 # -- restore --------------------------------------------------------------------------------------------------
 
 
-def restore(entry: m.file_entry, session: RestoreContext) -> int:
+def restore(entry: m.file_entry, context: RestoreContext) -> int:
     """Open this description; the terminal itself with its settings when it is the first."""
-    return session.part(_Restoring).open(entry)
+    return context.part(_Restoring).open(entry)
 
 
-def restore_sessions(process: RestoreProcess, session: RestoreContext) -> None:
+def restore_sessions(process: RestoreProcess, context: RestoreContext) -> None:
     """Controlling terminal and foreground group of the session that *process* leads, if it does."""
-    session.part(_Restoring).restore_session(process)
+    context.part(_Restoring).restore_session(process)
 
 
 class _Restoring:
     """All terminals of a restore."""
 
-    def __init__(self, session: RestoreContext) -> None:
-        self._session = session
-        self._infos = {info.id: info for info in load_all(session.store, TTY_INFO)}
-        has_data = session.store.exists(TTY_DATA.file_name(None))
-        self._data = {data.tty_id: data.data for data in load_all(session.store, TTY_DATA)} if has_data else {}
-        self._masters = Masters(session.files.root_fd, self._live_numbers(), session.part(Early))
+    def __init__(self, context: RestoreContext) -> None:
+        self._context = context
+        self._infos = {info.id: info for info in load_all(context.store, TTY_INFO)}
+        has_data = context.store.exists(TTY_DATA.file_name(None))
+        self._data = {data.tty_id: data.data for data in load_all(context.store, TTY_DATA)} if has_data else {}
+        self._masters = Masters(context.files.root_fd, self._live_numbers(), context.part(Early))
         self._pairs: dict[int, Pair] = {}
         self._entries: dict[int, list[m.file_entry]] = {}
-        for entry in session.files.entries.values():
+        for entry in context.files.entries.values():
             if entry.HasField("tty"):
                 self._entries.setdefault(entry.tty.tty_info_id, []).append(entry)
         #: By number, and whether it is the master.
@@ -280,7 +280,7 @@ class _Restoring:
                 self._lives.setdefault((info.pty.index, is_master(info.rdev)), info)
             if info.type != m.TtyType.CTTY:
                 self._of_session.setdefault(info.sid, info)
-        self._sessions = Sessions(session.processes)
+        self._sessions = Sessions(context.processes)
         self._is_prepared: set[int] = set()
         self._openers: dict[int, Callable[[m.file_entry, m.tty_info_entry], int]] = {
             _PTY: self._open_pty,
@@ -290,7 +290,7 @@ class _Restoring:
             m.TtyType.VT: self._open_node,
             m.TtyType.SERIAL: self._open_node,
         }
-        session.before_attach(self._finish)
+        context.before_attach(self._finish)
 
     def open(self, entry: m.file_entry) -> int:
         """A new descriptor of the description, or the only one."""
@@ -307,7 +307,7 @@ class _Restoring:
             raise ImageError(f"tty-info.img has no terminal {entry.tty.tty_info_id}") from None
 
     def _path_of(self, entry: m.file_entry, default: str) -> str:
-        named = self._session.files.entries.get(entry.tty.regf_id)
+        named = self._context.files.entries.get(entry.tty.regf_id)
         return named.reg.name if named is not None and named.HasField("reg") and named.reg.name else default
 
     def _entries_of(self, info: m.tty_info_entry) -> Iterator[m.file_entry]:
@@ -342,7 +342,7 @@ class _Restoring:
     def _open_path(self, path: str, entry: m.file_entry) -> int:
         """A terminal by its name; a line that waits for a carrier is not waited for."""
         flags = entry.tty.flags & ~os.O_CREAT
-        fd = open_below(self._session.files.root_fd, path, flags | os.O_NOCTTY | os.O_NONBLOCK, is_terminal)
+        fd = open_below(self._context.files.root_fd, path, flags | os.O_NOCTTY | os.O_NONBLOCK, is_terminal)
         status_flags.replace(fd, flags)
         return fd
 
@@ -359,12 +359,12 @@ class _Restoring:
         described = next(self._entries_of(master), None)
         path = "/dev/ptmx" if described is None else self._path_of(described, "/dev/ptmx")
         pair = Pair(index, self._masters.open(path, index), master, slave)
-        tty_pairs.prepare(pair, 0 if described is None else described.tty.flags, self._session.idmaps)
+        tty_pairs.prepare(pair, 0 if described is None else described.tty.flags, self._context.idmaps)
         return pair
 
     def _make_orphan(self, index: int, slave: m.tty_info_entry | None) -> Pair:
         """A pair whose master is not the tree's, but for whoever asked for the restore."""
-        take = self._session.orphan_master
+        take = self._context.orphan_master
         assert slave is not None and take is not None
         described = next(self._entries_of(slave), None)
         directory, _, name = ("" if described is None else self._path_of(described, "")).rpartition("/")
@@ -372,7 +372,7 @@ class _Restoring:
         pair = Pair(
             index, self._masters.open(f"{directory}/ptmx" if name.isdecimal() else "/dev/ptmx", index), None, slave
         )
-        tty_pairs.prepare(pair, 0, self._session.idmaps)
+        tty_pairs.prepare(pair, 0, self._context.idmaps)
         take(pair.master.fileno())
         return pair
 
@@ -385,18 +385,18 @@ class _Restoring:
         master.close()
         own = opened.pop(entry.id)
         for file_id, fd in opened.items():
-            self._session.files.adopt(file_id, fd)
+            self._context.files.adopt(file_id, fd)
         return own
 
     # The terminal that we stand on
 
     def _is_inherited(self, info: m.tty_info_entry) -> bool:
-        if self._session.policy.orphan_pts_master and self._session.orphan_master is not None:
+        if self._context.policy.orphan_pts_master and self._context.orphan_master is not None:
             return False
         return info.type == _PTY and not is_master(info.rdev) and self._live(info.pty.index, master=True) is None
 
     def _open_inherited(self, entry: m.file_entry, info: m.tty_info_entry) -> int:
-        if not self._session.policy.shell_job:
+        if not self._context.policy.shell_job:
             raise RestoreError(
                 f"{self._path_of(entry, 'a terminal')} was driven from outside of the tree",
                 hint="use --shell-job to continue on the terminal of this command",
@@ -422,7 +422,7 @@ class _Restoring:
 
     def _open_dev_tty(self, entry: m.file_entry, info: m.tty_info_entry) -> int:
         if not self._sessions.has_leader(info.sid):
-            if not self._session.policy.shell_job:
+            if not self._context.policy.shell_job:
                 raise ImageError(f"tty-info.img: {info.id}: session {info.sid} has no leader")
             return os.open("/dev/tty", entry.tty.flags | os.O_NOCTTY | os.O_CLOEXEC)
         self._acquire(info.sid)
@@ -430,9 +430,9 @@ class _Restoring:
 
     def _open_external(self, entry: m.file_entry, info: m.tty_info_entry) -> int:
         name = f"tty[{info.rdev:x}:{info.dev:x}]"
-        if name not in self._session.files.inherited:
+        if name not in self._context.files.inherited:
             raise RestoreError(f"the external terminal {name} is missing", hint=f"give it by --inherit-fd fd[N]:{name}")
-        fd = os.dup(self._session.files.inherited[name])
+        fd = os.dup(self._context.files.inherited[name])
         tty_params.restore(fd, info)
         status_flags.restore(fd, entry.tty.flags)
         return fd
@@ -461,7 +461,7 @@ class _Restoring:
             found = self._acquire(process.ns_pid)
             if found is not None:
                 self._sessions.set_foreground(*found)
-        elif process is self._session.processes[0] and process.entry.pgid == process.ns_pid:
+        elif process is self._context.processes[0] and process.entry.pgid == process.ns_pid:
             inherited = (i for i in self._infos.values() if self._is_inherited(i) and i.HasField("termios"))
             if any(info.pgrp == process.entry.pgid for info in inherited) and is_in_foreground():
                 set_foreground(process, process.entry.pgid, os.ttyname(0))

@@ -67,9 +67,9 @@ class Pair:
 class Early:
     """Masters of slaves that are mounted somewhere, as on a container's /dev/console: they come with the mounts."""
 
-    def __init__(self, session: RestoreContext) -> None:
+    def __init__(self, context: RestoreContext) -> None:
         self._masters: dict[int, OwnedFd] = {}
-        session.on_close(self._masters.clear)
+        context.on_close(self._masters.clear)
 
     def make(self, directory: int, index: int) -> None:
         """Have there be a slave of that number in the instance of devpts that is mounted at *directory*."""

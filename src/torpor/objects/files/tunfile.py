@@ -42,11 +42,11 @@ def _is_tun(info: os.stat_result) -> bool:
     return stat.S_ISCHR(info.st_mode) and info.st_rdev == _DEVICE
 
 
-def dump(file: OpenFile, entry: m.file_entry, session: DumpContext) -> None:
+def dump(file: OpenFile, entry: m.file_entry, context: DumpContext) -> None:
     """Fill in ``entry.tunf``."""
     tunf = entry.tunf
-    tunf.id, tunf.ns_id = entry.id, session.part(Networks).id_of_device(file)
-    named = session.files.new_twin(entry, m.fd_types.REG).reg
+    tunf.id, tunf.ns_id = entry.id, context.part(Networks).id_of_device(file)
+    named = context.files.new_twin(entry, m.fd_types.REG).reg
     named.id, named.flags, named.pos, named.name = entry.id, file.flags, 0, file.target
     named.mode = file.stat.st_mode
     fown.fill(named.fown, file)
@@ -57,10 +57,10 @@ def dump(file: OpenFile, entry: m.file_entry, session: DumpContext) -> None:
     tunf.netdev = name
     if flags & IFF_DETACH_QUEUE:
         tunf.detached = True
-    devices = session.part(tun.Devices)
+    devices = context.part(tun.Devices)
     ident = tunf.ns_id
     devices.seen[ident, name] = tun.look(file.fd, name, flags)
-    session.at_end(lambda: _check_carried(file, (ident, name), devices))
+    context.at_end(lambda: _check_carried(file, (ident, name), devices))
 
 
 def _check_carried(file: OpenFile, device: tuple[int, str], devices: tun.Devices) -> None:
@@ -71,16 +71,16 @@ def _check_carried(file: OpenFile, device: tuple[int, str], devices: tun.Devices
         )
 
 
-def restore(entry: m.file_entry, session: RestoreContext) -> int:
+def restore(entry: m.file_entry, context: RestoreContext) -> int:
     """Open it, and attach it."""
     tunf = entry.tunf
     if not entry.HasField("reg"):
         raise RestoreError(f"files.img: tun file {entry.id} has no name")
-    fd = in_network(session, tunf.ns_id, lambda: regular.restore(entry, session, _is_tun))
+    fd = in_network(context, tunf.ns_id, lambda: regular.restore(entry, context, _is_tun))
     if not tunf.HasField("netdev"):
         return fd
     try:
-        flags = _flags_of(tunf, session)
+        flags = _flags_of(tunf, context)
         tun.attach(fd, tunf.netdev, flags)
         if tunf.detached:
             fcntl.ioctl(fd, TUNSETQUEUE, struct.pack("16sH22x", b"", IFF_DETACH_QUEUE))
@@ -95,11 +95,11 @@ def restore(entry: m.file_entry, session: RestoreContext) -> int:
     return fd
 
 
-def _flags_of(tunf: m.tunfile_entry, session: RestoreContext) -> int:
+def _flags_of(tunf: m.tunfile_entry, context: RestoreContext) -> int:
     """The device's."""
-    ident = tunf.ns_id or session.processes[0].ids.net_ns_id
-    if session.store.exists(kinds.NETDEV.file_name(ident)):
-        for each in iter_entries(session.store, kinds.NETDEV, ident):
+    ident = tunf.ns_id or context.processes[0].ids.net_ns_id
+    if context.store.exists(kinds.NETDEV.file_name(ident)):
+        for each in iter_entries(context.store, kinds.NETDEV, ident):
             if each.message.name == tunf.netdev and each.message.HasField("tun"):
                 return each.message.tun.flags
     raise RestoreError(f"the images have no tun device {tunf.netdev}")

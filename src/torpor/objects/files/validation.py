@@ -44,7 +44,7 @@ class Executed:
     The device that a mapping tells may be another than stat's (btrfs).
     """
 
-    def __init__(self, session: DumpContext) -> None:
+    def __init__(self, context: DumpContext) -> None:
         self._of: dict[int, dict[int, int]] = {}
 
     def has(self, file: OpenFile) -> bool:
@@ -68,15 +68,15 @@ class Executed:
 class Rewound:
     """The files that will be cut, by device and inode, and to which size."""
 
-    def __init__(self, session: RestoreContext) -> None:
+    def __init__(self, context: RestoreContext) -> None:
         self.sizes: dict[tuple[int, int], int] = {}
 
 
-def dump(file: OpenFile, reg: m.reg_file_entry, session: DumpContext) -> None:
+def dump(file: OpenFile, reg: m.reg_file_entry, context: DumpContext) -> None:
     """Say what code it is; nothing of files that are only open."""
-    if file.number >= 0 or session.policy.file_validation != BUILD_ID or not session.part(Executed).has(file):
+    if file.number >= 0 or context.policy.file_validation != BUILD_ID or not context.part(Executed).has(file):
         return
-    found = find_build_id(session.part(Executed).head(file))
+    found = find_build_id(context.part(Executed).head(file))
     if found:
         reg.build_id.extend(_words(found))
         return
@@ -114,17 +114,17 @@ def _sum(fd: int, size: int) -> int:
     return crc << 32 | adler
 
 
-def check(reg: m.reg_file_entry, fd: int, info: os.stat_result, session: RestoreContext) -> None:
+def check(reg: m.reg_file_entry, fd: int, info: os.stat_result, context: RestoreContext) -> None:
     """RestoreError where it is not the file that it was."""
     name = get_text(reg.name)
-    if _rewind(reg, fd, info, session) or not reg.HasField("size"):
+    if _rewind(reg, fd, info, context) or not reg.HasField("size"):
         return
     if info.st_size != reg.size:
         grown = "; --rewind-files cuts it to that" if info.st_size > reg.size and not _is_code(reg) else ""
         raise RestoreError(
             f"{name} has bad size {info.st_size} (expect {reg.size})", hint=f"bring the file back as it was{grown}"
         )
-    if session.policy.file_validation == BUILD_ID and _is_code(reg):
+    if context.policy.file_validation == BUILD_ID and _is_code(reg):
         readable = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             _check_code(reg, name, readable, info)
@@ -152,19 +152,19 @@ def _check_code(reg: m.reg_file_entry, name: str, fd: int, info: os.stat_result)
         log.warn(f"{name} was written since the dump; what was looked at of it is the same")
 
 
-def _rewind(reg: m.reg_file_entry, fd: int, info: os.stat_result, session: RestoreContext) -> bool:
+def _rewind(reg: m.reg_file_entry, fd: int, info: os.stat_result, context: RestoreContext) -> bool:
     """Have a file that has grown cut to its length at the dump, if that is wanted and it is no code.
 
     Not before everything else is there: a restore that fails leaves it as it is.
     """
-    wanted, name = session.policy.rewind_files, get_text(reg.name)
+    wanted, name = context.policy.rewind_files, get_text(reg.name)
     size = reg.size if reg.HasField("size") else reg.torpor_size if reg.HasField("torpor_size") else info.st_size
     if wanted is None or info.st_size <= size or _is_code(reg) or not stat.S_ISREG(info.st_mode):
         return False
     if reg.flags & os.O_ACCMODE == os.O_RDONLY:
         return False  # nothing that the program wrote
     place = (info.st_dev, info.st_ino)
-    rewound = session.part(Rewound).sizes
+    rewound = context.part(Rewound).sizes
     if place in rewound:
         if rewound[place] != size:
             raise RestoreError(f"{name} had two sizes, {rewound[place]} and {size}: it cannot be cut to both")
@@ -186,5 +186,5 @@ def _rewind(reg: m.reg_file_entry, fd: int, info: os.stat_result, session: Resto
             os.close(writable)
         log.warn(f"{name} was cut from {info.st_size} bytes to the {size} that it had")
 
-    session.at_end(("rewind", *place), cut)
+    context.at_end(("rewind", *place), cut)
     return True

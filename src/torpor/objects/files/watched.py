@@ -36,7 +36,7 @@ _OVERLAY_PADDING, _OVERLAY_HEADER = 3, 21
 class Mounts:
     """Mount points by device, one of each, as a process sees them; of overlays the directories beneath as well."""
 
-    def __init__(self, session: DumpContext) -> None:
+    def __init__(self, context: DumpContext) -> None:
         self._known: dict[int, dict[int, list[str]]] = {}
         self._layers: dict[int, list[str]] = {}
 
@@ -67,9 +67,9 @@ class Mounts:
 class Candidates:
     """Names that the processes of the tree have in use, the directories above them included."""
 
-    def __init__(self, session: DumpContext) -> None:
+    def __init__(self, context: DumpContext) -> None:
         self._names: dict[str, None] = {}
-        for process in session.processes:
+        for process in context.processes:
             if not process.is_zombie:
                 base = f"/proc/{process.pid}"
                 links = [f"{base}/cwd", f"{base}/exe", *(f"{base}/fd/{number}" for number in read_fds(process.pid))]
@@ -95,45 +95,45 @@ def _layers_of(line: str) -> list[str]:
     return [path for path in paths if path.startswith("/")]
 
 
-def find(file: OpenFile, device: int, inode: int, message: m.fh_entry, handle: bytes, session: DumpContext) -> None:
+def find(file: OpenFile, device: int, inode: int, message: m.fh_entry, handle: bytes, context: DumpContext) -> None:
     """Say in *message* by which path the inode is found that *file* watches; it is refused where there is none.
 
     *device* is the kernel's number.  First by the handle, or by that which an overlay's has in it, then by a search of
     likely places and then of the mount itself.
     """
     user_device = os.makedev(device >> 20, device & 0xFFFFF)
-    roots = roots_of(session)
+    roots = roots_of(context)
     for pid in roots.iter_holders(file.process.pid):
-        mounts = session.part(Mounts).on_device(pid, device)
-        found = _search(pid, mounts, (user_device, inode), (message.type, handle), session)
+        mounts = context.part(Mounts).on_device(pid, device)
+        found = _search(pid, mounts, (user_device, inode), (message.type, handle), context)
         if found is not None:
             break
     else:
-        pid, found = file.process.pid, _find_open(user_device, inode, session)
+        pid, found = file.process.pid, _find_open(user_device, inode, context)
     if found is None:
         raise file.refuse(f"the file that it watches (inode {inode}, device {device:#x}) has no name that can be found")
     root = roots.of(pid)
     if found.endswith(DELETED) and not _is_at(root, found, user_device, inode):
         found = found.removesuffix(DELETED)
         error = file.refuse(f"it watches {found}, which is deleted", "remove the watch before the checkpoint")
-        session.at_end(lambda: _expect_ghost(user_device, inode, session, error))
+        context.at_end(lambda: _expect_ghost(user_device, inode, context, error))
     set_name(message, "path", found)
     if root is not None:
         message.mnt_id = mount_of(root)
 
 
 def _search(
-    pid: int, mounts: list[str], wanted: tuple[int, int], handle: tuple[int, bytes], session: DumpContext
+    pid: int, mounts: list[str], wanted: tuple[int, int], handle: tuple[int, bytes], context: DumpContext
 ) -> str | None:
     """The path of the inode *wanted* (device, number) on those mounts of the namespace of *pid*."""
-    root = roots_of(session).of(pid)
+    root = roots_of(context).of(pid)
     names = (_by_handle(root, mount, *handle) for mount in mounts)
     found = next(filter(None, names), None)
     if found is not None:
         return found
     device = os.major(wanted[0]) << 20 | os.minor(wanted[0])
-    layers = session.part(Mounts).layers(device)
-    likely = itertools.chain(_iter_by_layer(root, mounts, layers, *handle), session.part(Candidates))
+    layers = context.part(Mounts).layers(device)
+    likely = itertools.chain(_iter_by_layer(root, mounts, layers, *handle), context.part(Candidates))
     everything = itertools.chain(likely, iter_candidates(pid, mounts, root))
     return next((name for name in everything if _is_at(root, name, *wanted)), None)
 
@@ -168,20 +168,20 @@ def fill_handle(message: m.fh_entry, fields: dict[str, str]) -> bytes:
     return handle
 
 
-def open_again(device: int, inode: int, handle: m.fh_entry, session: RestoreContext) -> int:
+def open_again(device: int, inode: int, handle: m.fh_entry, context: RestoreContext) -> int:
     """Open (O_PATH) what was watched: by its path, or as a ghost; the caller owns it."""
-    known = ghost.find_restored(device, inode, session)
+    known = ghost.find_restored(device, inode, context)
     if known is not None:
         return os.dup(known)
     if not handle.path:
         raise RestoreError(f"a watch on inode {inode} has no path", hint="dump it with torpor")
     mount = handle.mnt_id if handle.HasField("mnt_id") else -1
-    return open_below(*session.files.place_of(mount, get_text(handle.path)), O_PATH | os.O_NOFOLLOW)
+    return open_below(*context.files.place_of(mount, get_text(handle.path)), O_PATH | os.O_NOFOLLOW)
 
 
-def _expect_ghost(device: int, inode: int, session: DumpContext, error: RefusedError) -> None:
+def _expect_ghost(device: int, inode: int, context: DumpContext, error: RefusedError) -> None:
     """A deleted file can be watched again only if somebody of the tree has it open, and it so travels with it."""
-    if session.part(ghost.Ghosts).find(device, inode) is None:
+    if context.part(ghost.Ghosts).find(device, inode) is None:
         raise error
 
 
@@ -217,9 +217,9 @@ def _open_by_handle(mount_fd: int, handle_type: int, handle: bytes) -> int:
             os.fchdir(home.fileno())
 
 
-def _find_open(device: int, inode: int, session: DumpContext) -> str | None:
+def _find_open(device: int, inode: int, context: DumpContext) -> str | None:
     """What the link of a descriptor for it says: a deleted file that is open has no name to search for."""
-    for process in session.processes:
+    for process in context.processes:
         if process.is_zombie:
             continue
         for number in read_fds(process.pid):

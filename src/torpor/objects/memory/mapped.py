@@ -56,16 +56,16 @@ class Backing:
     fill: Callable[[DumpProcess, Vma, m.vma_entry, DumpContext], None]
 
 
-def fill(process: DumpProcess, vma: Vma, entry: m.vma_entry, session: DumpContext) -> None:
+def fill(process: DumpProcess, vma: Vma, entry: m.vma_entry, context: DumpContext) -> None:
     """Complete *entry* by what is behind *vma*; RefusedError for what cannot be mapped again."""
     if not vma.name and not vma.is_file:  # as thousands are
-        _fill_anonymous(process, vma, entry, session)
+        _fill_anonymous(process, vma, entry, context)
         return
-    next(backing for backing in BACKINGS if backing.matches(vma)).fill(process, vma, entry, session)
+    next(backing for backing in BACKINGS if backing.matches(vma)).fill(process, vma, entry, context)
 
 
 def _without_file(status: int) -> Callable[[DumpProcess, Vma, m.vma_entry, DumpContext], None]:
-    def fill(process: DumpProcess, vma: Vma, entry: m.vma_entry, session: DumpContext) -> None:
+    def fill(process: DumpProcess, vma: Vma, entry: m.vma_entry, context: DumpContext) -> None:
         entry.status = status | ANON_PRIVATE
         entry.flags |= MAP_ANONYMOUS
         entry.pgoff = 0
@@ -74,21 +74,21 @@ def _without_file(status: int) -> Callable[[DumpProcess, Vma, m.vma_entry, DumpC
 
 
 def _refuse(what: str, hint: str) -> Callable[[DumpProcess, Vma, m.vma_entry, DumpContext], None]:
-    def fill(process: DumpProcess, vma: Vma, entry: m.vma_entry, session: DumpContext) -> None:
+    def fill(process: DumpProcess, vma: Vma, entry: m.vma_entry, context: DumpContext) -> None:
         raise RefusedError(f"{process.describe()} maps {what} ({vma.name}) at {vma.start:#x}", hint=hint)
 
     return fill
 
 
-def _fill_shared_anonymous(process: DumpProcess, vma: Vma, entry: m.vma_entry, session: DumpContext) -> None:
+def _fill_shared_anonymous(process: DumpProcess, vma: Vma, entry: m.vma_entry, context: DumpContext) -> None:
     path = map_file(process, vma)
     with OwnedFd(os.open(path, O_PATH | os.O_CLOEXEC)) as fd:
-        entry.shmid = session.part(SegmentDump).add(path, os.fstat(fd.fileno()))
+        entry.shmid = context.part(SegmentDump).add(path, os.fstat(fd.fileno()))
     entry.status = AREA_REGULAR | ANON_SHARED
     entry.flags |= MAP_ANONYMOUS
 
 
-def _fill_sysv(process: DumpProcess, vma: Vma, entry: m.vma_entry, session: DumpContext) -> None:
+def _fill_sysv(process: DumpProcess, vma: Vma, entry: m.vma_entry, context: DumpContext) -> None:
     if os.stat(f"/proc/{process.pid}/ns/ipc").st_ino == os.stat("/proc/self/ns/ipc").st_ino:
         raise RefusedError(
             f"{process.describe()} has a System V segment of the host attached ({vma.name}) at {vma.start:#x}",
@@ -100,20 +100,20 @@ def _fill_sysv(process: DumpProcess, vma: Vma, entry: m.vma_entry, session: Dump
     entry.flags |= MAP_ANONYMOUS
 
 
-def _fill_file(process: DumpProcess, vma: Vma, entry: m.vma_entry, session: DumpContext) -> None:
+def _fill_file(process: DumpProcess, vma: Vma, entry: m.vma_entry, context: DumpContext) -> None:
     writable = vma.shared and "mw" in vma.flags
     entry.status = AREA_REGULAR | (FILE_SHARED if vma.shared else FILE_PRIVATE)
     entry.fdflags = _RDWR if writable else 0
-    entry.shmid = _file_id(process, vma, session, entry.fdflags)
-    if session.files.type_of(entry.shmid) == m.fd_types.MEMFD:
+    entry.shmid = _file_id(process, vma, context, entry.fdflags)
+    if context.files.type_of(entry.shmid) == m.fd_types.MEMFD:
         entry.status |= AREA_MEMFD
 
 
-def _fill_socket(process: DumpProcess, vma: Vma, entry: m.vma_entry, session: DumpContext) -> None:
+def _fill_socket(process: DumpProcess, vma: Vma, entry: m.vma_entry, context: DumpContext) -> None:
     """A packet socket's ring: known by the descriptor that the process has, for map_files cannot open a socket."""
     for number in read_fds(process.pid):
         if os.stat(f"/proc/{process.pid}/fd/{number}").st_ino == vma.inode and _is_socket(process, number):
-            entry.shmid = session.files.add_descriptor(process, number)[0]
+            entry.shmid = context.files.add_descriptor(process, number)[0]
             entry.status = AREA_REGULAR | AREA_SOCKET
             return
     raise RefusedError(
@@ -126,16 +126,16 @@ def _is_socket(process: DumpProcess, number: int) -> bool:
     return os.readlink(f"/proc/{process.pid}/fd/{number}").startswith("socket:")
 
 
-def _file_id(process: DumpProcess, vma: Vma, session: DumpContext, flags: int) -> int:
+def _file_id(process: DumpProcess, vma: Vma, context: DumpContext, flags: int) -> int:
     """Dump the file, once for all mappings of it that need it in the same way."""
     key = ("map", process.ids.mnt_ns_id, vma.device, vma.inode, flags)
-    if session.files.has(key):
-        return session.files.opened_id(key)
+    if context.files.has(key):
+        return context.files.opened_id(key)
     path = map_file(process, vma)
     with OwnedFd(os.open(path, O_PATH | os.O_CLOEXEC)) as fd:
         fdinfo = ["pos:\t0", f"flags:\t{flags:o}"]
         file = OpenFile(process, -1, fd.fileno(), os.readlink(path), os.fstat(fd.fileno()), fdinfo)
-        return session.files.add_opened(key, file)
+        return context.files.add_opened(key, file)
 
 
 def map_file(process: DumpProcess, vma: Vma) -> str:

@@ -35,15 +35,15 @@ _WINDOW = 1 << 26
 class DumpedPages:
     """Where the pages of one dump go, those of processes and those of segments."""
 
-    def __init__(self, session: DumpContext) -> None:
-        self.sink: PageSink = StoreSink(session.store)
+    def __init__(self, context: DumpContext) -> None:
+        self.sink: PageSink = StoreSink(context.store)
 
 
 class SegmentDump:
     """The segments met so far in one dump."""
 
-    def __init__(self, session: DumpContext) -> None:
-        self._sink = session.part(DumpedPages).sink
+    def __init__(self, context: DumpContext) -> None:
+        self._sink = context.part(DumpedPages).sink
         self._ids: dict[tuple[int, int], int] = {}
         self._pending: list[tuple[int, OwnedFd]] = []
 

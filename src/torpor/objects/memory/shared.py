@@ -29,18 +29,18 @@ def is_segment(entry: m.vma_entry) -> bool:
     return bool(entry.status & ANON_SHARED)
 
 
-def open_segment(entry: m.vma_entry, session: RestoreContext) -> int:
+def open_segment(entry: m.vma_entry, context: RestoreContext) -> int:
     """The segment that *entry* maps, as a descriptor of ours, borrowed; made and filled by the first who asks."""
-    return session.files.shared(("segment", entry.shmid), lambda: _make(entry, session))
+    return context.files.shared(("segment", entry.shmid), lambda: _make(entry, context))
 
 
-def _make(entry: m.vma_entry, session: RestoreContext) -> int:
-    size = max(segments.size_of(session.store, entry.shmid), _mapped_size(entry.shmid, session))
+def _make(entry: m.vma_entry, context: RestoreContext) -> int:
+    size = max(segments.size_of(context.store, entry.shmid), _mapped_size(entry.shmid, context))
     try:
         fd = sharedmem.create_anonymous(size, entry.flags & _KEPT)
     except (OSError, ValueError, OverflowError) as error:
         raise RestoreError(f"{size} bytes of shared memory cannot be made: {error}", hint=_hint(entry)) from error
-    segments.restore(session.store, entry.shmid, fd, size)
+    segments.restore(context.store, entry.shmid, fd, size)
     return fd
 
 
@@ -48,10 +48,10 @@ def _hint(entry: m.vma_entry) -> str | None:
     return "reserve huge pages (vm.nr_hugepages)" if entry.flags & MAP_HUGETLB else None
 
 
-def _mapped_size(shmid: int, session: RestoreContext) -> int:
+def _mapped_size(shmid: int, context: RestoreContext) -> int:
     return max(
         entry.pgoff + entry.end - entry.start
-        for process in session.processes
+        for process in context.processes
         if process.mm is not None
         for entry in process.mm.vmas
         if entry.shmid == shmid and is_segment(entry)

@@ -52,9 +52,9 @@ class PagesDumped:
     n_written: int
 
 
-def dump_maps(process: DumpProcess, session: DumpContext) -> None:
+def dump_maps(process: DumpProcess, context: DumpContext) -> None:
     """The mappings and the files behind them; RefusedError for what cannot be carried."""
-    process.mm.vmas.extend(vmas.dump_one(process, vma, session) for vma in process.maps)
+    process.mm.vmas.extend(vmas.dump_one(process, vma, context) for vma in process.maps)
 
 
 def scan(process: DumpProcess) -> Scan:
@@ -66,30 +66,30 @@ def scan(process: DumpProcess) -> Scan:
     return Scan(private, found)
 
 
-def dump_contents(process: DumpProcess, scanned: Scan, session: DumpContext) -> PagesDumped:
+def dump_contents(process: DumpProcess, scanned: Scan, context: DumpContext) -> PagesDumped:
     """Copy the private pages."""
     ranges, private = scanned.found.ranges, scanned.private
     n_bytes = sum(end - start for start, end in ranges)
     # Another task that lives on may have some of these pages by fork.
-    may_share = len(session.processes) > 1
+    may_share = len(context.processes) > 1
     unreadable = any(contents.is_unreadable(vma) for vma in private)
     with (
-        session.part(DumpedPages).sink.open(kinds.PAGEMAP, process.ns_pid, n_bytes) as stream,
+        context.part(DumpedPages).sink.open(kinds.PAGEMAP, process.ns_pid, n_bytes) as stream,
         contents.Memory(process.pid, gentle=may_share, unreadable=unreadable) as memory,
     ):
         contents.copy(ranges, memory.read, stream)
     return PagesDumped(sum(vma.length for vma in private) // PAGE_SIZE, n_bytes // PAGE_SIZE)
 
 
-def dump_segments(session: DumpContext) -> int:
+def dump_segments(context: DumpContext) -> int:
     """Copy the contents of all shared segments met so far; the number of pages."""
-    return session.part(SegmentDump).dump_contents()
+    return context.part(SegmentDump).dump_contents()
 
 
 class Spaces:
     """The address spaces made so far in one restore, by ``vm_id``."""
 
-    def __init__(self, session: RestoreContext) -> None:
+    def __init__(self, context: RestoreContext) -> None:
         self.made: dict[int, Made] = {}
 
 

@@ -61,7 +61,7 @@ _REFUSED = {
 }
 
 
-def dump_one(process: DumpProcess, vma: Vma, session: DumpContext) -> m.vma_entry:
+def dump_one(process: DumpProcess, vma: Vma, context: DumpContext) -> m.vma_entry:
     """The image of one mapping.  RefusedError for what cannot be made again: device memory, and the like."""
     flags, advice, refused = _meaning(vma.flags)
     if refused:
@@ -87,7 +87,7 @@ def dump_one(process: DumpProcess, vma: Vma, session: DumpContext) -> m.vma_entr
         entry.torpor_sealed = True
     if vma.name.startswith(_NAMED):
         entry.torpor_name = vma.name[len(_NAMED) : -1]
-    mapped.fill(process, vma, entry, session)
+    mapped.fill(process, vma, entry, context)
     return entry
 
 

@@ -48,11 +48,11 @@ def matches(file: OpenFile) -> bool:
     return family_of(file) in _FAMILIES
 
 
-def dump(file: OpenFile, entry: m.file_entry, session: DumpContext) -> None:
+def dump(file: OpenFile, entry: m.file_entry, context: DumpContext) -> None:
     """Fill in ``entry.isk``."""
     sk = entry.isk
     sk.id, sk.ino, sk.flags = entry.id, file.stat.st_ino & 0xFFFFFFFF, file.flags
-    sk.ns_id = session.part(Networks).id_of(file)
+    sk.ns_id = context.part(Networks).id_of(file)
     fown.fill(sk.fown, file)
     with Borrowed(file.fd) as connection:
         shape = _shape(connection)
@@ -63,19 +63,19 @@ def dump(file: OpenFile, entry: m.file_entry, session: DumpContext) -> None:
             sk.v6only = bool(connection.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY))
         sk.state, sk.backlog = tcp.TCP_CLOSE, 0
         ip_options.dump(connection, sk)
-    options.dump(file, shape, sk.opts, session)
+    options.dump(file, shape, sk.opts, context)
     if shape.type != socket.SOCK_STREAM:
         with Borrowed(file.fd) as connection:
-            multicast.dump(file, connection, sk.opts, session)
+            multicast.dump(file, connection, sk.opts, context)
     if shape.type != socket.SOCK_RAW and shape.protocol in _TCPS:
-        tcp.dump(file, sk, session)
+        tcp.dump(file, sk, context)
     else:
-        udp.dump(file, sk, session)
+        udp.dump(file, sk, context)
 
 
-def check(file: OpenFile, session: DumpContext) -> None:
+def check(file: OpenFile, context: DumpContext) -> None:
     """Refuse protocols and connections that cannot be carried."""
-    session.part(Networks).check(file)
+    context.part(Networks).check(file)
     with Borrowed(file.fd) as connection:
         shape = _shape(connection)
         _check_shape(file, shape)
@@ -84,7 +84,7 @@ def check(file: OpenFile, session: DumpContext) -> None:
             return
         sk = m.inet_sk_entry(family=shape.family, proto=shape.protocol)
         _addresses(connection, sk)
-    tcp.check(file, sk, session)
+    tcp.check(file, sk, context)
 
 
 def _check_shape(file: OpenFile, shape: Shape) -> None:
@@ -116,21 +116,21 @@ def _addresses(connection: Socket, sk: m.inet_sk_entry) -> None:
         sk.ifname = socket.if_indextoname(source.scope)
 
 
-def restore(entry: m.file_entry, session: RestoreContext) -> int:
+def restore(entry: m.file_entry, context: RestoreContext) -> int:
     """Make, bind, and connect or listen."""
     sk = entry.isk
     what = f"socket {entry.id}"
     if sk.family not in _FAMILIES or sk.type not in _TYPES:
         raise ImageError(f"files.img: {what}: family {sk.family}, type {sk.type}")
-    connection = make_socket(session, sk.family, sk.type, sk.proto, sk.ns_id)
+    connection = make_socket(context, sk.family, sk.type, sk.proto, sk.ns_id)
     try:
         if sk.HasField("v6only"):
             _set_v6only(connection, sk)
         if _is_tcp(sk) and tcp.is_connection(sk):
-            tcp.restore_connection(connection, sk, session, what)
+            tcp.restore_connection(connection, sk, context, what)
         else:
-            _restore_plain(connection, sk, session, what)
-        session.part(Unfinished).add(entry.id, sk)
+            _restore_plain(connection, sk, context, what)
+        context.part(Unfinished).add(entry.id, sk)
         return connection.detach()
     except OSError as error:
         raise RestoreError(f"{what} ({_name(sk)}): {error.strerror}", hint=_hint(error)) from error
@@ -141,15 +141,15 @@ def restore(entry: m.file_entry, session: RestoreContext) -> int:
 class Unfinished:
     """The sockets that still have SO_REUSEADDR and the buffers of a new socket."""
 
-    def __init__(self, session: RestoreContext) -> None:
-        self._session = session
+    def __init__(self, context: RestoreContext) -> None:
+        self._context = context
         self._sockets: list[tuple[int, m.inet_sk_entry]] = []
         ports: list[tuple[int, int]] = [
-            (entry.isk.proto, entry.isk.src_port) for entry in session.files.entries.values() if entry.HasField("isk")
+            (entry.isk.proto, entry.isk.src_port) for entry in context.files.entries.values() if entry.HasField("isk")
         ]
         #: Ports that several sockets of the image have: each of them must say SO_REUSEPORT to be bound.
         self.shared_ports = {port for port in ports if ports.count(port) > 1} if len(ports) < 1000 else set(ports)
-        session.before_attach(self._finish)
+        context.before_attach(self._finish)
 
     def add(self, file_id: int, sk: m.inet_sk_entry) -> None:
         """Finish it when all are bound."""
@@ -159,28 +159,28 @@ class Unfinished:
         for file_id, sk in self._sockets:
             what = f"socket {file_id}"
             shut = tcp.shut_of(sk) if _is_tcp(sk) else sk.shutdown
-            with Borrowed(self._session.files.open(file_id)) as connection:
+            with Borrowed(self._context.files.open(file_id)) as connection:
                 if sk.type == socket.SOCK_DGRAM and sk.proto in _UDPS:
                     is_shared = (sk.proto, sk.src_port) in self.shared_ports
-                    udp_queue.restore(connection, file_id, sk, self._session, is_shared=is_shared)
+                    udp_queue.restore(connection, file_id, sk, self._context, is_shared=is_shared)
                 ip_options.restore(connection, sk, what)
-                living = _is_tcp(sk) and tcp.is_carried(sk, self._session)
-                finish(connection, sk, what, self._session.idmaps, shut=0 if living else shut)
+                living = _is_tcp(sk) and tcp.is_carried(sk, self._context)
+                finish(connection, sk, what, self._context.idmaps, shut=0 if living else shut)
 
 
 def _is_tcp(sk: m.inet_sk_entry) -> bool:
     return sk.type != socket.SOCK_RAW and sk.proto in _TCPS
 
 
-def _restore_plain(connection: Socket, sk: m.inet_sk_entry, session: RestoreContext, what: str) -> None:
+def _restore_plain(connection: Socket, sk: m.inet_sk_entry, context: RestoreContext, what: str) -> None:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if sk.opts.so_reuseport or (sk.proto, sk.src_port) in session.part(Unfinished).shared_ports:
+    if sk.opts.so_reuseport or (sk.proto, sk.src_port) in context.part(Unfinished).shared_ports:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     _set_device(connection, sk)
     target = addresses.to_python(sk.family, sk.dst_addr, sk.dst_port)
     source = addresses.to_python(sk.family, sk.src_addr, sk.src_port, addresses.scope_of(sk, what))
     is_bound = sk.src_port or (any(sk.src_addr) and not sk.dst_port and not any(sk.dst_addr))
-    if is_bound and _is_chosen_by_route(sk, session, target, source):
+    if is_bound and _is_chosen_by_route(sk, context, target, source):
         source = ("::", sk.src_port)
     if is_bound:
         _bind(connection, sk, source, what)
@@ -194,13 +194,13 @@ def _restore_plain(connection: Socket, sk: m.inet_sk_entry, session: RestoreCont
 
 
 def _is_chosen_by_route(
-    sk: m.inet_sk_entry, session: RestoreContext, target: tuple[str | int, ...], source: tuple[str | int, ...]
+    sk: m.inet_sk_entry, context: RestoreContext, target: tuple[str | int, ...], source: tuple[str | int, ...]
 ) -> bool:
     """Whether connect(2) finds the address of an IPv6 socket: to bind it would take IPv4 away from the socket."""
     is_candidate = sk.family == socket.AF_INET6 and sk.type == socket.SOCK_DGRAM and sk.dst_port and not sk.v6only
     if not is_candidate or sk.src_addr[:3] == _MAPPED or not any(sk.src_addr):
         return False
-    with make_socket(session, sk.family, sk.type, sk.proto, sk.ns_id) as probe:
+    with make_socket(context, sk.family, sk.type, sk.proto, sk.ns_id) as probe:
         try:
             _set_device(probe, sk)
             probe.connect(target)

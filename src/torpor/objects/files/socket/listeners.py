@@ -24,7 +24,7 @@ _LISTEN = 1 << 10
 class Listening:
     """The inodes of all listeners in our network namespace, when this was made."""
 
-    def __init__(self, session: DumpContext) -> None:
+    def __init__(self, context: DumpContext) -> None:
         self.inodes = frozenset(_read())
 
 

@@ -47,14 +47,14 @@ def new_socket(family: int, kind: int, protocol: int) -> Socket:
         syscall("setresgid", nr.setresgid, keep, own, keep)
 
 
-def make_socket(session: RestoreContext, family: int, kind: int, protocol: int, ns_id: int) -> Socket:
+def make_socket(context: RestoreContext, family: int, kind: int, protocol: int, ns_id: int) -> Socket:
     """A new socket in the network namespace that the images number *ns_id*.
 
     RestoreError where the kernel has no such family or protocol.
     """
     check_type(kind)
     try:
-        return in_network(session, ns_id, lambda: new_socket(family, kind, protocol))
+        return in_network(context, ns_id, lambda: new_socket(family, kind, protocol))
     except OSError as error:
         raise RestoreError(
             f"a socket of family {family}, type {kind}, protocol {protocol} cannot be made: {error.strerror}",
@@ -68,7 +68,7 @@ def check_type(kind: int) -> None:
         raise ImageError(f"files.img: {kind} is no type of socket")
 
 
-def make_pair(session: RestoreContext, kind: int, ns_id: int) -> tuple[Socket, Socket]:
+def make_pair(context: RestoreContext, kind: int, ns_id: int) -> tuple[Socket, Socket]:
     """Two connected unix sockets in that namespace."""
     check_type(kind)
-    return in_network(session, ns_id, lambda: pair(kind))
+    return in_network(context, ns_id, lambda: pair(kind))

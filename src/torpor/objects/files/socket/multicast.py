@@ -37,7 +37,7 @@ _OF_EVERYBODY = frozenset(
 class Groups:
     """The groups that some socket has joined, by family, as a process's network has them."""
 
-    def __init__(self, session: DumpContext) -> None:
+    def __init__(self, context: DumpContext) -> None:
         self._known: dict[tuple[int, int], list[tuple[int, bytes]]] = {}
 
     def of(self, pid: int, family: int) -> list[tuple[int, bytes]]:
@@ -68,13 +68,13 @@ def _read_igmp6(pid: int) -> list[tuple[int, bytes]]:
     return [(int(fields[0]), bytes.fromhex(fields[2])) for fields in lines if fields]
 
 
-def dump(file: OpenFile, connection: Socket, opts: m.sk_opts_entry, session: DumpContext) -> None:
+def dump(file: OpenFile, connection: Socket, opts: m.sk_opts_entry, context: DumpContext) -> None:
     """Add the memberships of a socket to its options."""
     families = [(socket.IPPROTO_IP, socket.AF_INET)]
     if connection.getsockopt(socket.SOL_SOCKET, socket.SO_DOMAIN) == socket.AF_INET6:
         families.append((socket.IPPROTO_IPV6, socket.AF_INET6))
     for level, family in families:
-        for index, address in session.part(Groups).of(file.process.pid, family):
+        for index, address in context.part(Groups).of(file.process.pid, family):
             _dump_membership(connection, level, index, _pack_address(family, address), opts)
 
 

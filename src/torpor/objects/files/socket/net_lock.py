@@ -181,17 +181,17 @@ class NetLock:
 class DumpLock(NetLock):
     """The lock of a dump: undone when the tree lives on, left for the restore when it is killed."""
 
-    def __init__(self, session: DumpContext) -> None:
-        super().__init__(session.outside.run_id, session.policy.network_lock)
-        self._session = session
-        self._outside = session.outside
-        self._home = session.processes[0].ids.net_ns_id if session.processes else 0
-        self._is_kept = any(item.startswith("net[") for item in session.policy.external)
+    def __init__(self, context: DumpContext) -> None:
+        super().__init__(context.outside.run_id, context.policy.network_lock)
+        self._context = context
+        self._outside = context.outside
+        self._home = context.processes[0].ids.net_ns_id if context.processes else 0
+        self._is_kept = any(item.startswith("net[") for item in context.policy.external)
         #: By network namespace: the connections that are carried and whose other end is outside of the tree.
         self.carried: dict[int, list[Ends]] = {}
-        session.outside.on_survival(self._survive)
-        session.outside.at_commit(lambda: (self._last_steps(), self.keys))
-        session.outside.after_kill(self._leave)
+        context.outside.on_survival(self._survive)
+        context.outside.at_commit(lambda: (self._last_steps(), self.keys))
+        context.outside.after_kill(self._leave)
 
     def lock_namespace(self, netns: int) -> None:
         """All packets in a namespace of the tree's own, behind *netns* (a pidfd will do), which is ours to close."""
@@ -200,7 +200,7 @@ class DumpLock(NetLock):
 
     def lock_connections(self) -> None:
         """Those that are carried, where not everything is locked."""
-        networks = self._session.part(Networks)
+        networks = self._context.part(Networks)
         is_home_locked = self.is_locked
         for ident, ends in self.carried.items():
             if ident == self._home and is_home_locked:

@@ -41,11 +41,11 @@ def matches(file: OpenFile) -> bool:
     return family_of(file) == socket.AF_NETLINK
 
 
-def dump(file: OpenFile, entry: m.file_entry, session: DumpContext) -> None:
+def dump(file: OpenFile, entry: m.file_entry, context: DumpContext) -> None:
     """Fill in ``entry.nlsk``."""
     sk = entry.nlsk
     sk.id, sk.ino, sk.flags = entry.id, file.stat.st_ino & 0xFFFFFFFF, file.flags
-    sk.ns_id = session.part(Networks).id_of(file)
+    sk.ns_id = context.part(Networks).id_of(file)
     fown.fill(sk.fown, file)
     with Borrowed(file.fd, socket.AF_NETLINK) as connection:
         _check_empty(file, connection)
@@ -58,10 +58,10 @@ def dump(file: OpenFile, entry: m.file_entry, session: DumpContext) -> None:
         peer, mask = connection.getpeername()
         sk.dst_portid, sk.dst_group = peer, (mask & -mask).bit_length()
         sk.state = _CONNECTED if peer or mask else _UNCONNECTED
-    options.dump(file, Shape(socket.AF_NETLINK, kind, sk.protocol), sk.opts, session)
+    options.dump(file, Shape(socket.AF_NETLINK, kind, sk.protocol), sk.opts, context)
 
 
-def check(file: OpenFile, session: DumpContext) -> None:
+def check(file: OpenFile, context: DumpContext) -> None:
     """Refuse a filter that cannot be read."""
     with Borrowed(file.fd) as connection:
         filters.check(file, connection)
@@ -89,7 +89,7 @@ def _groups(connection: Socket) -> list[int]:
     return words
 
 
-def restore(entry: m.file_entry, session: RestoreContext) -> int:
+def restore(entry: m.file_entry, context: RestoreContext) -> int:
     """Make, bind, join, connect."""
     sk = entry.nlsk
     what = f"netlink socket {entry.id}"
@@ -98,7 +98,7 @@ def restore(entry: m.file_entry, session: RestoreContext) -> int:
     kind = sk.torpor_type or socket.SOCK_RAW
     if kind not in (socket.SOCK_RAW, socket.SOCK_DGRAM):
         raise ImageError(f"files.img: {what}: type {kind}")
-    connection = make_socket(session, socket.AF_NETLINK, kind, sk.protocol, sk.ns_id)
+    connection = make_socket(context, socket.AF_NETLINK, kind, sk.protocol, sk.ns_id)
     try:
         if sk.portid or sk.groups:
             _bind(connection, sk, what)
@@ -107,7 +107,7 @@ def restore(entry: m.file_entry, session: RestoreContext) -> int:
                 connection.setsockopt(SOL_NETLINK, _ADD_MEMBERSHIP, group + 1)
         if sk.state == _CONNECTED:
             connection.connect((sk.dst_portid, 1 << (sk.dst_group - 1) if sk.dst_group else 0))
-        finish(connection, sk, what, session.idmaps)
+        finish(connection, sk, what, context.idmaps)
         return connection.detach()
     except OSError as error:
         raise RestoreError(f"{what} of protocol {sk.protocol}: {error.strerror}") from error

@@ -76,7 +76,7 @@ _INFO_SND_MSS = slice(16, 20)
 class Defaults:
     """The options of new sockets, asked for once a shape: a server has thousands of sockets of one."""
 
-    def __init__(self, session: DumpContext) -> None:
+    def __init__(self, context: DumpContext) -> None:
         self._known: dict[tuple[int, int, int], list[tuple[Opaque, bytes]]] = {}
 
     def of(self, shape: Shape) -> list[tuple[Opaque, bytes]]:
@@ -114,7 +114,7 @@ def _is_of_the_moment(connection: Socket, option: Opaque, content: bytes) -> boo
     return info[0] != tcp_repair.CLOSE or content == info[_INFO_SND_MSS]
 
 
-def dump(file: OpenFile, shape: Shape, opts: m.sk_opts_entry, session: DumpContext) -> None:
+def dump(file: OpenFile, shape: Shape, opts: m.sk_opts_entry, context: DumpContext) -> None:
     """Fill in *opts*."""
     with Borrowed(file.fd) as connection:
         get = connection.getsockopt
@@ -138,7 +138,7 @@ def dump(file: OpenFile, shape: Shape, opts: m.sk_opts_entry, session: DumpConte
             opts.so_bound_dev = device.decode()
         filters.check(file, connection)
         filters.dump(connection, opts)
-        for option, default in session.part(Defaults).of(shape):
+        for option, default in context.part(Defaults).of(shape):
             try:
                 if option.size <= _PYTHON_MAX and get(option.level, option.name, option.size) == default:
                     continue  # nearly all of them, of every socket

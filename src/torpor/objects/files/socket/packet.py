@@ -46,7 +46,7 @@ _MAX_RING = 1 << 30
 class Table:
     """The packet sockets of the tree's network namespace, read once."""
 
-    def __init__(self, session: DumpContext) -> None:
+    def __init__(self, context: DumpContext) -> None:
         self.sockets = sock_diag.read_packet()
 
 
@@ -55,13 +55,13 @@ def matches(file: OpenFile) -> bool:
     return family_of(file) == socket.AF_PACKET
 
 
-def dump(file: OpenFile, entry: m.file_entry, session: DumpContext) -> None:
+def dump(file: OpenFile, entry: m.file_entry, context: DumpContext) -> None:
     """Fill in ``entry.psk``."""
     sk = entry.psk
     sk.id, sk.flags = entry.id, file.flags
-    sk.ns_id = session.part(Networks).id_of(file)
+    sk.ns_id = context.part(Networks).id_of(file)
     fown.fill(sk.fown, file)
-    row = session.part(Table).sockets.get(file.stat.st_ino)
+    row = context.part(Table).sockets.get(file.stat.st_ino)
     if row is None:
         raise file.refuse("a packet socket that the kernel's table does not have", hint="try again")
     sk.type, sk.protocol = row.type, socket.htons(row.protocol)
@@ -76,21 +76,21 @@ def dump(file: OpenFile, entry: m.file_entry, session: DumpContext) -> None:
             setattr(ring, name, value)
     if row.fanout is not None:
         sk.fanout = row.fanout
-    options.dump(file, Shape(socket.AF_PACKET, row.type, 0), sk.opts, session)
+    options.dump(file, Shape(socket.AF_PACKET, row.type, 0), sk.opts, context)
 
 
-def check(file: OpenFile, session: DumpContext) -> None:
+def check(file: OpenFile, context: DumpContext) -> None:
     """Refuse one of another network namespace."""
-    session.part(Networks).check(file)
+    context.part(Networks).check(file)
     with Borrowed(file.fd) as connection:
         filters.check(file, connection)
 
 
-def restore(entry: m.file_entry, session: RestoreContext) -> int:
+def restore(entry: m.file_entry, context: RestoreContext) -> int:
     """Make, bind, join, and set up rings."""
     sk = entry.psk
     what = f"packet socket {entry.id}"
-    connection = make_socket(session, socket.AF_PACKET, sk.type, sk.protocol, sk.ns_id)
+    connection = make_socket(context, socket.AF_PACKET, sk.type, sk.protocol, sk.ns_id)
     try:
         name = _interface(sk.ifindex, what)
         if sk.type == _SOCK_PACKET:
@@ -100,7 +100,7 @@ def restore(entry: m.file_entry, session: RestoreContext) -> int:
             if name:
                 connection.bind((name, 0))
             _set_up(connection, sk, what)
-        finish(connection, sk, what, session.idmaps)
+        finish(connection, sk, what, context.idmaps)
         return connection.detach()
     except OSError as error:
         raise RestoreError(f"{what}: {error.strerror}") from error

@@ -57,17 +57,17 @@ class _Ids:
 class Actors:
     """Those who act in one restore; ``close`` ends whom it has made for it."""
 
-    def __init__(self, session: RestoreContext) -> None:
-        self._session = session
+    def __init__(self, context: RestoreContext) -> None:
+        self._context = context
         #: By the pid that each is taken for.
         self._made: dict[int, Runner] = {}
         #: By thread: as whom it comes back, which is asked once.
         self._own: dict[int, _Ids] = {}
-        self._processes = {process.ns_pid: process for process in session.processes}
+        self._processes = {process.ns_pid: process for process in context.processes}
         #: Pids that nobody else may have for a moment.
         self._reserved = {
             number
-            for process in session.processes
+            for process in context.processes
             for number in (process.entry.pgid, process.entry.sid, *(thread.ns_tid for thread in process.threads))
         }
 
@@ -80,7 +80,7 @@ class Actors:
         if runner is None:
             self._as_ourselves(who, lambda: listener.listen(backlog))
             return
-        (number,) = self._session.lend(runner, [listener.fileno()])
+        (number,) = self._context.lend(runner, [listener.fileno()])
         batch = Batch()
         with_ids = self._borrow(runner, who)
         with_ids.enter(batch)
@@ -93,11 +93,11 @@ class Actors:
         """socketpair(2)."""
         check_type(kind)
         if who is None:
-            return make_pair(self._session, kind, ns_id)
+            return make_pair(self._context, kind, ns_id)
         runner = self._runner_for(who)
         if runner is None:
             made: list[tuple[Socket, Socket]] = []
-            self._as_ourselves(who, lambda: made.append(make_pair(self._session, kind, ns_id)))
+            self._as_ourselves(who, lambda: made.append(make_pair(self._context, kind, ns_id)))
             return made[0]
         batch = Batch()
         numbers = batch.out(8)
@@ -137,7 +137,7 @@ class Actors:
         with OwnedFd(os.open("/proc", O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as proc:
             if not name:
                 fds += [file, proc.fileno()]
-            numbers = self._session.lend(runner, fds)
+            numbers = self._context.lend(runner, fds)
         batch = Batch()
         with_ids = self._borrow(runner, who)
         if not name:
@@ -157,7 +157,7 @@ class Actors:
 
     def _borrow(self, runner: Runner, who: Who) -> _Borrowed:
         if runner.tid not in self._own:
-            idmaps, status = self._session.idmaps, read_status(runner.thread.tgid, runner.tid)
+            idmaps, status = self._context.idmaps, read_status(runner.thread.tgid, runner.tid)
             groups = tuple(map(idmaps.groups.inside, status.groups))
             self._own[runner.tid] = _Ids(
                 idmaps.users.inside(status.uids[1]),
@@ -195,7 +195,7 @@ class Actors:
         return self._stand_in(who.pid, str(who))
 
     def _knows(self, who: Who) -> bool:
-        outside = self._session.idmaps.outside(who.uid, who.gid)
+        outside = self._context.idmaps.outside(who.uid, who.gid)
         return -1 not in outside and NO_ID not in (who.uid, who.gid)
 
     def _stand_in(self, pid: int, who: str) -> Runner:
@@ -207,7 +207,7 @@ class Actors:
 
     def _make(self, pid: int, who: str) -> Runner:
         """A child of the root's that shares its memory, under that pid if nobody else has it."""
-        root = self._session.processes[0].runner
+        root = self._context.processes[0].runner
         is_taken = len(read_status(root.tid).ns_pids) == 1 and os.path.exists(f"/proc/{pid}")
         if not is_taken and pid not in self._reserved:
             try:
@@ -227,13 +227,13 @@ class Actors:
             batch = Batch()
             batch.call(nr.wait4, read_status(runner.tid).ns_pids[-1], 0, WALL, 0)
             kill_and_reap([runner.thread])
-            self._session.processes[0].runner.run(batch)
+            self._context.processes[0].runner.run(batch)
 
     def _as_ourselves(self, who: Who, action: Callable[[], None]) -> None:
         """Do *action* in a thread of ours as that user."""
         import threading
 
-        idmaps = self._session.idmaps
+        idmaps = self._context.idmaps
         user = _outside(idmaps.users, who.uid)
         group = _outside(idmaps.groups, who.gid)
         groups = [found for found in map(idmaps.groups.outside, who.groups) if found != NO_ID]

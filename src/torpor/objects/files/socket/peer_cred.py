@@ -62,11 +62,11 @@ def _shown(ident: int) -> str:
 class _Tree:
     """The tree's processes: the target's numbers by ours."""
 
-    def __init__(self, session: DumpContext) -> None:
-        self.numbers = {process.pid: process.ns_pid for process in session.processes}
+    def __init__(self, context: DumpContext) -> None:
+        self.numbers = {process.pid: process.ns_pid for process in context.processes}
 
 
-def dump(file: OpenFile, sk: m.unix_sk_entry, session: DumpContext) -> None:
+def dump(file: OpenFile, sk: m.unix_sk_entry, context: DumpContext) -> None:
     """Fill in whom the kernel has noted, if anybody."""
     with Borrowed(file.fd) as connection:
         pid, uid, gid = struct.unpack(_CREDENTIALS, connection.getsockopt(socket.SOL_SOCKET, SO_PEERCRED, 12))
@@ -78,20 +78,20 @@ def dump(file: OpenFile, sk: m.unix_sk_entry, session: DumpContext) -> None:
     sk.torpor_peer_uid, sk.torpor_peer_gid = idmaps.inside(uid, gid)
     inside = map(idmaps.groups.inside, groups)
     sk.torpor_peer_group.extend(group for group in inside if group != NO_ID)
-    _dump_pid(file, sk, pid, session)
+    _dump_pid(file, sk, pid, context)
 
 
-def _dump_pid(file: OpenFile, sk: m.unix_sk_entry, pid: int, session: DumpContext) -> None:
-    sk.torpor_peer_pid = pid_inside(file, pid, session)
+def _dump_pid(file: OpenFile, sk: m.unix_sk_entry, pid: int, context: DumpContext) -> None:
+    sk.torpor_peer_pid = pid_inside(file, pid, context)
     is_dead = pid > 0 and not os.path.exists(f"/proc/{pid}")
     if not sk.torpor_peer_pid and is_dead and not file.in_flight:
         # Only a task of its pid namespace can be told which number it had there.
         file.process.questions.append(lambda batch: _ask(file.number, sk, batch))
 
 
-def pid_inside(file: OpenFile, pid: int, session: DumpContext) -> int:
+def pid_inside(file: OpenFile, pid: int, context: DumpContext) -> int:
     """The target's number for a process of the tree, or one that is dead, with *pid*; 0 for what it does not know."""
-    known = session.part(_Tree).numbers.get(pid, 0)
+    known = context.part(_Tree).numbers.get(pid, 0)
     if known or pid <= 0 or file.process.pid != file.process.ns_pid:
         return known
     return 0 if os.path.exists(f"/proc/{pid}") else pid

@@ -68,33 +68,33 @@ class Message:
         return not self.rights and self.credentials is None
 
 
-def dump(file: OpenFile, file_id: int, kind: int, n_unread: int, session: DumpContext) -> None:
+def dump(file: OpenFile, file_id: int, kind: int, n_unread: int, context: DumpContext) -> None:
     """Write what waits in the socket.  *n_unread* bytes do; of a datagram socket the first message's."""
     if kind != socket.SOCK_DGRAM and not n_unread:
         return
-    image = session.image("SK_QUEUES")
+    image = context.image("SK_QUEUES")
     with Borrowed(file.fd) as connection:
-        messages = _read(file, connection, kind, n_unread, session)
+        messages = _read(file, connection, kind, n_unread, context)
     for message in messages:
         packet = m.sk_packet_entry(id_for=file_id, length=len(message.data))
         if message.rights:
             # The place in the image is taken after the files, which may hold queues of their own.
-            rights = [session.files.add_in_flight(file.process, fd) for fd in message.rights]
+            rights = [context.files.add_in_flight(file.process, fd) for fd in message.rights]
             packet.scm.add(type=SCM_RIGHTS, rights=rights)
         if message.credentials is not None:
             pid, user, group = message.credentials
             packet.torpor_uid, packet.torpor_gid = file.process.idmaps.inside(user, group)
-            packet.torpor_pid = peer_cred.pid_inside(file, pid, session)
+            packet.torpor_pid = peer_cred.pid_inside(file, pid, context)
         if message.sender:
             packet.torpor_from = message.sender
         image.add(Entry(packet, message.data))
 
 
 @contextmanager
-def peeking(connection: Socket, session: DumpContext) -> Iterator[None]:
+def peeking(connection: Socket, context: DumpContext) -> Iterator[None]:
     """Within the block SO_PEEK_OFF begins at 0 and is ours to change; whatever happens it is as before afterwards."""
     before = connection.getsockopt(socket.SOL_SOCKET, SO_PEEK_OFF)
-    keeper = session.outside.caretaker
+    keeper = context.outside.caretaker
     keys = keeper.add([option(connection.fileno(), socket.SOL_SOCKET, SO_PEEK_OFF, before)])
     try:
         connection.setsockopt(socket.SOL_SOCKET, SO_PEEK_OFF, 0)
@@ -104,7 +104,7 @@ def peeking(connection: Socket, session: DumpContext) -> Iterator[None]:
         keeper.drop(keys)
 
 
-def _read(file: OpenFile, connection: Socket, kind: int, n_unread: int, session: DumpContext) -> list[Message]:
+def _read(file: OpenFile, connection: Socket, kind: int, n_unread: int, context: DumpContext) -> list[Message]:
     if not _is_readable(connection):
         return []
     if kind == socket.SOCK_STREAM and connection.getsockopt(socket.SOL_SOCKET, SO_PEEK_OFF) < 0:
@@ -113,7 +113,7 @@ def _read(file: OpenFile, connection: Socket, kind: int, n_unread: int, session:
             return []
         if first.is_plain and len(first.data) == n_unread:
             return [first]
-    with peeking(connection, session):
+    with peeking(connection, context):
         return _read_on(file, connection, kind, n_unread)
 
 
@@ -197,12 +197,12 @@ def _peek(file: OpenFile, connection: Socket, room: int) -> Message | None:
 class Queues:
     """The messages in the image, by the file that they wait in."""
 
-    def __init__(self, session: RestoreContext) -> None:
-        self._session = session
+    def __init__(self, context: RestoreContext) -> None:
+        self._context = context
         self._by_file: dict[int, list[Entry[m.sk_packet_entry]]] = {}
-        if not session.store.exists("sk-queues.img"):
+        if not context.store.exists("sk-queues.img"):
             return
-        for item in iter_entries(session.store, "SK_QUEUES"):
+        for item in iter_entries(context.store, "SK_QUEUES"):
             assert isinstance(item.message, m.sk_packet_entry)
             packet = Entry(item.message, item.payload)
             self._by_file.setdefault(item.message.id_for, []).append(packet)
@@ -241,11 +241,11 @@ class Queues:
         for scm in message.scm:
             if scm.type != SCM_RIGHTS or len(scm.rights) > 253:
                 raise ImageError(f"sk-queues.img: {len(scm.rights)} of ancillary data of type {scm.type}")
-            fds = [self._session.files.open(file_id) for file_id in scm.rights]
+            fds = [self._context.files.open(file_id) for file_id in scm.rights]
             control.append((socket.SOL_SOCKET, SCM_RIGHTS, struct.pack(f"{len(fds)}i", *fds)))
         if message.HasField("torpor_uid"):
-            pid = self._session.part(Actors).pid_of(peer_cred.sender(message).pid)
-            owner = self._session.idmaps.outside(message.torpor_uid, message.torpor_gid)
+            pid = self._context.part(Actors).pid_of(peer_cred.sender(message).pid)
+            owner = self._context.idmaps.outside(message.torpor_uid, message.torpor_gid)
             if -1 not in owner:
                 control.append((socket.SOL_SOCKET, SCM_CREDENTIALS, struct.pack("iii", pid, *owner)))
         args = () if address is None else (address,)

@@ -31,17 +31,17 @@ TCP_CLOSE, TCP_LISTEN = tcp_repair.CLOSE, tcp_repair.LISTEN
 _HINT = "use --tcp-close to have it closed, or --tcp-established to carry it"
 
 
-def dump(file: OpenFile, sk: m.inet_sk_entry, session: DumpContext) -> None:
+def dump(file: OpenFile, sk: m.inet_sk_entry, context: DumpContext) -> None:
     """Fill in state, backlog and shutdown; a connection's stream."""
     with Borrowed(file.fd) as connection:
         info = tcp_repair.info(connection)
     sk.state = info[0]
     if sk.state == TCP_LISTEN:
         n_waiting, sk.backlog = struct.unpack_from("=24xII", info)
-        if n_waiting and session.outside.was_at_rest:
+        if n_waiting and context.outside.was_at_rest:
             log.info(f"{file.describe()}: {n_waiting} TCP connections have come since it was stopped")
-        elif n_waiting and not (session.policy.tcp_close or session.policy.skip_in_flight):
-            _refuse_waiting(file, n_waiting, session)
+        elif n_waiting and not (context.policy.tcp_close or context.policy.skip_in_flight):
+            _refuse_waiting(file, n_waiting, context)
         return
     if sk.state == TCP_CLOSE:
         bits = shutdown.poll_bits(file.fd)
@@ -49,33 +49,33 @@ def dump(file: OpenFile, sk: m.inet_sk_entry, session: DumpContext) -> None:
         if bits & shutdown.RECEIVE:
             sk.shutdown = shutdown.RECEIVE
         if sk.dst_port and sk.src_port and sk.proto == socket.IPPROTO_TCP:
-            tcp_ended.dump(file, sk, session)
+            tcp_ended.dump(file, sk, context)
         sk.dst_port = 0
         del sk.dst_addr[:]
         sk.dst_addr.extend([0] * len(sk.src_addr))
         return
-    _check_connection(file, sk.proto, sk.state, sk.dst_port, session)
-    if not session.policy.tcp_close:
-        session.part(tcp_stream.Connections).add(file, sk)
+    _check_connection(file, sk.proto, sk.state, sk.dst_port, context)
+    if not context.policy.tcp_close:
+        context.part(tcp_stream.Connections).add(file, sk)
 
 
-def check(file: OpenFile, sk: m.inet_sk_entry, session: DumpContext) -> None:
+def check(file: OpenFile, sk: m.inet_sk_entry, context: DumpContext) -> None:
     """Refuse connections that the policy has not.  Those that wait to be accepted may have been when it counts.
 
     *sk* has the addresses.
     """
     with Borrowed(file.fd) as connection:
         state = tcp_repair.state(connection)
-    may_not_wait = state == TCP_LISTEN and not (session.policy.tcp_close or session.policy.skip_in_flight)
-    if may_not_wait and file.stat.st_ino not in session.part(listeners.Listening).inodes:
-        session.outside.restless.append(_Listener(os.dup(file.fd)).is_waited_for)
-    if state != TCP_CLOSE and sk.proto == socket.IPPROTO_TCP and not (sk.dst_port and session.policy.tcp_close):
-        session.part(tcp_keys.Signed).add(file, sk.family)
+    may_not_wait = state == TCP_LISTEN and not (context.policy.tcp_close or context.policy.skip_in_flight)
+    if may_not_wait and file.stat.st_ino not in context.part(listeners.Listening).inodes:
+        context.outside.restless.append(_Listener(os.dup(file.fd)).is_waited_for)
+    if state != TCP_CLOSE and sk.proto == socket.IPPROTO_TCP and not (sk.dst_port and context.policy.tcp_close):
+        context.part(tcp_keys.Signed).add(file, sk.family)
     if state in (TCP_LISTEN, TCP_CLOSE):
         return
-    _check_connection(file, sk.proto, state, sk.dst_port, session)
-    if not session.policy.tcp_close:
-        session.part(_Met).add(sk)
+    _check_connection(file, sk.proto, state, sk.dst_port, context)
+    if not context.policy.tcp_close:
+        context.part(_Met).add(sk)
 
 
 class _Listener:
@@ -93,11 +93,11 @@ class _Listener:
 class _Met:
     """The connections that checks before the freeze have met."""
 
-    def __init__(self, session: DumpContext) -> None:
-        self._session = session
+    def __init__(self, context: DumpContext) -> None:
+        self._context = context
         self._all: list[net_lock.Ends] = []
-        session.at_check(self._check)
-        session.outside.noticed.add("connections")
+        context.at_check(self._check)
+        context.outside.noticed.add("connections")
 
     def add(self, sk: m.inet_sk_entry) -> None:
         """One more."""
@@ -106,11 +106,11 @@ class _Met:
     def _check(self) -> None:
         known = set(self._all)
         if any(each.reversed not in known for each in self._all):
-            net_lock.check(self._session.policy.network_lock)
+            net_lock.check(self._context.policy.network_lock)
 
 
-def _check_connection(file: OpenFile, protocol: int, state: int, port: int, session: DumpContext) -> None:
-    if session.policy.tcp_close:
+def _check_connection(file: OpenFile, protocol: int, state: int, port: int, context: DumpContext) -> None:
+    if context.policy.tcp_close:
         return
     peer = f"a TCP connection to port {port}"
     if protocol == socket.IPPROTO_TCP:
@@ -118,14 +118,14 @@ def _check_connection(file: OpenFile, protocol: int, state: int, port: int, sess
             ulp = tcp_repair.upper_layer(connection)
         if ulp:
             raise file.refuse(f"{peer} with {ulp} in the kernel", hint="have the program do that itself")
-    if session.policy.tcp_established and protocol == socket.IPPROTO_TCP and state in tcp_stream.CARRIED:
+    if context.policy.tcp_established and protocol == socket.IPPROTO_TCP and state in tcp_stream.CARRIED:
         return
     if protocol == IPPROTO_MPTCP:
         raise file.refuse(f"{peer} over MPTCP", hint="use --tcp-close; GODEBUG=multipathtcp=0 keeps Go from MPTCP")
     raise file.refuse(peer, hint=_HINT)
 
 
-def _refuse_waiting(file: OpenFile, n_waiting: int, session: DumpContext) -> None:
+def _refuse_waiting(file: OpenFile, n_waiting: int, context: DumpContext) -> None:
     raise file.refuse(
         f"{n_waiting} TCP connections wait to be accepted", hint="try again when they are, or use --skip-in-flight"
     )
@@ -136,22 +136,22 @@ def is_connection(sk: m.inet_sk_entry) -> bool:
     return bool(sk.dst_port) or tcp_ended.is_ended(sk)
 
 
-def restore_connection(connection: Socket, sk: m.inet_sk_entry, session: RestoreContext, what: str) -> None:
+def restore_connection(connection: Socket, sk: m.inet_sk_entry, context: RestoreContext, what: str) -> None:
     """Make the connection again, or with --tcp-close a socket that was connected once."""
     if tcp_ended.is_ended(sk):
-        if not tcp_ended.restore(connection, sk, session, what):
+        if not tcp_ended.restore(connection, sk, context, what):
             log.info(f"{what}: its TCP connection has ended")
-    elif session.policy.tcp_close:
+    elif context.policy.tcp_close:
         log.info(f"{what}: TCP connection closed")
-    elif session.policy.tcp_established:
-        tcp_stream.restore(connection, sk, session, what)
+    elif context.policy.tcp_established:
+        tcp_stream.restore(connection, sk, context, what)
     else:
         raise RestoreError(f"{what} is a TCP connection to port {sk.dst_port}", hint=_HINT)
 
 
-def is_carried(sk: m.inet_sk_entry, session: RestoreContext) -> bool:
+def is_carried(sk: m.inet_sk_entry, context: RestoreContext) -> bool:
     """Whether it is restored as a connection, not as what is left of one."""
-    return is_connection(sk) and not tcp_ended.is_ended(sk) and not session.policy.tcp_close
+    return is_connection(sk) and not tcp_ended.is_ended(sk) and not context.policy.tcp_close
 
 
 def shut_of(sk: m.inet_sk_entry) -> int:

@@ -37,7 +37,7 @@ _FIRST = 0x10000
 _WINDOW = 0xFFFF
 
 
-def dump(file: OpenFile, sk: m.inet_sk_entry, session: DumpContext) -> None:
+def dump(file: OpenFile, sk: m.inet_sk_entry, context: DumpContext) -> None:
     """Move the peer to where other readers ignore it, and write what was not read."""
     sk.torpor_ended_addr.extend(sk.dst_addr)
     sk.torpor_ended_port = sk.dst_port
@@ -48,7 +48,7 @@ def dump(file: OpenFile, sk: m.inet_sk_entry, session: DumpContext) -> None:
     with Borrowed(file.fd) as connection:
         length = tcp_repair.n_received(connection)
         try:
-            data = tcp_stream.read_received(connection, length, session) if length else b""
+            data = tcp_stream.read_received(connection, length, context) if length else b""
         except ConnectionError:
             data = b""  # nothing was there but the error, which is gone by that
     if data:
@@ -56,7 +56,7 @@ def dump(file: OpenFile, sk: m.inet_sk_entry, session: DumpContext) -> None:
             inq_len=len(data), inq_seq=_FIRST + len(data), outq_len=0, outq_seq=_FIRST, opt_mask=0, snd_wscale=0,
             mss_clamp=536, unsq_len=0,
         )  # fmt: skip
-        store_one(session.store, "TCP_STREAM", Entry(stream, data), sk.ino)
+        store_one(context.store, "TCP_STREAM", Entry(stream, data), sk.ino)
 
 
 def is_ended(sk: m.inet_sk_entry) -> bool:
@@ -64,7 +64,7 @@ def is_ended(sk: m.inet_sk_entry) -> bool:
     return bool(sk.torpor_ended_port) or (sk.state == tcp_repair.CLOSE and bool(sk.dst_port))
 
 
-def restore(connection: Socket, sk: m.inet_sk_entry, session: RestoreContext, what: str) -> bool:
+def restore(connection: Socket, sk: m.inet_sk_entry, context: RestoreContext, what: str) -> bool:
     """Make it so; False where it cannot be, and the socket is as it was."""
     ended = m.inet_sk_entry()
     ended.CopyFrom(sk)
@@ -73,8 +73,8 @@ def restore(connection: Socket, sk: m.inet_sk_entry, session: RestoreContext, wh
         ended.dst_port = sk.torpor_ended_port
         del ended.dst_addr[:]
         ended.dst_addr.extend(sk.torpor_ended_addr)
-    if session.store.exists(kinds.TCP_STREAM.file_name(sk.ino)):
-        stream, payload = tcp_stream.load(sk, session, what)
+    if context.store.exists(kinds.TCP_STREAM.file_name(sk.ino)):
+        stream, payload = tcp_stream.load(sk, context, what)
         data = payload[: stream.inq_len]
     scope = addresses.scope_of(sk, what)
     tcp_repair.begin(connection)
@@ -90,9 +90,9 @@ def restore(connection: Socket, sk: m.inet_sk_entry, session: RestoreContext, wh
     options.widen(connection)
     tcp_repair.fill(connection, tcp_repair.RECEIVE_QUEUE, data)
     connection.setsockopt(tcp_repair.TCP, tcp_repair.REPAIR_QUEUE, tcp_repair.NO_QUEUE)
-    if not _reset(connection, ended, len(data), session):
+    if not _reset(connection, ended, len(data), context):
         log.warn(f"{what}: a packet filter drops the reset that ends it (mark 0xC114): it is as if never connected")
-        with make_socket(session, sk.family, sk.type, sk.proto, sk.ns_id) as other:
+        with make_socket(context, sk.family, sk.type, sk.proto, sk.ns_id) as other:
             os.dup2(other.fileno(), connection.fileno(), inheritable=False)
         return False
     tcp_repair.end_quietly(connection, 1)
@@ -101,13 +101,13 @@ def restore(connection: Socket, sk: m.inet_sk_entry, session: RestoreContext, wh
     return True
 
 
-def _reset(connection: Socket, ended: m.inet_sk_entry, length: int, session: RestoreContext) -> bool:
+def _reset(connection: Socket, ended: m.inet_sk_entry, length: int, context: RestoreContext) -> bool:
     """Have a reset come; whether it did."""
     ends = net_lock.ends_of(ended)
     way = packets.Way(ends.there, ends.peer_port, ends.here, ends.port)
     window = (0, _WINDOW, _WINDOW, _WINDOW, _FIRST + length)
     connection.setsockopt(tcp_repair.TCP, tcp_repair.REPAIR_WINDOW, struct.pack("5I", *window))
-    raw = session.part(Raw).sockets
+    raw = context.part(Raw).sockets
     packet = packets.tcp(way, _FIRST + length, _FIRST, _RST | packets.ACK, _WINDOW)
     packets.send(raw.of(ended), way, packet, addresses.scope_of(ended, "a TCP connection that has ended"))
     return raw.wait(connection, tcp_repair.CLOSE)
@@ -116,6 +116,6 @@ def _reset(connection: Socket, ended: m.inet_sk_entry, length: int, session: Res
 class Raw:
     """What the resets are sent by."""
 
-    def __init__(self, session: RestoreContext) -> None:
-        self.sockets = tcp_fin.RawSockets(session)
-        session.before_attach(self.sockets.close)
+    def __init__(self, context: RestoreContext) -> None:
+        self.sockets = tcp_fin.RawSockets(context)
+        context.before_attach(self.sockets.close)

@@ -35,8 +35,8 @@ def is_needed(sk: m.inet_sk_entry) -> bool:
 class RawSockets:
     """What packets are sent by, one for each network namespace and family."""
 
-    def __init__(self, session: RestoreContext) -> None:
-        self._session = session
+    def __init__(self, context: RestoreContext) -> None:
+        self._context = context
         self._known: dict[tuple[int, int], Socket] = {}
         #: For how long it is worth waiting that a packet arrives, in milliseconds.
         self._patience_ms = _PATIENCE_MS
@@ -68,7 +68,7 @@ class RawSockets:
         key = (ns_id, n_bytes)
         if key not in self._known:
             family = socket.AF_INET if n_bytes == 4 else socket.AF_INET6
-            raw = make_socket(self._session, family, socket.SOCK_RAW, packets.RAW, ns_id)
+            raw = make_socket(self._context, family, socket.SOCK_RAW, packets.RAW, ns_id)
             packets.prepare(raw, net_lock.MARK)
             self._known[key] = raw
         return self._known[key]

@@ -21,9 +21,9 @@ _AO_INFO, _AO_INFO_BYTES = 40, 24
 class Signed:
     """What the checks before the freeze have met.  The tables are read once for all of them."""
 
-    def __init__(self, session: DumpContext) -> None:
+    def __init__(self, context: DumpContext) -> None:
         self._met: list[OpenFile] = []
-        session.at_check(self._check)
+        context.at_check(self._check)
 
     def add(self, file: OpenFile, family: int) -> None:
         """A TCP socket that listens or is connected; RefusedError if it has keys of the newer kind."""

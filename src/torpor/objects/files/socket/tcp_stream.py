@@ -69,13 +69,13 @@ class _Connection:
 class Connections:
     """The connections of a dump."""
 
-    def __init__(self, session: DumpContext) -> None:
-        self._session = session
+    def __init__(self, context: DumpContext) -> None:
+        self._context = context
         self._all: list[_Connection] = []
         caretaker.raise_descriptor_limit()
-        session.at_end(self._dump)
-        session.outside.at_commit(self._at_commit)
-        session.outside.after_kill(self._silence)
+        context.at_end(self._dump)
+        context.outside.at_commit(self._at_commit)
+        context.outside.after_kill(self._silence)
 
     def add(self, file: OpenFile, sk: m.inet_sk_entry) -> None:
         """Dump it once all are known."""
@@ -94,22 +94,22 @@ class Connections:
                 outside.setdefault(each.sk.ns_id, []).append(each.ends)
             else:
                 pairs.append((each, peer))
-        lock = self._session.part(net_lock.DumpLock)
+        lock = self._context.part(net_lock.DumpLock)
         lock.carried = outside
         lock.lock_connections()
-        keeper = self._session.outside.caretaker
+        keeper = self._context.outside.caretaker
         keys = keeper.add([s for each in self._all for s in tcp_repair.undo_steps(each.fd.fileno(), each.reuse)])
         self._read(self._all)
         self._read_again(pairs)
         keeper.drop(keys)
         for each in self._all:
-            store_one(self._session.store, "TCP_STREAM", Entry(each.stream, each.data), each.sk.ino)
+            store_one(self._context.store, "TCP_STREAM", Entry(each.stream, each.data), each.sk.ino)
 
     def _read(self, connections: Sequence[_Connection]) -> None:
         for each in connections:
             with Borrowed(each.fd.fileno()) as connection:
                 for _ in range(_N_LOOKS):
-                    if _read(each, connection, self._session):
+                    if _read(each, connection, self._context):
                         break
                 else:
                     raise each.file.refuse("the queues of its TCP connection do not come to rest", hint="try again")
@@ -139,7 +139,7 @@ class Connections:
             each.fd.close()
 
 
-def _read(each: _Connection, connection: Socket, session: DumpContext) -> bool:
+def _read(each: _Connection, connection: Socket, context: DumpContext) -> bool:
     """Whether nothing came or was acknowledged meanwhile: a frozen peer's probe of a closed window brings a byte.
 
     In repair mode is read what must be, and as little else as can be: were we killed in it, it shows.
@@ -175,7 +175,7 @@ def _read(each: _Connection, connection: Socket, session: DumpContext) -> bool:
     for name, value in zip(_WINDOW_FIELDS, struct.unpack("5I", window), strict=True):
         setattr(stream, name, value)
     if stream.inq_len:
-        received = read_received(connection, stream.inq_len, session)
+        received = read_received(connection, stream.inq_len, context)
     if (len(received), len(sent)) != (stream.inq_len, stream.outq_len):
         return False
     each.stream, each.data, each.acknowledged = stream, received + sent, stream.outq_seq - n_unacknowledged
@@ -186,7 +186,7 @@ def _peek(connection: Socket, length: int) -> bytes:
     return connection.recv(length + 1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
 
 
-def read_received(connection: Socket, length: int, session: DumpContext) -> bytes:
+def read_received(connection: Socket, length: int, context: DumpContext) -> bytes:
     """What waits to be read, whatever place the socket's SO_PEEK_OFF says."""
     try:
         before = connection.getsockopt(socket.SOL_SOCKET, SO_PEEK_OFF)
@@ -194,7 +194,7 @@ def read_received(connection: Socket, length: int, session: DumpContext) -> byte
         before = -1  # TCP has it since 6.9
     if before < 0:
         return _peek(connection, length)
-    keeper = session.outside.caretaker
+    keeper = context.outside.caretaker
     keys = keeper.add([caretaker.option(connection.fileno(), socket.SOL_SOCKET, SO_PEEK_OFF, before)])
     try:
         connection.setsockopt(socket.SOL_SOCKET, SO_PEEK_OFF, -1)
@@ -207,9 +207,9 @@ def read_received(connection: Socket, length: int, session: DumpContext) -> byte
 # -- restore --------------------------------------------------------------------------------------------------
 
 
-def restore(connection: Socket, sk: m.inet_sk_entry, session: RestoreContext, what: str) -> None:
+def restore(connection: Socket, sk: m.inet_sk_entry, context: RestoreContext, what: str) -> None:
     """Make the connection as far as repair mode goes; the rest when the network is unlocked."""
-    stream, payload = load(sk, session, what)
+    stream, payload = load(sk, context, what)
     if sk.state not in (*CARRIED, tcp_repair.CLOSE):
         raise RestoreError(f"{what}: a TCP connection in state {sk.state} cannot be restored")
     got_fin, sent_fin = int(sk.state in tcp_repair.GOT_FIN), int(sk.state in SENT_FIN)
@@ -220,7 +220,7 @@ def restore(connection: Socket, sk: m.inet_sk_entry, session: RestoreContext, wh
     if sk.state == tcp_repair.SYN_SENT:
         # The SYN counts as one, and is sent when connect(2) is called without repair mode.
         tcp_repair.set_sequence(connection, SEND_QUEUE, stream.outq_seq - 1)
-        session.part(Reborn).add(connection, sk, stream, b"", what)
+        context.part(Reborn).add(connection, sk, stream, b"", what)
         return
     tcp_repair.set_sequence(connection, SEND_QUEUE, stream.outq_seq - sent_fin - stream.outq_len)
     _choose_segments(connection, stream)
@@ -239,7 +239,7 @@ def restore(connection: Socket, sk: m.inet_sk_entry, session: RestoreContext, wh
         window[3] += got_fin
         window[4] = (window[4] - got_fin) & 0xFFFFFFFF
         connection.setsockopt(_TCP, tcp_repair.REPAIR_WINDOW, struct.pack("5I", *window))
-    session.part(Reborn).add(connection, sk, stream, payload[len(payload) - stream.unsq_len :], what)
+    context.part(Reborn).add(connection, sk, stream, payload[len(payload) - stream.unsq_len :], what)
 
 
 def _choose_segments(connection: Socket, stream: m.tcp_stream_entry) -> None:
@@ -266,9 +266,9 @@ def _connect_again(connection: Socket, address: tuple[object, ...]) -> None:
         time.sleep(_PAUSE_S)
 
 
-def load(sk: m.inet_sk_entry, session: RestoreContext, what: str) -> tuple[m.tcp_stream_entry, bytes]:
+def load(sk: m.inet_sk_entry, context: RestoreContext, what: str) -> tuple[m.tcp_stream_entry, bytes]:
     """The image of its stream, and the queues; ImageError for an impossible one."""
-    for item in iter_entries(session.store, "TCP_STREAM", sk.ino):
+    for item in iter_entries(context.store, "TCP_STREAM", sk.ino):
         stream = item.message
         assert isinstance(stream, m.tcp_stream_entry)
         if stream.unsq_len > stream.outq_len or max(stream.outq_len, stream.inq_len) > _MAX_QUEUE:
@@ -303,14 +303,14 @@ class _Reborn:
 class Reborn:
     """The connections of a restore, until they live."""
 
-    def __init__(self, session: RestoreContext) -> None:
-        self._session = session
+    def __init__(self, context: RestoreContext) -> None:
+        self._context = context
         self._all: list[_Reborn] = []
-        self._raw = tcp_fin.RawSockets(session)
-        entries = session.files.entries.values()
+        self._raw = tcp_fin.RawSockets(context)
+        entries = context.files.entries.values()
         self._ends = {(entry.isk.ns_id, net_lock.ends_of(entry.isk)) for entry in entries if is_stream(entry)}
-        session.when_connected(self._live)
-        session.on_close(self._close)
+        context.when_connected(self._live)
+        context.on_close(self._close)
 
     def add(
         self, connection: Socket, sk: m.inet_sk_entry, stream: m.tcp_stream_entry, unsent: bytes, what: str

@@ -33,8 +33,8 @@ _ESTABLISHED = 1
 class Tables:
     """sock_diag's tables by family and protocol, each read once."""
 
-    def __init__(self, session: DumpContext) -> None:
-        self._networks = session.part(Networks)
+    def __init__(self, context: DumpContext) -> None:
+        self._networks = context.part(Networks)
         self._tables: dict[tuple[int, int, int], dict[int, sock_diag.InetSocket]] = {}
 
     def find(self, sk: m.inet_sk_entry) -> sock_diag.InetSocket | None:
@@ -51,19 +51,19 @@ class Tables:
         return self._tables[key].get(sk.ino)
 
 
-def dump(file: OpenFile, sk: m.inet_sk_entry, session: DumpContext) -> None:
+def dump(file: OpenFile, sk: m.inet_sk_entry, context: DumpContext) -> None:
     """Fill in the state and the directions that are shut down; refuses corked data."""
     if sk.dst_port or any(sk.dst_addr):
         sk.state = _ESTABLISHED
     if sk.type == socket.SOCK_DGRAM and sk.proto in _UDPS:
         if get_int(file.fd, sk.proto, UDP_CORK):
             raise file.refuse("a corked UDP socket", hint="try again when it has sent its datagram")
-        row = session.part(Tables).find(sk)
+        row = context.part(Tables).find(sk)
         # CRIU takes a value of 0 for one that cannot be.
         if bits := row.shutdown & 3 if row else shutdown.poll_bits(file.fd):
             sk.shutdown = bits
         if udp_queue.is_readable(file.fd):
-            udp_queue.dump(file, sk.id, sk, session)
+            udp_queue.dump(file, sk.id, sk, context)
     elif _n_unread(file):
         log.warn(f"{file.describe()}: unread datagrams are dropped")
 

@@ -46,10 +46,10 @@ def is_readable(fd: int) -> bool:
     return bool(poller.poll(0))
 
 
-def dump(file: OpenFile, file_id: int, sk: m.inet_sk_entry, session: DumpContext) -> None:
+def dump(file: OpenFile, file_id: int, sk: m.inet_sk_entry, context: DumpContext) -> None:
     """Write what waits."""
-    image = session.image("SK_QUEUES")
-    with Borrowed(file.fd, sk.family) as connection, peeking(connection, session):
+    image = context.image("SK_QUEUES")
+    with Borrowed(file.fd, sk.family) as connection, peeking(connection, context):
         for _ in range(_MAX_MESSAGES):
             try:
                 data, control, _, sender = connection.recvmsg(_ROOM, _CONTROL_ROOM, _PEEK)
@@ -74,9 +74,9 @@ def _pack(sender: object, family: int) -> bytes:
     return socket.inet_pton(family, sender[0].partition("%")[0]) + port.to_bytes(_PORT, "big")
 
 
-def restore(connection: Socket, file_id: int, sk: m.inet_sk_entry, session: RestoreContext, *, is_shared: bool) -> None:
+def restore(connection: Socket, file_id: int, sk: m.inet_sk_entry, context: RestoreContext, *, is_shared: bool) -> None:
     """Put back what waited; to be called when the socket is bound and nothing limits it yet."""
-    waiting = session.part(Queues).of(file_id)
+    waiting = context.part(Queues).of(file_id)
     if not waiting:
         return
     what = f"socket {file_id}"
@@ -84,7 +84,7 @@ def restore(connection: Socket, file_id: int, sk: m.inet_sk_entry, session: Rest
         log.warn(f"{what}: {len(waiting)} unread datagrams are dropped: others might get them instead")
         return
     options.widen(connection)
-    raw = session.part(Raw).sockets
+    raw = context.part(Raw).sockets
     own = addresses.plain_bytes(sk.src_addr)
     for packet in waiting:
         source = _plain(packet.message.torpor_from[:-_PORT])
@@ -111,6 +111,6 @@ def _plain(address: bytes) -> bytes:
 class Raw:
     """What the datagrams are sent by."""
 
-    def __init__(self, session: RestoreContext) -> None:
-        self.sockets = tcp_fin.RawSockets(session)
-        session.on_close(self.sockets.close)
+    def __init__(self, context: RestoreContext) -> None:
+        self.sockets = tcp_fin.RawSockets(context)
+        context.on_close(self.sockets.close)

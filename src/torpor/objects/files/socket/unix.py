@@ -34,9 +34,9 @@ from torpor.objects.session import DumpContext, RestoreContext
 class Table:
     """The unix sockets of the tree's network namespaces, read once."""
 
-    def __init__(self, session: DumpContext) -> None:
+    def __init__(self, context: DumpContext) -> None:
         try:
-            tables = list(session.part(Networks).each(sock_diag.read_unix))
+            tables = list(context.part(Networks).each(sock_diag.read_unix))
         except KernelError as error:
             error.add_note("unix sockets need CONFIG_UNIX_DIAG")
             raise
@@ -54,11 +54,11 @@ def matches(file: OpenFile) -> bool:
     return family_of(file) == socket.AF_UNIX
 
 
-def dump(file: OpenFile, entry: m.file_entry, session: DumpContext) -> None:
+def dump(file: OpenFile, entry: m.file_entry, context: DumpContext) -> None:
     """Fill in ``entry.usk``, and the queue's image."""
     ino = file.stat.st_ino
-    ns_id = session.part(Networks).id_of(file)
-    table = session.part(Table)
+    ns_id = context.part(Networks).id_of(file)
+    table = context.part(Table)
     row = table.sockets.get(ino)
     if row is None:
         raise file.refuse("a unix socket that the kernel's table does not have")
@@ -66,31 +66,31 @@ def dump(file: OpenFile, entry: m.file_entry, session: DumpContext) -> None:
     sk.id, sk.ino, sk.type, sk.state, sk.flags = entry.id, ino, row.type, row.state, file.flags
     sk.uflags, sk.backlog, sk.peer, sk.ns_id = 0, row.backlog, row.peer, ns_id
     fown.fill(sk.fown, file)
-    unix_name.dump(file, sk, row.name, session)
-    peer_cred.dump(file, sk, session)
+    unix_name.dump(file, sk, row.name, context)
+    peer_cred.dump(file, sk, context)
     if row.shutdown:
         sk.shutdown = row.shutdown & 3
-    options.dump(file, Shape(socket.AF_UNIX, row.type, 0), sk.opts, session)
-    peers = session.part(Peers)
+    options.dump(file, Shape(socket.AF_UNIX, row.type, 0), sk.opts, context)
+    peers = context.part(Peers)
     if row.state == LISTEN:
         _check_listener(file, row)
     else:
         if row.state == ESTABLISHED and row.type != socket.SOCK_DGRAM and not row.peer:
             _dump_unaccepted(file, sk, row, table)
-        queues.dump(file, entry.id, row.type, row.n_unread, session)
+        queues.dump(file, entry.id, row.type, row.n_unread, context)
     peers.add(file, sk, table.sockets)
 
 
-def check(file: OpenFile, session: DumpContext) -> None:
+def check(file: OpenFile, context: DumpContext) -> None:
     """Refuse, when all are known, connections to sockets outside of the tree."""
-    session.part(Networks).check(file)
+    context.part(Networks).check(file)
     with Borrowed(file.fd) as connection:
         filters.check(file, connection)
-    table = session.part(Table)
+    table = context.part(Table)
     row = table.sockets.get(file.stat.st_ino)
     if row is None:
         return  # younger than the table
-    peers = session.part(Peers)
+    peers = context.part(Peers)
     # Ends of connections may lie in a queue, or wait to be accepted: then it cannot be told who is outside.
     if row.n_unread or row.pending:
         peers.cannot_tell()
@@ -123,9 +123,9 @@ def _dump_unaccepted(file: OpenFile, sk: m.unix_sk_entry, row: sock_diag.UnixSoc
     peer_cred.dump_connector(file, sk)
 
 
-def restore(entry: m.file_entry, session: RestoreContext) -> int:
+def restore(entry: m.file_entry, context: RestoreContext) -> int:
     """Make all unix sockets of the image when the first is asked for."""
-    return session.part(Graph).make(entry.id)
+    return context.part(Graph).make(entry.id)
 
 
 KIND = FileKind(

@@ -36,8 +36,8 @@ _DIRECTORY = O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 class Namer:
     """Binds and connects by names during a restore."""
 
-    def __init__(self, session: RestoreContext) -> None:
-        self._session = session
+    def __init__(self, context: RestoreContext) -> None:
+        self._context = context
         self._nowhere: OwnedFd | None = None
         #: Where it is, if it could not be made without a name.
         self._nowhere_path = ""
@@ -52,7 +52,7 @@ class Namer:
         if not name.is_path:
             _bind(connection, name)
             return
-        root_fd, path = self._session.files.place_of(name.mount, name.path)
+        root_fd, path = self._context.files.place_of(name.mount, name.path)
         if name.is_deleted or path != name.path or (root_fd, path) in self._bound:
             # Nor is a name to be seen that lies under another mount.
             self.bind_apart(ident, connection, name)
@@ -94,7 +94,7 @@ class Namer:
             return OwnedFd(os.open("/", _DIRECTORY))
         if ident in self._apart:
             return OwnedFd(os.dup(self._apart[ident].fileno()))
-        root_fd, path = self._session.files.place_of(name.mount, name.path)
+        root_fd, path = self._context.files.place_of(name.mount, name.path)
         return OwnedFd(open_in_root(root_fd, path, O_PATH))
 
     def close(self) -> None:

@@ -88,17 +88,17 @@ class Node:
 class Graph:
     """All unix sockets of a restore."""
 
-    def __init__(self, session: RestoreContext) -> None:
-        self._session = session
+    def __init__(self, context: RestoreContext) -> None:
+        self._context = context
         self._nodes = {
             entry.id: Node(
-                entry.usk, name_of(entry.usk, session.idmaps), is_given=given_name(entry) in session.files.inherited
+                entry.usk, name_of(entry.usk, context.idmaps), is_given=given_name(entry) in context.files.inherited
             )
-            for entry in session.files.entries.values()
+            for entry in context.files.entries.values()
             if entry.type == m.fd_types.UNIXSK
         }
-        self._namer = Namer(session)
-        self._actors = session.part(Actors)
+        self._namer = Namer(context)
+        self._actors = context.part(Actors)
         #: Whom each listener shows for now, by its file id.
         self._shown: dict[int, Who | None] = {}
         #: Listeners in the place of such as are closed.
@@ -117,14 +117,14 @@ class Graph:
                 listener.socket.close()
             if any(node.made is None for node in self._inside()):
                 self._namer.close()
-        self._session.before_attach(self._complete)
+        self._context.before_attach(self._complete)
         asked = -1
         for node in self._inside():
             fd = node.socket.detach()
             if node.id == file_id:
                 asked = fd
             else:
-                self._session.files.adopt(node.id, fd)
+                self._context.files.adopt(node.id, fd)
         if asked < 0:
             raise RestoreError(f"{self._nodes[file_id]} is outside of the tree and cannot be opened")
         return asked
@@ -149,7 +149,7 @@ class Graph:
         name = node.name
         if not name.is_path:
             return -1, "", name.text
-        return self._session.files.place_of(name.mount, name.path)[0], name.path, b""
+        return self._context.files.place_of(name.mount, name.path)[0], name.path, b""
 
     # -- make -------------------------------------------------------------------------------------------------
 
@@ -186,7 +186,7 @@ class Graph:
         if sk.type == socket.SOCK_DGRAM and self._queues.has(node.id) and not node.name.text:
             node.made, node.other = self._pair_with_sender(node)
         else:
-            node.made = make_socket(self._session, socket.AF_UNIX, sk.type, 0, sk.ns_id)
+            node.made = make_socket(self._context, socket.AF_UNIX, sk.type, 0, sk.ns_id)
         if node.name.text:
             self._namer.bind(node.id, node.made, node.name)
         if sk.state == LISTEN:
@@ -212,7 +212,7 @@ class Graph:
 
     @property
     def _queues(self) -> Queues:
-        return self._session.part(Queues)
+        return self._context.part(Queues)
 
     def _pair_with_sender(self, node: Node) -> tuple[Socket, Socket]:
         """A datagram socket that is connected to none, and another that is connected to it and can fill it."""
@@ -232,7 +232,7 @@ class Graph:
             )
         who = peer_cred.noted(node.sk)
         if (listener := self._listener_for(node, listeners)) is not None:
-            node.other = make_socket(self._session, socket.AF_UNIX, node.sk.type, 0, node.sk.ns_id)
+            node.other = make_socket(self._context, socket.AF_UNIX, node.sk.type, 0, node.sk.ns_id)
             self._connect_to(who, node.other, listener)
             node.made = listener.socket.accept_one()
             return
@@ -261,7 +261,7 @@ class Graph:
     def _connect_each_other(self, node: Node, peer: Node) -> None:
         """Datagram sockets that were connected by their names: of such the kernel has noted nobody."""
         for each in (node, peer):
-            each.made = make_socket(self._session, socket.AF_UNIX, each.sk.type, 0, each.sk.ns_id)
+            each.made = make_socket(self._context, socket.AF_UNIX, each.sk.type, 0, each.sk.ns_id)
             self._namer.bind(each.id, each.made, each.name)
         self._namer.connect(node.socket, peer.id, peer.name)
         self._namer.connect(peer.socket, node.id, node.name)
@@ -273,7 +273,7 @@ class Graph:
 
     def _stand_in(self, server: Node, listeners: dict[tuple[int, str, bytes], Node]) -> Node:
         """A listener for connections whose own is closed: only so can their ends be told of different others."""
-        made = make_socket(self._session, socket.AF_UNIX, server.sk.type, 0, server.sk.ns_id)
+        made = make_socket(self._context, socket.AF_UNIX, server.sk.type, 0, server.sk.ns_id)
         listener = Node(server.sk, server.name, made=made)
         self._stand_ins.append(listener)
         if server.name.text:
@@ -288,7 +288,7 @@ class Graph:
 
     def _accept(self, client: Node, server: Node, listener: Node) -> None:
         """Let *client* connect to *listener*, which gives *server* the listener's name."""
-        client.made = make_socket(self._session, socket.AF_UNIX, client.sk.type, 0, client.sk.ns_id)
+        client.made = make_socket(self._context, socket.AF_UNIX, client.sk.type, 0, client.sk.ns_id)
         if client.name.text:
             self._namer.bind(client.id, client.made, client.name)
         # A backlog of 0 lets one connection wait, and nobody else knows the listener yet.
@@ -312,7 +312,7 @@ class Graph:
         nodes = list(self._inside())
         try:
             for node in nodes:
-                node.made = borrowed(self._session.files.open(node.id), node.sk.type)
+                node.made = borrowed(self._context.files.open(node.id), node.sk.type)
             self._fill_all(nodes)
             for node in nodes:
                 self._connect(node)
@@ -321,7 +321,7 @@ class Graph:
                     node.socket,
                     node.sk,
                     str(node),
-                    self._session.idmaps,
+                    self._context.idmaps,
                     shut=0 if self._is_orphan(node) else node.sk.shutdown,
                 )
         finally:
@@ -340,7 +340,7 @@ class Graph:
         def find(text: bytes) -> Socket | None:
             return named[text].socket if text in named else None
 
-        senders = Senders(self._session, self._namer, find)
+        senders = Senders(self._context, self._namer, find)
         try:
             for node in nodes:
                 self._fill(node, senders)
@@ -366,7 +366,7 @@ class Graph:
         peer = node.peer
         if peer is None or node.is_stream or node.is_mutual:
             return
-        if peer.is_extern and not self._session.policy.ext_unix:
+        if peer.is_extern and not self._context.policy.ext_unix:
             raise RestoreError(
                 f"{node} was connected to {peer.name}, outside of the tree", hint="--ext-unix-sk lets it connect again"
             )

@@ -38,7 +38,7 @@ _MAX_LINKS = 64
 # -- dump -----------------------------------------------------------------------------------------------------
 
 
-def dump(file: OpenFile, sk: m.unix_sk_entry, name: bytes, session: DumpContext) -> None:
+def dump(file: OpenFile, sk: m.unix_sk_entry, name: bytes, context: DumpContext) -> None:
     """Fill in the name, and what its file is like."""
     sk.name = name
     if not name or name.startswith(b"\0"):
@@ -48,11 +48,11 @@ def dump(file: OpenFile, sk: m.unix_sk_entry, name: bytes, session: DumpContext)
     except OSError as error:
         raise file.refuse(f"the file of its name {_text(name)} cannot be found: {error.strerror}") from error
     with opened:
-        _dump_file(file, sk, opened.fileno(), session)
+        _dump_file(file, sk, opened.fileno(), context)
 
 
-def _dump_file(file: OpenFile, sk: m.unix_sk_entry, opened: int, session: DumpContext) -> None:
-    roots, pid = paths.roots_of(session), file.process.pid
+def _dump_file(file: OpenFile, sk: m.unix_sk_entry, opened: int, context: DumpContext) -> None:
+    roots, pid = paths.roots_of(context), file.process.pid
     info, path = os.fstat(opened), os.readlink(f"/proc/self/fd/{opened}")
     at = OpenFile(file.process, -1, opened, path, info, [])
     is_outside = False
@@ -61,14 +61,14 @@ def _dump_file(file: OpenFile, sk: m.unix_sk_entry, opened: int, session: DumpCo
         is_outside = not roots.has_mount(pid, sk.mnt_id)
     sk.file_perms.mode = info.st_mode
     sk.file_perms.uid, sk.file_perms.gid = file.process.idmaps.inside(info.st_uid, info.st_gid)
-    if path.endswith(paths.DELETED) and not paths.is_there(at, path, session):
+    if path.endswith(paths.DELETED) and not paths.is_there(at, path, context):
         sk.deleted = True
         path = path.removesuffix(paths.DELETED)
     if is_outside:
         log.warn(f"{file.describe()}: the file of its name, {path}, is on a mount that is not of the tree's")
         sk.deleted = True
     elif info.st_nlink > (0 if sk.deleted else 1):
-        path = _dump_links(at, sk, path, session)
+        path = _dump_links(at, sk, path, context)
     sk.torpor_file.atime_ns, sk.torpor_file.mtime_ns = info.st_atime_ns, info.st_mtime_ns
     for key in _list_xattrs(opened):
         sk.torpor_file.xattr.add(name=key, value=os.getxattr(f"/proc/self/fd/{opened}", key))
@@ -89,9 +89,9 @@ def _dump_path(sk: m.unix_sk_entry, path: str) -> None:
         sk.torpor_file.path = os.fsencode(path)
 
 
-def _dump_links(at: OpenFile, sk: m.unix_sk_entry, path: str, session: DumpContext) -> str:
+def _dump_links(at: OpenFile, sk: m.unix_sk_entry, path: str, context: DumpContext) -> str:
     """Names that the file has beside *path*; the first of them where that one is deleted."""
-    root = paths.roots_of(session).of_file(at)
+    root = paths.roots_of(context).of_file(at)
     names = [name for name in linked.find_names(at, path, root, _MAX_LINKS) if name != path]
     if sk.deleted and names:
         sk.deleted = False

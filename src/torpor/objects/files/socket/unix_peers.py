@@ -23,15 +23,15 @@ from torpor.objects.session import DumpContext
 class Peers:
     """The connections between the sockets of a dump, checked when all are known."""
 
-    def __init__(self, session: DumpContext) -> None:
-        self._session = session
+    def __init__(self, context: DumpContext) -> None:
+        self._context = context
         self._dumped: set[int] = set()
         self._waiting: list[tuple[OpenFile, m.unix_sk_entry]] = []
         self._rows: dict[int, sock_diag.UnixSocket] = {}
         self._outside: dict[int, sock_diag.UnixSocket] = {}
         self._can_tell = True
-        session.at_check(self._check)
-        session.at_end(self._add_externs)
+        context.at_check(self._check)
+        context.at_end(self._add_externs)
 
     def add(self, file: OpenFile, sk: m.unix_sk_entry, rows: dict[int, sock_diag.UnixSocket]) -> None:
         """Take note of a dumped socket."""
@@ -60,7 +60,7 @@ class Peers:
             self._add_extern(peer)
 
     def _allow(self, file: OpenFile, sk: m.unix_sk_entry, peer: sock_diag.UnixSocket | None) -> None:
-        policy = self._session.policy
+        policy = self._context.policy
         if f"unix[{sk.ino}]" in policy.external:
             return
         name = os.fsdecode(peer.name.rstrip(b"\0").replace(b"\0", b"@")) if peer and peer.name else ""
@@ -77,7 +77,7 @@ class Peers:
             )
 
     def _add_extern(self, peer: sock_diag.UnixSocket) -> None:
-        entry = m.file_entry(type=m.fd_types.UNIXSK, id=self._session.files.new_id())
+        entry = m.file_entry(type=m.fd_types.UNIXSK, id=self._context.files.new_id())
         sk = entry.usk
         sk.id, sk.ino, sk.type, sk.state = entry.id, peer.ino, socket.SOCK_DGRAM, LISTEN
         sk.flags, sk.uflags, sk.backlog, sk.peer, sk.name = 0, EXTERN, 0, 0, peer.name
@@ -85,4 +85,4 @@ class Peers:
         fown.uid = fown.euid = fown.signum = fown.pid_type = fown.pid = 0
         opts.so_sndbuf = opts.so_rcvbuf = 0
         opts.so_snd_tmo_sec = opts.so_snd_tmo_usec = opts.so_rcv_tmo_sec = opts.so_rcv_tmo_usec = 0
-        self._session.files.entries.append(entry)
+        self._context.files.entries.append(entry)

@@ -33,8 +33,8 @@ class Receiver:
 class Senders:
     """The senders of one restore: *named* finds a restored datagram socket by its name."""
 
-    def __init__(self, session: RestoreContext, namer: Namer, named: Callable[[bytes], Socket | None]) -> None:
-        self._session = session
+    def __init__(self, context: RestoreContext, namer: Namer, named: Callable[[bytes], Socket | None]) -> None:
+        self._context = context
         self._namer = namer
         self._named = named
         self._made: dict[tuple[bytes, int], Socket | None] = {}
@@ -79,7 +79,7 @@ class Senders:
         return made if made is not None else self._sender(b"", ns_id)
 
     def _make(self, text: bytes, ns_id: int) -> Socket | None:
-        made = make_socket(self._session, socket.AF_UNIX, socket.SOCK_DGRAM, 0, ns_id)
+        made = make_socket(self._context, socket.AF_UNIX, socket.SOCK_DGRAM, 0, ns_id)
         if text:
             try:
                 self._namer.bind_apart(0, made, Name(text, "/", is_deleted=True, mode=0, uid=0, gid=0))

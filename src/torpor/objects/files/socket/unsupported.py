@@ -21,18 +21,18 @@ def matches(file: OpenFile) -> bool:
     return family_of(file) >= 0
 
 
-def dump(file: OpenFile, entry: m.file_entry, session: DumpContext) -> None:
+def dump(file: OpenFile, entry: m.file_entry, context: DumpContext) -> None:
     """Refuse it by its family's name."""
-    check(file, session)
+    check(file, context)
 
 
-def check(file: OpenFile, session: DumpContext) -> None:
+def check(file: OpenFile, context: DumpContext) -> None:
     """The same, ahead of time."""
     family = family_of(file)
     raise file.refuse(f"a socket of family {family} ({_NAMES.get(family, 'unknown')})", hint="close it and try again")
 
 
-def restore(entry: m.file_entry, session: RestoreContext) -> int:
+def restore(entry: m.file_entry, context: RestoreContext) -> int:
     """No image has one."""
     raise RestoreError(f"file {entry.id} is a socket of a family that cannot be restored")
 

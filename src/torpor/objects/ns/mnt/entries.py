@@ -47,9 +47,9 @@ class Contents:
 class MountDump:
     """What the mount namespaces of a tree have in common."""
 
-    def __init__(self, session: DumpContext) -> None:
-        self._session = session
-        self.policy = session.policy
+    def __init__(self, context: DumpContext) -> None:
+        self._context = context
+        self.policy = context.policy
         self.host = read_mountinfo("self")
         #: Roots of what binds can be made of: (file system, the part that is shown).
         self.bases: list[tuple[_Device, str]] = []
@@ -57,7 +57,7 @@ class MountDump:
         self.n_views = 0
         self.has_root = False
         self.idmaps = IDENTITY
-        session.at_end(self._dump_contents)
+        context.at_end(self._dump_contents)
 
     def _dump_contents(self) -> None:
         for device, contents in self.contents.items():
@@ -65,7 +65,7 @@ class MountDump:
                 continue
             opened = [(open_mount(view, mount), mount.root) for view, mount in contents.widest()]
             try:
-                contents.kind.dump(self._session.store, opened, device[0] << _MINOR_BITS | device[1], self.idmaps)
+                contents.kind.dump(self._context.store, opened, device[0] << _MINOR_BITS | device[1], self.idmaps)
             finally:
                 for fd, _ in opened:
                     os.close(fd)
@@ -84,12 +84,12 @@ def dump(session: NsDump) -> None:
     store_all(session.store, "MNTS", entries[::-1], session.ident)
 
 
-def check(process: DumpProcess, session: DumpContext) -> None:
+def check(process: DumpProcess, context: DumpContext) -> None:
     """RefusedError for a mount in the namespace of *process*, which runs on, that could not be mounted again."""
     assert process.pidfd is not None
-    shared = session.part(MountDump)
+    shared = context.part(MountDump)
     view = _read(process.pid, process.pidfd.fileno(), shared)
-    classify(view, shared, session.policy.external, has_root=process is session.processes[0])
+    classify(view, shared, context.policy.external, has_root=process is context.processes[0])
 
 
 def _read(pid: int, pidfd: int, shared: MountDump) -> View:

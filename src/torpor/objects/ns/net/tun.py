@@ -68,7 +68,7 @@ class Attached:
 class Devices:
     """What was seen of tun devices through descriptors of the tree, by the namespace's id and the name."""
 
-    def __init__(self, session: DumpContext) -> None:
+    def __init__(self, context: DumpContext) -> None:
         self.seen: dict[tuple[int, str], Attached] = {}
         #: Those that are in the images.
         self.carried: set[tuple[int, str]] = set()
