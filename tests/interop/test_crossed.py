@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import cgroups, engine, parent_images
+from harness import cgroups, engine, generations, parent_images
+from harness.skips import missing
 from harness.workload import Workload, WorkloadError
 
 pytestmark = pytest.mark.root
@@ -236,6 +237,44 @@ def test_the_peer_reads_parent_images_as_we_do(name: str) -> None:
         assert parent_images.split(workload.images) > 10
         with engine.using(PEER):
             workload.restore()
+        workload.expect_pass()
+
+
+@pytest.mark.parametrize("name", ["private_memory", "shared_anonymous", "memfd", "copy_on_write"])
+@pytest.mark.parametrize("direction", [OURS, THEIRS])
+def test_dumps_that_lean_on_others_are_crossed(direction: str, name: str) -> None:
+    """Three of one tree whose memory changes in between: each page is that of the last moment."""
+    ours: list[str] = engine.command()
+    with _started(name) as workload:
+        workload.wait_ready()
+        with engine.using(ours if direction == OURS else PEER):
+            changed, memory = generations.dump(workload)
+        assert len(changed) > 4
+        with engine.using(PEER if direction == OURS else ours):
+            workload.restore()
+        assert not generations.changes_in(workload, memory)
+
+
+def test_its_pre_dumps_are_the_parents_of_its_dump() -> None:
+    """As it makes them itself, where the kernel tells which pages have been written."""
+    if subprocess.run([*PEER, "check", "--feature", "mem_dirty_track"], capture_output=True, check=False).returncode:
+        missing("pages that are known to have been written (CONFIG_MEM_SOFT_DIRTY), for the peer's --track-mem")
+    with _started("shared_anonymous") as workload:
+        workload.wait_ready()
+        sets = [workload.base / "first", workload.base / "second"]
+        changed: generations.Places = []
+        for salt, images in enumerate(sets, 1):
+            images.mkdir()
+            before = ["--prev-images-dir", "../first"] if salt > 1 else []
+            line = [*PEER, "pre-dump", "-t", str(workload.pid), "-D", str(images), "--track-mem", *before]
+            subprocess.run(line, check=True, timeout=60)
+            changed += generations.change(workload, salt)
+        memory = generations.memory_of(workload)
+        with engine.using(PEER):
+            workload.dump(options=("--track-mem", "--prev-images-dir", "../second"))
+        workload.restore()
+        assert not generations.changes_in(workload, memory)
+        generations.put_back(workload, changed)
         workload.expect_pass()
 
 

@@ -1,0 +1,131 @@
+"""Dumps of one workload at three moments, between which its memory changes; the later ones lean on those before them.
+
+The memory is changed from outside, so that the workload need know nothing of it, and put back before it checks itself.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from harness import engine, parent_images
+from harness.workload import Workload
+from torpor.images import kinds
+from torpor.images.store import load_one
+from torpor.images.stores.directory import DirStore
+
+PAGE = 4096
+_MAX_PAGES = 2048
+_RSEQ_SIZE = 32
+#: What of each page is changed, in its midst.
+_AT, _MASK = 2048, 0x5A
+Places = list[tuple[int, int]]
+
+
+def inner_pid(pid: int) -> int:
+    """The pid of *pid* as it knows it itself."""
+    lines = Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines()
+    return next(int(line.split()[-1]) for line in lines if line.startswith("NSpid:"))
+
+
+def processes_of(workload: Workload) -> list[int]:
+    """Those of the tree; not who looks after it from outside of its pid namespace."""
+    home = os.readlink(f"/proc/{workload.pid}/ns/pid")
+    return [pid for pid in workload.processes() if os.readlink(f"/proc/{pid}/ns/pid") == home]
+
+
+def mappings(pid: int) -> Iterator[tuple[int, int, bool]]:
+    """(start, end, is it shared) of what *pid* can write and nobody needs to run."""
+    for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+        place, mode, *_, name = (*line.split(None, 5), "")[:6]
+        start, end = (int(each, 16) for each in place.split("-"))
+        if mode.startswith("rw") and not name.startswith("[") and not name.endswith((".so", ".2", ".6")):
+            yield start, min(end, start + _MAX_PAGES * PAGE), mode.endswith("s")
+
+
+def memory_of(workload: Workload) -> dict[tuple[int, int], bytes]:
+    """The pages of all processes that are not empty, by the pid that each process knows, and address."""
+    found = {}
+    for pid in processes_of(workload):
+        with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
+            for start, end, _ in mappings(pid):
+                try:
+                    content = os.pread(memory.fileno(), end - start, start)
+                except OSError:
+                    continue  # beyond the end of a file
+                for at in range(0, len(content), PAGE):
+                    if any(content[at : at + PAGE]):
+                        found[inner_pid(pid), start + at] = content[at : at + PAGE]
+    return found
+
+
+def changes_in(workload: Workload, memory: dict[tuple[int, int], bytes]) -> list[str]:
+    """What of *memory* the processes, which have been restored, do not have, or have besides.
+
+    What the kernel writes there by itself (rseq) does not count.
+    """
+    restored = memory_of(workload)
+    with DirStore(workload.images) as store:
+        for pid in {pid for pid, _ in memory}:
+            rseq = load_one(store, kinds.CORE, pid).thread_core.rseq_entry.rseq_abi_pointer
+            place = (pid, rseq & -PAGE)
+            for pages in (memory, restored):
+                if place in pages:
+                    at = rseq % PAGE
+                    pages[place] = pages[place][:at] + bytes(_RSEQ_SIZE) + pages[place][at + _RSEQ_SIZE :]
+    places = sorted(memory.keys() | restored.keys())
+    return [f"pid {pid}, {at:#x}" for pid, at in places if memory.get((pid, at)) != restored.get((pid, at))]
+
+
+def change(workload: Workload, salt: int) -> Places:
+    """Change some pages of each process, other ones for each *salt*; which, by (pid that it knows, address).
+
+    What is shared is changed by the first process alone.
+    """
+    changed = []
+    for index, pid in enumerate(processes_of(workload)):
+        with open(f"/proc/{pid}/mem", "r+b", buffering=0) as memory:
+            for start, end, is_shared in mappings(pid):
+                if is_shared and index:
+                    continue
+                for at in range(start + salt * PAGE, end, 5 * PAGE):
+                    if _flip(memory.fileno(), at):
+                        changed.append((inner_pid(pid), at))
+    return changed
+
+
+def _flip(memory: int, at: int) -> bool:
+    try:
+        (byte,) = os.pread(memory, 1, at + _AT)
+        return os.pwrite(memory, bytes([byte ^ _MASK]), at + _AT) == 1
+    except OSError:
+        return False
+
+
+def put_back(workload: Workload, changed: Places) -> None:
+    """Undo it."""
+    pids = {inner_pid(pid): pid for pid in processes_of(workload)}
+    for inner, at in changed:
+        with open(f"/proc/{pids[inner]}/mem", "r+b", buffering=0) as memory:
+            assert _flip(memory.fileno(), at)
+
+
+def dump(workload: Workload, options: Sequence[str] = ()) -> tuple[Places, dict[tuple[int, int], bytes]]:
+    """Three dumps, the last of which ends it and whose images lean on those before.
+
+    What was changed, and the memory that it must have when it is restored.
+    """
+    changed: Places = []
+    sets = [workload.base / "first", workload.base / "second", workload.images]
+    for salt, images in enumerate(sets[:-1], 1):
+        images.mkdir()
+        engine.dump(workload.pid, images, leave_running=True, options=options)
+        changed += change(workload, salt)
+    memory = memory_of(workload)
+    workload.dump(options=options)
+    # The latest first: each must still have all of its own when it is leant on.
+    for images, before in ((sets[2], sets[1]), (sets[1], sets[0])):
+        (images / "parent").symlink_to(f"../{before.name}")
+        assert parent_images.lean_on_parent(images) > 10
+    return changed, memory
