@@ -16,7 +16,6 @@ __version__ = "0.1.0"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable
 
     from torpor.base.errors import TorporError
@@ -24,11 +23,12 @@ if TYPE_CHECKING:
     from torpor.engine.options import DumpOptions
     from torpor.engine.sets.contents import Checkpoint
     from torpor.engine.stats import DumpStats
+    from torpor.images.stores.opening import Location
 
 
 def dump(
     pid: int,
-    path: str | os.PathLike[str],
+    path: Location,
     *,
     leave_running: bool = False,
     leave_stopped: bool = False,
@@ -51,9 +51,10 @@ def dump(
 ) -> DumpStats:
     """Checkpoint *pid* and everything below it into the directory *path*, which is made if need be, or into one file.
 
-    It is one file by its name: ``X.tar.zst``, ``X.tar.gz``, ``X.tar``.  A checkpoint that is there already stays until
-    the new one is whole, and is replaced by it.  Where others' files are in *path*, this is an error unless ``force``,
-    which leaves them there.
+    It is one file by its name: ``X.tar.zst``, ``X.tar.gz``, ``X.tar``; and a stream if *path* is ``-`` (standard
+    output) or a FIFO with such a name.  A store that somebody has opened (``torpor.images.store``) stays open.  A
+    checkpoint that is there already stays until the new one is whole, and is replaced by it.  Where others' files are
+    in *path*, this is an error unless ``force``, which leaves them there.
 
     The processes are killed unless they are to be left running or stopped.  ``timeout_s``: how long stopping them may
     take.  ``ghost_limit``: deleted files up to so many bytes are kept in the checkpoint.  ``exec_processes``: what
@@ -67,8 +68,6 @@ def dump(
 
     torpor.base.errors.TorporError and its kinds; after any of them the processes run on unharmed.
     """
-    from pathlib import Path
-
     from torpor.engine.destination import going_to
     from torpor.engine.dump import run as engine
 
@@ -97,12 +96,12 @@ def dump(
         external_pipes=external_pipes,
         external=external,
     )
-    with going_to(Path(path)) as (room, finish):
+    with going_to(path, leave_running=leave_running) as (room, finish):
         return engine.dump(pid, room, options)
 
 
 def restore(
-    path: str | os.PathLike[str],
+    path: Location,
     *,
     leave_stopped: bool = False,
     sibling: bool = False,
@@ -125,6 +124,9 @@ def restore(
 ) -> int:
     """Rebuild what lies in the directory or the archive *path*; the root's pid.  It runs when this returns.
 
+    ``-`` is standard input: there, and in a FIFO ``X.tar``, an archive is read to its end first.  A store that somebody
+    has opened stays open.
+
     It is our child, or with ``sibling`` our parent's.  ``inherit_fds``: descriptors of ours that stand for a file of
     the checkpoint, each with that file's name.  ``renames``: paths in the checkpoint and what to open instead.
     ``new_network``: with a network namespace of its own, which has a loopback interface only.  ``notify`` is told each
@@ -142,8 +144,6 @@ def restore(
 
     torpor.base.errors.TorporError and its kinds; nothing is left of a restore that failed.
     """
-    from pathlib import Path
-
     from torpor.engine.options import STRANGERS, RestoreOptions, RestorePolicy, nobody
     from torpor.engine.restore import run as engine
     from torpor.objects.files.model import FilePolicy
@@ -174,13 +174,10 @@ def restore(
         files=policy,
         policy=RestorePolicy() if trust else STRANGERS,
     )
-    if not Path(path).is_file():
-        return engine.restore(path, options)
-    from torpor.engine.destination import coming_from
-    from torpor.engine.jobs.places import state_directory
+    from torpor.engine.destination import opened
 
-    with coming_from(Path(path), state_directory()) as directory:
-        return engine.restore(directory, options)
+    with opened(path) as images:
+        return engine.restore(images, options)
 
 
 def examine(

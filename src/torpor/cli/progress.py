@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from torpor.images.stores.opening import Location
 from torpor.kernel.procfs.stat import read_stat
 from torpor.kernel.procfs.task import read_tree
 
@@ -123,8 +125,10 @@ def is_stopped(pid: int) -> bool:
         return False
 
 
-def size_of_pages(directory: Path) -> int:
-    """The bytes of memory in a directory of images."""
+def size_of_pages(images: Location) -> int:
+    """The bytes of memory in a directory of images, or in a store of them."""
+    if not isinstance(images, str | os.PathLike):
+        return sum(images.size_of(name) for name in images.names() if name.startswith("pages-"))
     with suppress(OSError):
-        return sum(path.stat().st_blocks * 512 for path in directory.glob("pages-*.img"))
+        return sum(path.stat().st_blocks * 512 for path in Path(images).glob("pages-*.img*"))
     return 0

@@ -1,4 +1,6 @@
-"""Where a checkpoint goes: a directory, or one file by its name (``.tar.zst``, ``.tar.gz``, ``.tar``); and back."""
+"""Where a checkpoint goes, and where it comes from: a directory; one file, by its name (``.tar.zst``, ``.tar.gz``,
+``.tar``); a stream (``-``, or a FIFO with such a name).
+"""
 
 from __future__ import annotations
 
@@ -14,14 +16,25 @@ from torpor.engine.options import nothing
 from torpor.engine.sets.settling import settle_path
 from torpor.engine.sets.writing import add_sums
 from torpor.images import pack
+from torpor.images.stores.copying import copy
+from torpor.images.stores.opening import Location, is_stream, open_store
 
 
 @contextmanager
-def going_to(output: Path) -> Iterator[tuple[Path, Callable[[str], None]]]:
-    """The directory to dump into, and what is to be done once the images are whole, given where they are just then.
+def going_to(place: Location, *, leave_running: bool = False) -> Iterator[tuple[Location, Callable[[str], None]]]:
+    """What to dump into, and what is to be done once the images are whole, given where they are just then.
 
-    An archive is made while the processes are still there: if there is no room for it, nothing is lost.
+    An archive is made while the processes are still there: if there is no room for it, nothing is lost. So is a stream,
+    which may take as long as its reader likes; whoever is to run on does not wait for that.
     """
+    if not isinstance(place, str | os.PathLike):
+        yield place, nothing
+        return
+    output = Path(place)
+    if is_stream(output):
+        with _stream(output, leave_running) as made:
+            yield made
+        return
     how = pack.compression_of(output)
     if how is None:
         yield output, nothing
@@ -40,6 +53,43 @@ def going_to(output: Path) -> Iterator[tuple[Path, Callable[[str], None]]]:
                 os.fsync(fd.fileno())
 
         yield room / "images", finish
+
+
+@contextmanager
+def _stream(output: Path, leave_running: bool) -> Iterator[tuple[Location, Callable[[str], None]]]:
+    with scratch.directory(_waiting_room()) as room, open_store(output, "w", spool=room) as store:
+        if not leave_running:
+            yield store, nothing
+            return
+
+        def finish(images: str) -> None:
+            with open_store(images) as whole:
+                copy(whole, store)
+
+        yield room / "images", finish
+
+
+def _waiting_room() -> Path:
+    from torpor.engine.jobs.places import state_directory
+
+    return state_directory() / "unpacked"
+
+
+@contextmanager
+def opened(location: Location) -> Iterator[Location]:
+    """The images there: a directory, or a store for those of an archive or a stream, which has been read then."""
+    if not isinstance(location, str | os.PathLike):
+        yield location
+        return
+    place = Path(location)
+    if not is_stream(place) and not place.is_file():
+        # What lies beside the images is read before they are: it is to be of the same set.
+        settle_path(place)
+        if place.is_dir():
+            yield place
+            return
+    with scratch.directory(_waiting_room()) as room, open_store(place, spool=room) as store:
+        yield store
 
 
 @contextmanager

@@ -30,13 +30,13 @@ SUFFIXES = {
     ".tar.zst": "zstd", ".tar.zstd": "zstd", ".tzst": "zstd", ".tar.gz": "gzip", ".tgz": "gzip", ".tar": "none",
 }  # fmt: skip
 MARK = "torpor-archive.json"
-_FOLDER = "checkpoint/"
+FOLDER = "checkpoint/"
 _OF_CONTAINER = "torpor-container.json"
 _FIRST = (_OF_CONTAINER, "torpor.manifest", "torpor-job.json", "inventory.img", "pstree.img")
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@:-]{0,254}")
 _CHUNK = 1 << 20
 #: Of the space that is free, so much is left to others.
-_RESERVE = 64 << 20
+RESERVE = 64 << 20
 _MAX_FILES = 1 << 20
 _MAX_PADDING = 16 << 20
 
@@ -44,22 +44,20 @@ _MAX_PADDING = 16 << 20
 class Sink(Protocol):
     """What an archive is written into."""
 
-    def write(self, data: bytes, /) -> int: ...
+    def write(self, data: bytes | memoryview, /) -> int: ...
     def close(self) -> None: ...
 
 
-def compression_of(path: Path) -> str | None:
+def compression_of(path: str | os.PathLike[str]) -> str | None:
     """How an archive called *path* is to be compressed; None where the name is none of an archive."""
-    return next((how for suffix, how in SUFFIXES.items() if path.name.endswith(suffix)), None)
+    return next((how for suffix, how in SUFFIXES.items() if os.fspath(path).endswith(suffix)), None)
 
 
 def write(directory: Path, path: Path, how: str) -> None:
     """Make the new file *path* of the plain files in *directory*, compressed *how*, on the disk.  StoreError."""
-    if os.path.lexists(directory / "parent"):
-        raise ImageError(f"{directory}: its memory lies in part in another checkpoint", hint="keep it as a directory")
     try:
         with writer(path, how) as sink:
-            _write_members(directory, sink)
+            send(directory, sink)
     except OSError as error:
         hint = "the file system is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else None
         raise StoreError(f"{path}: cannot write: {error.strerror}", hint=hint) from error
@@ -70,14 +68,17 @@ def writer(path: Path, how: str) -> Iterator[Sink]:
     """The new file *path*: what is written there is compressed *how*, and on the disk at the end.  OSError."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     with os.fdopen(fd, "wb") as stream:
-        sink = _compressed(stream, how)
+        sink = compressed(stream, how)
         yield sink
         sink.close()
         stream.flush()
         os.fsync(stream.fileno())
 
 
-def _write_members(directory: Path, sink: Sink) -> None:
+def send(directory: Path, sink: Sink) -> None:
+    """Write the archive of the plain files in *directory*.  OSError."""
+    if os.path.lexists(directory / "parent"):
+        raise ImageError(f"{directory}: its memory lies in part in another checkpoint", hint="keep it as a directory")
     found = [entry for entry in os.scandir(directory) if entry.is_file(follow_symlinks=False)]
     found.sort(key=lambda entry: (_rank(entry.name), entry.stat().st_size, entry.name))
     with tarfile.open(fileobj=cast("BinaryIO", sink), mode="w|", format=tarfile.GNU_FORMAT, bufsize=_CHUNK) as archive:
@@ -88,7 +89,7 @@ def _write_members(directory: Path, sink: Sink) -> None:
         for entry in found:
             with open(entry.path, "rb") as stream:
                 status = os.fstat(stream.fileno())
-                info = tarfile.TarInfo(f"{_FOLDER}{entry.name}")
+                info = tarfile.TarInfo(f"{FOLDER}{entry.name}")
                 info.size, info.mtime, info.mode = status.st_size, int(status.st_mtime), stat.S_IMODE(status.st_mode)
                 archive.addfile(info, stream)
 
@@ -97,7 +98,8 @@ def _rank(name: str) -> int:
     return _FIRST.index(name) if name in _FIRST else len(_FIRST)
 
 
-def _compressed(stream: BinaryIO, how: str) -> Sink:
+def compressed(stream: BinaryIO, how: str) -> Sink:
+    """What is written there goes into *stream*, compressed *how*; closing it leaves that open."""
     if how == "zstd":
         return ZstdWriter(stream)
     return _Gzip(stream) if how == "gzip" else _Plain(stream)
@@ -107,7 +109,7 @@ class _Plain:
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
 
-    def write(self, data: bytes, /) -> int:
+    def write(self, data: bytes | memoryview, /) -> int:
         return self._stream.write(data)
 
     def close(self) -> None:
@@ -121,7 +123,7 @@ class _Gzip:
         self._stream = stream
         self._work = zlib.compressobj(3, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
 
-    def write(self, data: bytes, /) -> int:
+    def write(self, data: bytes | memoryview, /) -> int:
         self._stream.write(self._work.compress(data))
         return len(data)
 
@@ -156,7 +158,7 @@ def is_of_container(path: Path) -> bool:
     """Whether it is one of ours, and says that it is of a container; ImageError where it is no archive at all."""
     with open_compressed(path) as (stream, _):
         names = [member.name for (member, _), _ in zip(iter_members(stream), range(2), strict=False)]
-    return names == [MARK, f"{_FOLDER}{_OF_CONTAINER}"]
+    return names == [MARK, f"{FOLDER}{_OF_CONTAINER}"]
 
 
 def unpack(path: Path, directory: Path) -> None:
@@ -167,18 +169,20 @@ def unpack(path: Path, directory: Path) -> None:
             for n_files, (member, content) in enumerate(iter_members(stream)):
                 if n_files > _MAX_FILES:
                     raise ImageError(f"{path}: more than {_MAX_FILES} files are not believed")
-                if member.name != MARK:
-                    _take(path, fd, member, content)
-            _read_to_end(stream)
+                _take(path, fd, member, content)
+            read_to_end(stream)
     except ImageError as error:
-        if str(path) not in str(error):
-            raise type(error)(f"{path}: {error}", hint=error.hint) from None
-        raise
+        raise named(path, error) from None
     finally:
         os.close(fd)
 
 
-def _read_to_end(stream: Readable) -> None:
+def named(path: str | os.PathLike[str], error: ImageError) -> ImageError:
+    """The same error, with the archive's name."""
+    return error if str(path) in str(error) else type(error)(f"{path}: {error}", hint=error.hint)
+
+
+def read_to_end(stream: Readable) -> None:
     """What follows the last member: nothing, and the sum by which whatever is compressed is checked."""
     n_bytes = 0
     try:
@@ -190,15 +194,23 @@ def _read_to_end(stream: Readable) -> None:
         raise ImageError(f"damaged, or cut off: {error}") from None
 
 
-def _take(path: Path, directory: int, member: Member, content: Content) -> None:
+def image_name(path: str | os.PathLike[str], member: Member) -> str | None:
+    """How the file is called that *member* is of a set; None for what is none of it.  ImageError for other members."""
     place = member.place
-    name = place.removeprefix(_FOLDER) if place is not None else ""
-    if member.kind == "directory" and place in ("", _FOLDER.rstrip("/")):
-        return
+    name = place.removeprefix(FOLDER) if place is not None else ""
+    if member.kind == "directory" and place in ("", FOLDER.rstrip("/")):
+        return None
     if member.kind != "file" or not _PLAIN.fullmatch(name):
         raise ImageError(f"{path}: holds {member.name!r} ({member.kind}), which is none of a checkpoint's files")
+    return None if name == MARK else name
+
+
+def _take(path: Path, directory: int, member: Member, content: Content) -> None:
+    name = image_name(path, member)
+    if name is None:
+        return
     room = os.fstatvfs(directory)
-    if member.size > room.f_bavail * room.f_frsize - _RESERVE:
+    if member.size > room.f_bavail * room.f_frsize - RESERVE:
         raise StoreError(
             f"{path}: no room to unpack {name} ({member.size} bytes)", hint="TORPOR_STATE names another place for it"
         )

@@ -129,8 +129,9 @@ class ZstdWriter:
         for key, value in ((_LEVEL, _GOOD_LEVEL), (_CHECKSUM, 1), (_WORKERS, n_workers)):
             self._zstd.ZSTD_CCtx_setParameter(self._context, key, value)
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: bytes | memoryview) -> int:
         """All of *data*."""
+        data = bytes(data)
         room = ctypes.create_string_buffer(data, len(data))
         source = _Buffer(ctypes.addressof(room), len(data), 0)
         while source.at < source.size:

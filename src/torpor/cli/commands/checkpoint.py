@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from torpor.base.typed import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TextIO
 
     from torpor.containers.model import Container
     from torpor.containers.names import Target
     from torpor.engine.stats import DumpStats
+    from torpor.images.stores.opening import Location
 
 #: Options for processes that containers can have as well: their engine is told.
 _SHARED = ("leave-running", "tcp-established", "file-locks", "link-remap", "shell-job", "external-unix")
@@ -31,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "-o", "--output", metavar="PATH",
-        help="directory for the checkpoint, or one file: FILE.tar.zst, FILE.tar.gz, FILE.tar "
+        help="directory for the checkpoint, or one file: FILE.tar.zst, FILE.tar.gz, FILE.tar; - for standard output "
         "(default: the job's own, NAME@1, NAME@2, ...; the engine's own)",
     )  # fmt: skip
     parser.add_argument("--engine", help="podman, docker, containerd, lxc, runc, crun; job, pid")
@@ -56,12 +59,15 @@ def _checkpoint_container(container: Container, args: argparse.Namespace) -> int
     from torpor.cli import container_options, process_options
     from torpor.cli.progress import Progress, size, time_of
     from torpor.containers import names, one_file
+    from torpor.images.stores.opening import is_stream
 
     of_processes = [name for name in process_options.names(process_options.CHECKPOINT) if name not in _SHARED]
     container_options.refuse(args, tuple(of_processes), f"a container of {container.engine}")
     if not container.runs:
         raise UsageError(f"{container.label} does not run ({container.state})")
     output = Path(args.output) if args.output else None
+    if output is not None and is_stream(output):
+        raise UsageError("a stream is for processes and jobs", hint="-o FILE.tar.zst, and send that")
     words = container_options.given(args, (*_SHARED, *container_options.CHECKPOINT))
     with Progress(f"checkpointing {container.label}") as progress:
         engine = names.ENGINES[container.engine]
@@ -105,33 +111,39 @@ def _checkpoint_process(target: Target, args: argparse.Namespace) -> int:
             stats, label, where = made.stats, f"{job.name}@{made.number}", made.place
         else:
             assert output is not None
-            with going_to(output) as (room, finish):
+            with going_to(output, leave_running=args.leave_running) as (room, finish):
                 stats, label, where = _dump(target.pid, room, (), finish, told), args.target, output
     n_processes = stats.n_processes if stats is not None else 0
     frozen_s = stats.watch.us.get("frozen", 0) / 1e6 if stats is not None else None
     n_bytes = _size_of(where)
+    # Standard output may be the stream.
+    out = sys.stdout if n_bytes is not None else sys.stderr
     if args.json:
-        _print_json(
-            {
-                "target": label, "processes": n_processes, "in": str(where), "size_bytes": n_bytes,
-                "seconds": progress.seconds, "stopped_seconds": frozen_s,
-            }
-        )  # fmt: skip
+        told_all = {
+            "target": label, "processes": n_processes, "in": str(where), "size_bytes": n_bytes,
+            "seconds": progress.seconds, "stopped_seconds": frozen_s,
+        }  # fmt: skip
+        _print_json(told_all, out)
         return 0
     stopped = f", stopped for {time_of(frozen_s)}" if frozen_s is not None else ""
     processes = "1 process" if n_processes == 1 else f"{n_processes} processes"
-    print(f"{label}: {processes}, {size(n_bytes)} in {where}; {time_of(progress.seconds)} in all{stopped}")
+    amount = f"{processes}, {size(n_bytes)} in {where}" if n_bytes is not None else f"{processes}, all sent"
+    print(f"{label}: {amount}; {time_of(progress.seconds)} in all{stopped}", file=out)
     return 0
 
 
-def _print_json(told: dict[str, object]) -> None:
+def _print_json(told: dict[str, object], out: TextIO | None = None) -> None:
     import json
 
-    print(json.dumps(told, indent=1))
+    print(json.dumps(told, indent=1), file=out)
 
 
 def _dump(
-    pid: int, path: Path, notes: tuple[tuple[str, bytes], ...], commit: Callable[[str], None], told: dict[str, object]
+    pid: int,
+    path: Location,
+    notes: tuple[tuple[str, bytes], ...],
+    commit: Callable[[str], None],
+    told: dict[str, object],
 ) -> DumpStats:
     import torpor
 
@@ -139,9 +151,13 @@ def _dump(
     return torpor.dump(pid, path, made_by=made_by, notes=notes, commit=commit, **told)  # type: ignore[arg-type]
 
 
-def _size_of(path: Path) -> int:
+def _size_of(path: Path) -> int | None:
+    """What the checkpoint takes; None where it has gone somewhere else."""
     from torpor.engine.sets.contents import Checkpoint
+    from torpor.images.stores.opening import is_stream
 
+    if is_stream(path):
+        return None
     if path.is_file():
         return path.stat().st_size
     with Checkpoint(path) as made:

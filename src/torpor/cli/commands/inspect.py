@@ -68,8 +68,10 @@ def main(args: argparse.Namespace) -> int:
 
 def place_of(source: str) -> Path:
     """Where the checkpoint lies that a user calls *source*: a directory or an archive, which need not be there."""
+    from torpor.images.stores.opening import is_stream
+
     path = Path(source)
-    if path.exists() or "/" in source:
+    if path.exists() or "/" in source or is_stream(path):
         return path
     from torpor.containers import names
     from torpor.engine.jobs import generations

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torpor.engine.jobs.generations import Generation
     from torpor.engine.jobs.note import Note
     from torpor.engine.options import Notify
+    from torpor.images.stores.opening import Location
 
     Wake = Callable[[], list[Restored]]
 
@@ -38,8 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "source",
         metavar="PATH|NAME",
-        help="a checkpoint's directory or archive, podman's image, a job (NAME: its newest checkpoint, NAME@2, "
-        "NAME@TAG), or a container that sleeps",
+        help="a checkpoint's directory or archive, - for an archive that comes by standard input, podman's image, a "
+        "job (NAME: its newest checkpoint, NAME@2, NAME@TAG), or a container that sleeps",
     )
     parser.add_argument("--engine", help="whose container it is, if the name alone does not tell")
     parser.add_argument("--name", help="restore a job or a container's archive as a copy with this name")
@@ -97,8 +98,11 @@ def _source(args: argparse.Namespace, words: Words) -> Wake | Generation | Path:
     from torpor.base.errors import UsageError
     from torpor.containers import note, one_file, waking
     from torpor.images import pack
+    from torpor.images.stores.opening import is_stream
 
     path = Path(args.source)
+    if is_stream(path):
+        return path
     if path.is_file():
         if pack.is_of_container(path):
             return lambda: one_file.restore(path, args.name, args.copies, words)
@@ -107,6 +111,8 @@ def _source(args: argparse.Namespace, words: Words) -> Wake | Generation | Path:
         return lambda: waking.restore_archive(path, args.name, args.copies, words)
     if path.is_dir() and (told := note.read(path)) is not None:
         return lambda: waking.restore_directory(path, told, args.name, args.copies, words)
+    if (path / pack.FOLDER / "inventory.img").exists():
+        return path / pack.FOLDER
     if path.exists() and ("/" in args.source or (path / "inventory.img").exists()):
         return path
     if args.source.startswith(("/", ".")):
@@ -151,19 +157,22 @@ def _restore_processes(args: argparse.Namespace, source: Generation | Path) -> i
 
     from torpor.base.errors import UsageError
     from torpor.engine import jobs
-    from torpor.engine.destination import coming_from
+    from torpor.engine.destination import opened
     from torpor.images.errors import ImageMissing
+    from torpor.images.stores.opening import is_stream
 
     if args.copies != 1 and args.wait:
         raise UsageError("--wait waits for one, not for several copies")
     with ExitStack() as stack:
         if isinstance(source, Path):
-            images = stack.enter_context(coming_from(source, jobs.state_directory()))
+            images = stack.enter_context(opened(source))
             about = jobs.note.read(images)
         else:
             stack.enter_context(jobs.generations.reading(source))
+            if is_stream(source.place):
+                raise jobs.generations.gone(source)
             try:
-                images = stack.enter_context(coming_from(source.place, jobs.state_directory()))
+                images = stack.enter_context(opened(source.place))
             except ImageMissing:
                 raise jobs.generations.gone(source) from None
             about = jobs.note.read(images)
@@ -177,7 +186,7 @@ def _restore_processes(args: argparse.Namespace, source: Generation | Path) -> i
     return code if code >= 0 else 128 - code
 
 
-def _restore_all(args: argparse.Namespace, images: Path, about: Note | None) -> int:
+def _restore_all(args: argparse.Namespace, images: Location, about: Note | None) -> int:
     """One, or all copies; the pid of the last."""
     from torpor.base.errors import UsageError
 
@@ -202,7 +211,7 @@ def _restore_all(args: argparse.Namespace, images: Path, about: Note | None) -> 
 
 
 def _restore_one(
-    args: argparse.Namespace, images: Path, about: Note | None, name: str | None
+    args: argparse.Namespace, images: Location, about: Note | None, name: str | None
 ) -> tuple[str, int, float]:
     """Its name, its pid, and how long it took."""
     import torpor
@@ -210,7 +219,7 @@ def _restore_one(
     from torpor.cli.progress import Progress, size_of_pages, time_of
     from torpor.engine import jobs
 
-    def restore(path: Path, renames: tuple[tuple[str, str], ...] = (), notify: Notify | None = None) -> int:
+    def restore(path: Location, renames: tuple[tuple[str, str], ...] = (), notify: Notify | None = None) -> int:
         told = process_options.keywords(args, process_options.RESTORE)
         return torpor.restore(
             path,

@@ -25,14 +25,14 @@ def main(args: argparse.Namespace) -> int:
 
     from torpor.base.errors import UsageError
     from torpor.cli.commands.inspect import place_of
-    from torpor.engine import jobs
-    from torpor.engine.destination import coming_from
+    from torpor.engine.destination import opened
     from torpor.engine.sets.reading import open_set
+    from torpor.images.stores.opening import is_stream
 
     path = place_of(args.source)
-    if not path.exists():
+    if not path.exists() and not is_stream(path):
         raise UsageError(f"there is no {path}")
-    with coming_from(path, jobs.state_directory()) as directory, open_set(directory) as images:
+    with opened(path) as place, open_set(place) as images:
         if images.manifest is None or not images.manifest.has_sums:
             raise UsageError(
                 f"{args.source}: there are no sums to compare with",

@@ -15,34 +15,35 @@ from torpor.engine.dump.phases import AFTER, BEFORE, DUMP, FROZEN, PRE_DUMP, Dum
 from torpor.engine.dump.session import DumpSession, begin
 from torpor.engine.options import DumpOptions, nobody
 from torpor.engine.sets.places import place_inside, place_whole
+from torpor.engine.sets.streaming import StoreSet
 from torpor.engine.sets.writing import NewSet
 from torpor.engine.stats import DumpStats
-from torpor.images.stores.opening import open_store
+from torpor.images.stores.opening import Location, open_store
 
 
 @explained
-def dump(pid: int, directory: str | os.PathLike[str], options: DumpOptions | None = None) -> DumpStats:
-    """Checkpoint *pid* and everything below it into *directory*, which must exist unless it is ours.
+def dump(pid: int, place: Location, options: DumpOptions | None = None) -> DumpStats:
+    """Checkpoint *pid* and everything below it into *place*: a directory, which must exist unless it is ours, or a
+    store that somebody has opened, whose it stays.
 
     TargetGoneError, NotPermittedError, RefusedError, StoreError; the tree runs on after any of them, and what images
-    there were in *directory* are there still.
+    there were in a directory are there still.
     """
-    return _dump(pid, directory, options or DumpOptions(), DUMP)
+    return _dump(pid, place, options or DumpOptions(), DUMP)
 
 
 @explained
-def pre_dump(pid: int, directory: str | os.PathLike[str], options: DumpOptions | None = None) -> DumpStats:
-    """Copy the memory of *pid* and everything below it into *directory*; the tree runs on.
+def pre_dump(pid: int, place: Location, options: DumpOptions | None = None) -> DumpStats:
+    """Copy the memory of *pid* and everything below it into *place*; the tree runs on.
 
     As ``dump``.  What is there can be the parent of a dump that follows, and cannot be restored by itself.
     """
     options = replace(options or DumpOptions(), leave_running=True, leave_stopped=False, notify=nobody)
-    return _dump(pid, directory, options, PRE_DUMP)
+    return _dump(pid, place, options, PRE_DUMP)
 
 
-def _dump(pid: int, directory: str | os.PathLike[str], options: DumpOptions, table: Sequence[DumpPhase]) -> DumpStats:
-    place = place_whole(directory, force=options.force) if options.owns_directory else place_inside(directory)
-    with NewSet(place, options.made_by) as new, ExitStack() as hold:
+def _dump(pid: int, place: Location, options: DumpOptions, table: Sequence[DumpPhase]) -> DumpStats:
+    with _new_set(place, options) as new, ExitStack() as hold:
         session = begin(pid, new, options, hold)
         session.is_pre_dump = table is PRE_DUMP
         run(session, table)
@@ -53,11 +54,13 @@ def _dump(pid: int, directory: str | os.PathLike[str], options: DumpOptions, tab
                 raise
             # The tree is gone and the set is whole: whoever comes next does the rest.
             log.warn(f"the images are complete, but perhaps not on the disk yet: {error}")
-        try:
-            with open_store(options.stats_directory or directory, "w") as store:
-                session.stats.write(store)
-        except TorporError as error:
-            log.warn(f"the images are complete, but their statistics cannot be written: {error}")
+        stats_place = options.stats_directory or place
+        if isinstance(stats_place, str | os.PathLike):
+            try:
+                with open_store(stats_place, "w") as store:
+                    session.stats.write(store)
+            except TorporError as error:
+                log.warn(f"the images are complete, but their statistics cannot be written: {error}")
     return session.stats
 
 
@@ -84,3 +87,10 @@ def run(session: DumpSession, table: Sequence[DumpPhase]) -> None:
                 if phase.stage == stage:
                     log.debug(f"dump: {phase.name}")
                     phase.run(session)
+
+
+def _new_set(place: Location, options: DumpOptions) -> NewSet | StoreSet:
+    if not isinstance(place, str | os.PathLike):
+        return StoreSet(place, options.made_by)
+    where = place_whole(place, force=options.force) if options.owns_directory else place_inside(place)
+    return NewSet(where, options.made_by)

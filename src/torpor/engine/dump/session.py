@@ -8,6 +8,7 @@ from torpor.base.records import dataclass, field
 from torpor.base.typed import TYPE_CHECKING
 from torpor.engine.dump.ids import IdAllocator
 from torpor.engine.options import DumpOptions, nobody
+from torpor.engine.sets.streaming import StoreSet
 from torpor.engine.sets.writing import NewSet
 from torpor.engine.stats import DumpStats
 from torpor.images import messages as m
@@ -36,7 +37,7 @@ class DumpSession:
     """
 
     pid: int
-    new: NewSet
+    new: NewSet | StoreSet
     options: DumpOptions
     hold: ExitStack
     late: LateStore | None
@@ -81,7 +82,7 @@ class DumpSession:
         return [process for process in self.processes if not process.is_zombie]
 
 
-def begin(pid: int, new: NewSet, options: DumpOptions, hold: ExitStack) -> DumpSession:
+def begin(pid: int, new: NewSet | StoreSet, options: DumpOptions, hold: ExitStack) -> DumpSession:
     """A dump of *pid* into *new*, of which nothing has been done yet."""
     late = LateStore(new.store) if options.leave_running and options.notify is nobody else None
     store: ImageStore = late or new.store

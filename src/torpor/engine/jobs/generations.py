@@ -30,6 +30,7 @@ from torpor.engine.jobs.note import Note
 from torpor.engine.jobs.places import check_name, checkpoints_directory, names_in
 from torpor.engine.sets import settling
 from torpor.images.errors import ImageError
+from torpor.images.stores.opening import is_stream
 
 _TAG = re.compile(r"(?!\d+$)[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _PLACE, _IMAGES = "place.json", "images"
@@ -151,6 +152,11 @@ def find(name: str, which: str = "") -> Generation:
 
 def gone(generation: Generation) -> JobError:
     """The error that its images are not where they were put."""
+    if is_stream(generation.place):
+        return JobError(
+            f"{generation.label} was written to a stream ({generation.place})",
+            hint="restore it from where that has led: torpor restore PATH",
+        )
     what = "where something else lies" if generation.place.exists() else "which is gone"
     return JobError(
         f"{generation.label} was written to {generation.place}, {what}",
@@ -196,7 +202,8 @@ class New:
         """
         home = self.directory.parent
         if place is not None:
-            (self.directory / _PLACE).write_text(json.dumps({"path": str(place.absolute())}) + "\n", encoding="utf-8")
+            path = str(place if is_stream(place) else place.absolute())
+            (self.directory / _PLACE).write_text(json.dumps({"path": path}) + "\n", encoding="utf-8")
         (home / ".last").write_text(f"{self.number}\n", encoding="ascii")
         note.write(self.directory, about)
 

@@ -16,7 +16,9 @@ from pathlib import Path
 from torpor import __version__
 from torpor.base.errors import JobError
 from torpor.engine.jobs.places import check_name
-from torpor.images.errors import ImageError
+from torpor.images.errors import ImageError, ImageMissing
+from torpor.images.store import ImageStore
+from torpor.images.stores.opening import Location
 
 NAME = "torpor-job.json"
 _MAX_BYTES = 1 << 20
@@ -64,9 +66,11 @@ def write(directory: Path, note: Note) -> None:
     temporary.replace(directory / NAME)
 
 
-def read(directory: Path) -> Note | None:
-    """The note beside the images in *directory*, if there is one; ImageError if it makes no sense."""
-    path = directory / NAME
+def read(images: Location) -> Note | None:
+    """The note beside the images in a directory or a store, if there is one; ImageError if it makes no sense."""
+    if not isinstance(images, str | os.PathLike):
+        return _read_from(images)
+    path = Path(images) / NAME
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
@@ -75,6 +79,15 @@ def read(directory: Path) -> Note | None:
         raise ImageError(f"{path}: {error.strerror}") from None
     with os.fdopen(fd, "rb") as stream:
         return decode(stream.read(_MAX_BYTES), str(path))
+
+
+def _read_from(store: ImageStore) -> Note | None:
+    try:
+        stream = store.open_read(NAME)
+    except ImageMissing:
+        return None
+    with stream:
+        return decode(stream.read(_MAX_BYTES), f"{store.path}: {NAME}")
 
 
 def decode(data: bytes, where: str) -> Note:

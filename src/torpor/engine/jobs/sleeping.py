@@ -18,14 +18,15 @@ from torpor.engine.destination import going_to
 from torpor.engine.jobs import generations, locks, note, registry
 from torpor.engine.jobs.generations import New
 from torpor.engine.jobs.registry import Job
+from torpor.images.stores.opening import Location, is_stream
 from torpor.kernel import interrupts
 
 if TYPE_CHECKING:
     from torpor.engine.stats import DumpStats
 
-#: Dumps into a directory, with small files beside the images, and calls what it is given when all is whole and nothing
-#: is killed yet, with a path to read it by.
-Dump = Callable[[Path, tuple[tuple[str, bytes], ...], Callable[[str], None]], "DumpStats"]
+#: Dumps into a directory or a store, with small files beside the images, and calls what it is given when all is whole
+#: and nothing is killed yet, with a path to read it by.
+Dump = Callable[[Location, tuple[tuple[str, bytes], ...], Callable[[str], None]], "DumpStats"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +60,11 @@ class _Checkpoint:
 
     def make(self, dump: Dump, output: Path | None) -> Made:
         job, new = self._job, generations.begin(self._job.name)
-        place = output.absolute() if output is not None else new.images
+        place = new.images if output is None else output if is_stream(output) else output.absolute()
         stats: DumpStats | None = None
         with ExitStack() as stack:
             try:
-                room, finish = stack.enter_context(going_to(place))
+                room, finish = stack.enter_context(going_to(place, leave_running=self._leave_running))
                 notes = ((note.NAME, note.encode(self._about)),)
                 stats = dump(room, notes, lambda images: self._commit(stack, new, lambda: finish(images), output))
             except BaseException as error:

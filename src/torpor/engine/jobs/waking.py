@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from pathlib import Path
 
 from torpor.base import log
 from torpor.base.errors import JobError
@@ -18,13 +17,14 @@ from torpor.engine.jobs.note import Note
 from torpor.engine.jobs.registry import Job
 from torpor.engine.jobs.watch import RestoreWatch
 from torpor.engine.options import Notify
+from torpor.images.stores.opening import Location
 from torpor.kernel import interrupts
 
-#: Restores a directory, with other paths in place of some, and tells at each stage; the pid of the root.
-Restore = Callable[[Path, tuple[tuple[str, str], ...], Notify], int]
+#: Restores a set, with other paths in place of some, and tells at each stage; the pid of the root.
+Restore = Callable[[Location, tuple[tuple[str, str], ...], Notify], int]
 
 
-def wake(images: Path, about: Note, restore: Restore, *, name: str | None = None) -> Job:
+def wake(images: Location, about: Note, restore: Restore, *, name: str | None = None) -> Job:
     """Restore the job that *about* tells of, or a copy of it called *name*, from *images*; the job as it runs.
 
     JobError while it runs, or somebody else is at work on it.  After an error nothing of it runs, and all is as before.
@@ -62,7 +62,7 @@ class _Waking:
         self._job, self._before, self._is_new = job, before, is_new
         self._noted: Job | None = None
 
-    def run(self, place: Path, about: Note, restore: Restore) -> Job:
+    def run(self, place: Location, about: Note, restore: Restore) -> Job:
         renames = ((about.log, str(self._job.log)),) if about.log != str(self._job.log) else ()
         with ExitStack() as stack:
             try:

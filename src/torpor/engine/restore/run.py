@@ -16,21 +16,27 @@ from torpor.engine.restore.session import RestoreSession
 from torpor.engine.sets.reading import open_set
 from torpor.images.errors import ImageError
 from torpor.images.store import ImageStore
-from torpor.images.stores.opening import open_store
+from torpor.images.stores.opening import Location, open_store
 
 
 @explained
-def restore(directory: str | os.PathLike[str], options: RestoreOptions | None = None) -> int:
-    """Rebuild the tree in *directory*; the root's pid as we see it.  It runs when this returns.
+def restore(place: Location, options: RestoreOptions | None = None) -> int:
+    """Rebuild the tree in *place*; the root's pid as we see it.  It runs when this returns.
+
+    *place* is a directory, an archive, a stream, or a store that somebody has opened, whose it stays.
 
     ImageError: the images are damaged.  RestoreError: this machine cannot.  Nothing is left of a restore that failed.
     """
     options = options or RestoreOptions()
-    with _named(directory), open_set(directory, verify=options.verify) as store:
+    where = os.path.abspath(place) if isinstance(place, str | os.PathLike) else place.path
+    with _named(where), open_set(place, verify=options.verify) as store:
         session = RestoreSession(store, options)
         pid = run(session)
+    stats_directory = options.stats_directory or (where if os.path.isdir(where) else "")
+    if not stats_directory:
+        return pid
     try:
-        with open_store(options.stats_directory or directory, "w") as store:
+        with open_store(stats_directory, "w") as store:
             session.stats.write(store)
     except ImageError as error:
         # The tree runs by now; figures that cannot be written (read-only images) harm nobody.
@@ -56,12 +62,11 @@ def run(session: RestoreSession) -> int:
 
 
 @contextmanager
-def _named(directory: str | os.PathLike[str]) -> Iterator[None]:
-    """An error about an image says in which directory it is."""
+def _named(place: str) -> Iterator[None]:
+    """An error about an image says where it is."""
     try:
         yield
     except ImageError as error:
-        place = os.path.abspath(directory)
         if place not in error.describe():
             error.add_note(f"in {place}")
         raise

@@ -19,22 +19,22 @@ from torpor.images.errors import ImageMissing, StoreError
 from torpor.images.store import ImageStore
 from torpor.images.stores.checked import CheckedStore
 from torpor.images.stores.directory import DirStore
-from torpor.images.stores.opening import Location, open_directory
+from torpor.images.stores.opening import Location, open_directory, open_store
 
 _WITHIN_S, _LOOK_EVERY_S = 30, 0.005
 
 
 def open_set(place: Location, *, verify: bool = True) -> ImageStore:
-    """The set of images in the directory *place*, or in a store that somebody has opened, whose it stays.
+    """The set of images in *place*: a directory, an archive, or a store that somebody has opened, whose it stays.
 
     ImageMissing where there is none, or one whose dump did not finish; ImageError where images are of several dumps, or
     (when they are read) damaged, which without *verify* is not looked at.
     """
     if not isinstance(place, str | os.PathLike):
-        if not place.exists(kinds.INVENTORY.file_name()):
-            raise _missing(place.path, place)
-        return CheckedStore(place, manifest.load(place), verify=verify, borrowed=True)
+        return _checked(place, verify, borrowed=True)
     where = os.fspath(place)
+    if os.path.isfile(where):
+        return _checked(open_store(where), verify)
     deadline = time.monotonic() + _WITHIN_S
     while True:
         directory, is_pending = _directory(where)
@@ -56,6 +56,17 @@ def open_set(place: Location, *, verify: bool = True) -> ImageStore:
         if time.monotonic() > deadline:
             raise StoreError(f"{where}: somebody has been writing images there for {_WITHIN_S} s")
         time.sleep(_LOOK_EVERY_S)
+
+
+def _checked(store: ImageStore, verify: bool, borrowed: bool = False) -> CheckedStore:
+    try:
+        if not store.exists(kinds.INVENTORY.file_name()):
+            raise _missing(store.path, store)
+        return CheckedStore(store, manifest.load(store), verify=verify, borrowed=borrowed)
+    except BaseException:
+        if not borrowed:
+            store.close()
+        raise
 
 
 def _complete(where: str, directory: DirStore) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 from torpor.base.fds import Closing
 from torpor.base.typed import TYPE_CHECKING, BinaryIO, NoReturn
 from torpor.images.errors import StoreError
@@ -60,3 +62,35 @@ class BaseStore(Closing):
 
     def commit(self, made: Manifest | None = None) -> None:
         pass
+
+
+class PagesStream(io.RawIOBase):
+    """A raw image as a file; the reader becomes its own."""
+
+    def __init__(self, reader: PagesReader) -> None:
+        super().__init__()
+        self._reader = reader
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        self._at = max(0, offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._reader.size}[whence])
+        return self._at
+
+    def readinto(self, into: memoryview, /) -> int:  # type: ignore[override]
+        view = memoryview(into).cast("B")
+        view = view[: max(0, self._reader.size - self._at)]
+        if view:
+            self._reader.read_at(self._at, view)
+            self._at += len(view)
+        return len(view)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._reader.close()
+        super().close()

@@ -1,20 +1,41 @@
-"""Which store a place is: here alone a store is made of a path."""
+"""Which store a place is: here alone a store is made of a path.
+
+``-``, ``/dev/fd/63`` and a FIFO by an archive's name are streams: one tar archive, from its beginning to its end.
+A file is an archive, for reading. Anything else is a directory, as CRIU has it.
+"""
 
 from __future__ import annotations
 
 import os
+import stat
 
+from torpor.base.errors import UsageError
+from torpor.base.late import load
 from torpor.base.typed import Literal
+from torpor.images.errors import StoreError
 from torpor.images.store import ImageStore
 from torpor.images.stores.directory import DirStore
 
 #: Where images are: a path, or a store that somebody has made.
 Location = str | os.PathLike[str] | ImageStore
+#: Our standard input or output.
+STANDARD = "-"
 
 
-def open_store(place: str | os.PathLike[str], mode: Literal["r", "w"] = "r") -> ImageStore:
-    """The store at *place*; ImageMissing, ImageError, StoreError."""
-    return open_directory(place, mode)
+def open_store(
+    place: str | os.PathLike[str], mode: Literal["r", "w"] = "r", *, spool: str | os.PathLike[str] | None = None
+) -> ImageStore:
+    """The store at *place*; ImageMissing, ImageError, StoreError, UsageError for a terminal.
+
+    *spool* is a directory for what of an archive has to wait.  A stream is read as a whole before this returns, and one
+    that is written waits here until somebody reads it.
+    """
+    path = os.fspath(place)
+    if is_stream(path):
+        return _open_stream(path, mode, spool)
+    if mode == "r" and os.path.isfile(path):
+        return _read(path, os.open(path, os.O_RDONLY | os.O_CLOEXEC), spool)
+    return open_directory(path, mode)
 
 
 def open_directory(place: str | os.PathLike[str] | int, mode: Literal["r", "w"] = "r", path: str = "") -> DirStore:
@@ -24,3 +45,47 @@ def open_directory(place: str | os.PathLike[str] | int, mode: Literal["r", "w"] 
     if isinstance(place, int):
         return DirStore.from_fd(place, mode, path or "images directory")
     return DirStore(place, mode)
+
+
+def is_stream(place: str | os.PathLike[str]) -> bool:
+    """Whether *place* is read, or written, from its beginning to its end only.
+
+    A FIFO is one by its name, as an archive is: nobody waits for what merely lies where a directory was meant.
+    """
+    if os.fspath(place) == STANDARD:
+        return True
+    try:
+        if not stat.S_ISFIFO(os.stat(place).st_mode):
+            return False
+    except OSError:
+        return False
+    has_no_name = os.path.basename(os.path.realpath(place)).startswith("pipe:[")  # as /dev/stdin, /dev/fd/63
+    return has_no_name or load("torpor.images.pack").compression_of(place) is not None
+
+
+def _open_stream(path: str, mode: Literal["r", "w"], spool: str | os.PathLike[str] | None) -> ImageStore:
+    name = {"r": "standard input", "w": "standard output"}[mode] if path == STANDARD else path
+    try:
+        if path == STANDARD:
+            fd = os.dup(0 if mode == "r" else 1)
+        else:
+            fd = os.open(path, (os.O_RDONLY if mode == "r" else os.O_WRONLY) | os.O_CLOEXEC | os.O_NOCTTY)
+    except OSError as error:
+        raise StoreError(f"{name}: cannot open: {error.strerror}") from error
+    if mode == "r":
+        return _read(name, fd, spool)
+    writing = load("torpor.images.stores.stream")
+    how = load("torpor.images.pack").compression_of(path) or "none"
+    found: ImageStore = writing.TarStore(writing.Pipe(fd, name), name, how, spool)
+    return found
+
+
+def _read(path: str, fd: int, spool: str | os.PathLike[str] | None) -> ImageStore:
+    with open(fd, "rb") as stream:
+        if stream.isatty():
+            raise UsageError(
+                f"{path} is a terminal", hint="< FILE.tar, or torpor checkpoint ... -o - | torpor restore -"
+            )
+        reading = load("torpor.images.stores.spooled")
+        found: ImageStore = reading.SpooledStore(stream, path, reading.Spool(spool or load("tempfile").gettempdir()))
+        return found

@@ -1,0 +1,47 @@
+"""A new set of images in a store that is no directory of ours: a stream, memory, what somebody has opened."""
+
+from __future__ import annotations
+
+import os
+from types import TracebackType
+
+from torpor.base.typed import Self
+from torpor.images import manifest
+from torpor.images.store import ImageStore
+
+
+class StoreSet:
+    """What NewSet is for a place, for *store*, which stays the caller's: what lies in it without a commit is no set."""
+
+    def __init__(self, store: ImageStore, made_by: str = "") -> None:
+        self.ident = os.urandom(10).hex()
+        self.store = store
+        self._made_by = made_by
+        self.is_sealed = False
+        self.is_last = False
+
+    @property
+    def path(self) -> str:
+        """How messages call it: there is nothing to be read by a path."""
+        return self.store.path
+
+    def seal(self) -> None:
+        """All images are written, and the store has taken them.  StoreError."""
+        from torpor import __version__
+
+        self.store.commit(manifest.made_here(self.ident, self._made_by, __version__))
+        self.is_sealed = True
+
+    def place(self) -> None:
+        """It is where it is to be."""
+
+    def finish(self) -> None:
+        """The same."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass

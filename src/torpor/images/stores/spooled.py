@@ -1,0 +1,151 @@
+"""A set of images that came as one archive, by a pipe or in a file: read once, from the beginning to its end.
+
+Small images stay in memory, as far as that is little; all else waits in a file without a name, which is gone with us.
+The archive may be a stranger's: a size that it says is believed as far as there is room for it, a name if an image may
+have it, and an archive that has no end is none.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+
+from torpor.base.fds import Closing
+from torpor.base.typed import BinaryIO, cast
+from torpor.images import pack
+from torpor.images.errors import ImageError, ImageMissing, StoreError
+from torpor.images.store import PagesReader, check_name
+from torpor.images.stores.base import BaseStore, PagesStream
+from torpor.images.stores.directory import DirPagesReader
+from torpor.images.stores.memory import MemPagesReader
+from torpor.images.tarstream import Content, Readable, decompressed, iter_members
+
+_CHUNK = 1 << 20
+_SMALL, _MAX_KEPT = 1 << 20, 64 << 20
+_MAX_IMAGES = 1 << 18
+
+
+class Spool(Closing):
+    """A file without a name in *directory*, to which is appended as long as others have room there, too."""
+
+    def __init__(self, directory: str | os.PathLike[str]) -> None:
+        try:
+            self._file = tempfile.TemporaryFile(dir=directory, buffering=0)  # noqa: SIM115 - closed by close
+        except OSError as error:
+            raise StoreError(f"{directory}: cannot make a file: {error.strerror}") from error
+        self._directory = os.fspath(directory)
+        self.size = 0
+
+    def check_room(self, name: str, n_bytes: int) -> None:
+        """StoreError where *n_bytes* do not fit in."""
+        room = os.fstatvfs(self._file.fileno())
+        if n_bytes > room.f_bavail * room.f_frsize - pack.RESERVE:
+            raise StoreError(
+                f"no room in {self._directory} for {name} ({n_bytes} bytes)",
+                hint="TORPOR_STATE names another place for it",
+            )
+
+    def append(self, name: str, data: bytes) -> None:
+        """Add *data*; StoreError."""
+        view = memoryview(data)
+        while view:
+            try:
+                n_bytes = os.pwrite(self._file.fileno(), view, self.size)
+            except OSError as error:
+                raise StoreError(f"cannot keep {name} in {self._directory}: {error.strerror}") from error
+            self.size += n_bytes
+            view = view[n_bytes:]
+
+    def reader(self, name: str) -> DirPagesReader:
+        """Of all that is in it."""
+        return DirPagesReader(os.dup(self._file.fileno()), name)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _Part:
+    """PagesReader of *size* bytes from *start* of another, which becomes ours."""
+
+    def __init__(self, reader: PagesReader, name: str, start: int, size: int) -> None:
+        self._reader, self._name, self._start = reader, name, start
+        self.size = size
+
+    def read_at(self, offset: int, into: memoryview) -> None:
+        if offset < 0 or offset + into.nbytes > self.size:
+            raise ImageError(f"{self._name}: truncated: {into.nbytes} bytes wanted at byte {offset} of {self.size}")
+        self._reader.read_at(self._start + offset, into)
+
+    def fileno(self) -> int | None:
+        return None
+
+    def close(self) -> None:
+        self._reader.close()
+
+
+class SpooledStore(BaseStore):
+    """ImageStore, for reading, of the archive that *stream* gives, whatever it is compressed with.
+
+    *spool* becomes ours.  ImageError for what is no archive of images, StoreError where there is no room.
+    """
+
+    def __init__(self, stream: Readable, path: str, spool: Spool) -> None:
+        self.path = path
+        self._spool = spool
+        self._kept: dict[str, bytes] = {}
+        self._n_kept = 0
+        #: Start and length in the spool.
+        self._places: dict[str, tuple[int, int]] = {}
+        try:
+            with decompressed(stream) as (plain, _):
+                for member, content in iter_members(plain):
+                    name = pack.image_name(path, member)
+                    if name is not None:
+                        self._take(name, content)
+                pack.read_to_end(plain)
+        except ImageError as error:
+            spool.close()
+            raise pack.named(path, error) from None
+        except BaseException:
+            spool.close()
+            raise
+
+    def _take(self, name: str, content: Content) -> None:
+        if name in self._kept or name in self._places:
+            raise ImageError(f"{name} is there twice")
+        if len(self._kept) + len(self._places) >= _MAX_IMAGES:
+            raise ImageError(f"more than {_MAX_IMAGES} files are not believed")
+        n_bytes = content.left
+        if n_bytes <= _SMALL and self._n_kept + n_bytes <= _MAX_KEPT:
+            pieces = []
+            while content.left:
+                pieces.append(content.read(content.left))
+            self._kept[name] = b"".join(pieces)
+            self._n_kept += n_bytes
+            return
+        self._spool.check_room(name, n_bytes)
+        self._places[name] = (self._spool.size, n_bytes)
+        while content.left:
+            self._spool.append(name, content.read(_CHUNK))
+
+    def names(self) -> list[str]:
+        return sorted({*self._kept, *self._places})
+
+    def exists(self, name: str) -> bool:
+        return check_name(name) in self._kept or name in self._places
+
+    def pages_reader(self, name: str) -> PagesReader:
+        if not self.exists(name):
+            raise ImageMissing(f"{name}: there is none in {self.path}")
+        if name in self._kept:
+            return MemPagesReader(bytearray(self._kept[name]), name)
+        return _Part(self._spool.reader(name), name, *self._places[name])
+
+    def open_read(self, name: str) -> BinaryIO:
+        if check_name(name) in self._kept:
+            return io.BytesIO(self._kept[name])
+        return cast(BinaryIO, io.BufferedReader(PagesStream(self.pages_reader(name)), _CHUNK))
+
+    def close(self) -> None:
+        self._spool.close()

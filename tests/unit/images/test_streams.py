@@ -1,0 +1,287 @@
+"""A set that is one stream: what goes into the pipe, what a reader may do to it, and what a stranger may send."""
+
+from __future__ import annotations
+
+import io
+import os
+import pty
+import tarfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from torpor.base.errors import UsageError
+from torpor.images import kinds, manifest, pack
+from torpor.images import messages as m
+from torpor.images.errors import ImageError, StoreError
+from torpor.images.manifest import Manifest
+from torpor.images.store import ImageStore, store_one
+from torpor.images.stores import spooled
+from torpor.images.stores.checked import CheckedStore
+from torpor.images.stores.copying import copy
+from torpor.images.stores.directory import DirStore
+from torpor.images.stores.memory import MemStore
+from torpor.images.stores.opening import open_store
+from torpor.images.stores.spooled import Spool, SpooledStore
+from torpor.images.stores.stream import Pipe, TarStore
+
+_ID = "0123456789abcdef0123"
+_INVENTORY = kinds.INVENTORY.file_name()
+_PAGES = bytes(range(256)) * 4096
+
+
+def _fill(store: ImageStore) -> None:
+    with store.open_write("fs-1.img") as stream:
+        stream.write(b"something")
+    writer = store.pages_writer("pages-1.img", len(_PAGES))
+    with store.open_write("ids-1.img") as stream:
+        stream.write(b"written while pages are on their way")
+    for at in range(0, len(_PAGES), 1 << 18):
+        writer.append([memoryview(_PAGES)[at : at + (1 << 18)]])
+    writer.close()
+    store_one(store, "INVENTORY", m.inventory_entry(img_version=2, dump_criu_run_id=_ID))
+    with store.open_write("torpor-job.json") as stream:
+        stream.write(b"{}")
+
+
+def _store(path: Path, how: str = "none") -> TarStore:
+    return TarStore(Pipe(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), str(path)), str(path), how)
+
+
+def _made(path: Path, how: str = "none") -> bytes:
+    with _store(path, how) as store:
+        _fill(store)
+        store.commit(Manifest(_ID))
+    return path.read_bytes()
+
+
+def _read(data: bytes, path: Path) -> SpooledStore:
+    return SpooledStore(io.BytesIO(data), "the stream", Spool(path))
+
+
+def test_what_makes_it_a_set_comes_last(tmp_path: Path) -> None:
+    with tarfile.open(fileobj=io.BytesIO(_made(tmp_path / "x.tar"))) as archive:
+        names = archive.getnames()
+        pages = archive.extractfile("checkpoint/pages-1.img")
+        assert pages is not None and pages.read() == _PAGES
+    assert names == [
+        pack.MARK,
+        "checkpoint/fs-1.img",
+        "checkpoint/pages-1.img",
+        "checkpoint/ids-1.img",
+        "checkpoint/torpor-job.json",
+        "checkpoint/torpor.manifest",
+        "checkpoint/inventory.img",
+    ]
+    assert pack.is_ours(tmp_path / "x.tar")
+
+
+@pytest.mark.parametrize("how", ["none", "gzip", "zstd"])
+def test_it_is_read_whatever_it_is_compressed_with(how: str, tmp_path: Path) -> None:
+    with _read(_made(tmp_path / "x", how), tmp_path) as store, CheckedStore(store, manifest.load(store)) as checked:
+        assert checked.manifest is not None and checked.manifest.has_sums
+        assert not [fault for name in checked.names() if (fault := checked.fault_of(name))]
+        assert checked.size_of("pages-1.img") == len(_PAGES)
+
+
+def test_a_stream_without_its_end_is_none(tmp_path: Path) -> None:
+    data = _made(tmp_path / "x.tar")
+    assert not any(data[-1024:])
+    for n_bytes in (*range(0, 20_000, 97), *range(0, len(data) - 1024, 4096 * 16), len(data) - 1025):
+        with pytest.raises(ImageError, match=r"^the stream: .*cut off"):
+            _read(data[:n_bytes], tmp_path)
+    assert not [path for path in tmp_path.iterdir() if path.name != "x.tar"]
+
+
+def test_a_changed_page_is_found_by_its_sum(tmp_path: Path) -> None:
+    data = bytearray(_made(tmp_path / "x.tar"))
+    data[data.index(_PAGES[:4096]) + 300_000] ^= 1
+    with _read(bytes(data), tmp_path) as store, CheckedStore(store, manifest.load(store)) as checked:
+        reader = checked.pages_reader("pages-1.img")
+        reader.read_at(0, memoryview(bytearray(1 << 18)))
+        with pytest.raises(ImageError, match="damaged"):
+            reader.read_at(300_000, memoryview(bytearray(10)))
+        reader.close()
+
+
+def test_pages_are_as_long_as_was_told(tmp_path: Path) -> None:
+    with _store(tmp_path / "x") as store:
+        writer = store.pages_writer("pages-1.img", 4096)
+        with pytest.raises(StoreError, match="904 bytes more"):
+            writer.append([memoryview(bytes(5000))])
+    with _store(tmp_path / "x") as store:
+        writer = store.pages_writer("pages-1.img", 4096)
+        writer.append([memoryview(bytes(100))])
+        # Whoever fails in between closes it: of that nothing is told here, and no set comes of it.
+        writer.close()
+        with pytest.raises(StoreError, match="not all of it"):
+            with store.open_write("fs-1.img") as stream:
+                stream.write(b"something")
+            _fill_small(store)
+            store.commit()
+    with pytest.raises(ImageError, match="cut off"):
+        _read((tmp_path / "x").read_bytes(), tmp_path)
+
+
+def _fill_small(store: ImageStore) -> None:
+    store_one(store, "INVENTORY", m.inventory_entry(img_version=2, dump_criu_run_id=_ID))
+
+
+def test_there_is_no_set_without_an_inventory(tmp_path: Path) -> None:
+    with _store(tmp_path / "x") as store, pytest.raises(StoreError, match="not all of it"):
+        store.commit()
+
+
+# -- pipes -----------------------------------------------------------------------------------------------------------
+
+
+def _into_pipe(reader: Callable[[int], None], *, is_blocking: bool = True) -> None:
+    theirs, ours = os.pipe()
+    os.set_blocking(ours, is_blocking)
+    thread = threading.Thread(target=reader, args=(theirs,))
+    with TarStore(Pipe(ours, "the pipe"), "the pipe") as store:
+        thread.start()
+        try:
+            _fill(store)
+            store.commit(Manifest(_ID))
+        finally:
+            store.close()
+            thread.join()
+
+
+@pytest.mark.parametrize("is_blocking", [True, False])
+def test_all_of_it_has_been_taken_at_the_commit(tmp_path: Path, is_blocking: bool) -> None:
+    taken = bytearray()
+
+    def read(fd: int) -> None:
+        with open(fd, "rb", buffering=0) as stream:
+            while data := stream.read(5000):
+                taken.extend(data)
+
+    _into_pipe(read, is_blocking=is_blocking)
+    with _read(bytes(taken), tmp_path) as store:
+        assert store.size_of("pages-1.img") == len(_PAGES)
+
+
+def test_a_reader_that_goes_early_is_told() -> None:
+    with pytest.raises(StoreError, match="reader has gone"):
+        _into_pipe(os.close)
+
+
+def test_a_reader_that_leaves_something_is_told() -> None:
+    def read(fd: int) -> None:
+        n_left = len(_PAGES)
+        while n_left > 0:
+            n_left -= len(os.read(fd, min(1 << 16, n_left)))
+        # All but the end, which lies in the pipe, or will.
+        os.close(fd)
+
+    with pytest.raises(StoreError, match="reader has gone"):
+        _into_pipe(read)
+
+
+def test_a_terminal_gets_no_images() -> None:
+    ours, theirs = pty.openpty()
+    try:
+        with pytest.raises(UsageError, match="is a terminal"):
+            Pipe(os.dup(theirs), "standard output")
+        assert os.isatty(theirs)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+
+# -- from strangers --------------------------------------------------------------------------------------------------
+
+
+def _archive(*members: tuple[str, int, bytes]) -> bytes:
+    """Of members with these names, told sizes and contents."""
+    made = b""
+    for name, n_bytes, data in members:
+        info = tarfile.TarInfo(name)
+        info.size = n_bytes
+        made += info.tobuf(tarfile.GNU_FORMAT) + data + bytes(-len(data) % 512)
+    return made + bytes(1024)
+
+
+@pytest.mark.parametrize("name", ["checkpoint/../x.img", "/x.img", "checkpoint/a/b.img", "checkpoint/.x", "../x"])
+def test_names_that_no_set_has_are_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ImageError):
+        _read(_archive((name, 0, b"")), tmp_path)
+
+
+def test_a_name_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="twice"):
+        _read(_archive(("checkpoint/x.img", 0, b""), ("checkpoint/x.img", 0, b"")), tmp_path)
+
+
+def test_links_and_devices_are_refused(tmp_path: Path) -> None:
+    for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE):
+        info = tarfile.TarInfo("checkpoint/x.img")
+        info.type, info.linkname = kind, "/etc/passwd"
+        with pytest.raises(ImageError, match="none of a checkpoint's files"):
+            _read(info.tobuf(tarfile.GNU_FORMAT) + bytes(1024), tmp_path)
+
+
+def test_a_size_is_believed_as_far_as_there_is_room(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="no room"):
+        _read(_archive(("checkpoint/pages-1.img", 1 << 45, b"")), tmp_path)
+    with pytest.raises(ImageError, match="not believed"):
+        _read(_archive(("checkpoint/pages-1.img", 1 << 60, b"")), tmp_path)
+
+
+def test_small_images_do_not_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spooled, "_MAX_KEPT", 1000)
+    monkeypatch.setattr(spooled, "_MAX_IMAGES", 10)
+    members = [(f"checkpoint/fs-{number}.img", 200, bytes([number]) * 200) for number in range(10)]
+    with _read(_archive(*members), tmp_path) as store:
+        assert len(store._kept) == 5
+        for number in range(10):
+            with store.open_read(f"fs-{number}.img") as stream:
+                assert stream.read() == bytes([number]) * 200
+    with pytest.raises(ImageError, match="more than 10 files"):
+        _read(_archive(*members, ("checkpoint/fs-10.img", 0, b"")), tmp_path)
+
+
+def test_much_after_the_end_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="follow the last"):
+        _read(_archive() + bytes(20 << 20), tmp_path)
+
+
+def test_a_file_of_zeroes_that_is_compressed_is_no_more_than_there_is_room_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pack, "RESERVE", 1 << 60)
+    bomb = io.BytesIO()
+    sink = pack.compressed(bomb, "zstd")
+    sink.write(_archive(("checkpoint/pages-1.img", 2 << 20, bytes(2 << 20))))
+    sink.close()
+    assert len(bomb.getvalue()) < 2000
+    with pytest.raises(StoreError, match="no room"):
+        _read(bomb.getvalue(), tmp_path)
+
+
+# -- copies ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_set_is_copied_from_store_to_store(tmp_path: Path) -> None:
+    with DirStore(tmp_path / "set", "w", create=True) as directory:
+        _fill(directory)
+        memory = MemStore()
+        copy(directory, memory)
+        with _store(tmp_path / "x.tar") as stream:
+            copy(memory, stream)
+        with open_store(tmp_path / "x.tar", spool=tmp_path) as again:
+            assert again.names() == memory.names() == directory.names()
+            with again.open_read("pages-1.img") as pages:
+                assert pages.read() == memory.images["pages-1.img"] == _PAGES
+
+
+def test_what_lies_in_part_in_another_set_is_not_copied(tmp_path: Path) -> None:
+    with DirStore(tmp_path / "set", "w", create=True) as directory:
+        _fill(directory)
+        directory.set_parent("..")
+        with pytest.raises(ImageError, match="in another checkpoint"):
+            copy(directory, MemStore())
