@@ -1,6 +1,9 @@
 """Sets of images whose pages lie in part in the images of earlier dumps, as CRIU writes them with --prev-images-dir."""
 
+import os
 import shutil
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +11,9 @@ from harness import generations, parent_images
 from harness.engine import EngineError
 from harness.workload import Workload
 from torpor.engine.sets.contents import Checkpoint
+from torpor.images import messages as m
+from torpor.images.pagemap import PAGE_BYTES, PE_LAZY, PageRun, load_pagemap, store_pagemap
+from torpor.images.stores.directory import DirStore
 
 pytestmark = pytest.mark.root
 
@@ -58,3 +64,73 @@ def test_a_lost_parent_is_told(lost: str) -> None:
             (parent / f"pagemap-{pid}.img").unlink()
         with pytest.raises(EngineError, match=r"parent"):
             workload.restore()
+
+
+def _link(images: Path, target: str) -> None:
+    (images / "parent").unlink()
+    (images / "parent").symlink_to(target)
+
+
+def _loop(images: Path, pid: int) -> None:
+    _link(images.parent / "parent-1", f"../{images.name}")
+
+
+def _its_own_parent(images: Path, pid: int) -> None:
+    _link(images, ".")
+
+
+def _a_file(images: Path, pid: int) -> None:
+    _link(images, "inventory.img")
+
+
+def _over_each_other(images: Path, pid: int) -> None:
+    with DirStore(images.parent / "parent-1", "w") as store:
+        found = load_pagemap(store, pid)
+        first, second = [run for run in found.runs if run.in_parent][:2]
+        image = images.parent / "parent-1" / f"pagemap-{pid}.img"
+        content = image.read_bytes()
+        entries = [
+            m.pagemap_entry(vaddr=run.vaddr, compat_nr_pages=1, nr_pages=1, flags=run.flags) for run in (first, second)
+        ]
+        before, after = (entry.SerializeToString() for entry in entries)
+        assert len(before) == len(after) and content.count(after) == 1
+        image.write_bytes(content.replace(after, before))
+
+
+def _without_a_page(images: Path, pid: int) -> None:
+    with DirStore(images.parent / "parent-1", "w") as store:
+        found = load_pagemap(store, pid)
+        left = [run for run in found.runs if not run.in_parent]
+        store_pagemap(store, pid, found.pages_id, left)
+
+
+def _left_to_a_page_server(images: Path, pid: int) -> None:
+    with DirStore(images.parent / "parent-1", "w") as store:
+        found = load_pagemap(store, pid)
+        runs = [PageRun(run.vaddr, run.n_pages, PE_LAZY if run.in_parent else run.flags) for run in found.runs]
+        store_pagemap(store, pid, found.pages_id, runs)
+
+
+def _cut_off(images: Path, pid: int) -> None:
+    with DirStore(images.parent / "parent-2") as store:
+        os.truncate(images.parent / "parent-2" / load_pagemap(store, pid).pages_name, PAGE_BYTES)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (_loop, "leads back"), (_its_own_parent, "leads back"), (_a_file, "parent.*[Nn]ot a directory"),
+        (_over_each_other, "begins before the end"), (_without_a_page, "the pages at"),
+        (_left_to_a_page_server, "page server"), (_cut_off, "truncated"),
+    ],
+)  # fmt: skip
+def test_parents_that_cannot_be_are_refused(spoil: Callable[[Path, int], None], told: str) -> None:
+    with Workload.start("counter") as workload:
+        workload.wait_ready()
+        pid = workload.pid
+        workload.dump()
+        parent_images.split(workload.images)
+        spoil(workload.images, pid)
+        with pytest.raises(EngineError, match=told):
+            workload.restore()
+        assert not workload.processes()
