@@ -1,13 +1,16 @@
 """Jobs: started in namespaces of their own, listed, ended, their logs and exit statuses kept."""
 
 import os
+import shutil
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from harness.events import time_limit_s
+from harness.skips import need_mounted_root
 from torpor.base.errors import JobError
 from torpor.cli import torpor
 from torpor.engine import jobs
@@ -126,3 +129,38 @@ def _wait_log(job: jobs.Job, text: str) -> None:
         if f"{text}\n".encode() in seen:
             return
     raise AssertionError(f"{job.name} ended before it wrote {text}")
+
+
+@pytest.fixture
+def mounted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Mounts of the host: a file system, a bind of a directory with another mount below it, and one of a file."""
+    base = tmp_path_factory.mktemp("mounted")
+    for name in ("whole", "part/here", "from/deep"):
+        (base / name).mkdir(parents=True)
+    for name in ("file", "source"):
+        (base / name).touch()
+    for line in ("-t tmpfs none whole", "--bind from part/here", "-t tmpfs none part/here/deep", "--bind source file"):
+        subprocess.run(["mount", *line.split()], cwd=base, check=True)
+    yield base
+    for path in ("whole", "part/here/deep", "part/here", "file"):
+        subprocess.run(["umount", path], cwd=base, check=False, stderr=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize("gone", ["points", "sources"])
+def test_mounts_of_the_hosts_that_are_not_there_any_more_are_left_out(
+    mounted: Path, gone: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    need_mounted_root()
+    jobs.start(["sh", "-c", "while :; do sleep 1000; done"], "sleeper")
+    assert torpor.main(["checkpoint", "sleeper"]) == 0
+    for path in ("whole", "part/here/deep", "part/here", "file"):
+        subprocess.run(["umount", path], cwd=mounted, check=True)
+    for name in ("whole", "part", "file") if gone == "points" else ("from", "source"):
+        place = mounted / name
+        place.unlink() if place.is_file() else shutil.rmtree(place)
+    capfd.readouterr()
+    assert torpor.main(["restore", "sleeper"]) == 0
+    said = capfd.readouterr().err
+    for name in ("whole", "part/here", "file") if gone == "points" else ("part/here", "file"):
+        assert f"{mounted / name}: the host" in said and "it is left out" in said
+    assert jobs.find("sleeper").status == jobs.RUNNING

@@ -12,6 +12,7 @@ import os
 import stat
 from collections.abc import Callable, Sequence
 
+from torpor.base import log
 from torpor.base.errors import RestoreError
 from torpor.base.fds import OwnedFd
 from torpor.kernel import mount as mounts
@@ -65,6 +66,7 @@ class _Builder:
         #: What copies are taken of, by file system: (descriptor of a mount in the yard, the root that it shows).
         self._bases: dict[int, list[tuple[int, str]]] = {}
         self._deleted: list[hidden.Deleted] = []
+        self._left_out: set[int] = set()
         self._yard: Yard | None = None
 
     @property
@@ -110,9 +112,9 @@ class _Builder:
         for tree in self._trees:
             self._put_external(tree)
         for tree in self._trees:
-            for node in tree.order:
-                if node.fd < 0 and not _is_made_late(node):
-                    _explained(node, self._make)
+            for node in tree.order[:]:
+                if node.fd < 0 and not _is_made_late(node) and id(node) not in self._left_out:
+                    self._make_or_leave_out(tree, node)
         try:
             for tree in self._trees:
                 self._attach(tree)
@@ -187,14 +189,36 @@ class _Builder:
         names = hidden.Names(tree)
         names.open_on(root)
         for parent in tree.order:
-            for node in parent.children:
+            for node in parent.children[:] if id(parent) not in self._left_out else ():
                 _explained(node, lambda node: self._need(tree, node))
+                if _is_without_point(tree, node):
+                    log.warn(f"{node.point}: the host's directory has none of that name any more; it is left out")
+                    self._leave_out(tree, node)
+                    continue
                 _explained(node, _attach_one)
                 names.open_on(node)
         names.open_makers()
         for node in tree.order:
             _explained(node, self._set_flags)
         names.tell(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+
+    def _make_or_leave_out(self, tree: Tree, node: Node) -> None:
+        try:
+            self._make(node)
+        except FileNotFoundError as error:
+            if not external.may_be_left_out(tree, node):
+                raise RestoreError(f"{node.point} cannot be mounted: {error}") from error
+            log.warn(f"{node.point}: the host has no {node.root} any more; it is left out")
+            self._leave_out(tree, node)
+        except OSError as error:
+            raise RestoreError(f"{node.point} cannot be mounted: {error}") from error
+
+    def _leave_out(self, tree: Tree, node: Node) -> None:
+        for each in node.iter_below():
+            self._left_out.add(id(each))
+            for fd in {each.fd, each.peer} - {-1}:
+                self.yard.keep(fd)
+        tree.remove(node)
 
     def _set_flags(self, node: Node) -> None:
         self.yard.set_flags(node.fd, node.entry.flags)
@@ -233,6 +257,16 @@ def _explained(node: Node, step: Callable[[Node], None]) -> None:
         step(node)
     except OSError as error:
         raise RestoreError(f"{node.point} cannot be mounted: {error}") from error
+
+
+def _is_without_point(tree: Tree, node: Node) -> bool:
+    """Whether what it is to be mounted on is gone, and so may it be."""
+    assert node.parent is not None
+    try:
+        os.stat(relative(node.point, node.parent.point) or ".", dir_fd=node.parent.fd, follow_symlinks=False)
+    except (FileNotFoundError, NotADirectoryError):
+        return external.may_be_left_out(tree, node)
+    return False
 
 
 def _attach_one(node: Node) -> None:

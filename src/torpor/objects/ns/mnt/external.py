@@ -66,8 +66,7 @@ def copy_all(tree: Tree) -> None:
             source = groups.source_of(node) or _source_of(node, sources)
         else:
             continue
-        if is_detected(node) and not os.path.lexists(source) and _is_unused(tree, node):
-            # On a busy host, mounts of others come and go, copies of which are in every namespace that is not theirs.
+        if not os.path.lexists(source) and may_be_left_out(tree, node):
             log.warn(f"{node.point}: the host has no {source} any more; it is left out")
             tree.remove(node)
             continue
@@ -114,13 +113,25 @@ def _is_allowed(tree: Tree, node: Node, sources: dict[str, str]) -> bool:
     return context is not None and context.policy.host_mounts and tree.session.root == "/" and path == node.point
 
 
-def _is_unused(tree: Tree, node: Node) -> bool:
-    """Whether no file in the images is on that mount or those on it."""
+def may_be_left_out(tree: Tree, node: Node) -> bool:
+    """Whether it was the host's, and no file in the images is on it or on those on it.
+
+    On a busy host, mounts of others come and go, copies of which are in every namespace that is not theirs.
+    """
     context = tree.session.context
-    if node is tree.root or context is None:
+    if node is tree.root or context is None or not (is_detected(node) or _is_of_host(tree, node)):
         return False
     idents = {below.entry.mnt_id for below in node.iter_below()}
     return not any(entry.reg.mnt_id in idents or entry.usk.mnt_id in idents for entry in context.files.entries.values())
+
+
+def _is_of_host(tree: Tree, node: Node) -> bool:
+    """Whether it shows a part of what the host has mounted, in a tree that has the host's mounts, as a job has."""
+    context = tree.session.context
+    if context is None or not context.policy.host_mounts or tree.session.root != "/" or node.is_external:
+        return False
+    copied = (other for other in tree.order if other is tree.root or is_detected(other))
+    return any(other.entry.root_dev == node.entry.root_dev for other in copied)
 
 
 def _source_of(node: Node, sources: dict[str, str]) -> str:
