@@ -31,6 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--files", action="store_true", help="every descriptor, and every file needed or changed in the container"
     )
     parser.add_argument("--mounts", action="store_true", help="every mount and annotation of a container")
+    parser.add_argument(
+        "--memory",
+        action="store_true",
+        help="which memory there is, and where its pages are: here, in the parent images, with a page server (lazy), "
+        "or nowhere (zero)",
+    )
     parser.add_argument("-a", "--all", action="store_true", help="all of these, and the environment of each process")
 
 
@@ -57,6 +63,8 @@ def main(args: argparse.Namespace) -> int:
                 # Only then: there are often secrets in it.
                 pids = [process.pid for process in checkpoint.processes]
                 told["environments"] = {str(pid): checkpoint.environment_of(pid) for pid in pids}
+            if args.memory:
+                told["memory"] = _plain(checkpoint.memory)
             print(json.dumps(told, indent=1))
             return 0
         for line in _lines(checkpoint, overview, archive, args):
@@ -99,27 +107,29 @@ def _printable(line: str) -> str:
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in line)
 
 
-def _as_json(checkpoint: Checkpoint, overview: Overview | None, archive: Archive) -> dict[str, object]:
+def _plain(value: object) -> object:
+    """Records as dictionaries."""
     from torpor.base.records import fields
 
-    def plain(value: object) -> object:
-        if isinstance(value, tuple | list):
-            return [plain(item) for item in value]
-        if hasattr(type(value), "__match_args__"):
-            return {item.name: plain(getattr(value, item.name)) for item in fields(value)}  # type: ignore[arg-type]
-        return value
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    if hasattr(type(value), "__match_args__"):
+        return {item.name: _plain(getattr(value, item.name)) for item in fields(value)}  # type: ignore[arg-type]
+    return value
 
+
+def _as_json(checkpoint: Checkpoint, overview: Overview | None, archive: Archive) -> dict[str, object]:
     told: dict[str, object] = {
         "path": checkpoint.path,
         "made": _made(checkpoint, archive),
         "size_bytes": checkpoint.size_bytes,
         "memory_bytes": checkpoint.memory_bytes,
-        "processes": plain(checkpoint.processes),
-        "sockets": plain(checkpoint.sockets),
-        "needs": plain(checkpoint.needs),
+        "processes": _plain(checkpoint.processes),
+        "sockets": _plain(checkpoint.sockets),
+        "needs": _plain(checkpoint.needs),
     }
     if overview is not None:
-        container = plain(overview)
+        container = _plain(overview)
         assert isinstance(container, dict)
         container["annotations"] = dict(overview.annotations)
         told["container"] = container
@@ -187,12 +197,26 @@ def _lines(
         yield from _process_lines(process, indent, with_files)
         for variable in checkpoint.environment_of(process.pid) if args.all else ():
             yield f"{indent}    {variable}"
+    if args.memory:
+        yield ""
+        yield from _memory_lines(checkpoint)
     if checkpoint.sockets:
         yield ""
         yield "SOCKETS"
         yield from (f"  {line}" for line in checkpoint.sockets)
     yield ""
     yield from _needs_lines(checkpoint, overview, with_files)
+
+
+def _memory_lines(checkpoint: Checkpoint) -> Iterator[str]:
+    from torpor.cli.progress import size
+
+    yield "MEMORY"
+    for memory in checkpoint.memory:
+        places = ", ".join(f"{size(n_bytes)} {source}" for source, n_bytes in sorted(memory.bytes_of().items()))
+        yield f"  {f'segment {memory.number:#x}' if memory.is_segment else memory.number}: {places or 'nothing'}"
+        for run in memory.runs:
+            yield f"    {run.start:#014x}-{run.end:#014x} {size(run.end - run.start):>10} {run.source}"
 
 
 def _needs_lines(checkpoint: Checkpoint, overview: Overview | None, with_files: bool) -> Iterator[str]:

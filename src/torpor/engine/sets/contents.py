@@ -9,6 +9,7 @@ from torpor.engine.sets.reading import open_set
 from torpor.images import kinds
 from torpor.images import messages as m
 from torpor.images.errors import ImageError, ImageMissing
+from torpor.images.kinds import ImageKind
 from torpor.images.manifest import Manifest
 from torpor.images.pagemap import PAGE_BYTES, load_pagemap
 from torpor.images.pages import open_contents
@@ -59,6 +60,33 @@ class CheckpointedProcess:
     gid: int = 0
     directory: str = ""
     root: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryRun:
+    """Addresses from ``start`` up to ``end`` (in a segment, counted from its beginning), and where their pages are: a
+    word of :class:`torpor.images.pagemap.Source`.
+    """
+
+    start: int
+    end: int
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What images say of the memory of a process (its pid), or of a shared segment (its number there)."""
+
+    number: int
+    is_segment: bool
+    runs: tuple[MemoryRun, ...]
+
+    def bytes_of(self) -> dict[str, int]:
+        """How much of it is where."""
+        found: dict[str, int] = {}
+        for run in self.runs:
+            found[run.source] = found.get(run.source, 0) + run.end - run.start
+        return found
 
 
 #: core_entry's march, as uname(2) says it.
@@ -119,6 +147,21 @@ class Checkpoint:
     def memory_bytes(self) -> int:
         """The memory that the processes get back."""
         return sum(process.memory_bytes for process in self.processes)
+
+    @property
+    def memory(self) -> tuple[Memory, ...]:
+        """Where each page is, of all processes and then of all segments; the parent images are not looked at."""
+        found = []
+        for kind in (kinds.PAGEMAP, kinds.SHMEM_PAGEMAP):
+            for number in self._numbers_of(kind):
+                pagemap = load_pagemap(self._store, number, kind, check_pages=False)
+                runs = (MemoryRun(run.vaddr, run.vaddr + run.n_pages * PAGE_BYTES, run.source) for run in pagemap.runs)
+                found.append(Memory(number, kind is kinds.SHMEM_PAGEMAP, tuple(runs)))
+        return tuple(found)
+
+    def _numbers_of(self, kind: ImageKind[m.pagemap_head]) -> list[int]:
+        parsed = (kinds.by_file_name(name) for name in self._store.names())
+        return sorted(each[1] for each in parsed if each and each[0] is kind and isinstance(each[1], int))
 
     @property
     def sockets(self) -> tuple[str, ...]:
