@@ -33,7 +33,7 @@ def dump(
     leave_running: bool = False,
     leave_stopped: bool = False,
     timeout_s: int = 10,
-    ghost_limit: int = 1 << 20,
+    ghost_limit: int = 64 << 20,
     link_remap: bool = False,
     file_locks: bool = True,
     shell_job: bool = False,
@@ -78,13 +78,13 @@ def dump(
 
     options = _dump_options(
         made_by=made_by,
-        force=force,
         commit=committed,
         notes=notes,
+        force=force,
         leave_running=leave_running,
         leave_stopped=leave_stopped,
         timeout_s=timeout_s,
-        entered=exec_processes,
+        exec_processes=exec_processes,
         own_session=own_session and not shell_job,
         ghost_limit=ghost_limit,
         link_remap=link_remap,
@@ -92,7 +92,7 @@ def dump(
         shell_job=shell_job,
         tcp_established=tcp_established,
         tcp_close=tcp_close,
-        ext_unix=external_unix,
+        external_unix=external_unix,
         external_pipes=external_pipes,
         external=external,
     )
@@ -144,35 +144,38 @@ def restore(
 
     torpor.base.errors.TorporError and its kinds; nothing is left of a restore that failed.
     """
+    from torpor.engine.option_table import of_arguments
     from torpor.engine.options import STRANGERS, RestoreOptions, RestorePolicy, nobody
     from torpor.engine.restore import run as engine
+    from torpor.objects.cgroup.model import CgroupPolicy
     from torpor.objects.files.model import FilePolicy
 
-    policy = FilePolicy(
+    told = of_arguments(
+        leave_stopped=leave_stopped,
+        sibling=sibling,
+        inherit_fds=inherit_fds,
+        new_network=new_network,
+        verify=verify,
         shell_job=shell_job,
         tcp_established=tcp_established,
         tcp_close=tcp_close,
         file_locks=file_locks,
         link_remap=link_remap,
-        ext_unix=external_unix,
+        external_unix=external_unix,
         external_pipes=external_pipes,
         external=(*external, "mnt[]") if trust else external,
-        host_mounts=True,
-        enabled_filesystems=("all",) if trust else (),
-        special_files=trust,
+        enable_fs=("all",) if trust else (),
+        trust=trust,
         file_validation=file_validation,
         rewind_files=rewind_files,
     )
     options = RestoreOptions(
-        leave_stopped=leave_stopped,
-        sibling=sibling,
-        inherit_fds=inherit_fds,
         renames=renames,
-        new_network=new_network,
         notify=notify or nobody,
-        verify=verify,
-        files=policy,
+        files=FilePolicy(**told["files"]),
+        cgroups=CgroupPolicy(**told["cgroups"]),
         policy=RestorePolicy() if trust else STRANGERS,
+        **told["restore"],
     )
     from torpor.engine.destination import opened
 
@@ -183,7 +186,7 @@ def restore(
 def examine(
     pid: int,
     *,
-    ghost_limit: int = 1 << 20,
+    ghost_limit: int = 64 << 20,
     link_remap: bool = False,
     file_locks: bool = True,
     shell_job: bool = False,
@@ -205,7 +208,7 @@ def examine(
     if unknown := others.keys() - {"leave_running", "leave_stopped", "timeout_s", "made_by", "commit", "notes"}:
         raise TypeError(f"examine() got unexpected arguments: {', '.join(sorted(unknown))}")
     options = _dump_options(
-        entered=exec_processes,
+        exec_processes=exec_processes,
         own_session=own_session and not shell_job,
         ghost_limit=ghost_limit,
         link_remap=link_remap,
@@ -213,7 +216,7 @@ def examine(
         shell_job=shell_job,
         tcp_established=tcp_established,
         tcp_close=tcp_close,
-        ext_unix=external_unix,
+        external_unix=external_unix,
         external_pipes=external_pipes,
         external=external,
     )
@@ -230,32 +233,25 @@ def problems(pid: int, **arguments: object) -> list[TorporError]:
 
 def _dump_options(
     *,
-    entered: str,
-    own_session: bool,
     made_by: str = "",
-    force: bool = False,
     commit: Callable[[str], None] | None = None,
     notes: tuple[tuple[str, bytes], ...] = (),
-    leave_running: bool = False,
-    leave_stopped: bool = False,
-    timeout_s: int = 10,
-    **of_files: object,
+    **arguments: object,
 ) -> DumpOptions:
+    from torpor.engine.option_table import of_arguments
     from torpor.engine.options import DumpOptions, nothing
+    from torpor.objects.cgroup.model import CgroupPolicy
     from torpor.objects.files.model import FilePolicy
 
+    told = of_arguments(**arguments)
     return DumpOptions(
         made_by=made_by,
         owns_directory=True,
-        force=force,
         commit=commit or nothing,
         notes=notes,
-        leave_running=leave_running,
-        leave_stopped=leave_stopped,
-        timeout_s=timeout_s,
-        entered=entered,
-        own_session=own_session,
-        files=FilePolicy(**of_files),  # type: ignore[arg-type]
+        files=FilePolicy(**told["files"]),
+        cgroups=CgroupPolicy(**told["cgroups"]),
+        **told["dump"],
     )
 
 

@@ -31,7 +31,7 @@ _VALUES = {
 }
 #: What only one side can mean.
 _ONLY_BEFORE = {"leave-running", "ghost-limit", "exec-processes", "force"}
-_ONLY_RESTORE = {"inherit-fd", "file-validation", "rewind-files", "no-verify"}
+_ONLY_RESTORE = {"inherit-fd", "file-validation", "rewind-files", "no-verify", "new-network", "trust"}
 
 
 def words(option: process_options.Option) -> list[str]:

@@ -1,4 +1,4 @@
-"""What ``torpor check``, ``checkpoint`` and ``restore`` may be told of processes: one table, for Python as well.
+"""What ``torpor check``, ``checkpoint`` and ``restore`` may be told of processes, as the table of options has it.
 
 An option that says what a checkpoint may carry is one of the check as well, which so looks at just what the checkpoint
 would do, and of the restore, where whoever says it again says nothing new.  By its ``keyword`` it is an argument of
@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from torpor.base.errors import UsageError
+from torpor.engine import option_table
+from torpor.engine.option_table import CHECK, CHECKPOINT, RESTORE
 
-CHECK, CHECKPOINT, RESTORE = "check", "checkpoint", "restore"
-GHOST_LIMIT_MIB = 64
-_EVERYWHERE = (CHECK, CHECKPOINT, RESTORE)
-_BEFORE = (CHECK, CHECKPOINT)
+__all__ = ["CHECK", "CHECKPOINT", "OPTIONS", "RESTORE", "Option", "add", "criu_words", "keywords", "names"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,18 +25,16 @@ class Option:
 
     name: str
     text: str
-    at: tuple[str, ...] = _EVERYWHERE
-    value: str = ""
-    choices: tuple[str, ...] = ()
-    many: bool = False
-    python: str = ""
+    at: tuple[str, ...]
+    value: str
+    choices: tuple[str, ...]
+    many: bool
+    #: The name of the argument in Python.
+    keyword: str
     #: What ``--help`` says at the restore, where it is something else.
-    restored: str = ""
-
-    @property
-    def keyword(self) -> str:
-        """The name of the argument in Python."""
-        return self.python or self.field
+    restored: str
+    #: How criu(8) calls it; "" where it has none, and always allows it.
+    crius: str
 
     @property
     def field(self) -> str:
@@ -45,60 +42,18 @@ class Option:
         return self.name.replace("-", "_")
 
 
-OPTIONS = (
-    Option("leave-running", "it goes on after the checkpoint", (CHECKPOINT,)),
-    Option("leave-stopped", "it is left stopped, as by SIGSTOP", (CHECKPOINT, RESTORE)),
-    Option("shell-job", "the processes belong to this terminal's session, and stay with it"),
-    Option(
-        "tcp-established", "keep TCP connections", restored="with the TCP connections of the checkpoint (the default)"
-    ),
-    Option("tcp-close", "TCP connections will be found closed"),
-    Option("file-locks", "file locks may be held (the default)"),
-    Option("link-remap", "link deleted but hard-linked files into their place"),
-    Option("external-pipes", "pipes may lead to other processes; nobody is at their other end after the restore"),
-    Option("external-unix", "unix sockets may lead to other processes"),
-    Option(
-        "external",
-        "something outside of the tree that is not carried, in the words of criu(8)",
-        value="WHAT",
-        many=True,
-    ),
-    Option(
-        "ghost-limit",
-        f"deleted files to keep, up to so many MiB each (default: {GHOST_LIMIT_MIB})",
-        _BEFORE,
-        value="MIB",
-    ),
-    Option(
-        "exec-processes",
-        "what becomes of processes that entered the pid namespace from outside, as with podman exec: nothing is done "
-        "while there are any (refuse, the default), they are taken along, or left out and lost",
-        _BEFORE,
-        value="HOW",
-        choices=("refuse", "carry", "leave-out"),
-    ),
-    Option("force", "put the images into PATH although there are other files in it, which stay", (CHECKPOINT,)),
-    Option("no-verify", "take images that are not as they were written", (RESTORE,), python="verify"),
-    Option(
-        "file-validation",
-        "what tells whether a file is the one that was mapped: the build id of code (the default), or its size alone",
-        (RESTORE,),
-        value="HOW",
-        choices=("buildid", "filesize"),
-    ),
-    Option(
-        "rewind-files",
-        "cut files that have grown since to the length that they had, after asking where this is a terminal",
-        (RESTORE,),
-    ),
-    Option(
-        "inherit-fd",
-        "a descriptor of the shell that stands for a file that is outside, as fd[3]:pipe:[1234]",
-        (RESTORE,),
-        value="FD",
-        many=True,
-        python="inherit_fds",
-    ),
+def _of_row(row: option_table.Option, people: option_table.People) -> Option:
+    return Option(
+        people.name or row.name, people.text or row.text, people.at, people.value, people.choices, row.is_many,
+        row.keyword, people.restored, row.name if row.takes else "",
+    )  # fmt: skip
+
+
+#: Those that people have at a command, in the order of the table.
+OPTIONS = tuple(
+    _of_row(row, row.people)
+    for row in option_table.OPTIONS
+    if row.people is not None and row.people.at and not row.people.only_python
 )
 
 
@@ -124,8 +79,6 @@ def keywords(args: argparse.Namespace, command: str) -> dict[str, object]:
         said = getattr(args, option.field)
         if said:
             found[option.keyword] = _VALUES[option.name](said) if option.name in _VALUES else said
-    if command != RESTORE:
-        found.setdefault("ghost_limit", GHOST_LIMIT_MIB << 20)
     if found.get("tcp_established") and found.get("tcp_close"):
         raise UsageError("--tcp-established and --tcp-close exclude each other")
     return found
@@ -134,9 +87,8 @@ def keywords(args: argparse.Namespace, command: str) -> dict[str, object]:
 def criu_words(args: argparse.Namespace) -> list[str]:
     """What the line of a check says, in the words of a criu command line."""
     words = []
-    for option in (option for option in _of(CHECK) if option.name != _PIPES):
-        said = getattr(args, option.field)
-        name = _CRIUS_NAMES.get(option.name, option.name)
+    for option in (option for option in _of(CHECK) if option.crius):
+        said, name = getattr(args, option.field), option.crius
         if option.many:
             words += [f"--{name}={each}" for each in said]
         elif said:
@@ -162,7 +114,7 @@ def _mebibytes(text: str) -> int:
 
 
 def _inherited(texts: list[str]) -> tuple[tuple[int, str], ...]:
-    from torpor.cli.criu.options import inherited
+    from torpor.engine.option_words import inherited
 
     try:
         return tuple(inherited(text) for text in texts)
@@ -188,6 +140,3 @@ _VALUES: dict[str, Callable[[Any], object]] = {
     "rewind-files": _may_cut,
     "no-verify": lambda said: not said,
 }
-#: criu(8) always allows it, and so do container engines, who hold the other ends.
-_PIPES = "external-pipes"
-_CRIUS_NAMES = {"external-unix": "ext-unix-sk"}

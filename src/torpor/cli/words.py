@@ -93,14 +93,13 @@ def _shown(action: argparse.Action) -> str:
 
 def options_of_criu() -> list[Option]:
     """All of them, with their ``--no-`` forms."""
-    from torpor.cli.criu.descriptions import DESCRIPTIONS
     from torpor.cli.criu.options import MAYBE, OPTIONS, SWITCH, VALUE
 
     found = []
     for option in OPTIONS:
         names = (f"-{option.short}",) if option.short else ()
         value = {VALUE: "VALUE", MAYBE: "[VALUE]"}.get(option.takes, "")
-        found.append(Option((*names, f"--{option.name}"), DESCRIPTIONS[option.name], value, group=option.support))
+        found.append(Option((*names, f"--{option.name}"), option.text, value, group=option.support))
         if option.takes == SWITCH:
             found.append(Option((f"--no-{option.name}",), f"not --{option.name}", group=option.support))
     return found

@@ -9,33 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from torpor.base.errors import UsageError
+from torpor.base.typed import Any
+from torpor.engine.option_table import FLAG, OPTIONS, SWITCH, Option
 from torpor.images import messages as m
 from torpor.kernel.namespaces import CLONE_NEWNET
 
-#: Field and option, for both of which true and false are the same thing said.
-_SWITCHES = (
-    ("leave_running", "leave-running"), ("leave_stopped", "leave-stopped"), ("tcp_established", "tcp-established"),
-    ("tcp_close", "tcp-close"), ("tcp_skip_in_flight", "skip-in-flight"), ("evasive_devices", "evasive-devices"),
-    ("shell_job", "shell-job"), ("file_locks", "file-locks"), ("track_mem", "track-mem"),
-    ("auto_dedup", "auto-dedup"), ("link_remap", "link-remap"), ("force_irmap", "force-irmap"),
-    ("weak_sysctls", "weak-sysctls"), ("lazy_pages", "lazy-pages"), ("tls", "tls"),
-    ("tls_no_cn_verify", "tls-no-cn-verify"), ("mntns_compat_mode", "mntns-compat-mode"),
-    ("skip_file_rwx_check", "skip-file-rwx-check"), ("unprivileged", "unprivileged"),
-    ("display_stats", "display-stats"), ("rst_sibling", "restore-sibling"), ("ext_sharing", "enable-external-sharing"),
-    ("ext_masters", "enable-external-masters"), ("orphan_pts_master", "orphan-pts-master"),
-)  # fmt: skip
-#: Field and option that take one value.
-_VALUES = (
-    ("root", "root"), ("parent_img", "prev-images-dir"), ("cgroup_props", "cgroup-props"),
-    ("cgroup_props_file", "cgroup-props-file"), ("cgroup_yard", "cgroup-yard"), ("freeze_cgroup", "freeze-cgroup"),
-    ("timeout", "timeout"), ("ghost_limit", "ghost-limit"), ("lsm_profile", "lsm-profile"),
-    ("lsm_mount_context", "lsm-mount-context"), ("tls_cacert", "tls-cacert"), ("tls_cacrl", "tls-cacrl"),
-    ("tls_cert", "tls-cert"), ("tls_key", "tls-key"),
-)  # fmt: skip
-#: Field and option that may be given often.
-_LISTS = (
-    ("skip_mnt", "skip-mnt"), ("enable_fs", "enable-fs"), ("irmap_scan_paths", "irmap-scan-path"),
-    ("external", "external"), ("cgroup_dump_controller", "cgroup-dump-controller"),
+#: Fields that are more than a value: they are translated below, or are no option (whom, whether to tell, what to do).
+BY_HAND = frozenset(
+    (
+        "images_dir_fd", "images_dir", "work_dir_fd", "log_file", "log_level", "ext_unix_sk", "unix_sk_ino", "ext_mnt",
+        "auto_ext_mnt", "veths", "inherit_fd", "join_ns", "cg_root", "empty_ns", "status_fd", "manage_cgroups_mode",
+        "manage_cgroups", "network_lock", "pre_dump_mode", "cpu_cap", "ps", "pid", "config_file", "exec_cmd",
+    )
 )  # fmt: skip
 _CPU_CAPS = ((1, "fpu"), (2, "cpu"), (4, "ins"))
 _CPU_CAP_ALL = 0xFFFFFFFF
@@ -46,13 +31,22 @@ def words_of(opts: m.criu_opts, place_of: Callable[[int], str]) -> list[str]:
 
     *place_of*: a path that leads to the directory behind a descriptor of the client's.
     """
-    words = [f"--{option}" for field, option in _SWITCHES if getattr(opts, field)]
+    words: list[str] = []
     said = {field.name for field, _ in opts.ListFields()}
-    words += [f"--{option}={getattr(opts, field)}" for field, option in _VALUES if field in said]
-    words += [f"--{option}={item}" for field, option in _LISTS for item in getattr(opts, field)]
+    for option in OPTIONS:
+        for field in option.rpc.split():
+            if field in said and field not in BY_HAND:
+                words += _plain(option, getattr(opts, field))
     for part in (_directories, _objects, _enumerated, _page_server):
         words += part(opts, place_of)
     return words
+
+
+def _plain(option: Option, value: Any) -> list[str]:
+    """A switch, for which true and false are the same thing said; a value, also if it is the default; or several."""
+    if option.takes in (FLAG, SWITCH):
+        return [f"--{option.name}"] if value else []
+    return [f"--{option.name}={item}" for item in (value if option.is_many else (value,))]
 
 
 def _directories(opts: m.criu_opts, place_of: Callable[[int], str]) -> list[str]:

@@ -8,7 +8,6 @@ import pytest
 
 from torpor.cli import completion, manual
 from torpor.cli.criu.descriptions import COMMANDS as CRIU_TEXTS
-from torpor.cli.criu.descriptions import DESCRIPTIONS
 from torpor.cli.criu.main import COMMANDS as CRIU_COMMANDS
 from torpor.cli.criu.options import OPTIONS
 from torpor.cli.criu.usage import text
@@ -24,7 +23,7 @@ def _shown(page: str) -> str:
 
 
 def test_every_option_of_criu_is_described() -> None:
-    assert set(DESCRIPTIONS) == {option.name for option in OPTIONS}
+    assert all(option.text for option in OPTIONS)
     assert set(CRIU_TEXTS) == set(CRIU_COMMANDS)
     help_text, page = text(), _shown(manual.criu())
     for option in OPTIONS:

@@ -48,18 +48,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--copies", type=int, default=1, metavar="N",
         help="so many copies side by side, called NAME1, NAME2, ..., each container with an address of its own",
     )  # fmt: skip
-    parser.add_argument(
-        "--new-network",
-        action="store_true",
-        help="in a network of its own, with loopback only: all ports are free there",
-    )
-    parser.add_argument(
-        "--trust",
-        action="store_true",
-        help="allow a checkpoint that is no job's of this machine what strangers may not ask for: other mounts of the "
-        "host, file systems of the whole machine, consoles and serial lines, security labels, precedence over others "
-        "(real-time scheduling, low OOM scores), set-uid files and devices in a tmpfs or among deleted files",
-    )
     parser.add_argument("-d", "--detach", action="store_true", help="return once it runs (the default)")
     parser.add_argument("-w", "--wait", action="store_true", help="wait for the end; exit as the root process does")
     parser.add_argument("--json", action="store_true", help="what came of it, as JSON")
@@ -223,8 +211,6 @@ def _restore_one(
         told = process_options.keywords(args, process_options.RESTORE)
         return torpor.restore(
             path,
-            new_network=args.new_network,
-            trust=args.trust,
             renames=renames,
             notify=notify,
             **told,  # type: ignore[arg-type]

@@ -9,12 +9,14 @@ from contextlib import suppress
 from torpor.base import log
 from torpor.base.errors import TorporError
 from torpor.base.fds import OwnedFd, open_output
-from torpor.cli.criu.dump import cgroup_policy, file_policy
 from torpor.cli.criu.options import Options
 from torpor.cli.criu.scripts import notifier
-from torpor.engine.options import JoinNs, Notify, RestoreOptions, RestorePolicy
+from torpor.engine.option_table import of_command_line
+from torpor.engine.options import Notify, RestoreOptions, RestorePolicy
 from torpor.engine.restore.run import restore
 from torpor.kernel import signal
+from torpor.objects.cgroup.model import CgroupPolicy
+from torpor.objects.files.model import FilePolicy
 
 
 def main(options: Options) -> int:
@@ -41,22 +43,16 @@ def run(
     notify = notifier(options, client)
     if options.pidfile:
         notify = _PidFile(options.pidfile, notify)
+    told = of_command_line(options)
     pid = restore(
         options.images_dir,
         RestoreOptions(
-            sibling=options.restore_sibling,
-            leave_stopped=options.leave_stopped,
-            verify=options.verify,
-            stats_directory=options.work_dir,
             notify=notify,
             orphan_master=orphan_master,
-            lsm_profile=options.lsm_profile,
-            inherit_fds=tuple(options.inherit_fd),
-            cpu_cap=options.cpu_cap or None,
-            join_ns=tuple(JoinNs(*each) for each in options.join_ns),
-            files=file_policy(options),
-            cgroups=cgroup_policy(options),
+            files=FilePolicy(**told["files"]),
+            cgroups=CgroupPolicy(**told["cgroups"]),
             policy=RestorePolicy(capabilities=capabilities),
+            **told["restore"],
         ),
     )
     if options.display_stats:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 
-from torpor.cli.criu.descriptions import COMMANDS, DESCRIPTIONS
+from torpor.cli.criu.descriptions import COMMANDS
 from torpor.cli.criu.options import HARMLESS, MAYBE, OPTIONS, SWITCH, USED, VALUE, Option
 
 _HEAD = """\
@@ -30,7 +30,7 @@ def text() -> str:
     for title, options in groups:
         lines.append(title)
         for option in options:
-            lines += _described(f"  {words_of(option)}", DESCRIPTIONS[option.name])
+            lines += _described(f"  {words_of(option)}", option.text)
         lines.append("")
     return "\n".join(lines)
 
