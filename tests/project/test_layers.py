@@ -37,7 +37,16 @@ OBJECTS_MAY_IMPORT: dict[str, frozenset[str]] = {
     "ns": frozenset({"files", "memory", "task"}),
     "cgroup": frozenset(),
 }
-#: Against that table, one by one: what a file is is a piece of memory, of a network, or lies in a mount.
+#: The same of the engine: a dump and a restore know nothing of each other, and what lies beside is of both.
+ENGINE_MAY_IMPORT: dict[str, frozenset[str]] = {
+    "sets": frozenset(),
+    "dump": frozenset({"sets"}),
+    "restore": frozenset({"sets"}),
+    # They call dump and restore as whoever has torpor does.
+    "jobs": frozenset({"sets"}),
+}
+FOLDERS = {"objects": OBJECTS_MAY_IMPORT, "engine": ENGINE_MAY_IMPORT}
+#: Against the table of objects, one by one: what a file is is a piece of memory, of a network, or lies in a mount.
 OBJECTS_EXCEPTIONS = {
     ("torpor.objects.files.memfd", "torpor.objects.memory.segments"),
     ("torpor.objects.files.tunfile", "torpor.objects.ns.net"),
@@ -106,22 +115,25 @@ def violations(text: str, module: str, *, is_package: bool = False) -> list[str]
         if target not in MAY_IMPORT and f"torpor.{target}" not in OUTSIDE and (layer is None or "engine" in allowed):
             continue
         found.append(f"{module}:{line} imports {name}")
-    return found + _violations_in_objects(imported, module)
+    return found + _violations_in_folders(imported, module)
 
 
-def _violations_in_objects(imported: list[tuple[int, str]], module: str) -> list[str]:
-    folder = module.removeprefix("torpor.objects.").partition(".")[0]
-    if not module.startswith("torpor.objects.") or folder not in OBJECTS_MAY_IMPORT:
+def _violations_in_folders(imported: list[tuple[int, str]], module: str) -> list[str]:
+    layer = module.split(".")[1] if "." in module else ""
+    inside = f"torpor.{layer}."
+    may_import = FOLDERS.get(layer, {})
+    folder = module.removeprefix(inside).partition(".")[0]
+    if folder not in may_import:
         return []
     found = []
     for line, name in imported:
-        target = name.removeprefix("torpor.objects.").partition(".")[0]
-        if not name.startswith("torpor.objects.") or target not in OBJECTS_MAY_IMPORT or target == folder:
+        target = name.removeprefix(inside).partition(".")[0]
+        if not name.startswith(inside) or target not in may_import or target == folder:
             continue
-        if target not in OBJECTS_MAY_IMPORT[folder] and not any(
+        if target not in may_import[folder] and not any(
             module == one and name.startswith(other) for one, other in OBJECTS_EXCEPTIONS
         ):
-            found.append(f"{module}:{line} imports {name}, which lies in another folder of objects")
+            found.append(f"{module}:{line} imports {name}, which lies in another folder of {layer}")
     return found
 
 
@@ -242,6 +254,8 @@ def test_the_table_is_in_order() -> None:
         ("torpor.tracee.bad", 'load(f"torpor.objects.files.{name}")'),
         ("torpor.objects.files.pipe", "from torpor.objects.task import creds"),
         ("torpor.objects.task.creds", 'load("torpor.objects.ns.userns")'),
+        ("torpor.engine.dump.run", "from torpor.engine.restore import namespaces"),
+        ("torpor.engine.restore.reading", 'load("torpor.engine.dump.preflight")'),
     ],
 )
 def test_an_upward_import_is_found(module: str, text: str) -> None:
@@ -258,6 +272,7 @@ def test_an_upward_import_is_found(module: str, text: str) -> None:
         ("torpor.cli.criu.main", "from torpor.containers import podman\nimport torpor.engine"),
         ("torpor", "def dump():\n    from torpor.engine.dump.run import dump"),
         ("torpor.objects.ns.userns", "from torpor.objects.task import creds"),
+        ("torpor.engine.dump.run", "from torpor.engine.sets.writing import NewSet\nfrom torpor.engine import family"),
         ("torpor.objects.files.memfd", "from torpor.objects.memory.segments import SegmentDump"),
         ("torpor.demo", "import torpor\nfrom torpor.cli import criu"),
     ],
