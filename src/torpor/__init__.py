@@ -44,6 +44,7 @@ def dump(
     external: tuple[str, ...] = (),
     exec_processes: str = "refuse",
     own_session: bool = True,
+    compress: bool = False,
     made_by: str = "torpor.dump",
     force: bool = False,
     commit: Callable[[str], None] | None = None,
@@ -61,10 +62,11 @@ def dump(
     becomes of processes that entered the pid namespace from outside: ``refuse``, ``carry``, ``leave-out``.
     ``own_session``: a command that was started from a shell leads a session of its own when it is restored, unless
     ``shell_job`` keeps it in the caller's.  ``external_pipes``: a pipe may lead to other processes; after the restore
-    nobody is at its other end, unless ``inherit_fds`` gives another pipe.  ``made_by`` is noted in the checkpoint's
-    manifest.  ``commit`` is called when all that has been written is whole, before the processes are killed, with a
-    path to read it by just then; an error there is one of the checkpoint.  ``notes``: small files, names and contents,
-    that are to be part of it.
+    nobody is at its other end, unless ``inherit_fds`` gives another pipe.  ``compress``: memory is compressed (zstd),
+    which has the processes stopped for longer.  ``made_by`` is noted in the checkpoint's manifest.  ``commit`` is
+    called when all that has been written is whole, before the processes are killed, with a path to read it by just
+    then; an error there is one of the checkpoint.  ``notes``: small files, names and contents, that are to be part of
+    it.
 
     torpor.base.errors.TorporError and its kinds; after any of them the processes run on unharmed.
     """
@@ -80,6 +82,7 @@ def dump(
         made_by=made_by,
         commit=committed,
         notes=notes,
+        compress=compress,
         force=force,
         leave_running=leave_running,
         leave_stopped=leave_stopped,
@@ -183,6 +186,9 @@ def restore(
         return engine.restore(images, options)
 
 
+_OF_DUMP_ONLY = {"leave_running", "leave_stopped", "timeout_s", "made_by", "commit", "notes", "compress"}
+
+
 def examine(
     pid: int,
     *,
@@ -205,7 +211,7 @@ def examine(
     """
     from torpor.engine.dump import preflight
 
-    if unknown := others.keys() - {"leave_running", "leave_stopped", "timeout_s", "made_by", "commit", "notes"}:
+    if unknown := others.keys() - _OF_DUMP_ONLY:
         raise TypeError(f"examine() got unexpected arguments: {', '.join(sorted(unknown))}")
     options = _dump_options(
         exec_processes=exec_processes,

@@ -12,7 +12,7 @@ CHECKPOINT = {
     "keep": ("", "keep the log and other temporary files (podman)"),
     "ignore-rootfs": ("", "without what changed in its root file system (podman)"),
     "ignore-volumes": ("", "without its volumes (podman)"),
-    "compress": ("HOW", "zstd, gzip or none (podman)"),
+    "compress": ("HOW", "zstd, gzip or none (podman); of a process or job, its memory: zstd or none"),
     "create-image": ("NAME", "make an image of the checkpoint (podman)"),
     "print-stats": ("", "say how long what took (podman)"),
     "pre-checkpoint": ("", "memory only, and the container runs on (podman)"),

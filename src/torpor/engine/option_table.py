@@ -239,6 +239,9 @@ OPTIONS = (
            note="ours; they would end with the namespace's first process, and carried they are its children"),
     Option("force", NO_WORD, False, "put the images into PATH although there are other files in it, which stay",
            sets="dump.force", people=People((CHECKPOINT,))),
+    # The commands' word is the one that container engines have as well: --compress zstd.
+    Option("compress", NO_WORD, False, "memory is compressed (zstd); the processes are stopped for longer then",
+           sets="dump.compress", people=People((CHECKPOINT,), only_python=True)),
     Option("force-irmap", SWITCH, False, "look for the paths of inotify watches", support=HARMLESS, rpc="force_irmap",
            note="watches are found by their paths in any case"),
     Option("irmap-scan-path", VALUE, (), "where to look for them", support=HARMLESS, rpc="irmap_scan_paths"),

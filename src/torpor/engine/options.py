@@ -65,12 +65,14 @@ class DumpOptions:
     is whole: before the tree is killed, if it is, so that what is noted of it is true whenever we die; an error there
     is an error of the dump.  ``notes``: small files that belong into the set, names and contents.
     ``made_by``: what the manifest says of who made the images.  ``entered``: REFUSE, CARRY or LEAVE_OUT.
+    ``compress``: the pages are compressed as they are written.
     ``owns_directory``: the directory is ours, and replaced as a whole; where others' files are in it, only with
     ``force``, and then they stay.
     ``own_session``: a root that is in the session of a shell outside gets one of its own.
     """
 
     made_by: str = ""
+    compress: bool = False
     owns_directory: bool = False
     force: bool = False
     leave_running: bool = False

@@ -16,6 +16,8 @@ from torpor.images.errors import ImageError
 _LEVEL, _CHECKSUM, _WORKERS = 100, 201, 400
 _CONTINUE, _END = 0, 2
 _GOOD_LEVEL = 3
+#: Where somebody waits for it.
+_FAST_LEVEL = 1
 _MAX_WORKERS = 8
 _N_IN = 1 << 17
 _N_OUT = 1 << 17
@@ -45,10 +47,45 @@ def _library() -> Any:
         ctypes.c_void_p, ctypes.POINTER(_Buffer), ctypes.POINTER(_Buffer), ctypes.c_int,
     )  # fmt: skip
     found.ZSTD_compressStream2.restype = ctypes.c_size_t
+    found.ZSTD_compressBound.argtypes = (ctypes.c_size_t,)
+    found.ZSTD_compressBound.restype = ctypes.c_size_t
+    found.ZSTD_compress.argtypes = (
+        ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int,
+    )  # fmt: skip
+    found.ZSTD_compress.restype = ctypes.c_size_t
+    found.ZSTD_decompress.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_size_t)
+    found.ZSTD_decompress.restype = ctypes.c_size_t
     found.ZSTD_isError.argtypes = (ctypes.c_size_t,)
     found.ZSTD_getErrorName.argtypes = (ctypes.c_size_t,)
     found.ZSTD_getErrorName.restype = ctypes.c_char_p
     return found
+
+
+def load_library() -> None:
+    """Have it loaded; ImageError where there is none."""
+    _library()
+
+
+def bound(n_bytes: int) -> int:
+    """What *n_bytes* come to at worst."""
+    return int(_library().ZSTD_compressBound(n_bytes))
+
+
+def compress(data: bytes) -> bytes:
+    """*data* as one frame, quickly; several threads may do it at once."""
+    library = _library()
+    room = ctypes.create_string_buffer(bound(len(data)))
+    n_bytes = library.ZSTD_compress(room, len(room), data, len(data), _FAST_LEVEL)
+    if library.ZSTD_isError(n_bytes):
+        raise ImageError(f"zstd: {library.ZSTD_getErrorName(n_bytes).decode(errors='replace')}")
+    return room.raw[:n_bytes]
+
+
+def decompress(data: bytes, into: memoryview) -> bool:
+    """Fills *into*; False where *data* does not hold just that much.  No more than that is ever made of it."""
+    library = _library()
+    n_bytes = library.ZSTD_decompress((ctypes.c_char * len(into)).from_buffer(into), len(into), data, len(data))
+    return not library.ZSTD_isError(n_bytes) and n_bytes == len(into)
 
 
 class _Readable(Protocol):

@@ -92,14 +92,17 @@ def _checkpoint_process(target: Target, args: argparse.Namespace) -> int:
     from torpor.engine import jobs
     from torpor.engine.destination import going_to
 
-    container_options.refuse(args, container_options.CHECKPOINT, "a process or a job")
+    of_containers = tuple(name for name in container_options.CHECKPOINT if name != "compress")
+    container_options.refuse(args, of_containers, "a process or a job")
+    if args.compress not in (None, "none", "zstd"):
+        raise UsageError(f"--compress {args.compress}: the memory of processes is compressed by zstd, or not (none)")
     job = target.job
     if job is not None and not target.pid:
         raise UsageError(f"{job.name} does not run", hint="`torpor ps -a` shows what it does")
     if args.output is None and job is None:
         raise UsageError("torpor checkpoint: where to?", hint="-o PATH names a directory or an archive for it")
     output = Path(args.output) if args.output else None
-    told = process_options.keywords(args, process_options.CHECKPOINT)
+    told = process_options.keywords(args, process_options.CHECKPOINT) | {"compress": args.compress == "zstd"}
     insist(target, told, may_ask=not args.yes)
     total = memory_of_tree(target.pid)
     with Progress(f"checkpointing {args.target}", total, stopped=lambda: is_stopped(target.pid)) as progress:

@@ -91,6 +91,6 @@ def run(session: DumpSession, table: Sequence[DumpPhase]) -> None:
 
 def _new_set(place: Location, options: DumpOptions) -> NewSet | StoreSet:
     if not isinstance(place, str | os.PathLike):
-        return StoreSet(place, options.made_by)
+        return StoreSet(place, options.made_by, compress=options.compress)
     where = place_whole(place, force=options.force) if options.owns_directory else place_inside(place)
-    return NewSet(where, options.made_by)
+    return NewSet(where, options.made_by, compress=options.compress)

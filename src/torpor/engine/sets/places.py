@@ -29,6 +29,7 @@ from torpor.base.late import load
 from torpor.images import added, kinds, manifest
 from torpor.images.errors import ImageError, StoreError
 from torpor.images.manifest import Manifest
+from torpor.images.stores.base import COMPRESSED
 from torpor.kernel import rename
 
 WHOLE, OLD = ".whole", ".old"
@@ -99,7 +100,7 @@ def _is_known(entry: os.DirEntry[str]) -> bool:
 
 def is_image(name: str) -> bool:
     """Whether CRIU, or we, call a file of a set so."""
-    return kinds.by_file_name(name.removesuffix(added.SUFFIX)) is not None
+    return kinds.by_file_name(name.removesuffix(added.SUFFIX).removesuffix(COMPRESSED)) is not None
 
 
 class Place:

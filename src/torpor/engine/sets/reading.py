@@ -19,7 +19,7 @@ from torpor.images.errors import ImageMissing, StoreError
 from torpor.images.store import ImageStore
 from torpor.images.stores.checked import CheckedStore
 from torpor.images.stores.directory import DirStore
-from torpor.images.stores.opening import Location, open_directory, open_store
+from torpor.images.stores.opening import Location, open_directory, open_store, plain
 
 _WITHIN_S, _LOOK_EVERY_S = 30, 0.005
 
@@ -48,7 +48,7 @@ def open_set(place: Location, *, verify: bool = True) -> ImageStore:
                 found = manifest.read(directory.fileno())
                 if found is not None and not found.has_sums and not is_whole(directory.fileno(), -1, found):
                     raise _missing(where, directory)
-                return CheckedStore(directory, found, verify=verify)
+                return plain(CheckedStore(directory, found, verify=verify))
         except BaseException:
             directory.close()
             raise
@@ -58,11 +58,11 @@ def open_set(place: Location, *, verify: bool = True) -> ImageStore:
         time.sleep(_LOOK_EVERY_S)
 
 
-def _checked(store: ImageStore, verify: bool, borrowed: bool = False) -> CheckedStore:
+def _checked(store: ImageStore, verify: bool, borrowed: bool = False) -> ImageStore:
     try:
         if not store.exists(kinds.INVENTORY.file_name()):
             raise _missing(store.path, store)
-        return CheckedStore(store, manifest.load(store), verify=verify, borrowed=borrowed)
+        return plain(CheckedStore(store, manifest.load(store), verify=verify, borrowed=borrowed))
     except BaseException:
         if not borrowed:
             store.close()

@@ -8,14 +8,15 @@ from types import TracebackType
 from torpor.base.typed import Self
 from torpor.images import manifest
 from torpor.images.store import ImageStore
+from torpor.images.stores.opening import compressing
 
 
 class StoreSet:
     """What NewSet is for a place, for *store*, which stays the caller's: what lies in it without a commit is no set."""
 
-    def __init__(self, store: ImageStore, made_by: str = "") -> None:
+    def __init__(self, store: ImageStore, made_by: str = "", *, compress: bool = False) -> None:
         self.ident = os.urandom(10).hex()
-        self.store = store
+        self.store = compressing(store, borrowed=True) if compress else store
         self._made_by = made_by
         self.is_sealed = False
         self.is_last = False

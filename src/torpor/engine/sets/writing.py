@@ -24,7 +24,8 @@ from torpor.engine.sets.places import NEW_MANIFEST, WHOLE, Beside, Place, is_at,
 from torpor.images import manifest
 from torpor.images.errors import StoreError
 from torpor.images.manifest import Content, Manifest
-from torpor.images.stores.opening import open_directory
+from torpor.images.store import ImageStore
+from torpor.images.stores.opening import compressing, open_directory
 
 #: More that is yet to be written than so much above the set's own: then only the set's files are written, one by one.
 _DIRTY_BYTES = 64 << 20
@@ -36,7 +37,7 @@ class NewSet:
     `store` takes the images; `ident` is the set's id.  StoreError.
     """
 
-    def __init__(self, place: Place, made_by: str = "") -> None:
+    def __init__(self, place: Place, made_by: str = "", *, compress: bool = False) -> None:
         self.ident = os.urandom(10).hex()
         self._place = place
         self._made_by = made_by
@@ -57,7 +58,8 @@ class NewSet:
             self._drop()
             place.close()
             _fail(place.path, "begin a set of images", error)
-        self.store = open_directory(self._fd, "w", place.path)
+        self._directory = open_directory(self._fd, "w", place.path)
+        self.store: ImageStore = compressing(self._directory) if compress else self._directory
 
     def _begin(self) -> int:
         while True:
@@ -86,7 +88,7 @@ class NewSet:
         try:
             from torpor import __version__
 
-            files = {name: Content(os.stat(name, dir_fd=self._fd).st_size) for name in self.store.written}
+            files = {name: Content(os.stat(name, dir_fd=self._fd).st_size) for name in self._directory.written}
             made = replace(manifest.made_here(self.ident, self._made_by, __version__), files=files)
             write_manifest(self._fd, made, manifest.NAME)
             if isinstance(self._place, Beside):

@@ -12,6 +12,9 @@ from torpor.images.store import ImageStore, PagesReader, PagesWriter, check_name
 if TYPE_CHECKING:
     from torpor.images.manifest import Manifest
 
+#: What the name of a compressed image ends with, behind its own.
+COMPRESSED = ".zst"
+
 
 class BaseStore(Closing):
     """What of ImageStore most have."""

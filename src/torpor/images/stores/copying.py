@@ -12,7 +12,9 @@ _CHUNK = 1 << 20
 
 def copy(source: ImageStore, target: ImageStore) -> None:
     """Copy the whole set and commit it.  ImageError, StoreError."""
-    if source.parent() is not None:
+    parent = source.parent()
+    if parent is not None:
+        parent.close()
         raise ImageError(f"{source.path}: its memory lies in part in another checkpoint", hint="keep it as a directory")
     made = manifest.load(source)
     names = [name for name in source.names() if name != manifest.NAME]

@@ -14,6 +14,7 @@ from torpor.base.late import load
 from torpor.base.typed import Literal
 from torpor.images.errors import StoreError
 from torpor.images.store import ImageStore
+from torpor.images.stores.base import COMPRESSED
 from torpor.images.stores.directory import DirStore
 
 #: Where images are: a path, or a store that somebody has made.
@@ -45,6 +46,18 @@ def open_directory(place: str | os.PathLike[str] | int, mode: Literal["r", "w"] 
     if isinstance(place, int):
         return DirStore.from_fd(place, mode, path or "images directory")
     return DirStore(place, mode)
+
+
+def compressing(store: ImageStore, *, borrowed: bool = False) -> ImageStore:
+    """A store over *store*, which becomes its own unless it is *borrowed*, that compresses pages."""
+    made: ImageStore = load("torpor.images.stores.compressed").ZstdStore(store, borrowed=borrowed)
+    return made
+
+
+def plain(store: ImageStore) -> ImageStore:
+    """*store* as who reads images wants it, whether some of them are compressed or not."""
+    is_packed = any(name.endswith(f".img{COMPRESSED}") for name in store.names())
+    return compressing(store) if is_packed else store
 
 
 def is_stream(place: str | os.PathLike[str]) -> bool:
