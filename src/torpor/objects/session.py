@@ -1,7 +1,7 @@
 """What all objects of one dump, or of one restore, share: where images go, what is allowed, who is dumped or made.
 
 Open files are a part of it, :mod:`torpor.objects.files.model`; an object that has nothing to do with them needs only
-what is here.
+what is here.  What an object has to do later than when it is met it leaves for a stage.
 """
 
 from __future__ import annotations
@@ -11,42 +11,102 @@ from types import TracebackType
 
 from torpor.base.errors import RefusedError, RestoreError
 from torpor.base.fds import OwnedFd
-from torpor.base.typed import TYPE_CHECKING, Self, TypeVar, cast
+from torpor.base.typed import TYPE_CHECKING, Generic, IntEnum, Protocol, Self, TypeVar, cast
 from torpor.images.store import ImageStore, ImageWriter
 from torpor.kernel.idmap import IDENTITY
 from torpor.objects.model import DumpProcess, RestoreProcess
 from torpor.objects.outside import Outside
+from torpor.objects.undo import Action, End, UndoStack, do_all
 from torpor.tracee.remote import Runner
 
 if TYPE_CHECKING:
     from torpor.objects.files.model import FileDump, FilePolicy, FileRestore
 
 PartT = TypeVar("PartT")
+StageT = TypeVar("StageT", bound=int)
 
 
-class DumpContext:
-    """Of one dump."""
+class DumpStage(IntEnum):
+    """When something is done that was left by the objects of a dump: one phase of its table each.
 
-    files: FileDump
+    Within a stage there is no order that anybody may rely on.
+    """
+
+    KNOWN = 1
+    """All descriptors of all processes are known, of a tree that runs too: what may refuse, and does nothing else."""
+    COMPLETE = 2
+    """Nothing is met any more, in namespaces and memory either: what still has to be found, or else refuses."""
+    WRITTEN = 3
+    """What may refuse has: contents that change when they are read, images that hold what all have in common."""
+    CLOSED = 4
+    """However the dump has ended, and the tree goes on if it does: what takes its time."""
+
+
+class RestoreStage(IntEnum):
+    """When something is done that was left by the objects of a restore: one phase of its table each.
+
+    Within a stage there is no order that anybody may rely on.
+    """
+
+    QUEUED = 1
+    """All descriptors are in place: queues are filled, for which files are opened that are nowhere else."""
+    OPENED = 2
+    """Every file is open: what would have been in the way of opening it (limits, seals, owners) is set."""
+    NAMED = 3
+    """No file is looked up by its name any more: what stood there for that is taken away."""
+    TIDY = 4
+    """The restore has succeeded but for letting go: what a dump has left in file systems goes."""
+    WATCHED = 5
+    """We change no file any more: those are watched from here on that the tree watched."""
+    CONNECTED = 6
+    """Packets come in again: connections go on."""
+    CLOSED = 7
+    """However the restore has ended: what is ours is closed."""
+
+
+class Restless(Protocol):
+    """Something through which things are on their way to the tree, which only it can take up."""
+
+    def is_waited_for(self) -> bool:
+        """Whether something is on its way now."""
+
+
+class Noticed:
+    """What checks saw in a tree that runs."""
+
+    def __init__(self) -> None:
+        #: What needs preparation ("connections").
+        self.marks: set[str] = set()
+        self.restless: list[Restless] = []
+        #: What will not be there any more after a restore.
+        self.losses: list[str] = []
+
+    def is_restless(self) -> bool:
+        """Whether stopping the tree now would catch something on its way."""
+        return any(each.is_waited_for() for each in self.restless)
+
+    def lose(self, text: str) -> None:
+        """Something is going to be lost."""
+        if text not in self.losses:
+            self.losses.append(text)
+
+
+class _Context(Generic[StageT]):
+    """What dumps and restores have in common."""
+
+    _last: StageT
 
     def __init__(self, store: ImageStore, policy: FilePolicy) -> None:
         self.store = store
         self.policy = policy
-        self.processes: list[DumpProcess] = []
-        self.outside = Outside()
-        #: The number in the images of a namespace, by its name below /proc/PID/ns and what that link says.
-        self.number_of_namespace: Callable[[str, str], int] = lambda name, link: 0
-        #: Namespaces that no process is in, by their CLONE_NEW* flag and their number.
-        self.held: dict[tuple[int, int], OwnedFd] = {}
-        self._images: dict[str, ImageWriter] = {}
-        self._seen: set[object] = set()
+        #: What has been changed and is taken back if it comes to nothing.
+        self.undo = UndoStack()
         self._parts: dict[type, object] = {}
-        self._at_check: list[Callable[[], None]] = []
-        self._at_end: list[Callable[[], None]] = []
-        self._undo: list[tuple[Callable[[], None], bool]] = []
+        self._seen: set[object] = set()
+        self._left: dict[int, list[Action]] = {}
 
-    def part(self, kind: Callable[[DumpContext], PartT]) -> PartT:
-        """What the objects of one subpackage share during this dump: one *kind*, made when first asked for."""
+    def part(self, kind: Callable[[Self], PartT]) -> PartT:
+        """What the objects of one subpackage share: one *kind*, made when first asked for."""
         assert isinstance(kind, type)
         if kind not in self._parts:
             self._parts[kind] = kind(self)
@@ -59,80 +119,83 @@ class DumpContext:
         self._seen.add(key)
         return True
 
+    def at(self, stage: StageT, action: Action) -> None:
+        """Leave *action* for that stage, or for what is left of it."""
+        self._left.setdefault(stage, []).append(action)
+
+    def take(self, stage: StageT) -> Iterator[Action]:
+        """What was left for it, and what is while it lasts; each is to be done."""
+        left = self._left.setdefault(stage, [])
+        while left:
+            yield left.pop(0)
+
+    def reach(self, stage: StageT) -> None:
+        """Do what was left for it: up to the first that fails, but all of it where this is how everything ends."""
+        if stage == self._last:
+            do_all(self.take(stage))
+            return
+        for action in self.take(stage):
+            action()
+
+
+class DumpContext(_Context[DumpStage]):
+    """Of one dump."""
+
+    files: FileDump
+    _last = DumpStage.CLOSED
+
+    def __init__(self, store: ImageStore, policy: FilePolicy) -> None:
+        super().__init__(store, policy)
+        self.processes: list[DumpProcess] = []
+        self.noticed = Noticed()
+        self.outside = Outside()
+        #: The number in the images of a namespace, by its name below /proc/PID/ns and what that link says.
+        self.number_of_namespace: Callable[[str, str], int] = lambda name, link: 0
+        #: Namespaces that no process is in, by their CLONE_NEW* flag and their number.
+        self.held: dict[tuple[int, int], OwnedFd] = {}
+        self._images: dict[str, ImageWriter] = {}
+
     def image(self, kind: str) -> ImageWriter:
         """The image *kind* (one per dump, such as PIPES_DATA), to which objects add entries."""
         if kind not in self._images:
             self._images[kind] = ImageWriter(self.store, kind)
         return self._images[kind]
 
-    def lose(self, text: str) -> None:
-        """A check says what is going to be lost."""
-        if text not in self.outside.losses:
-            self.outside.losses.append(text)
-
-    def at_check(self, action: Callable[[], None]) -> None:
-        """Do *action*, which may refuse and does nothing else, once all descriptors of all processes are known."""
-        self._at_check.append(action)
-
-    def finish_checks(self) -> Iterator[RefusedError]:
-        """Do what was left for ``at_check``; the refusals."""
-        for action in self._at_check:
+    def refusals(self) -> Iterator[RefusedError]:
+        """Those of the stage KNOWN, which this reaches."""
+        for action in self.take(DumpStage.KNOWN):
             try:
                 action()
             except RefusedError as error:
                 yield error
 
-    def at_end(self, action: Callable[[], None]) -> None:
-        """Do *action* once all descriptors of all processes are dumped; it may refuse."""
-        self._at_end.append(action)
-
-    def on_undo(self, action: Callable[[], None], *, also_stopped: bool = False) -> None:
-        """Do *action*, which takes back a change, if the dump fails or leaves the tree running.
-
-        *also_stopped*: or leaves it stopped, which is otherwise taken for an end that is to come.
-        """
-        self._undo.append((action, also_stopped))
+    def write(self) -> None:
+        """Nothing is added any more: write files.img, and the images that objects asked for."""
+        self.files.write()
+        for image in self._images.values():
+            image.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        """A dump that fails leaves nothing outside of the tree."""
+        """A dump that fails leaves nothing changed."""
         if error is not None:
-            self.outside.fail()
-            self.undo()
-        self.outside.close()
-
-    def undo(self, *, stopped: bool = False) -> None:
-        """Take back what was changed, for a tree that goes on or is left *stopped*."""
-        while self._undo:
-            action, also_stopped = self._undo.pop()
-            if also_stopped or not stopped:
-                action()
-
-    def close(self) -> None:
-        """Do what was left for when all descriptors are known; write files.img, and what objects asked for."""
-        for refusal in self.finish_checks():
-            raise refusal
-        for action in self._at_end:
-            action()
-        self.files.write()
-        for image in self._images.values():
-            image.close()
+            self.undo.undo(End.FAILED, error)
 
 
 def _lend_nothing(_: Runner, fds: Sequence[int]) -> list[int]:
     raise RestoreError(f"no way for {len(fds)} descriptors into a puppet")
 
 
-class RestoreContext:
+class RestoreContext(_Context[RestoreStage]):
     """Of one restore."""
 
     files: FileRestore
+    _last = RestoreStage.CLOSED
 
     def __init__(self, store: ImageStore, policy: FilePolicy) -> None:
-        self.store = store
-        self.policy = policy
+        super().__init__(store, policy)
         self.processes: list[RestoreProcess] = []
         #: Puts descriptors of ours into a puppet, whatever it has; their numbers there, which the caller closes.
         self.lend: Callable[[Runner, Sequence[int]], list[int]] = _lend_nothing
@@ -142,65 +205,14 @@ class RestoreContext:
         self.networks: dict[int, int] = {}
         #: Takes the master of a terminal that was driven from outside of the tree; it is borrowed for the call.
         self.orphan_master: Callable[[int], None] | None = None
-        self._parts: dict[type, object] = {}
-        self._before_attach: list[Callable[[], None]] = []
-        self._at_end: dict[object, Callable[[], None]] = {}
-        self._on_close: list[Callable[[], None]] = []
-        self._when_connected: list[Callable[[], None]] = []
-
-    def part(self, kind: Callable[[RestoreContext], PartT]) -> PartT:
-        """What the objects of one subpackage share during this restore: one *kind*, made when first asked for."""
-        assert isinstance(kind, type)
-        if kind not in self._parts:
-            self._parts[kind] = kind(self)
-        return cast(PartT, self._parts[kind])
 
     def keep(self, fd: int) -> OwnedFd:
-        """Close *fd* at the very end, however the restore ends; for actions at the end."""
+        """Close *fd* at the very end, however the restore ends; for what is left for a late stage."""
         owned = OwnedFd(fd)
-        self.on_close(owned.close)
+        self.at(RestoreStage.CLOSED, owned.close)
         return owned
-
-    def before_attach(self, action: Callable[[], None]) -> None:
-        """Do *action* when all descriptors are in place, before any kind's ``attach``."""
-        self._before_attach.append(action)
-
-    def attach_all(self) -> None:
-        """The last step of each kind of file, once all descriptors are in place."""
-        for action in self._before_attach:
-            action()
-        self.files.attach_all()
-
-    def when_connected(self, action: Callable[[], None]) -> None:
-        """Do *action* when the network is unlocked, as the last thing before the tree goes on."""
-        self._when_connected.append(action)
-
-    def connect(self) -> None:
-        """The network is unlocked: connections go on."""
-        for action in self._when_connected:
-            action()
-
-    def at_end(self, key: object, action: Callable[[], None]) -> None:
-        """Do *action*, once for each *key*, when the restore has succeeded."""
-        self._at_end[key] = action
-
-    def finish(self) -> None:
-        """The restore has succeeded: do what was left for that."""
-        for action in self._at_end.values():
-            action()
-
-    def on_close(self, action: Callable[[], None]) -> None:
-        """Do *action* at the end of the restore, however it ends."""
-        self._on_close.append(action)
 
     def release(self) -> None:
         """Let go our copies: an end that nobody else has must be seen to be closed when the tree runs."""
         self.files.release()
-        self._parts.clear()
-
-    def close(self) -> None:
-        """Close all."""
-        for action in self._on_close:
-            action()
-        self.files.close()
         self._parts.clear()

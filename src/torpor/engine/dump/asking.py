@@ -33,7 +33,7 @@ def _ask(session: DumpSession, process: DumpProcess) -> None:
         user_dispatch.dump(thread)
     met: list[Met] = []
     with (
-        room.made(process, session.outside),
+        room.made(process, session.context),
         inject(process.tracee.leader, process.maps, process.leftovers, pending=pending) as injection,
     ):
         _ask_threads(process, injection, met)

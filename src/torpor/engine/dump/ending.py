@@ -7,6 +7,7 @@ from torpor.base.late import load
 from torpor.base.typed import TYPE_CHECKING
 from torpor.engine.dump.session import DumpSession
 from torpor.kernel import interrupts, signal
+from torpor.objects.undo import End
 
 if TYPE_CHECKING:
     from torpor.tracee.caretaker import Step
@@ -15,8 +16,7 @@ if TYPE_CHECKING:
 def let_go(session: DumpSession) -> None:
     """As the options say."""
     if session.options.leave_running:
-        session.outside.survive()
-        session.context.undo()
+        session.context.undo.undo(End.GOES_ON)
         session.tree.release()
     elif session.options.leave_stopped:
         _leave_stopped(session)
@@ -31,6 +31,7 @@ def _kill(session: DumpSession) -> None:
     session.new.is_last = True
     session.outside.commit(_signals(session, signal.SIGKILL))
     session.tree.kill()
+    session.context.undo.clear()
     session.outside.killed()
 
 
@@ -38,11 +39,17 @@ def _leave_stopped(session: DumpSession) -> None:
     """All of it is stopped, if not by us then by the caretaker."""
     outside = session.outside
     session.hold.enter_context(interrupts.held())
-    session.context.undo(stopped=True)
+    session.context.undo.undo(End.STOPPED)
     keys = outside.caretaker.add(_signals(session, signal.SIGSTOP))
     session.tree.leave_stopped()
     outside.caretaker.drop(keys)
+    session.context.undo.clear()
     outside.wait_for_fate([(each.pid, each.pidfd.fileno()) for each in session.processes if each.pidfd is not None])
+
+
+def dismiss(session: DumpSession) -> None:
+    """Whoever would undo what we have changed has nothing to do any more."""
+    session.outside.close()
 
 
 def _signals(session: DumpSession, number: int) -> list[Step]:

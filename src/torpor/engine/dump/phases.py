@@ -13,6 +13,7 @@ from torpor.base.records import dataclass
 from torpor.base.typed import IntEnum
 from torpor.engine.dump import asking, collecting, ending, memory, preparing, reading, stopping, writing
 from torpor.engine.dump.session import DumpSession
+from torpor.objects.session import DumpStage
 
 
 class Stage(IntEnum):
@@ -24,6 +25,8 @@ class Stage(IntEnum):
     """All of it is stopped, and nothing is imported; the time that is counted."""
     AFTER = 3
     """It has ended, or goes on: what can wait is done here."""
+    LAST = 4
+    """The same, and whether the dump has failed or not: each of these is done whatever becomes of the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,20 @@ class DumpPhase:
     stage: int
 
 
-BEFORE, FROZEN, AFTER = Stage.BEFORE, Stage.FROZEN, Stage.AFTER
+class Reached:
+    """A step of the dump: what objects have left for a stage is done."""
+
+    def __init__(self, stage: DumpStage) -> None:
+        self.stage = stage
+
+    def __call__(self, session: DumpSession) -> None:
+        """Do it."""
+        session.context.reach(self.stage)
+
+
+BEFORE, FROZEN, AFTER, LAST = Stage.BEFORE, Stage.FROZEN, Stage.AFTER, Stage.LAST
+
+_CLOSED = Reached(DumpStage.CLOSED)
 
 DUMP: tuple[DumpPhase, ...] = (
     DumpPhase("entered", preparing.find_entered, "who is carried besides is looked at with the tree", BEFORE),
@@ -61,11 +77,14 @@ DUMP: tuple[DumpPhase, ...] = (
     DumpPhase("mappings", memory.read_mappings, "whether pages are anybody's is known by what is mapped", FROZEN),
     DumpPhase("descriptors", reading.read_files, "may have questions for the tasks", FROZEN),
     DumpPhase("file locks", reading.read_locks, "each is seen with a descriptor", FROZEN),
+    DumpPhase("known", Reached(DumpStage.KNOWN), "what refuses comes before what is asked and copied", FROZEN),
     DumpPhase("page tables", memory.scan, "before anything runs inside, which touches pages", FROZEN),
     DumpPhase("ask", asking.ask, "every question is known by now", FROZEN),
     DumpPhase("memory", memory.copy, "as the tasks had it: whatever ran inside has put it back", FROZEN),
     DumpPhase("namespaces' contents", reading.read_namespaces, "descriptors and mounts name what lies in them", FROZEN),
     DumpPhase("segments", memory.copy_segments, "mappings, descriptors and namespaces have named all", FROZEN),
+    DumpPhase("complete", Reached(DumpStage.COMPLETE), "the last to refuse for what has not been met", FROZEN),
+    DumpPhase("written", Reached(DumpStage.WRITTEN), "what is changed to be read is so for as short as can be", FROZEN),
     DumpPhase("images", writing.write_images, "nothing is added to them any more", FROZEN),
     DumpPhase("inventory", writing.write_inventory, "last of the images: where it is, they are", FROZEN),
     DumpPhase("leave network", reading.leave_network, "hooks and the set find us at home", FROZEN),
@@ -77,6 +96,8 @@ DUMP: tuple[DumpPhase, ...] = (
     DumpPhase("let go", ending.let_go, "all is written: there is no way back", FROZEN),
     DumpPhase("flush", writing.flush, "what was kept back is written while nobody waits", AFTER),
     DumpPhase("commit, running", writing.commit_after, "the set is whole only now", AFTER),
+    DumpPhase("closed", _CLOSED, "nobody waits for it, unless that is somebody who is told of a failure", LAST),
+    DumpPhase("dismiss", ending.dismiss, "until here a caretaker may have had something to do", LAST),
 )
 
 #: The memory of a tree that runs on, for a dump that comes later and need not copy what is there already.
@@ -97,4 +118,6 @@ PRE_DUMP: tuple[DumpPhase, ...] = (
     DumpPhase("inventory", writing.write_inventory, "last of the images: where it is, they are", AFTER),
     DumpPhase("flush", writing.flush, "what was kept back is written while nobody waits", AFTER),
     DumpPhase("commit, running", writing.commit_after, "the set is whole only now", AFTER),
+    DumpPhase("closed", _CLOSED, "nobody waits for it, unless that is somebody who is told of a failure", LAST),
+    DumpPhase("dismiss", ending.dismiss, "until here a caretaker may have had something to do", LAST),
 )

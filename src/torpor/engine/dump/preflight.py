@@ -34,8 +34,7 @@ from torpor.objects.files.model import FileDump, OpenFile
 from torpor.objects.files.table import kinds_alike
 from torpor.objects.memory import room, vmas
 from torpor.objects.model import DumpProcess
-from torpor.objects.outside import Outside
-from torpor.objects.session import DumpContext
+from torpor.objects.session import DumpContext, Noticed
 from torpor.tracee.tree import Process, lives_on, refuse_without_leader
 
 if TYPE_CHECKING:
@@ -59,11 +58,11 @@ class Findings:
 
 def check(
     pid: int, options: DumpOptions, *, by_freezer: bool = False, entered: Mapping[int, Sequence[int]] | None = None
-) -> Outside:
+) -> Noticed:
     """The quick pass before every dump.  The first refusal is raised, with others as notes.
 
     It descends to the descriptors that a kind wants to see; of mappings and all others links and names must do.  What
-    kinds noticed: ``noticed`` and ``restless`` of the answer.  *by_freezer*: whoever is frozen will be thawed.
+    kinds noticed: the answer.  *by_freezer*: whoever is frozen will be thawed.
     *entered*: what is going to be carried besides, by the pid of its parent in the images.
     """
     look = _Look(pid, options, entered or {}, thorough=False, by_freezer=by_freezer)
@@ -76,7 +75,7 @@ def check(
         for other in found[1:6]:
             found[0].add_note(f"also {other}")
         raise found[0]
-    return look.session.outside
+    return look.session.noticed
 
 
 def examine(pid: int, options: DumpOptions) -> Findings:
@@ -98,14 +97,14 @@ def _examine(pid: int, options: DumpOptions) -> Findings:
         del entered[init]
     look = _Look(pid, options, entered, thorough=True, by_freezer=bool(options.cgroups.freezer))
     found += look.problems()
-    look.session.outside.restless.clear()
+    look.session.noticed.restless.clear()
     from torpor.engine.dump import namespaces
 
     try:
         namespaces.prepare(pid, options.files)
     except TorporError as problem:
         found.append(problem)
-    return Findings(tuple(found), (*losses, *look.session.outside.losses))
+    return Findings(tuple(found), (*losses, *look.session.noticed.losses))
 
 
 class _Look:
@@ -144,7 +143,7 @@ class _Look:
             finally:
                 if process.pidfd is not None:
                     process.pidfd.close()
-        yield from session.finish_checks()
+        yield from session.refusals()
         if len(everyone) > _FEW:
             yield from load("torpor.engine.dump.privileges").room_for(len(everyone))
         if not session.policy.external_pipes:
@@ -286,7 +285,7 @@ def _of_memory(process: DumpProcess, context: DumpContext, thorough: bool) -> It
         return vma.name.startswith(_SUSPECT)
 
     process.maps = read_smaps(process.pid) if thorough else read_maps(process.pid)
-    yield from room.check(process, len(process.maps), context.outside)
+    yield from room.check(process, len(process.maps), context.noticed)
     suspects = process.maps if thorough else [vma for vma in process.maps if is_suspect(vma)]
     for vma in suspects:
         try:

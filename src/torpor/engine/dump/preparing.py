@@ -16,10 +16,9 @@ def find_entered(session: DumpSession) -> None:
 
 def check(session: DumpSession) -> None:
     """The quick pass over the tree; what it noticed is kept."""
-    options, outside = session.options, session.outside
+    options = session.options
     by_freezer = bool(options.cgroups.freezer)
-    seen = preflight.check(session.pid, options, by_freezer=by_freezer, entered=session.entered)
-    outside.noticed, outside.restless = seen.noticed, seen.restless
+    session.context.noticed = preflight.check(session.pid, options, by_freezer=by_freezer, entered=session.entered)
 
 
 def look_at_namespaces(session: DumpSession) -> None:
@@ -34,7 +33,7 @@ def warm_up(session: DumpSession) -> None:
 
 def fork_caretaker(session: DumpSession) -> None:
     """Who undoes what we change outside, if we are going to change anything."""
-    is_connected = "connections" in session.outside.noticed
+    is_connected = "connections" in session.context.noticed.marks
     if is_connected:
         load("resource")  # each connection takes descriptors of ours
     if is_connected or not session.options.leave_running:

@@ -17,18 +17,18 @@ def lock_network(session: DumpSession) -> None:
 
     In the one that is ours too only the connections themselves are, when all are known.
     """
-    root, notify, outside = session.processes[0], session.options.notify, session.outside
+    root, notify, context = session.processes[0], session.options.notify, session.context
     if root.ids.net_ns_id == session.root_ids.net_ns_id:
         return
     notify("network-lock", root.pid)
-    outside.on_survival(lambda: notify("network-unlock", root.pid))
+    context.undo.add(lambda: notify("network-unlock", root.pid))
     policy = session.options.files
     # Whoever names a method wants the namespace quiet, whatever is in it.
     is_wanted = policy.tcp_established and policy.network_lock in ("nftables", "iptables")
-    if "connections" in outside.noticed or is_wanted:
+    if "connections" in context.noticed.marks or is_wanted:
         assert root.pidfd is not None
         net_lock = load("torpor.objects.files.socket.net_lock")
-        session.context.part(net_lock.DumpLock).lock_namespace(os.dup(root.pidfd.fileno()))
+        context.part(net_lock.DumpLock).lock_namespace(os.dup(root.pidfd.fileno()))
 
 
 def enter_network(session: DumpSession) -> None:

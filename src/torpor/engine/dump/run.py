@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
 
 from torpor.base import log
 from torpor.base.errors import TorporError
 from torpor.base.explain import explained
 from torpor.base.records import replace
 from torpor.engine.dump import deaths
-from torpor.engine.dump.phases import AFTER, BEFORE, DUMP, FROZEN, PRE_DUMP, DumpPhase
+from torpor.engine.dump.phases import AFTER, BEFORE, DUMP, FROZEN, LAST, PRE_DUMP, DumpPhase
 from torpor.engine.dump.session import DumpSession, begin
 from torpor.engine.options import DumpOptions, nobody
 from torpor.engine.sets.places import place_inside, place_whole
@@ -19,6 +20,7 @@ from torpor.engine.sets.streaming import StoreSet
 from torpor.engine.sets.writing import NewSet
 from torpor.engine.stats import DumpStats
 from torpor.images.stores.opening import Location, open_store
+from torpor.objects.undo import do_all
 
 
 @explained
@@ -81,12 +83,24 @@ _STAGES: dict[int, Callable[[DumpSession], AbstractContextManager[None]]] = {
 
 def run(session: DumpSession, table: Sequence[DumpPhase]) -> None:
     """Go through all phases of *table*, stage by stage."""
-    for stage, lasting in _STAGES.items():
-        with lasting(session):
-            for phase in table:
-                if phase.stage == stage:
-                    log.debug(f"dump: {phase.name}")
-                    phase.run(session)
+    failed: BaseException | None = None
+    try:
+        for stage, lasting in _STAGES.items():
+            with lasting(session):
+                for step in _steps(session, table, stage):
+                    step()
+    except BaseException as error:
+        failed = error
+        raise
+    finally:
+        do_all(_steps(session, table, LAST), failed)
+
+
+def _steps(session: DumpSession, table: Sequence[DumpPhase], stage: int) -> Iterator[Callable[[], None]]:
+    for phase in table:
+        if phase.stage == stage:
+            log.debug(f"dump: {phase.name}")
+            yield partial(phase.run, session)
 
 
 def _new_set(place: Location, options: DumpOptions) -> NewSet | StoreSet:

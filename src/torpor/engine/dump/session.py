@@ -94,5 +94,4 @@ def begin(pid: int, new: NewSet | StoreSet, options: DumpOptions, hold: ExitStac
     context.processes = session.processes
     session.root_ids.MergeFrom(m.task_kobj_ids_entry(vm_id=1, files_id=1, fs_id=1, sighand_id=1))
     session.ids.namespaces_of("self", session.root_ids)
-    hold.callback(session.outside.close)
     return session

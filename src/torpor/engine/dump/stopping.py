@@ -21,7 +21,7 @@ def find_freezer(session: DumpSession) -> None:
     if not path:
         return
     freezer = session.freezer = load("torpor.objects.cgroup.freezer").Freezer(path, session.outside.caretaker)
-    session.outside.at_commit(lambda: ((), freezer.keys))
+    session.outside.add(freezer)
     if session.cgroups is not None:
         session.cgroups.stopped_by(freezer)
 
@@ -34,7 +34,7 @@ def stop(session: DumpSession) -> None:
             session.stopped = _stop_at_rest(session)
         finally:
             # They hold descriptors of the tree's: a listener that we keep open outlives the tree.
-            session.outside.restless.clear()
+            session.context.noticed.restless.clear()
 
 
 def _stop_at_rest(session: DumpSession) -> FrozenTree:
@@ -74,7 +74,7 @@ def _stop(session: DumpSession) -> FrozenTree:
 def _is_waited_for(session: DumpSession, pids: Sequence[int]) -> bool:
     with network_of(pids[0]):
         is_waited_for: bool = load("torpor.objects.files.socket.listeners").waited_for(pids)
-    return is_waited_for or session.outside.is_restless()
+    return is_waited_for or session.context.noticed.is_restless()
 
 
 def check_root(session: DumpSession) -> None:

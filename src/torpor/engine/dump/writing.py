@@ -26,7 +26,7 @@ def write_images(session: DumpSession) -> None:
         store_one(store, "IDS", process.ids, process.ns_pid)
     store_all(store, "PSTREE", [_tree_entry(session, process) for process in session.processes])
     store_all(store, "SECCOMP", [session.seccomp])
-    session.context.close()
+    session.context.write()
 
 
 def write_inventory(session: DumpSession) -> None:

@@ -52,4 +52,4 @@ def terminals(session: RestoreSession, process: RestoreProcess) -> None:
 
 def attach(session: RestoreSession) -> None:
     """The last step of each kind of file."""
-    session.context.attach_all()
+    session.context.files.attach_all()

@@ -62,7 +62,7 @@ def tell(session: RestoreSession) -> None:
 
 
 def let_go(session: RestoreSession) -> None:
-    """Unlock, and have the connections go on.
+    """Unlock; that the connections go on is next.
 
     What comes then is acknowledged: were we killed between this and the tree's going on, the images would be stale.
     So nothing that takes time is done in between: what is used for it is closed at the end.
@@ -79,7 +79,6 @@ def let_go(session: RestoreSession) -> None:
         with OwnedFd(os.pidfd_open(root.pid)) as pidfd:
             used = inside(pidfd.fileno(), CLONE_NEWNET, lambda: net_lock.unlock_dumped(run_id, method, ends))
         session.used_to_unlock += used
-    session.context.connect()
 
 
 def _is_own(session: RestoreSession, inventory: m.inventory_entry) -> bool:

@@ -14,6 +14,7 @@ from torpor.engine.restore import building, finishing, forking, namespaces, netw
 from torpor.engine.restore.session import RestoreSession
 from torpor.objects.files import fown, locks
 from torpor.objects.model import RestoreProcess
+from torpor.objects.session import RestoreStage
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,17 @@ class Phase:
     run: Callable[[RestoreSession], None]
     why: str
     span: str = "restore"
+
+
+class Reached:
+    """A step of the restore: what objects have left for a stage is done."""
+
+    def __init__(self, stage: RestoreStage) -> None:
+        self.stage = stage
+
+    def __call__(self, session: RestoreSession) -> None:
+        """Do it."""
+        session.reach(self.stage)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +66,7 @@ def _enter_cgroups(session: RestoreSession, process: RestoreProcess) -> None:
 WITHOUT_IMAGES = frozenset(
     {
         "pre-restore", "hold joined network", "leave namespaces", "our copies", "post-restore", "network told",
-        "pre-resume", "frozen groups", "network", "go",
+        "pre-resume", "frozen groups", "network", "connected", "go",
     }
 )  # fmt: skip
 
@@ -111,6 +123,9 @@ RESTORE: tuple[Phase, ...] = (
     Phase("threads", forking.make_threads, "they share memory, now in place; a pidfd of a thread needs it"),
     Phase("control groups of threads", _in_cgroups("enter_threads"), "the threads are there"),
     Phase("descriptors", building.descriptors, "what was opened for memory or directories is closed by now"),
+    Phase("queued", Reached(RestoreStage.QUEUED), "what lies in queues is opened when all have their descriptors"),
+    Phase("opened", Reached(RestoreStage.OPENED), "queues have opened the last files"),
+    Phase("named", Reached(RestoreStage.NAMED), "of stand-ins nobody who is attached to or told of files may know"),
     Phase("attach", building.attach, "steps that need a description installed in a process, once per description"),
     Phase("file locks", lambda session: locks.restore(session.context), "a lease minds who else has the file open"),
     Phase(
@@ -133,10 +148,18 @@ RESTORE: tuple[Phase, ...] = (
     Phase("limits", _in_cgroups("set_properties"), "all that they limit is there, and nothing more is made"),
     Phase("post-restore", finishing.notify_ready, "all is there, and a hook that says no can still stop it"),
     Phase("network told", network.tell, "whoever else holds packets back lets them go before hooks of the tree run"),
-    Phase("links", lambda session: session.context.finish(), "link_remap names serve a restore that fails once more"),
+    Phase("tidy", Reached(RestoreStage.TIDY), "link_remap names serve a restore that fails once more"),
+    Phase("watched", Reached(RestoreStage.WATCHED), "whoever watches files would be told of what we do to them"),
     Phase("pre-resume", finishing.notify_resume, "the last word before everyone goes on"),
     Phase("guard", finishing.guard, "the last instant at which our death still has to be the death of all"),
     Phase("frozen groups", _in_cgroups("freeze"), "their tasks do nothing any more, and are let go all the same"),
     Phase("network", network.let_go, "a restore that fails before leaves peers waiting, and can be tried again"),
+    Phase("connected", Reached(RestoreStage.CONNECTED), "what comes now is acknowledged: last of all, and short"),
     Phase("go", finishing.go, "all together, so that none runs while another is only half there"),
+)
+
+#: However it ends, each whatever becomes of the others.
+LAST: tuple[Phase, ...] = (
+    Phase("closed", Reached(RestoreStage.CLOSED), "it may use what is closed next"),
+    Phase("close", RestoreSession.close, "nothing that is ours is needed any more"),
 )

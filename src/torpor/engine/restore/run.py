@@ -6,17 +6,19 @@ import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from torpor.base import log
 from torpor.base.errors import RestoreError, TargetGoneError, TorporError
 from torpor.base.explain import explain, explained
 from torpor.engine.options import RestoreOptions
-from torpor.engine.restore.phases import RESTORE, WITHOUT_IMAGES, Phase
+from torpor.engine.restore.phases import LAST, RESTORE, WITHOUT_IMAGES, Phase
 from torpor.engine.restore.session import RestoreSession
 from torpor.engine.sets.reading import open_set
 from torpor.images.errors import ImageError
 from torpor.images.store import ImageStore
 from torpor.images.stores.opening import Location, open_store
+from torpor.objects.undo import do_all
 
 
 @explained
@@ -46,16 +48,18 @@ def restore(place: Location, options: RestoreOptions | None = None) -> int:
 
 def run(session: RestoreSession) -> int:
     """Go through all phases; the root's pid as we see it."""
+    failed: BaseException | None = None
     try:
         for phase in RESTORE:
             log.debug(f"restore: {phase.name}")
             with _explained(phase, session.store), session.stats.watch.span(phase.span):
                 phase.run(session)
-    except BaseException:
-        session.fail()
+    except BaseException as error:
+        failed = error
+        session.fail(error)
         raise
     finally:
-        session.close()
+        do_all([partial(phase.run, session) for phase in LAST], failed)
     session.options.notify("post-resume", session.root.pid)
     log.info(f"Restored {len(session.everyone)} processes, {session.stats.pages_restored} pages")
     return session.root.pid

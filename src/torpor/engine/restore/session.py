@@ -18,7 +18,8 @@ from torpor.kernel.idmap import IDENTITY, IdMaps
 from torpor.kernel.namespaces import CLONE_NEWCGROUP, CLONE_NEWNET, setns
 from torpor.objects.cgroup.model import IGNORE
 from torpor.objects.model import RestoreProcess, RestoreThread
-from torpor.objects.session import RestoreContext
+from torpor.objects.session import RestoreContext, RestoreStage
+from torpor.objects.undo import Action, End, do_all
 from torpor.tracee.guardian import Guardian
 from torpor.tracee.puppet import Channel
 from torpor.tracee.remote import Runner, kill_and_reap
@@ -144,11 +145,19 @@ class RestoreSession:
         """Take over what the phase "plan" made; ``close`` closes it."""
         self._channel, self._context = channel, context
 
-    def fail(self) -> None:
-        """Kill all that was made."""
-        kill_and_reap([runner.thread for runner in self.live])
+    def reach(self, stage: RestoreStage) -> None:
+        """Do what objects have left for *stage*."""
+        if self._context is not None:
+            self._context.reach(stage)
+
+    def fail(self, error: BaseException) -> None:
+        """Kill all that was made, because of *error*, and take back what was changed."""
+        actions: list[Action] = [lambda: kill_and_reap([runner.thread for runner in self.live])]
         if self.cgroups is not None:
-            self.cgroups.maker.undo()
+            actions.append(self.cgroups.maker.undo)
+        do_all(actions, error)
+        if self._context is not None:
+            self._context.undo.undo(End.FAILED, error)
 
     def leave_network(self) -> None:
         """Go back into our own network namespace, if we have left it."""
@@ -190,6 +199,6 @@ class RestoreSession:
         if self.guardian is not None:
             self.guardian.dismiss()
         if self._context is not None:
-            self._context.close()
+            self._context.files.close()
         if self._channel is not None:
             self._channel.close()

@@ -25,6 +25,7 @@ from torpor.base.fds import OwnedFd
 from torpor.objects.cgroup import membership, model
 from torpor.objects.cgroup.model import describe_group
 from torpor.objects.cgroup.yard import Yard
+from torpor.objects.outside import Lasting
 from torpor.tracee.caretaker import Caretaker, send
 from torpor.tracee.tree import FrozenTree, Held, freeze
 
@@ -35,7 +36,7 @@ _WAIT_S = 2.0
 _PAUSES_S = (0.0002, 0.02)
 
 
-class Freezer:
+class Freezer(Lasting):
     """The freezer of one group, in the state in which it was met; *caretaker* makes it so again if we die.
 
     RefusedError: there is none at *path*, it cannot be thawed by itself, or we are in it ourselves.
@@ -49,8 +50,12 @@ class Freezer:
         self.was_frozen = self._reads_frozen()
         self._check()
         self._caretaker = caretaker
-        #: What the caretaker knows it by, while the tree is stopped.
-        self.keys: list[int] = []
+        self._keys: list[int] = []
+
+    @property
+    def keys(self) -> list[int]:
+        """What the caretaker knows it by, while the tree is stopped."""
+        return self._keys
 
     @property
     def state(self) -> str:
@@ -61,7 +66,7 @@ class Freezer:
         """Stop *pid* and everything below it; as :func:`torpor.tracee.tree.freeze`."""
         held = Held()
         met = self._freeze if self.was_frozen else self._thaw
-        self.keys = self._caretaker.add([send(self._state.fileno(), met)])
+        self._keys = self._caretaker.add([send(self._state.fileno(), met)])
         try:
             if self.was_frozen or self._hold():
                 held.seize(pid)
@@ -80,8 +85,8 @@ class Freezer:
         """Make it what it was, if the tree *lives*; killed, it would not die of that while it is frozen (v1)."""
         if lives and self.was_frozen:
             self._write(self._freeze)
-        self._caretaker.drop(self.keys)
-        self.keys = []
+        self._caretaker.drop(self._keys)
+        self._keys = []
 
     def _find(self) -> tuple[str, OwnedFd]:
         for name in (_V1, _V2):

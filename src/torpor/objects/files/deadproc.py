@@ -20,7 +20,7 @@ from torpor.images import messages as m
 from torpor.kernel.arch import nr
 from torpor.objects.files.model import OpenFile
 from torpor.objects.files.paths import locate, open_below, roots_of
-from torpor.objects.session import DumpContext, RestoreContext
+from torpor.objects.session import DumpContext, RestoreContext, RestoreStage
 from torpor.tracee.batch import Batch
 from torpor.tracee.puppet import clone
 from torpor.tracee.remote import Runner, kill_and_reap
@@ -57,8 +57,8 @@ class StandIns:
     def __init__(self, context: RestoreContext) -> None:
         self._context = context
         self._made: dict[int, Runner] = {}
-        context.before_attach(self.end)
-        context.on_close(self.end)
+        context.at(RestoreStage.NAMED, self.end)
+        context.at(RestoreStage.CLOSED, self.end)
 
     def ensure(self, pid: int) -> None:
         """See to it that a process *pid* exists."""

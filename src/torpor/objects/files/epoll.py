@@ -36,7 +36,7 @@ from torpor.kernel.uapi.sched import CLONE_FILES
 from torpor.objects.files import fown, status_flags
 from torpor.objects.files.model import FileKind, OpenFile, Placed
 from torpor.objects.model import RestoreProcess
-from torpor.objects.session import DumpContext, RestoreContext
+from torpor.objects.session import DumpContext, DumpStage, RestoreContext
 from torpor.tracee.batch import Batch
 
 _LINK = "anon_inode:[eventpoll]"
@@ -75,7 +75,7 @@ def dump(file: OpenFile, entry: m.file_entry, context: DumpContext) -> None:
         if file.in_flight or not _is_watched(file, watch.tfd, order, file.process.pid, watch.tfd):
             lost.append((epfd.tfd[-1], order))
     if lost:
-        context.at_end(lambda: _find_lost(file, lost, context))
+        context.at(DumpStage.COMPLETE, lambda: _find_lost(file, lost, context))
 
 
 def _parse(line: str, epoll_id: int) -> m.eventpoll_tfd_entry:

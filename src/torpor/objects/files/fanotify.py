@@ -32,7 +32,7 @@ from torpor.kernel.uapi.ioctls import FIONREAD
 from torpor.objects.files import fown, watched
 from torpor.objects.files.model import FileKind, OpenFile, Placed
 from torpor.objects.files.paths import open_below, set_name
-from torpor.objects.session import DumpContext, RestoreContext
+from torpor.objects.session import DumpContext, RestoreContext, RestoreStage
 
 _LINK = "anon_inode:[fanotify]"
 _FAN_CLASSES = 0xC
@@ -63,7 +63,7 @@ def dump(file: OpenFile, entry: m.file_entry, context: DumpContext) -> None:
 def check(file: OpenFile, context: DumpContext) -> None:
     """Say what is lost."""
     if file.fd >= 0 and (lost := _waiting(file)):
-        context.lose(lost)
+        context.noticed.lose(lost)
 
 
 def _waiting(file: OpenFile) -> str:
@@ -117,7 +117,7 @@ def attach(entry: m.file_entry, context: RestoreContext, placed: Placed) -> None
     own = context.keep(os.dup(placed.fd))
     # The oldest first, which fdinfo has last.
     marks = [(mark, context.keep(_open_target(entry.id, mark, context))) for mark in reversed(entry.ffy.mark)]
-    context.at_end(("fanotify", entry.id), lambda: _add_marks(own, marks))
+    context.at(RestoreStage.WATCHED, lambda: _add_marks(own, marks))
 
 
 def _open_target(ident: int, mark: m.fanotify_mark_entry, context: RestoreContext) -> int:

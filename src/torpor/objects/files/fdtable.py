@@ -21,7 +21,7 @@ from torpor.kernel.procfs.task import read_fds
 from torpor.kernel.uapi.fcntl import O_PATH
 from torpor.objects.files.model import ASK_TASK, OpenFile
 from torpor.objects.model import DumpProcess, RestoreProcess
-from torpor.objects.session import DumpContext, RestoreContext
+from torpor.objects.session import DumpContext, DumpStage, RestoreContext
 from torpor.tracee.batch import Batch
 from torpor.tracee.puppet import Channel, place
 
@@ -37,7 +37,7 @@ def dump_table(process: DumpProcess, context: DumpContext) -> None:
             unknown.append(entry)
     if unknown:
         process.questions.append(lambda batch: _ask_flags(unknown, batch))
-        context.at_end(lambda: store_all(context.store, "FDINFO", entries, process.ids.files_id))
+        context.at(DumpStage.WRITTEN, lambda: store_all(context.store, "FDINFO", entries, process.ids.files_id))
     else:
         store_all(context.store, "FDINFO", entries, process.ids.files_id)
 

@@ -26,7 +26,7 @@ from torpor.kernel.uapi.inotify import IN_DONT_FOLLOW
 from torpor.kernel.uapi.ioctls import FIONREAD
 from torpor.objects.files import fown, watched
 from torpor.objects.files.model import FileKind, OpenFile, Placed
-from torpor.objects.session import DumpContext, RestoreContext
+from torpor.objects.session import DumpContext, RestoreContext, RestoreStage
 
 _IN_CLOEXEC = os.O_CLOEXEC
 _MAX_WATCH = 1 << 22
@@ -54,7 +54,7 @@ def dump(file: OpenFile, entry: m.file_entry, context: DumpContext) -> None:
 def check(file: OpenFile, context: DumpContext) -> None:
     """Say what is lost."""
     if file.fd >= 0 and (lost := _waiting(file)):
-        context.lose(lost)
+        context.noticed.lose(lost)
 
 
 def _waiting(file: OpenFile) -> str:
@@ -92,7 +92,7 @@ def attach(entry: m.file_entry, context: RestoreContext, placed: Placed) -> None
         used = watch.wd
     own = context.keep(os.dup(placed.fd))
     targets = [context.keep(watched.open_again(each.s_dev, each.i_ino, each.f_handle, context)) for each in watches]
-    context.at_end(("inotify", entry.id), lambda: _add_watches(entry.id, own, list(zip(watches, targets, strict=True))))
+    context.at(RestoreStage.WATCHED, lambda: _add_watches(entry.id, own, list(zip(watches, targets, strict=True))))
 
 
 def _add_watches(ident: int, own: OwnedFd, watches: list[tuple[m.inotify_wd_entry, OwnedFd]]) -> None:

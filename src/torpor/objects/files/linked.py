@@ -33,7 +33,7 @@ from torpor.kernel.procfs.mountinfo import read_mountinfo
 from torpor.kernel.uapi.fcntl import O_PATH
 from torpor.objects.files import paths
 from torpor.objects.files.model import OpenFile
-from torpor.objects.session import DumpContext, RestoreContext
+from torpor.objects.session import DumpContext, RestoreContext, RestoreStage
 
 #: Of the names of links, before a number.
 _LINK = "link_remap"
@@ -215,7 +215,7 @@ def _link(file: OpenFile, name: str, number: int, context: DumpContext) -> str:
                 break
             except OSError as error:
                 raise file.refuse(f"{name}: it cannot get the name {path}: {error.strerror}") from error
-            context.on_undo(lambda where=where, dir_fd=dir_fd: os.unlink(where, dir_fd=dir_fd))  # type: ignore[misc]
+            context.undo.add(lambda where=where, dir_fd=dir_fd: os.unlink(where, dir_fd=dir_fd))  # type: ignore[misc]
             return path
         if not directory:
             raise file.refuse(f"{name}: there is no place for a link to it")
@@ -237,7 +237,8 @@ def restore(reg: m.reg_file_entry, link_id: int, flags: int, context: RestoreCon
     mount = entry.reg.mnt_id if entry.reg.mnt_id >= 0 else reg.mnt_id
     source_root, source = context.files.place_of(mount, get_text(entry.reg.name))
     root, name = context.files.place_of_reg(reg)
-    context.at_end(("link", link_id), lambda: _unlink(source, source_root))
+    if context.once(("link", link_id)):
+        context.at(RestoreStage.TIDY, lambda: _unlink(source, source_root))
     with paths.MissingParents(source_root, source) as at, paths.MissingParents(root, name) as parents:
         for candidate in paths.free_names(parents.last):
             try:

@@ -33,7 +33,7 @@ from torpor.objects.files import fown
 from torpor.objects.files.model import FileKind, OpenFile
 from torpor.objects.memory import segments
 from torpor.objects.memory.segments import SegmentDump
-from torpor.objects.session import DumpContext, RestoreContext
+from torpor.objects.session import DumpContext, RestoreContext, RestoreStage
 
 MFD_EXEC = 0x10
 _PREFIX = "/memfd:"
@@ -173,7 +173,7 @@ def _seal(fd: int, seals: int, context: RestoreContext) -> None:
         fcntl.fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE)
     later = seals & ~F_SEAL_WRITE
     if later:
-        context.before_attach(lambda: _add_seals(fd, later))
+        context.at(RestoreStage.OPENED, lambda: _add_seals(fd, later))
 
 
 def _add_seals(fd: int, seals: int) -> None:

@@ -155,7 +155,7 @@ class FileKind:
     installed, is called once per description after all descriptors are in place.
 
     ``check`` raises RefusedError for what ``dump`` would refuse, as far as it can be told of a file of a task that runs
-    on: it looks only, changes nothing, and may give the session actions ``at_check``.
+    on: it looks only, changes nothing, and may leave something for the stage KNOWN.
     """
 
     name: str

@@ -28,6 +28,7 @@ from torpor.kernel.uapi.siginfo import SIGEV_NONE, SIGEV_SIGNAL
 from torpor.objects.files.model import OpenFile, Placed
 from torpor.objects.model import DumpProcess
 from torpor.objects.session import DumpContext, RestoreContext
+from torpor.objects.undo import LIVES, End
 from torpor.tracee.batch import Batch, Data
 from torpor.tracee.borrow import inject
 
@@ -98,7 +99,7 @@ def dump(notified: Notified, queue: m.torpor_mqueue, context: DumpContext) -> No
             batch.then(todo.clear)
 
     process.questions.append(ask)
-    context.on_undo(lambda: _ask_now(process, ask) if todo else None, also_stopped=True)
+    context.undo.add(lambda: _ask_now(process, ask) if todo else None, (*LIVES, End.STOPPED))
 
 
 def _ask_now(process: DumpProcess, ask: Callable[[Batch], None]) -> None:

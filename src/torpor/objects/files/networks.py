@@ -17,7 +17,7 @@ from torpor.kernel.namespaces import CLONE_NEWNET, inside
 from torpor.kernel.sockets import Socket, net_namespace_of
 from torpor.kernel.uapi.sockios import SIOCGSKNS
 from torpor.objects.files.model import OpenFile
-from torpor.objects.session import DumpContext, RestoreContext
+from torpor.objects.session import DumpContext, DumpStage, RestoreContext
 
 T = TypeVar("T")
 
@@ -47,7 +47,7 @@ class Networks:
         if net_namespace_of(file.fd) not in self._known:
             with OwnedFd(fcntl.ioctl(file.fd, SIOCGSKNS)) as namespace:
                 inode = os.fstat(namespace.fileno()).st_ino
-            self._context.at_check(lambda: self._check_known(file, inode))
+            self._context.at(DumpStage.KNOWN, lambda: self._check_known(file, inode))
 
     def _check_known(self, file: OpenFile, inode: int) -> None:
         self._learn()

@@ -36,7 +36,7 @@ from torpor.kernel.syscall import syscall
 from torpor.kernel.uapi.fcntl import F_GETPIPE_SZ, F_SETPIPE_SZ
 from torpor.objects.files import fown, status_flags
 from torpor.objects.files.model import FileKind, OpenFile, Placed
-from torpor.objects.session import DumpContext, RestoreContext
+from torpor.objects.session import DumpContext, DumpStage, RestoreContext
 
 _SPLICE_NONBLOCK = 2
 _PACKET_MAX = 4096
@@ -83,7 +83,7 @@ class _Pipes:
     def __init__(self, context: DumpContext) -> None:
         self._context = context
         self._pipes: dict[int, _Pipe] = {}
-        context.at_end(self._store)
+        context.at(DumpStage.WRITTEN, self._store)
 
     def add(self, file: OpenFile) -> None:
         """Take note of an end, and of the contents with the first."""

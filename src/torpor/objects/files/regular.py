@@ -39,7 +39,7 @@ from torpor.objects.files.paths import (
     roots_of,
     set_name,
 )
-from torpor.objects.session import DumpContext, RestoreContext
+from torpor.objects.session import DumpContext, DumpStage, RestoreContext
 
 _ONCE = os.O_CREAT | os.O_EXCL | os.O_TRUNC | os.O_NOCTTY
 _NO_POSITION = (1 << 64) - 1
@@ -143,7 +143,7 @@ def _check_setting(file: OpenFile, context: DumpContext) -> None:
         if found not in {pid for process in context.processes for pid in (process.pid, process.ns_pid)}:
             raise refusal
 
-    context.at_check(check)
+    context.at(DumpStage.KNOWN, check)
 
 
 def _trigger(file: OpenFile, context: DumpContext) -> str:
@@ -166,7 +166,7 @@ def check(file: OpenFile, context: DumpContext) -> None:
         return
     _check_setting(file, context)
     if lost := _trigger(file, context):
-        context.lose(lost)
+        context.noticed.lose(lost)
     if is_there(file, target, context):
         return
     if _same_device(file, context) is not None:

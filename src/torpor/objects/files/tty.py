@@ -39,7 +39,7 @@ from torpor.objects.files.paths import DELETED, is_terminal, open_below
 from torpor.objects.files.tty_pairs import Early, Masters, Pair, is_master
 from torpor.objects.files.tty_sessions import Sessions, is_in_foreground, owner_of, set_foreground
 from torpor.objects.model import RestoreProcess
-from torpor.objects.session import DumpContext, RestoreContext
+from torpor.objects.session import DumpContext, DumpStage, RestoreContext, RestoreStage
 
 _PTS_MAJOR = 136
 _PTY = m.TtyType.PTY
@@ -120,8 +120,8 @@ class _Terminals:
         self._context = context
         self._ends: dict[object, _End] = {}
         self._ids: set[int] = set()
-        context.at_check(self._check_all)
-        context.at_end(self._finish)
+        context.at(DumpStage.KNOWN, self._check_all)
+        context.at(DumpStage.WRITTEN, self._finish)
 
     def is_external(self, file: OpenFile) -> bool:
         """Whether the user says that it will be given at restore."""
@@ -290,7 +290,7 @@ class _Restoring:
             m.TtyType.VT: self._open_node,
             m.TtyType.SERIAL: self._open_node,
         }
-        context.before_attach(self._finish)
+        context.at(RestoreStage.OPENED, self._finish)
 
     def open(self, entry: m.file_entry) -> int:
         """A new descriptor of the description, or the only one."""

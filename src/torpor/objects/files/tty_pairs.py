@@ -31,7 +31,7 @@ from torpor.kernel.uapi.fcntl import O_PATH
 from torpor.kernel.uapi.ioctls import TIOCEXCL, TIOCGPTN, TIOCPKT, TIOCSPTLCK
 from torpor.objects.files import status_flags, tty_data, tty_params
 from torpor.objects.files.paths import is_terminal, open_below
-from torpor.objects.session import RestoreContext
+from torpor.objects.session import RestoreContext, RestoreStage
 
 _MAX_SKIPPED = 4096
 # The number of a terminal that was closed is free only when a worker of the kernel's has been at it.
@@ -69,7 +69,7 @@ class Early:
 
     def __init__(self, context: RestoreContext) -> None:
         self._masters: dict[int, OwnedFd] = {}
-        context.on_close(self._masters.clear)
+        context.at(RestoreStage.CLOSED, self._masters.clear)
 
     def make(self, directory: int, index: int) -> None:
         """Have there be a slave of that number in the instance of devpts that is mounted at *directory*."""

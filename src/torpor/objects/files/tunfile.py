@@ -28,7 +28,7 @@ from torpor.objects.files import fown, regular
 from torpor.objects.files.model import FileKind, OpenFile
 from torpor.objects.files.networks import Networks, in_network
 from torpor.objects.ns.net import tun
-from torpor.objects.session import DumpContext, RestoreContext
+from torpor.objects.session import DumpContext, DumpStage, RestoreContext
 
 _DEVICE = os.makedev(10, 200)
 
@@ -60,7 +60,7 @@ def dump(file: OpenFile, entry: m.file_entry, context: DumpContext) -> None:
     devices = context.part(tun.Devices)
     ident = tunf.ns_id
     devices.seen[ident, name] = tun.look(file.fd, name, flags)
-    context.at_end(lambda: _check_carried(file, (ident, name), devices))
+    context.at(DumpStage.COMPLETE, lambda: _check_carried(file, (ident, name), devices))
 
 
 def _check_carried(file: OpenFile, device: tuple[int, str], devices: tun.Devices) -> None:

@@ -27,7 +27,7 @@ from torpor.kernel import vm
 from torpor.kernel.build_id import find_build_id, read_build_id
 from torpor.kernel.procfs.maps import PROT_EXEC, PROT_READ
 from torpor.objects.files.model import OpenFile
-from torpor.objects.session import DumpContext, RestoreContext
+from torpor.objects.session import DumpContext, RestoreContext, RestoreStage
 
 BUILD_ID = "buildid"
 _HINT = "bring the old file back; --file-validation filesize takes this one as it is"
@@ -186,5 +186,5 @@ def _rewind(reg: m.reg_file_entry, fd: int, info: os.stat_result, context: Resto
             os.close(writable)
         log.warn(f"{name} was cut from {info.st_size} bytes to the {size} that it had")
 
-    context.at_end(("rewind", *place), cut)
+    context.at(RestoreStage.TIDY, cut)
     return True

@@ -23,7 +23,7 @@ from torpor.kernel.uapi.fcntl import AT_FDCWD, O_PATH
 from torpor.objects.files import ghost
 from torpor.objects.files.model import OpenFile, mount_of
 from torpor.objects.files.paths import DELETED, locate, open_below, roots_of, set_name
-from torpor.objects.session import DumpContext, RestoreContext
+from torpor.objects.session import DumpContext, DumpStage, RestoreContext
 
 _SEARCH_LIMIT = 200_000
 _HANDLE_WORDS = 16
@@ -116,7 +116,7 @@ def find(file: OpenFile, device: int, inode: int, message: m.fh_entry, handle: b
     if found.endswith(DELETED) and not _is_at(root, found, user_device, inode):
         found = found.removesuffix(DELETED)
         error = file.refuse(f"it watches {found}, which is deleted", "remove the watch before the checkpoint")
-        context.at_end(lambda: _expect_ghost(user_device, inode, context, error))
+        context.at(DumpStage.COMPLETE, lambda: _expect_ghost(user_device, inode, context, error))
     set_name(message, "path", found)
     if root is not None:
         message.mnt_id = mount_of(root)

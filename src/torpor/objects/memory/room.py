@@ -21,7 +21,7 @@ from torpor.base.late import load
 from torpor.kernel import rlimits
 from torpor.kernel.procfs.small import read_small
 from torpor.objects.model import DumpProcess
-from torpor.objects.outside import Outside
+from torpor.objects.session import DumpContext, Noticed
 
 _NAMES = {rlimits.DATA: ("RLIMIT_DATA", "data", "VmData"), rlimits.AS: ("RLIMIT_AS", "as", "VmSize")}
 _NEEDED = 512 << 10
@@ -30,7 +30,7 @@ _PLENTY = 64 << 20
 _N_MAPPINGS = 6
 
 
-def check(process: DumpProcess, n_mappings: int, outside: Outside) -> Iterator[RefusedError]:
+def check(process: DumpProcess, n_mappings: int, noticed: Noticed) -> Iterator[RefusedError]:
     """Refuse a running process in which there will not be room; take note of one whose limits must be raised."""
     top = max_map_count()
     if n_mappings + _N_MAPPINGS > top:
@@ -46,7 +46,7 @@ def check(process: DumpProcess, n_mappings: int, outside: Outside) -> Iterator[R
         used = used or _read_sizes(process.pid)
         if soft - used[field] >= _PLENTY:
             continue
-        outside.noticed.add(_note(process))
+        noticed.marks.add(_note(process))
         if hard - used[field] < _NEEDED and not rlimits.may_raise():
             yield RefusedError(
                 f"{process.describe()} has used up its hard limit {name} of {hard} bytes",
@@ -65,12 +65,12 @@ def is_enough(n_mappings: int) -> bool:
 
 
 @contextmanager
-def made(process: DumpProcess, outside: Outside) -> Iterator[None]:
+def made(process: DumpProcess, context: DumpContext) -> Iterator[None]:
     """Room, while the block lasts, in a stopped process of which ``check`` has taken note."""
-    if _note(process) not in outside.noticed:
+    if _note(process) not in context.noticed.marks:
         yield
         return
-    limit = load("torpor.tracee.caretaker").limit
+    caretaker, limit = context.outside.caretaker, load("torpor.tracee.caretaker").limit
     uid, gid = process.status.uids[0], process.status.gids[0]
     assert process.pidfd is not None
     raised: list[tuple[int, int, int]] = []
@@ -80,7 +80,7 @@ def made(process: DumpProcess, outside: Outside) -> Iterator[None]:
             if soft == rlimits.INFINITY:
                 continue
             top = rlimits.INFINITY if rlimits.may_raise() else hard
-            keys += outside.caretaker.add([limit(process.pidfd.fileno(), process.pid, number, soft, hard, uid, gid)])
+            keys += caretaker.add([limit(process.pidfd.fileno(), process.pid, number, soft, hard, uid, gid)])
             rlimits.set_limit(process.pid, number, top, max(hard, top), uid, gid)
             process.limits[number] = (soft, hard)
             raised.append((number, soft, hard))
@@ -88,7 +88,7 @@ def made(process: DumpProcess, outside: Outside) -> Iterator[None]:
     finally:
         for number, soft, hard in raised:
             rlimits.set_limit(process.pid, number, soft, hard, uid, gid)
-        outside.caretaker.drop(keys)
+        caretaker.drop(keys)
 
 
 def _note(process: DumpProcess) -> str:

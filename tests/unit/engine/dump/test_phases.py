@@ -2,7 +2,7 @@
 
 import pytest
 
-from torpor.engine.dump.phases import AFTER, BEFORE, DUMP, FROZEN, PRE_DUMP, DumpPhase
+from torpor.engine.dump.phases import AFTER, BEFORE, DUMP, FROZEN, LAST, PRE_DUMP, DumpPhase
 
 TABLES = {"dump": DUMP, "pre-dump": PRE_DUMP}
 
@@ -12,7 +12,7 @@ def test_stages_follow_each_other(table: tuple[DumpPhase, ...]) -> None:
     """So the table reads in the order in which it is gone through."""
     stages = [phase.stage for phase in table]
     assert stages == sorted(stages)
-    assert {*stages} == {BEFORE, FROZEN, AFTER}
+    assert {*stages} == {BEFORE, FROZEN, AFTER, LAST}
 
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)

@@ -31,7 +31,7 @@ from torpor.objects.files.socket import addresses, filters, ip_options, multicas
 from torpor.objects.files.socket.finish import finish
 from torpor.objects.files.socket.make import family_of, make_socket
 from torpor.objects.files.socket.option_tables import Shape
-from torpor.objects.session import DumpContext, RestoreContext
+from torpor.objects.session import DumpContext, RestoreContext, RestoreStage
 
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
 _TCPS = (socket.IPPROTO_TCP, IPPROTO_MPTCP)
@@ -149,7 +149,7 @@ class Unfinished:
         ]
         #: Ports that several sockets of the image have: each of them must say SO_REUSEPORT to be bound.
         self.shared_ports = {port for port in ports if ports.count(port) > 1} if len(ports) < 1000 else set(ports)
-        context.before_attach(self._finish)
+        context.at(RestoreStage.OPENED, self._finish)
 
     def add(self, file_id: int, sk: m.inet_sk_entry) -> None:
         """Finish it when all are bound."""

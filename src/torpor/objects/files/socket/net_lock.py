@@ -30,7 +30,8 @@ from torpor.kernel.namespaces import CLONE_NEWNET, isolated, setns
 from torpor.kernel.sockets import Socket
 from torpor.objects.files.networks import Networks
 from torpor.objects.files.socket.addresses import plain_bytes
-from torpor.objects.session import DumpContext
+from torpor.objects.outside import Lasting
+from torpor.objects.session import DumpContext, DumpStage
 from torpor.tracee import caretaker
 
 #: Packets with this mark pass (CRIU's, and ours that stand for a peer's).
@@ -178,7 +179,7 @@ class NetLock:
         return [key for locked in self._locked for key in locked.keys]
 
 
-class DumpLock(NetLock):
+class DumpLock(NetLock, Lasting):
     """The lock of a dump: undone when the tree lives on, left for the restore when it is killed."""
 
     def __init__(self, context: DumpContext) -> None:
@@ -189,9 +190,8 @@ class DumpLock(NetLock):
         self._is_kept = any(item.startswith("net[") for item in context.policy.external)
         #: By network namespace: the connections that are carried and whose other end is outside of the tree.
         self.carried: dict[int, list[Ends]] = {}
-        context.outside.on_survival(self._survive)
-        context.outside.at_commit(lambda: (self._last_steps(), self.keys))
-        context.outside.after_kill(self._leave)
+        context.undo.add(self._survive)
+        context.outside.add(self)
 
     def lock_namespace(self, netns: int) -> None:
         """All packets in a namespace of the tree's own, behind *netns* (a pidfd will do), which is ours to close."""
@@ -210,10 +210,10 @@ class DumpLock(NetLock):
             self._outside.lock_method = self.method
 
     def _survive(self) -> None:
-        self._outside.at_close(self.close)
+        self._context.at(DumpStage.CLOSED, self.close)
         self.let_through()
 
-    def _leave(self) -> None:
+    def settle(self) -> None:
         """It stays locked until a restore unlocks it.
 
         In a namespace that others keep, and may go on using (a pod's), only the connections: all of it was locked for
@@ -226,8 +226,8 @@ class DumpLock(NetLock):
             while self._locked:
                 self._locked.pop().forget()
 
-    def _last_steps(self) -> list[caretaker.Step]:
-        """``_leave`` for a caretaker, unless that has no room for it."""
+    def last_steps(self) -> list[caretaker.Step]:
+        """The same by a caretaker, unless that has no room for it."""
         found = [(connection.fileno(), nftables.batch(messages)) for connection, messages in self._last_messages()]
         return [caretaker.send(fd, text) for fd, text in found if len(text) <= _ROOM]
 

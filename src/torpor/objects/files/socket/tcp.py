@@ -25,7 +25,7 @@ from torpor.kernel.sockets import Borrowed, Socket
 from torpor.kernel.uapi.inet import IPPROTO_MPTCP
 from torpor.objects.files.model import OpenFile
 from torpor.objects.files.socket import listeners, net_lock, shutdown, tcp_ended, tcp_keys, tcp_repair, tcp_stream
-from torpor.objects.session import DumpContext, RestoreContext
+from torpor.objects.session import DumpContext, DumpStage, RestoreContext
 
 TCP_CLOSE, TCP_LISTEN = tcp_repair.CLOSE, tcp_repair.LISTEN
 _HINT = "use --tcp-close to have it closed, or --tcp-established to carry it"
@@ -68,7 +68,7 @@ def check(file: OpenFile, sk: m.inet_sk_entry, context: DumpContext) -> None:
         state = tcp_repair.state(connection)
     may_not_wait = state == TCP_LISTEN and not (context.policy.tcp_close or context.policy.skip_in_flight)
     if may_not_wait and file.stat.st_ino not in context.part(listeners.Listening).inodes:
-        context.outside.restless.append(_Listener(os.dup(file.fd)).is_waited_for)
+        context.noticed.restless.append(_Listener(os.dup(file.fd)))
     if state != TCP_CLOSE and sk.proto == socket.IPPROTO_TCP and not (sk.dst_port and context.policy.tcp_close):
         context.part(tcp_keys.Signed).add(file, sk.family)
     if state in (TCP_LISTEN, TCP_CLOSE):
@@ -96,8 +96,8 @@ class _Met:
     def __init__(self, context: DumpContext) -> None:
         self._context = context
         self._all: list[net_lock.Ends] = []
-        context.at_check(self._check)
-        context.outside.noticed.add("connections")
+        context.at(DumpStage.KNOWN, self._check)
+        context.noticed.marks.add("connections")
 
     def add(self, sk: m.inet_sk_entry) -> None:
         """One more."""

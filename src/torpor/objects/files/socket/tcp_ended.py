@@ -30,7 +30,7 @@ from torpor.kernel.sockets import Borrowed, Socket
 from torpor.objects.files.model import OpenFile
 from torpor.objects.files.socket import addresses, net_lock, options, tcp_fin, tcp_repair, tcp_stream
 from torpor.objects.files.socket.make import make_socket
-from torpor.objects.session import DumpContext, RestoreContext
+from torpor.objects.session import DumpContext, RestoreContext, RestoreStage
 
 _RST = 0x04
 _FIRST = 0x10000
@@ -118,4 +118,4 @@ class Raw:
 
     def __init__(self, context: RestoreContext) -> None:
         self.sockets = tcp_fin.RawSockets(context)
-        context.before_attach(self.sockets.close)
+        context.at(RestoreStage.NAMED, self.sockets.close)

@@ -13,7 +13,7 @@ import _socket as socket
 from torpor.kernel.sock_diag import read_inet
 from torpor.kernel.sockets import Borrowed
 from torpor.objects.files.model import OpenFile
-from torpor.objects.session import DumpContext
+from torpor.objects.session import DumpContext, DumpStage
 
 _AO_INFO, _AO_INFO_BYTES = 40, 24
 
@@ -23,7 +23,7 @@ class Signed:
 
     def __init__(self, context: DumpContext) -> None:
         self._met: list[OpenFile] = []
-        context.at_check(self._check)
+        context.at(DumpStage.KNOWN, self._check)
 
     def add(self, file: OpenFile, family: int) -> None:
         """A TCP socket that listens or is connected; RefusedError if it has keys of the newer kind."""

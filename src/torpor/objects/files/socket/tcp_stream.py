@@ -36,7 +36,8 @@ from torpor.kernel.uapi.socket import SO_PEEK_OFF
 from torpor.objects.files.model import OpenFile
 from torpor.objects.files.socket import addresses, net_lock, options, shutdown, tcp_fin, tcp_repair
 from torpor.objects.files.socket.tcp_repair import RECEIVE_QUEUE, SEND_QUEUE, SENT_FIN
-from torpor.objects.session import DumpContext, RestoreContext
+from torpor.objects.outside import Lasting
+from torpor.objects.session import DumpContext, DumpStage, RestoreContext, RestoreStage
 from torpor.tracee import caretaker
 
 _TCP = tcp_repair.TCP
@@ -66,16 +67,15 @@ class _Connection:
     acknowledged: int = 0
 
 
-class Connections:
+class Connections(Lasting):
     """The connections of a dump."""
 
     def __init__(self, context: DumpContext) -> None:
         self._context = context
         self._all: list[_Connection] = []
         caretaker.raise_descriptor_limit()
-        context.at_end(self._dump)
-        context.outside.at_commit(self._at_commit)
-        context.outside.after_kill(self._silence)
+        context.at(DumpStage.WRITTEN, self._dump)
+        context.outside.add(self)
 
     def add(self, file: OpenFile, sk: m.inet_sk_entry) -> None:
         """Dump it once all are known."""
@@ -127,11 +127,11 @@ class Connections:
             self._read(torn)
         raise torn[0].file.refuse("its TCP connection does not come to rest", hint="try again")
 
-    def _at_commit(self) -> tuple[list[caretaker.Step], list[int]]:
-        """What ``_silence`` does."""
-        return [caretaker.option(each.fd.fileno(), _TCP, tcp_repair.REPAIR, tcp_repair.ON) for each in self._all], []
+    def last_steps(self) -> list[caretaker.Step]:
+        """Repair mode."""
+        return [caretaker.option(each.fd.fileno(), _TCP, tcp_repair.REPAIR, tcp_repair.ON) for each in self._all]
 
-    def _silence(self) -> None:
+    def settle(self) -> None:
         """The tasks are dead: let their sockets vanish without a packet, so that nothing of the connections stays."""
         for each in self._all:
             with Borrowed(each.fd.fileno()) as connection:
@@ -309,8 +309,8 @@ class Reborn:
         self._raw = tcp_fin.RawSockets(context)
         entries = context.files.entries.values()
         self._ends = {(entry.isk.ns_id, net_lock.ends_of(entry.isk)) for entry in entries if is_stream(entry)}
-        context.when_connected(self._live)
-        context.on_close(self._close)
+        context.at(RestoreStage.CONNECTED, self._live)
+        context.at(RestoreStage.CLOSED, self._close)
 
     def add(
         self, connection: Socket, sk: m.inet_sk_entry, stream: m.tcp_stream_entry, unsent: bytes, what: str

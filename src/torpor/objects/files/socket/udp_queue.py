@@ -28,7 +28,7 @@ from torpor.kernel.sockets import Borrowed, Socket
 from torpor.objects.files.model import OpenFile
 from torpor.objects.files.socket import addresses, options, tcp_fin
 from torpor.objects.files.socket.queues import Queues, peeking
-from torpor.objects.session import DumpContext, RestoreContext
+from torpor.objects.session import DumpContext, RestoreContext, RestoreStage
 
 _ROOM = 1 << 16
 _CONTROL_ROOM = 512
@@ -113,4 +113,4 @@ class Raw:
 
     def __init__(self, context: RestoreContext) -> None:
         self.sockets = tcp_fin.RawSockets(context)
-        context.on_close(self.sockets.close)
+        context.at(RestoreStage.CLOSED, self.sockets.close)

@@ -33,7 +33,7 @@ from torpor.objects.files.socket.unix_bind import Namer
 from torpor.objects.files.socket.unix_name import Name, name_of
 from torpor.objects.files.socket.unix_senders import Receiver, Senders
 from torpor.objects.files.socket.unix_state import ESTABLISHED, EXTERN, LISTEN
-from torpor.objects.session import RestoreContext
+from torpor.objects.session import RestoreContext, RestoreStage
 
 _STREAMS = (socket.SOCK_STREAM, socket.SOCK_SEQPACKET)
 
@@ -117,7 +117,7 @@ class Graph:
                 listener.socket.close()
             if any(node.made is None for node in self._inside()):
                 self._namer.close()
-        self._context.before_attach(self._complete)
+        self._context.at(RestoreStage.QUEUED, self._complete)
         asked = -1
         for node in self._inside():
             fd = node.socket.detach()

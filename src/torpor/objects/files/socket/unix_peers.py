@@ -17,7 +17,7 @@ from torpor.images import messages as m
 from torpor.kernel import sock_diag
 from torpor.objects.files.model import OpenFile
 from torpor.objects.files.socket.unix_state import EXTERN, LISTEN
-from torpor.objects.session import DumpContext
+from torpor.objects.session import DumpContext, DumpStage
 
 
 class Peers:
@@ -30,8 +30,8 @@ class Peers:
         self._rows: dict[int, sock_diag.UnixSocket] = {}
         self._outside: dict[int, sock_diag.UnixSocket] = {}
         self._can_tell = True
-        context.at_check(self._check)
-        context.at_end(self._add_externs)
+        context.at(DumpStage.KNOWN, self._check)
+        context.at(DumpStage.WRITTEN, self._add_externs)
 
     def add(self, file: OpenFile, sk: m.unix_sk_entry, rows: dict[int, sock_diag.UnixSocket]) -> None:
         """Take note of a dumped socket."""

@@ -20,7 +20,7 @@ from torpor.objects.ns.mnt import filesystems, make
 from torpor.objects.ns.mnt.external import AUTODETECTED, keys_by_point
 from torpor.objects.ns.mnt.views import View, open_mount, read_view
 from torpor.objects.ns.model import NsDump
-from torpor.objects.session import DumpContext
+from torpor.objects.session import DumpContext, DumpStage
 
 _MINOR_BITS = 20
 _DELETED = "//deleted"
@@ -57,7 +57,7 @@ class MountDump:
         self.n_views = 0
         self.has_root = False
         self.idmaps = IDENTITY
-        context.at_end(self._dump_contents)
+        context.at(DumpStage.WRITTEN, self._dump_contents)
 
     def _dump_contents(self) -> None:
         for device, contents in self.contents.items():

@@ -43,20 +43,15 @@ def renumber(work: Work, name: str, index: int, wanted: int) -> None:
 
 def lend(work: Work, ours: str, name: str) -> None:
     """Have the interface *name*, which was ours as *ours*, come back if the restore fails, and not be destroyed."""
-    place, home = OwnedFd(os.dup(work.inside_fd)), OwnedFd(os.dup(work.outside_fd))
-    stays: list[bool] = []
+    place, home = work.context.keep(os.dup(work.inside_fd)), work.context.keep(os.dup(work.outside_fd))
 
     def give_back() -> None:
-        with place, home:
-            if stays:
-                return
-            try:
-                inside(place.fileno(), CLONE_NEWNET, lambda: _send(name, home.fileno(), ours))
-            except (TorporError, OSError) as error:
-                log.warn(f"the interface {ours} is lost: {error}")
+        try:
+            inside(place.fileno(), CLONE_NEWNET, lambda: _send(name, home.fileno(), ours))
+        except (TorporError, OSError) as error:
+            log.warn(f"the interface {ours} is lost: {error}")
 
-    work.context.at_end(("interface", work.ident, name), lambda: stays.append(True))
-    work.context.on_close(give_back)
+    work.context.undo.add(give_back)
 
 
 def _send(name: str, target: int, new_name: str) -> None:
