@@ -40,11 +40,7 @@ def _split_one(stores: list[DirStore], ident: int, shared: bool) -> int:
     kind = kinds.SHMEM_PAGEMAP if shared else kinds.PAGEMAP
     found = load_pagemap(stores[0], ident, kind)
     pages = Path(stores[0].path, found.pages_name).read_bytes()
-    flat = [
-        (run.vaddr + at * PAGE_BYTES, (run.pages_offset or 0) + at * PAGE_BYTES)
-        for run in found.runs
-        for at in range(run.n_pages)
-    ]
+    flat = [(at, offset + at - start) for start, end, offset in found.extents() for at in range(start, end, PAGE_BYTES)]
     for level, store in enumerate(stores):
         runs, content = [], []
         for index, (vaddr, offset) in enumerate(flat):
@@ -67,14 +63,13 @@ def lean_on_parent(images: Path) -> int:
     with DirStore(images, "w") as store:
         parent = store.parent()
         assert parent is not None
-        with parent:
-            for file_name in store.names():
-                found = kinds.by_file_name(file_name)
-                if found is None or found[0].payload != "pagemap" or not isinstance(found[1], int):
-                    continue
-                kind = kinds.SHMEM_PAGEMAP if file_name.startswith("pagemap-shmem-") else kinds.PAGEMAP
-                if parent.exists(file_name):
-                    n_pages += _lean_one(store, pages_of(parent, found[1], kind), found[1], kind)
+        for file_name in store.names():
+            found = kinds.by_file_name(file_name)
+            if found is None or found[0].payload != "pagemap" or not isinstance(found[1], int):
+                continue
+            kind = kinds.SHMEM_PAGEMAP if file_name.startswith("pagemap-shmem-") else kinds.PAGEMAP
+            if parent.exists(file_name):
+                n_pages += _lean_one(store, pages_of(parent, found[1], kind), found[1], kind)
     return n_pages
 
 
@@ -83,12 +78,11 @@ def pages_of(store: ImageStore, ident: int, kind: ImageKind[m.pagemap_head] = ki
     found = load_pagemap(store, ident, kind)
     reader = store.pages_reader(found.pages_name)
     pages = {}
-    for run in found.runs:
-        if run.pages_offset is not None:
-            content = bytearray(run.n_pages * PAGE_BYTES)
-            reader.read_at(run.pages_offset, memoryview(content))
-            for at in range(0, len(content), PAGE_BYTES):
-                pages[run.vaddr + at] = bytes(content[at : at + PAGE_BYTES])
+    for start, end, offset in found.extents():
+        content = bytearray(end - start)
+        reader.read_at(offset, memoryview(content))
+        for at in range(0, len(content), PAGE_BYTES):
+            pages[start + at] = bytes(content[at : at + PAGE_BYTES])
     reader.close()
     return pages
 

@@ -1,7 +1,7 @@
 """The vdso: the same one again, and images whose vdso is another kernel's."""
 
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -53,11 +53,10 @@ def change_vdso(directory: Path, pid: int, change: Change) -> int:
         mm = load_one(store, kinds.MM, pid)
         found = load_pagemap(store, pid)
         old = next(entry for entry in mm.vmas if entry.status & VDSO)
-        run = next(each for each in found.runs if each.vaddr <= old.start < each.vaddr + each.n_pages * PAGE_BYTES)
-        assert run.pages_offset is not None
+        run = next(each for each in found.runs if each.vaddr <= old.start < each.end)
+        ((at, _),) = found.places(old.start, old.end)
     pages = directory / f"pages-{found.pages_id}.img"
     data = bytearray(pages.read_bytes())
-    at = run.pages_offset + old.start - run.vaddr
     before = bytes(data[at : at + old.end - old.start])
     after = change(before)
     data[at : at + len(before)] = after
@@ -68,18 +67,8 @@ def change_vdso(directory: Path, pid: int, change: Change) -> int:
     forget_manifest(directory)
     with DirStore(directory, "w") as store:
         store_one(store, "MM", mm, pid)
-        store_pagemap(store, pid, found.pages_id, placed(runs))
+        store_pagemap(store, pid, found.pages_id, runs)
     return int(old.start)
-
-
-def placed(runs: Iterable[PageRun]) -> list[PageRun]:
-    """Each behind the one before it in the pages image."""
-    found: list[PageRun] = []
-    at = 0
-    for run in runs:
-        found.append(PageRun(run.vaddr, run.n_pages, run.flags, at))
-        at += run.n_pages * PAGE_BYTES
-    return found
 
 
 def ns_pid(workload: Workload) -> int:
@@ -145,12 +134,12 @@ def drop(directory: Path, pid: int, status: int) -> None:
     mm.vmas.extend(kept)
     data = (directory / f"pages-{found.pages_id}.img").read_bytes()
     runs, pages = [], b""
-    for run in found.runs:
-        if run.pages_offset is not None and not any(entry.start <= run.vaddr < entry.end for entry in gone):
-            pages += data[run.pages_offset : run.pages_offset + run.n_pages * PAGE_BYTES]
+    for run, offset in found.laid_out():
+        if not any(entry.start <= run.vaddr < entry.end for entry in gone):
+            pages += data[offset : offset + run.n_pages * PAGE_BYTES]
             runs.append(run)
     (directory / f"pages-{found.pages_id}.img").write_bytes(pages)
     forget_manifest(directory)
     with DirStore(directory, "w") as store:
         store_one(store, "MM", mm, pid)
-        store_pagemap(store, pid, found.pages_id, placed(runs))
+        store_pagemap(store, pid, found.pages_id, runs)

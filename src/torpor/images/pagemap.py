@@ -8,7 +8,7 @@ them is of zero pages. ``pages.py`` finds the pages wherever they are.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from torpor.base.records import dataclass
 from torpor.base.typed import cast
@@ -23,6 +23,8 @@ PE_PARENT = 1
 PE_LAZY = 2
 PE_PRESENT = 4
 PAGE_BYTES = 4096
+#: (start, end, where it lies): a stretch of addresses, and an offset in what holds their pages.
+Extent = tuple[int, int, int]
 _TOP = 1 << 64
 _MAX_COMPAT_PAGES = (1 << 32) - 1
 
@@ -38,15 +40,16 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class PageRun:
-    """`n_pages` pages from address `vaddr` (bytes).
-
-    `pages_offset` is where they lie in the pages image, in bytes; None for runs which are not in it.
-    """
+    """`n_pages` pages from address `vaddr` (bytes). Where they are is what `source` says."""
 
     vaddr: int
     n_pages: int
     flags: int
-    pages_offset: int | None = None
+
+    @property
+    def end(self) -> int:
+        """The address behind them."""
+        return self.vaddr + self.n_pages * PAGE_BYTES
 
     @property
     def source(self) -> str:
@@ -82,20 +85,34 @@ class Pagemap:
     def pages_name(self) -> str:
         return kinds.PAGES.file_name(self.pages_id)
 
+    def laid_out(self) -> Iterator[tuple[PageRun, int]]:
+        """The runs, each with the offset in the pages image at which its pages lie if they are HERE."""
+        offset = 0
+        for run in self.runs:
+            yield run, offset
+            if run.present:
+                offset += run.n_pages * PAGE_BYTES
+
+    def extents(self) -> Iterator[Extent]:
+        """What is HERE, and where."""
+        return ((run.vaddr, run.end, offset) for run, offset in self.laid_out() if run.present)
+
     def places(self, start: int, end: int) -> list[tuple[int, int]]:
         """Where the bytes from address `start` up to `end` lie in the pages image; none unless all are there."""
-        return places(self.runs, start, end)
+        return places(self.extents(), start, end)
 
 
-def places(runs: Iterable[PageRun], start: int, end: int) -> list[tuple[int, int]]:
-    """Where the bytes from address `start` up to `end` of `runs` lie in the pages; none unless all are there."""
+def places(extents: Iterable[Extent], start: int, end: int) -> list[tuple[int, int]]:
+    """Where the bytes from address `start` up to `end` of `extents` lie; none unless all are there."""
     found = []
     at = start
-    for run in runs:
-        if run.pages_offset is not None and run.vaddr <= at < run.vaddr + run.n_pages * PAGE_BYTES and at < end:
-            until = min(end, run.vaddr + run.n_pages * PAGE_BYTES)
-            found.append((run.pages_offset + at - run.vaddr, run.pages_offset + until - run.vaddr))
+    for first, last, offset in extents:
+        if first <= at < last and at < end:
+            until = min(end, last)
+            found.append((offset + at - first, offset + until - first))
             at = until
+        elif first >= end:
+            break
     return found if at >= end else []
 
 
@@ -144,9 +161,8 @@ def _read_runs(name: str, entries: Iterable[m.pagemap_entry], page_bytes: int) -
                 f"{name}: entry {len(runs) + 1}: {wrong} ({n_pages} pages at {vaddr:#x}, flags {flags:#x})"
             )
         end = vaddr + n_pages * page_bytes
-        offset = n_present * page_bytes if flags & PE_PRESENT else None
-        runs.append(PageRun(vaddr, n_pages, flags, offset))
-        if offset is not None:
+        runs.append(PageRun(vaddr, n_pages, flags))
+        if flags & PE_PRESENT:
             n_present += n_pages
     return runs, n_present
 
@@ -166,11 +182,7 @@ def _run_fault(vaddr: int, n_pages: int, flags: int, end: int, page_bytes: int) 
 
 
 def _check_pages(store: ImageStore, name: str, found: Pagemap, page_bytes: int) -> None:
-    pages = store.pages_reader(found.pages_name)
-    try:
-        size = pages.size
-    finally:
-        pages.close()
+    size = store.size_of(found.pages_name)
     if size < found.n_present * page_bytes:
         needed = found.n_present * page_bytes
         raise ImageError(f"{found.pages_name}: truncated: {name} needs {needed} bytes of it, it has {size}")
@@ -185,20 +197,17 @@ def store_pagemap(
 ) -> None:
     """Writes a pagemap in one write. The present runs must lie in the pages image in this order, without gaps.
 
-    Raises ImageError where they do not, or where `runs` is what `load_pagemap` would refuse.
+    Raises ImageError where `runs` is what `load_pagemap` would refuse.
     """
     name = kind.file_name(ident)
     out = [encode_image(kind, (m.pagemap_head(pages_id=pages_id),))]
     entry = m.pagemap_entry()
-    end = pages_offset = 0
+    end = 0
     for index, run in enumerate(runs, 1):
         wrong = _run_fault(run.vaddr, run.n_pages, run.flags, end, PAGE_BYTES)
-        if not wrong and run.present and run.pages_offset not in (None, pages_offset):
-            wrong = f"lies at byte {run.pages_offset} of the pages image, where {pages_offset} is the next"
         if wrong:
             raise ImageError(f"{name}: entry {index}: {wrong}")
-        end = run.vaddr + run.n_pages * PAGE_BYTES
-        pages_offset += run.n_pages * PAGE_BYTES if run.present else 0
+        end = run.end
         entry.vaddr, entry.nr_pages, entry.flags = run.vaddr, run.n_pages, run.flags
         # Readers from before the 64-bit count know this one only.
         entry.compat_nr_pages = run.n_pages if run.n_pages <= _MAX_COMPAT_PAGES else 0

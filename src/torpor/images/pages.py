@@ -25,6 +25,7 @@ from torpor.images.kinds import ImageKind
 from torpor.images.pagemap import (
     PAGE_BYTES,
     PE_PRESENT,
+    Extent,
     Pagemap,
     PageRun,
     Source,
@@ -34,9 +35,12 @@ from torpor.images.pagemap import (
 )
 from torpor.images.store import ImageStore, PagesReader, PagesWriter
 
-#: How far apart the pages images of a chain lie in the offsets of its reader.
+#: How far apart the pages images of a chain lie in the offsets of its reader, and where those of zeroes begin.
 _SPAN_BITS = 56
 _SPAN = 1 << _SPAN_BITS
+_ZEROES = 1 << 80
+#: Each has a directory and a page map that must be looked at; nobody's last dump comes after so many others.
+MAX_PARENTS = 128
 Range = tuple[int, int]
 #: (address, length) of pages that lie together.
 Piece = tuple[int, int]
@@ -171,13 +175,16 @@ class _Chain:
     """PagesReader of several pages images; the number of one is the upper part of its offsets."""
 
     #: More than any image: it is not to be read as a whole.
-    size = 1 << 62
+    size = _ZEROES << 1
 
     def __init__(self, readers: list[PagesReader]) -> None:
         self._readers = readers
 
     def read_at(self, offset: int, into: memoryview) -> None:
-        self._readers[offset >> _SPAN_BITS].read_at(offset & (_SPAN - 1), into)
+        if offset < _ZEROES:
+            self._readers[offset >> _SPAN_BITS].read_at(offset & (_SPAN - 1), into)
+        else:
+            into.cast("B")[:] = bytes(into.nbytes)
 
     def fileno(self) -> int | None:
         return None
@@ -187,39 +194,29 @@ class _Chain:
             self._readers.pop().close()
 
 
-class _Zeroes:
-    """PagesReader of nothing but zeroes."""
-
-    size = _SPAN
-
-    def read_at(self, offset: int, into: memoryview) -> None:
-        into.cast("B")[:] = bytes(into.nbytes)
-
-    def fileno(self) -> int | None:
-        return None
-
-    def close(self) -> None:
-        pass
-
-
 class Contents(Closing):
     """The pages of one address space or segment. A context manager that closes its reader.
 
-    `runs` are in ascending order; each has a ``pages_offset``, where it lies in `reader`.
+    `extents` are in ascending order, and say where in `reader` the pages lie.
     """
 
-    def __init__(self, runs: tuple[PageRun, ...], reader: PagesReader) -> None:
-        self.runs = runs
+    def __init__(self, extents: list[Extent], reader: PagesReader) -> None:
+        self.extents = extents
         self.reader = reader
 
-    def read(self, start: int, end: int) -> bytes | None:
-        """What is at the addresses from `start` up to `end`; None unless all of it lies in pages images."""
-        content = bytearray()
-        for begin, until in places(self.runs, start, end):
-            piece = bytearray(until - begin)
-            self.reader.read_at(begin, memoryview(piece))
-            content += piece
-        return bytes(content) if content else None
+    def read(self, vaddr: int, into: memoryview) -> bool:
+        """Fills `into` from address `vaddr` on; not at all (False) unless all of it is there."""
+        found = places(self.extents, vaddr, vaddr + into.nbytes)
+        view, done = into.cast("B"), 0
+        for begin, until in found:
+            self.reader.read_at(begin, view[done : done + until - begin])
+            done += until - begin
+        return bool(found)
+
+    def between(self, start: int, end: int) -> bytes | None:
+        """What is at the addresses from `start` up to `end`; None unless all of it is there."""
+        content = bytearray(max(end - start, 0))
+        return bytes(content) if content and self.read(start, memoryview(content)) else None
 
     def close(self) -> None:
         self.reader.close()
@@ -228,77 +225,78 @@ class Contents(Closing):
 def open_contents(store: ImageStore, ident: int, kind: ImageKind[m.pagemap_head] = kinds.PAGEMAP) -> Contents:
     """The contents of task (or segment) `ident`.
 
-    Raises ImageError where pages are with a page server, or where the parent images are not there or have not what
-    they should; and what ``load_pagemap`` raises.
+    Each page map of the chain is read once. Raises ImageError where pages are with a page server, or where the parent
+    images are not there or have not what they should; and what ``load_pagemap`` raises.
     """
     found = load_pagemap(store, ident, kind)
-    _refuse_lazy(kind.file_name(ident), found)
-    reader = store.pages_reader(found.pages_name)
+    readers = [store.pages_reader(found.pages_name)]
     if all(run.present for run in found.runs):
-        return Contents(found.runs, reader)
-    readers = [reader]
+        return Contents(list(found.extents()), readers[0])
     try:
-        runs = _resolve(store, ident, kind, found, readers)
+        extents = _resolve(store, ident, kind, found, readers)
     except BaseException:
         _Chain(readers).close()
         raise
-    return Contents(tuple(runs), _Chain(readers))
-
-
-def _refuse_lazy(name: str, found: Pagemap) -> None:
-    for run in found.runs:
-        if run.source is Source.LAZY:
-            raise ImageMissing(
-                f"{name}: {run.n_pages} pages at {run.vaddr:#x} are in no image: they were left to a page server",
-                hint="dump again without --lazy-pages",
-            )
+    return Contents(extents, _Chain(readers))
 
 
 def _resolve(
     store: ImageStore, ident: int, kind: ImageKind[m.pagemap_head], found: Pagemap, readers: list[PagesReader]
-) -> list[PageRun]:
-    """The runs of `found`, those in the parent images looked up there, each with its place in a chain of `readers`, to
-    which the further ones are appended.
+) -> list[Extent]:
+    """Where the pages of `found` lie in a chain of `readers`, to which those of the parent images are appended."""
+    extents: list[Extent] = []
+    wanted = [(run.vaddr, run.end) for run in found.runs]
+    name = kind.file_name(ident)
+    while True:
+        where = f"{store.path}/{name}" if len(readers) > 1 else name
+        wanted = _take(found, wanted, (len(readers) - 1) << _SPAN_BITS, where, extents)
+        if not wanted:
+            break
+        store = _parent_of(store, name, wanted[0][0], len(readers))
+        found = _load_parent(store, ident, kind, wanted[0][0])
+        readers.append(store.pages_reader(found.pages_name))
+    # One ascending list behind the other: to sort them is to merge them.
+    extents.sort()
+    return extents
+
+
+def _take(found: Pagemap, wanted: list[Range], base: int, where: str, extents: list[Extent]) -> list[Range]:
+    """Add to `extents` what `found`, whose pages image begins at `base`, has of the `wanted`; what its parent should
+    have. ImageError for what it should have and has not, or has with a page server.
     """
-    readers.append(_Zeroes())
-    done = [_part(run, *_range(run), 0) for run in found.runs if not run.in_parent]
-    wanted = [_range(run) for run in found.runs if run.in_parent]
-    opened: list[ImageStore] = []
-    try:
-        while wanted:
-            store = _parent_of(store, kind.file_name(ident), wanted[0][0])
-            opened.append(store)
-            found = _load_parent(store, ident, kind, wanted[0][0])
-            readers.append(store.pages_reader(found.pages_name))
-            base = (len(readers) - 1) << _SPAN_BITS
-            further: list[Range] = []
-            for run, start, end in _look_up(found.runs, wanted, kind.file_name(ident)):
-                if run.in_parent:
-                    further.append((start, end))
-                else:
-                    done.append(_part(run, start, end, base))
-            wanted = further
-    finally:
-        for each in opened:
-            each.close()
-    return sorted(done, key=lambda run: run.vaddr)
+    further: list[Range] = []
+    for run, offset, start, end in _look_up(found, wanted, where):
+        if run.source is Source.HERE:
+            _add(extents, start, end, base + offset + start - run.vaddr)
+        elif run.source is Source.ZERO:
+            _add(extents, start, end, _ZEROES + start)
+        elif run.source is Source.PARENT:
+            if further and further[-1][1] == start:
+                further[-1] = (further[-1][0], end)
+            else:
+                further.append((start, end))
+        else:
+            raise ImageMissing(
+                f"{where}: {run.n_pages} pages at {run.vaddr:#x} are in no image: they were left to a page server",
+                hint="dump again without --lazy-pages",
+            )
+    return further
 
 
-def _range(run: PageRun) -> Range:
-    return run.vaddr, run.vaddr + run.n_pages * PAGE_BYTES
+def _add(extents: list[Extent], start: int, end: int, offset: int) -> None:
+    if extents and extents[-1][1] == start and extents[-1][2] + start - extents[-1][0] == offset:
+        extents[-1] = (extents[-1][0], end, extents[-1][2])
+    else:
+        extents.append((start, end, offset))
 
 
-def _part(run: PageRun, start: int, end: int, base: int) -> PageRun:
-    """A part of `run`, whose pages image begins at `base` in the chain; the zeroes are the second there."""
-    offset = _SPAN if run.pages_offset is None else base + run.pages_offset + start - run.vaddr
-    return PageRun(start, (end - start) // PAGE_BYTES, run.flags, offset)
-
-
-def _parent_of(store: ImageStore, name: str, at: int) -> ImageStore:
+def _parent_of(store: ImageStore, name: str, at: int, n_stores: int) -> ImageStore:
+    if n_stores > MAX_PARENTS:
+        raise ImageError(f"{store.path}: more than {MAX_PARENTS} sets of parent images before the last one")
     parent = store.parent()
     if parent is None:
         raise ImageMissing(
-            f"{name}: the pages at {at:#x} are in the parent images, and these images have no parent",
+            f"{store.path}/{name}: the pages at {at:#x} are in the parent images, and these images have no parent",
             hint="put the link `parent` back, which leads to the directory of the dump before this one",
         )
     return parent
@@ -307,23 +305,29 @@ def _parent_of(store: ImageStore, name: str, at: int) -> ImageStore:
 def _load_parent(store: ImageStore, ident: int, kind: ImageKind[m.pagemap_head], at: int) -> Pagemap:
     name = kind.file_name(ident)
     if not store.exists(name):
-        raise ImageMissing(f"{name}: the pages at {at:#x} are in the parent images, which have no such image")
-    found = load_pagemap(store, ident, kind)
-    _refuse_lazy(f"parent/{name}", found)
-    return found
+        raise ImageMissing(
+            f"{store.path}/{name}: the pages at {at:#x} are in the parent images, which have no such image"
+        )
+    try:
+        return load_pagemap(store, ident, kind)
+    except ImageError as error:
+        error.add_note(f"in the parent images {store.path}")
+        raise
 
 
-def _look_up(runs: Iterable[PageRun], wanted: Iterable[Range], name: str) -> Iterator[tuple[PageRun, int, int]]:
-    """The parts of `runs` that make up the ranges `wanted`, all in ascending order; ImageError where one is missing."""
-    rest = iter(runs)
-    run = next(rest, None)
+def _look_up(found: Pagemap, wanted: Iterable[Range], where: str) -> Iterator[tuple[PageRun, int, int, int]]:
+    """The parts of runs that make up the ranges `wanted`, all in ascending order, as (run, where it lies in the pages
+    image if it does, start, end); ImageError where one is missing.
+    """
+    rest = found.laid_out()
+    run, offset = next(rest, (None, 0))
     for first, end in wanted:
         start = first
         while start < end:
-            while run is not None and _range(run)[1] <= start:
-                run = next(rest, None)
+            while run is not None and run.end <= start:
+                run, offset = next(rest, (None, 0))
             if run is None or run.vaddr > start:
-                raise ImageError(f"{name}: the pages at {start:#x} are to be in the parent images, which have them not")
-            until = min(end, _range(run)[1])
-            yield run, start, until
+                raise ImageError(f"{where}: has not the pages at {start:#x}, which the dump after it left to it")
+            until = min(end, run.end)
+            yield run, offset, start, until
             start = until

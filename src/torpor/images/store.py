@@ -100,7 +100,7 @@ class ImageStore(Protocol):
         """Removes an image; ImageMissing."""
 
     def parent(self) -> ImageStore | None:
-        """The store of the pre-dump before this one, None for the first. The caller closes it."""
+        """The store of the pre-dump before this one, None for the first. Opened once; it stays ours to close."""
 
     def commit(self, made: Manifest | None = None) -> None:
         """All is written: what lies here is a set from now on.

@@ -30,7 +30,7 @@ def images() -> dict[str, bytes]:
     store_one(store, kinds.CORE, core, 1)
     store_one(store, kinds.IDS, ids, 1)
     store_one(store, kinds.MM, _mm(), 1)
-    store_pagemap(store, 1, 1, [PageRun(ARG_START & ~0xFFF, 2, PE_PRESENT, 0)])
+    store_pagemap(store, 1, 1, [PageRun(ARG_START & ~0xFFF, 2, PE_PRESENT)])
     page = bytearray(8192)
     strings = ARGUMENTS + ENVIRONMENT
     page[ARG_START & 0xFFF : (ARG_START & 0xFFF) + len(strings)] = strings

@@ -85,13 +85,13 @@ def seen(store: MemStore) -> dict[int, bytes] | None:
         return None
     with contents:
         at = 0
-        for run in contents.runs:
-            assert run.vaddr >= at, "not in order, or over each other"
-            at = run.vaddr + run.n_pages * PAGE_BYTES
-            content = contents.read(run.vaddr, at)
-            assert content is not None and len(content) == run.n_pages * PAGE_BYTES
+        for start, end, _ in contents.extents:
+            assert start >= at, "not in order, or over each other"
+            at = end
+            content = contents.between(start, end)
+            assert content is not None and len(content) == end - start
             for offset in range(0, len(content), PAGE_BYTES):
-                found[run.vaddr + offset] = content[offset : offset + PAGE_BYTES]
+                found[start + offset] = content[offset : offset + PAGE_BYTES]
     return found
 
 
@@ -141,4 +141,4 @@ def test_any_stretch_is_read_as_the_model_says(seed: int) -> None:
                 whole = b"".join(part for part in parts if part is not None)
                 first = start // PAGE_BYTES * PAGE_BYTES
                 expected = whole[start - first : end - first]
-            assert contents.read(BASE + start, BASE + end) == expected
+            assert contents.between(BASE + start, BASE + end) == expected

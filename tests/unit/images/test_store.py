@@ -97,7 +97,7 @@ def test_parents_are_followed_but_not_in_circles(tmp_path: Path) -> None:
         (tmp_path / "1/parent").symlink_to("../2")
         with pytest.raises(ImageError, match="leads back"):
             first.parent()
-        first.close()
+        assert second.parent() is first
         second.set_parent("../gone")
         with pytest.raises(ImageMissing, match="gone"):
             second.parent()

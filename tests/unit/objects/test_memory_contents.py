@@ -74,7 +74,7 @@ def test_what_is_copied_is_read_again(store: MemStore, n_pages: int) -> None:
     ]
     with open_contents(store, PID) as found:
         for start, end in wanted:
-            assert found.read(start, end) == content[start - A : end - A]
+            assert found.between(start, end) == content[start - A : end - A]
 
 
 @pytest.mark.parametrize("store", [MemStore(), _OrderedStore()], ids=["any order", "in order"])
@@ -116,7 +116,7 @@ def test_memory_of_a_process_that_nobody_has_stopped(gentle: bool) -> None:
             os.close(stop)
             os.waitpid(child, 0)
     with open_contents(store, PID) as found:
-        assert found.read(start, start + 300 * PAGE_BYTES) == content
+        assert found.between(start, start + 300 * PAGE_BYTES) == content
 
 
 def test_streams_of_one_sink_have_numbers_of_their_own() -> None:
@@ -241,7 +241,7 @@ class _SparingStream(BasePageStream):
             for page in range(start, start + length, PAGE_BYTES):
                 piece = content[at : at + PAGE_BYTES]
                 at += PAGE_BYTES
-                if self._before.read(page, page + PAGE_BYTES) == bytes(piece):
+                if self._before.between(page, page + PAGE_BYTES) == bytes(piece):
                     self._stream.run(PageRun(page, 1, PE_PARENT))
                 else:
                     self._stream.write_at(self._stream.room([(page, PAGE_BYTES)]), [piece])
@@ -261,4 +261,4 @@ def test_what_the_parent_has_is_not_stored_again() -> None:
         copy(ranges((0, 600)), read_of(bytes(after)), stream)
     assert load_pagemap(store, PID).n_present == 101
     with open_contents(store, PID) as found:
-        assert found.read(*ranges((0, 600))[0]) == bytes(after)
+        assert found.between(*ranges((0, 600))[0]) == bytes(after)

@@ -268,7 +268,7 @@ class Checkpoint:
         end = min(end, start + MAX_STRINGS)
         try:
             with open_contents(self._store, pid) as contents:
-                text = contents.read(start, end)
+                text = contents.between(start, end)
         except ImageMissing:
             return ()
         if text is None:

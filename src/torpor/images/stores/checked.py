@@ -71,6 +71,7 @@ class CheckedStore(BaseStore):
         self._seen: set[str] = set()
         self._seen_blocks: dict[str, bytearray] = {}
         self.path = store.path
+        self._parent: CheckedStore | None = None
         self._manifest = self._own(found)
 
     @property
@@ -172,10 +173,15 @@ class CheckedStore(BaseStore):
         return CheckedPagesReader(reader, content, where, is_seen)
 
     def parent(self) -> ImageStore | None:
-        found = self._store.parent()
-        return None if found is None else CheckedStore(found, manifest.load(found), verify=self._verify)
+        if self._parent is None:
+            found = self._store.parent()
+            if found is not None:
+                self._parent = CheckedStore(found, manifest.load(found), verify=self._verify, borrowed=True)
+        return self._parent
 
     def close(self) -> None:
+        if self._parent is not None:
+            self._parent.close()
         if not self._borrowed:
             self._store.close()
 

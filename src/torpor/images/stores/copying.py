@@ -12,9 +12,7 @@ _CHUNK = 1 << 20
 
 def copy(source: ImageStore, target: ImageStore) -> None:
     """Copy the whole set and commit it.  ImageError, StoreError."""
-    parent = source.parent()
-    if parent is not None:
-        parent.close()
+    if source.parent() is not None:
         raise ImageError(f"{source.path}: its memory lies in part in another checkpoint", hint="keep it as a directory")
     made = manifest.load(source)
     names = [name for name in source.names() if name != manifest.NAME]

@@ -180,6 +180,7 @@ class DirStore(BaseStore):
         self._mode = mode
         self._written: set[str] = set()
         self._seen = seen | {self._identity(fd)}
+        self._parent: DirStore | None = None
 
     @staticmethod
     def _identity(fd: int) -> tuple[int, int]:
@@ -269,6 +270,11 @@ class DirStore(BaseStore):
         self._written.discard(name)
 
     def parent(self) -> DirStore | None:
+        if self._parent is None:
+            self._parent = self._open_parent()
+        return self._parent
+
+    def _open_parent(self) -> DirStore | None:
         try:
             fd = os.open("parent", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._fd)
         except FileNotFoundError:
@@ -294,6 +300,7 @@ class DirStore(BaseStore):
 
     def set_parent(self, path: str) -> None:
         """Makes `path` (relative to this directory, or absolute) the parent; replaces an earlier link."""
+        self._close_parent()
         try:
             if self._has_parent_link():
                 os.unlink("parent", dir_fd=self._fd)
@@ -316,7 +323,13 @@ class DirStore(BaseStore):
         except OSError as error:
             _fail(self.path, "sync", error)
 
+    def _close_parent(self) -> None:
+        if self._parent is not None:
+            self._parent.close()
+            self._parent = None
+
     def close(self) -> None:
+        self._close_parent()
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

@@ -21,13 +21,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from torpor.base.errors import TorporError
 from torpor.base.fds import Closing, OwnedFd
 from torpor.base.records import dataclass
-from torpor.images.pagemap import PageRun
+from torpor.images.pagemap import Extent, PageRun
 from torpor.images.pages import PageStream, Piece, Range
 from torpor.images.store import PagesReader
 from torpor.kernel import pagemap, vm
 from torpor.kernel.procfs.maps import PROT_READ, Vma
 from torpor.kernel.vm import PAGE_SIZE
-from torpor.objects.memory.inherited import Extent
 
 _CHUNK = 512 * 1024
 _MAX_WORKERS = 4
@@ -229,19 +228,19 @@ def _workers() -> int:
     return min(max(len(os.sched_getaffinity(0)), 2), _MAX_WORKERS)
 
 
-def extents_of(runs: Iterable[PageRun], left_out: Sequence[Range] = ()) -> list[Extent]:
-    """Where the pages go, and where they lie in the pages image; without those in *left_out*."""
-    extents: list[Extent] = []
-    for run in runs:
-        offset = run.pages_offset
-        if offset is None or (left_out and any(start <= run.vaddr < end for start, end in left_out)):
-            continue
-        end = run.vaddr + run.n_pages * PAGE_SIZE
-        if extents and extents[-1][1] == run.vaddr and extents[-1][2] + extents[-1][1] - extents[-1][0] == offset:
-            extents[-1] = (extents[-1][0], end, extents[-1][2])
-        else:
-            extents.append((run.vaddr, end, offset))
-    return extents
+def without(extents: Iterable[Extent], left_out: Sequence[Range]) -> list[Extent]:
+    """*extents*, but for what lies in the ranges *left_out*, which are few and ascend."""
+    found: list[Extent] = []
+    for start, end, offset in extents:
+        at = start
+        for first, last in left_out:
+            if first < end and at < last:
+                if at < first:
+                    found.append((at, first, offset + at - start))
+                at = last
+        if at < end:
+            found.append((at, end, offset + at - start))
+    return found
 
 
 def restore(pid: int, extents: Sequence[Extent], reader: PagesReader) -> int:

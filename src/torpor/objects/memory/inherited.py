@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from torpor.base.records import dataclass
 from torpor.images import messages as m
+from torpor.images.pagemap import Extent
 from torpor.images.store import PagesReader
 from torpor.kernel.arch import nr
 from torpor.kernel.uapi.mman import MADV_DONTNEED, MAP_GROWSDOWN, MAP_HUGETLB
@@ -21,8 +22,6 @@ _WHOLE = 8 << 20
 
 #: The number and the arguments of a call that the child is to make.
 Call = tuple[int, ...]
-#: (start, end, offset in the pages image)
-Extent = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)

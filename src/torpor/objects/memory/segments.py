@@ -111,16 +111,13 @@ def restore(store: ImageStore, shmid: int, fd: int, size: int) -> None:
 
 
 def _fill_all(kept: Contents, shmid: int, fd: int, size: int) -> None:
-    runs = [run for run in kept.runs if run.pages_offset is not None]
-    if not runs:
+    if not kept.extents:
         return
-    if runs[-1].vaddr + (runs[-1].n_pages - 1) * PAGE_SIZE >= size:
+    if kept.extents[-1][1] - PAGE_SIZE >= size:
         raise ImageError(f"{kinds.SHMEM_PAGEMAP.file_name(shmid)}: contents beyond the segment's {size} bytes")
     block = max(os.fstat(fd).st_blksize, PAGE_SIZE)  # that of hugetlbfs is the page's size
-    for run in runs:
-        assert run.pages_offset is not None
-        end = min(run.vaddr + run.n_pages * PAGE_SIZE, size)
-        _fill(fd, block, run.vaddr, end, kept.reader, run.pages_offset)
+    for start, end, offset in kept.extents:
+        _fill(fd, block, start, min(end, size), kept.reader, offset)
 
 
 def _fill(fd: int, block: int, at: int, end: int, reader: PagesReader, offset: int) -> None:
@@ -139,4 +136,4 @@ def size_of(store: ImageStore, shmid: int) -> int:
     if not store.exists(kinds.SHMEM_PAGEMAP.file_name(shmid)):
         return 0
     runs = load_pagemap(store, shmid, kinds.SHMEM_PAGEMAP).runs
-    return runs[-1].vaddr + runs[-1].n_pages * PAGE_SIZE if runs else 0
+    return runs[-1].end if runs else 0

@@ -15,6 +15,7 @@ from torpor.base.late import load
 from torpor.base.records import dataclass, field
 from torpor.images import kinds
 from torpor.images import messages as m
+from torpor.images.pagemap import Extent
 from torpor.images.pages import Contents, open_contents
 from torpor.images.store import ImageStore, PagesReader
 from torpor.kernel.arch import nr
@@ -24,7 +25,7 @@ from torpor.objects.files import memfd
 from torpor.objects.memory import contents, shared, sysv, vdso, vmas
 from torpor.objects.memory import mm as mm_object
 from torpor.objects.memory.areas import AREA_MEMFD, AREA_SOCKET
-from torpor.objects.memory.inherited import Call, Extent, Inheritance, PageSource, differing, keep
+from torpor.objects.memory.inherited import Call, Inheritance, PageSource, differing, keep
 from torpor.objects.memory.segments import DumpedPages, SegmentDump
 from torpor.objects.model import DumpProcess, RestoreProcess
 from torpor.objects.session import DumpContext, RestoreContext
@@ -120,10 +121,10 @@ def _make(
     spaces = context.part(Spaces).made
     mm, runner = mm_object.mm_of(process), process.runner
     vdso_plan = _plan_vdso(process, parked, kept, context)
-    left_out = [(entry.start, entry.end) for entry in vdso.entries_of(mm)]
+    left_out = sorted((entry.start, entry.end) for entry in vdso.entries_of(mm))
     made = Made(
         [entry for entry in mm.vmas if vmas.is_made(entry)],
-        contents.extents_of(kept.runs, left_out),
+        contents.without(kept.extents, left_out),
         process.ns_pid,
         vdso_plan,
     )
@@ -143,7 +144,7 @@ def _make(
 def _plan_vdso(process: RestoreProcess, parked: ParkedVdso, kept: Contents, context: RestoreContext) -> vdso.Plan:
     sharing = [each for each in context.processes if each.ids.vm_id == process.ids.vm_id and not each.is_zombie]
     threads = [thread for each in sharing or [process] for thread in each.threads]
-    return vdso.plan(mm_object.mm_of(process), parked, process.pid, kept.read, threads)
+    return vdso.plan(mm_object.mm_of(process), parked, process.pid, kept.between, threads)
 
 
 def _run(runner: Runner, calls: list[Call]) -> None:
