@@ -6,7 +6,7 @@ The memory is changed from outside, so that the workload need know nothing of it
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from harness import engine, parent_images
@@ -111,8 +111,10 @@ def put_back(workload: Workload, changed: Places) -> None:
             assert _flip(memory.fileno(), at)
 
 
-def dump(workload: Workload, options: Sequence[str] = ()) -> tuple[Places, dict[tuple[int, int], bytes]]:
-    """Three dumps, the last of which ends it and whose images lean on those before.
+def dump(
+    workload: Workload, options: Sequence[str] = (), earlier: Callable[[int, Path], object] | None = None
+) -> tuple[Places, dict[tuple[int, int], bytes]]:
+    """Three dumps, the last of which ends it and whose images lean on those before, which *earlier* makes.
 
     What was changed, and the memory that it must have when it is restored.
     """
@@ -120,7 +122,10 @@ def dump(workload: Workload, options: Sequence[str] = ()) -> tuple[Places, dict[
     sets = [workload.base / "first", workload.base / "second", workload.images]
     for salt, images in enumerate(sets[:-1], 1):
         images.mkdir()
-        engine.dump(workload.pid, images, leave_running=True, options=options)
+        if earlier is not None:
+            earlier(workload.pid, images)
+        else:
+            engine.dump(workload.pid, images, leave_running=True, options=options)
         changed += change(workload, salt)
     memory = memory_of(workload)
     workload.dump(options=options)

@@ -10,6 +10,7 @@ import pytest
 from harness import cgroups, engine, generations, parent_images
 from harness.skips import missing
 from harness.workload import Workload, WorkloadError
+from torpor.engine.dump.run import pre_dump
 
 pytestmark = pytest.mark.root
 
@@ -251,6 +252,17 @@ def test_dumps_that_lean_on_others_are_crossed(direction: str, name: str) -> Non
             changed, memory = generations.dump(workload)
         assert len(changed) > 4
         with engine.using(PEER if direction == OURS else ours):
+            workload.restore()
+        assert not generations.changes_in(workload, memory)
+
+
+@pytest.mark.parametrize("name", ["private_memory", "copy_on_write"])
+def test_it_restores_a_dump_that_leans_on_our_pre_dumps(name: str) -> None:
+    with _started(name) as workload:
+        workload.wait_ready()
+        changed, memory = generations.dump(workload, earlier=pre_dump)
+        assert len(changed) > 4
+        with engine.using(PEER):
             workload.restore()
         assert not generations.changes_in(workload, memory)
 

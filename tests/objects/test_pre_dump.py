@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from harness import engine, parent_images
+from harness import engine, generations, parent_images
 from harness.engine import EngineError
 from harness.workload import Workload
 from torpor.base.records import replace
@@ -66,6 +66,17 @@ def test_a_dump_takes_its_pages_from_it(name: str) -> None:
         assert parent_images.lean_on_parent(workload.images) > 10
         workload.restore()
         workload.expect_pass()
+
+
+@pytest.mark.parametrize("name", ["private_memory", "shared_anonymous", "copy_on_write"])
+def test_each_page_is_that_of_the_last_moment(name: str) -> None:
+    """Of two pre-dumps and the dump that follows, between which the memory changes."""
+    with Workload.start(name) as workload:
+        workload.wait_ready()
+        changed, memory = generations.dump(workload, earlier=run.pre_dump)
+        assert len(changed) > 4
+        workload.restore()
+        assert not generations.changes_in(workload, memory)
 
 
 def test_it_cannot_be_restored_by_itself() -> None:
