@@ -3,6 +3,8 @@
 Another machine's clocks are stood for by the time namespace that the restorer is in.
 """
 
+import os
+import subprocess
 from collections.abc import Sequence
 
 import pytest
@@ -51,3 +53,21 @@ def test_who_may_not_make_a_namespace_says_that_clocks_jump() -> None:
             workload.restore()
         assert "the clocks of the restored processes jump" in (workload.images / "restore.log").read_text()
         workload.expect_pass()
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(("shift_s", "told"), [(0, ""), (-100, "monotonic by -"), (5000, "monotonic by +500")])
+def test_the_clocks_of_a_namespace_that_is_joined_are_told(shift_s: int, told: str) -> None:
+    line = ["unshare", "--time", "--fork", "--monotonic", str(shift_s), "--boottime", str(shift_s), "cat"]
+    with subprocess.Popen(line, stdin=subprocess.PIPE) as other, Workload.start("counter") as workload:
+        try:
+            workload.wait_ready()
+            workload.dump()
+            workload.restore(options=["--join-ns", f"time:/proc/{other.pid}/ns/time_for_children"])
+            log = (workload.images / "restore.log").read_text()
+            assert ("that they join has other clocks" in log) == bool(told) and told in log
+            joined = os.stat(f"/proc/{other.pid}/ns/time_for_children")
+            assert os.path.samestat(joined, os.stat(f"/proc/{workload.pid}/ns/time"))
+            workload.expect_pass()
+        finally:
+            other.communicate()

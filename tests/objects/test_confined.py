@@ -1,6 +1,8 @@
 """Programs that have confined themselves for good: as confined after a restore, or refused by name."""
 
+import json
 import os
+import subprocess
 import sys
 
 import pytest
@@ -39,6 +41,10 @@ def test_a_landlock_domain_is_refused_by_name(how: str) -> None:
     with Workload.start("confined", ["landlock", *how.split()]) as workload:
         workload.wait_ready()
         before = os.listdir(f"/proc/{workload.pid}/fd")
+        check = [sys.executable, "-m", "torpor.cli.torpor", "check", str(workload.pid)]
+        assert "not looked at: whether it has confined" in subprocess.check_output(check, text=True)
+        told = json.loads(subprocess.check_output([*check, "--json"]))
+        assert told["problems"] == [] and "Landlock" in told["not_looked_at"][0]
         with pytest.raises(engine.EngineError, match=r"confined itself by Landlock, which cannot be carried"):
             engine.dump(workload.pid, workload.images)
         assert os.listdir(f"/proc/{workload.pid}/fd") == before

@@ -20,7 +20,7 @@ from harness.processes import MARK_VARIABLE, find_tree, new_mark
 from harness.rounds import rounds
 from torpor.cli import torpor
 from torpor.engine import jobs
-from torpor.engine.jobs import generations, registry
+from torpor.engine.jobs import generations, registry, state_directory
 from torpor.kernel.procfs.status import read_status
 from torpor.kernel.procfs.task import is_dying
 
@@ -83,9 +83,8 @@ def _interrupted(line: list[str], number: int, rng: random.Random) -> int:
         try:
             os.close(reader)
             _say_when(writer)
-            null = os.open("/dev/null", os.O_WRONLY)
-            os.dup2(null, 1)
-            os.dup2(null, 2)
+            os.dup2(os.open("/dev/null", os.O_WRONLY), 1)
+            os.dup2(os.open(_said(), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), 2)
             code = torpor.main(line)
         finally:
             os._exit(code)
@@ -98,6 +97,11 @@ def _interrupted(line: list[str], number: int, rng: random.Random) -> int:
         time.sleep(rng.uniform(0, window))
         os.kill(child, number)
         return os.waitpid(child, 0)[1]
+
+
+def _said() -> Path:
+    """What the last command has said."""
+    return state_directory() / "said"
 
 
 def _say_when(writer: int) -> None:
@@ -118,7 +122,7 @@ def _check(mark: str, name: str, status: int) -> bool:
     assert _roots(mark) == ([job.pid] if runs and job is not None else []), f"{job} after {status:#x}"
     if not os.WIFSIGNALED(status):
         code = os.waitstatus_to_exitcode(status)
-        assert code in (0, 128 + signal.SIGTERM)
+        assert code in (0, 128 + signal.SIGTERM), _said().read_text()
     return runs
 
 

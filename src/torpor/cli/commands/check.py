@@ -104,7 +104,7 @@ def _check_target(args: argparse.Namespace) -> int:
     if target.container is not None:
         return _check_container(target, args)
     found = _findings(target, process_options.keywords(args, process_options.CHECK))
-    return _tell(args, args.target, [problem.describe() for problem in found.problems], found.losses)
+    return _tell(args, args.target, [problem.describe() for problem in found.problems], found)
 
 
 def insist(target: Target, told: dict[str, object], *, may_ask: bool) -> None:
@@ -172,7 +172,7 @@ def _check_container(target: Target, args: argparse.Namespace) -> int:
     problems = [*lacking, *(problem.describe() for problem in found.problems)]
     for line in lines if not args.json else ():
         print(line)
-    return _tell(args, target.label, problems, found.losses, about)
+    return _tell(args, target.label, problems, found, about)
 
 
 def _print_json(told: dict[str, object]) -> None:
@@ -185,16 +185,19 @@ def _tell(
     args: argparse.Namespace,
     label: str,
     problems: Sequence[str],
-    losses: Sequence[str],
+    found: Findings,
     about: dict[str, object] | None = None,
 ) -> int:
     if args.json:
-        _print_json({"target": label, **(about or {}), "problems": list(problems), "losses": list(losses)})
+        lists = {"problems": list(problems), "losses": list(found.losses), "not_looked_at": list(found.unseen)}
+        _print_json({"target": label, **(about or {}), **lists})
         return 1 if problems else 0
     for problem in problems:
         print(f"{label}: in the way: {problem}")
-    for loss in losses:
+    for loss in found.losses:
         print(f"{label}: will be lost: {loss}")
+    for text in found.unseen:
+        print(f"{label}: not looked at: {text}")
     if not problems:
         print(f"{label}: nothing in the way")
     return 1 if problems else 0

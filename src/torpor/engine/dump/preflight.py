@@ -44,16 +44,22 @@ if TYPE_CHECKING:
 _FROZEN_IN = ("get_signal", "do_freezer_trap")
 #: Processes for each of which we may have a descriptor without a thought.
 _FEW = 200
+_LANDLOCK = "whether it has confined itself by Landlock: a checkpoint, which stops it, finds out, and refuses if so"
 #: Mappings whose name alone says that nothing can be done.
 _SUSPECT = ("/[aio]", "anon_inode:")
 
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What was found: ``problems`` stop a checkpoint; ``losses`` are what is not there any more after a restore."""
+    """What was found: ``problems`` stop a checkpoint; ``losses`` are what is not there any more after a restore.
+
+    ``unseen`` is what was not looked at, though a checkpoint may refuse for it.
+    """
 
     problems: tuple[TorporError, ...]
     losses: tuple[str, ...] = ()
+    #: What only a stopped process tells, and what a checkpoint makes of it.
+    unseen: tuple[str, ...] = ()
 
 
 def check(
@@ -104,7 +110,8 @@ def _examine(pid: int, options: DumpOptions) -> Findings:
         namespaces.prepare(pid, options.files)
     except TorporError as problem:
         found.append(problem)
-    return Findings(tuple(found), (*losses, *look.session.noticed.losses))
+    unseen = (_LANDLOCK,) if load("torpor.objects.task.landlock").is_possible() else ()
+    return Findings(tuple(found), (*losses, *look.session.noticed.losses), unseen)
 
 
 class _Look:

@@ -55,10 +55,14 @@ def _plan_clocks(session: RestoreSession) -> None:
     """A tree without a time namespace of its own gets one where its clocks would not go on."""
     if session.new_time:
         session.time_ident = session.root.ids.time_ns_id
-    elif not any(joined.flag == CLONE_NEWTIME for joined in session.joined):
-        from torpor.objects.ns import timens
+        return
+    from torpor.objects.ns import timens
 
+    joined = next((each for each in session.joined if each.flag == CLONE_NEWTIME), None)
+    if joined is None:
         session.new_time = timens.is_wanted(session.store)
+    else:
+        timens.check_joined(session.store, session.root.ids.time_ns_id, joined.fd.fileno())
 
 
 def _plan_joins(session: RestoreSession) -> None:

@@ -10,6 +10,8 @@ Restore
     a thread of ours does where the root is to be a sibling.  Whoever had none of its own gets one where our clocks show
     anything but what its own would after a moment's stall: after a reboot, on another host, or some time later.
 Limits
+    A namespace that the caller has the tree join (``--join-ns time:``) has the clocks that it has: where they differ by
+    more than a moment's stall, the jump is told.
     Where a namespace cannot be made (no CAP_SYS_ADMIN, a kernel without), a tree that had none is told to have a jump.
     The clocks of CPU time start at zero, and the processor's counter (rdtsc) is the machine's.
 """
@@ -17,6 +19,7 @@ Limits
 from __future__ import annotations
 
 import os
+import struct
 import time
 
 from torpor.base import log
@@ -25,7 +28,7 @@ from torpor.images import kinds
 from torpor.images import messages as m
 from torpor.images.store import ImageStore, load_one, store_one
 from torpor.kernel.arch import nr
-from torpor.kernel.namespaces import CLONE_NEWTIME, unshare
+from torpor.kernel.namespaces import CLONE_NEWTIME, setns, unshare
 from torpor.objects.ns.model import NsDump
 from torpor.tracee.batch import Batch
 from torpor.tracee.remote import Runner
@@ -33,6 +36,7 @@ from torpor.tracee.remote import Runner
 _SECOND = 1_000_000_000
 #: Image field (and name in timens_offsets), clock.
 _CLOCKS = (("monotonic", time.CLOCK_MONOTONIC), ("boottime", time.CLOCK_BOOTTIME))
+_TIMES = struct.Struct("=qq")
 #: The image id of the clocks of a tree without a namespace of its own.
 OUTER = 0
 #: A program may be kept from running for that long on any machine: no reason to move it into a namespace.
@@ -69,8 +73,8 @@ def is_wanted(store: ImageStore) -> bool:
     """Whether a tree that had no namespace of its own needs one to have its clocks go on."""
     if not store.exists(kinds.TIMENS.file_name(OUTER)):
         return False
-    gone = _gone_by(load_one(store, kinds.TIMENS, OUTER))
-    if all(0 <= one < _STALL_NS for one in gone.values()):
+    gone = _gone_by(load_one(store, kinds.TIMENS, OUTER), _own_clocks())
+    if not _is_jump(gone):
         return False
     if not os.path.exists("/proc/self/timens_offsets"):
         _warn(gone, "this kernel has no time namespaces")
@@ -79,9 +83,46 @@ def is_wanted(store: ImageStore) -> bool:
     return True
 
 
-def _gone_by(entry: m.timens_entry) -> dict[str, int]:
-    """By how many nanoseconds our clocks are ahead of those in the image."""
-    return {name: time.clock_gettime_ns(clock) - _shown(entry, name) for name, clock in _CLOCKS}
+def check_joined(store: ImageStore, ident: int, fd: int) -> None:
+    """Tell by how much the clocks of the namespace behind *fd*, which the tree joins, differ from the tree's."""
+    name = next((number for number in (ident, OUTER) if store.exists(kinds.TIMENS.file_name(number))), None)
+    if name is None:
+        return
+    gone = _gone_by(load_one(store, kinds.TIMENS, name), _clocks_in(fd))
+    if _is_jump(gone):
+        _warn(gone, "the time namespace that they join has other clocks")
+
+
+def _clocks_in(fd: int) -> dict[str, int]:
+    """What the clocks show in the time namespace behind *fd*: only a process of one thread can enter it."""
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    child = os.fork()
+    if not child:
+        try:
+            setns(fd, CLONE_NEWTIME)
+            os.write(writer, _TIMES.pack(*_own_clocks().values()))
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with open(reader, "rb") as stream:
+        told = stream.read()
+    os.waitpid(child, 0)
+    if len(told) != _TIMES.size:
+        raise RestoreError("--join-ns time: its clocks cannot be read", hint="that needs CAP_SYS_ADMIN")
+    return dict(zip((name for name, _ in _CLOCKS), _TIMES.unpack(told), strict=True))
+
+
+def _own_clocks() -> dict[str, int]:
+    return {name: time.clock_gettime_ns(clock) for name, clock in _CLOCKS}
+
+
+def _is_jump(gone: dict[str, int]) -> bool:
+    return not all(0 <= one < _STALL_NS for one in gone.values())
+
+
+def _gone_by(entry: m.timens_entry, clocks: dict[str, int]) -> dict[str, int]:
+    """By how many nanoseconds *clocks* are ahead of those in the image."""
+    return {name: shown - _shown(entry, name) for name, shown in clocks.items()}
 
 
 def _shown(entry: m.timens_entry, name: str) -> int:
@@ -129,7 +170,7 @@ def _without(ident: int, entry: m.timens_entry, errno: int) -> None:
     why = f"a time namespace cannot be made ({os.strerror(errno)}): that needs CAP_SYS_ADMIN and CAP_SYS_TIME"
     if ident != OUTER:
         raise RestoreError(why, hint="restore as root")
-    _warn(_gone_by(entry), why)
+    _warn(_gone_by(entry, _own_clocks()), why)
 
 
 def _set_clocks(tid: int, ident: int, entry: m.timens_entry) -> None:
