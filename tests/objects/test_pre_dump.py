@@ -1,11 +1,13 @@
 """A pre-dump: the memory of a tree that runs on, from which a dump that comes later can take its pages."""
 
 import subprocess
+import sys
 
 import pytest
 
 from harness import engine, generations, parent_images
 from harness.engine import EngineError
+from harness.program import Program
 from harness.workload import Workload
 from torpor.base.records import replace
 from torpor.engine.dump import run
@@ -77,6 +79,31 @@ def test_each_page_is_that_of_the_last_moment(name: str) -> None:
         assert len(changed) > 4
         workload.restore()
         assert not generations.changes_in(workload, memory)
+
+
+PROGRAM = """
+import mmap, os, signal
+with open("library", "w+b") as file:
+    file.write(bytes(4096))
+    file.flush()
+    memory = mmap.mmap(file.fileno(), 4096, flags=mmap.MAP_PRIVATE)
+os.unlink("library")
+memory[0] = 7
+print("ready", flush=True)
+signal.pause()
+"""
+
+
+def test_it_holds_nothing_but_memory() -> None:
+    """Not the contents of a file that is mapped and has no name any more, either."""
+    with Program() as program:
+        program.start([sys.executable, "-c", PROGRAM])
+        program.wait_log("ready")
+        run.pre_dump(program.pid, program.images)
+        names = {path.name for path in program.images.iterdir()}
+        images = {"inventory.img", f"pagemap-{program.pid}.img", "pages-1.img", "stats-dump", "torpor.manifest"}
+        assert names == images
+        program.sleep_and_wake()
 
 
 def test_it_cannot_be_restored_by_itself() -> None:

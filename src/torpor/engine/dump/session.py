@@ -12,10 +12,12 @@ from torpor.engine.sets.streaming import StoreSet
 from torpor.engine.sets.writing import NewSet
 from torpor.engine.stats import DumpStats
 from torpor.images import messages as m
+from torpor.images.pages import StoreSink
 from torpor.images.store import ImageStore
 from torpor.images.stores.late import LateStore
 from torpor.objects.files.model import FileDump
 from torpor.objects.files.table import kinds_alike
+from torpor.objects.memory.segments import DumpedPages
 from torpor.objects.memory.space import Scan
 from torpor.objects.model import DumpProcess
 from torpor.objects.outside import Outside
@@ -82,13 +84,17 @@ class DumpSession:
         return [process for process in self.processes if not process.is_zombie]
 
 
-def begin(pid: int, new: NewSet | StoreSet, options: DumpOptions, hold: ExitStack) -> DumpSession:
+def begin(
+    pid: int, new: NewSet | StoreSet, options: DumpOptions, hold: ExitStack, *, is_pre_dump: bool = False
+) -> DumpSession:
     """A dump of *pid* into *new*, of which nothing has been done yet."""
     late = LateStore(new.store) if options.leave_running and options.notify is nobody else None
     store: ImageStore = late or new.store
-    context = DumpContext(store, options.files)
+    # Of what a pre-dump finds behind mappings no image is wanted: what is kept back is dropped.
+    context = DumpContext(LateStore(new.store) if is_pre_dump else store, options.files)
     context.files = FileDump(context, kinds_alike)
-    session = DumpSession(pid, new, options, hold, late, store, context)
+    context.part(DumpedPages).sink = StoreSink(store)
+    session = DumpSession(pid, new, options, hold, late, store, context, is_pre_dump)
     context.outside.run_id = new.ident
     context.number_of_namespace = session.ids.namespace
     context.processes = session.processes
