@@ -16,6 +16,7 @@ from torpor.images.store import load_all, store_all
 from torpor.images.stores.directory import DirStore
 
 test_of_the_tree = workload_test("setting_files")
+_GROUPS = next(path for path in ("/sys/fs/cgroup/pids", "/sys/fs/cgroup") if os.path.exists(f"{path}/cgroup.procs"))
 _SYSCTL, _SYSFS = "/proc/sys/kernel/core_pattern", "/sys/kernel/mm/transparent_hugepage/enabled"
 
 
@@ -34,6 +35,13 @@ def test_of_others_is_refused_before_the_freeze(path: str, said: str) -> None:
     assert f"{path}, open for writing, sets {said}" in log
     assert "--external file[" in log
     assert called == []
+
+
+@pytest.mark.root
+def test_tasks_of_a_control_group_may_be_set() -> None:
+    log, called = dumped(f"f = os.open('{_GROUPS}/cgroup.procs', os.O_WRONLY)")
+    assert not log
+    assert "pre-dump" in called
 
 
 @pytest.mark.root

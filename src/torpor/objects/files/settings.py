@@ -6,8 +6,8 @@ Image
     None of its own: ``reg_file_entry`` names such a file like any other.
 Restore
     Whoever restores opens files with its own rights, for tasks that may have less.  So a file of these is opened for
-    writing only where it sets a process of the tree (``/proc/PID`` of its own), or a device (``/sys/devices`` but for
-    those of the system as a whole), or asks a control group about pressure.
+    writing only where it sets a process of the tree (``/proc/PID`` of its own), a device (``/sys/devices`` but for
+    those of the system as a whole), or what a control group's own tasks may use.
 Limits
     Others are refused, before the freeze and at a restore: hand them in (``--external file[]``, ``--inherit-fd``).
     What a file had been told through a description (a trigger in ``/proc/pressure`` or ``memory.pressure``) no one can
@@ -39,6 +39,8 @@ _OF_THE_MACHINE = {
 }
 _CGROUP = (magic.CGROUP_SUPER_MAGIC, magic.CGROUP2_SUPER_MAGIC)
 _KINDS = frozenset((*_OF_THE_MACHINE, *_CGROUP, magic.PROC_SUPER_MAGIC, magic.SYSFS_MAGIC))
+#: What a control group does to others than its tasks, or for good.
+_GROUP_ACTS = frozenset(("cgroup.kill", "devices.allow", "devices.deny", "release_agent"))
 _PRESSURE = ".pressure"
 #: The inode of the root directory, of proc and of sysfs.
 _ROOT_INODE = 1
@@ -76,7 +78,7 @@ def set_by(kind: int, device: int, name: str, open_directory: Callable[[], int])
     if kind in _OF_THE_MACHINE:
         return f"this machine ({_OF_THE_MACHINE[kind]})"
     if kind in _CGROUP:
-        return None if name.endswith(_PRESSURE) else "control groups"
+        return "control groups" if name in _GROUP_ACTS else None
     above: list[int] = []
     try:
         with suppress(OSError):
