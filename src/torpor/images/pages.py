@@ -186,9 +186,6 @@ class _Chain:
         else:
             into.cast("B")[:] = bytes(into.nbytes)
 
-    def fileno(self) -> int | None:
-        return None
-
     def close(self) -> None:
         while self._readers:
             self._readers.pop().close()

@@ -31,9 +31,6 @@ class PagesReader(Protocol):
     def read_at(self, offset: int, into: memoryview) -> None:
         """Fills `into` from byte `offset`; ImageError where the image ends before."""
 
-    def fileno(self) -> int | None:
-        """The descriptor behind it, for splice and mmap; None where there is none. The reader keeps it."""
-
     def close(self) -> None: ...
 
 

@@ -137,9 +137,6 @@ class _Endless:
     def read_at(self, offset: int, into: memoryview) -> None:
         into[:] = b"\1" * into.nbytes
 
-    def fileno(self) -> int | None:
-        return None
-
     def close(self) -> None:
         pass
 

@@ -18,9 +18,6 @@ class Reader:
     def read_at(self, offset: int, into: memoryview) -> None:
         into[:] = self._content[offset : offset + len(into)]
 
-    def fileno(self) -> int | None:
-        return None
-
     def close(self) -> None:
         pass
 

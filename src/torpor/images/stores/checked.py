@@ -49,9 +49,6 @@ class CheckedPagesReader:
             _refuse(self._where, f"not what was written, between bytes {index * BLOCK_BYTES} and +{len(block)}")
         self._is_seen[index] = 1
 
-    def fileno(self) -> int | None:
-        return self._reader.fileno()
-
     def close(self) -> None:
         self._reader.close()
 

@@ -189,9 +189,6 @@ class ZstdPagesReader:
         if not zstd.decompress(frame, into):
             self._refuse(f"block {index}, at byte {start}, is not what it is to be")
 
-    def fileno(self) -> int | None:
-        return None
-
     def close(self) -> None:
         self._below.close()
 

@@ -88,9 +88,6 @@ class DirPagesReader:
                 )
             done += n_bytes
 
-    def fileno(self) -> int | None:
-        return self._fd
-
     def close(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)

@@ -41,9 +41,6 @@ class MemPagesReader:
             raise ImageError(f"{self._name}: truncated: {len(view)} bytes wanted at byte {offset}")
         view[:] = piece
 
-    def fileno(self) -> int | None:
-        return None
-
     def close(self) -> None:
         pass
 

@@ -77,9 +77,6 @@ class _Part:
             raise ImageError(f"{self._name}: truncated: {into.nbytes} bytes wanted at byte {offset} of {self.size}")
         self._reader.read_at(self._start + offset, into)
 
-    def fileno(self) -> int | None:
-        return None
-
     def close(self) -> None:
         self._reader.close()
 
