@@ -44,15 +44,17 @@ def told(event, words):
         found[f"{current}: {words[0]}"] = True
 
 run.DUMP = tuple(watched(phase) for phase in run.DUMP)
+run.PRE_DUMP = tuple(watched(phase) for phase in run.PRE_DUMP)
 sys.addaudithook(told)
 files = FilePolicy(shell_job=True, external_pipes=True, tcp_established=True, file_locks=True, link_remap=True)
-run.dump(int(sys.argv[1]), sys.argv[2], DumpOptions(files=files, **{word: True for word in sys.argv[3:]}))
+options = DumpOptions(files=files, **{word: True for word in sys.argv[4:]})
+getattr(run, sys.argv[1])(int(sys.argv[2]), sys.argv[3], options)
 print(*found, sep="\\n")
 """
 
 
-def imported(pid: int, directory: Path, options: Sequence[str]) -> list[str]:
-    line = [sys.executable, "-c", PROGRAM, str(pid), str(directory), *options]
+def imported(what: str, pid: int, directory: Path, options: Sequence[str]) -> list[str]:
+    line = [sys.executable, "-c", PROGRAM, what, str(pid), str(directory), *options]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
     done = subprocess.run(line, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
@@ -76,8 +78,13 @@ def test_whatever_it_has(name: str, tmp_path: Path) -> None:
     look(name, (), tmp_path)
 
 
-def look(name: str, options: Sequence[str], directory: Path) -> None:
+@pytest.mark.parametrize("name", ["family", "shared_anonymous"])
+def test_while_its_memory_is_copied(name: str, tmp_path: Path) -> None:
+    look(name, (), tmp_path, "pre_dump")
+
+
+def look(name: str, options: Sequence[str], directory: Path, what: str = "dump") -> None:
     with Workload.start(name) as workload:
         workload.wait_ready()
-        found = imported(workload.pid, directory, options)
+        found = imported(what, workload.pid, directory, options)
         assert not found, "\n".join(found)
