@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 
+from torpor.base.ids import Pid
 from torpor.engine.jobs.start import make_mounts
 from torpor.kernel import namespaces as ns
 from torpor.kernel.idmap import Extent, IdMap, IdMaps, write_idmaps
@@ -59,7 +60,7 @@ def main() -> int:
     if child:
         far.close()
         if has_user == "user" and near.recv(1) == b"u":
-            write_idmaps(child, MAPS, setgroups=True)
+            write_idmaps(Pid(child), MAPS, setgroups=True)
             near.sendall(b"m")
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     near.close()

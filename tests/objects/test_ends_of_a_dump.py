@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from torpor.base.errors import TorporError
+from torpor.base.ids import Pid
 from torpor.engine.dump.run import dump
 from torpor.engine.options import DumpOptions
 from torpor.kernel.procfs.stat import read_stat
@@ -71,7 +72,7 @@ class Ends:
     def state(self) -> str:
         """Of one that has just been told to stop or to sleep, when it does."""
         try:
-            while (state := read_stat(self.pid).state) == RUNS:
+            while (state := read_stat(Pid(self.pid)).state) == RUNS:
                 os.sched_yield()
         except FileNotFoundError:
             return DEAD

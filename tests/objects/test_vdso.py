@@ -9,6 +9,7 @@ import pytest
 from harness.edited import forget_manifest
 from harness.flavours import Flavour, start, workload_test
 from harness.workload import Workload
+from torpor.base.ids import Pid
 from torpor.images import kinds
 from torpor.images.pagemap import PAGE_BYTES, PE_PRESENT, PageRun, load_pagemap, store_pagemap
 from torpor.images.store import load_all, load_one, store_one
@@ -85,19 +86,19 @@ def test_the_images_vdso_is_another_kernels(flavour: Flavour, change: Change) ->
         workload.dump()
         at = change_vdso(workload.images, ns_pid(workload), change)
         workload.restore()
-        (kept,) = [vma for vma in read_maps(workload.pid) if vma.start <= at < vma.end]
-        (real,) = [vma for vma in read_maps(workload.pid) if vma.is_vdso]
+        (kept,) = [vma for vma in read_maps(Pid(workload.pid)) if vma.start <= at < vma.end]
+        (real,) = [vma for vma in read_maps(Pid(workload.pid)) if vma.is_vdso]
         assert not kept.name
         assert real.start != at
         # Once more: the old one is ordinary memory now, with jumps to the real one.
         workload.dump()
         workload.restore()
-        assert [vma.start for vma in read_maps(workload.pid) if vma.is_vdso] == [real.start]
+        assert [vma.start for vma in read_maps(Pid(workload.pid)) if vma.is_vdso] == [real.start]
         # And to a third kernel.
         workload.dump()
         change_vdso(workload.images, ns_pid(workload), change)
         workload.restore()
-        assert [vma.start for vma in read_maps(workload.pid) if vma.is_vdso] != [real.start]
+        assert [vma.start for vma in read_maps(Pid(workload.pid)) if vma.is_vdso] != [real.start]
         workload.expect_pass()
 
 
@@ -109,7 +110,7 @@ def test_no_room_for_the_data() -> None:
         at = change_vdso(workload.images, workload.pid, bytes)
         drop(workload.images, workload.pid, VVAR)
         workload.restore()
-        assert [vma.start for vma in read_maps(workload.pid) if vma.is_vdso] != [at]
+        assert [vma.start for vma in read_maps(Pid(workload.pid)) if vma.is_vdso] != [at]
         workload.expect_pass()
 
 
@@ -120,7 +121,7 @@ def test_no_vdso_in_the_images() -> None:
         workload.dump()
         drop(workload.images, workload.pid, VDSO | VVAR)
         workload.restore()
-        assert not [vma for vma in read_maps(workload.pid) if vma.is_vdso or vma.is_vvar]
+        assert not [vma for vma in read_maps(Pid(workload.pid)) if vma.is_vdso or vma.is_vvar]
         workload.expect_pass()
 
 

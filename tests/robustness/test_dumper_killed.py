@@ -15,6 +15,7 @@ import pytest
 from harness.events import ProcessWatch
 from harness.workload import Workload
 from torpor.base.errors import TorporError
+from torpor.base.ids import Pid
 from torpor.engine.dump.run import dump
 from torpor.engine.options import DumpOptions
 from torpor.kernel.procfs.maps import read_maps
@@ -56,8 +57,8 @@ def kill_at_random_instant(rng: random.Random, pid: int, directory: Path) -> Non
 
 def check_free(pid: int) -> None:
     """Nobody traces a thread of *pid*, and none is stopped."""
-    for tid in read_threads(pid):
-        status = read_status(pid, tid)
+    for tid in read_threads(Pid(pid)):
+        status = read_status(Pid(pid), tid)
         assert status.tracer == 0, f"thread {tid} is traced by {status.tracer}"
         assert status.state in "RSD", f"thread {tid} is in state {status.state}"
         assert not status.blocked & 1 << (signal.SIGUSR1 - 1), f"thread {tid} has signals blocked by us"
@@ -76,7 +77,7 @@ def wait_free(watch: ProcessWatch) -> None:
 
 
 def addresses(pid: int) -> set[tuple[int, int]]:
-    return {(vma.start, vma.end) for vma in read_maps(pid) if vma.name not in ("[stack]", "[heap]")}
+    return {(vma.start, vma.end) for vma in read_maps(Pid(pid)) if vma.name not in ("[stack]", "[heap]")}
 
 
 def test_dumper_killed(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from harness.streams import FarEnd, NearEnd
 from torpor.base.errors import TorporError
+from torpor.base.ids import Pid
 from torpor.engine.dump.run import dump
 from torpor.engine.options import DumpOptions
 from torpor.kernel.procfs.status import read_status
@@ -65,7 +66,7 @@ def _kill_at_random_instant(dumper: int, rng: random.Random, longest_s: float = 
 def _state(pid: int) -> str:
     """``dead``, ``free``, or what it is on its way from."""
     try:
-        status = read_status(pid)
+        status = read_status(Pid(pid))
     except (FileNotFoundError, ProcessLookupError):
         return "dead"
     if status.state in "ZX":

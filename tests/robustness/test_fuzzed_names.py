@@ -28,6 +28,7 @@ from harness.edited import forget_manifest
 from harness.events import become_subreaper, time_limit_s
 from harness.fuzzing import SCENES, Fuzzer, Names, Scene
 from harness.rounds import rounds
+from torpor.base.ids import Pid
 from torpor.kernel.procfs.stat import read_stat
 from torpor.kernel.procfs.task import read_children
 from torpor.rpc.peer import load_everything
@@ -76,7 +77,7 @@ class Prison:
             info = path.lstat()
             content = path.read_bytes() if path.is_file() else b""
             found.append((path.name, info.st_mode, info.st_uid, info.st_nlink, info.st_mtime_ns, content))
-        stat = read_stat(self.victim.pid)
+        stat = read_stat(Pid(self.victim.pid))
         found += [stat.state in "SR", stat.start_time, socket.gethostname()]
         # Others are at work here as well: only what images would make there.
         found.append([name for name in ("data", "link", "new", "hard", "disk", "bell") if os.path.lexists(f"/{name}")])
@@ -174,11 +175,11 @@ def _wait(pid: int, what: str) -> "tuple[int, int]":
 
 
 def _living(but: int) -> "list[int]":
-    return [pid for pid in read_children(os.getpid()) if pid != but and read_stat(pid).state not in "ZX"]
+    return [pid for pid in read_children(Pid(os.getpid())) if pid != but and read_stat(pid).state not in "ZX"]
 
 
 def _end_children(but: int) -> None:
-    while children := [pid for pid in read_children(os.getpid()) if pid != but]:
+    while children := [pid for pid in read_children(Pid(os.getpid())) if pid != but]:
         for pid in children:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)

@@ -18,6 +18,7 @@ import pytest
 from harness.events import become_subreaper, time_limit_s
 from harness.processes import MARK_VARIABLE, find_tree, new_mark
 from harness.rounds import rounds
+from torpor.base.ids import Pid
 from torpor.cli import torpor
 from torpor.engine import jobs
 from torpor.engine.jobs import generations, registry, state_directory
@@ -68,8 +69,8 @@ def _roots(mark: str) -> list[int]:
     found = []
     for pid in find_tree(mark):
         with suppress(OSError):
-            status = read_status(pid)
-            if status.ns_tgids[-1] == 1 and not is_dying(pid):
+            status = read_status(Pid(pid))
+            if status.ns_tgids[-1] == 1 and not is_dying(Pid(pid)):
                 found.append(pid)
     return found
 

@@ -19,6 +19,7 @@ from harness.events import ProcessWatch, time_limit_s
 from harness.processes import watch_tree
 from harness.rounds import rounds
 from harness.workload import Workload
+from torpor.base.ids import Pid
 from torpor.kernel.procfs.status import read_status
 from torpor.kernel.procfs.task import read_threads
 
@@ -63,8 +64,8 @@ def _n_alive(watches: Sequence[ProcessWatch]) -> int:
 
 def _check_free(watches: Sequence[ProcessWatch]) -> None:
     for watch in watches:
-        for tid in [] if watch.has_ended() else read_threads(watch.pid):
-            status = read_status(watch.pid, tid)
+        for tid in [] if watch.has_ended() else read_threads(Pid(watch.pid)):
+            status = read_status(Pid(watch.pid), tid)
             assert not status.tracer, f"{tid} is traced by {status.tracer}"
             assert status.state in "RST", f"{tid} is in state {status.state}"
 

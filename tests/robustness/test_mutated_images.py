@@ -18,6 +18,7 @@ import pytest
 from harness.events import ProcessWatch, time_limit_s
 from harness.processes import find_tree
 from harness.workload import Workload
+from torpor.base.ids import Pid
 from torpor.kernel.procfs.stat import read_stat
 from torpor.kernel.procfs.task import read_children
 
@@ -165,7 +166,7 @@ def survives(damaged: Path, mark: str, what: str) -> bool:
 
 def living_children() -> list[int]:
     """What has been restored became our child (this process is a subreaper), whether or not it still bears the mark."""
-    return [pid for pid in read_children(os.getpid()) if read_stat(pid).state not in "ZX"]
+    return [pid for pid in read_children(Pid(os.getpid())) if read_stat(pid).state not in "ZX"]
 
 
 def stubborn_children() -> list[int]:
@@ -180,7 +181,7 @@ def stubborn_children() -> list[int]:
 
 def end_children() -> None:
     """None may stay, and their pids must be free for the next."""
-    while children := read_children(os.getpid()):
+    while children := read_children(Pid(os.getpid())):
         for pid in children:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)

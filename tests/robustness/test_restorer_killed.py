@@ -15,6 +15,7 @@ import pytest
 
 from harness.processes import find_tree, reap_adopted
 from harness.workload import Workload
+from torpor.base.ids import Pid
 from torpor.engine.restore.run import restore
 from torpor.images import kinds
 from torpor.images.store import load_all
@@ -51,13 +52,13 @@ def reap() -> None:
 
 def is_there(pid: int) -> bool:
     with suppress(OSError):
-        return read_stat(pid).state not in "ZX"
+        return read_stat(Pid(pid)).state not in "ZX"
     return False
 
 
 def runs(pid: int) -> bool:
     with suppress(OSError):
-        status = read_status(pid)
+        status = read_status(Pid(pid))
         return status.tracer == 0 and status.state in "RS"
     return False
 
@@ -71,7 +72,7 @@ def wait_all_or_nothing(pids: set[int]) -> bool:
     while True:
         reap()
         there = {pid for pid in pids if is_there(pid)}
-        if not there and not set(read_children(os.getpid())) - _others:
+        if not there and not set(read_children(Pid(os.getpid()))) - _others:
             return False
         if there == pids and all(runs(pid) for pid in pids):
             return True
@@ -97,7 +98,7 @@ def test_restorer_killed() -> None:
         assert len(pids) > 5
         # What other tests have left to us, which nothing here is to be blamed for.
         reap_adopted()
-        _others.update(read_children(os.getpid()))
+        _others.update(read_children(Pid(os.getpid())))
 
         start = time.monotonic()
         restorer = fork_restorer(workload.images)

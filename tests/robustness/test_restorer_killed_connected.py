@@ -19,6 +19,7 @@ from harness.processes import reap_adopted
 from harness.rounds import rounds
 from harness.streams import FarEnd, NearEnd
 from torpor.base.errors import TorporError
+from torpor.base.ids import Pid
 from torpor.engine.options import RestoreOptions, nobody
 from torpor.engine.restore.run import restore
 from torpor.kernel.procfs.status import read_status
@@ -44,7 +45,7 @@ def _fork_restorer(directory: Path, notify: Callable[[str, int], None] = nobody)
         os._exit(1)
 
 
-def _wait_settled(pid: int, others: set[int]) -> bool:
+def _wait_settled(pid: int, others: set[Pid]) -> bool:
     """Wait until *pid* is gone or runs free, with nobody left who would end it; whether it runs.
 
     *others* are children of ours that have nothing to do with it.
@@ -52,20 +53,20 @@ def _wait_settled(pid: int, others: set[int]) -> bool:
     deadline = time.monotonic() + 10
     while True:
         try:
-            status = read_status(pid)
+            status = read_status(Pid(pid))
         except (FileNotFoundError, ProcessLookupError):
             return False
         if status.state in "ZX":
             os.waitpid(pid, 0)  # it has become ours
             return False
         runs_free = not status.tracer and status.name.startswith("python") and status.state in "RSD"
-        runs_free = runs_free and not is_dying(pid)
+        runs_free = runs_free and not is_dying(Pid(pid))
         reap_adopted()
         # The guardian, which has become ours too, may be about to end the tree.
-        if runs_free and not set(read_children(os.getpid())) - others - {pid}:
+        if runs_free and not set(read_children(Pid(os.getpid()))) - others - {pid}:
             # A second look: it may have ended it between the first and this.
             with suppress(FileNotFoundError, ProcessLookupError):
-                return read_status(pid).state not in "ZX"
+                return read_status(Pid(pid)).state not in "ZX"
         assert time.monotonic() < deadline, f"state {status.state}, traced by {status.tracer}"
         time.sleep(0.005)
 
@@ -79,7 +80,7 @@ def test_restorer_killed() -> None:
         for _ in range(N_KILLS):
             pid = far.pid
             far.checkpoint()
-            others = set(read_children(os.getpid()))
+            others = set(read_children(Pid(os.getpid())))
             restorer = _fork_restorer(far.images)
             # The instant is what is tested; nothing is waited for.
             time.sleep(rng.uniform(0, LONGEST_S))
@@ -111,7 +112,7 @@ def test_killed_just_before_it_lets_go() -> None:
         for _ in range(rounds(8, 100)):
             pid = far.pid
             far.checkpoint()
-            others = set(read_children(os.getpid()))
+            others = set(read_children(Pid(os.getpid())))
             assert os.WIFSIGNALED(os.waitpid(_fork_restorer(far.images, die), 0)[1])
             assert not _wait_settled(pid, others)
             assert far.log() == f"port {far.port}\n"

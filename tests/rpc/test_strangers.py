@@ -21,6 +21,7 @@ from harness import stranger
 from harness.edited import forget_manifest
 from harness.events import ProcessWatch, time_limit_s
 from harness.workload import Workload
+from torpor.base.ids import Pid
 from torpor.images import kinds
 from torpor.images import messages as m
 from torpor.images.store import load_all, load_one, store_all, store_one
@@ -139,7 +140,7 @@ class World:
             info = path.lstat()
             content = path.read_bytes() if stat.S_ISREG(info.st_mode) else b""
             found.append((str(path), info.st_mode, info.st_uid, info.st_gid, info.st_mtime_ns, info.st_nlink, content))
-        victim = read_stat(self.victim)
+        victim = read_stat(Pid(self.victim))
         groups = Path(f"/proc/{self.victim}/cgroup").read_text()
         links = {name: os.readlink(f"/proc/{self.victim}/ns/{name}") for name in ("mnt", "net", "uts", "ipc", "pid")}
         status = Path(f"/proc/{self.victim}/status").read_text()

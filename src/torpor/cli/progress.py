@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from torpor.base.ids import Pid
 from torpor.images.stores.opening import Location
 from torpor.kernel.procfs.stat import read_stat
 from torpor.kernel.procfs.task import read_tree
@@ -111,7 +112,7 @@ def _count(counter: str) -> int:
 def memory_of_tree(pid: int) -> int:
     """The bytes that *pid* and everything below it have in memory and nowhere else, as far as is known."""
     total = 0
-    for each in read_tree(pid):
+    for each in read_tree(Pid(pid)):
         with suppress(OSError, ValueError), open(f"/proc/{each}/status", encoding="utf-8", errors="replace") as stream:
             total += sum(int(line.split()[1]) << 10 for line in stream if line.startswith(("RssAnon:", "RssShmem:")))
     return total
@@ -120,7 +121,7 @@ def memory_of_tree(pid: int) -> int:
 def is_stopped(pid: int) -> bool:
     """Whether *pid* is stopped for a checkpoint."""
     try:
-        return read_stat(pid).state == "t"
+        return read_stat(Pid(pid)).state == "t"
     except (FileNotFoundError, ProcessLookupError):
         return False
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from torpor.base.errors import RefusedError
+from torpor.base.ids import Pid
 from torpor.kernel.procfs.mountinfo import read_mountinfo
 
 _MEMORY = re.compile(r"^(?:Pss_Anon|Pss_Shmem|Swap):\s+(\d+) kB$", re.M)
@@ -57,7 +58,7 @@ def _own_tmpfs(pid: int) -> int:
     """Bytes in file systems of the kind tmpfs that are mounted in the container and not here."""
     total = 0
     ours = {mount.device for mount in read_mountinfo("self")}
-    for mount in {mount.device: mount for mount in read_mountinfo(pid) if mount.fstype == "tmpfs"}.values():
+    for mount in {mount.device: mount for mount in read_mountinfo(Pid(pid)) if mount.fstype == "tmpfs"}.values():
         if mount.device not in ours:
             with suppress(OSError):
                 room = os.statvfs(f"/proc/{pid}/root{mount.point}")

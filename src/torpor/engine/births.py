@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from torpor.base.errors import TorporError
+from torpor.base.ids import TreePid
 from torpor.base.records import dataclass
 
 
@@ -33,9 +34,9 @@ class Member:
 
     def __init__(
         self,
-        pid: int,
-        sid: int,
-        pgid: int,
+        pid: TreePid,
+        sid: TreePid,
+        pgid: TreePid,
         parent: Member | None,
         shares: frozenset[tuple[str, int]] = frozenset(),
         *,
@@ -92,7 +93,7 @@ class SetPgid:
     """*who* calls setpgid(0, *pgid*)."""
 
     who: Member
-    pgid: int
+    pgid: TreePid
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +125,9 @@ class _Births:
         self._root = root
         self._family = list(iter_family(root))
         self._by_pid = {member.pid: member for member in self._family}
-        self._needs: dict[Member, int | None] = {}
+        self._needs: dict[Member, TreePid | None] = {}
         #: The session that each one born is in at this point of the plan; 0 is one outside of the pid namespace.
-        self._session: dict[Member, int] = {}
+        self._session: dict[Member, TreePid] = {}
         self._pending: list[Member] = []
         self._sharers: dict[tuple[str, int], list[Member]] = {}
         self._steps: list[Step] = []
@@ -135,7 +136,7 @@ class _Births:
         """The plan."""
         for member in reversed(self._family):
             self._needs[member] = self._need(member)
-        self._take_in(self._root, 0 if self._root.leads_session else self._root.sid)
+        self._take_in(self._root, TreePid(0) if self._root.leads_session else self._root.sid)
         self._settle(self._root)
         while self._pending:
             waiting = sorted(self._pending, key=lambda member: -sum(1 for _ in member.iter_ancestors()))
@@ -147,7 +148,7 @@ class _Births:
             self._pending += stuck
         return self._steps
 
-    def _need(self, member: Member) -> int | None:
+    def _need(self, member: Member) -> TreePid | None:
         """The session in which it must be born; None: any."""
         if not member.leads_session:
             return member.sid
@@ -157,11 +158,11 @@ class _Births:
         living = [one for one in older if one in self._by_pid or one == self._root.sid]
         return next(iter([*living, *older]), None)
 
-    def _leads_below(self, session: int, member: Member) -> bool:
+    def _leads_below(self, session: TreePid, member: Member) -> bool:
         leader = self._by_pid.get(session)
         return leader is not None and (leader is member or member in leader.iter_ancestors())
 
-    def _take_in(self, member: Member, session: int) -> None:
+    def _take_in(self, member: Member, session: TreePid) -> None:
         self._session[member] = session
         for share in member.shares:
             self._sharers.setdefault(share, []).append(member)
@@ -247,9 +248,9 @@ class _Groups:
         self._by_pid = {member.pid: member for member in self._family}
         self._helpers: list[Member] = []
         #: The group that each one is in at this point of the plan.
-        self._group: dict[Member, int] = {root: 0 if root.leads_session else root.pgid}
+        self._group: dict[Member, TreePid] = {root: TreePid(0) if root.leads_session else root.pgid}
         if root.pgid in self._by_pid and not root.leads_session:
-            self._group[root] = -1
+            self._group[root] = TreePid(-1)
         self._steps: list[Step] = []
         self._follow(births)
         #: How many stay in each group: they belong there, or are helpers.
@@ -282,7 +283,7 @@ class _Groups:
         self._steps += [End(helper) for helper in reversed(self._helpers)]
         return self._steps
 
-    def _enter(self, member: Member, pgid: int) -> None:
+    def _enter(self, member: Member, pgid: TreePid) -> None:
         self._steps.append(SetPgid(member, pgid))
         before = self._group.get(member)
         if before is not None and _stays(member, before):
@@ -290,7 +291,7 @@ class _Groups:
         self._group[member] = pgid
         self._n_staying[pgid] += _stays(member, pgid)
 
-    def _make_sure_of(self, pgid: int, member: Member, passing: list[Member]) -> None:
+    def _make_sure_of(self, pgid: TreePid, member: Member, passing: list[Member]) -> None:
         """See to it that the group exists until *member* has entered it."""
         if self._n_staying[pgid]:
             return
@@ -311,5 +312,5 @@ class _Groups:
         self._enter(helper, pgid)
 
 
-def _stays(member: Member, group: int) -> bool:
+def _stays(member: Member, group: TreePid) -> bool:
     return member.pgid == group or member.is_helper

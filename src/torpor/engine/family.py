@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from torpor.base.errors import RefusedError
+from torpor.base.ids import TreePid
 from torpor.engine.births import Member, PlanError, plan_births, plan_groups
 from torpor.images import messages as m
 from torpor.objects.model import DumpProcess, RestoreProcess
@@ -17,26 +18,26 @@ SHARED_KINDS = ("vm_id", "fs_id", "files_id", "sighand_id")
 def family_of(everyone: Sequence[RestoreProcess]) -> list[Member]:
     """The members that stand for the processes, in the same order."""
     common = _common(process.ids for process in everyone if not process.is_zombie)
-    members: dict[int, Member] = {}
+    members: dict[TreePid, Member] = {}
     for process in everyone:
-        entry = process.entry
         parent = members[process.parent.ns_pid] if process.parent else None
         shares = frozenset[tuple[str, int]]() if process.is_zombie else common & frozenset(_pairs(process.ids))
-        members[entry.pid] = Member(entry.pid, entry.sid, entry.pgid, parent, shares)
+        entry = process.entry
+        members[process.ns_pid] = Member(process.ns_pid, TreePid(entry.sid), TreePid(entry.pgid), parent, shares)
     return list(members.values())
 
 
 #: Session and group of a process.
-Belonging = tuple[int, int]
+Belonging = tuple[TreePid, TreePid]
 
 
-def belongings(processes: Sequence[DumpProcess], *, own_session: bool) -> dict[int, Belonging]:
+def belongings(processes: Sequence[DumpProcess], *, own_session: bool) -> dict[TreePid, Belonging]:
     """Session and group of each process, by its number in the namespace, as the images are to have them.
 
     With *own_session* a root whose session has its leader elsewhere (a shell's job) leads one of its own, and so does
     its group: whoever is in these two with it stays with it.  A leader outside of the pid namespace has the number 0.
     """
-    found = {each.ns_pid: (each.status.ns_sids[-1], each.status.ns_pgids[-1]) for each in processes}
+    found = {each.ns_pid: (TreePid(each.status.ns_sids[-1]), TreePid(each.status.ns_pgids[-1])) for each in processes}
     root = processes[0].ns_pid
     session, group = found[root]
     if not own_session or session in found:
@@ -50,13 +51,13 @@ def belongings(processes: Sequence[DumpProcess], *, own_session: bool) -> dict[i
     return {pid: moved(belonging) for pid, belonging in found.items()}
 
 
-def check(processes: Sequence[DumpProcess], belonging: dict[int, Belonging], *, shell_job: bool) -> None:
+def check(processes: Sequence[DumpProcess], belonging: dict[TreePid, Belonging], *, shell_job: bool) -> None:
     """RefusedError for a tree that could not be born again: its relations, or what it shares, are out of the ordinary.
 
     Without *shell_job* the session and the group of the root must be in the tree.
     """
     common = _common(process.ids for process in processes if not process.is_zombie)
-    members: dict[int, Member] = {}
+    members: dict[TreePid, Member] = {}
     for process in processes:
         parent = members[process.parent.ns_pid] if process.parent else None
         shares = frozenset[tuple[str, int]]() if process.is_zombie else common & frozenset(_pairs(process.ids))

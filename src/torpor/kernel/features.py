@@ -16,10 +16,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from torpor.base.fds import OwnedFd
+from torpor.base.ids import Pid
 from torpor.kernel import ptrace
 from torpor.kernel.arch import nr, vdso
 from torpor.kernel.kcmp import kcmp
-from torpor.kernel.pidfd import getfd
+from torpor.kernel.pidfd import getfd, open_pidfd
 from torpor.kernel.syscall import syscall
 from torpor.kernel.uapi.inet import IPV6_FREEBIND
 from torpor.kernel.uapi.kcmp import KCMP_EPOLL_TFD
@@ -120,10 +121,10 @@ def _mem_dirty_track() -> bool:
 
 
 @contextmanager
-def _traced_child(options: int = 0) -> Iterator[int]:
+def _traced_child(options: int = 0) -> Iterator[Pid]:
     """A stopped child of ours, killed at the end."""
     reader, writer = os.pipe2(os.O_CLOEXEC)
-    pid = os.fork()
+    pid = Pid(os.fork())
     if pid == 0:
         os.close(writer)
         os.read(reader, 1)
@@ -177,7 +178,7 @@ def _clone3_set_tid() -> bool:
 
 
 def _pidfd_store() -> bool:
-    with OwnedFd(os.pidfd_open(os.getpid())) as pidfd, OwnedFd(os.memfd_create("torpor-probe")) as fd:
+    with OwnedFd(open_pidfd(Pid(os.getpid()))) as pidfd, OwnedFd(os.memfd_create("torpor-probe")) as fd:
         with OwnedFd(getfd(pidfd.fileno(), fd.fileno())):
             return True
 

@@ -11,6 +11,7 @@ import struct
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from torpor.base.ids import Pid
 from torpor.base.records import dataclass
 from torpor.kernel.arch import nr
 from torpor.kernel.procfs.small import read_small
@@ -81,7 +82,7 @@ _SAME = IdMap((Extent(0, 0, NO_ID),))
 IDENTITY = IdMaps(_SAME, _SAME)
 
 
-def read_idmaps(pid: int) -> IdMaps:
+def read_idmaps(pid: Pid) -> IdMaps:
     """Of the user namespace that *pid* is in."""
     return IdMaps(parse_idmap(read_small(f"/proc/{pid}/uid_map")), parse_idmap(read_small(f"/proc/{pid}/gid_map")))
 
@@ -92,7 +93,7 @@ def parse_idmap(text: str) -> IdMap:
     return IdMap(tuple(Extent(*row) for row in rows))
 
 
-def write_idmaps(pid: int, maps: IdMaps, *, setgroups: bool) -> None:
+def write_idmaps(pid: Pid, maps: IdMaps, *, setgroups: bool) -> None:
     """Give the new user namespace that *pid* is in its maps; without *setgroups* nobody in it may change groups."""
     if not setgroups:
         _write(f"/proc/{pid}/setgroups", "deny")

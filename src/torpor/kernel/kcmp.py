@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from torpor.base.ids import Pid
 from torpor.kernel.arch import nr
 from torpor.kernel.syscall import raw5, syscall
 
@@ -34,12 +35,12 @@ class KcmpIndex:
 
     def __init__(self, what: int) -> None:
         self._what = what
-        self._known: list[tuple[int, int, int]] = []
+        self._known: list[tuple[Pid, int, int]] = []
 
     def __len__(self) -> int:
         return len(self._known)
 
-    def find(self, pid: int, number: int = 0) -> tuple[int | None, int]:
+    def find(self, pid: Pid, number: int = 0) -> tuple[int | None, int]:
         """(the object's number or None, the place at which ``insert`` puts it)."""
         known, what, call = self._known, self._what, nr.kcmp
         low, high = 0, len(known)
@@ -57,10 +58,10 @@ class KcmpIndex:
                 low = middle + 1
         return None, low
 
-    def __iter__(self) -> Iterator[tuple[int, int, int]]:
+    def __iter__(self) -> Iterator[tuple[Pid, int, int]]:
         """(pid, number, value) of each, as inserted."""
         return iter(self._known)
 
-    def insert(self, place: int, pid: int, number: int, value: int) -> None:
+    def insert(self, place: int, pid: Pid, number: int, value: int) -> None:
         """Add an object that ``find`` did not have, at the place that it gave."""
         self._known.insert(place, (pid, number, value))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import functools
 
+from torpor.base.ids import Pid
 from torpor.kernel.procfs.small import read_small
 
 APPARMOR = "apparmor"
@@ -38,7 +39,7 @@ def attribute(name: str) -> str:
     return own if active() == APPARMOR and _read(f"/proc/self/attr/{own}") is not None else name
 
 
-def read_label(pid: int, tid: int, name: str) -> str:
+def read_label(pid: Pid, tid: Pid, name: str) -> str:
     """A label of a thread; "" for none."""
     return _read(f"/proc/{pid}/task/{tid}/attr/{attribute(name)}") or ""
 

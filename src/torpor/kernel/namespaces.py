@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from torpor.base.fds import OwnedFd
+from torpor.base.ids import Pid
 from torpor.base.typed import TypeVar
 from torpor.kernel.arch import nr
 from torpor.kernel.syscall import syscall
@@ -57,7 +58,7 @@ def inside(pidfd: int, flags: int, work: Callable[[], T]) -> T:
 
 
 @contextmanager
-def children_in(pid: int) -> Iterator[None]:
+def children_in(pid: Pid) -> Iterator[None]:
     """Processes that this thread forks meanwhile are born into the pid namespace of *pid*."""
     with OwnedFd(os.open(f"/proc/{pid}/ns/pid", os.O_RDONLY | os.O_CLOEXEC)) as theirs:
         with births_in(theirs.fileno()):
@@ -65,7 +66,7 @@ def children_in(pid: int) -> Iterator[None]:
 
 
 @contextmanager
-def network_of(pid: int) -> Iterator[None]:
+def network_of(pid: Pid) -> Iterator[None]:
     """Be in the network namespace of *pid*, this thread and those that it starts; nothing where that is ours too."""
     place = f"/proc/{pid}/ns/net"
     if not os.path.exists(place) or os.readlink(place) == os.readlink("/proc/self/ns/net"):

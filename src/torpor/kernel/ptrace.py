@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 
+from torpor.base.ids import Pid
 from torpor.kernel.arch import nr
 from torpor.kernel.arch.regs import UserRegs, read_regs, write_regs
 from torpor.kernel.syscall import address_of, syscall
@@ -52,52 +53,52 @@ _xstate_buffer = bytearray(64 * 1024)
 _MAX_FILTER = 4096 * 8  # BPF_MAXINSNS records of eight bytes
 
 
-def seize(tid: int, options: int) -> None:
+def seize(tid: Pid, options: int) -> None:
     """PTRACE_SEIZE: trace without stopping."""
     syscall("ptrace(SEIZE)", nr.ptrace, PTRACE_SEIZE, tid, 0, options)
 
 
-def interrupt(tid: int) -> None:
+def interrupt(tid: Pid) -> None:
     """PTRACE_INTERRUPT: a PTRACE_EVENT_STOP will follow."""
     syscall("ptrace(INTERRUPT)", nr.ptrace, PTRACE_INTERRUPT, tid)
 
 
-def cont(tid: int, signal: int = 0) -> None:
+def cont(tid: Pid, signal: int = 0) -> None:
     """PTRACE_CONT."""
     syscall("ptrace(CONT)", nr.ptrace, PTRACE_CONT, tid, 0, signal)
 
 
-def cont_to_syscall(tid: int, signal: int = 0) -> None:
+def cont_to_syscall(tid: Pid, signal: int = 0) -> None:
     """PTRACE_SYSCALL: go on to the next entry or exit of a system call."""
     syscall("ptrace(SYSCALL)", nr.ptrace, PTRACE_SYSCALL, tid, 0, signal)
 
 
-def listen(tid: int) -> None:
+def listen(tid: Pid) -> None:
     """PTRACE_LISTEN: stay in group-stop, but hear of its end."""
     syscall("ptrace(LISTEN)", nr.ptrace, PTRACE_LISTEN, tid)
 
 
-def detach(tid: int, signal: int = 0) -> None:
+def detach(tid: Pid, signal: int = 0) -> None:
     """PTRACE_DETACH."""
     syscall("ptrace(DETACH)", nr.ptrace, PTRACE_DETACH, tid, 0, signal)
 
 
-def set_options(tid: int, options: int) -> None:
+def set_options(tid: Pid, options: int) -> None:
     """PTRACE_SETOPTIONS: these instead of those there were."""
     syscall("ptrace(SETOPTIONS)", nr.ptrace, PTRACE_SETOPTIONS, tid, 0, options)
 
 
-def get_regs(tid: int) -> UserRegs:
+def get_regs(tid: Pid) -> UserRegs:
     """General registers."""
     return read_regs(tid)
 
 
-def set_regs(tid: int, values: UserRegs) -> None:
+def set_regs(tid: Pid, values: UserRegs) -> None:
     """General registers, all at once."""
     write_regs(tid, values)
 
 
-def get_regset(tid: int, note: int) -> bytes:
+def get_regset(tid: Pid, note: int) -> bytes:
     """A register set by its ELF note, in whatever length the kernel gives."""
     buffer = _xstate_buffer
     iov = bytearray(struct.pack("QQ", address_of(buffer), len(buffer)))
@@ -106,27 +107,27 @@ def get_regset(tid: int, note: int) -> bytes:
     return bytes(buffer[:length])
 
 
-def set_regset(tid: int, note: int, data: bytes) -> None:
+def set_regset(tid: Pid, note: int, data: bytes) -> None:
     """A register set by its ELF note."""
     buffer = bytearray(data)
     iov = bytearray(struct.pack("QQ", address_of(buffer), len(buffer)))
     syscall("ptrace(SETREGSET)", nr.ptrace, PTRACE_SETREGSET, tid, note, address_of(iov))
 
 
-def get_sigmask(tid: int) -> int:
+def get_sigmask(tid: Pid) -> int:
     """The blocked signals, bit n-1 for signal n."""
     buffer = bytearray(8)
     syscall("ptrace(GETSIGMASK)", nr.ptrace, PTRACE_GETSIGMASK, tid, 8, address_of(buffer))
     return int.from_bytes(buffer, "little")
 
 
-def set_sigmask(tid: int, mask: int) -> None:
+def set_sigmask(tid: Pid, mask: int) -> None:
     """The blocked signals; SIGKILL and SIGSTOP are left out by the kernel."""
     buffer = bytearray(mask.to_bytes(8, "little"))
     syscall("ptrace(SETSIGMASK)", nr.ptrace, PTRACE_SETSIGMASK, tid, 8, address_of(buffer))
 
 
-def peek_siginfo(tid: int, *, shared: bool) -> list[bytes]:
+def peek_siginfo(tid: Pid, *, shared: bool) -> list[bytes]:
     """All pending signals of the thread, or of its process where *shared*, as 128-byte siginfos."""
     found: list[bytes] = []
     per_call = 32
@@ -140,7 +141,7 @@ def peek_siginfo(tid: int, *, shared: bool) -> list[bytes]:
             return found
 
 
-def get_rseq(tid: int) -> tuple[int, int, int, int]:
+def get_rseq(tid: Pid) -> tuple[int, int, int, int]:
     """``(area address, area size, signature, flags)`` of the thread's rseq; address 0: none registered.
 
     OSError EIO or EINVAL where the kernel is older than 5.13.
@@ -151,7 +152,7 @@ def get_rseq(tid: int) -> tuple[int, int, int, int]:
     return address, size, signature, flags
 
 
-def get_user_dispatch(tid: int) -> tuple[int, int, int, int]:
+def get_user_dispatch(tid: Pid) -> tuple[int, int, int, int]:
     """``(mode, selector, offset, length)`` of Syscall User Dispatch; OSError EIO where the kernel is older than 6.4."""
     buffer = bytearray(32)
     request = PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG
@@ -160,14 +161,14 @@ def get_user_dispatch(tid: int) -> tuple[int, int, int, int]:
     return mode, selector, offset, length
 
 
-def set_user_dispatch(tid: int, mode: int, selector: int, offset: int, length: int) -> None:
+def set_user_dispatch(tid: Pid, mode: int, selector: int, offset: int, length: int) -> None:
     """The counterpart; mode 0 is off."""
     buffer = bytearray(struct.pack("4Q", mode, selector, offset, length))
     request = PTRACE_SET_SYSCALL_USER_DISPATCH_CONFIG
     syscall("ptrace(SET_SYSCALL_USER_DISPATCH)", nr.ptrace, request, tid, len(buffer), address_of(buffer))
 
 
-def seccomp_filter(tid: int, index: int) -> bytes | None:
+def seccomp_filter(tid: Pid, index: int) -> bytes | None:
     """Program number *index* (0 is the newest) as ``sock_filter`` records; None past the end."""
     import errno
 
@@ -183,7 +184,7 @@ def seccomp_filter(tid: int, index: int) -> bytes | None:
     return bytes(buffer[: count * 8])
 
 
-def seccomp_filter_flags(tid: int, index: int) -> int:
+def seccomp_filter_flags(tid: Pid, index: int) -> int:
     """SECCOMP_FILTER_FLAG_* of program number *index*."""
     buffer = bytearray(struct.pack("QQ", index, 0))
     syscall(

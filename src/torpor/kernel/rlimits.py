@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import struct
 
+from torpor.base.ids import Pid
 from torpor.kernel.arch import nr
 from torpor.kernel.namespaces import isolated
 from torpor.kernel.procfs.small import read_small
@@ -18,7 +19,7 @@ _RLIMIT = struct.Struct("<QQ")
 _CAP_SYS_RESOURCE = 24
 
 
-def read_limits(pid: int) -> dict[int, tuple[int, int]]:
+def read_limits(pid: Pid) -> dict[int, tuple[int, int]]:
     """Soft and hard limit of DATA and AS, from ``/proc/PID/limits``."""
     found = {}
     for line in read_small(f"/proc/{pid}/limits").splitlines():
@@ -31,10 +32,10 @@ def read_limits(pid: int) -> dict[int, tuple[int, int]]:
 
 def may_raise() -> bool:
     """Whether we may raise hard limits."""
-    return bool(read_status(os.getpid()).cap_effective >> _CAP_SYS_RESOURCE & 1)
+    return bool(read_status(Pid(os.getpid())).cap_effective >> _CAP_SYS_RESOURCE & 1)
 
 
-def set_limit(pid: int, number: int, soft: int, hard: int, uid: int, gid: int) -> None:
+def set_limit(pid: Pid, number: int, soft: int, hard: int, uid: int, gid: int) -> None:
     """prlimit(2) on a process all of whose user and group ids are *uid* and *gid*; OSError.
 
     Who may not do so as what we are may as that user, within the hard limit.

@@ -10,6 +10,7 @@ import os
 import struct
 from collections.abc import Sequence
 
+from torpor.base.ids import Pid
 from torpor.kernel.arch import nr
 from torpor.kernel.syscall import address_of, syscall
 
@@ -26,29 +27,29 @@ class _Iovec(ctypes.Structure):
     _fields_ = (("base", ctypes.c_void_p), ("len", ctypes.c_size_t))
 
 
-def read(pid: int, address: int, length: int) -> bytes:
+def read(pid: Pid, address: int, length: int) -> bytes:
     """Exactly *length* bytes at *address*, or OSError (EFAULT where part of it is not there)."""
     buffer = bytearray(length)
     read_into(pid, [(address, length)], memoryview(buffer))
     return bytes(buffer)
 
 
-def write(pid: int, address: int, data: bytes | bytearray | memoryview) -> None:
+def write(pid: Pid, address: int, data: bytes | bytearray | memoryview) -> None:
     """All of *data* to *address*, or OSError."""
     write_from(pid, [(address, len(data))], memoryview(bytearray(data)))
 
 
-def read_into(pid: int, ranges: Sequence[tuple[int, int]], into: memoryview) -> None:
+def read_into(pid: Pid, ranges: Sequence[tuple[int, int]], into: memoryview) -> None:
     """Read the remote *ranges* (address, length), one after the other, into *into*."""
     _transfer("process_vm_readv", nr.process_vm_readv, pid, ranges, into)
 
 
-def write_from(pid: int, ranges: Sequence[tuple[int, int]], data: memoryview) -> None:
+def write_from(pid: Pid, ranges: Sequence[tuple[int, int]], data: memoryview) -> None:
     """Write *data* over the remote *ranges* (address, length), one after the other.  *data* must be writable memory."""
     _transfer("process_vm_writev", nr.process_vm_writev, pid, ranges, data)
 
 
-def _transfer(name: str, number: int, pid: int, ranges: Sequence[tuple[int, int]], local: memoryview) -> None:
+def _transfer(name: str, number: int, pid: Pid, ranges: Sequence[tuple[int, int]], local: memoryview) -> None:
     if not ranges:
         return
     base = address_of(local)
@@ -64,7 +65,7 @@ def _transfer(name: str, number: int, pid: int, ranges: Sequence[tuple[int, int]
         offset += _transfer_part(name, number, pid, part, base + offset)
 
 
-def _transfer_part(name: str, number: int, pid: int, ranges: Sequence[tuple[int, int]], base: int) -> int:
+def _transfer_part(name: str, number: int, pid: Pid, ranges: Sequence[tuple[int, int]], base: int) -> int:
     total = sum(length for _, length in ranges)
     todo = list(ranges)
     done = 0

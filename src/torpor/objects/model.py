@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 from torpor.base.errors import TorporError
 from torpor.base.fds import OwnedFd
+from torpor.base.ids import Pid, TreePid
 from torpor.base.records import dataclass, field
 from torpor.images import messages as m
 from torpor.kernel.idmap import IDENTITY, IdMaps
@@ -24,12 +25,12 @@ class DumpThread:
 
     process: DumpProcess
     thread: Thread
-    ns_tid: int
+    ns_tid: TreePid
     status: Status
     core: m.core_entry
 
     @property
-    def tid(self) -> int:
+    def tid(self) -> Pid:
         """Its id as we see it."""
         return self.thread.tid
 
@@ -45,8 +46,8 @@ class DumpProcess:
 
     tracee: Process
     parent: DumpProcess | None
-    pid: int
-    ns_pid: int
+    pid: Pid
+    ns_pid: TreePid
     stat: Stat
     status: Status
     pidfd: OwnedFd | None
@@ -90,7 +91,7 @@ class RestoreThread:
 
     process: RestoreProcess
     core: m.core_entry
-    ns_tid: int
+    ns_tid: TreePid
     made: Runner | None = None
     #: Its seccomp filters, oldest first; the first ``n_shared_filters`` are the same in all threads of the process.
     filters: list[m.seccomp_filter] = field(default_factory=list)
@@ -148,9 +149,9 @@ class RestoreProcess:
     idmaps: IdMaps = IDENTITY
 
     @property
-    def ns_pid(self) -> int:
+    def ns_pid(self) -> TreePid:
         """Its pid as the image has it."""
-        return self.entry.pid
+        return TreePid(self.entry.pid)
 
     @property
     def is_zombie(self) -> bool:
@@ -168,7 +169,7 @@ class RestoreProcess:
         return self.threads[0].runner
 
     @property
-    def pid(self) -> int:
+    def pid(self) -> Pid:
         """Its pid as we see it; TorporError before it is born."""
         return self.runner.thread.tgid
 

@@ -27,6 +27,7 @@ from contextlib import suppress
 from torpor.base import log
 from torpor.base.errors import NotPermittedError
 from torpor.base.fds import OwnedFd
+from torpor.base.ids import Pid
 from torpor.base.records import dataclass
 from torpor.kernel.arch import nr
 from torpor.kernel.procfs.small import read_small
@@ -56,7 +57,7 @@ _OF_PYTHON = ("tarfile", "gzip", "zlib", "traceback", "linecache", "encodings.id
 class Peer:
     """A client.  ``is_ours``: it can do by itself whatever we can.  ``capabilities``: those it may pass on."""
 
-    pid: int
+    pid: Pid
     uid: int
     gid: int
     groups: tuple[int, ...]
@@ -102,7 +103,7 @@ def identify(fd: int) -> Peer:
         raise NotPermittedError("the client has ended") from None
     groups = struct.unpack(f"{len(packed) // 4}I", packed)
     try:
-        found = _describe(Peer(pid, uid, gid, groups, False, 0, reference))
+        found = _describe(Peer(Pid(pid), uid, gid, groups, False, 0, reference))
     except OSError as error:
         raise NotPermittedError(f"client {pid} of user {uid} cannot be looked at: {error.strerror}") from None
     if not found.lives():
@@ -112,7 +113,7 @@ def identify(fd: int) -> Peer:
 
 def _describe(peer: Peer) -> Peer:
     """Fill in what the client may."""
-    status, ours = read_status(peer.pid), read_status(os.getpid())
+    status, ours = read_status(peer.pid), read_status(Pid(os.getpid()))
     same_user = peer.uid == os.geteuid() == status.uids[1]
     strange = [
         link for link in _NAMESPACES if _identity(peer.pid, f"ns/{link}") != _identity(os.getpid(), f"ns/{link}")
@@ -217,7 +218,7 @@ def _join_groups(pid: int) -> None:
 
 def _take_rights(peer: Peer, status: Status) -> None:
     """User, groups, capabilities; what is given up does not come back."""
-    kept = peer.capabilities | _CHECKPOINT_RESTORE & read_status(os.getpid()).cap_permitted
+    kept = peer.capabilities | _CHECKPOINT_RESTORE & read_status(Pid(os.getpid())).cap_permitted
     for capability in range(_N_CAPS):
         if not (status.cap_bounding | kept) >> capability & 1:
             with suppress(OSError):  # there are fewer than that

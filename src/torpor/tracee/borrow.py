@@ -20,6 +20,7 @@ from errno import EEXIST
 
 from torpor.base import log
 from torpor.base.errors import KernelError, RefusedError, TorporError
+from torpor.base.ids import Pid
 from torpor.kernel import signal, vm
 from torpor.kernel.arch import call as gadgets
 from torpor.kernel.arch import loop, nr, restart, sigframe
@@ -263,7 +264,7 @@ def _scratch_stack(regs: UserRegs, maps: list[Vma], size: int) -> int:
     return (regs.sp - gadgets.RED_ZONE - size) & -64
 
 
-def write_forced(pid: int, address: int, data: bytes) -> None:
+def write_forced(pid: Pid, address: int, data: bytes) -> None:
     """Write through ``/proc/PID/mem``, read-only mappings included."""
     memory = os.open(f"/proc/{pid}/mem", os.O_RDWR | os.O_CLOEXEC)
     try:
@@ -272,7 +273,7 @@ def write_forced(pid: int, address: int, data: bytes) -> None:
         os.close(memory)
 
 
-def find_gadgets(pid: int, maps: list[Vma]) -> tuple[int, int]:
+def find_gadgets(pid: Pid, maps: list[Vma]) -> tuple[int, int]:
     """Addresses of a system call that returns, and of sigreturn code, in the code that *pid* has mapped.
 
     Where a program has no such code (nothing of libc, musl or Go in it), the vdso's call is used alone: it
@@ -303,7 +304,7 @@ def _is_libc(name: str) -> bool:
     return base.startswith(("libc.so", "libc-", "ld-musl", "libc.musl"))
 
 
-def _gadgets_in(pid: int, vma: Vma) -> tuple[int, int]:
+def _gadgets_in(pid: Pid, vma: Vma) -> tuple[int, int]:
     key = (vma.device, vma.inode, vma.pgoff)
     if vma.inode and key in _gadget_cache:
         offsets = _gadget_cache[key]
@@ -327,7 +328,7 @@ def _gadgets_in(pid: int, vma: Vma) -> tuple[int, int]:
     return (vma.start + first if first else 0, vma.start + second if second else 0)
 
 
-def _still_there(pid: int, vma: Vma, offsets: tuple[int, int]) -> bool:
+def _still_there(pid: Pid, vma: Vma, offsets: tuple[int, int]) -> bool:
     """Text can be private to a process (patched, relocated): what another process had there is checked, not trusted."""
     first, second = offsets
     try:

@@ -19,6 +19,7 @@ import struct
 from collections.abc import Sequence
 from contextlib import suppress
 
+from torpor.base.ids import Pid
 from torpor.kernel import signal
 from torpor.kernel.arch import nr
 from torpor.kernel.namespaces import CLONE_NEWNET, isolated, setns
@@ -169,7 +170,7 @@ def _wait(connection: Socket) -> None:
 def _stay(steps: list[Step], pending: dict[int, list[Step]]) -> None:
     from torpor.tracee.vigil import keep
 
-    watched = [(pid, fd) for kind, fd, pid in steps if kind == _WATCH and isinstance(pid, int)]
+    watched = [(Pid(pid), fd) for kind, fd, pid in steps if kind == _WATCH and isinstance(pid, int)]
     if keep(watched):
         _do_all(steps[len(watched) :])
     else:

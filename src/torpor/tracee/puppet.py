@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from torpor.base.errors import NotPermittedError, RestoreError, TargetGoneError, TorporError
+from torpor.base.ids import Pid, TreePid
 from torpor.kernel import ptrace
 from torpor.kernel.arch import nr
 from torpor.kernel.procfs.status import Status, read_status
@@ -55,7 +56,7 @@ _PAUSE_S = 0.02
 _DEAD_FOR_S = 2.0
 
 
-def clone(parent: Runner, *, flags: int, exit_signal: int, set_tid: Sequence[int]) -> Runner:
+def clone(parent: Runner, *, flags: int, exit_signal: int, set_tid: Sequence[TreePid]) -> Runner:
     """Let *parent* clone3 a task with the ids *set_tid* (innermost pid namespace first; empty: any); stopped.
 
     RestoreError where the pid is taken.  The new task's runner uses the same scratch addresses.
@@ -71,9 +72,9 @@ def clone(parent: Runner, *, flags: int, exit_signal: int, set_tid: Sequence[int
             # Perhaps by something short-lived that was born in between.
             time.sleep(_PAUSE_S)
             continue
-        with _next(set_tid[0]):
+        with _next(Pid(set_tid[0])):
             child = _clone(parent, flags, exit_signal, ())
-        if child.tid == set_tid[0]:
+        if child.tid == Pid(set_tid[0]):
             return child
         # Somebody else has forked in between.
         _discard(parent, child, flags)
@@ -81,7 +82,7 @@ def clone(parent: Runner, *, flags: int, exit_signal: int, set_tid: Sequence[int
 
 
 @contextmanager
-def _next(pid: int) -> Iterator[None]:
+def _next(pid: Pid) -> Iterator[None]:
     """The next task in our own pid namespace gets *pid*, unless others are faster.
 
     Afterwards pids go on from where they were, so that others do not get those that are wanted next.
@@ -117,7 +118,7 @@ def _discard(parent: Runner, child: Runner, flags: int) -> None:
         parent.run(batch)
 
 
-def _clone(parent: Runner, flags: int, exit_signal: int, set_tid: Sequence[int]) -> Runner:
+def _clone(parent: Runner, flags: int, exit_signal: int, set_tid: Sequence[TreePid]) -> Runner:
     batch = Batch()
     tids = batch.data(struct.pack(f"{len(set_tid)}i", *set_tid)) if set_tid else 0
     args = batch.pack(_CLONE_ARGS, flags, 0, 0, 0, exit_signal, 0, 0, 0, tids, len(set_tid), 0)
@@ -132,7 +133,7 @@ def _clone(parent: Runner, flags: int, exit_signal: int, set_tid: Sequence[int])
     return child
 
 
-def clone_threads(parent: Runner, set_tids: Sequence[int]) -> list[Runner]:
+def clone_threads(parent: Runner, set_tids: Sequence[TreePid]) -> list[Runner]:
     """Let *parent* make threads with the ids *set_tids* (innermost namespace); all stopped, in that order.
 
     By CLONE_PTRACE a new thread is ours from its birth without a stop of its parent, so one batch makes hundreds.
@@ -153,7 +154,8 @@ def clone_threads(parent: Runner, set_tids: Sequence[int]) -> list[Runner]:
             parent.run(batch)
     except RemoteCallError as error:
         threads = [Thread(tgid, tid) for tid in read_threads(tgid)]
-        taken = next((tid for tid in set_tids if tid not in {thread.tid for thread in threads}), 0)
+        made = {read_status(tgid, thread.tid).ns_pids[-1] for thread in threads}
+        taken = next((tid for tid in set_tids if tid not in made), TreePid(0))
         clash = _taken([taken], parent) if error.errno == errno.EEXIST else None
         kill_and_reap(threads)
         if clash is not None:
@@ -172,7 +174,7 @@ def clone_threads(parent: Runner, set_tids: Sequence[int]) -> list[Runner]:
     return runners
 
 
-def _clone_threads_singly(parent: Runner, set_tids: Sequence[int]) -> list[Runner]:
+def _clone_threads_singly(parent: Runner, set_tids: Sequence[TreePid]) -> list[Runner]:
     made: list[Runner] = []
     try:
         for tid in set_tids:
@@ -190,22 +192,22 @@ def _may_choose(parent: Runner) -> bool:
     return os.stat(f"/proc/{parent.tid}/ns/user").st_ino == os.stat("/proc/self/ns/user").st_ino
 
 
-def _outer_ids(tgid: int, set_tids: Sequence[int]) -> dict[int, int]:
+def _outer_ids(tgid: Pid, set_tids: Sequence[TreePid]) -> dict[TreePid, Pid]:
     """Ids in the process's own pid namespace -> the same as we see them."""
     if len(read_status(tgid).ns_pids) == 1:
-        return {tid: tid for tid in set_tids}
-    return {read_status(tgid, tid).ns_pids[-1]: tid for tid in read_threads(tgid)}
+        return {tid: Pid(tid) for tid in set_tids}
+    return {TreePid(read_status(tgid, tid).ns_pids[-1]): tid for tid in read_threads(tgid)}
 
 
-def _taken(set_tid: Sequence[int], parent: Runner) -> RestoreError:
+def _taken(set_tid: Sequence[TreePid], parent: Runner) -> RestoreError:
     return RestoreError(
         f"pid {set_tid[0]} is taken{_holder_of(set_tid[0], parent)}",
         hint="end that process, or restore into a new pid namespace",
     )
 
 
-def _run_clone(parent: Runner, batch: Batch, set_tid: Sequence[int]) -> int:
-    born: list[int] = []
+def _run_clone(parent: Runner, batch: Batch, set_tid: Sequence[TreePid]) -> Pid:
+    born: list[Pid] = []
     deadline = time.monotonic() + _DEAD_FOR_S
     parent.on_event = lambda: born.append(event_message(parent.tid))
     try:
@@ -226,13 +228,13 @@ def _run_clone(parent: Runner, batch: Batch, set_tid: Sequence[int]) -> int:
     return born[0]
 
 
-def _is_leaving(pid: int, parent: Runner) -> bool:
+def _is_leaving(pid: TreePid, parent: Runner) -> bool:
     """Whether nobody has *pid* any more but somebody dead, or a group or session that may be about to go too."""
     found = _find_holder(pid, parent)
     return found is None or found.state in "ZX"
 
 
-def _holder_of(pid: int, parent: Runner) -> str:
+def _holder_of(pid: TreePid, parent: Runner) -> str:
     """Who has the *pid* of the pid namespace that *parent* is in, as far as we can see it."""
     level = len(read_status(parent.tid).ns_pids)
     found = _find_holder(pid, parent)
@@ -246,7 +248,7 @@ def _holder_of(pid: int, parent: Runner) -> str:
     return text
 
 
-def _find_holder(pid: int, parent: Runner) -> Status | None:
+def _find_holder(pid: TreePid, parent: Runner) -> Status | None:
     try:
         level = len(read_status(parent.tid).ns_pids)
         namespace = os.stat(f"/proc/{parent.tid}/ns/pid_for_children").st_ino
@@ -254,7 +256,7 @@ def _find_holder(pid: int, parent: Runner) -> Status | None:
         return None
     for name in [str(pid)] if level == 1 else filter(str.isdecimal, os.listdir("/proc")):
         with suppress(OSError):  # it has ended meanwhile
-            status = read_status(int(name))
+            status = read_status(Pid(int(name)))
             # What is dead has no namespace any more.
             is_ours = level == 1 or status.state in "ZX" or os.stat(f"/proc/{name}/ns/pid").st_ino == namespace
             if status.ns_pids[-1] == pid and is_ours:
@@ -262,22 +264,22 @@ def _find_holder(pid: int, parent: Runner) -> Status | None:
     return None
 
 
-def _members_of(pid: int) -> str:
+def _members_of(pid: TreePid) -> str:
     """Who is in the process group or the session that is numbered *pid*, and whose leader is gone."""
     for name in filter(str.isdecimal, os.listdir("/proc")):
         with suppress(OSError):
-            status = read_status(int(name))
+            status = read_status(Pid(int(name)))
             if pid in (status.ns_pgids[0], status.ns_sids[0]):
                 what = "process group" if pid == status.ns_pgids[0] else "session"
                 return f" by the {what} of pid {name} ({status.name})"
     return ""
 
 
-def event_message(tid: int) -> int:
+def event_message(tid: Pid) -> Pid:
     """PTRACE_GETEVENTMSG: at a clone, the new task."""
     buffer = bytearray(8)
     syscall("ptrace(GETEVENTMSG)", nr.ptrace, PTRACE_GETEVENTMSG, tid, 0, address_of(buffer))
-    return int.from_bytes(buffer, "little")
+    return Pid(int.from_bytes(buffer, "little"))
 
 
 def set_options(thread: Thread, options: int) -> None:

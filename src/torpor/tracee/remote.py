@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Collection
 
 from torpor.base.errors import TorporError
+from torpor.base.ids import Pid
 from torpor.base.records import dataclass
 from torpor.kernel import ptrace, signal, vm
 from torpor.kernel.arch import loop
@@ -58,7 +59,7 @@ class Runner:
         self._base_regs = of_new_task()
 
     @property
-    def tid(self) -> int:
+    def tid(self) -> Pid:
         """The thread's id."""
         return self.thread.tid
 
@@ -169,7 +170,8 @@ def kill_and_reap(threads: list[Thread]) -> None:
         except ChildProcessError:
             return
         if ended is not None and ended.si_pid in left:
-            left -= {ended.si_pid} if _is_reaped(ended.si_pid) else set()
+            tid = Pid(ended.si_pid)
+            left -= {tid} if _is_reaped(tid) else set()
             continue
         # A child that is not ours to wait for has ended; as long as it is there, waitid shows it and not the next one.
         time.sleep(0.001)
@@ -177,7 +179,7 @@ def kill_and_reap(threads: list[Thread]) -> None:
         left = {tid for tid in left if not _is_reaped(tid)}
 
 
-def _reap_children(pids: set[int]) -> None:
+def _reap_children(pids: set[Pid]) -> None:
     """Wait for those of their children that we trace and nobody has noted: born just as the work failed.
 
     The first process of a pid namespace does not end before they have been waited for.
@@ -193,7 +195,7 @@ def _reap_children(pids: set[int]) -> None:
             _is_reaped(child)
 
 
-def _is_reaped(tid: int) -> bool:
+def _is_reaped(tid: Pid) -> bool:
     """Whether the thread has been waited for, if need be by this call; does not block, and passes over its stops."""
     import os
 

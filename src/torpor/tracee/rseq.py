@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 
+from torpor.base.ids import Pid
 from torpor.kernel import ptrace, vm
 from torpor.kernel.arch.regs import UserRegs
 
@@ -17,7 +18,7 @@ _RSEQ_CS = struct.Struct("<IIQQQ")
 _SIGNATURE_SIZE = 4
 
 
-def ip_outside_critical_section(tid: int, regs: UserRegs) -> UserRegs:
+def ip_outside_critical_section(tid: Pid, regs: UserRegs) -> UserRegs:
     """*regs*, at the abort handler if their ip is inside the thread's current critical section."""
     try:
         area, _size, _signature, _flags = ptrace.get_rseq(tid)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 
 from torpor.base.errors import TorporError
 from torpor.base.fds import OwnedFd
+from torpor.base.ids import Pid
 from torpor.base.records import dataclass
 from torpor.kernel import signal, vm
 from torpor.kernel.arch import loop, nr
@@ -105,7 +106,7 @@ class Birth:
     joins: Sequence[Join] = ()
     sibling: bool = False
     prepare: Callable[[], None] | None = None
-    settle: Callable[[int], None] | None = None
+    settle: Callable[[Pid], None] | None = None
     owner: tuple[int, int] = (0, 0)
 
 
@@ -137,7 +138,7 @@ def spawn(area: int, *, keep_fds: dict[int, int], joins: Sequence[Join] = (), bi
     lowest = max(keep_fds, default=2) + 1
     raised = {number: OwnedFd(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, lowest)) for number, fd in keep_fds.items()}
     try:
-        pid = _exec_stub(reader, {number: fd.fileno() for number, fd in raised.items()}, birth)
+        pid = Pid(_exec_stub(reader, {number: fd.fileno() for number, fd in raised.items()}, birth))
         thread = Thread(pid, pid)
         thread.seize(OPTIONS)
         thread.interrupt()
@@ -213,7 +214,7 @@ def _clone_ourselves(path: str, reader: int, keep_fds: dict[int, int], birth: Bi
 
 
 def _clone_and_settle(
-    path: str, reader: int, keep_fds: dict[int, int], birth: Birth, settle: Callable[[int], None]
+    path: str, reader: int, keep_fds: dict[int, int], birth: Birth, settle: Callable[[Pid], None]
 ) -> int:
     """It must be somebody in its user namespace when it executes the stub, or else it has no privileges afterwards."""
     theirs, ours = os.pipe2(os.O_CLOEXEC)
@@ -235,7 +236,7 @@ def _clone_and_settle(
     os.close(theirs)
     os.close(told)
     with OwnedFd(ours), OwnedFd(started):
-        settle(pid)
+        settle(Pid(pid))
         os.write(ours, b"s")
         os.read(started, 1)  # ends when the copy has executed the stub
     return pid

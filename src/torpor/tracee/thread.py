@@ -9,6 +9,7 @@ import os
 from contextlib import suppress
 
 from torpor.base.errors import KernelError, TargetGoneError
+from torpor.base.ids import Pid
 from torpor.base.records import dataclass
 from torpor.kernel import ptrace, signal
 from torpor.kernel.arch import xstate
@@ -51,7 +52,7 @@ class Thread:
 
     __slots__ = ("deferred", "group_stop", "tgid", "tid")
 
-    def __init__(self, tgid: int, tid: int) -> None:
+    def __init__(self, tgid: Pid, tid: Pid) -> None:
         self.tgid = tgid
         self.tid = tid
         #: Signals that arrived while the thread worked for us and that must reach it afterwards.
@@ -174,7 +175,7 @@ class Thread:
         return KernelError(str(error.strerror).partition(":")[0], error.errno or 0)
 
 
-def tgkill(tgid: int, tid: int, number: int) -> None:
+def tgkill(tgid: Pid, tid: Pid, number: int) -> None:
     """Send a signal to one thread; one that is gone is no error."""
     from torpor.kernel.arch import nr
     from torpor.kernel.syscall import syscall

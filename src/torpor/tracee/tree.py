@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from torpor.base import log
 from torpor.base.errors import KernelError, NotPermittedError, RefusedError, TargetGoneError
+from torpor.base.ids import Pid
 from torpor.base.records import dataclass, field
 from torpor.kernel import ptrace
 from torpor.kernel.kcmp import KCMP_VM, kcmp
@@ -23,14 +24,14 @@ from torpor.tracee.thread import Thread
 
 _SECCOMP_DISABLED = 0
 #: Begins to trace a thread of a process and asks it to stop; None if it is gone.
-Seize = Callable[[int, int], Thread | None]
+Seize = Callable[[Pid, Pid], Thread | None]
 
 
 @dataclass(slots=True)
 class Process:
     """One process of a frozen tree.  ``threads`` is empty for a zombie; the leader comes first otherwise."""
 
-    pid: int
+    pid: Pid
     parent: Process | None
     threads: list[Thread] = field(default_factory=list)
     children: list[Process] = field(default_factory=list)
@@ -117,9 +118,9 @@ class Held:
     """
 
     def __init__(self) -> None:
-        self._threads: dict[int, Thread] = {}
+        self._threads: dict[Pid, Thread] = {}
 
-    def seize(self, pid: int) -> None:
+    def seize(self, pid: Pid) -> None:
         """Seize *pid* and everything below it, and wait for nothing.  As ``freeze``."""
         pids = [pid]
         for each in pids:
@@ -131,7 +132,7 @@ class Held:
                     self._threads[tid] = thread
             pids += [child for child in read_children(each) if not _is_in_vfork(each, child)]
 
-    def take(self, pid: int, tid: int) -> Thread | None:
+    def take(self, pid: Pid, tid: Pid) -> Thread | None:
         """The thread, seized and about to stop; None if it is gone."""
         return self._threads.pop(tid, None) or _seize(pid, tid)
 
@@ -146,7 +147,7 @@ class Held:
             thread.detach()
 
 
-def _is_in_vfork(parent: int, child: int) -> bool:
+def _is_in_vfork(parent: Pid, child: Pid) -> bool:
     """Whether a child has its parent's memory, as from vfork(2) until it executes something.
 
     Until then its parent waits, and stops for nobody. Such a child may run when all is thawed, and is stopped later.
@@ -157,7 +158,7 @@ def _is_in_vfork(parent: int, child: int) -> bool:
         return False
 
 
-def _is_stopped(pid: int, tid: int) -> bool:
+def _is_stopped(pid: Pid, tid: Pid) -> bool:
     """Whether a thread is stopped by job control, or might be.
 
     Where it is also frozen (by a freezer of v1), which is all that its state says then, PTRACE_SEIZE waits for it to
@@ -170,11 +171,11 @@ def _is_stopped(pid: int, tid: int) -> bool:
 
 
 def freeze(
-    pid: int,
+    pid: Pid,
     *,
-    before_stop: Callable[[int], None] | None = None,
+    before_stop: Callable[[Pid], None] | None = None,
     held: Held | None = None,
-    entered: Mapping[int, Sequence[int]] | None = None,
+    entered: Mapping[Pid, Sequence[Pid]] | None = None,
 ) -> FrozenTree:
     """Stop *pid* and everything below it.
 
@@ -196,7 +197,7 @@ def freeze(
 
 
 def _stop_new_children(
-    root: Process, before_stop: Callable[[int], None] | None, seize: Seize, entered: Mapping[int, Sequence[int]]
+    root: Process, before_stop: Callable[[Pid], None] | None, seize: Seize, entered: Mapping[Pid, Sequence[Pid]]
 ) -> bool:
     everyone = list(root.iter_tree())
     known = {process.pid for process in everyone}
@@ -222,7 +223,7 @@ def _stop_new_children(
     return found
 
 
-def _stop_process(process: Process, before_stop: Callable[[int], None] | None, seize: Seize) -> None:
+def _stop_process(process: Process, before_stop: Callable[[Pid], None] | None, seize: Seize) -> None:
     stat = _stat_or_gone(process.pid)
     if stat.state in "ZX":
         if lives_on(process.pid):
@@ -231,10 +232,10 @@ def _stop_process(process: Process, before_stop: Callable[[int], None] | None, s
         return
     if before_stop is not None:
         before_stop(process.pid)
-    known: dict[int, Thread] = {}
+    known: dict[Pid, Thread] = {}
     while new := [tid for tid in _threads_or_gone(process.pid) if tid not in known]:
         fresh = [thread for tid in new if (thread := seize(process.pid, tid)) is not None]
-        known |= dict.fromkeys(new, Thread(process.pid, 0))
+        known |= dict.fromkeys(new, Thread(process.pid, Pid(0)))
         process.threads += fresh
         for thread in fresh:
             _wait_stopped(process, thread)
@@ -248,7 +249,7 @@ def _stop_process(process: Process, before_stop: Callable[[int], None] | None, s
         raise refuse_without_leader(process.pid)
 
 
-def lives_on(pid: int) -> bool:
+def lives_on(pid: Pid) -> bool:
     """Whether a process that looks dead, since its main thread is, has other threads that go on."""
     try:
         tids = read_threads(pid)
@@ -263,7 +264,7 @@ def lives_on(pid: int) -> bool:
     return False
 
 
-def refuse_without_leader(pid: int) -> RefusedError:
+def refuse_without_leader(pid: Pid) -> RefusedError:
     """The error for such a process."""
     return RefusedError(
         f"pid {pid}: the main thread has exited while other threads go on",
@@ -278,7 +279,7 @@ def _wait_stopped(process: Process, thread: Thread) -> None:
         process.threads.remove(thread)
 
 
-def _seize(pid: int, tid: int) -> Thread | None:
+def _seize(pid: Pid, tid: Pid) -> Thread | None:
     thread = Thread(pid, tid)
     try:
         _seize_unfiltered(thread)
@@ -319,7 +320,7 @@ def _seize_unfiltered(thread: Thread) -> None:
         thread.seize(ptrace.PTRACE_O_TRACESYSGOOD)
 
 
-def _why_not(pid: int, tid: int) -> Exception | None:
+def _why_not(pid: Pid, tid: Pid) -> Exception | None:
     try:
         status = read_status(pid, tid)
     except (FileNotFoundError, ProcessLookupError):
@@ -338,21 +339,21 @@ def _why_not(pid: int, tid: int) -> Exception | None:
     )
 
 
-def _stat_or_gone(pid: int) -> Stat:
+def _stat_or_gone(pid: Pid) -> Stat:
     try:
         return read_stat(pid)
     except (FileNotFoundError, ProcessLookupError) as error:
         raise TargetGoneError(f"no process has pid {pid}") from error
 
 
-def _stat_or_none(pid: int) -> Stat | None:
+def _stat_or_none(pid: Pid) -> Stat | None:
     try:
         return read_stat(pid)
     except (FileNotFoundError, ProcessLookupError):
         return None
 
 
-def _threads_or_gone(pid: int) -> list[int]:
+def _threads_or_gone(pid: Pid) -> list[Pid]:
     try:
         return read_threads(pid)
     except (FileNotFoundError, ProcessLookupError) as error:

@@ -13,6 +13,7 @@ import struct
 from collections.abc import Sequence
 from contextlib import suppress
 
+from torpor.base.ids import Pid
 from torpor.kernel.procfs.stat import read_stat
 from torpor.kernel.procfs.status import read_status
 from torpor.kernel.sockets import Socket
@@ -24,7 +25,7 @@ _PATIENCE_S = 10.0
 _UCRED = struct.Struct("3i")
 
 
-def keep(watched: Sequence[tuple[int, int]]) -> bool:
+def keep(watched: Sequence[tuple[Pid, int]]) -> bool:
     """Wait until all of *watched* (pids and pidfds, the root first) have ended: True; or until one runs: False.
 
     False also when somebody else takes over, who waits until we have ended.
@@ -50,7 +51,7 @@ def keep(watched: Sequence[tuple[int, int]]) -> bool:
     return True
 
 
-def relieve(pid: int) -> None:
+def relieve(pid: Pid) -> None:
     """Whoever stays beside the stopped tree of *pid* undoes what it has to, and has ended when this returns."""
     with Socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as caller:
         caller.settimeout(_PATIENCE_S)
@@ -60,7 +61,7 @@ def relieve(pid: int) -> None:
                 caller.recv(1)
 
 
-def _open_door(pid: int) -> Socket | None:
+def _open_door(pid: Pid) -> Socket | None:
     door = Socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         door.bind(_name(pid))
@@ -88,7 +89,7 @@ def _is_one_of_us(other: Socket) -> bool:
     return uid in (0, os.geteuid())
 
 
-def _name(pid: int) -> bytes:
+def _name(pid: Pid) -> bytes:
     try:
         started = read_stat(pid).start_time
     except OSError:
@@ -96,7 +97,7 @@ def _name(pid: int) -> bytes:
     return f"\0torpor-beside-{pid}-{started}".encode()
 
 
-def _runs(pid: int) -> bool:
+def _runs(pid: Pid) -> bool:
     """Whether it runs, and not for a tracer."""
     try:
         return read_stat(pid).state in "RSI" and not read_status(pid).tracer

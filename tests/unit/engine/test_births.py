@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from torpor.base.ids import TreePid
 from torpor.engine.births import (
     Birth,
     End,
@@ -92,12 +93,18 @@ def random_kernel(rng: random.Random) -> Kernel:
     return kernel
 
 
+def member(
+    pid: int, sid: int, pgid: int, parent: Member | None, shares: frozenset[tuple[str, int]] = frozenset()
+) -> Member:
+    return Member(TreePid(pid), TreePid(sid), TreePid(pgid), parent, shares)
+
+
 def family(kernel: Kernel) -> Member:
     members: dict[int, Member] = {}
 
     def add(pid: int, parent: Member | None) -> None:
         task = kernel.tasks[pid]
-        members[pid] = Member(pid, task.sid, task.pgid, parent)
+        members[pid] = member(pid, task.sid, task.pgid, parent)
         for child in kernel.tasks.values():
             if child.parent == pid:
                 add(child.pid, members[pid])
@@ -143,19 +150,19 @@ def test_every_history_can_be_replayed(seed: int) -> None:
 
 
 def test_session_of_a_stranger() -> None:
-    root = Member(1, 1, 1, None)
-    mother, leader = Member(2, 1, 1, root), Member(3, 3, 3, root)
-    Member(4, 3, 3, mother)
+    root = member(1, 1, 1, None)
+    mother, leader = member(2, 1, 1, root), member(3, 3, 3, root)
+    member(4, 3, 3, mother)
     assert leader in root.children
     with pytest.raises(PlanError, match="pid 4 is in session 3"):
         plan_births(root)
 
 
 def test_tables_shared_by_cousins() -> None:
-    root = Member(1, 1, 1, None)
-    left, right = Member(2, 1, 1, root), Member(3, 1, 1, root)
+    root = member(1, 1, 1, None)
+    left, right = member(2, 1, 1, root), member(3, 1, 1, root)
     shared = frozenset({("files_id", 7)})
-    Member(4, 1, 1, left, shared)
-    Member(5, 1, 1, right, shared)
+    member(4, 1, 1, left, shared)
+    member(5, 1, 1, right, shared)
     with pytest.raises(PlanError, match="pid 5 shares its files_id"):
         plan_births(root)

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from torpor.base.errors import JobError, NotPermittedError
+from torpor.base.ids import Pid
 from torpor.engine.jobs import generations, locks, note, places, registry
 from torpor.engine.jobs.registry import CHECKPOINTED, ENDED, NEVER, RUNNING, Job
 from torpor.images.errors import ImageError
@@ -89,7 +90,7 @@ def test_a_process_that_has_been_killed_does_not_run_even_if_it_is_still_there()
     try:
         registry.running(registry.create("one", ("x",)), child, CHECKPOINTED)
         # It stands where it begins to exit, as one does that has not had its turn yet.
-        ptrace.seize(child, _PTRACE_O_TRACEEXIT)
+        ptrace.seize(Pid(child), _PTRACE_O_TRACEEXIT)
         assert registry.find("one").status == RUNNING
         registry.running(registry.create("two", ("x",)), child, CHECKPOINTED)
         os.kill(child, signal.SIGKILL)
@@ -98,7 +99,7 @@ def test_a_process_that_has_been_killed_does_not_run_even_if_it_is_still_there()
         assert registry.find("two").status == CHECKPOINTED
         assert registry.find("one").status == ENDED
     finally:
-        ptrace.detach(child)
+        ptrace.detach(Pid(child))
         assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
 
 

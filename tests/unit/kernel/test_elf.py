@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.skips import missing
+from torpor.base.ids import Pid
 from torpor.kernel import elf
 from torpor.kernel.procfs.maps import read_maps
 
@@ -17,7 +18,7 @@ def own_vdso() -> bytes:
     """The code that this process has."""
     import os
 
-    (vma,) = [vma for vma in read_maps(os.getpid()) if vma.is_vdso]
+    (vma,) = [vma for vma in read_maps(Pid(os.getpid())) if vma.is_vdso]
     return ctypes.string_at(vma.start, vma.length)
 
 

@@ -4,6 +4,7 @@ import ctypes
 import mmap
 import os
 
+from torpor.base.ids import Pid
 from torpor.kernel.procfs.maps import makedev, parse_line, parse_smaps, read_maps
 from torpor.kernel.procfs.stat import parse_stat, read_stat
 from torpor.kernel.procfs.status import read_status
@@ -34,7 +35,7 @@ def test_smaps_gives_protection_keys() -> None:
 def test_own_mappings_hold_an_address_of_ours() -> None:
     with mmap.mmap(-1, 8192) as area:
         address = ctypes.addressof((ctypes.c_char * 0).from_buffer(area))
-        assert any(vma.start <= address < vma.end for vma in read_maps(os.getpid()))
+        assert any(vma.start <= address < vma.end for vma in read_maps(Pid(os.getpid())))
 
 
 def test_a_comm_with_parentheses() -> None:
@@ -44,7 +45,7 @@ def test_a_comm_with_parentheses() -> None:
 
 
 def test_own_stat_and_status() -> None:
-    stat, status = read_stat(os.getpid()), read_status(os.getpid())
+    stat, status = read_stat(Pid(os.getpid())), read_status(Pid(os.getpid()))
     assert stat.pid == os.getpid() == status.tgid
     assert stat.ppid == os.getppid() == status.ppid
     assert stat.session == os.getsid(0)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from torpor.base.errors import RestoreError
+from torpor.base.ids import TreePid
 from torpor.images import messages as m
 from torpor.kernel import lsm as kernel
 from torpor.kernel.arch import nr
@@ -23,7 +24,7 @@ def _process(label: str = "", sockets: str = "", n_threads: int = 1) -> RestoreP
             core.thread_core.creds.lsm_profile = label
         if sockets:
             core.thread_core.creds.lsm_sockcreate = sockets
-        process.threads.append(RestoreThread(process, core, tid))
+        process.threads.append(RestoreThread(process, core, TreePid(tid)))
     return process
 
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from torpor.base.ids import Pid
 from torpor.images import kinds
 from torpor.images import messages as m
 from torpor.images.kinds import ImageKind
@@ -108,9 +109,9 @@ def test_memory_of_a_process_that_nobody_has_stopped(gentle: bool) -> None:
             store = MemStore()
             with (
                 StoreSink(store).open(kinds.PAGEMAP, PID) as stream,
-                Memory(child, gentle=gentle, unreadable=False) as memory_of_child,
+                Memory(Pid(child), gentle=gentle, unreadable=False) as memory_of_child,
             ):
-                copy(scan(child, vmas).ranges, memory_of_child.read, stream)
+                copy(scan(Pid(child), vmas).ranges, memory_of_child.read, stream)
         finally:
             os.close(gate)
             os.close(stop)

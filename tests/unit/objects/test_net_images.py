@@ -5,6 +5,7 @@ import struct
 import pytest
 
 from torpor.base.errors import RefusedError
+from torpor.base.ids import Pid
 from torpor.images import kinds
 from torpor.images.errors import ImageError
 from torpor.images.stores.memory import MemStore
@@ -34,13 +35,15 @@ def test_a_link_is_what_its_message_says() -> None:
 def test_an_interface_that_cannot_be_made_again_is_refused(kind: str, why: str) -> None:
     found = [_link("odd0", kind)]
     with pytest.raises(RefusedError, match=why) as caught:
-        links.check(found, (), 7)
+        links.check(found, (), Pid(7))
     assert "--external netdev[odd0]" in (caught.value.hint or "")
-    links.check(found, ("netdev[odd0]",), 7)
+    links.check(found, ("netdev[odd0]",), Pid(7))
 
 
 def test_what_an_older_kernel_makes_in_each_namespace_is_no_interface_of_anybodys() -> None:
-    links.check([rtnetlink.parse_link(rtnetlink.link_message(3, netlink.text(rtnetlink.IFLA_IFNAME, "tunl0")))], (), 7)
+    links.check(
+        [rtnetlink.parse_link(rtnetlink.link_message(3, netlink.text(rtnetlink.IFLA_IFNAME, "tunl0")))], (), Pid(7)
+    )
 
 
 @pytest.mark.parametrize(

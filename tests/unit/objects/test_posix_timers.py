@@ -1,3 +1,4 @@
+from torpor.base.ids import Pid
 from torpor.objects.task.posix_timers import Timer, parse_timers
 
 TEXT = """ID: 3
@@ -12,5 +13,5 @@ ClockID: -6
 
 
 def test_parse_timers() -> None:
-    assert list(parse_timers(TEXT)) == [Timer(3, 1, 37, 0x7FFD00000010, 4, 1234), Timer(0, -6, 0, 0, 1, 0)]
+    assert list(parse_timers(TEXT)) == [Timer(3, 1, 37, 0x7FFD00000010, 4, Pid(1234)), Timer(0, -6, 0, 0, 1, Pid(0))]
     assert list(parse_timers("")) == []

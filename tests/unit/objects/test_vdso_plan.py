@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from torpor.base.errors import TorporError
+from torpor.base.ids import Pid
 from torpor.images import messages as m
 from torpor.kernel import elf
 from torpor.kernel.procfs.maps import read_maps
@@ -15,7 +16,7 @@ from torpor.objects.memory import vdso
 from torpor.objects.memory.areas import AREA_REGULAR, AREA_VDSO, AREA_VVAR
 from torpor.tracee.stub import ParkedVdso
 
-PARKED = ParkedVdso(tuple(vma for vma in read_maps(os.getpid()) if vma.is_vdso or vma.is_vvar))
+PARKED = ParkedVdso(tuple(vma for vma in read_maps(Pid(os.getpid())) if vma.is_vdso or vma.is_vvar))
 AT = 0x7000_0000_0000
 
 
@@ -38,7 +39,7 @@ def thread(ip: int) -> Any:
 
 
 def plan(code: bytes | None, parked: ParkedVdso = PARKED, threads: tuple[Any, ...] = ()) -> vdso.Plan:
-    return vdso.plan(image()[0], parked, os.getpid(), lambda start, end: code, threads)
+    return vdso.plan(image()[0], parked, Pid(os.getpid()), lambda start, end: code, threads)
 
 
 def test_the_same_is_moved() -> None:

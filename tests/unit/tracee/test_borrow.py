@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from harness.program import need
+from torpor.base.ids import Pid
 from torpor.kernel.arch import nr
 from torpor.kernel.procfs.maps import read_maps
 from torpor.kernel.procfs.status import read_status
@@ -32,7 +33,7 @@ def cat() -> Iterator[subprocess.Popen[bytes]]:
 
 
 def stopped(pid: int) -> Thread:
-    thread = Thread(pid, pid)
+    thread = Thread(Pid(pid), Pid(pid))
     thread.seize()
     thread.interrupt()
     thread.wait_interrupted()
@@ -40,7 +41,7 @@ def stopped(pid: int) -> Thread:
 
 
 def test_calls_are_made_and_nothing_stays(cat: subprocess.Popen[bytes]) -> None:
-    before = read_maps(cat.pid)
+    before = read_maps(Pid(cat.pid))
     thread = stopped(cat.pid)
     registers, mask, xstate = thread.get_regs(), thread.get_sigmask(), thread.get_xstate()
     with inject(thread, before) as injection, injection.borrow(thread) as runner:
@@ -62,7 +63,7 @@ def test_calls_are_made_and_nothing_stays(cat: subprocess.Popen[bytes]) -> None:
         assert parent.value == os.getpid()
     assert (thread.get_regs(), thread.get_sigmask(), thread.get_xstate()) == (registers, mask, xstate)
     thread.detach()
-    assert [(vma.start, vma.end) for vma in read_maps(cat.pid)] == [(vma.start, vma.end) for vma in before]
+    assert [(vma.start, vma.end) for vma in read_maps(Pid(cat.pid))] == [(vma.start, vma.end) for vma in before]
     assert cat.stdin and cat.stdout
     cat.stdin.write(b"still here")
     cat.stdin.flush()
@@ -71,7 +72,7 @@ def test_calls_are_made_and_nothing_stays(cat: subprocess.Popen[bytes]) -> None:
 
 def test_a_signal_that_comes_meanwhile_arrives_afterwards(cat: subprocess.Popen[bytes]) -> None:
     thread = stopped(cat.pid)
-    with inject(thread, read_maps(cat.pid)) as injection, injection.borrow(thread) as runner:
+    with inject(thread, read_maps(Pid(cat.pid))) as injection, injection.borrow(thread) as runner:
         batch = Batch()
         batch.call(nr.getpid)
         runner.run(batch)
@@ -79,6 +80,6 @@ def test_a_signal_that_comes_meanwhile_arrives_afterwards(cat: subprocess.Popen[
         batch = Batch()
         batch.call(nr.getpid)
         runner.run(batch)
-    assert read_status(cat.pid).tracer == os.getpid()
+    assert read_status(Pid(cat.pid)).tracer == os.getpid()
     thread.detach()
     assert cat.wait(20) == -signal.SIGTERM

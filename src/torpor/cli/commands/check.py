@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from torpor.base.errors import RefusedError
+from torpor.base.ids import Pid
 from torpor.base.typed import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def _check_machine(as_json: bool) -> int:
     from torpor.kernel.features import probe
     from torpor.kernel.procfs.status import read_status
 
-    mask = read_status(os.getpid()).cap_effective
+    mask = read_status(Pid(os.getpid())).cap_effective
     rows = [(name, bool(mask >> number & 1), required, purpose) for number, name, required, purpose in _CAPABILITIES]
     rows += [(name, probe(name), required, purpose) for name, required, purpose in PURPOSES]
     lacking = [name for name, there, required, _ in rows if required and not there]

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 from torpor.base.errors import RefusedError, UsageError
 from torpor.base.fds import only_given
+from torpor.base.ids import Pid
 from torpor.base.typed import TYPE_CHECKING
 from torpor.images import messages as m
 from torpor.images.store import ImageStore, store_one
@@ -35,7 +36,7 @@ class CgroupDump:
     Made before the freeze, when the groups of *pid* and what is below them are read.  RefusedError.
     """
 
-    def __init__(self, policy: CgroupPolicy, pid: int) -> None:
+    def __init__(self, policy: CgroupPolicy, pid: Pid) -> None:
         self._policy = policy
         self._yard = Yard(policy.yard)
         # What the user says is checked before the freeze; the built-in table is made when it is needed.
@@ -47,7 +48,7 @@ class CgroupDump:
 
         self._look(pid)
 
-    def _look(self, pid: int) -> None:
+    def _look(self, pid: Pid) -> None:
         try:
             text = read_bytes(f"/proc/{pid}/cgroup")
         except (FileNotFoundError, ProcessLookupError):

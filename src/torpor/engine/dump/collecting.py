@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
-
 from torpor.base.fds import OwnedFd
+from torpor.base.ids import TreePid
 from torpor.base.late import load
 from torpor.engine import family
 from torpor.engine.dump import namespaces
 from torpor.engine.dump.session import DumpSession
 from torpor.engine.options import nobody
 from torpor.images import messages as m
+from torpor.kernel.pidfd import open_pidfd
 from torpor.kernel.procfs.maps import read_smaps
 from torpor.kernel.procfs.stat import read_stat
 from torpor.kernel.procfs.status import read_status
@@ -34,8 +34,8 @@ def _collect_one(session: DumpSession, tracee: Process, parent: DumpProcess | No
     status = read_status(pid)
     core = image.new()
     process = DumpProcess(
-        tracee=tracee, parent=parent, pid=pid, ns_pid=status.ns_tgids[-1], stat=read_stat(pid), status=status,
-        pidfd=None if tracee.is_zombie else OwnedFd(os.pidfd_open(pid)),
+        tracee=tracee, parent=parent, pid=pid, ns_pid=TreePid(status.ns_tgids[-1]), stat=read_stat(pid), status=status,
+        pidfd=None if tracee.is_zombie else OwnedFd(open_pidfd(pid)),
         core=core, mm=m.mm_entry(), ids=m.task_kobj_ids_entry(),
     )  # fmt: skip
     session.processes.append(process)
@@ -45,7 +45,9 @@ def _collect_one(session: DumpSession, tracee: Process, parent: DumpProcess | No
         for thread in tracee.threads:
             thread_status = read_status(pid, thread.tid)
             thread_core = core if thread.tid == pid else image.new()
-            process.threads.append(DumpThread(process, thread, thread_status.ns_pids[-1], thread_status, thread_core))
+            process.threads.append(
+                DumpThread(process, thread, TreePid(thread_status.ns_pids[-1]), thread_status, thread_core)
+            )
     session.stats.n_processes += 1
     return process
 

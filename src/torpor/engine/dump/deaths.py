@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from torpor.base.errors import ActionScriptError, TargetGoneError
+from torpor.base.ids import Pid
 from torpor.images.errors import ImageError
 from torpor.kernel.procfs.stat import read_stat
 from torpor.objects.model import DumpProcess
@@ -25,7 +26,7 @@ def told(processes: Sequence[DumpProcess]) -> Iterator[None]:
         raise
 
 
-def _has_died(pid: int) -> bool:
+def _has_died(pid: Pid) -> bool:
     try:
         return read_stat(pid).state in "ZX"
     except (FileNotFoundError, ProcessLookupError):

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from torpor.base import log
 from torpor.base.errors import RefusedError
+from torpor.base.ids import Pid
 from torpor.base.typed import TYPE_CHECKING
 from torpor.engine.options import CARRY, LEAVE_OUT
 from torpor.kernel.procfs.stat import read_stat
@@ -27,7 +28,7 @@ _WAIT_S, _LOOK_EVERY_S = 1.0, 0.02
 _N_NAMED = 5
 
 
-def find(tree: Sequence[int]) -> dict[int, list[int]]:
+def find(tree: Sequence[Pid]) -> dict[Pid, list[Pid]]:
     """Those processes, by the pid of their namespace's first process, which is one of *tree*.
 
     *tree*: the pids of all its processes.  Nothing is looked through unless one of them is such a first process.
@@ -35,21 +36,21 @@ def find(tree: Sequence[int]) -> dict[int, list[int]]:
     return _find(tree, _iter_numbers(tree))
 
 
-def _find(tree: Sequence[int], numbers: Iterable[tuple[int, Sequence[int]]]) -> dict[int, list[int]]:
+def _find(tree: Sequence[Pid], numbers: Iterable[tuple[Pid, Sequence[int]]]) -> dict[Pid, list[Pid]]:
     inits = dict(_iter_inits(numbers))
     if not inits:
         return {}
-    known, found = set(tree), dict[int, list[int]]()
+    known, found = set(tree), dict[Pid, list[Pid]]()
     for name in os.listdir("/proc"):
-        if not name.isdigit() or int(name) in known:
+        if not name.isdigit() or (pid := Pid(int(name))) in known:
             continue
         init = inits.get(_namespace_of(name))
-        if init is not None and _is_entered(int(name), known):
-            found.setdefault(init, []).append(int(name))
+        if init is not None and _is_entered(pid, known):
+            found.setdefault(init, []).append(pid)
     return found
 
 
-def to_carry(root: int, mode: str) -> dict[int, list[int]]:
+def to_carry(root: Pid, mode: str) -> dict[Pid, list[Pid]]:
     """Those that are to be dumped with the tree of *root*.  RefusedError names them unless *mode* allows them.
 
     What is about to end by itself has a moment to do so.
@@ -75,19 +76,19 @@ def look_again(processes: Sequence[DumpProcess], mode: str) -> None:
     _allow(_find(tree, ((process.pid, process.status.ns_tgids) for process in processes)), mode)
 
 
-def _allow(found: dict[int, list[int]], mode: str) -> None:
+def _allow(found: dict[Pid, list[Pid]], mode: str) -> None:
     for init, pids in found.items():
         if mode != LEAVE_OUT:
             raise refusal(init, pids)
         log.warn(loss(init, pids))
 
 
-def loss(init: int, pids: Sequence[int]) -> str:
+def loss(init: Pid, pids: Sequence[Pid]) -> str:
     """What is said of those that are left out."""
     return f"left out: {describe(pids)}, which entered the pid namespace of {describe([init])}"
 
 
-def refusal(init: int, pids: Sequence[int]) -> RefusedError:
+def refusal(init: Pid, pids: Sequence[Pid]) -> RefusedError:
     """The error for those that entered the namespace of *init*."""
     return RefusedError(
         f"{describe(pids)} {'is' if len(pids) == 1 else 'are'} in the pid namespace of {describe([init])} but not "
@@ -98,7 +99,7 @@ def refusal(init: int, pids: Sequence[int]) -> RefusedError:
     )
 
 
-def describe(pids: Sequence[int]) -> str:
+def describe(pids: Sequence[Pid]) -> str:
     """``pid 123 (redis-server) and pid 130 (sh)``."""
     names = [f"pid {pid} ({name})" if (name := _comm(pid)) else f"pid {pid}" for pid in pids[:_N_NAMED]]
     if len(pids) > _N_NAMED:
@@ -106,7 +107,7 @@ def describe(pids: Sequence[int]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _iter_numbers(tree: Sequence[int]) -> Iterator[tuple[int, Sequence[int]]]:
+def _iter_numbers(tree: Sequence[Pid]) -> Iterator[tuple[Pid, Sequence[int]]]:
     """Each pid of *tree* with its numbers in all the namespaces that it is in, ours first."""
     for pid in tree:
         try:
@@ -115,7 +116,7 @@ def _iter_numbers(tree: Sequence[int]) -> Iterator[tuple[int, Sequence[int]]]:
             continue
 
 
-def _iter_inits(numbers: Iterable[tuple[int, Sequence[int]]]) -> Iterator[tuple[str, int]]:
+def _iter_inits(numbers: Iterable[tuple[Pid, Sequence[int]]]) -> Iterator[tuple[str, Pid]]:
     """The pid namespaces, other than ours, of which one of the processes is the first."""
     ours = _namespace_of("self")
     for pid, inside in numbers:
@@ -130,7 +131,7 @@ def _namespace_of(pid: str) -> str:
         return ""
 
 
-def _is_entered(pid: int, tree: set[int]) -> bool:
+def _is_entered(pid: Pid, tree: set[Pid]) -> bool:
     """Whether it lives, and is not a new descendant of the tree's, or below another one that entered."""
     at = pid
     while True:
@@ -147,7 +148,7 @@ def _is_entered(pid: int, tree: set[int]) -> bool:
         at = stat.ppid
 
 
-def _comm(pid: int) -> str:
+def _comm(pid: Pid) -> str:
     try:
         return read_stat(pid).comm
     except (FileNotFoundError, ProcessLookupError):

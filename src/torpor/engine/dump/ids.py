@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 
+from torpor.base.ids import Pid
 from torpor.base.records import dataclass, field
 from torpor.images import messages as m
 from torpor.kernel.kcmp import KCMP_FILES, KCMP_FS, KCMP_SIGHAND, KCMP_VM, KcmpIndex
@@ -28,7 +29,7 @@ class IdAllocator:
     _namespaces: dict[tuple[str, str], int] = field(default_factory=dict)
     _owners: dict[str, KcmpIndex] = field(default_factory=dict)
 
-    def namespaces_of(self, pid: int | str, ids: m.task_kobj_ids_entry) -> None:
+    def namespaces_of(self, pid: Pid | str, ids: m.task_kobj_ids_entry) -> None:
         """Fill in the namespace ids of *pid* (or ``"self"``)."""
         for name, link in NAMESPACES:
             try:
@@ -41,7 +42,7 @@ class IdAllocator:
         """The id of the namespace that a link of that name below /proc/PID/ns says *target* of."""
         return self._namespaces.setdefault((link, target), len(self._namespaces) + 1)
 
-    def ids_of(self, pid: int) -> m.task_kobj_ids_entry:
+    def ids_of(self, pid: Pid) -> m.task_kobj_ids_entry:
         """All ids of the stopped process *pid*."""
         ids = m.task_kobj_ids_entry()
         for name, what in _SHARED:

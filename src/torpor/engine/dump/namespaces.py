@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from torpor.base.errors import RefusedError
 from torpor.base.fds import OwnedFd
+from torpor.base.ids import Pid
 from torpor.base.late import Late, load
 from torpor.engine.dump import foreign, nested
 from torpor.images import messages as m
@@ -27,6 +28,7 @@ from torpor.kernel.namespaces import (
     CLONE_NEWUSER,
     CLONE_NEWUTS,
 )
+from torpor.kernel.pidfd import open_pidfd
 from torpor.objects.files.model import FilePolicy
 from torpor.objects.memory.segments import SegmentDump
 from torpor.objects.model import DumpProcess
@@ -93,7 +95,7 @@ def _check_for_children(process: DumpProcess) -> None:
             )
 
 
-def prepare(pid: int, policy: FilePolicy) -> None:
+def prepare(pid: Pid, policy: FilePolicy) -> None:
     """Before the freeze: import what dumps the namespaces that *pid* does not share with us, and look at them.
 
     RefusedError where its user namespace does not own the others, or for what a kind's check refuses.
@@ -156,10 +158,10 @@ def look_at_mounts(context: DumpContext, root_ids: m.task_kobj_ids_entry) -> Non
     root = context.processes[0]
     for kind in own_kinds(root.ids, root_ids):
         if kind.clone_flag == CLONE_NEWNS and kind.dump is not None:
-            with OwnedFd(os.pidfd_open(root.pid)) as pidfd:
+            with OwnedFd(open_pidfd(root.pid)) as pidfd:
                 kind.dump(_ns_dump(context, root.pid, pidfd.fileno(), root.ids.mnt_ns_id, root.idmaps))
 
 
-def _ns_dump(context: DumpContext, pid: int, where: int, ident: int, idmaps: IdMaps) -> NsDump:
+def _ns_dump(context: DumpContext, pid: Pid, where: int, ident: int, idmaps: IdMaps) -> NsDump:
     segments = context.part(SegmentDump)
     return NsDump(context.store, segments, pid, where, ident, context.policy.external, idmaps, context)

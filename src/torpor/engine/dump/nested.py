@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from torpor.base.ids import Pid
 from torpor.base.late import Late
 from torpor.engine.dump import foreign
 from torpor.kernel.procfs.task import read_children
@@ -12,7 +13,7 @@ from torpor.objects.ns.model import NsKind
 from torpor.objects.ns.table import NAMESPACES
 
 
-def prepare(pid: int, policy: FilePolicy) -> None:
+def prepare(pid: Pid, policy: FilePolicy) -> None:
     """Import what dumps them; RefusedError for what a kind's check refuses."""
     pids = [pid]
     for each in pids:
@@ -26,17 +27,17 @@ def prepare(pid: int, policy: FilePolicy) -> None:
                     kind.check(one, policy)
 
 
-def _apart(kind: NsKind, pids: list[int], external: tuple[str, ...]) -> list[int]:
+def _apart(kind: NsKind, pids: list[Pid], external: tuple[str, ...]) -> list[Pid]:
     """A process in each namespace of that kind that is neither ours, nor external, nor that of the first of *pids*."""
     found = []
     seen = set()
-    for each in ("self", *pids):
+    for each in (None, *pids):
         try:
-            link = os.readlink(f"/proc/{each}/ns/{kind.link}")
+            link = os.readlink(f"/proc/{each or 'self'}/ns/{kind.link}")
             if link in seen:
                 continue
             seen.add(link)
-            if isinstance(each, int) and each != pids[0] and foreign.external_key(kind, each, external) is None:
+            if each is not None and each != pids[0] and foreign.external_key(kind, each, external) is None:
                 found.append(each)
         except OSError:
             continue  # gone, or not ours to look at

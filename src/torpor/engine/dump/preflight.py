@@ -14,6 +14,7 @@ from contextlib import suppress
 
 from torpor.base.errors import NotPermittedError, RefusedError, TargetGoneError, TorporError
 from torpor.base.fds import OwnedFd
+from torpor.base.ids import Pid, TreePid
 from torpor.base.late import load
 from torpor.base.records import dataclass
 from torpor.base.typed import TYPE_CHECKING
@@ -22,7 +23,7 @@ from torpor.engine.options import CARRY, REFUSE, DumpOptions
 from torpor.images import messages as m
 from torpor.images.stores.memory import MemStore
 from torpor.kernel.namespaces import network_of
-from torpor.kernel.pidfd import getfd
+from torpor.kernel.pidfd import getfd, open_pidfd
 from torpor.kernel.procfs.maps import PROT_EXEC, Vma, read_maps, read_smaps
 from torpor.kernel.procfs.small import read_small
 from torpor.kernel.procfs.stat import read_stat
@@ -63,7 +64,7 @@ class Findings:
 
 
 def check(
-    pid: int, options: DumpOptions, *, by_freezer: bool = False, entered: Mapping[int, Sequence[int]] | None = None
+    pid: Pid, options: DumpOptions, *, by_freezer: bool = False, entered: Mapping[Pid, Sequence[Pid]] | None = None
 ) -> Noticed:
     """The quick pass before every dump.  The first refusal is raised, with others as notes.
 
@@ -86,14 +87,14 @@ def check(
 
 def examine(pid: int, options: DumpOptions) -> Findings:
     """Everything that would stop *pid* and all below it from being checkpointed with *options*, or would be lost."""
-    found = _examine(pid, options)
+    found = _examine(Pid(pid), options)
     # What comes and goes while we look is looked at once more.
-    return _examine(pid, options) if found.problems else found
+    return _examine(Pid(pid), options) if found.problems else found
 
 
-def _examine(pid: int, options: DumpOptions) -> Findings:
+def _examine(pid: Pid, options: DumpOptions) -> Findings:
     found: list[TorporError] = []
-    entered: dict[int, list[int]] = load("torpor.engine.dump.entered").find(read_tree(pid))
+    entered: dict[Pid, list[Pid]] = load("torpor.engine.dump.entered").find(read_tree(pid))
     losses = []
     for init, pids in list(entered.items()) if options.entered != CARRY else ():
         if options.entered == REFUSE:
@@ -118,7 +119,7 @@ class _Look:
     """One pass over a tree that runs."""
 
     def __init__(
-        self, pid: int, options: DumpOptions, entered: Mapping[int, Sequence[int]], *, thorough: bool, by_freezer: bool
+        self, pid: Pid, options: DumpOptions, entered: Mapping[Pid, Sequence[Pid]], *, thorough: bool, by_freezer: bool
     ) -> None:
         self.session = DumpContext(MemStore(), options.files)
         self.session.files = FileDump(self.session, kinds_alike)
@@ -206,23 +207,23 @@ def _of_namespaces(context: DumpContext) -> Iterator[TorporError]:
         return  # it ended meanwhile, or is not ours to look at, which has been said
 
 
-def _iter_tree(root: int, entered: Mapping[int, Sequence[int]]) -> Iterator[DumpProcess]:
+def _iter_tree(root: Pid, entered: Mapping[Pid, Sequence[Pid]]) -> Iterator[DumpProcess]:
     """All of them, the dead included, parents before children."""
-    known: dict[int, DumpProcess] = {}
+    known: dict[Pid, DumpProcess] = {}
     parents = {pid: init for init, pids in entered.items() for pid in pids}
     # All pids first: a tree that forks without a pause would keep us here for ever if each were looked at on the way.
     for at in [pid for top in (root, *parents) for pid in read_tree(top)]:
         try:
             stat_line, status = read_stat(at), read_status(at)
             is_dead = stat_line.state in "ZX" and not lives_on(at)
-            pidfd = None if is_dead else OwnedFd(os.pidfd_open(at))
+            pidfd = None if is_dead else OwnedFd(open_pidfd(at))
         except (FileNotFoundError, ProcessLookupError):
             if at == root:
                 raise TargetGoneError(f"no process has pid {at}") from None
             continue
         known[at] = DumpProcess(
             tracee=Process(at, None, is_zombie=is_dead), parent=known.get(parents.get(at, stat_line.ppid)), pid=at,
-            ns_pid=status.ns_tgids[-1], stat=stat_line, status=status, pidfd=pidfd, core=m.core_entry(),
+            ns_pid=TreePid(status.ns_tgids[-1]), stat=stat_line, status=status, pidfd=pidfd, core=m.core_entry(),
             mm=m.mm_entry(), ids=m.task_kobj_ids_entry(),
         )  # fmt: skip
         yield known[at]

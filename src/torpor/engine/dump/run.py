@@ -10,6 +10,7 @@ from functools import partial
 from torpor.base import log
 from torpor.base.errors import TorporError
 from torpor.base.explain import explained
+from torpor.base.ids import Pid
 from torpor.base.records import replace
 from torpor.engine.dump import deaths
 from torpor.engine.dump.phases import AFTER, BEFORE, DUMP, FROZEN, LAST, PRE_DUMP, DumpPhase
@@ -46,7 +47,7 @@ def pre_dump(pid: int, place: Location, options: DumpOptions | None = None) -> D
 
 def _dump(pid: int, place: Location, options: DumpOptions, table: Sequence[DumpPhase]) -> DumpStats:
     with _new_set(place, options) as new, ExitStack() as hold:
-        session = begin(pid, new, options, hold, is_pre_dump=table is PRE_DUMP)
+        session = begin(Pid(pid), new, options, hold, is_pre_dump=table is PRE_DUMP)
         run(session, table)
         try:
             new.finish()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
+from torpor.base.ids import Pid, TreePid
 from torpor.base.records import dataclass, field
 from torpor.base.typed import TYPE_CHECKING
 from torpor.engine.dump.ids import IdAllocator
@@ -38,7 +39,7 @@ class DumpSession:
     until the tree runs again, if it will and nobody is to see them before; ``store`` is where images go.
     """
 
-    pid: int
+    pid: Pid
     new: NewSet | StoreSet
     options: DumpOptions
     hold: ExitStack
@@ -52,7 +53,7 @@ class DumpSession:
     #: Our own namespaces, and the numbers of the dumper's tables.
     root_ids: m.task_kobj_ids_entry = field(default_factory=m.task_kobj_ids_entry)
     #: Who is carried besides the tree, by the pid of its parent in the images.
-    entered: dict[int, list[int]] = field(default_factory=dict)
+    entered: dict[Pid, list[Pid]] = field(default_factory=dict)
     cgroups: CgroupDump | None = None
     #: What stops the tree, if it is not to be stopped task by task.
     freezer: Freezer | None = None
@@ -60,7 +61,7 @@ class DumpSession:
     stopped: FrozenTree | None = None
     #: All of the tree, parents before children, from the moment at which they have been collected.
     processes: list[DumpProcess] = field(default_factory=list)
-    belongings: dict[int, Belonging] = field(default_factory=dict)
+    belongings: dict[TreePid, Belonging] = field(default_factory=dict)
     seccomp: m.seccomp_entry = field(default_factory=m.seccomp_entry)
     #: Of each living process, by its pid: what is in its page tables.
     scans: dict[int, Scan] = field(default_factory=dict)
@@ -85,7 +86,7 @@ class DumpSession:
 
 
 def begin(
-    pid: int, new: NewSet | StoreSet, options: DumpOptions, hold: ExitStack, *, is_pre_dump: bool = False
+    pid: Pid, new: NewSet | StoreSet, options: DumpOptions, hold: ExitStack, *, is_pre_dump: bool = False
 ) -> DumpSession:
     """A dump of *pid* into *new*, of which nothing has been done yet."""
     late = LateStore(new.store) if options.leave_running and options.notify is nobody else None

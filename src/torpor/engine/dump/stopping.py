@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 
 from torpor.base.errors import TargetGoneError
+from torpor.base.ids import Pid
 from torpor.base.late import load
 from torpor.engine.dump.session import DumpSession
 from torpor.engine.time_limit import time_limit
@@ -71,7 +72,7 @@ def _stop(session: DumpSession) -> FrozenTree:
     return freeze(session.pid, entered=session.entered)
 
 
-def _is_waited_for(session: DumpSession, pids: Sequence[int]) -> bool:
+def _is_waited_for(session: DumpSession, pids: Sequence[Pid]) -> bool:
     with network_of(pids[0]):
         is_waited_for: bool = load("torpor.objects.files.socket.listeners").waited_for(pids)
     return is_waited_for or session.context.noticed.is_restless()

@@ -10,8 +10,10 @@ from collections.abc import Iterator
 
 from torpor.base.errors import JobError, NotPermittedError
 from torpor.base.fds import only_files
+from torpor.base.ids import Pid
 from torpor.engine.jobs.registry import Job, find, is_alive
 from torpor.engine.jobs.watch import marker
+from torpor.kernel.pidfd import open_pidfd
 from torpor.kernel.procfs.status import read_status
 from torpor.tracee.remote import mask_bit
 
@@ -24,7 +26,7 @@ def kill(job: Job, number: int = signal.SIGTERM, *, timeout_s: float = 10.0) -> 
     The first process of a pid namespace does not get a signal that it has no handler for: then SIGKILL at once.
     """
     with _Process(job) as process:
-        caught = bool(read_status(job.pid).caught & mask_bit(number))
+        caught = bool(read_status(Pid(job.pid)).caught & mask_bit(number))
         if number != signal.SIGKILL and caught:
             process.send(number)
             if process.wait_ended(timeout_s):
@@ -80,7 +82,7 @@ class _Process:
 
     def __init__(self, job: Job) -> None:
         try:
-            self._fd = os.pidfd_open(job.pid)
+            self._fd = open_pidfd(Pid(job.pid))
         except (ProcessLookupError, ValueError, OSError):
             raise JobError(f"{job.name} is not running") from None
         if not is_alive(job):

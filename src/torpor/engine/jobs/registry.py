@@ -26,9 +26,11 @@ from pathlib import Path
 from torpor.base import log
 from torpor.base.errors import JobError, NotPermittedError
 from torpor.base.fds import OwnedFd, only_files
+from torpor.base.ids import Pid
 from torpor.base.late import load
 from torpor.engine.jobs import generations, locks
 from torpor.engine.jobs.places import check_name, job_directory, names_in
+from torpor.kernel.pidfd import open_pidfd
 from torpor.kernel.procfs.stat import read_stat
 from torpor.kernel.procfs.task import is_dying
 
@@ -196,7 +198,7 @@ def _write(job: Job) -> Job:
 
 def running(job: Job, pid: int, otherwise: str = "") -> Job:
     """Take note that *pid* is the job's root process now; *otherwise* is what the job is if that never runs."""
-    start_time = read_stat(pid).start_time
+    start_time = read_stat(Pid(pid)).start_time
     return save(
         replace(
             job, status=RUNNING, pid=pid, start_time=start_time, boot_id=_boot_id(), exit_status=None,
@@ -265,10 +267,10 @@ def is_alive(job: Job) -> bool:
     if job.status != RUNNING or job.boot_id != _boot_id():
         return False
     try:
-        stat = read_stat(job.pid)
+        stat = read_stat(Pid(job.pid))
     except (FileNotFoundError, ProcessLookupError):
         return False
-    return stat.start_time == job.start_time and not is_dying(job.pid)
+    return stat.start_time == job.start_time and not is_dying(Pid(job.pid))
 
 
 def _load(directory: Path) -> Job | None:
@@ -297,7 +299,7 @@ def _load(directory: Path) -> Job | None:
 def _wait_settled(job: Job) -> None:
     if time.time() - job.since > _RECENT_S or not is_alive(job):
         return
-    with suppress(OSError), OwnedFd(os.pidfd_open(job.pid)) as pidfd:
+    with suppress(OSError), OwnedFd(open_pidfd(Pid(job.pid))) as pidfd:
         poll = select.poll()
         poll.register(pidfd.fileno(), select.POLLIN)
         poll.poll(_SETTLED_S * 1000)

@@ -17,9 +17,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from torpor.base.fds import OwnedFd
+from torpor.base.ids import Pid
 from torpor.engine.jobs import registry
 from torpor.engine.jobs.places import job_directory
 from torpor.engine.jobs.registry import Job
+from torpor.kernel.pidfd import open_pidfd
 
 _PIDFD_INFO_EXIT = 1 << 3
 _INFO_SIZE = 64
@@ -72,7 +74,7 @@ class RestoreWatch:
 
     def tell(self, job: Job) -> None:
         """The process of *job* is there, but does not run yet."""
-        with OwnedFd(os.pidfd_open(job.pid)) as pidfd:
+        with OwnedFd(open_pidfd(Pid(job.pid))) as pidfd:
             mark(job)
             socket.send_fds(self._near, [f"{job.pid} {job.start_time}".encode()], [pidfd.fileno()])
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 
 from torpor.base.errors import RestoreError
+from torpor.base.ids import TreePid
 from torpor.engine.births import Birth, End, Member, Orphan, SetPgid, SetSid, Step, plan_births, plan_groups
 from torpor.engine.family import family_of
 from torpor.engine.restore import namespaces
@@ -100,7 +101,7 @@ class _Midwife:
         self._processes = processes
         self._before = before
         self._runners: dict[Member, Runner] = {}
-        self._pids: set[int] = set()
+        self._pids: set[TreePid] = set()
         #: Whose address space each one's is a copy of.
         self._image: dict[Member, RestoreProcess] = {}
         self._reserved = {thread.ns_tid for process in processes.values() for thread in process.threads}
@@ -165,7 +166,7 @@ class _Midwife:
         while True:
             between = puppets.clone(mother, flags=0, exit_signal=0, set_tid=())
             self._session.live.append(between)
-            pid = read_status(between.tid).ns_pids[-1]
+            pid = TreePid(read_status(between.tid).ns_pids[-1])
             if pid not in self._reserved:
                 break
             self._end(between, pid, by)
@@ -176,7 +177,7 @@ class _Midwife:
         if read_status(self._runners[child].tid).ppid != self._runners[to].tid:
             raise RestoreError(f"pid {child.pid} did not become a child of pid {to.pid}")
 
-    def _end(self, runner: Runner, pid: int, parent: Member | None) -> None:
+    def _end(self, runner: Runner, pid: TreePid, parent: Member | None) -> None:
         assert parent is not None
         kill_and_reap([runner.thread])
         self._session.live.remove(runner)
@@ -184,7 +185,7 @@ class _Midwife:
         if parent in self._processes:
             self._processes[parent].got_sigchld = True
 
-    def _set_group(self, who: Member, pgid: int) -> None:
+    def _set_group(self, who: Member, pgid: TreePid) -> None:
         self._call(who, nr.setpgid, 0, pgid if pgid in self._pids else os.getpgrp())
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from torpor.base.errors import RestoreError
 from torpor.base.fds import OwnedFd
+from torpor.base.ids import Pid
 from torpor.engine.options import nobody
 from torpor.engine.restore import foreign
 from torpor.engine.restore.session import RestoreSession
@@ -22,6 +23,7 @@ from torpor.kernel.namespaces import (
     CLONE_NEWUSER,
     setns,
 )
+from torpor.kernel.pidfd import open_pidfd
 from torpor.objects.model import RestoreProcess
 from torpor.objects.ns.model import NsKind, NsRestore
 from torpor.objects.ns.table import NAMESPACES, own_kinds
@@ -105,7 +107,7 @@ def birth(session: RestoreSession) -> stub.Birth:
 
             timens.prepare_thread(session.store, session.time_ident)
 
-    def settle(pid: int) -> None:
+    def settle(pid: Pid) -> None:
         from torpor.objects.ns import userns
 
         userns.write_maps(pid, maps, setgroups=session.allows_setgroups)
@@ -184,7 +186,7 @@ def _make_nested(session: RestoreSession) -> None:
         _enter(session, root, [(home, kind.clone_flag)])
 
 
-def _open_namespace(pid: int, kind: NsKind) -> OwnedFd:
+def _open_namespace(pid: Pid, kind: NsKind) -> OwnedFd:
     return OwnedFd(os.open(f"/proc/{pid}/ns/{kind.link}", os.O_RDONLY | os.O_CLOEXEC))
 
 
@@ -220,7 +222,7 @@ def enter_network(session: RestoreSession) -> None:
         _check_devices(session)
         return
     session.network = OwnedFd(os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
-    with OwnedFd(os.pidfd_open(session.root.pid)) as pidfd:
+    with OwnedFd(open_pidfd(session.root.pid)) as pidfd:
         setns(pidfd.fileno(), CLONE_NEWNET)
     if session.options.new_network and session.root_clone_flags & CLONE_NEWNET:
         from torpor.kernel.netdevice import loopback_up
@@ -263,7 +265,7 @@ def connect(session: RestoreSession) -> None:
 def _iter_places(session: RestoreSession) -> Iterator[tuple[NsKind, list[NsRestore]]]:
     """The kinds of which the tree has namespaces of its own, in their order, with these: the root's first."""
     wanted = _wanted(session)
-    with OwnedFd(os.pidfd_open(session.root.pid)) as pidfd:
+    with OwnedFd(open_pidfd(session.root.pid)) as pidfd:
         for kind in NAMESPACES:
             places = _places(session, kind, pidfd.fileno(), own_one=kind in wanted)
             if places:

@@ -16,6 +16,7 @@ from torpor.images import kinds
 from torpor.images import messages as m
 from torpor.images.store import load_one
 from torpor.kernel.namespaces import CLONE_NEWNET, inside
+from torpor.kernel.pidfd import open_pidfd
 
 _TCP, _CLOSED = 6, 7
 _IPTABLES, _SKIP = 0, 2
@@ -76,7 +77,7 @@ def let_go(session: RestoreSession) -> None:
         net_lock = load("torpor.objects.files.socket.net_lock")
         ends = None if is_own else [net_lock.ends_of(sk) for sk in _connections(session)]
         run_id = _run_id(session, inventory)
-        with OwnedFd(os.pidfd_open(root.pid)) as pidfd:
+        with OwnedFd(open_pidfd(root.pid)) as pidfd:
             used = inside(pidfd.fileno(), CLONE_NEWNET, lambda: net_lock.unlock_dumped(run_id, method, ends))
         session.used_to_unlock += used
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 
 from torpor.base.errors import TRUST_IT, NotPermittedError
+from torpor.base.ids import Pid
 from torpor.engine.restore import precedence
 from torpor.engine.restore.session import RestoreSession
 from torpor.images import kinds
@@ -54,7 +55,7 @@ def _check_label(thread: RestoreThread) -> None:
     from torpor.kernel import lsm
 
     label = thread.core.thread_core.creds.lsm_profile
-    if label and label != lsm.parse_profile(lsm.read_label(os.getpid(), os.getpid(), "current")):
+    if label and label != lsm.parse_profile(lsm.read_label(Pid(os.getpid()), Pid(os.getpid()), "current")):
         raise NotPermittedError(f"core-{thread.ns_tid}.img: creds: lsm_profile: {label!r} is asked for", hint=TRUST_IT)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from torpor.base.errors import NotPermittedError
+from torpor.base.ids import Pid
 from torpor.engine.restore.session import RestoreSession
 from torpor.kernel import namespaces as ns
 from torpor.kernel.capabilities import names
@@ -22,7 +23,7 @@ def check_restore(session: RestoreSession) -> None:
     _check_descriptors(session)
     if not flags & ns.CLONE_NEWUSER and not any(each.kind == "user" for each in session.options.join_ns):
         _check_capabilities(session)
-    if not flags or flags & ns.CLONE_NEWUSER or read_status(os.getpid()).cap_effective & _CAP_SYS_ADMIN:
+    if not flags or flags & ns.CLONE_NEWUSER or read_status(Pid(os.getpid())).cap_effective & _CAP_SYS_ADMIN:
         return
     raise NotPermittedError("a restore into namespaces of its own needs CAP_SYS_ADMIN", hint="run it as root")
 
@@ -51,7 +52,7 @@ def _check_descriptors(session: RestoreSession) -> None:
 
 def _check_capabilities(session: RestoreSession) -> None:
     """NotPermittedError for capabilities that only somebody who has them can give."""
-    ours = read_status(os.getpid()).cap_permitted
+    ours = read_status(Pid(os.getpid())).cap_permitted
     for thread in session.iter_threads():
         missing = creds.permitted_of(thread.core) & ~ours
         if missing:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from torpor.base.errors import RestoreError
+from torpor.base.ids import TreePid
 from torpor.engine import version
 from torpor.engine.restore.session import RestoreSession
 from torpor.images import kinds
@@ -88,7 +89,7 @@ def _read_process(store: ImageStore, entry: m.pstree_entry) -> RestoreProcess:
         raise ImageError(f"pstree.img: the first thread of pid {entry.pid} is another")
     for tid in tids:
         process.threads.append(
-            RestoreThread(process, core if tid == entry.pid else load_one(store, kinds.CORE, tid), tid)
+            RestoreThread(process, core if tid == entry.pid else load_one(store, kinds.CORE, tid), TreePid(tid))
         )
     return process
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import lru_cache
 
+from torpor.base.ids import Pid
 from torpor.base.records import dataclass
 from torpor.kernel.procfs.small import read_small
 from torpor.kernel.vm import PAGE_SIZE
@@ -116,11 +117,11 @@ def _kernel_page_size(text: str) -> int:
     return int(text[at : text.index("kB", at)].split()[1]) << 10
 
 
-def read_maps(pid: int) -> list[Vma]:
+def read_maps(pid: Pid) -> list[Vma]:
     """The mappings without flags (cheap)."""
     return parse_maps(read_small(f"/proc/{pid}/maps"))
 
 
-def read_smaps(pid: int) -> list[Vma]:
+def read_smaps(pid: Pid) -> list[Vma]:
     """The mappings with flags (the kernel walks all page tables for it)."""
     return list(parse_smaps(read_small(f"/proc/{pid}/smaps")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from torpor.base.ids import Pid
 from torpor.base.records import dataclass
 
 
@@ -61,7 +62,7 @@ def parse_mountinfo(text: str) -> list[Mount]:
     return [parse_line(line) for line in text.split("\n") if line]
 
 
-def read_mountinfo(pid: int | str) -> list[Mount]:
+def read_mountinfo(pid: Pid | str) -> list[Mount]:
     """The mounts below the root of *pid* (or ``"self"``)."""
     with open(f"/proc/{pid}/mountinfo", encoding="utf-8", errors="surrogateescape") as stream:
         return parse_mountinfo(stream.read())

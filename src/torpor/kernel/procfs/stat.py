@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
+from torpor.base.ids import Pid
 from torpor.base.records import dataclass
 from torpor.kernel.procfs.small import read_small
 
@@ -12,10 +13,10 @@ from torpor.kernel.procfs.small import read_small
 class Stat:
     """The fields that a checkpoint needs; addresses are 0 where we may not read them."""
 
-    pid: int
+    pid: Pid
     comm: str
     state: str
-    ppid: int
+    ppid: Pid
     pgrp: int
     session: int
     tty_nr: int
@@ -48,14 +49,14 @@ def parse_stat(text: str, ahead: int = 0) -> Stat:
     # Field numbers of the manual page, which counts from 1; f[0] is field 3.
     n = [0, 0, 0, *[int(value) for value in f[1:]]]
     return Stat(
-        pid=int(pid), comm=comm, state=f[0], ppid=n[3], pgrp=n[4], session=n[5], tty_nr=n[6], tty_pgrp=n[7],
+        pid=Pid(int(pid)), comm=comm, state=f[0], ppid=Pid(n[3]), pgrp=n[4], session=n[5], tty_nr=n[6], tty_pgrp=n[7],
         flags=n[8], priority=n[17], nice=n[18], start_time=n[21] - ahead, start_code=n[25], end_code=n[26],
         start_stack=n[27], exit_signal=n[37], rt_priority=n[39], policy=n[40], start_data=n[44], end_data=n[45],
         start_brk=n[46], arg_start=n[47], arg_end=n[48], env_start=n[49], env_end=n[50], exit_code=n[51],
     )  # fmt: skip
 
 
-def read_stat(pid: int, tid: int | None = None) -> Stat:
+def read_stat(pid: Pid, tid: Pid | None = None) -> Stat:
     """Of a process, or of its thread *tid*.  FileNotFoundError or ProcessLookupError when it is gone.
 
     The file shows ``start_time`` by the reader's clock; here it is by the machine's, the same in all time namespaces.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from torpor.base.ids import Pid
 from torpor.kernel.procfs.small import read_small
 
 
@@ -48,17 +49,17 @@ class Status:
         return self._get("State")[:1]
 
     @property
-    def tgid(self) -> int:
-        return int(self._get("Tgid"))
+    def tgid(self) -> Pid:
+        return Pid(int(self._get("Tgid")))
 
     @property
-    def ppid(self) -> int:
-        return int(self._get("PPid"))
+    def ppid(self) -> Pid:
+        return Pid(int(self._get("PPid")))
 
     @property
-    def tracer(self) -> int:
+    def tracer(self) -> Pid:
         """Who traces it, or 0."""
-        return int(self._get("TracerPid"))
+        return Pid(int(self._get("TracerPid")))
 
     @property
     def uids(self) -> tuple[int, int, int, int]:
@@ -174,7 +175,7 @@ def _unescape(name: str) -> str:
     return name.replace("\\\\", "\0").replace("\\n", "\n").replace("\0", "\\")
 
 
-def read_status(pid: int, tid: int | None = None) -> Status:
+def read_status(pid: Pid, tid: Pid | None = None) -> Status:
     """Of a process, or of its thread *tid*.  FileNotFoundError or ProcessLookupError when it is gone."""
     path = f"/proc/{pid}/status" if tid is None else f"/proc/{pid}/task/{tid}/status"
     return parse_status(read_small(path))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from torpor.base.ids import Pid
 from torpor.kernel import signal
 from torpor.kernel.procfs.small import read_small
 from torpor.kernel.procfs.stat import read_stat
@@ -13,27 +14,27 @@ _PF_EXITING = 0x4  # include/linux/sched.h
 _SIGKILL = 1 << signal.SIGKILL - 1
 
 
-def read_threads(pid: int) -> list[int]:
+def read_threads(pid: Pid) -> list[Pid]:
     """Thread ids, the leader first.  FileNotFoundError when the process is gone."""
-    return sorted(map(int, os.listdir(f"/proc/{pid}/task")))
+    return [Pid(tid) for tid in sorted(map(int, os.listdir(f"/proc/{pid}/task")))]
 
 
-def read_children(pid: int) -> list[int]:
+def read_children(pid: Pid) -> list[Pid]:
     """Children of all threads of *pid*, in the kernel's order; none of a process that is gone."""
-    found: list[int] = []
+    found: list[Pid] = []
     try:
         tids = os.listdir(f"/proc/{pid}/task")
     except (FileNotFoundError, ProcessLookupError):
         return found
     for tid in tids:
         try:
-            found += map(int, read_small(f"/proc/{pid}/task/{tid}/children").split())
+            found += [Pid(int(word)) for word in read_small(f"/proc/{pid}/task/{tid}/children").split()]
         except (FileNotFoundError, ProcessLookupError):
             continue
     return found
 
 
-def read_tree(pid: int) -> list[int]:
+def read_tree(pid: Pid) -> list[Pid]:
     """*pid* and everything below it; a tree that forks without a pause is seen as it was at some moment."""
     pids = [pid]
     for at in pids:
@@ -41,7 +42,7 @@ def read_tree(pid: int) -> list[int]:
     return pids
 
 
-def is_dying(pid: int) -> bool:
+def is_dying(pid: Pid) -> bool:
     """Whether it is gone, a zombie, or has been killed: the last looks like one that runs until it has had its turn.
 
     On a busy machine that takes a while.  What the kernel has sent it is told until it begins to exit, the flag from
@@ -57,12 +58,12 @@ def is_dying(pid: int) -> bool:
     return bool((status.pending | status.shared_pending) & _SIGKILL)
 
 
-def read_fds(pid: int) -> list[int]:
+def read_fds(pid: Pid) -> list[int]:
     """Open descriptor numbers, ascending."""
     return sorted(map(int, os.listdir(f"/proc/{pid}/fd")))
 
 
-def read_fdinfo(pid: int | str, fd: int) -> dict[str, str]:
+def read_fdinfo(pid: Pid | str, fd: int) -> dict[str, str]:
     """``/proc/PID/fdinfo/FD`` up to its first repeated key; see ``read_fdinfo_lines`` for the kinds that repeat."""
     found: dict[str, str] = {}
     for line in read_fdinfo_lines(pid, fd):
@@ -71,6 +72,6 @@ def read_fdinfo(pid: int | str, fd: int) -> dict[str, str]:
     return found
 
 
-def read_fdinfo_lines(pid: int | str, fd: int) -> list[str]:
+def read_fdinfo_lines(pid: Pid | str, fd: int) -> list[str]:
     """``/proc/PID/fdinfo/FD``, line by line.  *pid* may be ``"self"``."""
     return read_small(f"/proc/{pid}/fdinfo/{fd}").splitlines()

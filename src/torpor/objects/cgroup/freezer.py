@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from torpor.base import log
 from torpor.base.errors import RefusedError, TorporError
 from torpor.base.fds import OwnedFd
+from torpor.base.ids import Pid
 from torpor.objects.cgroup import membership, model
 from torpor.objects.cgroup.model import describe_group
 from torpor.objects.cgroup.yard import Yard
@@ -62,7 +63,7 @@ class Freezer(Lasting):
         """v1's word for the state in which it was met; nothing for v2."""
         return ("FROZEN" if self.was_frozen else "THAWED") if self._name == _V1 else ""
 
-    def stop(self, pid: int, *, entered: Mapping[int, Sequence[int]] | None = None) -> FrozenTree:
+    def stop(self, pid: Pid, *, entered: Mapping[Pid, Sequence[Pid]] | None = None) -> FrozenTree:
         """Stop *pid* and everything below it; as :func:`torpor.tracee.tree.freeze`."""
         held = Held()
         met = self._freeze if self.was_frozen else self._thaw
@@ -191,7 +192,7 @@ def _is_ours(directory: int, hierarchy: str) -> bool:
     return False
 
 
-def frozen_group(pid: int) -> str:
+def frozen_group(pid: Pid) -> str:
     """The group of *pid* that is frozen, itself or by one above it; nothing if none is."""
     yard = Yard()
     for member in membership.read(f"/proc/{pid}/cgroup"):

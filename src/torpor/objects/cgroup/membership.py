@@ -18,6 +18,7 @@ import os
 from collections.abc import Iterable, Sequence
 
 from torpor.base.errors import RefusedError, RestoreError
+from torpor.base.ids import Pid
 from torpor.base.records import dataclass, replace
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
@@ -140,7 +141,7 @@ def load_set(entry: m.cg_set_entry) -> tuple[Member, ...]:
     return tuple(found)
 
 
-def move(tid: int, wanted: Iterable[Member], current: dict[str, str], yard: Yard, *, thread: bool = False) -> None:
+def move(tid: Pid, wanted: Iterable[Member], current: dict[str, str], yard: Yard, *, thread: bool = False) -> None:
     """Put the process, or only the *thread*, into the groups *wanted*, where *current* says it is elsewhere."""
     for member in wanted:
         hierarchy, path = member.hierarchy, member.path

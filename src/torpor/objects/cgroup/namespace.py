@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from torpor.base.errors import RefusedError
+from torpor.base.ids import Pid
 from torpor.kernel.arch import nr
 from torpor.kernel.namespaces import CLONE_NEWCGROUP, inside
 from torpor.objects.cgroup import membership
@@ -23,7 +24,7 @@ from torpor.tracee.batch import Batch
 from torpor.tracee.remote import Runner
 
 
-def read_tops(pid: int, pidfd: int, only: Sequence[str]) -> dict[str, str]:
+def read_tops(pid: Pid, pidfd: int, only: Sequence[str]) -> dict[str, str]:
     """The roots, as we see them, of the cgroup namespace of the process *pid*, by hierarchy."""
     path = f"/proc/{pid}/cgroup"
     outer = membership.read(path, only)

@@ -16,6 +16,7 @@ import contextlib
 import os
 
 from torpor.base.errors import RestoreError, TargetGoneError
+from torpor.base.ids import TreePid
 from torpor.images import messages as m
 from torpor.kernel.arch import nr
 from torpor.objects.files.model import OpenFile
@@ -56,11 +57,11 @@ class StandIns:
 
     def __init__(self, context: RestoreContext) -> None:
         self._context = context
-        self._made: dict[int, Runner] = {}
+        self._made: dict[TreePid, Runner] = {}
         context.at(RestoreStage.NAMED, self.end)
         context.at(RestoreStage.CLOSED, self.end)
 
-    def ensure(self, pid: int) -> None:
+    def ensure(self, pid: TreePid) -> None:
         """See to it that a process *pid* exists."""
         if pid in self._made:
             return
@@ -80,7 +81,7 @@ class StandIns:
                 self._context.processes[0].runner.run(batch)
 
 
-def restore(reg: m.reg_file_entry, pid: int, flags: int, context: RestoreContext) -> int:
+def restore(reg: m.reg_file_entry, pid: TreePid, flags: int, context: RestoreContext) -> int:
     """Open *reg* while a process *pid* exists."""
     context.part(StandIns).ensure(pid)
     return open_below(*context.files.place_of_reg(reg), flags)

@@ -25,6 +25,7 @@ import struct
 from collections.abc import Callable
 
 from torpor.base.errors import RestoreError
+from torpor.base.ids import Pid
 from torpor.base.records import dataclass, replace
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
@@ -92,7 +93,7 @@ def _parse(line: str, epoll_id: int) -> m.eventpoll_tfd_entry:
     )
 
 
-def _is_watched(file: OpenFile, tfd: int, order: int, pid: int, number: int) -> bool:
+def _is_watched(file: OpenFile, tfd: int, order: int, pid: Pid, number: int) -> bool:
     """Whether descriptor *number* of *pid* is the *order*-th file that *file* watches as *tfd*."""
     owner, own_number = file.place
     slot = bytearray(struct.pack("=III", own_number, tfd, order))

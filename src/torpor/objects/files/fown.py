@@ -18,6 +18,7 @@ import fcntl
 import struct
 
 from torpor.base import log
+from torpor.base.ids import Pid
 from torpor.images import messages as m
 from torpor.kernel.arch import nr
 from torpor.kernel.procfs.status import read_status
@@ -55,7 +56,7 @@ def fill(fown: m.fown_entry, file: OpenFile) -> None:
         fown.uid, fown.euid = map(file.process.idmaps.users.inside, uids)
 
 
-def _seen_inside(kind: int, pid: int) -> int:
+def _seen_inside(kind: int, pid: Pid) -> int:
     """The owner's number in its own pid namespace."""
     try:
         status = read_status(pid)

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 
 from torpor.base import log
 from torpor.base.errors import RefusedError
+from torpor.base.ids import Pid
 from torpor.base.records import dataclass, field
 from torpor.kernel.procfs.task import read_fdinfo_lines, read_fds
 from torpor.objects.model import DumpProcess
@@ -37,7 +38,7 @@ class _Met:
     first: str
     what: str
     access: int = 0
-    outside: dict[int, int] = field(default_factory=dict)
+    outside: dict[Pid, int] = field(default_factory=dict)
 
 
 class LeadingOut:
@@ -83,9 +84,9 @@ class LeadingOut:
         with_counters = any(met.what == "anon_inode" for met in self._met.values())
         for name in os.listdir("/proc"):
             if name.isdigit() and int(name) not in inside:
-                self._look_at(int(name), with_counters=with_counters)
+                self._look_at(Pid(int(name)), with_counters=with_counters)
 
-    def _look_at(self, pid: int, *, with_counters: bool) -> None:
+    def _look_at(self, pid: Pid, *, with_counters: bool) -> None:
         try:
             numbers = read_fds(pid)
         except OSError:
@@ -103,7 +104,7 @@ class LeadingOut:
                 outside[pid] = outside.get(pid, 0) | access
 
 
-def _look(pid: int, number: int, target: str) -> tuple[str, int]:
+def _look(pid: Pid, number: int, target: str) -> tuple[str, int]:
     """What tells the thing behind a descriptor from others (empty: it is of no kind looked for), and the directions."""
     if target.startswith("pipe:"):
         return target, os.lstat(f"/proc/{pid}/fd/{number}").st_mode & (_READ | _WRITE)
@@ -115,7 +116,7 @@ def _look(pid: int, number: int, target: str) -> tuple[str, int]:
     return "", 0
 
 
-def _name(pid: int) -> str:
+def _name(pid: Pid) -> str:
     try:
         with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as stream:
             return stream.read().strip()

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from torpor.base.errors import RefusedError, RestoreError
+from torpor.base.ids import TreePid
 from torpor.base.records import dataclass
 from torpor.images import messages as m
 from torpor.images.errors import ImageError, ImageMissing
@@ -123,19 +124,19 @@ def restore(context: RestoreContext) -> None:
 
 
 def _by_process(
-    entries: Iterable[m.file_lock_entry], wanted: int, processes: dict[int, RestoreProcess]
+    entries: Iterable[m.file_lock_entry], wanted: int, processes: dict[TreePid, RestoreProcess]
 ) -> list[tuple[RestoreProcess, list[m.file_lock_entry]]]:
-    found: dict[int, list[m.file_lock_entry]] = {}
+    found: dict[TreePid, list[m.file_lock_entry]] = {}
     for entry in entries:
         if entry.flag & wanted:
-            found.setdefault(entry.pid, []).append(entry)
+            found.setdefault(TreePid(entry.pid), []).append(entry)
     for pid in found:
         if pid not in processes:
             raise ImageError(f"filelocks.img: a lock of pid {pid}, which is not in the tree")
     return [(processes[pid], own) for pid, own in found.items()]
 
 
-def _descriptor_flags(context: RestoreContext) -> dict[tuple[int, int], int]:
+def _descriptor_flags(context: RestoreContext) -> dict[tuple[TreePid, int], int]:
     return {
         (process.ns_pid, number): entry.reg.flags
         for entry, placed in context.files.placements()
@@ -157,7 +158,7 @@ class _Owners:
     @contextmanager
     def being(self, entry: m.file_lock_entry, batch: Batch) -> Iterator[None]:
         """What is added to *batch* meanwhile is done in the name of the file's owner."""
-        fd = self._fds.get((entry.pid, entry.fd)) if entry.flag & LEASE else None
+        fd = self._fds.get((TreePid(entry.pid), entry.fd)) if entry.flag & LEASE else None
         owner = NO_ID if fd is None else self._users.inside(os.fstat(fd).st_uid)
         if owner != NO_ID:
             batch.call(nr.setfsuid, owner)

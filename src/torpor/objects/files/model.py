@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from torpor.base.errors import RefusedError, RestoreError
 from torpor.base.fds import OwnedFd
+from torpor.base.ids import Pid
 from torpor.base.records import dataclass, field
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
@@ -91,9 +92,9 @@ class OpenFile:
     _mount_id: int = -1
 
     @property
-    def place(self) -> tuple[int, int]:
+    def place(self) -> tuple[Pid, int]:
         """A process and its number for the description: ours for one that lies in a queue."""
-        return (os.getpid(), self.fd) if self.in_flight else (self.process.pid, self.number)
+        return (Pid(os.getpid()), self.fd) if self.in_flight else (self.process.pid, self.number)
 
     @property
     def flags(self) -> int:
@@ -142,7 +143,7 @@ class OpenFile:
 
 def mount_of(fd: int) -> int:
     """The id of the mount that a descriptor of ours was opened on."""
-    lines = read_fdinfo_lines(os.getpid(), fd)
+    lines = read_fdinfo_lines(Pid(os.getpid()), fd)
     return next((int(line[7:]) for line in lines if line.startswith("mnt_id:")), 0)
 
 
@@ -241,12 +242,12 @@ class FileDump:
         # Kept open: later descriptions are compared with it.
         self._in_flight.append(fd)
         number = fd.fileno()
-        fdinfo = read_fdinfo_lines(os.getpid(), number)
+        fdinfo = read_fdinfo_lines(Pid(os.getpid()), number)
         target = os.readlink(f"/proc/self/fd/{number}")
         file = OpenFile(process, -1, number, target, os.fstat(number), fdinfo, in_flight=True)
-        return self._identify(file, os.getpid(), number)
+        return self._identify(file, Pid(os.getpid()), number)
 
-    def iter_alike(self, inode: int) -> Iterator[tuple[int, int, int]]:
+    def iter_alike(self, inode: int) -> Iterator[tuple[Pid, int, int]]:
         """(pid, descriptor number, file id) of each description known so far whose file has that inode number."""
         for (_, known_inode, _), alike in self._known.items():
             if known_inode == inode:
@@ -260,7 +261,7 @@ class FileDump:
         """The id that ``add_opened`` gave for *key*."""
         return self._by_key[key]
 
-    def _identify(self, file: OpenFile, pid: int, number: int) -> int:
+    def _identify(self, file: OpenFile, pid: Pid, number: int) -> int:
         """Find the description, *number* of *pid*, among those that look alike."""
         key = (file.stat.st_dev, file.stat.st_ino, file.flags)
         alike = self._known.get(key)

@@ -20,11 +20,13 @@ from collections.abc import Callable
 
 from torpor.base.errors import RestoreError
 from torpor.base.fds import OwnedFd
+from torpor.base.ids import Pid
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.kernel import mqueue
 from torpor.kernel.idmap import IdMaps
 from torpor.kernel.namespaces import CLONE_NEWIPC, inside
+from torpor.kernel.pidfd import open_pidfd
 from torpor.objects.files import fown, mqueue_data, mqueue_notify
 from torpor.objects.files.model import OpenFile, Placed
 from torpor.objects.files.paths import DELETED
@@ -73,7 +75,7 @@ def dump(file: OpenFile, entry: m.file_entry, context: DumpContext) -> None:
             mqueue_notify.dump(notified, queue, context)
 
 
-def _is_own(pid: int) -> bool:
+def _is_own(pid: Pid) -> bool:
     """Whether *pid* is in another ipc namespace than we."""
     return os.stat(f"/proc/{pid}/ns/ipc").st_ino != os.stat("/proc/self/ns/ipc").st_ino
 
@@ -171,7 +173,7 @@ def _in_namespace(context: RestoreContext, work: Callable[[], int]) -> int:
     root = context.processes[0]
     if not _is_own(root.pid):
         return work()
-    with OwnedFd(os.pidfd_open(root.pid)) as pidfd:
+    with OwnedFd(open_pidfd(root.pid)) as pidfd:
         return inside(pidfd.fileno(), CLONE_NEWIPC, work)
 
 

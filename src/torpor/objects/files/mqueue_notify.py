@@ -20,6 +20,7 @@ import struct
 from collections.abc import Callable
 
 from torpor.base.errors import RefusedError
+from torpor.base.ids import Pid
 from torpor.base.records import dataclass
 from torpor.images import messages as m
 from torpor.kernel.arch import nr
@@ -69,13 +70,13 @@ def find(file: OpenFile, fd: int, context: DumpContext) -> Notified | None:
     pending = process.status.shared_pending
     if kind == SIGEV_SIGNAL and pending & 1 << signo - 1:
         raise file.refuse(f"{file.target}: its signal {signo} is pending already", hint="try again")
-    number = next((n for n in read_fds(pid) if _is_queue(pid, n, file.stat)), -1)
+    number = next((n for n in read_fds(process.pid) if _is_queue(process.pid, n, file.stat)), -1)
     if number < 0:
         raise file.refuse(f"{file.target}: {process.describe()} waits to be notified by it and has closed it")
     return Notified(process, number, kind, signo)
 
 
-def _is_queue(pid: int, number: int, wanted: os.stat_result) -> bool:
+def _is_queue(pid: Pid, number: int, wanted: os.stat_result) -> bool:
     info = os.stat(f"/proc/{pid}/fd/{number}")
     return (info.st_dev, info.st_ino) == (wanted.st_dev, wanted.st_ino)
 

@@ -15,6 +15,7 @@ from contextlib import suppress
 
 from torpor.base.errors import RestoreError
 from torpor.base.fds import OwnedFd
+from torpor.base.ids import Pid
 from torpor.base.records import replace
 from torpor.base.typed import TYPE_CHECKING
 from torpor.images import messages as m
@@ -23,6 +24,7 @@ from torpor.kernel.arch import nr
 from torpor.kernel.mount import filesystem_type_of
 from torpor.kernel.namespaces import CLONE_NEWNS, inside
 from torpor.kernel.openat2 import open_in_root
+from torpor.kernel.pidfd import open_pidfd
 from torpor.kernel.procfs.mountinfo import read_mountinfo
 from torpor.kernel.syscall import address_of, syscall
 from torpor.kernel.uapi.fcntl import AT_EMPTY_PATH, O_PATH
@@ -49,7 +51,7 @@ class Roots:
     def __init__(self, context: DumpContext) -> None:
         self._context = context
         self._own = os.readlink("/proc/self/ns/mnt")
-        self._namespaces: dict[int, str] = {}
+        self._namespaces: dict[Pid, str] = {}
         self._by_namespace: dict[str, OwnedFd | None] = {self._own: None}
         self._proc_devices = {os.stat("/proc").st_dev}
         self._of_mount: dict[int, str] = {}
@@ -60,11 +62,11 @@ class Roots:
         #: Copies of mounts that others lie over, and their points; None: not in the namespace.
         self._mounts: dict[int, tuple[OwnedFd | None, str]] = {}
         #: A process in each namespace.
-        self._holders: dict[str, int] = {}
+        self._holders: dict[str, Pid] = {}
         #: (namespace whose root it starts from, name, device, inode) of what was found by its name.
         self.there: set[tuple[str, str, int, int]] = set()
 
-    def of(self, pid: int) -> int | None:
+    def of(self, pid: Pid) -> int | None:
         """A directory to resolve names of *pid*'s files against; None where ours is the same."""
         return self._root(self._namespace(pid), pid)
 
@@ -83,25 +85,25 @@ class Roots:
             found = self._of_mount.setdefault(file.mount_id, namespace)
         return found
 
-    def iter_holders(self, pid: int) -> Iterator[int]:
+    def iter_holders(self, pid: Pid) -> Iterator[Pid]:
         """*pid*, then a process in each other mount namespace of the tree."""
         yield pid
         if self._are_several():
             own = self._namespace(pid)
             yield from (holder for namespace, holder in self._holders.items() if namespace != own)
 
-    def has_mount(self, pid: int, mount_id: int) -> bool:
+    def has_mount(self, pid: Pid, mount_id: int) -> bool:
         """Whether a process of the tree (*pid* is one) has that mount."""
         self._are_several()
         self._holders.setdefault(self._namespace(pid), pid)
         self._read_mounts()
         return mount_id in self._mount_ids
 
-    def has_own(self, pid: int) -> bool:
+    def has_own(self, pid: Pid) -> bool:
         """Whether *pid* is in another mount namespace than we are."""
         return self._namespace(pid) != self._own
 
-    def is_proc(self, pid: int, device: int) -> bool:
+    def is_proc(self, pid: Pid, device: int) -> bool:
         """Whether *device* is a proc file system that we see, or that *pid* does."""
         self.of(pid)
         return device in self._proc_devices
@@ -118,10 +120,10 @@ class Roots:
 
         if namespace not in self._views:
             holder = self._holders.get(namespace, pid)
-            with OwnedFd(os.pidfd_open(holder)) as pidfd:
+            with OwnedFd(open_pidfd(holder)) as pidfd:
                 self._views[namespace] = views.read_view(holder, pidfd.fileno())
         if file.mount_id not in self._mounts:
-            with OwnedFd(os.pidfd_open(self._views[namespace].pid)) as pidfd:
+            with OwnedFd(open_pidfd(self._views[namespace].pid)) as pidfd:
                 view = replace(self._views[namespace], pidfd=pidfd.fileno())
                 found = next((mount for mount in view.mounts if mount.mount_id == file.mount_id), None)
                 fd = None
@@ -133,7 +135,7 @@ class Roots:
             return False
         return _is_named(file.stat, path[len(point.rstrip("/")) + 1 :] or ".", root.fileno())
 
-    def _namespace(self, pid: int) -> str:
+    def _namespace(self, pid: Pid) -> str:
         if pid not in self._namespaces:
             self._namespaces[pid] = os.readlink(f"/proc/{pid}/ns/mnt")
         return self._namespaces[pid]
@@ -158,7 +160,7 @@ class Roots:
                     self._of_mount.update(dict.fromkeys(ids, namespace))
                     self._mount_ids.update(ids)
 
-    def _root(self, namespace: str, pid: int) -> int | None:
+    def _root(self, namespace: str, pid: Pid) -> int | None:
         if namespace not in self._by_namespace:
             fd = self._by_namespace[namespace] = OwnedFd(_open_root(self._holders.get(namespace, pid)))
             with suppress(OSError):
@@ -181,12 +183,12 @@ def places_above(path: str) -> list[str]:
     return found
 
 
-def _open_root(pid: int) -> int:
+def _open_root(pid: Pid) -> int:
     """The root of the mount namespace of *pid*, which may have another root itself."""
     path, flags = f"/proc/{pid}/root", O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
     if os.readlink(path) == "/":
         return os.open(path, flags)
-    with OwnedFd(os.pidfd_open(pid)) as pidfd:
+    with OwnedFd(open_pidfd(pid)) as pidfd:
         return inside(pidfd.fileno(), CLONE_NEWNS, lambda: os.open("/", flags))
 
 

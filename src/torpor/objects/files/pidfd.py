@@ -17,6 +17,7 @@ import fcntl
 import os
 import struct
 
+from torpor.base.ids import Pid
 from torpor.base.typed import NoReturn
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
@@ -63,7 +64,7 @@ def dump(file: OpenFile, entry: m.file_entry, context: DumpContext) -> None:
         )
 
 
-def _tasks_of(context: DumpContext, threads: bool) -> set[int]:
+def _tasks_of(context: DumpContext, threads: bool) -> set[Pid]:
     if threads:
         return {thread.tid for process in context.processes for thread in process.threads}
     return {process.pid for process in context.processes}
@@ -87,11 +88,11 @@ def restore(entry: m.file_entry, context: RestoreContext) -> int:
     return _open(_find(entry, context), pidfd.flags)
 
 
-def _open(pid: int, flags: int) -> int:
+def _open(pid: Pid, flags: int) -> int:
     return syscall("pidfd_open", nr.pidfd_open, pid, flags & (_PIDFD_NONBLOCK | _PIDFD_THREAD))
 
 
-def _find(entry: m.file_entry, context: RestoreContext) -> int:
+def _find(entry: m.file_entry, context: RestoreContext) -> Pid:
     """Our number for the task."""
     wanted = entry.pidfd.nspid
     for process in context.processes:
@@ -117,7 +118,7 @@ def _open_dead(entry: m.file_entry, context: RestoreContext) -> int:
     own = -1
     try:
         for other in alike:
-            fd = _open(child, other.pidfd.flags)
+            fd = _open(Pid(child), other.pidfd.flags)
             if other.id == entry.id:
                 own = fd
             else:

@@ -20,6 +20,7 @@ from collections.abc import Callable
 
 from torpor.base import log
 from torpor.base.errors import RestoreError
+from torpor.base.ids import TreePid
 from torpor.images import messages as m
 from torpor.images.errors import ImageMissing
 from torpor.images.store import load_all
@@ -253,7 +254,7 @@ def open_file(
     if remap.remap_type == m.remap_type.GHOST:
         return reopen(ghost.keeper(reg, remap.remap_id, context), flags & ~os.O_NOFOLLOW)
     if remap.remap_type == m.remap_type.PROCFS:
-        return deadproc.restore(reg, remap.remap_id, flags, context)
+        return deadproc.restore(reg, TreePid(remap.remap_id), flags, context)
     return linked.restore(reg, remap.remap_id, flags, context)
 
 

@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator
 from torpor.base import log
 from torpor.base.errors import RestoreError
 from torpor.base.fds import OwnedFd
+from torpor.base.ids import TreePid
 from torpor.base.records import dataclass
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
@@ -421,7 +422,7 @@ class _Restoring:
     # What is no pseudo-terminal
 
     def _open_dev_tty(self, entry: m.file_entry, info: m.tty_info_entry) -> int:
-        if not self._sessions.has_leader(info.sid):
+        if not self._sessions.has_leader(TreePid(info.sid)):
             if not self._context.policy.shell_job:
                 raise ImageError(f"tty-info.img: {info.id}: session {info.sid} has no leader")
             return os.open("/dev/tty", entry.tty.flags | os.O_NOCTTY | os.O_CLOEXEC)

@@ -20,10 +20,11 @@ from collections.abc import Iterable
 
 from torpor.base.errors import RestoreError
 from torpor.base.fds import OwnedFd
+from torpor.base.ids import TreePid
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.kernel.arch import nr
-from torpor.kernel.pidfd import getfd
+from torpor.kernel.pidfd import getfd, open_pidfd
 from torpor.kernel.uapi.ioctls import TIOCSCTTY, TIOCSPGRP
 from torpor.objects.model import DumpProcess, RestoreProcess
 from torpor.tracee.batch import Batch
@@ -58,18 +59,19 @@ class Sessions:
 
     def __init__(self, processes: Iterable[RestoreProcess]) -> None:
         self._leaders = {p.ns_pid: p for p in processes if p.entry.sid == p.ns_pid and not p.is_zombie}
-        self._have: set[int] = set()
+        self._have: set[TreePid] = set()
 
-    def has_leader(self, sid: int) -> bool:
+    def has_leader(self, sid: TreePid) -> bool:
         """Whether the session's leader is in the tree."""
         return sid in self._leaders
 
     def acquire(self, info: m.tty_info_entry, path: str, *, steal: bool) -> None:
         """Make the terminal at *path* that of the session of *info*, unless it is by now."""
-        leader = self._leaders.get(info.sid)
-        if leader is None or info.sid in self._have:
+        sid = TreePid(info.sid)
+        leader = self._leaders.get(sid)
+        if leader is None or sid in self._have:
             return
-        self._have.add(info.sid)
+        self._have.add(sid)
         number = _open_in(leader, path, os.O_RDWR)
         batch = Batch()
         batch.call(nr.ioctl, number, TIOCSCTTY, int(steal))
@@ -78,18 +80,18 @@ class Sessions:
 
     def set_foreground(self, info: m.tty_info_entry, path: str) -> None:
         """Put the group of *info* into the foreground; one that has died out since is nobody's loss."""
-        leader = self._leaders.get(info.sid)
+        leader = self._leaders.get(TreePid(info.sid))
         if leader is not None and info.pgrp:
             set_foreground(leader, info.pgrp, path)
 
     def open_dev_tty(self, info: m.tty_info_entry, path: str, flags: int) -> int:
         """/dev/tty as the session's leader opens it, here."""
-        leader = self._leaders.get(info.sid)
+        leader = self._leaders.get(TreePid(info.sid))
         if leader is None:
             raise ImageError(f"tty-info.img: {info.id}: session {info.sid} has no leader")
         number = _open_in(leader, path or _DEV_TTY, flags)
         try:
-            with OwnedFd(os.pidfd_open(leader.pid)) as pidfd:
+            with OwnedFd(open_pidfd(leader.pid)) as pidfd:
                 return getfd(pidfd.fileno(), number)
         finally:
             batch = Batch()

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 from torpor.base.errors import RefusedError, RestoreError
 from torpor.base.fds import OwnedFd
+from torpor.base.ids import Pid
 from torpor.images import messages as m
 from torpor.images.text import get_text
 from torpor.kernel.arch import nr
@@ -37,10 +38,10 @@ class Mounts:
     """Mount points by device, one of each, as a process sees them; of overlays the directories beneath as well."""
 
     def __init__(self, context: DumpContext) -> None:
-        self._known: dict[int, dict[int, list[str]]] = {}
+        self._known: dict[Pid, dict[int, list[str]]] = {}
         self._layers: dict[int, list[str]] = {}
 
-    def on_device(self, pid: int, device: int) -> list[str]:
+    def on_device(self, pid: Pid, device: int) -> list[str]:
         """Where the file system with that kernel device number is mounted for *pid*."""
         if pid not in self._known:
             found: dict[int, list[str]] = {}
@@ -123,7 +124,7 @@ def find(file: OpenFile, device: int, inode: int, message: m.fh_entry, handle: b
 
 
 def _search(
-    pid: int, mounts: list[str], wanted: tuple[int, int], handle: tuple[int, bytes], context: DumpContext
+    pid: Pid, mounts: list[str], wanted: tuple[int, int], handle: tuple[int, bytes], context: DumpContext
 ) -> str | None:
     """The path of the inode *wanted* (device, number) on those mounts of the namespace of *pid*."""
     root = roots_of(context).of(pid)
@@ -242,7 +243,7 @@ def _is_at(root: int | None, name: str, device: int, inode: int) -> bool:
     return info.st_ino == inode and info.st_dev == device
 
 
-def iter_candidates(pid: int, mounts: list[str], root: int | None) -> Iterator[str]:
+def iter_candidates(pid: Pid, mounts: list[str], root: int | None) -> Iterator[str]:
     """Names to try for a watched file: mount points, then all that is there, for which directories are read."""
     yield from mounts
     left = _SEARCH_LIMIT

@@ -23,6 +23,7 @@ import struct
 import time
 
 from torpor.base.errors import RefusedError, RestoreError
+from torpor.base.ids import Pid
 from torpor.images import messages as m
 from torpor.kernel import vm
 from torpor.kernel.arch import nr
@@ -63,7 +64,7 @@ def dump(process: DumpProcess, vma: Vma, entry: m.vma_entry) -> None:
     process.mm.aios.add(id=vma.start, nr_req=(n_events - 2) // 2, ring_len=vma.length)
 
 
-def _settle(pid: int, start: int) -> None:
+def _settle(pid: Pid, start: int) -> None:
     """Wait until no request has ended for a moment."""
     before = b""
     for _ in range(_MAX_WAITS):

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from torpor.base.errors import TorporError
 from torpor.base.fds import Closing, OwnedFd
+from torpor.base.ids import Pid
 from torpor.base.records import dataclass
 from torpor.images.pagemap import Extent, PageRun
 from torpor.images.pages import PageStream, Piece, Range
@@ -44,7 +45,7 @@ class Found:
     guards: list[Range]
 
 
-def scan(pid: int, vmas: Sequence[Vma]) -> Found:
+def scan(pid: Pid, vmas: Sequence[Vma]) -> Found:
     """The pages in *vmas* that only this task has."""
     with open(f"/proc/{pid}/pagemap", "rb", buffering=0) as stream:
         return _scan(pagemap.PagemapScanner(stream.fileno()), vmas)
@@ -103,7 +104,7 @@ class Memory(Closing):
     itself may not (*unreadable*: there are such pages) as well.
     """
 
-    def __init__(self, pid: int, *, gentle: bool, unreadable: bool) -> None:
+    def __init__(self, pid: Pid, *, gentle: bool, unreadable: bool) -> None:
         self._pid, self._gentle, self._unreadable = pid, gentle, unreadable
         self._file = OwnedFd(os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC))
 
@@ -243,7 +244,7 @@ def without(extents: Iterable[Extent], left_out: Sequence[Range]) -> list[Extent
     return found
 
 
-def restore(pid: int, extents: Sequence[Extent], reader: PagesReader) -> int:
+def restore(pid: Pid, extents: Sequence[Extent], reader: PagesReader) -> int:
     """Write *extents* of the pages image into the task; the number of pages."""
     groups = list(_groups(extents))
 

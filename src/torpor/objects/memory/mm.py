@@ -17,6 +17,7 @@ import struct
 from contextlib import suppress
 
 from torpor.base import log
+from torpor.base.ids import Pid
 from torpor.images import messages as m
 from torpor.kernel.arch import nr
 from torpor.kernel.procfs.maps import read_smaps
@@ -76,7 +77,7 @@ def restore_coredump_filter(process: RestoreProcess, batch: Batch) -> None:
         set_coredump_filter(process.pid, mm.torpor_coredump_filter)
 
 
-def set_coredump_filter(pid: int, value: int) -> None:
+def set_coredump_filter(pid: Pid, value: int) -> None:
     """What of the memory of *pid* goes into its core file, if that is another than now."""
     try:
         if _read_coredump_filter(pid) != value:
@@ -88,7 +89,7 @@ def set_coredump_filter(pid: int, value: int) -> None:
         log.warn(f"pid {pid} does not get its coredump_filter of {value:#x}: {error.strerror}")
 
 
-def _read_coredump_filter(pid: int) -> int:
+def _read_coredump_filter(pid: Pid) -> int:
     return int(read_bytes(f"/proc/{pid}/coredump_filter") or b"0", 16)
 
 

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from torpor.base.errors import RefusedError
+from torpor.base.ids import Pid
 from torpor.base.late import load
 from torpor.kernel import rlimits
 from torpor.kernel.procfs.small import read_small
@@ -95,6 +96,6 @@ def _note(process: DumpProcess) -> str:
     return f"limits of {process.pid}"
 
 
-def _read_sizes(pid: int) -> dict[str, int]:
+def _read_sizes(pid: Pid) -> dict[str, int]:
     lines = (line.partition(":") for line in read_small(f"/proc/{pid}/status").splitlines())
     return {name: int(value.split()[0]) << 10 for name, _, value in lines if name in ("VmSize", "VmData")}

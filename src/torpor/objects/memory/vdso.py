@@ -29,6 +29,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from torpor.base import log
 from torpor.base.errors import RestoreError
+from torpor.base.ids import Pid
 from torpor.base.records import dataclass, field
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
@@ -91,7 +92,7 @@ def entries_of(mm: m.mm_entry) -> list[m.vma_entry]:
 def plan(
     mm: m.mm_entry,
     parked: ParkedVdso,
-    pid: int,
+    pid: Pid,
     read: Callable[[int, int], bytes | None],
     threads: Iterable[RestoreThread],
 ) -> Plan:
@@ -134,7 +135,7 @@ def plan(
     return made
 
 
-def write(made: Plan, pid: int) -> None:
+def write(made: Plan, pid: Pid) -> None:
     """Write over the image's code, while it is writable."""
     if made.code:
         vm.write(pid, made.code_at, made.code)
@@ -152,7 +153,7 @@ def restore(made: Plan, batch: Batch) -> None:
         batch.call(nr.mmap, copy.start, length, PROT_READ | PROT_WRITE, flags, _NO_FD, 0)
 
 
-def write_copy(made: Plan, pid: int, batch: Batch) -> None:
+def write_copy(made: Plan, pid: Pid, batch: Batch) -> None:
     """Fill in the second copy, which ``restore`` has made room for."""
     if made.copy is not None:
         vm.write(pid, made.copy.code_at, made.copy.code)

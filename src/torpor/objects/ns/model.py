@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from torpor.base.ids import Pid
 from torpor.base.records import dataclass, field
 from torpor.base.typed import Literal
 from torpor.images.store import ImageStore
@@ -24,7 +25,7 @@ class NsDump:
 
     store: ImageStore
     segments: SegmentDump
-    pid: int
+    pid: Pid
     pidfd: int
     ident: int
     #: ``--external`` as given: ``mnt[/path]:key`` and the like.

@@ -24,6 +24,7 @@ import time
 
 from torpor.base import log
 from torpor.base.errors import RestoreError
+from torpor.base.ids import Pid
 from torpor.images import kinds
 from torpor.images import messages as m
 from torpor.images.store import ImageStore, load_one, store_one
@@ -62,7 +63,7 @@ def dump_outer(store: ImageStore) -> None:
     store_one(store, "TIMENS", entry, OUTER)
 
 
-def _read_offsets(pid: int | str) -> dict[str, int]:
+def _read_offsets(pid: Pid | str) -> dict[str, int]:
     """By how many nanoseconds the clocks of *pid*'s time namespace differ from the machine's own."""
     with open(f"/proc/{pid}/timens_offsets", encoding="ascii") as stream:
         rows = [line.split() for line in stream]
@@ -162,7 +163,7 @@ def prepare_thread(store: ImageStore, ident: int) -> None:
     except OSError as error:
         _without(ident, entry, error.errno or 0)
     else:
-        _set_clocks(threading.get_native_id(), ident, entry)
+        _set_clocks(Pid(threading.get_native_id()), ident, entry)
 
 
 def _without(ident: int, entry: m.timens_entry, errno: int) -> None:
@@ -173,7 +174,7 @@ def _without(ident: int, entry: m.timens_entry, errno: int) -> None:
     _warn(_gone_by(entry, _own_clocks()), why)
 
 
-def _set_clocks(tid: int, ident: int, entry: m.timens_entry) -> None:
+def _set_clocks(tid: Pid, ident: int, entry: m.timens_entry) -> None:
     """Have the clocks of the namespace that *tid* has made for its children go on from where they were.
 
     Its offsets are from the machine's clocks, whatever namespace we are in ourselves.

@@ -21,6 +21,7 @@ from collections.abc import Iterable
 
 from torpor.base.errors import RefusedError, RestoreError
 from torpor.base.fds import OwnedFd
+from torpor.base.ids import Pid
 from torpor.images import kinds
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
@@ -41,7 +42,7 @@ from torpor.tracee.remote import Runner
 _MAX_EXTENTS = 340
 
 
-def check(pid: int, links: Iterable[str]) -> None:
+def check(pid: Pid, links: Iterable[str]) -> None:
     """RefusedError where a namespace of *pid* (``net``, ...) does not belong to its user namespace, or *pid* is nobody
     there.
     """
@@ -73,7 +74,7 @@ def dump(session: NsDump) -> None:
     store_one(session.store, "USERNS", entry, session.ident)
 
 
-def _allows_setgroups(pid: int) -> bool:
+def _allows_setgroups(pid: Pid) -> bool:
     return read_small(f"/proc/{pid}/setgroups").strip() != "deny"
 
 
@@ -104,7 +105,7 @@ def prepare_thread(groups: Iterable[int], maps: IdMaps) -> None:
     set_owner_of_new_files(*_owner(maps))
 
 
-def write_maps(pid: int, maps: IdMaps, *, setgroups: bool) -> None:
+def write_maps(pid: Pid, maps: IdMaps, *, setgroups: bool) -> None:
     """Map the ids of the new namespace that *pid* is in."""
     try:
         write_idmaps(pid, maps, setgroups=setgroups)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 
 from torpor.base import log
+from torpor.base.ids import Pid
 from torpor.kernel.arch import nr
 from torpor.kernel.procfs.small import read_small
 from torpor.kernel.uapi.fcntl import AT_FDCWD, O_WRONLY
@@ -100,5 +101,5 @@ def _restore_login(process: RestoreProcess, login: int, batch: Batch) -> None:
     batch.then(check)
 
 
-def _read(pid: int, name: str) -> str:
+def _read(pid: Pid, name: str) -> str:
     return read_small(f"/proc/{pid}/{name}").strip()

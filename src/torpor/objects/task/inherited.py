@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 from torpor.base import log
 from torpor.base.errors import RestoreError
+from torpor.base.ids import Pid
 from torpor.kernel.arch import nr
 from torpor.kernel.procfs.status import read_status
 from torpor.kernel.syscall import syscall
@@ -57,7 +58,7 @@ def _may_make_no_code() -> bool:
 
 def tell(threads: Iterable[RestoreThread]) -> None:
     """Warn of what *threads* will have of ours that they had not."""
-    ours = read_status(os.getpid())
+    ours = read_status(Pid(os.getpid()))
     gained = sum(1 for each in threads if not each.core.thread_core.creds.no_new_privs)
     if ours.no_new_privs and gained:
         log.warn(

@@ -18,6 +18,7 @@ import os
 import struct
 
 from torpor.base.errors import RestoreError
+from torpor.base.ids import Pid
 from torpor.images import messages as m
 from torpor.kernel.arch import nr
 from torpor.kernel.idmap import IDENTITY
@@ -88,7 +89,7 @@ def restore_signal_limit(process: RestoreProcess, batch: Batch) -> None:
 @functools.cache
 def _own_hard_limits() -> tuple[int, ...]:
     """Ours, which every puppet has inherited; none where we may raise them."""
-    if read_status(os.getpid()).cap_effective >> CAP_SYS_RESOURCE & 1:
+    if read_status(Pid(os.getpid())).cap_effective >> CAP_SYS_RESOURCE & 1:
         return (_INFINITY,) * N_LIMITS
     return _inherited()
 

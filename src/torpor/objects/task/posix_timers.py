@@ -21,6 +21,7 @@ from collections.abc import Iterator
 
 from torpor.base import log
 from torpor.base.errors import RefusedError, RestoreError
+from torpor.base.ids import Pid
 from torpor.base.records import dataclass
 from torpor.images import messages as m
 from torpor.kernel.arch import nr
@@ -53,7 +54,7 @@ class Timer:
     signal: int
     value: int
     notify: int
-    thread: int
+    thread: Pid
 
 
 def parse_timers(text: str) -> Iterator[Timer]:
@@ -68,7 +69,7 @@ def parse_timers(text: str) -> Iterator[Timer]:
         is_thread = kind == "tid"
         yield Timer(
             number=int(number), clock=int(clock), signal=int(signo), value=int(value, 16),
-            notify=_NOTIFY[how] | (SIGEV_THREAD_ID if is_thread else 0), thread=int(pid) if is_thread else 0,
+            notify=_NOTIFY[how] | (SIGEV_THREAD_ID if is_thread else 0), thread=Pid(int(pid) if is_thread else 0),
         )  # fmt: skip
 
 

@@ -24,6 +24,7 @@ from contextlib import suppress
 
 from torpor.base import log
 from torpor.base.errors import RestoreError
+from torpor.base.ids import Pid
 from torpor.images import messages as m
 from torpor.kernel.arch import nr
 from torpor.kernel.namespaces import isolated
@@ -101,7 +102,7 @@ def restore(thread: RestoreThread, batch: Batch) -> None:
         batch.call(nr.prctl, PR_SET_TIMERSLACK, core.torpor_timer_slack, may_fail=True)
 
 
-def _restore_attr(core: m.thread_core_entry, tid: int) -> None:
+def _restore_attr(core: m.thread_core_entry, tid: Pid) -> None:
     more = core.torpor_sched
     policy, nice, priority = core.sched_policy & ~0x40000000, core.sched_nice, core.sched_prio
     flags = more.flags & _SCHED_FLAGS_CARRIED
@@ -131,7 +132,7 @@ def _restore_attr(core: m.thread_core_entry, tid: int) -> None:
             ) from error
 
 
-def reset(tid: int) -> None:
+def reset(tid: Pid) -> None:
     """Of the root puppet, by us: any processor, the usual slice, no clamps, whatever was inherited.  Best effort."""
     policy, flags, nice, _, runtime, _, _, low, high = _get_attr(tid)
     everywhere = bytearray(b"\xff" * _CPU_MASK_BYTES)
@@ -146,7 +147,7 @@ def reset(tid: int) -> None:
         _clamp(tid, _UNCLAMPED[0])
 
 
-def _clamp(tid: int, clamps: tuple[int, int]) -> None:
+def _clamp(tid: Pid, clamps: tuple[int, int]) -> None:
     low, high = (_NO_CLAMP, _NO_CLAMP) if clamps in _UNCLAMPED else clamps
     keep = 0x18  # SCHED_FLAG_KEEP_POLICY, SCHED_FLAG_KEEP_PARAMS
     try:
@@ -155,14 +156,14 @@ def _clamp(tid: int, clamps: tuple[int, int]) -> None:
         log.warn(f"thread {tid} does not get its utilisation clamps: {error.strerror}")
 
 
-def _try(what: str, tid: int, number: int, *args: int) -> None:
+def _try(what: str, tid: Pid, number: int, *args: int) -> None:
     try:
         syscall(what, number, *args)
     except OSError as error:
         log.warn(f"thread {tid} does not get its {error.strerror}")
 
 
-def _get_attr(tid: int) -> tuple[int, int, int, int, int, int, int, int, int]:
+def _get_attr(tid: Pid) -> tuple[int, int, int, int, int, int, int, int, int]:
     """policy, flags, nice, priority, runtime, deadline, period, lowest and highest utilisation."""
     buffer = bytearray(_SCHED_ATTR.size)
     syscall("sched_getattr", nr.sched_getattr, tid, address_of(buffer), len(buffer), 0)
@@ -170,10 +171,13 @@ def _get_attr(tid: int) -> tuple[int, int, int, int, int, int, int, int, int]:
     return policy, flags, nice, priority, runtime, deadline, period, low, high
 
 
-def _set_attr(tid: int, *words: int) -> None:
+def _set_attr(tid: Pid, *words: int) -> None:
     """The same values; the clamps may be left out."""
     buffer = bytearray(_SCHED_ATTR.pack(_SCHED_ATTR.size, *words, *([0] * (9 - len(words)))))
     syscall("sched_setattr", nr.sched_setattr, tid, address_of(buffer), 0)
+
+
+_OURSELVES = Pid(0)
 
 
 @functools.cache
@@ -181,20 +185,20 @@ def base_slice() -> int:
     """The slice of a thread that has chosen none; 0 on kernels (before 6.12) that know no choice."""
 
     def ask() -> int:
-        policy, flags, nice, *_ = _get_attr(0)
+        policy, flags, nice, *_ = _get_attr(_OURSELVES)
         if policy in _FAIR:
-            _set_attr(0, policy, flags & SCHED_FLAG_RESET_ON_FORK, nice, 0, 0, 0, 0)
+            _set_attr(_OURSELVES, policy, flags & SCHED_FLAG_RESET_ON_FORK, nice, 0, 0, 0, 0)
         else:
-            _set_attr(0, 0, 0, 0, 0, 0, 0, 0)
-        return _get_attr(0)[4]
+            _set_attr(_OURSELVES, 0, 0, 0, 0, 0, 0, 0)
+        return _get_attr(_OURSELVES)[4]
 
     try:
         return isolated(ask)
     except OSError:
-        return _get_attr(0)[4]
+        return _get_attr(_OURSELVES)[4]
 
 
-def _has_cookie(tid: int) -> bool:
+def _has_cookie(tid: Pid) -> bool:
     """Whether the thread is kept apart from others by core scheduling."""
     cookie = bytearray(8)
     try:
@@ -204,7 +208,7 @@ def _has_cookie(tid: int) -> bool:
     return any(cookie)
 
 
-def _get_affinity(tid: int) -> bytes:
+def _get_affinity(tid: Pid) -> bytes:
     buffer = bytearray(_CPU_MASK_BYTES)
     syscall("sched_getaffinity", nr.sched_getaffinity, tid, len(buffer), address_of(buffer))
     return bytes(buffer).rstrip(b"\0")
@@ -220,7 +224,7 @@ def _online_cpus() -> bytes:
     return mask.to_bytes(_CPU_MASK_BYTES, "little").rstrip(b"\0")
 
 
-def _get_ioprio(tid: int) -> int:
+def _get_ioprio(tid: Pid) -> int:
     try:
         return syscall("ioprio_get", nr.ioprio_get, IOPRIO_WHO_PROCESS, tid)
     except OSError:

@@ -10,6 +10,7 @@ Restore
 
 from __future__ import annotations
 
+from torpor.base.ids import Pid
 from torpor.images import messages as m
 from torpor.images.text import get_text, set_text
 from torpor.kernel import ptrace
@@ -46,7 +47,7 @@ def dump(thread: DumpThread, batch: Batch) -> None:
     batch.then(collect)
 
 
-def _rseq(tid: int) -> tuple[int, int, int, int]:
+def _rseq(tid: Pid) -> tuple[int, int, int, int]:
     try:
         return ptrace.get_rseq(tid)
     except OSError:

@@ -1,5 +1,6 @@
 import pytest
 
+from torpor.base.ids import TreePid
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.objects.files.socket import peer_cred
@@ -11,7 +12,7 @@ def _socket(pid: int, *groups: int) -> m.unix_sk_entry:
 
 def test_whom_an_image_names() -> None:
     assert peer_cred.noted(m.unix_sk_entry()) is None
-    assert peer_cred.noted(_socket(5, 9, 10)) == peer_cred.Who(5, 7, 8, (9, 10))
+    assert peer_cred.noted(_socket(5, 9, 10)) == peer_cred.Who(TreePid(5), 7, 8, (9, 10))
     assert peer_cred.connector(_socket(5)) is None
 
 

@@ -10,6 +10,7 @@ import struct
 from collections.abc import Sequence
 from operator import attrgetter
 
+from torpor.base.ids import Pid
 from torpor.base.records import dataclass, fields
 from torpor.kernel.arch.aarch64 import nr
 from torpor.kernel.syscall import address_of, syscall
@@ -110,7 +111,7 @@ def of_new_task() -> UserRegs:
     return UserRegs()
 
 
-def read_regs(tid: int) -> UserRegs:
+def read_regs(tid: Pid) -> UserRegs:
     """Those of a stopped tracee; OSError EINVAL for one that runs 32-bit code."""
     buffer = bytearray(SIZE)
     iov = bytearray(struct.pack("QQ", address_of(buffer), SIZE))
@@ -120,7 +121,7 @@ def read_regs(tid: int) -> UserRegs:
     return UserRegs.unpack(buffer)
 
 
-def write_regs(tid: int, values: UserRegs) -> None:
+def write_regs(tid: Pid, values: UserRegs) -> None:
     """The counterpart, all at once."""
     buffer = bytearray(values.pack())
     iov = bytearray(struct.pack("QQ", address_of(buffer), SIZE))

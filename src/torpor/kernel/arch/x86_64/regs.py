@@ -10,6 +10,7 @@ import struct
 from collections.abc import Sequence
 from operator import attrgetter
 
+from torpor.base.ids import Pid
 from torpor.base.records import dataclass, fields
 from torpor.kernel.arch.x86_64 import nr
 from torpor.kernel.syscall import address_of, syscall
@@ -112,14 +113,14 @@ def of_new_task() -> UserRegs:
     return UserRegs(cs=_CS_64BIT, ss=_USER_SS, flags=_INTERRUPTS_ENABLED, orig_ax=_MASK)
 
 
-def read_regs(tid: int) -> UserRegs:
+def read_regs(tid: Pid) -> UserRegs:
     """Those of a stopped tracee, also of one that runs 32-bit code."""
     buffer = bytearray(SIZE)
     syscall("ptrace(GETREGS)", nr.ptrace, _PTRACE_GETREGS, tid, 0, address_of(buffer))
     return UserRegs.unpack(buffer)
 
 
-def write_regs(tid: int, values: UserRegs) -> None:
+def write_regs(tid: Pid, values: UserRegs) -> None:
     """The counterpart, all at once."""
     buffer = bytearray(values.pack())
     syscall("ptrace(SETREGS)", nr.ptrace, _PTRACE_SETREGS, tid, 0, address_of(buffer))

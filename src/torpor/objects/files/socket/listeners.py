@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from torpor.base.errors import KernelError
+from torpor.base.ids import Pid
 from torpor.kernel.sock_diag import read_inet
 from torpor.objects.session import DumpContext
 
@@ -28,7 +29,7 @@ class Listening:
         self.inodes = frozenset(_read())
 
 
-def waited_for(pids: Iterable[int]) -> bool:
+def waited_for(pids: Iterable[Pid]) -> bool:
     """Whether a connection waits for one of the processes *pids* to accept it, in our network namespace."""
     waiting = {f"socket:[{inode}]" for inode, n_waiting in _read().items() if n_waiting}
     return bool(waiting) and any(link in waiting for pid in pids for link in _links(pid))
@@ -43,7 +44,7 @@ def _read() -> dict[int, int]:
     return found
 
 
-def _links(pid: int) -> Iterable[str]:
+def _links(pid: Pid) -> Iterable[str]:
     place = f"/proc/{pid}/fd"
     try:
         for number in os.listdir(place):

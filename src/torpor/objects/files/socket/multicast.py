@@ -16,6 +16,7 @@ from __future__ import annotations
 import _socket as socket
 import struct
 
+from torpor.base.ids import Pid
 from torpor.images import messages as m
 from torpor.kernel.procfs.small import read_small
 from torpor.kernel.sockets import Socket
@@ -40,7 +41,7 @@ class Groups:
     def __init__(self, context: DumpContext) -> None:
         self._known: dict[tuple[int, int], list[tuple[int, bytes]]] = {}
 
-    def of(self, pid: int, family: int) -> list[tuple[int, bytes]]:
+    def of(self, pid: Pid, family: int) -> list[tuple[int, bytes]]:
         """(index of the interface, address) of each."""
         if (pid, family) not in self._known:
             read = _read_igmp if family == socket.AF_INET else _read_igmp6
@@ -52,7 +53,7 @@ class Groups:
         return self._known[pid, family]
 
 
-def _read_igmp(pid: int) -> list[tuple[int, bytes]]:
+def _read_igmp(pid: Pid) -> list[tuple[int, bytes]]:
     found, index = [], 0
     for line in read_small(f"/proc/{pid}/net/igmp").splitlines()[1:]:
         fields = line.split()
@@ -63,7 +64,7 @@ def _read_igmp(pid: int) -> list[tuple[int, bytes]]:
     return found
 
 
-def _read_igmp6(pid: int) -> list[tuple[int, bytes]]:
+def _read_igmp6(pid: Pid) -> list[tuple[int, bytes]]:
     lines = (line.split() for line in read_small(f"/proc/{pid}/net/igmp6").splitlines())
     return [(int(fields[0]), bytes.fromhex(fields[2])) for fields in lines if fields]
 

@@ -19,10 +19,11 @@ from collections.abc import Callable
 from torpor.base import log
 from torpor.base.errors import KernelError, RestoreError, TorporError
 from torpor.base.fds import OwnedFd
+from torpor.base.ids import Pid, TreePid
 from torpor.base.records import dataclass
 from torpor.kernel.arch import nr
 from torpor.kernel.idmap import NO_ID, IdMap
-from torpor.kernel.pidfd import getfd
+from torpor.kernel.pidfd import getfd, open_pidfd
 from torpor.kernel.procfs.status import read_status
 from torpor.kernel.sockets import Socket
 from torpor.kernel.syscall import address_of, syscall
@@ -60,9 +61,9 @@ class Actors:
     def __init__(self, context: RestoreContext) -> None:
         self._context = context
         #: By the pid that each is taken for.
-        self._made: dict[int, Runner] = {}
+        self._made: dict[TreePid, Runner] = {}
         #: By thread: as whom it comes back, which is asked once.
-        self._own: dict[int, _Ids] = {}
+        self._own: dict[Pid, _Ids] = {}
         self._processes = {process.ns_pid: process for process in context.processes}
         #: Pids that nobody else may have for a moment.
         self._reserved = {
@@ -107,7 +108,7 @@ class Actors:
         with_ids.leave(batch)
         self._run(runner, batch, who)
         theirs = struct.unpack("ii", numbers.bytes())
-        with OwnedFd(os.pidfd_open(runner.thread.tgid)) as pidfd:
+        with OwnedFd(open_pidfd(runner.thread.tgid)) as pidfd:
             ends = [Socket(socket.AF_UNIX, kind, 0, fileno=getfd(pidfd.fileno(), number)) for number in theirs]
         batch = Batch()
         for number in theirs:
@@ -176,10 +177,10 @@ class Actors:
                 hint="restore as root",
             ) from error
 
-    def pid_of(self, pid: int) -> int:
+    def pid_of(self, pid: TreePid) -> Pid:
         """A process (as we see it) that a message may say it comes from, as if it were *pid*; 0: one outside."""
         if not pid:
-            return os.getpid()
+            return Pid(os.getpid())
         known = self._processes.get(pid)
         return known.pid if known is not None else self._stand_in(pid, f"pid {pid}").tid
 
@@ -198,14 +199,14 @@ class Actors:
         outside = self._context.idmaps.outside(who.uid, who.gid)
         return -1 not in outside and NO_ID not in (who.uid, who.gid)
 
-    def _stand_in(self, pid: int, who: str) -> Runner:
+    def _stand_in(self, pid: TreePid, who: str) -> Runner:
         if pid not in self._made:
             if len(self._made) == _MOST:
                 self.close()
             self._made[pid] = self._make(pid, who)
         return self._made[pid]
 
-    def _make(self, pid: int, who: str) -> Runner:
+    def _make(self, pid: TreePid, who: str) -> Runner:
         """A child of the root's that shares its memory, under that pid if nobody else has it."""
         root = self._context.processes[0].runner
         is_taken = len(read_status(root.tid).ns_pids) == 1 and os.path.exists(f"/proc/{pid}")

@@ -22,6 +22,7 @@ import os
 import struct
 from collections.abc import Iterable
 
+from torpor.base.ids import Pid, TreePid
 from torpor.base.records import dataclass
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
@@ -43,7 +44,7 @@ _MAX_PID, _MAX_GROUPS = 1 << 22, 65536
 class Who:
     """Whom the kernel has noted, with ids as they are inside of the tree's namespaces."""
 
-    pid: int
+    pid: TreePid
     uid: int
     gid: int
     groups: tuple[int, ...]
@@ -78,10 +79,10 @@ def dump(file: OpenFile, sk: m.unix_sk_entry, context: DumpContext) -> None:
     sk.torpor_peer_uid, sk.torpor_peer_gid = idmaps.inside(uid, gid)
     inside = map(idmaps.groups.inside, groups)
     sk.torpor_peer_group.extend(group for group in inside if group != NO_ID)
-    _dump_pid(file, sk, pid, context)
+    _dump_pid(file, sk, Pid(pid), context)
 
 
-def _dump_pid(file: OpenFile, sk: m.unix_sk_entry, pid: int, context: DumpContext) -> None:
+def _dump_pid(file: OpenFile, sk: m.unix_sk_entry, pid: Pid, context: DumpContext) -> None:
     sk.torpor_peer_pid = pid_inside(file, pid, context)
     is_dead = pid > 0 and not os.path.exists(f"/proc/{pid}")
     if not sk.torpor_peer_pid and is_dead and not file.in_flight:
@@ -89,12 +90,12 @@ def _dump_pid(file: OpenFile, sk: m.unix_sk_entry, pid: int, context: DumpContex
         file.process.questions.append(lambda batch: _ask(file.number, sk, batch))
 
 
-def pid_inside(file: OpenFile, pid: int, context: DumpContext) -> int:
+def pid_inside(file: OpenFile, pid: Pid, context: DumpContext) -> TreePid:
     """The target's number for a process of the tree, or one that is dead, with *pid*; 0 for what it does not know."""
-    known = context.part(_Tree).numbers.get(pid, 0)
-    if known or pid <= 0 or file.process.pid != file.process.ns_pid:
+    known = context.part(_Tree).numbers.get(pid, TreePid(0))
+    if known or pid <= 0 or int(file.process.pid) != file.process.ns_pid:
         return known
-    return 0 if os.path.exists(f"/proc/{pid}") else pid
+    return TreePid(0 if os.path.exists(f"/proc/{pid}") else pid)
 
 
 def _ask(number: int, sk: m.unix_sk_entry, batch: Batch) -> None:
@@ -155,7 +156,7 @@ def sender(message: m.sk_packet_entry) -> Who:
 
 
 def _who(pid: int, uid: int, gid: int, groups: Iterable[int]) -> Who:
-    who = Who(pid, uid, gid, tuple(groups))
+    who = Who(TreePid(pid), uid, gid, tuple(groups))
     if pid > _MAX_PID or len(who.groups) > _MAX_GROUPS:
         raise ImageError(f"files.img: {who} with {len(who.groups)} groups made no unix socket")
     return who

@@ -26,6 +26,7 @@ from contextlib import contextmanager
 
 from torpor.base.errors import RestoreError
 from torpor.base.fds import OwnedFd
+from torpor.base.ids import Pid
 from torpor.base.records import dataclass, field
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
@@ -84,7 +85,7 @@ def dump(file: OpenFile, file_id: int, kind: int, n_unread: int, context: DumpCo
         if message.credentials is not None:
             pid, user, group = message.credentials
             packet.torpor_uid, packet.torpor_gid = file.process.idmaps.inside(user, group)
-            packet.torpor_pid = peer_cred.pid_inside(file, pid, context)
+            packet.torpor_pid = peer_cred.pid_inside(file, Pid(pid), context)
         if message.sender:
             packet.torpor_from = message.sender
         image.add(Entry(packet, message.data))

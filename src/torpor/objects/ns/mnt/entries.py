@@ -7,6 +7,7 @@ import stat
 
 from torpor.base.errors import RefusedError
 from torpor.base.fds import OwnedFd
+from torpor.base.ids import Pid
 from torpor.base.records import dataclass, field, replace
 from torpor.images import messages as m
 from torpor.images.store import store_all
@@ -92,7 +93,7 @@ def check(process: DumpProcess, context: DumpContext) -> None:
     classify(view, shared, context.policy.external, has_root=process is context.processes[0])
 
 
-def _read(pid: int, pidfd: int, shared: MountDump) -> View:
+def _read(pid: Pid, pidfd: int, shared: MountDump) -> View:
     view = read_view(pid, pidfd)
     found = without_skipped(without_hidden(view.mounts, shared.host), shared.policy.skipped_mounts)
     return replace(view, mounts=[_without_deleted(mount) for mount in found])
@@ -155,7 +156,7 @@ def _check_deleted(view: View, mount: Mount) -> None:
             )
 
 
-def check_ids(pid: int, mount: Mount, host: list[Mount]) -> None:
+def check_ids(pid: Pid, mount: Mount, host: list[Mount]) -> None:
     """RefusedError for a mount with a map of ids of its own, which a copy of what the host has would not have."""
     if _IDMAPPED not in mount.options:
         return

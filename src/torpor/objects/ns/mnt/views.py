@@ -7,10 +7,11 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from torpor.base.fds import OwnedFd
+from torpor.base.ids import Pid
 from torpor.base.records import dataclass, replace
 from torpor.kernel import mount as mounts
 from torpor.kernel.namespaces import CLONE_NEWCGROUP, CLONE_NEWNS, CLONE_NEWUSER, inside, setns, unshare
-from torpor.kernel.pidfd import getfd
+from torpor.kernel.pidfd import getfd, open_pidfd
 from torpor.kernel.procfs.mountinfo import Mount, parse_mountinfo
 from torpor.kernel.signal import SIGSTOP
 from torpor.kernel.uapi.fcntl import AT_FDCWD
@@ -26,7 +27,7 @@ class View:
     *inner* are the ids of mounts of cgroup hierarchies whose roots are told as a cgroup namespace of its own has them.
     """
 
-    pid: int
+    pid: Pid
     pidfd: int
     mounts: list[Mount]
     inner: frozenset[int] = frozenset()
@@ -38,7 +39,7 @@ class View:
         return next(mount for mount in self.mounts if mount.parent_id not in ids or mount.parent_id == mount.mount_id)
 
 
-def read_view(pid: int, pidfd: int) -> View:
+def read_view(pid: Pid, pidfd: int) -> View:
     """The namespace of *pid*."""
     found = read_namespace(pidfd)
     if not _has_own(pid, "cgroup") or not any(mount.fstype in _CGROUPS for mount in found):
@@ -73,7 +74,7 @@ def _read_own(proc: int) -> str:
         return stream.read()
 
 
-def _has_own(pid: int, link: str) -> bool:
+def _has_own(pid: Pid, link: str) -> bool:
     try:
         return os.readlink(f"/proc/{pid}/ns/{link}") != os.readlink(f"/proc/self/ns/{link}")
     except FileNotFoundError:
@@ -122,7 +123,7 @@ def _from_child(pidfd: int, work: Callable[[], int]) -> int:
         answer = int.from_bytes(os.read(reader, 4) or b"\xff\xff\xff\xff", "little", signed=True)
         if answer < 0:
             raise OSError(-answer, os.strerror(-answer))
-        with OwnedFd(os.pidfd_open(pid)) as child:
+        with OwnedFd(open_pidfd(Pid(pid))) as child:
             return getfd(child.fileno(), answer)
     finally:
         os.close(reader)

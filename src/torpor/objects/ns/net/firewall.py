@@ -21,6 +21,7 @@ from collections.abc import Sequence
 
 from torpor.base import log
 from torpor.base.errors import KernelError, RefusedError, RestoreError
+from torpor.base.ids import Pid
 from torpor.base.typed import Literal
 from torpor.images import kinds
 from torpor.images import messages as m
@@ -54,14 +55,14 @@ _READING, _AMBIGUOUS = ("--modprobe", "--object-pinned"), 3
 # -- dump ------------------------------------------------------------------------------------------------------------
 
 
-def check(pid: int) -> None:
+def check(pid: Pid) -> None:
     """RefusedError where there are filters and no tools."""
     for _, names, savers, _ in _LEGACY:
         if _tables_in_use(names):
             _tool(pid, savers)
 
 
-def dump(store: ImageStore, ident: int, pid: int) -> None:
+def dump(store: ImageStore, ident: int, pid: Pid) -> None:
     """Whatever filters there are; RefusedError where they cannot be read."""
     for kind, names, savers, _ in _LEGACY:
         if _tables_in_use(names):
@@ -94,7 +95,7 @@ def _tables_in_use(names: str) -> bool:
         return False  # a kernel without
 
 
-def _tool(pid: int, tools: Sequence[str]) -> str:
+def _tool(pid: Pid, tools: Sequence[str]) -> str:
     tool = _find(tools)
     if tool is None:
         raise RefusedError(
@@ -104,7 +105,7 @@ def _tool(pid: int, tools: Sequence[str]) -> str:
     return tool
 
 
-def _save(pid: int, tools: Sequence[str], words: Sequence[str]) -> bytes:
+def _save(pid: Pid, tools: Sequence[str], words: Sequence[str]) -> bytes:
     tool = _tool(pid, tools)
     status, text, errors = _run([tool, *words], b"")
     if status:

@@ -18,6 +18,7 @@ from collections.abc import Callable
 
 from torpor.base import log
 from torpor.base.errors import KernelError, RefusedError, RestoreError
+from torpor.base.ids import Pid
 from torpor.base.records import dataclass
 from torpor.images import kinds
 from torpor.images import messages as m
@@ -49,7 +50,7 @@ TunMaker = Callable[[Work, m.net_device_entry], None]
 # -- dump ------------------------------------------------------------------------------------------------------------
 
 
-def check(links: list[Link], external: tuple[str, ...], pid: int) -> None:
+def check(links: list[Link], external: tuple[str, ...], pid: Pid) -> None:
     """RefusedError for interfaces that cannot be made again."""
     for link in links:
         if not link_kinds.can_be_made(link) and external_value(external, "netdev", link.name) is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from torpor.base.fds import OwnedFd
+from torpor.base.ids import Pid
 from torpor.images import messages as m
 from torpor.images.store import store_one
 from torpor.kernel import rtnetlink
@@ -27,7 +28,7 @@ from torpor.objects.ns.net import (
 )
 
 
-def check(pid: int, policy: FilePolicy) -> None:
+def check(pid: Pid, policy: FilePolicy) -> None:
     """RefusedError for what the dump would refuse, as far as it can be seen while the namespace is in use."""
     if policy.empty_net:
         return
