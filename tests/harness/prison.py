@@ -18,7 +18,7 @@ from torpor.kernel import mount as mounts
 from torpor.kernel import namespaces as ns
 from torpor.kernel.netdevice import loopback_up
 
-_FLAGS = ns.CLONE_NEWPID | ns.CLONE_NEWNS | ns.CLONE_NEWUTS | ns.CLONE_NEWIPC | ns.CLONE_NEWNET
+FLAGS = ns.CLONE_NEWPID | ns.CLONE_NEWNS | ns.CLONE_NEWUTS | ns.CLONE_NEWIPC | ns.CLONE_NEWNET
 
 
 def lay_out(root: Path) -> None:
@@ -76,9 +76,9 @@ def _enter(root: str, command: list[str]) -> None:
     os.execve(command[0], command, kept)
 
 
-def main() -> None:
+def main(flags: int = FLAGS) -> None:
     """As a program."""
-    ns.unshare(_FLAGS)
+    ns.unshare(flags)
     pid = os.fork()
     if pid == 0:
         try:
