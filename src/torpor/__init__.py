@@ -148,10 +148,9 @@ def restore(
     torpor.base.errors.TorporError and its kinds; nothing is left of a restore that failed.
     """
     from torpor.engine.option_table import of_arguments
-    from torpor.engine.options import STRANGERS, RestoreOptions, RestorePolicy, nobody
+    from torpor.engine.options import STRANGERS, RestoreOptions, RestorePolicy, nobody, policies_of
     from torpor.engine.restore import run as engine
     from torpor.objects.cgroup.model import CgroupPolicy
-    from torpor.objects.files.model import FilePolicy
 
     told = of_arguments(
         leave_stopped=leave_stopped,
@@ -175,7 +174,7 @@ def restore(
     options = RestoreOptions(
         renames=renames,
         notify=notify or nobody,
-        files=FilePolicy(**told["files"]),
+        policies=policies_of(told),
         cgroups=CgroupPolicy(**told["cgroups"]),
         policy=RestorePolicy() if trust else STRANGERS,
         **told["restore"],
@@ -245,9 +244,8 @@ def _dump_options(
     **arguments: object,
 ) -> DumpOptions:
     from torpor.engine.option_table import of_arguments
-    from torpor.engine.options import DumpOptions, nothing
+    from torpor.engine.options import DumpOptions, nothing, policies_of
     from torpor.objects.cgroup.model import CgroupPolicy
-    from torpor.objects.files.model import FilePolicy
 
     told = of_arguments(**arguments)
     return DumpOptions(
@@ -255,7 +253,7 @@ def _dump_options(
         owns_directory=True,
         commit=commit or nothing,
         notes=notes,
-        files=FilePolicy(**told["files"]),
+        policies=policies_of(told),
         cgroups=CgroupPolicy(**told["cgroups"]),
         **told["dump"],
     )

@@ -27,7 +27,7 @@ from torpor.base.records import replace
 from torpor.engine.dump import run
 from torpor.engine.dump.phases import FROZEN
 from torpor.engine.options import DumpOptions
-from torpor.objects.files.model import FilePolicy
+from torpor.objects.policy import FilePolicy, NetworkPolicy, Policies, TerminalPolicy
 
 current, found, main = "", {}, os.getpid()
 
@@ -46,8 +46,12 @@ def told(event, words):
 run.DUMP = tuple(watched(phase) for phase in run.DUMP)
 run.PRE_DUMP = tuple(watched(phase) for phase in run.PRE_DUMP)
 sys.addaudithook(told)
-files = FilePolicy(shell_job=True, external_pipes=True, tcp_established=True, file_locks=True, link_remap=True)
-options = DumpOptions(files=files, **{word: True for word in sys.argv[4:]})
+policies = Policies(
+    files=FilePolicy(external_pipes=True, file_locks=True, link_remap=True),
+    network=NetworkPolicy(tcp_established=True),
+    terminals=TerminalPolicy(shell_job=True),
+)
+options = DumpOptions(policies=policies, **{word: True for word in sys.argv[4:]})
 getattr(run, sys.argv[1])(int(sys.argv[2]), sys.argv[3], options)
 print(*found, sep="\\n")
 """

@@ -27,7 +27,7 @@ import fcntl, os, pty, struct, subprocess, sys, tempfile, termios
 from torpor.engine.dump.run import dump
 from torpor.engine.options import DumpOptions, RestoreOptions
 from torpor.engine.restore.run import restore
-from torpor.objects.files.model import FilePolicy
+from torpor.objects.policy import Policies, TerminalPolicy
 
 subprocess.run(["mount", "-t", "devpts", "-o", "newinstance,ptmxmode=666", "devpts", "/dev/pts"], check=True)
 subprocess.run(["mount", "--bind", "/dev/pts/ptmx", "/dev/ptmx"], check=True)
@@ -50,11 +50,11 @@ os.close(slave)
 read_until(master, b"ready")
 given = []
 with tempfile.TemporaryDirectory() as images:
-    policy = FilePolicy(orphan_pts_master=True, external=("mnt[]",))
-    dump(program.pid, images, DumpOptions(files=policy))
+    policies = Policies(("mnt[]",), terminals=TerminalPolicy(orphan_pts_master=True))
+    dump(program.pid, images, DumpOptions(policies=policies))
     program.wait()
     os.close(master)
-    pid = restore(images, RestoreOptions(files=policy, orphan_master=lambda fd: given.append(os.dup(fd))))
+    pid = restore(images, RestoreOptions(policies=policies, orphan_master=lambda fd: given.append(os.dup(fd))))
 assert pid == program.pid and len(given) == 1
 master = given[0]
 try:
@@ -99,7 +99,7 @@ from torpor.engine.dump.run import dump
 from torpor.engine.options import DumpOptions, RestoreOptions
 from torpor.engine.restore.run import restore
 from torpor.kernel.procfs.task import read_children
-from torpor.objects.files.model import FilePolicy
+from torpor.objects.policy import Policies, TerminalPolicy
 
 def read_until(fd, wanted):
     text = b""
@@ -115,17 +115,17 @@ theirs.close()
 master = socket.recv_fds(ours, 10, 1)[1][0]
 ours.close()
 read_until(master, b"ready")
-policy = FilePolicy(orphan_pts_master=True, external=("mnt[]",))
+policies = Policies(("mnt[]",), terminals=TerminalPolicy(orphan_pts_master=True))
 for _ in range(2):
     given = []
     with tempfile.TemporaryDirectory() as images:
         pid = read_children(program.pid)[0] if program else pid
-        dump(pid, images, DumpOptions(files=policy))
+        dump(pid, images, DumpOptions(policies=policies))
         if program:
             program.wait()
             program = None
         os.close(master)
-        pid = restore(images, RestoreOptions(files=policy, orphan_master=lambda fd: given.append(os.dup(fd))))
+        pid = restore(images, RestoreOptions(policies=policies, orphan_master=lambda fd: given.append(os.dup(fd))))
     master, = given
     os.write(master, b"hello\\n")
     print(read_until(master, b"True").decode().splitlines()[-1])

@@ -20,7 +20,7 @@ from torpor.base.ids import Pid
 from torpor.engine.dump.run import dump
 from torpor.engine.options import DumpOptions
 from torpor.kernel.procfs.status import read_status
-from torpor.objects.files.model import FilePolicy
+from torpor.objects.policy import NetworkPolicy, Policies
 
 pytestmark = pytest.mark.root
 
@@ -42,7 +42,7 @@ def _is_unlocked() -> bool:
 
 
 def _fork_dumper(pid: int, directory: Path, *, leave_running: bool) -> int:
-    options = DumpOptions(leave_running=leave_running, files=FilePolicy(tcp_established=True))
+    options = DumpOptions(leave_running=leave_running, policies=Policies(network=NetworkPolicy(tcp_established=True)))
     dumper = os.fork()
     if dumper:
         return dumper

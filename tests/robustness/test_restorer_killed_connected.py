@@ -24,7 +24,7 @@ from torpor.engine.options import RestoreOptions, nobody
 from torpor.engine.restore.run import restore
 from torpor.kernel.procfs.status import read_status
 from torpor.kernel.procfs.task import is_dying, read_children
-from torpor.objects.files.model import FilePolicy
+from torpor.objects.policy import NetworkPolicy, Policies
 
 pytestmark = pytest.mark.root
 
@@ -38,7 +38,9 @@ def _fork_restorer(directory: Path, notify: Callable[[str, int], None] = nobody)
     if restorer:
         return restorer
     try:
-        restore(directory, RestoreOptions(files=FilePolicy(tcp_established=True), notify=notify))
+        restore(
+            directory, RestoreOptions(policies=Policies(network=NetworkPolicy(tcp_established=True)), notify=notify)
+        )
     except TorporError as error:
         os.write(2, f"{error.describe()}\n".encode())
     finally:

@@ -167,10 +167,10 @@ OPTIONS = (
            rpc="unprivileged", note="control groups are left alone; what is not permitted fails where it is needed"),
     Option("libdir", VALUE, "", "where plugins are", support=HARMLESS, short="L", note="there are no plugins"),
     Option("root", VALUE, "", "the root directory of the restored mount namespace, or of the container that is dumped",
-           short="r", rpc="root", sets="files.root", convert=to.or_root),
+           short="r", rpc="root", sets="mounts.root", convert=to.or_root),
     Option("external", VALUE, (), "something outside that is not carried, or what stands for it: mnt[KEY]:VALUE, "
            "veth[IN]:OUT, net[INODE]:KEY, dev[MAJ/MIN]:KEY, file[MNT:INODE], unix[INODE], tty[RDEV:DEV]",
-           read="all_external", rpc="external ext_mnt auto_ext_mnt veths", sets="files.external",
+           read="all_external", rpc="external ext_mnt auto_ext_mnt veths", sets="policies.external",
            people=People(value="WHAT",
                          text="something outside of the tree that is not carried, in the words of criu(8)"),
            note="also veth[IN]:OUT@BRIDGE, macvlan[IN]:OURS, ipvlan, vlan and netdev[IN]:OURS (any interface of ours, "
@@ -184,21 +184,21 @@ OPTIONS = (
            people=People((RESTORE,), keyword="inherit_fds", value="FD",
                          text="a descriptor of the shell that stands for a file outside, as fd[3]:pipe:[1234]")),
     Option("ext-unix-sk", MAYBE, False, "unix sockets may lead to processes outside; with inodes, only those",
-           short="x", rpc="ext_unix_sk unix_sk_ino", sets="files.ext_unix",
+           short="x", rpc="ext_unix_sk unix_sk_ino", sets="network.ext_unix",
            people=People(name="external-unix", text="unix sockets may lead to other processes")),
     Option("external-pipes", NO_WORD, True, "pipes may lead to other processes; nobody is at their other end after the "
            "restore", sets="files.external_pipes",
            people=People(default=False, why="container engines hold the other ends and give them back; a person would "
                          "lose what is at the other end without a word")),
     Option("shell-job", SWITCH, False, "the root is a shell's job: its session and terminal are outside", short="j",
-           rpc="shell_job", sets="files.shell_job",
+           rpc="shell_job", sets="terminals.shell_job",
            people=People(text="the processes belong to this terminal's session, and stay with it")),
     Option("own-session", NO_WORD, False, "a command that was started from a shell leads a session of its own when it "
            "is restored, unless --shell-job keeps it in the caller's", sets="dump.own_session",
            people=People(BEFORE, True, only_python=True, why="CRIU refuses such a process, and its callers expect it "
                          "to; whoever types a command has always started it from a shell")),
     Option("orphan-pts-master", SWITCH, False, "terminals are driven from outside; their masters are handed over at "
-           "the restore", rpc="orphan_pts_master", sets="files.orphan_pts_master"),
+           "the restore", rpc="orphan_pts_master", sets="terminals.orphan_pts_master"),
     Option("file-locks", SWITCH, False, "file locks may be held", short="l", rpc="file_locks", sets="files.file_locks",
            people=People(default=True, text="file locks may be held (the default)", why="CRIU's callers rely on its "
                          "refusal; the locks come back, so nobody loses anything by allowing it")),
@@ -217,13 +217,13 @@ OPTIONS = (
     Option("evasive-devices", SWITCH, False, "use any path by which a device can be opened", rpc="evasive_devices",
            sets="files.evasive_devices"),
     Option("tcp-established", SWITCH, False, "carry TCP connections", rpc="tcp_established",
-           sets="files.tcp_established",
+           sets="network.tcp_established",
            people=People(text="keep TCP connections",
                          restored="with the TCP connections of the checkpoint (the default)")),
     Option("tcp-close", SWITCH, False, "TCP connections are found closed after the restore", rpc="tcp_close",
-           sets="files.tcp_close", people=People(text="TCP connections will be found closed")),
+           sets="network.tcp_close", people=People(text="TCP connections will be found closed")),
     Option("skip-in-flight", SWITCH, False, "leave out TCP connections that are not accepted yet",
-           rpc="tcp_skip_in_flight", sets="files.skip_in_flight"),
+           rpc="tcp_skip_in_flight", sets="network.skip_in_flight"),
     Option("timeout", VALUE, 10, "give up if the tasks are not stopped after so many seconds; 0 waits for ever",
            parse=to.number, rpc="timeout", sets="dump.timeout_s",
            people=People((CHECKPOINT,), keyword="timeout_s", only_python=True)),
@@ -248,7 +248,7 @@ OPTIONS = (
     Option("allow-uprobes", SWITCH, False, "dump tasks that have uprobes", support=HARMLESS,
            note="they are not in the way"),
     Option("weak-sysctls", SWITCH, False, "sysctls that cannot be set stay as they are", rpc="weak_sysctls",
-           sets="files.weak_sysctls"),
+           sets="network.weak_sysctls"),
     Option("skip-file-rwx-check", SWITCH, False, "do not compare the modes of files", rpc="skip_file_rwx_check",
            sets="files.skip_file_rwx_check"),
     Option("file-validation", VALUE, "buildid", "how files are told from others of their names: filesize or buildid",
@@ -276,13 +276,13 @@ OPTIONS = (
            people=People((RESTORE,), False, why="whoever calls CRIU has always trusted the images; a person is sent a "
                          "file by somebody")),
     Option("host-mounts", NO_WORD, False, "mounts that the dump has found on the host are shown again where the host "
-           "has them, by the same path", sets="files.host_mounts",
+           "has them, by the same path", sets="mounts.host_mounts",
            people=People((), True, why="CRIU asks for --external mnt[] first; a job's mounts are this machine's")),
     Option("cpu-cap", MAYBE, "", "what of the processor must be there at the restore: all, cpu, fpu, ins, none, a "
            "list; ^ takes one away", parse=to.cpu_caps, convert=to.or_none, rpc="cpu_cap", sets="restore.cpu_cap",
            note="without it the instructions and the register state that programs may have found are asked for"),
     Option("network-lock", VALUE, "", "how packets are held back: iptables, nftables or skip",
-           parse=to.one_of("iptables", "nftables", "skip"), rpc="network_lock", sets="files.network_lock",
+           parse=to.one_of("iptables", "nftables", "skip"), rpc="network_lock", sets="network.network_lock",
            note="without it nftables, or else iptables; locked only where there are TCP connections to carry, or a "
            "method is asked for"),
     Option("mntns-compat-mode", SWITCH, False, "restore mounts the old way", support=HARMLESS, rpc="mntns_compat_mode",
@@ -302,10 +302,10 @@ OPTIONS = (
            note="a restore reads what a dump with it wrote, through the link `parent`"),
     Option("lazy-pages", FLAG, False, "fill memory on demand after the restore", support=_LAZY, rpc="lazy_pages"),
     Option("stream", SWITCH, False, "images are streamed", support="streamed images are not done yet"),
-    Option("skip-mnt", VALUE, (), "leave this mount out", rpc="skip_mnt", sets="files.skipped_mounts",
+    Option("skip-mnt", VALUE, (), "leave this mount out", rpc="skip_mnt", sets="mounts.skipped_mounts",
            note="with all that is on it"),
     Option("enable-fs", VALUE, (), "mount file systems of these types again, though nothing is known of them; all: of "
-           "any", convert=to.joined, rpc="enable_fs", sets="files.enabled_filesystems",
+           "any", convert=to.joined, rpc="enable_fs", sets="mounts.enabled_filesystems",
            note="also those that show the whole machine (debugfs, tracefs, securityfs, pstore, fusectl); at the dump "
            "and at the restore"),
     Option("manage-cgroups", MAYBE, "", "what to do with control groups: none, props, soft, full, strict, ignore",
@@ -326,9 +326,9 @@ OPTIONS = (
     Option("lsm-profile", VALUE, "", "TYPE:NAME: the security label of all restored tasks", rpc="lsm_profile",
            sets="restore.lsm_profile", note="policies are not carried: a profile must be loaded on the destination"),
     Option("lsm-mount-context", VALUE, "", "the security label of mounts that are made with one",
-           rpc="lsm_mount_context", sets="files.lsm_mount_context"),
+           rpc="lsm_mount_context", sets="mounts.lsm_mount_context"),
     Option("empty-ns", VALUE, (), "leave a namespace of this kind (net) empty", parse=to.one_of("net"),
-           convert=to.has_net, rpc="empty_ns", sets="files.empty_net"),
+           convert=to.has_net, rpc="empty_ns", sets="network.empty_net"),
     Option("join-ns", VALUE, (), "KIND:PID or KIND:PATH: restore into this namespace", short="J", parse=to.join_ns,
            convert=to.joins, rpc="join_ns", sets="restore.join_ns"),
     Option("page-server", SWITCH, False, "send pages to another machine", support=_PAGE_SERVER, rpc="ps"),

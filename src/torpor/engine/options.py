@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from torpor.base.records import dataclass, field
+from torpor.base.typed import Any
 from torpor.objects.cgroup.model import CgroupPolicy
-from torpor.objects.files.model import FilePolicy
+from torpor.objects.policy import FilePolicy, MountPolicy, NetworkPolicy, Policies, TerminalPolicy
 
 #: What becomes of processes that entered a pid namespace of the tree's from outside (``podman exec``): the dump is
 #: refused; they are dumped as children of its first process; they are left out, and end when that does.
@@ -22,6 +23,17 @@ def nobody(action: str, pid: int) -> None:
 
 def nothing(directory: str) -> None:
     """What is done when nothing is to be done."""
+
+
+def policies_of(told: Mapping[str, Mapping[str, Any]]) -> Policies:
+    """Those that a face has been told, by :mod:`torpor.engine.option_table`: policy, its field, the value."""
+    return Policies(
+        files=FilePolicy(**told["files"]),
+        network=NetworkPolicy(**told["network"]),
+        mounts=MountPolicy(**told["mounts"]),
+        terminals=TerminalPolicy(**told["terminals"]),
+        **told["policies"],
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +96,7 @@ class DumpOptions:
     notify: Notify = nobody
     commit: Callable[[str], None] = nothing
     notes: tuple[tuple[str, bytes], ...] = ()
-    files: FilePolicy = field(default_factory=FilePolicy)
+    policies: Policies = field(default_factory=Policies)
     cgroups: CgroupPolicy = field(default_factory=CgroupPolicy)
 
 
@@ -101,7 +113,7 @@ class RestoreOptions:
     ``cpu_cap``: what of the processor must be as it was, in the words of criu(8); None: what programs need.
     ``lsm_profile``: the security label, ``apparmor:PROFILE`` or ``selinux:CONTEXT``, in place of those in the images.
     ``orphan_master`` gets the master, ours for the call, of a terminal that was driven from outside of the tree (with
-    ``files.orphan_pts_master``).
+    ``policies.terminals.orphan_pts_master``).
     """
 
     sibling: bool = False
@@ -116,6 +128,6 @@ class RestoreOptions:
     cpu_cap: str | None = None
     orphan_master: Callable[[int], None] | None = None
     lsm_profile: str = ""
-    files: FilePolicy = field(default_factory=FilePolicy)
+    policies: Policies = field(default_factory=Policies)
     cgroups: CgroupPolicy = field(default_factory=CgroupPolicy)
     policy: RestorePolicy = field(default_factory=RestorePolicy)

@@ -16,11 +16,12 @@ from torpor.images.store import ImageStore, ImageWriter
 from torpor.kernel.idmap import IDENTITY
 from torpor.objects.model import DumpProcess, RestoreProcess
 from torpor.objects.outside import Outside
+from torpor.objects.policy import Policies
 from torpor.objects.undo import Action, End, UndoStack, do_all
 from torpor.tracee.remote import Runner
 
 if TYPE_CHECKING:
-    from torpor.objects.files.model import FileDump, FilePolicy, FileRestore
+    from torpor.objects.files.model import FileDump, FileRestore
 
 PartT = TypeVar("PartT")
 StageT = TypeVar("StageT", bound=int)
@@ -96,9 +97,9 @@ class _Context(Generic[StageT]):
 
     _last: StageT
 
-    def __init__(self, store: ImageStore, policy: FilePolicy) -> None:
+    def __init__(self, store: ImageStore, policies: Policies) -> None:
         self.store = store
-        self.policy = policy
+        self.policies = policies
         #: What has been changed and is taken back if it comes to nothing.
         self.undo = UndoStack()
         self._parts: dict[type, object] = {}
@@ -144,8 +145,8 @@ class DumpContext(_Context[DumpStage]):
     files: FileDump
     _last = DumpStage.CLOSED
 
-    def __init__(self, store: ImageStore, policy: FilePolicy) -> None:
-        super().__init__(store, policy)
+    def __init__(self, store: ImageStore, policies: Policies) -> None:
+        super().__init__(store, policies)
         self.processes: list[DumpProcess] = []
         self.noticed = Noticed()
         self.outside = Outside()
@@ -194,8 +195,8 @@ class RestoreContext(_Context[RestoreStage]):
     files: FileRestore
     _last = RestoreStage.CLOSED
 
-    def __init__(self, store: ImageStore, policy: FilePolicy) -> None:
-        super().__init__(store, policy)
+    def __init__(self, store: ImageStore, policies: Policies) -> None:
+        super().__init__(store, policies)
         self.processes: list[RestoreProcess] = []
         #: Puts descriptors of ours into a puppet, whatever it has; their numbers there, which the caller closes.
         self.lend: Callable[[Runner, Sequence[int]], list[int]] = _lend_nothing

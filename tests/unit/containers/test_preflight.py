@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from torpor.cli.criu.dump import file_policy
+from torpor.cli.criu.dump import policies
 from torpor.cli.criu.parse import parse
 from torpor.containers.model import Runtime
 from torpor.containers.preflight import order_for
@@ -30,16 +30,16 @@ def test_what_runc_would_say(tmp_path: Path) -> None:
     config = tmp_path / "config.json"
     config.write_text(json.dumps(CONFIG))
     order = order_for(os.getpid(), Runtime("runc", config))
-    policy = file_policy(parse(list(order.words))[0])
+    told = policies(parse(list(order.words))[0])
     network = os.stat("/proc/self/ns/net").st_ino
-    assert policy.external == (
+    assert told.external == (
         "mnt[/etc/hosts]:/etc/hosts",
         "mnt[/data]:/data",
         "mnt[/proc/kcore]:/proc/kcore",
         "mnt[/dev/fuse]:/dev/fuse",
         f"net[{network}]:extRootNetNS",
     )
-    assert policy.root == str(tmp_path / "rootfs") and policy.orphan_pts_master
+    assert told.mounts.root == str(tmp_path / "rootfs") and told.terminals.orphan_pts_master
     assert order.config_file == "/etc/criu/runc.conf"
 
 

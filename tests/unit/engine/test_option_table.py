@@ -12,7 +12,7 @@ import pytest
 import torpor
 from torpor.base.records import fields
 from torpor.cli import process_options
-from torpor.cli.criu.dump import cgroup_policy, file_policy
+from torpor.cli.criu.dump import cgroup_policy, policies
 from torpor.cli.criu.options import Options
 from torpor.cli.criu.parse import parse
 from torpor.engine.option_table import (
@@ -26,19 +26,29 @@ from torpor.engine.option_table import (
     of_arguments,
     of_command_line,
 )
-from torpor.engine.options import DumpOptions, RestoreOptions
+from torpor.engine.options import DumpOptions, RestoreOptions, policies_of
 from torpor.images import messages as m
 from torpor.objects.cgroup.model import CgroupPolicy
-from torpor.objects.files.model import FilePolicy
+from torpor.objects.policy import FilePolicy, MountPolicy, NetworkPolicy, Policies, TerminalPolicy
 from torpor.rpc.words import BY_HAND, words_of
 
 _FUNCTIONS: dict[str, Callable[..., object]] = {CHECK: torpor.examine, CHECKPOINT: torpor.dump, RESTORE: torpor.restore}
-_POLICIES = {"files": FilePolicy, "cgroups": CgroupPolicy, "dump": DumpOptions, "restore": RestoreOptions}
+_POLICIES = {
+    "policies": Policies,
+    "files": FilePolicy,
+    "network": NetworkPolicy,
+    "mounts": MountPolicy,
+    "terminals": TerminalPolicy,
+    "cgroups": CgroupPolicy,
+    "dump": DumpOptions,
+    "restore": RestoreOptions,
+}
 #: Of DumpOptions and RestoreOptions: what is no option, but the other policies, whom to call, and what only one face
 #: knows of itself.
 _NO_OPTIONS = {
-    "dump": {"files", "cgroups", "notify", "commit", "notes", "made_by", "owns_directory"},
-    "restore": {"files", "cgroups", "policy", "notify", "orphan_master", "renames"},
+    "policies": {"files", "network", "mounts", "terminals"},
+    "dump": {"policies", "cgroups", "notify", "commit", "notes", "made_by", "owns_directory"},
+    "restore": {"policies", "cgroups", "policy", "notify", "orphan_master", "renames"},
 }
 #: Arguments of Python's functions for the same.
 _NO_OPTIONS_IN_PYTHON = {"pid", "path", "made_by", "commit", "notes", "renames", "notify", "others"}
@@ -89,7 +99,7 @@ def test_what_nobody_has_said_is_the_default(monkeypatch: pytest.MonkeyPatch) ->
                 assert told[policy][field] == option.as_set(option.default), option.name
     assert told["cgroups"]["mode"] == "soft"
     assert told["files"]["ghost_limit"] is None and not told["files"]["file_locks"]
-    assert file_policy(Options()) == FilePolicy(**told["files"])
+    assert policies(Options()) == policies_of(told)
     assert cgroup_policy(Options()) == CgroupPolicy(**told["cgroups"])
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from torpor.base.errors import RefusedError
 from torpor.images.stores.memory import MemStore
-from torpor.objects.files.model import FilePolicy
+from torpor.objects.policy import Policies
 from torpor.objects.session import DumpContext, DumpStage
 from torpor.objects.undo import LIVES, End, UndoStack, do_all
 
@@ -71,7 +71,7 @@ def test_an_error_hides_no_earlier_one_and_stops_nothing(
 
 
 def test_what_is_left_for_a_stage_that_is_being_gone_through_is_done_in_it() -> None:
-    done, context = Done(), DumpContext(MemStore(), FilePolicy())
+    done, context = Done(), DumpContext(MemStore(), Policies())
     context.at(DumpStage.WRITTEN, lambda: context.at(DumpStage.WRITTEN, done.action("second")))
     context.at(DumpStage.WRITTEN, done.action("first"))
     context.reach(DumpStage.WRITTEN)
@@ -81,7 +81,7 @@ def test_what_is_left_for_a_stage_that_is_being_gone_through_is_done_in_it() -> 
 
 def test_a_stage_ends_with_its_first_error_unless_it_is_the_last() -> None:
     for stage, names in ((DumpStage.KNOWN, ["a"]), (DumpStage.CLOSED, ["a", "b"])):
-        done, context = Done(), DumpContext(MemStore(), FilePolicy())
+        done, context = Done(), DumpContext(MemStore(), Policies())
         context.at(stage, done.action("a", RefusedError("no")))
         context.at(stage, done.action("b"))
         with pytest.raises(RefusedError, match="no"):

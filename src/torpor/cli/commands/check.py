@@ -144,7 +144,7 @@ def _findings(target: Target, told: dict[str, object]) -> Findings:
 
 def _check_container(target: Target, args: argparse.Namespace) -> int:
     from torpor.cli import process_options
-    from torpor.cli.criu.dump import file_policy
+    from torpor.cli.criu.dump import policies
     from torpor.cli.criu.parse import override, parse
     from torpor.containers import names, preflight, survey
     from torpor.engine.dump.preflight import examine
@@ -169,7 +169,7 @@ def _check_container(target: Target, args: argparse.Namespace) -> int:
     options = parse([*order.words, *process_options.criu_words(args)])[0]
     if order.config_file:
         override(options, order.config_file)
-    found = examine(target.pid, DumpOptions(files=file_policy(options), entered=options.exec_processes))
+    found = examine(target.pid, DumpOptions(policies=policies(options), entered=options.exec_processes))
     problems = [*lacking, *(problem.describe() for problem in found.problems)]
     for line in lines if not args.json else ():
         print(line)

@@ -8,9 +8,9 @@ from torpor.cli.criu.options import Options
 from torpor.cli.criu.scripts import notifier
 from torpor.engine.dump.run import dump
 from torpor.engine.option_table import of_command_line
-from torpor.engine.options import DumpOptions, Notify
+from torpor.engine.options import DumpOptions, Notify, policies_of
 from torpor.objects.cgroup.model import CgroupPolicy
-from torpor.objects.files.model import FilePolicy
+from torpor.objects.policy import Policies
 
 
 def main(options: Options) -> int:
@@ -28,7 +28,7 @@ def run(options: Options, client: Notify | None = None) -> None:
         DumpOptions(
             made_by="criu dump" if client is None else "criu for a container engine",
             notify=notifier(options, client),
-            files=FilePolicy(**told["files"]),
+            policies=policies_of(told),
             cgroups=CgroupPolicy(**told["cgroups"]),
             **told["dump"],
         ),
@@ -42,9 +42,9 @@ def run(options: Options, client: Notify | None = None) -> None:
             log.warn(f"the checkpoint is complete, but its statistics cannot be shown: {error}")
 
 
-def file_policy(options: Options) -> FilePolicy:
-    """What the command line says about files."""
-    return FilePolicy(**of_command_line(options)["files"])
+def policies(options: Options) -> Policies:
+    """What the command line says about all but control groups."""
+    return policies_of(of_command_line(options))
 
 
 def cgroup_policy(options: Options) -> CgroupPolicy:

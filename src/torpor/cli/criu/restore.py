@@ -12,11 +12,10 @@ from torpor.base.fds import OwnedFd, open_output
 from torpor.cli.criu.options import Options
 from torpor.cli.criu.scripts import notifier
 from torpor.engine.option_table import of_command_line
-from torpor.engine.options import Notify, RestoreOptions, RestorePolicy
+from torpor.engine.options import Notify, RestoreOptions, RestorePolicy, policies_of
 from torpor.engine.restore.run import restore
 from torpor.kernel import signal
 from torpor.objects.cgroup.model import CgroupPolicy
-from torpor.objects.files.model import FilePolicy
 
 
 def main(options: Options) -> int:
@@ -49,7 +48,7 @@ def run(
         RestoreOptions(
             notify=notify,
             orphan_master=orphan_master,
-            files=FilePolicy(**told["files"]),
+            policies=policies_of(told),
             cgroups=CgroupPolicy(**told["cgroups"]),
             policy=RestorePolicy(capabilities=capabilities),
             **told["restore"],

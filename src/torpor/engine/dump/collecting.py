@@ -62,9 +62,9 @@ def relieve(session: DumpSession) -> None:
 def check(session: DumpSession) -> None:
     """RefusedError for what could not be made again, when nothing can change any more."""
     options, everyone = session.options, session.processes
-    namespaces.check(everyone, session.root_ids, options.files.external)
+    namespaces.check(everyone, session.root_ids, options.policies.external)
     session.belongings = family.belongings(everyone, own_session=options.own_session)
-    family.check(everyone, session.belongings, shell_job=options.files.shell_job)
+    family.check(everyone, session.belongings, shell_job=options.policies.terminals.shell_job)
     for process in everyone:
         for problem in uncarried.problems(process.describe(), process.status) if not process.is_zombie else ():
             raise problem

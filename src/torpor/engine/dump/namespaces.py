@@ -29,11 +29,11 @@ from torpor.kernel.namespaces import (
     CLONE_NEWUTS,
 )
 from torpor.kernel.pidfd import open_pidfd
-from torpor.objects.files.model import FilePolicy
 from torpor.objects.memory.segments import SegmentDump
 from torpor.objects.model import DumpProcess
 from torpor.objects.ns.model import NsDump
 from torpor.objects.ns.table import NAMESPACES, own_kinds
+from torpor.objects.policy import Policies
 from torpor.objects.session import DumpContext
 
 #: Those of which it matters which user namespace they belong to.
@@ -95,12 +95,12 @@ def _check_for_children(process: DumpProcess) -> None:
             )
 
 
-def prepare(pid: Pid, policy: FilePolicy) -> None:
+def prepare(pid: Pid, policies: Policies) -> None:
     """Before the freeze: import what dumps the namespaces that *pid* does not share with us, and look at them.
 
     RefusedError where its user namespace does not own the others, or for what a kind's check refuses.
     """
-    external = policy.external
+    external = policies.external
     own_flags = 0
     links = []
     for kind in NAMESPACES:
@@ -116,14 +116,14 @@ def prepare(pid: Pid, policy: FilePolicy) -> None:
                 if kind.clone_flag & _OWNED:
                     links.append(kind.link)
                 if kind.check is not None:
-                    kind.check(pid, policy)
+                    kind.check(pid, policies)
     if own_flags & CLONE_NEWUSER:
         from torpor.objects.ns import userns
 
         userns.check(pid, links)
     if not own_flags & CLONE_NEWTIME:
         load("torpor.objects.ns.timens")
-    nested.prepare(pid, policy)
+    nested.prepare(pid, policies)
 
 
 def dump(processes: Sequence[DumpProcess], root_ids: m.task_kobj_ids_entry, context: DumpContext) -> None:
@@ -137,7 +137,7 @@ def dump(processes: Sequence[DumpProcess], root_ids: m.task_kobj_ids_entry, cont
             if ident in done:
                 continue
             done.add(ident)
-            key = foreign.external_key(kind, process.pid, context.policy.external)
+            key = foreign.external_key(kind, process.pid, context.policies.external)
             if key is not None:
                 foreign.dump(context.store, kind, ident, key)
             elif kind.dump is not None:
@@ -164,4 +164,4 @@ def look_at_mounts(context: DumpContext, root_ids: m.task_kobj_ids_entry) -> Non
 
 def _ns_dump(context: DumpContext, pid: Pid, where: int, ident: int, idmaps: IdMaps) -> NsDump:
     segments = context.part(SegmentDump)
-    return NsDump(context.store, segments, pid, where, ident, context.policy.external, idmaps, context)
+    return NsDump(context.store, segments, pid, where, ident, context.policies.external, idmaps, context)

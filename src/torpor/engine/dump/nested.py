@@ -8,23 +8,23 @@ from torpor.base.ids import Pid
 from torpor.base.late import Late
 from torpor.engine.dump import foreign
 from torpor.kernel.procfs.task import read_children
-from torpor.objects.files.model import FilePolicy
 from torpor.objects.ns.model import NsKind
 from torpor.objects.ns.table import NAMESPACES
+from torpor.objects.policy import Policies
 
 
-def prepare(pid: Pid, policy: FilePolicy) -> None:
+def prepare(pid: Pid, policies: Policies) -> None:
     """Import what dumps them; RefusedError for what a kind's check refuses."""
     pids = [pid]
     for each in pids:
         pids += read_children(each)
     for kind in NAMESPACES:
         if kind.nests:
-            for one in _apart(kind, pids, policy.external):
+            for one in _apart(kind, pids, policies.external):
                 if isinstance(kind.dump, Late):
                     kind.dump.load()
                 if kind.check is not None:
-                    kind.check(one, policy)
+                    kind.check(one, policies)
 
 
 def _apart(kind: NsKind, pids: list[Pid], external: tuple[str, ...]) -> list[Pid]:

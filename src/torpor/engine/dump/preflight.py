@@ -108,7 +108,7 @@ def _examine(pid: Pid, options: DumpOptions) -> Findings:
     from torpor.engine.dump import namespaces
 
     try:
-        namespaces.prepare(pid, options.files)
+        namespaces.prepare(pid, options.policies)
     except TorporError as problem:
         found.append(problem)
     unseen = (_LANDLOCK,) if load("torpor.objects.task.landlock").is_possible() else ()
@@ -121,7 +121,7 @@ class _Look:
     def __init__(
         self, pid: Pid, options: DumpOptions, entered: Mapping[Pid, Sequence[Pid]], *, thorough: bool, by_freezer: bool
     ) -> None:
-        self.session = DumpContext(MemStore(), options.files)
+        self.session = DumpContext(MemStore(), options.policies)
         self.session.files = FileDump(self.session, kinds_alike)
         self._pid, self._options, self._entered = pid, options, entered
         self._thorough, self._by_freezer = thorough, by_freezer
@@ -154,7 +154,7 @@ class _Look:
         yield from session.refusals()
         if len(everyone) > _FEW:
             yield from load("torpor.engine.dump.privileges").room_for(len(everyone))
-        if not session.policy.external_pipes:
+        if not session.policies.files.external_pipes:
             yield from _leading_out(session).check()
         yield from _of_family(everyone, self._options, self._thorough)
         if self._thorough:
@@ -181,7 +181,7 @@ def _of_family(everyone: Sequence[DumpProcess], options: DumpOptions, thorough: 
         return  # it changes while we look
     belongings = family.belongings(everyone, own_session=options.own_session)
     try:
-        family.check(looked_at, belongings, shell_job=options.files.shell_job)
+        family.check(looked_at, belongings, shell_job=options.policies.terminals.shell_job)
     except RefusedError as problem:
         yield problem
 
@@ -198,7 +198,7 @@ def _of_namespaces(context: DumpContext) -> Iterator[TorporError]:
             allocator.namespaces_of(process.pid, process.ids)
         # Of one that has ended meanwhile nothing is told.
         context.processes = [process for process in context.processes if process.ids.mnt_ns_id]
-        namespaces.check(context.processes, outside, context.policy.external)
+        namespaces.check(context.processes, outside, context.policies.external)
         namespaces.read_idmaps(context.processes, outside)
         namespaces.look_at_mounts(context, outside)
     except RefusedError as problem:
@@ -316,7 +316,7 @@ def _of_files(process: DumpProcess, context: DumpContext, thorough: bool) -> Ite
         if look not in looks:
             looks.add(look)
             list(kinds_alike(target, info.st_mode))
-        if not context.policy.external_pipes:
+        if not context.policies.files.external_pipes:
             with suppress(OSError):
                 _leading_out(context).add(process, number, target)
         plain = _is_plain(target, info) and not kinds.find(info.st_dev, link)
@@ -339,7 +339,7 @@ class _Locked:
     """The files that somebody has locked."""
 
     def __init__(self, context: DumpContext) -> None:
-        self.inodes = frozenset() if context.policy.file_locks else locks.locked_inodes()
+        self.inodes = frozenset() if context.policies.files.file_locks else locks.locked_inodes()
 
 
 def _is_plain(target: str, info: os.stat_result) -> bool:

@@ -22,7 +22,7 @@ def lock_network(session: DumpSession) -> None:
         return
     notify("network-lock", root.pid)
     context.undo.add(lambda: notify("network-unlock", root.pid))
-    policy = session.options.files
+    policy = session.options.policies.network
     # Whoever names a method wants the namespace quiet, whatever is in it.
     is_wanted = policy.tcp_established and policy.network_lock in ("nftables", "iptables")
     if "connections" in context.noticed.marks or is_wanted:

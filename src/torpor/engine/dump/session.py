@@ -92,7 +92,7 @@ def begin(
     late = LateStore(new.store) if options.leave_running and options.notify is nobody else None
     store: ImageStore = late or new.store
     # Of what a pre-dump finds behind mappings no image is wanted: what is kept back is dropped.
-    context = DumpContext(LateStore(new.store) if is_pre_dump else store, options.files)
+    context = DumpContext(LateStore(new.store) if is_pre_dump else store, options.policies)
     context.files = FileDump(context, kinds_alike)
     context.part(DumpedPages).sink = StoreSink(store)
     session = DumpSession(pid, new, options, hold, late, store, context, is_pre_dump)

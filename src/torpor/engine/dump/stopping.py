@@ -45,7 +45,7 @@ def _stop_at_rest(session: DumpSession) -> FrozenTree:
     that comes when the tree is stopped is like those that come when it is gone.
     """
     outside, pid = session.outside, session.pid
-    if session.options.files.tcp_close or session.options.files.skip_in_flight:
+    if session.options.policies.network.tcp_close or session.options.policies.network.skip_in_flight:
         return _stop(session)
     _is_waited_for(session, [pid])  # once while nothing is frozen yet
     deadline = time.monotonic() + _REST_WITHIN_S

@@ -35,7 +35,7 @@ def write_inventory(session: DumpSession) -> None:
         img_version=version.of(session.processes), fdinfo_per_id=True, ns_per_id=True, lsmtype=lsm.type_here(),
         network_lock_method=session.outside.lock_method, dump_criu_run_id=session.outside.run_id,
     )  # fmt: skip
-    if session.options.files.tcp_close:
+    if session.options.policies.network.tcp_close:
         inventory.tcp_close = True
     inventory.root_ids.CopyFrom(session.root_ids)
     if session.cgroups is not None:

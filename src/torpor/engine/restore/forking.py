@@ -81,7 +81,7 @@ def make_children(session: RestoreSession, before: Sequence[ProcessStep] = ()) -
 
 def _check_outside(session: RestoreSession, root: Member) -> None:
     pids = {process.ns_pid for process in session.everyone}
-    if session.options.files.shell_job:
+    if session.options.policies.terminals.shell_job:
         return
     for what, number in (("session", root.sid), ("process group", root.pgid)):
         if number and number not in pids:

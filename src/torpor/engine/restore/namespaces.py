@@ -273,7 +273,8 @@ def _iter_places(session: RestoreSession) -> Iterator[tuple[NsKind, list[NsResto
 
 
 def _places(session: RestoreSession, kind: NsKind, pidfd: int, *, own_one: bool) -> list[NsRestore]:
-    policy, root = session.options.files, session.root
+    policies, root = session.options.policies, session.root
+    at = policies.mounts.root or "/"
     own_id = getattr(root.ids, kind.id_field)
     idents = [(own_id, pidfd)] if own_one else []
     for (flag, ident), fd in session.nested.items():
@@ -281,7 +282,7 @@ def _places(session: RestoreSession, kind: NsKind, pidfd: int, *, own_one: bool)
             idents.append((ident, fd.fileno()))
     return [
         NsRestore(
-            session.store, root.runner, pidfd, ident, session.namespaces, policy.root or "/", policy.external,
+            session.store, root.runner, pidfd, ident, session.namespaces, at, policies.external,
             session.idmaps, where, ident != own_id, session.context,
         )
         for ident, where in idents

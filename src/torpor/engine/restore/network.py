@@ -87,7 +87,7 @@ def _is_own(session: RestoreSession, inventory: m.inventory_entry) -> bool:
 
 
 def _connections(session: RestoreSession) -> list[m.inet_sk_entry]:
-    if session.options.files.tcp_close:
+    if session.options.policies.network.tcp_close:
         return []
     return [
         entry.isk

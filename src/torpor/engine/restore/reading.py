@@ -117,7 +117,7 @@ def plan(session: RestoreSession) -> None:
     )
     _raise_descriptor_limit()
     root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    context = RestoreContext(session.store, session.options.files)
+    context = RestoreContext(session.store, session.options.policies)
     files = context.files = FileRestore(context, kind_of_type, load_all(session.store, kinds.FILES), root_fd)
     context.processes = session.everyone
     context.lend = channel.lend

@@ -67,7 +67,7 @@ def dump(file: OpenFile, file_id: int, context: DumpContext) -> None:
 
 def check(file: OpenFile, context: DumpContext) -> None:
     """Refuse a deleted file that is larger than the policy allows."""
-    limit, size = context.policy.ghost_limit, file.stat.st_blocks * _BLOCK
+    limit, size = context.policies.files.ghost_limit, file.stat.st_blocks * _BLOCK
     if limit is not None and size > limit:
         raise file.refuse(
             f"{file.target} takes {size} bytes, more than --ghost-limit {limit}", hint="raise --ghost-limit"
@@ -214,7 +214,7 @@ def _make(reg: m.reg_file_entry, ghost_id: int, context: RestoreContext) -> int:
     if first is None or not isinstance(first.message, m.ghost_file_entry):
         raise ImageError(f"ghost-file-{ghost_id:x}.img is empty")
     entry = first.message
-    if not context.policy.special_files and stat.S_ISREG(entry.mode) and paths.gives_rights(entry.mode):
+    if not context.policies.files.special_files and stat.S_ISREG(entry.mode) and paths.gives_rights(entry.mode):
         raise NotPermittedError(
             f"ghost-file-{ghost_id:x}.img: mode: a file of mode {stat.S_IMODE(entry.mode):o} is asked for",
             hint=TRUST_IT,

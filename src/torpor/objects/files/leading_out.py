@@ -1,6 +1,6 @@
 """What of a running tree is open in other processes too: pipes whose other end is outside, sockets, counters.
 
-Looked for only where a user is to be asked (``FilePolicy.external_pipes`` off), by what /proc says of everybody.
+Looked for only where a user is to be asked (``external_pipes`` of the policy off), by what /proc says of everybody.
 
 Kernel view
     A pipe, a socket: the inode in the link of each descriptor; the link's mode tells the directions.  An eventfd: the

@@ -50,7 +50,7 @@ class Links:
 
 def dump(file: OpenFile, name: str, file_id: int, context: DumpContext) -> str:
     """The name for ``reg_file_entry`` *file_id* of *file*, once called *name*: another one, or its own with a link."""
-    if not context.policy.link_remap:
+    if not context.policies.files.link_remap:
         return _require_other_name(file, name, context)
     links = context.part(Links)
     # One on each mount: CRIU links it to the old name, which two mounts forbid.
@@ -88,7 +88,7 @@ def is_gone(file: OpenFile, name: str, context: DumpContext) -> bool:
 
 def check(file: OpenFile, name: str, context: DumpContext) -> None:
     """Refuse *file*, once called *name*, where no other name is found and links must not be made."""
-    if not context.policy.link_remap:
+    if not context.policies.files.link_remap:
         _require_other_name(file, name, context)
 
 

@@ -88,7 +88,7 @@ def dump(context: DumpContext) -> None:
 
 def check(process: DumpProcess, number: int, line: str, context: DumpContext) -> None:
     """Refuse the lock of a ``lock:`` line that descriptor *number* has, where the policy has no locks."""
-    if not context.policy.file_locks:
+    if not context.policies.files.file_locks:
         raise RefusedError(
             f"fd {number} of {process.describe()}: a file lock is held ({line.partition(':')[2].strip()})",
             hint="try --file-locks",

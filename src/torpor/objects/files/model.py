@@ -26,49 +26,6 @@ from torpor.kernel.procfs.task import read_fdinfo_lines
 from torpor.objects.model import DumpProcess, RestoreProcess
 from torpor.objects.session import DumpContext, RestoreContext
 
-
-@dataclass(frozen=True, slots=True)
-class FilePolicy:
-    """What the user allows or wants for files."""
-
-    #: Bytes on disk; None: any.
-    ghost_limit: int | None = None
-    link_remap: bool = False
-    file_locks: bool = False
-    ext_unix: bool = False
-    #: A pipe whose other end is outside of the tree is carried, and comes back with nobody there.
-    external_pipes: bool = False
-    tcp_close: bool = False
-    tcp_established: bool = False
-    #: ``nftables``, ``iptables``, ``skip``; empty: the first of these that works.
-    network_lock: str = ""
-    skip_in_flight: bool = False
-    shell_job: bool = False
-    #: A slave whose master is outside of the tree gets a new one, which is handed to whoever asked for the restore.
-    orphan_pts_master: bool = False
-    external: tuple[str, ...] = ()
-    evasive_devices: bool = False
-    skip_file_rwx_check: bool = False
-    #: Whether code is known by its build id (``buildid``), or by the file's size alone (``filesize``).
-    file_validation: str = "buildid"
-    #: Whether a file that has grown may be cut: told its name, its size, and the size that it had.
-    rewind_files: Callable[[str, int, int], bool] | None = None
-    root: str = "/"
-    #: The security label of file systems that are mounted with one.
-    lsm_mount_context: str = ""
-    #: Mount points to be left out, and types of file systems to be mounted again though nothing is known of them.
-    skipped_mounts: tuple[str, ...] = ()
-    #: Mounts that the dump has found on the host are shown again where the host has them, and by the same path.
-    host_mounts: bool = False
-    enabled_filesystems: tuple[str, ...] = ()
-    #: Deleted files and what lies in a tmpfs come back as images say, set-uid files and devices too.
-    special_files: bool = True
-    #: A network namespace is not looked into (dump), or left as it comes (restore).
-    empty_net: bool = False
-    #: Sysctls that cannot be set stay as they are.
-    weak_sysctls: bool = False
-
-
 #: Descriptor flags that only the task itself can tell.
 ASK_TASK = -1
 

@@ -116,7 +116,7 @@ class _Pipes:
 
     def _allow(self, known: _Pipe, number: int) -> None:
         what = f"{known.first}: the other end of pipe:[{number}] is outside of the tree"
-        if not self._context.policy.external_pipes:
+        if not self._context.policies.files.external_pipes:
             raise RefusedError(what, hint="--external-pipes goes on without it")
         log.warn(f"{what}; after the restore nobody is there, unless --inherit-fd gives another")
 

@@ -107,10 +107,10 @@ def _name_by_inode(file: OpenFile) -> str:
 
 def _external_name(file: OpenFile, context: DumpContext) -> str:
     """What ``--external`` calls the file, if it does: ``file[MNT_ID:INODE]``, both hexadecimal."""
-    if not context.policy.external or file.number < 0:
+    if not context.policies.external or file.number < 0:
         return ""
     name = _name_by_inode(file)
-    return name if name in context.policy.external else ""
+    return name if name in context.policies.external else ""
 
 
 def _kind_of_setting(file: OpenFile, context: DumpContext) -> int:
@@ -191,7 +191,7 @@ def _find_name(file: OpenFile, file_id: int, context: DumpContext) -> str:
         deadproc.dump(file, name, file_id, context)
     elif linked.is_gone(file, name, context):
         ghost.dump(file, file_id, context)
-    elif target != name or silly or not context.policy.link_remap:
+    elif target != name or silly or not context.policies.files.link_remap:
         return linked.dump(file, name, file_id, context)
     else:
         raise file.refuse(f"{target} is not the file that was opened by that name", hint="is it mounted over?")
@@ -268,7 +268,7 @@ def _check(reg: m.reg_file_entry, fd: int, context: RestoreContext) -> None:
     info = os.fstat(fd)
     name = get_text(reg.name)
     if reg.HasField("mode"):
-        ignored = 0o777 if context.policy.skip_file_rwx_check else 0
+        ignored = 0o777 if context.policies.files.skip_file_rwx_check else 0
         if (info.st_mode ^ reg.mode) & ~ignored:
             raise RestoreError(
                 f"{name} has mode {info.st_mode:o}, it had {reg.mode:o}", hint="bring the old file back, or its mode"

@@ -126,7 +126,7 @@ class _Terminals:
 
     def is_external(self, file: OpenFile) -> bool:
         """Whether the user says that it will be given at restore."""
-        return f"tty[{file.stat.st_rdev:x}:{file.stat.st_dev:x}]" in self._context.policy.external
+        return f"tty[{file.stat.st_rdev:x}:{file.stat.st_dev:x}]" in self._context.policies.external
 
     def id_of(self, file: OpenFile, *, keep: bool = True) -> int:
         """The ``tty_info_entry`` of the end behind *file*, which is kept open for what is done at the end."""
@@ -174,7 +174,7 @@ class _Terminals:
         masters = self._masters()
         for end in self._ends.values():
             self._check(end, masters)
-        if self._context.policy.orphan_pts_master and not self._context.policy.shell_job:
+        if self._context.policies.terminals.orphan_pts_master and not self._context.policies.terminals.shell_job:
             orphans = [e for e in self._ends.values() if e.is_live_slave and e.info.pty.index not in masters]
             for end in orphans:
                 if end.file.process.has_entered:
@@ -206,8 +206,8 @@ class _Terminals:
     def _check(self, end: _End, masters: dict[int, _End]) -> None:
         """Refuse what the restore could not give back; fill in whose terminal it is."""
         info = end.info
-        shell_job = self._context.policy.shell_job
-        may_be_orphan = shell_job or self._context.policy.orphan_pts_master
+        shell_job = self._context.policies.terminals.shell_job
+        may_be_orphan = shell_job or self._context.policies.terminals.orphan_pts_master
         if end.is_live_slave and info.pty.index not in masters and not may_be_orphan:
             raise end.file.refuse(
                 f"its terminal {end.file.target} is driven from outside of the tree",
@@ -392,12 +392,12 @@ class _Restoring:
     # The terminal that we stand on
 
     def _is_inherited(self, info: m.tty_info_entry) -> bool:
-        if self._context.policy.orphan_pts_master and self._context.orphan_master is not None:
+        if self._context.policies.terminals.orphan_pts_master and self._context.orphan_master is not None:
             return False
         return info.type == _PTY and not is_master(info.rdev) and self._live(info.pty.index, master=True) is None
 
     def _open_inherited(self, entry: m.file_entry, info: m.tty_info_entry) -> int:
-        if not self._context.policy.shell_job:
+        if not self._context.policies.terminals.shell_job:
             raise RestoreError(
                 f"{self._path_of(entry, 'a terminal')} was driven from outside of the tree",
                 hint="use --shell-job to continue on the terminal of this command",
@@ -423,7 +423,7 @@ class _Restoring:
 
     def _open_dev_tty(self, entry: m.file_entry, info: m.tty_info_entry) -> int:
         if not self._sessions.has_leader(TreePid(info.sid)):
-            if not self._context.policy.shell_job:
+            if not self._context.policies.terminals.shell_job:
                 raise ImageError(f"tty-info.img: {info.id}: session {info.sid} has no leader")
             return os.open("/dev/tty", entry.tty.flags | os.O_NOCTTY | os.O_CLOEXEC)
         self._acquire(info.sid)

@@ -74,7 +74,7 @@ class Rewound:
 
 def dump(file: OpenFile, reg: m.reg_file_entry, context: DumpContext) -> None:
     """Say what code it is; nothing of files that are only open."""
-    if file.number >= 0 or context.policy.file_validation != BUILD_ID or not context.part(Executed).has(file):
+    if file.number >= 0 or context.policies.files.file_validation != BUILD_ID or not context.part(Executed).has(file):
         return
     found = find_build_id(context.part(Executed).head(file))
     if found:
@@ -124,7 +124,7 @@ def check(reg: m.reg_file_entry, fd: int, info: os.stat_result, context: Restore
         raise RestoreError(
             f"{name} has bad size {info.st_size} (expect {reg.size})", hint=f"bring the file back as it was{grown}"
         )
-    if context.policy.file_validation == BUILD_ID and _is_code(reg):
+    if context.policies.files.file_validation == BUILD_ID and _is_code(reg):
         readable = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             _check_code(reg, name, readable, info)
@@ -157,7 +157,7 @@ def _rewind(reg: m.reg_file_entry, fd: int, info: os.stat_result, context: Resto
 
     Not before everything else is there: a restore that fails leaves it as it is.
     """
-    wanted, name = context.policy.rewind_files, get_text(reg.name)
+    wanted, name = context.policies.files.rewind_files, get_text(reg.name)
     size = reg.size if reg.HasField("size") else reg.torpor_size if reg.HasField("torpor_size") else info.st_size
     if wanted is None or info.st_size <= size or _is_code(reg) or not stat.S_ISREG(info.st_mode):
         return False

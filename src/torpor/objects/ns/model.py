@@ -9,8 +9,8 @@ from torpor.base.records import dataclass, field
 from torpor.base.typed import Literal
 from torpor.images.store import ImageStore
 from torpor.kernel.idmap import IDENTITY, IdMaps
-from torpor.objects.files.model import FilePolicy
 from torpor.objects.memory.segments import SegmentDump
+from torpor.objects.policy import Policies
 from torpor.objects.session import DumpContext, RestoreContext
 from torpor.tracee.remote import Runner
 
@@ -62,7 +62,7 @@ class NsRestore:
     @property
     def label(self) -> str:
         """The security label that file systems get in place of theirs; empty: they keep it."""
-        return self.context.policy.lsm_mount_context if self.context is not None else ""
+        return self.context.policies.mounts.lsm_mount_context if self.context is not None else ""
 
     @property
     def pid(self) -> int:
@@ -90,7 +90,7 @@ class NsKind:
     """In place of ``restore``: all of this kind at once, the root's first."""
     in_images: Callable[[ImageStore], set[int]] | None = None
     """The numbers of those that the images have, whether a process is in them or not."""
-    check: Callable[[int, FilePolicy], None] | None = None
+    check: Callable[[int, Policies], None] | None = None
     """Before the freeze, with a process that is in it: refuses what ``dump`` would."""
     connect: Callable[[NsRestore], None] | None = None
     """Once all sockets are there."""

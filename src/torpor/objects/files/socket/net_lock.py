@@ -183,11 +183,11 @@ class DumpLock(NetLock, Lasting):
     """The lock of a dump: undone when the tree lives on, left for the restore when it is killed."""
 
     def __init__(self, context: DumpContext) -> None:
-        super().__init__(context.outside.run_id, context.policy.network_lock)
+        super().__init__(context.outside.run_id, context.policies.network.network_lock)
         self._context = context
         self._outside = context.outside
         self._home = context.processes[0].ids.net_ns_id if context.processes else 0
-        self._is_kept = any(item.startswith("net[") for item in context.policy.external)
+        self._is_kept = any(item.startswith("net[") for item in context.policies.external)
         #: By network namespace: the connections that are carried and whose other end is outside of the tree.
         self.carried: dict[int, list[Ends]] = {}
         context.undo.add(self._survive)

@@ -40,7 +40,7 @@ def dump(file: OpenFile, sk: m.inet_sk_entry, context: DumpContext) -> None:
         n_waiting, sk.backlog = struct.unpack_from("=24xII", info)
         if n_waiting and context.outside.was_at_rest:
             log.info(f"{file.describe()}: {n_waiting} TCP connections have come since it was stopped")
-        elif n_waiting and not (context.policy.tcp_close or context.policy.skip_in_flight):
+        elif n_waiting and not (context.policies.network.tcp_close or context.policies.network.skip_in_flight):
             _refuse_waiting(file, n_waiting, context)
         return
     if sk.state == TCP_CLOSE:
@@ -55,7 +55,7 @@ def dump(file: OpenFile, sk: m.inet_sk_entry, context: DumpContext) -> None:
         sk.dst_addr.extend([0] * len(sk.src_addr))
         return
     _check_connection(file, sk.proto, sk.state, sk.dst_port, context)
-    if not context.policy.tcp_close:
+    if not context.policies.network.tcp_close:
         context.part(tcp_stream.Connections).add(file, sk)
 
 
@@ -66,15 +66,21 @@ def check(file: OpenFile, sk: m.inet_sk_entry, context: DumpContext) -> None:
     """
     with Borrowed(file.fd) as connection:
         state = tcp_repair.state(connection)
-    may_not_wait = state == TCP_LISTEN and not (context.policy.tcp_close or context.policy.skip_in_flight)
+    may_not_wait = state == TCP_LISTEN and not (
+        context.policies.network.tcp_close or context.policies.network.skip_in_flight
+    )
     if may_not_wait and file.stat.st_ino not in context.part(listeners.Listening).inodes:
         context.noticed.restless.append(_Listener(os.dup(file.fd)))
-    if state != TCP_CLOSE and sk.proto == socket.IPPROTO_TCP and not (sk.dst_port and context.policy.tcp_close):
+    if (
+        state != TCP_CLOSE
+        and sk.proto == socket.IPPROTO_TCP
+        and not (sk.dst_port and context.policies.network.tcp_close)
+    ):
         context.part(tcp_keys.Signed).add(file, sk.family)
     if state in (TCP_LISTEN, TCP_CLOSE):
         return
     _check_connection(file, sk.proto, state, sk.dst_port, context)
-    if not context.policy.tcp_close:
+    if not context.policies.network.tcp_close:
         context.part(_Met).add(sk)
 
 
@@ -106,11 +112,11 @@ class _Met:
     def _check(self) -> None:
         known = set(self._all)
         if any(each.reversed not in known for each in self._all):
-            net_lock.check(self._context.policy.network_lock)
+            net_lock.check(self._context.policies.network.network_lock)
 
 
 def _check_connection(file: OpenFile, protocol: int, state: int, port: int, context: DumpContext) -> None:
-    if context.policy.tcp_close:
+    if context.policies.network.tcp_close:
         return
     peer = f"a TCP connection to port {port}"
     if protocol == socket.IPPROTO_TCP:
@@ -118,7 +124,7 @@ def _check_connection(file: OpenFile, protocol: int, state: int, port: int, cont
             ulp = tcp_repair.upper_layer(connection)
         if ulp:
             raise file.refuse(f"{peer} with {ulp} in the kernel", hint="have the program do that itself")
-    if context.policy.tcp_established and protocol == socket.IPPROTO_TCP and state in tcp_stream.CARRIED:
+    if context.policies.network.tcp_established and protocol == socket.IPPROTO_TCP and state in tcp_stream.CARRIED:
         return
     if protocol == IPPROTO_MPTCP:
         raise file.refuse(f"{peer} over MPTCP", hint="use --tcp-close; GODEBUG=multipathtcp=0 keeps Go from MPTCP")
@@ -141,9 +147,9 @@ def restore_connection(connection: Socket, sk: m.inet_sk_entry, context: Restore
     if tcp_ended.is_ended(sk):
         if not tcp_ended.restore(connection, sk, context, what):
             log.info(f"{what}: its TCP connection has ended")
-    elif context.policy.tcp_close:
+    elif context.policies.network.tcp_close:
         log.info(f"{what}: TCP connection closed")
-    elif context.policy.tcp_established:
+    elif context.policies.network.tcp_established:
         tcp_stream.restore(connection, sk, context, what)
     else:
         raise RestoreError(f"{what} is a TCP connection to port {sk.dst_port}", hint=_HINT)
@@ -151,7 +157,7 @@ def restore_connection(connection: Socket, sk: m.inet_sk_entry, context: Restore
 
 def is_carried(sk: m.inet_sk_entry, context: RestoreContext) -> bool:
     """Whether it is restored as a connection, not as what is left of one."""
-    return is_connection(sk) and not tcp_ended.is_ended(sk) and not context.policy.tcp_close
+    return is_connection(sk) and not tcp_ended.is_ended(sk) and not context.policies.network.tcp_close
 
 
 def shut_of(sk: m.inet_sk_entry) -> int:

@@ -366,7 +366,7 @@ class Graph:
         peer = node.peer
         if peer is None or node.is_stream or node.is_mutual:
             return
-        if peer.is_extern and not self._context.policy.ext_unix:
+        if peer.is_extern and not self._context.policies.network.ext_unix:
             raise RestoreError(
                 f"{node} was connected to {peer.name}, outside of the tree", hint="--ext-unix-sk lets it connect again"
             )

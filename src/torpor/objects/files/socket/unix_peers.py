@@ -60,12 +60,12 @@ class Peers:
             self._add_extern(peer)
 
     def _allow(self, file: OpenFile, sk: m.unix_sk_entry, peer: sock_diag.UnixSocket | None) -> None:
-        policy = self._context.policy
-        if f"unix[{sk.ino}]" in policy.external:
+        policies = self._context.policies
+        if f"unix[{sk.ino}]" in policies.external:
             return
         name = os.fsdecode(peer.name.rstrip(b"\0").replace(b"\0", b"@")) if peer and peer.name else ""
         whom = f"a socket outside of the tree ({name or 'without a name'}, inode {sk.peer})"
-        if not policy.ext_unix:
+        if not policies.network.ext_unix:
             raise file.refuse(
                 f"a unix socket (inode {sk.ino}) connected to {whom}",
                 hint=f"--ext-unix-sk or --external unix[{sk.ino}] lets it reconnect",

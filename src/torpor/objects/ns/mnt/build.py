@@ -170,7 +170,7 @@ class _Builder:
         kind = filesystems.BY_CODE.get(entry.fstype)
         if kind is not None and kind.restore is not None:
             session = self._trees[0].session
-            may_be_special = session.context is None or session.context.policy.special_files
+            may_be_special = session.context is None or session.context.policies.files.special_files
             kind.restore(session.store, fd, entry.root_dev, session.idmaps, may_be_special)
             if entry.sb_flags & mounts.MS_RDONLY:
                 mounts.make_read_only(fd)

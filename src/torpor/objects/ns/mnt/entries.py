@@ -50,7 +50,7 @@ class MountDump:
 
     def __init__(self, context: DumpContext) -> None:
         self._context = context
-        self.policy = context.policy
+        self.policy = context.policies.mounts
         self.host = read_mountinfo("self")
         #: Roots of what binds can be made of: (file system, the part that is shown).
         self.bases: list[tuple[_Device, str]] = []
@@ -90,7 +90,7 @@ def check(process: DumpProcess, context: DumpContext) -> None:
     assert process.pidfd is not None
     shared = context.part(MountDump)
     view = _read(process.pid, process.pidfd.fileno(), shared)
-    classify(view, shared, context.policy.external, has_root=process is context.processes[0])
+    classify(view, shared, context.policies.external, has_root=process is context.processes[0])
 
 
 def _read(pid: Pid, pidfd: int, shared: MountDump) -> View:

@@ -110,7 +110,9 @@ def _is_allowed(tree: Tree, node: Node, sources: dict[str, str]) -> bool:
         return True
     context = tree.session.context
     # What everybody here sees at that place.
-    return context is not None and context.policy.host_mounts and tree.session.root == "/" and path == node.point
+    return (
+        context is not None and context.policies.mounts.host_mounts and tree.session.root == "/" and path == node.point
+    )
 
 
 def may_be_left_out(tree: Tree, node: Node) -> bool:
@@ -128,7 +130,7 @@ def may_be_left_out(tree: Tree, node: Node) -> bool:
 def _is_of_host(tree: Tree, node: Node) -> bool:
     """Whether it shows a part of what the host has mounted, in a tree that has the host's mounts, as a job has."""
     context = tree.session.context
-    if context is None or not context.policy.host_mounts or tree.session.root != "/" or node.is_external:
+    if context is None or not context.policies.mounts.host_mounts or tree.session.root != "/" or node.is_external:
         return False
     copied = (other for other in tree.order if other is tree.root or is_detected(other))
     return any(other.entry.root_dev == node.entry.root_dev for other in copied)

@@ -48,7 +48,7 @@ def check(session: NsRestore, entry: m.mnt_entry) -> None:
     name = type_of(entry)
     kind = filesystems.BY_CODE.get(entry.fstype)
     where = f"mountpoints-{session.ident}.img: {get_text(entry.mountpoint)}"
-    enabled = () if session.context is None else session.context.policy.enabled_filesystems
+    enabled = () if session.context is None else session.context.policies.mounts.enabled_filesystems
     is_allowed = {name, "all"} & set(enabled) or session.flags & CLONE_NEWUSER
     is_given = any(text.startswith(f"dev[{get_text(entry.source)}]:") for text in session.external)
     if kind is None or kind.is_host_s:

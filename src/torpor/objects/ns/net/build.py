@@ -41,7 +41,7 @@ _ACCEPT_DAD = "accept_dad"
 def restore(places: Sequence[NsRestore]) -> None:
     """Fill the namespaces; nothing goes in or out yet."""
     assert places[0].context is not None
-    policy = places[0].context.policy
+    policy = places[0].context.policies.network
     if policy.empty_net:
         return
     with ExitStack() as stack:
@@ -66,7 +66,7 @@ def in_images(store: ImageStore) -> set[int]:
 def connect(session: NsRestore) -> None:
     """Join what leads outside to what it belongs to there."""
     assert session.context is not None
-    if not session.context.policy.empty_net:
+    if not session.context.policies.network.empty_net:
         outside.connect(session.external)
 
 

@@ -11,7 +11,6 @@ from torpor.images.store import store_one
 from torpor.kernel import rtnetlink
 from torpor.kernel.namespaces import CLONE_NEWNET, inside
 from torpor.kernel.netlink import Netlink
-from torpor.objects.files.model import FilePolicy
 from torpor.objects.ns.model import NsDump
 from torpor.objects.ns.net import (
     addresses,
@@ -26,16 +25,17 @@ from torpor.objects.ns.net import (
     sysctls,
     tun,
 )
+from torpor.objects.policy import Policies
 
 
-def check(pid: Pid, policy: FilePolicy) -> None:
+def check(pid: Pid, policies: Policies) -> None:
     """RefusedError for what the dump would refuse, as far as it can be seen while the namespace is in use."""
-    if policy.empty_net:
+    if policies.network.empty_net:
         return
 
     def look() -> None:
         with Netlink() as connection:
-            links.check(rtnetlink.read_links(connection), policy.external, pid)
+            links.check(rtnetlink.read_links(connection), policies.external, pid)
         firewall.check(pid)
 
     try:
@@ -53,7 +53,7 @@ def dump(session: NsDump) -> None:
 def _dump_inside(session: NsDump) -> None:
     store, ident = session.store, session.ident
     assert session.context is not None
-    if not session.context.policy.empty_net:
+    if not session.context.policies.network.empty_net:
         with Netlink() as connection:
             found = rtnetlink.read_links(connection)
             links.check(found, session.external, session.pid)
