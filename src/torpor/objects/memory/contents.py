@@ -157,9 +157,10 @@ def copy(ranges: Iterable[Range], read: Read, stream: PageStream, elsewhere: Ite
         rooms = [make_room(group) for group in groups]
         _in_parallel(len(groups), lambda index, buffer: _copy_group(groups[index], rooms[index], read, stream, buffer))
     elif groups:
-        with mmap.mmap(-1, _CHUNK) as memory, memoryview(memory) as buffer:
-            for group in groups:
-                _copy_group(group, make_room(group), read, stream, buffer)
+        # Not closed by a `with`: parts of it may be in use on the way up from an error, which BufferError would hide.
+        buffer = memoryview(mmap.mmap(-1, _CHUNK))
+        for group in groups:
+            _copy_group(group, make_room(group), read, stream, buffer)
     while other is not None:
         stream.run(other)
         other = next(others, None)

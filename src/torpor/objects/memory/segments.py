@@ -124,9 +124,11 @@ def _fill(fd: int, block: int, at: int, end: int, reader: PagesReader, offset: i
     while at < end:
         first = at & -block
         stop = min(first + _WINDOW, end)
-        window = mmap.mmap(fd, (stop - first + block - 1) & -block if block > PAGE_SIZE else stop - first, offset=first)
-        with window, memoryview(window) as view, view[at - first : stop - first] as part:
-            reader.read_at(offset, part)
+        length = (stop - first + block - 1) & -block if block > PAGE_SIZE else stop - first
+        # Not closed by a `with`: parts of it may be in use on the way up from an error, which BufferError would hide.
+        part = memoryview(mmap.mmap(fd, length, offset=first))[at - first : stop - first]
+        reader.read_at(offset, part)
+        del part
         offset += stop - at
         at = stop
 
