@@ -140,6 +140,24 @@ def _wait_let_go(pid: int) -> None:
         assert watch.wait_ended(time_limit_s(10))
 
 
+def test_whoever_writes_it_is_interrupted_and_the_process_runs_on(target: int) -> None:
+    writer = _checkpoint(str(target), "-o", "-", stdout=subprocess.PIPE)
+    assert writer.stdout is not None
+    with writer.stdout:
+        writer.stdout.read(1 << 20)
+        writer.send_signal(signal.SIGINT)
+        said = _said(writer)
+    assert writer.returncode == 130 and "interrupted" in said, said
+    _check_free(target)
+
+
+def test_nothing_is_written_where_standard_output_is_closed(target: int) -> None:
+    line = '"$0" -m torpor.cli.torpor checkpoint "$1" -o - >&-'
+    done = subprocess.run(["sh", "-c", line, sys.executable, str(target)], capture_output=True, check=False)
+    assert done.returncode == 1 and b"standard output is closed" in done.stderr
+    _check_free(target)
+
+
 def test_who_is_to_run_on_does_not_wait_for_the_reader(target: int, tmp_path: Path) -> None:
     writer = _checkpoint(str(target), "--leave-running", "-o", "-", stdout=subprocess.PIPE)
     assert writer.stdout is not None
@@ -177,6 +195,9 @@ def test_a_fifo_is_a_stream_too(target: int, tmp_path: Path) -> None:
 def test_a_job_goes_through_a_stream_and_is_that_job_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["run", "--name", "clock", "-d", "--", "sleep", "1000"]) == 0
     try:
+        with open("/dev/full", "wb") as full:
+            assert "cannot write" in _said(_checkpoint("clock", "-o", "-", stdout=full.fileno()))
+        assert jobs.find("clock").status == jobs.RUNNING and not jobs.generations.list_of("clock")
         with open(tmp_path / "x.tar", "wb") as out:
             writer = _checkpoint("clock", "-o", "-", stdout=out.fileno())
             assert "all sent" in _said(writer)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import os
 import pty
+import random
 import tarfile
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -261,6 +263,26 @@ def test_a_file_of_zeroes_that_is_compressed_is_no_more_than_there_is_room_for(
     assert len(bomb.getvalue()) < 2000
     with pytest.raises(StoreError, match="no room"):
         _read(bomb.getvalue(), tmp_path)
+
+
+def test_whatever_byte_is_changed_ends_in_an_error_of_ours(tmp_path: Path) -> None:
+    with _store(tmp_path / "x.tar") as store:
+        for number in range(4):
+            with store.open_write(f"fs-{number}.img") as stream:
+                stream.write(bytes([number]) * 700)
+        _fill_small(store)
+        store.commit(Manifest(_ID))
+    data, rng = (tmp_path / "x.tar").read_bytes(), random.Random(11)
+    for _ in range(400):
+        changed = bytearray(data)
+        for _ in range(rng.choice((1, 1, 5))):
+            changed[rng.randrange(len(changed))] ^= 1 << rng.randrange(8)
+        with suppress(ImageError), _read(bytes(changed), tmp_path) as store_of_it:
+            with CheckedStore(store_of_it, manifest.load(store_of_it), borrowed=True) as checked:
+                for name in checked.names():
+                    with suppress(ImageError), checked.open_read(name) as stream:
+                        assert len(stream.read()) == checked.size_of(name)
+    assert [path.name for path in tmp_path.iterdir()] == ["x.tar"]
 
 
 # -- copies ----------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 
 from torpor.base.errors import UsageError
 from torpor.base.late import load
@@ -78,6 +79,9 @@ def is_stream(place: str | os.PathLike[str]) -> bool:
 
 def _open_stream(path: str, mode: Literal["r", "w"], spool: str | os.PathLike[str] | None) -> ImageStore:
     name = {"r": "standard input", "w": "standard output"}[mode] if path == STANDARD else path
+    if path == STANDARD and (sys.stdin if mode == "r" else sys.stdout) is None:
+        # It was closed when we began, and another file may have its number by now.
+        raise StoreError(f"{name} is closed")
     try:
         if path == STANDARD:
             fd = os.dup(0 if mode == "r" else 1)
