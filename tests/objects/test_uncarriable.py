@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 
 from harness.engine import EngineError
@@ -20,4 +23,19 @@ def test_it_is_refused_by_name_and_runs_on(what: str, said: str) -> None:
         workload.wait_ready()
         with pytest.raises(EngineError, match=said):
             workload.dump()
+        workload.expect_pass()
+
+
+def test_what_only_may_be_lost_is_told() -> None:
+    """F_NOTIFY: the kernel tells whom it signals, not of what."""
+    lost = "signals of changes in / (F_NOTIFY), if any were asked for, are lost"
+    with Workload.start("uncarriable", ["dnotify"]) as workload:
+        workload.wait_ready()
+        check = [sys.executable, "-m", "torpor.cli.torpor", "check", str(workload.pid)]
+        assert f"will be lost: fd 3 of pid {workload.pid} (uncarriable): {lost}" in subprocess.check_output(
+            check, text=True
+        )
+        workload.dump()
+        assert lost in (workload.images / "dump.log").read_text()
+        workload.restore()
         workload.expect_pass()

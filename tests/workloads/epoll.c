@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -39,6 +40,15 @@ static void expect_event(int epoll, uint64_t data, const char *what)
              (unsigned long long)data);
 }
 
+/* linux/eventpoll.h, since 6.9. */
+struct polling {
+    uint32_t usecs;
+    uint16_t budget;
+    uint8_t prefer, pad;
+};
+#define EPIOCSPARAMS_ _IOW(0x8A, 1, struct polling)
+#define EPIOCGPARAMS_ _IOR(0x8A, 2, struct polling)
+
 int main(int argc, char **argv)
 {
     eventfd_t value;
@@ -49,6 +59,8 @@ int main(int argc, char **argv)
     int outer = WL_TRY(epoll_create1(EPOLL_CLOEXEC));
     int inner = WL_TRY(epoll_create1(0));
     add(outer, inner, EPOLLIN, 0x1111111111111111);
+    struct polling polling = {.usecs = 50, .budget = 8, .prefer = 1}, found = {0};
+    int polls = ioctl(inner, EPIOCSPARAMS_, &polling) == 0;
 
     int level = WL_TRY(eventfd(0, EFD_NONBLOCK));
     add(inner, level, EPOLLIN, 0xffffffff00000001);
@@ -142,5 +154,7 @@ int main(int argc, char **argv)
     WL_TRY(waitpid(child, &status, 0));
     WL_CHECK(status == 0, "the child ended with %#x", status);
     expect_event(inner, 0, "at the end");
+    WL_CHECK(!polls || (ioctl(inner, EPIOCGPARAMS_, &found) == 0 && !memcmp(&found, &polling, sizeof(found))),
+             "it polls devices for %u us, %u packets", found.usecs, found.budget);
     wl_pass();
 }

@@ -25,6 +25,8 @@ int main(int argc, char **argv)
         WL_TRY((int)syscall(SYS_io_uring_setup, 4, parameters));
     } else if (strcmp(wl_argv[0], "userfaultfd") == 0) {
         WL_TRY((int)syscall(SYS_userfaultfd, O_CLOEXEC));
+    } else if (strcmp(wl_argv[0], "dnotify") == 0) {
+        WL_TRY(fcntl(WL_TRY(open("/", O_RDONLY)), F_NOTIFY, DN_CREATE | DN_MULTISHOT));
     } else if (strcmp(wl_argv[0], "leaderless") == 0) {
         pthread_t thread;
         WL_TRY_PTHREAD(pthread_create(&thread, NULL, rest, (void *)pthread_self()));

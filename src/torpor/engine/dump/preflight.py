@@ -343,7 +343,7 @@ class _Locked:
 
 
 def _is_plain(target: str, info: os.stat_result) -> bool:
-    if stat.S_ISREG(info.st_mode) or stat.S_ISDIR(info.st_mode):
+    if stat.S_ISREG(info.st_mode):
         return not target.endswith(" (deleted)")
     return target.startswith("pipe:")
 
@@ -357,7 +357,7 @@ def _of_file(
     for line in lines:
         if line.startswith("lock:"):
             locks.check(process, number, line, context)
-    wanted = thorough or stat.S_ISSOCK(info.st_mode) or stat.S_ISCHR(info.st_mode)
+    wanted = thorough or stat.S_IFMT(info.st_mode) in (stat.S_IFSOCK, stat.S_IFCHR, stat.S_IFDIR)
     with OwnedFd(getfd(process.pidfd.fileno(), number) if wanted else -1) as fd:
         file = OpenFile(process, number, fd.fileno() if wanted else -1, target, info, lines)
         for kind in kinds_alike(target, info.st_mode):

@@ -7,6 +7,7 @@ Kernel view
 Image
     ``eventpoll_file_entry``.  Where the number is not (any more) that of the file: ``tfd`` is one that is, as CRIU has
     it, ``torpor_tfd`` the number itself, ``torpor_file_id`` the file.
+    ``torpor_busy_poll``: what EPIOCGPARAMS (6.9) tells, how it polls network devices, the bytes as a number.
 Restore
     epoll_ctl(2) in a process that has both descriptors (signalfd shows the signals of who added it); where none has, in
     a descriptor table of our own.  Adding a file that is ready makes an event.
@@ -24,6 +25,7 @@ import select
 import struct
 from collections.abc import Callable
 
+from torpor.base import log
 from torpor.base.errors import RestoreError
 from torpor.base.ids import Pid
 from torpor.base.records import dataclass, replace
@@ -45,6 +47,8 @@ _CTL_ADD = 1
 _ANY = select.EPOLLIN | select.EPOLLOUT | select.EPOLLPRI | select.EPOLLRDHUP
 # What the kernel adds to every armed watch; a one-shot without them is disarmed.
 _ALWAYS = select.EPOLLERR | select.EPOLLHUP
+_EPIOCSPARAMS, _EPIOCGPARAMS = 0x40088A01, 0x80088A02
+_PARAMS_BYTES = 8
 _event = struct.Struct("<IQ")
 _BATCH = 256
 
@@ -62,6 +66,8 @@ def dump(file: OpenFile, entry: m.file_entry, context: DumpContext) -> None:
     epfd = entry.epfd
     epfd.id, epfd.flags = entry.id, file.flags
     fown.fill(epfd.fown, file)
+    if busy_poll := _read_busy_poll(file.fd):
+        epfd.torpor_busy_poll = busy_poll
     seen: dict[int, int] = {}
     lost: list[tuple[m.eventpoll_tfd_entry, int]] = []
     for line in file.fdinfo:
@@ -77,6 +83,16 @@ def dump(file: OpenFile, entry: m.file_entry, context: DumpContext) -> None:
             lost.append((epfd.tfd[-1], order))
     if lost:
         context.at(DumpStage.COMPLETE, lambda: _find_lost(file, lost, context))
+
+
+def _read_busy_poll(fd: int) -> int:
+    """What the set is told of polling devices; 0: nothing, or a kernel without."""
+    found = bytearray(_PARAMS_BYTES)
+    try:
+        fcntl.ioctl(fd, _EPIOCGPARAMS, found)
+    except OSError:
+        return 0
+    return int.from_bytes(found, "little")
 
 
 def _parse(line: str, epoll_id: int) -> m.eventpoll_tfd_entry:
@@ -126,6 +142,11 @@ def restore(entry: m.file_entry, context: RestoreContext) -> int:
     """An empty set; what it watches is added by ``attach``."""
     fd = syscall("epoll_create1", nr.epoll_create1, os.O_CLOEXEC)
     status_flags.restore(fd, entry.epfd.flags)
+    if entry.epfd.torpor_busy_poll:
+        try:
+            fcntl.ioctl(fd, _EPIOCSPARAMS, entry.epfd.torpor_busy_poll.to_bytes(_PARAMS_BYTES, "little"))
+        except OSError as error:
+            log.warn(f"epoll {entry.id} does not poll devices as it did: {error.strerror}")
     return fd
 
 

@@ -48,12 +48,17 @@ def fill(fown: m.fown_entry, file: OpenFile) -> None:
     if (file.number < 0 and not file.in_flight) or file.flags & O_PATH:
         return
     fown.signum = fcntl.fcntl(file.fd, F_GETSIG)
-    owner = fcntl.fcntl(file.fd, F_GETOWN_EX, _EMPTY)
-    kind, pid = struct.unpack("ii", owner)
+    kind, pid = owner_of(file.fd)
     if pid:
         fown.pid_type, fown.pid = kind, _seen_inside(kind, pid)
         uids = struct.unpack("II", fcntl.fcntl(file.fd, F_GETOWNER_UIDS, _EMPTY))
         fown.uid, fown.euid = map(file.process.idmaps.users.inside, uids)
+
+
+def owner_of(fd: int) -> tuple[int, Pid]:
+    """F_OWNER_* and the pid, as we see it; 0 for none."""
+    kind, pid = struct.unpack("ii", fcntl.fcntl(fd, F_GETOWN_EX, _EMPTY))
+    return kind, Pid(pid)
 
 
 def _seen_inside(kind: int, pid: Pid) -> int:

@@ -8,6 +8,7 @@ Image
 Restore
     open(2) below the task's root, then lseek(2).
 Limits
+    F_NOTIFY of a directory is lost: the kernel tells of its owner only, and that is told.
     Mode, and size unless the file is only appended to, are compared at restore, and what code it is (``validation``): a
     file that has shrunk or grown is not the file that was open or mapped.
 """
@@ -67,7 +68,7 @@ def dump(file: OpenFile, entry: m.file_entry, context: DumpContext) -> None:
         set_name(reg, "name", external)
         return
     _check_setting(file, context)
-    if lost := _trigger(file, context):
+    if lost := _trigger(file, context) or _notified(file):
         log.warn(lost)
     same = _same_device(file, context)
     if same is not None:
@@ -147,6 +148,14 @@ def _check_setting(file: OpenFile, context: DumpContext) -> None:
     context.at(DumpStage.KNOWN, check)
 
 
+def _notified(file: OpenFile) -> str:
+    """What is said of a directory of whose changes signals may tell: who gets them is all that there is of F_NOTIFY."""
+    own = file.number < 0 and not file.in_flight
+    if own or not stat.S_ISDIR(file.stat.st_mode) or file.flags & O_PATH or not fown.owner_of(file.fd)[1]:
+        return ""
+    return f"{file.describe()}: signals of changes in {file.target} (F_NOTIFY), if any were asked for, are lost"
+
+
 def _trigger(file: OpenFile, context: DumpContext) -> str:
     """What is said of a trigger that may be lost."""
     if not settings.has_trigger(_kind_of_setting(file, context), file.target):
@@ -166,7 +175,7 @@ def check(file: OpenFile, context: DumpContext) -> None:
     if _external_name(file, context):
         return
     _check_setting(file, context)
-    if lost := _trigger(file, context):
+    if lost := _trigger(file, context) or _notified(file):
         context.noticed.lose(lost)
     if is_there(file, target, context):
         return

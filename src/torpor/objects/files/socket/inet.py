@@ -81,6 +81,7 @@ def check(file: OpenFile, context: DumpContext) -> None:
         _check_shape(file, shape)
         filters.check(file, connection)
         if shape.type == socket.SOCK_RAW or shape.protocol not in _TCPS:
+            udp.check(file, 0 if shape.type == socket.SOCK_RAW else shape.protocol)
             return
         sk = m.inet_sk_entry(family=shape.family, proto=shape.protocol)
         _addresses(connection, sk)

@@ -3,7 +3,8 @@
 Kernel view
     sock_diag tells of MD5 keys (INET_DIAG_MD5SIG, to whoever has CAP_NET_ADMIN); TCP_AO_INFO whether there are others.
 Limits
-    Keys of a socket that neither listens nor is connected are in no table and are lost.
+    Keys of a socket that neither listens nor is connected are lost: the tables tell of one that is bound (6.8), but not
+    of its keys, and setsockopt(2) finds only the key of an address that one knows.
 """
 
 from __future__ import annotations

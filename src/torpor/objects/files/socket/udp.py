@@ -20,7 +20,7 @@ from torpor.base.errors import KernelError
 from torpor.images import messages as m
 from torpor.kernel import sock_diag
 from torpor.kernel.sockets import get_int
-from torpor.kernel.uapi.udp import UDP_CORK
+from torpor.kernel.uapi.udp import UDP_CORK, UDP_ENCAP, UDP_ENCAP_L2TPINUDP
 from torpor.objects.files.model import OpenFile
 from torpor.objects.files.networks import Networks
 from torpor.objects.files.socket import shutdown, udp_queue
@@ -49,6 +49,18 @@ class Tables:
                 log.debug(f"no table of sockets for {key}: {error}")
                 self._tables[key] = {}
         return self._tables[key].get(sk.ino)
+
+
+def check(file: OpenFile, protocol: int) -> None:
+    """Refuse sockets whose datagrams the kernel takes for itself (GTP, RxRPC, ovpn): nobody can have it do so again."""
+    if protocol != socket.IPPROTO_UDP:
+        return
+    kind = get_int(file.fd, protocol, UDP_ENCAP)
+    if kind > UDP_ENCAP_L2TPINUDP:
+        raise file.refuse(
+            f"a UDP socket whose datagrams the kernel takes for a tunnel (UDP_ENCAP {kind})",
+            hint="take the tunnel down for the checkpoint",
+        )
 
 
 def dump(file: OpenFile, sk: m.inet_sk_entry, context: DumpContext) -> None:
