@@ -2,6 +2,8 @@
 
 import ctypes
 import os
+import threading
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,7 +11,12 @@ import pytest
 
 from torpor.base.errors import TorporError
 from torpor.base.ids import Pid
+from torpor.images import kinds
 from torpor.images import messages as m
+from torpor.images.pages import StoreSink, open_contents
+from torpor.images.store import store_one
+from torpor.images.stores.spooled import Spool, SpooledStore
+from torpor.images.stores.stream import Pipe, TarStore
 from torpor.kernel import elf
 from torpor.kernel.procfs.maps import read_maps
 from torpor.objects.memory import vdso
@@ -65,6 +72,35 @@ def test_another_leads_to_ours() -> None:
     assert made.code[at : at + 12] == b"\x48\xb8" + target + b"\xff\xe0"
     at = functions["__vdso_time"].offset
     assert made.code[at : at + 2] == b"\x48\xb8"
+
+
+def test_the_code_comes_by_a_stream(tmp_path: Path) -> None:
+    """Its pages are the last of many; nobody seeks in the archive, neither who writes nor who reads it."""
+    code = bytearray(image()[1])
+    code[9] = 0xFF
+    low = AT - (512 << 12)
+    memory = {low: bytes(range(256)) * (400 << 4), AT: bytes(code)}
+    fd = os.open(tmp_path / "X.tar", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with TarStore(Pipe(fd, "X.tar"), "X.tar") as store:
+        with StoreSink(store).open(kinds.PAGEMAP, 7, sum(map(len, memory.values()))) as stream:
+            for at, content in memory.items():
+                stream.write_at(stream.room([(at, len(content))]), [memoryview(content)])
+        store_one(store, kinds.INVENTORY, m.inventory_entry(img_version=2))
+        store.commit()
+    source, sink = os.pipe()
+    with open(sink, "wb") as writer, open(source, "rb") as reader:
+
+        def send() -> None:
+            with writer:
+                writer.write((tmp_path / "X.tar").read_bytes())
+
+        feed = threading.Thread(target=send)
+        feed.start()
+        with SpooledStore(reader, "a pipe", Spool(tmp_path)) as read, open_contents(read, 7) as contents:
+            made = vdso.plan(image()[0], PARKED, Pid(os.getpid()), contents.between, ())
+            assert contents.between(low, low + 4096) == memory[low][:4096]
+        feed.join()
+    assert made.code_at == AT and made.code[9] == 0xFF
 
 
 def test_no_vdso_here() -> None:
