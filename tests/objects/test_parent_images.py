@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 
 from harness import generations, parent_images
+from harness.edited import forget_manifest
 from harness.engine import EngineError
 from harness.workload import Workload
 from torpor.engine.sets.contents import Checkpoint
+from torpor.images import kinds
 from torpor.images import messages as m
 from torpor.images.pagemap import PAGE_BYTES, PE_LAZY, PageRun, load_pagemap, store_pagemap
+from torpor.images.store import load_one
 from torpor.images.stores.directory import DirStore
 
 pytestmark = pytest.mark.root
@@ -134,3 +137,24 @@ def test_parents_that_cannot_be_are_refused(spoil: Callable[[Path, int], None], 
         with pytest.raises(EngineError, match=told):
             workload.restore()
         assert not workload.processes()
+
+
+def test_zeroes_take_no_room_in_memory_either() -> None:
+    """A terabyte of them, which is a few bytes of images: a memory that is empty has them without being filled."""
+    with Workload.start("private_memory") as workload:
+        workload.wait_ready()
+        pid = workload.pid
+        workload.dump()
+        forget_manifest(workload.images)
+        with DirStore(workload.images, "w") as store:
+            found = load_pagemap(store, pid)
+            entries = load_one(store, kinds.MM, pid).vmas
+            sparse = next(entry for entry in entries if entry.prot == 3 and entry.end - entry.start >= 1 << 40)
+            inside = [run for run in found.runs if sparse.start <= run.vaddr < sparse.end]
+            zeroes = PageRun(inside[-1].end, (sparse.end - inside[-1].end) // PAGE_BYTES, 0)
+            runs = sorted([*found.runs, zeroes], key=lambda run: run.vaddr)
+            store_pagemap(store, pid, found.pages_id, runs)
+        workload.restore()
+        status = Path(f"/proc/{workload.pid}/status").read_text()
+        assert int(status.split("VmRSS:")[1].split()[0]) < 1 << 20
+        workload.expect_pass()

@@ -215,6 +215,11 @@ class Contents(Closing):
         content = bytearray(max(end - start, 0))
         return bytes(content) if content and self.read(start, memoryview(content)) else None
 
+    @staticmethod
+    def is_zero(extent: Extent) -> bool:
+        """Whether it is of zeroes, which take no room in any image: new memory need not be filled with them."""
+        return extent[2] >= _ZEROES
+
     def close(self) -> None:
         self.reader.close()
 

@@ -1,8 +1,11 @@
 """Extents of memory: overlays of two lists, and what a child must write of its own."""
 
 from torpor.images import messages as m
+from torpor.images.pagemap import PE_PRESENT, PageRun, store_pagemap
+from torpor.images.pages import open_contents
+from torpor.images.stores.memory import MemStore
 from torpor.kernel.procfs.maps import Vma
-from torpor.objects.memory import contents, inherited
+from torpor.objects.memory import contents, inherited, space
 from torpor.objects.memory.areas import ANON_PRIVATE, AREA_REGULAR
 
 PAGE = 4096
@@ -60,3 +63,29 @@ def test_what_is_scanned_between_mappings_is_left_out() -> None:
     vmas = [Vma(start, start + 0x2000, 3, False, 0, 0, 0, "") for start in (0x1000, 0x5000, 0x7000)]
     found = list(contents._within([(0x2000, 0x6000, 8), (0x8000, 0xA000, 8)], vmas))
     assert [(start, end) for _, start, end, _ in found] == [(0x2000, 0x3000), (0x5000, 0x6000), (0x8000, 0x9000)]
+
+
+def test_what_is_left_out_is_cut_out() -> None:
+    extents = [(0, 4, 100), (6, 9, 200), (10, 12, 300)]
+    assert contents.without(extents, []) == extents
+    assert contents.without(extents, [(1, 2), (3, 7)]) == [(0, 1, 100), (2, 3, 102), (7, 9, 201), (10, 12, 300)]
+    assert contents.without(extents, [(0, 10), (11, 20)]) == [(10, 11, 300)]
+    assert contents.without(extents, [(0, 10), (2, 3)]) == [(10, 12, 300)], "one in the other"
+
+
+def test_zeroes_are_written_only_where_new_memory_has_none() -> None:
+    """Over a file's pages that a mapping of its own shows, and not into empty memory."""
+    store = MemStore()
+    runs = [PageRun(0x1000, 1, PE_PRESENT), PageRun(0x2000, 1 << 40, 0)]
+    store_pagemap(store, 7, 1, runs)
+    store.images["pages-1.img"] = bytearray(PAGE)
+    mm = m.mm_entry(vmas=[_entry(0x1000, 0x10000), _entry(0x20000, 0x1 << 40)])
+    mm.vmas[1].start = 0x24000
+    with open_contents(store, 7) as found:
+        zeroes = found.extents[1]
+        written = space._written(found.extents, mm.vmas)
+    assert found.is_zero(zeroes) and not found.is_zero(found.extents[0])
+    assert [(start, end) for start, end, _ in written] == [
+        (0x1000, 0x2000), (0x10000, 0x24000), (1 << 40, 0x2000 + (PAGE << 40)),
+    ]  # fmt: skip
+    assert all(found.is_zero(extent) for extent in written[1:])

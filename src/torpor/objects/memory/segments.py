@@ -116,8 +116,10 @@ def _fill_all(kept: Contents, shmid: int, fd: int, size: int) -> None:
     if kept.extents[-1][1] - PAGE_SIZE >= size:
         raise ImageError(f"{kinds.SHMEM_PAGEMAP.file_name(shmid)}: contents beyond the segment's {size} bytes")
     block = max(os.fstat(fd).st_blksize, PAGE_SIZE)  # that of hugetlbfs is the page's size
-    for start, end, offset in kept.extents:
-        _fill(fd, block, start, min(end, size), kept.reader, offset)
+    for extent in kept.extents:
+        if not kept.is_zero(extent):  # a new segment is
+            start, end, offset = extent
+            _fill(fd, block, start, min(end, size), kept.reader, offset)
 
 
 def _fill(fd: int, block: int, at: int, end: int, reader: PagesReader, offset: int) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Iterable
 
 from torpor.base.errors import RestoreError
 from torpor.base.fds import OwnedFd
@@ -24,8 +25,8 @@ from torpor.kernel.vm import PAGE_SIZE
 from torpor.objects.files import memfd
 from torpor.objects.memory import contents, shared, sysv, vdso, vmas
 from torpor.objects.memory import mm as mm_object
-from torpor.objects.memory.areas import AREA_MEMFD, AREA_SOCKET
-from torpor.objects.memory.inherited import Call, Inheritance, PageSource, differing, keep
+from torpor.objects.memory.areas import ANON_PRIVATE, AREA_MEMFD, AREA_SOCKET
+from torpor.objects.memory.inherited import Call, Inheritance, PageSource, differing, keep, overlay
 from torpor.objects.memory.segments import DumpedPages, SegmentDump
 from torpor.objects.model import DumpProcess, RestoreProcess
 from torpor.objects.session import DumpContext, RestoreContext
@@ -124,7 +125,7 @@ def _make(
     left_out = sorted((entry.start, entry.end) for entry in vdso.entries_of(mm))
     made = Made(
         [entry for entry in mm.vmas if vmas.is_made(entry)],
-        contents.without(kept.extents, left_out),
+        _written(contents.without(kept.extents, left_out), mm.vmas),
         process.ns_pid,
         vdso_plan,
     )
@@ -139,6 +140,18 @@ def _make(
     n_pages = contents.restore(process.pid, extents, reader)
     spaces[process.ids.vm_id] = made
     return n_pages
+
+
+def _written(extents: list[Extent], entries: Iterable[m.vma_entry]) -> list[Extent]:
+    """*extents*, but for zeroes where new memory has them: images may say a terabyte of them in a few bytes."""
+    if not any(Contents.is_zero(extent) for extent in extents):
+        return extents
+    anonymous = sorted((entry.start, entry.end, 0) for entry in entries if entry.status & ANON_PRIVATE)
+    return [
+        (start, end, extent[2] + start - extent[0])
+        for start, end, extent, place in overlay(extents, anonymous)
+        if extent is not None and (place is None or not Contents.is_zero(extent))
+    ]
 
 
 def _plan_vdso(process: RestoreProcess, parked: ParkedVdso, kept: Contents, context: RestoreContext) -> vdso.Plan:
