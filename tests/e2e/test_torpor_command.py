@@ -126,6 +126,32 @@ def test_no_room_for_an_archive_is_found_out_before(host: PrivatePodman, tmp_pat
         host.run("umount", small)
 
 
+def test_what_a_restore_would_not_find_is_said_before(host: PrivatePodman, tmp_path: Path) -> None:
+    bound, secret, archive = tmp_path / "bound", tmp_path / "secret", tmp_path / "web.tar"
+    bound.mkdir()
+    secret.write_text("hidden")
+    host.podman("secret", "create", "hush", str(secret))
+    try:
+        host.start("web", "--secret", "hush", f"--volume={bound}:/data")
+        lost = "an archive does not hold its secrets (hush)"
+        assert f"podman:web: will be lost: {lost}" in host.torpor("check", "web").stdout
+        assert lost in host.torpor("checkpoint", "web", "-o", archive, "--leave-running").stderr
+        bound.rmdir()
+        gone = f"has {bound} bound on /data, and it is not there any more"
+        checked = host.torpor("check", "web", check=False)
+        assert checked.returncode == 1 and gone in checked.stdout
+        refused = host.torpor("checkpoint", "web", check=False)
+        assert refused.returncode == 1 and gone in refused.stderr
+        assert host.containers() == {"web": "running"}
+        bound.mkdir()
+        host.torpor("checkpoint", "web")
+        host.torpor("restore", "web")
+        assert host.ask("web") == 1
+    finally:
+        host.podman("rm", "--all", "--force", "--time=0")
+        host.podman("secret", "rm", "hush")
+
+
 def _is_named(host: PrivatePodman, engine: str, name: str, pid: int) -> None:
     """Checkpointed by its pid a container would be dead to its engine: it is told by name, and runs on."""
     what = f"pid {pid} is in the container {name} of {engine}, which would take it for dead"

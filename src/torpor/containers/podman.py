@@ -13,8 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torpor.base.errors import EngineError, UsageError
-from torpor.containers import archive, changes, space
+from torpor.base.errors import EngineError, TorporError, UsageError
+from torpor.containers import archive, changes, foreseen, space
 from torpor.containers.commands import command_of, run
 from torpor.containers.model import LIST_TIMEOUT_S, RUNNING, Container, Restored, Runtime, Words, matching, option_line
 from torpor.images import pack
@@ -72,6 +72,8 @@ class Podman:
             raise UsageError(f"{output} is a directory", hint="podman writes one file: -o FILE.tar.gz")
         told = json.loads(run(self.name, "container", "inspect", "--size", container.id))[0]
         is_lost = bool(told.get("HostConfig", {}).get("AutoRemove"))
+        runs_on = any(name == "leave-running" for name, _ in words)
+        foreseen.check(container.label, told, to_archive=output is not None, runs_on=runs_on, is_removed=is_lost)
         _check_space(container, told, output, dict(words), is_lost)
         place = _place_of(output) if output is not None else None
         if place is not None:
@@ -93,6 +95,11 @@ class Podman:
         made = [str(output)] if output is not None else []
         made += [f"the image {value}" for name, value in words if name == "create-image"]
         return _with_statistics(" and ".join(made) or "podman's storage", said, words)
+
+    def foresee(self, container: Container) -> tuple[list[TorporError], list[str]]:
+        """What stands in the way of any restore, and what of one from an archive."""
+        told = json.loads(run(self.name, "container", "inspect", container.id))[0]
+        return foreseen.problems(container.label, told), foreseen.losses(told)
 
     def _changed(self, container: Container) -> list[str]:
         """Paths of files of its image that have been changed in it."""

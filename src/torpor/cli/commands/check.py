@@ -147,7 +147,7 @@ def _check_container(target: Target, args: argparse.Namespace) -> int:
     from torpor.cli.criu.dump import policies
     from torpor.cli.criu.parse import override, parse
     from torpor.containers import names, preflight, survey
-    from torpor.engine.dump.preflight import examine
+    from torpor.engine.dump.preflight import Findings, examine
     from torpor.engine.options import DumpOptions
 
     container = target.container
@@ -170,6 +170,9 @@ def _check_container(target: Target, args: argparse.Namespace) -> int:
     if order.config_file:
         override(options, order.config_file)
     found = examine(target.pid, DumpOptions(policies=policies(options), entered=options.exec_processes))
+    if container.engine == "podman":
+        more, losses = names.PODMAN.foresee(container)
+        found = Findings((*found.problems, *more), (*found.losses, *losses), found.unseen)
     problems = [*lacking, *(problem.describe() for problem in found.problems)]
     for line in lines if not args.json else ():
         print(line)
