@@ -15,7 +15,7 @@ from torpor.engine.sets.contents import Checkpoint
 from torpor.images import kinds
 from torpor.images import messages as m
 from torpor.images.pagemap import PAGE_BYTES, PE_LAZY, PageRun, load_pagemap, store_pagemap
-from torpor.images.store import load_one
+from torpor.images.store import load_one, store_one
 from torpor.images.stores.directory import DirStore
 
 pytestmark = pytest.mark.root
@@ -51,6 +51,20 @@ def test_each_page_is_that_of_the_last_moment(name: str) -> None:
         if name not in TOUCHED:
             generations.put_back(workload, changed)
             workload.expect_pass()
+
+
+def test_pages_of_another_size_are_refused() -> None:
+    with Workload.start("counter") as workload:
+        workload.wait_ready()
+        workload.dump()
+        forget_manifest(workload.images)
+        with DirStore(workload.images, "w") as store:
+            inventory = load_one(store, kinds.INVENTORY)
+            inventory.torpor_page_bytes = 1 << 16
+            store_one(store, kinds.INVENTORY, inventory)
+        with pytest.raises(EngineError, match="pages of 65536 bytes, and this kernel has"):
+            workload.restore()
+        assert not workload.processes()
 
 
 @pytest.mark.parametrize("lost", ["the directory", "the page map"])

@@ -62,6 +62,13 @@ def test_words_of_all_machines_are_not(line: str) -> None:
     assert not list(foreign_words("tracee/remote.py", line))
 
 
+def test_the_size_of_a_page_in_most_images_is_nobodys_guess(repository: Path) -> None:
+    """Who reads images asks them, and who writes them asks the kernel; the dump alone says where the two differ."""
+    may_know = ("images/", "engine/dump/writing.py")
+    found = [name for name, text in sources(repository) if "PAGE_BYTES" in text and not name.startswith(may_know)]
+    assert not found
+
+
 def test_the_size_of_a_page_stands_in_one_place(repository: Path) -> None:
     found = [
         f"{name}:{number}: {line.strip()}"

@@ -23,6 +23,7 @@ from torpor.images import kinds, manifest
 from torpor.images.added import SUFFIX
 from torpor.images.errors import ImageError, ImageMissing
 from torpor.images.pagemap import load_pagemap
+from torpor.images.pages import page_bytes_of
 from torpor.images.store import load_one
 from torpor.images.stores.memory import MemPagesReader, MemStore
 from torpor.images.tarstream import Content, Member, decompressed, iter_members, open_compressed
@@ -281,7 +282,7 @@ def _iter_wanted(store: ArchiveStore, pages_name: str) -> Iterator[tuple[int, in
         if found is None or found[0].name != kinds.PAGEMAP.name or not isinstance(found[1], int):
             continue
         with suppress(ImageError):
-            pagemap = load_pagemap(store, found[1], check_pages=False)
+            pagemap = load_pagemap(store, found[1], page_bytes=page_bytes_of(store), check_pages=False)
             if pagemap.n_present and pagemap.pages_name == pages_name:
                 mm = load_one(store, kinds.MM, found[1])
                 for start, end in ((mm.mm_arg_start, mm.mm_arg_end), (mm.mm_env_start, mm.mm_env_end)):

@@ -22,6 +22,7 @@ from torpor.images.store import ImageStore
 PE_PARENT = 1
 PE_LAZY = 2
 PE_PRESENT = 4
+#: Of a page in images that do not say otherwise.
 PAGE_BYTES = 4096
 #: (start, end, where it lies): a stretch of addresses, and an offset in what holds their pages.
 Extent = tuple[int, int, int]
@@ -40,16 +41,21 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class PageRun:
-    """`n_pages` pages from address `vaddr` (bytes). Where they are is what `source` says."""
+    """`n_pages` pages of `page_bytes` from address `vaddr` (bytes). Where they are is what `source` says."""
 
     vaddr: int
     n_pages: int
     flags: int
+    page_bytes: int = PAGE_BYTES
+
+    @property
+    def n_bytes(self) -> int:
+        return self.n_pages * self.page_bytes
 
     @property
     def end(self) -> int:
         """The address behind them."""
-        return self.vaddr + self.n_pages * PAGE_BYTES
+        return self.vaddr + self.n_pages * self.page_bytes
 
     @property
     def source(self) -> str:
@@ -91,7 +97,7 @@ class Pagemap:
         for run in self.runs:
             yield run, offset
             if run.present:
-                offset += run.n_pages * PAGE_BYTES
+                offset += run.n_bytes
 
     def extents(self) -> Iterator[Extent]:
         """What is HERE, and where."""
@@ -131,7 +137,7 @@ def load_pagemap(
     page_bytes: int = PAGE_BYTES,
     check_pages: bool = True,
 ) -> Pagemap:
-    """The pagemap of task (or segment) `ident`.
+    """The pagemap of task (or segment) `ident`, whose pages have `page_bytes`.
 
     Raises ImageError where runs are empty, unaligned, out of order, overlapping or beyond the address space, contradict
     themselves, or say more pages than the pages image has (unless not `check_pages`).
@@ -161,7 +167,7 @@ def _read_runs(name: str, entries: Iterable[m.pagemap_entry], page_bytes: int) -
                 f"{name}: entry {len(runs) + 1}: {wrong} ({n_pages} pages at {vaddr:#x}, flags {flags:#x})"
             )
         end = vaddr + n_pages * page_bytes
-        runs.append(PageRun(vaddr, n_pages, flags))
+        runs.append(PageRun(vaddr, n_pages, flags, page_bytes))
         if flags & PE_PRESENT:
             n_present += n_pages
     return runs, n_present
@@ -204,7 +210,7 @@ def store_pagemap(
     entry = m.pagemap_entry()
     end = 0
     for index, run in enumerate(runs, 1):
-        wrong = _run_fault(run.vaddr, run.n_pages, run.flags, end, PAGE_BYTES)
+        wrong = _run_fault(run.vaddr, run.n_pages, run.flags, end, run.page_bytes)
         if wrong:
             raise ImageError(f"{name}: entry {index}: {wrong}")
         end = run.end

@@ -33,7 +33,7 @@ from torpor.images.pagemap import (
     places,
     store_pagemap,
 )
-from torpor.images.store import ImageStore, PagesReader, PagesWriter
+from torpor.images.store import ImageStore, PagesReader, PagesWriter, load_one
 
 #: How far apart the pages images of a chain lie in the offsets of its reader, and where those of zeroes begin.
 _SPAN_BITS = 56
@@ -113,8 +113,8 @@ class BasePageStream:
 class StoreSink:
     """PageSink of a store: a page map and a pages image for each stream. Gives out the numbers of pages images."""
 
-    def __init__(self, store: ImageStore) -> None:
-        self._store = store
+    def __init__(self, store: ImageStore, page_bytes: int = PAGE_BYTES) -> None:
+        self._store, self._page_bytes = store, page_bytes
         self._lock = allocate_lock()
         self._last_id = 0
 
@@ -123,17 +123,23 @@ class StoreSink:
             self._last_id += 1
             pages_id = self._last_id
         writer = self._store.pages_writer(kinds.PAGES.file_name(pages_id), n_bytes)
-        return StoreStream(self._store, kind, ident, pages_id, writer)
+        return StoreStream(self._store, kind, ident, pages_id, writer, self._page_bytes)
 
 
 class StoreStream(BasePageStream):
     """PageStream into a pages image, whose page map is written at the end."""
 
     def __init__(
-        self, store: ImageStore, kind: ImageKind[m.pagemap_head], ident: int, pages_id: int, writer: PagesWriter
+        self,
+        store: ImageStore,
+        kind: ImageKind[m.pagemap_head],
+        ident: int,
+        pages_id: int,
+        writer: PagesWriter,
+        page_bytes: int = PAGE_BYTES,
     ) -> None:
         self._store, self._kind, self._ident, self._pages_id = store, kind, ident, pages_id
-        self._writer = writer
+        self._writer, self._page_bytes = writer, page_bytes
         self.in_any_order = writer.supports_write_at
         self._runs: list[PageRun] = []
         #: (start, end) of what is in the pages image.
@@ -162,7 +168,8 @@ class StoreStream(BasePageStream):
 
     def close(self) -> None:
         self._writer.close()
-        runs = [PageRun(start, (end - start) // PAGE_BYTES, PE_PRESENT) for start, end in self._here]
+        size = self._page_bytes
+        runs = [PageRun(start, (end - start) // size, PE_PRESENT, size) for start, end in self._here]
         if self._runs:
             runs = sorted(runs + self._runs, key=lambda run: run.vaddr)
         store_pagemap(self._store, self._ident, self._pages_id, runs, self._kind)
@@ -224,18 +231,34 @@ class Contents(Closing):
         self.reader.close()
 
 
-def open_contents(store: ImageStore, ident: int, kind: ImageKind[m.pagemap_head] = kinds.PAGEMAP) -> Contents:
-    """The contents of task (or segment) `ident`.
+def page_bytes_of(store: ImageStore) -> int:
+    """Of a page in these images, as they say; ImageError for what no page can have."""
+    try:
+        told = load_one(store, kinds.INVENTORY).torpor_page_bytes or PAGE_BYTES
+    except ImageMissing:
+        return PAGE_BYTES
+    if told < PAGE_BYTES or told & (told - 1):
+        raise ImageError(f"{kinds.INVENTORY.file_name()}: pages of {told} bytes")
+    return told
+
+
+def open_contents(
+    store: ImageStore,
+    ident: int,
+    kind: ImageKind[m.pagemap_head] = kinds.PAGEMAP,
+    page_bytes: int = PAGE_BYTES,
+) -> Contents:
+    """The contents of task (or segment) `ident`, whose pages have `page_bytes`.
 
     Each page map of the chain is read once. Raises ImageError where pages are with a page server, or where the parent
     images are not there or have not what they should; and what ``load_pagemap`` raises.
     """
-    found = load_pagemap(store, ident, kind)
+    found = load_pagemap(store, ident, kind, page_bytes=page_bytes)
     readers = [store.pages_reader(found.pages_name)]
     if all(run.present for run in found.runs):
         return Contents(list(found.extents()), readers[0])
     try:
-        extents = _resolve(store, ident, kind, found, readers)
+        extents = _resolve(store, ident, kind, found, readers, page_bytes)
     except BaseException:
         _Chain(readers).close()
         raise
@@ -243,7 +266,12 @@ def open_contents(store: ImageStore, ident: int, kind: ImageKind[m.pagemap_head]
 
 
 def _resolve(
-    store: ImageStore, ident: int, kind: ImageKind[m.pagemap_head], found: Pagemap, readers: list[PagesReader]
+    store: ImageStore,
+    ident: int,
+    kind: ImageKind[m.pagemap_head],
+    found: Pagemap,
+    readers: list[PagesReader],
+    page_bytes: int,
 ) -> list[Extent]:
     """Where the pages of `found` lie in a chain of `readers`, to which those of the parent images are appended."""
     extents: list[Extent] = []
@@ -255,7 +283,7 @@ def _resolve(
         if not wanted:
             break
         store = _parent_of(store, name, wanted[0][0], len(readers))
-        found = _load_parent(store, ident, kind, wanted[0][0])
+        found = _load_parent(store, ident, kind, wanted[0][0], page_bytes)
         readers.append(store.pages_reader(found.pages_name))
     # One ascending list behind the other: to sort them is to merge them.
     extents.sort()
@@ -304,14 +332,14 @@ def _parent_of(store: ImageStore, name: str, at: int, n_stores: int) -> ImageSto
     return parent
 
 
-def _load_parent(store: ImageStore, ident: int, kind: ImageKind[m.pagemap_head], at: int) -> Pagemap:
+def _load_parent(store: ImageStore, ident: int, kind: ImageKind[m.pagemap_head], at: int, page_bytes: int) -> Pagemap:
     name = kind.file_name(ident)
     if not store.exists(name):
         raise ImageMissing(
             f"{store.path}/{name}: the pages at {at:#x} are in the parent images, which have no such image"
         )
     try:
-        return load_pagemap(store, ident, kind)
+        return load_pagemap(store, ident, kind, page_bytes=page_bytes)
     except ImageError as error:
         error.add_note(f"in the parent images {store.path}")
         raise

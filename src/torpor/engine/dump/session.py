@@ -16,6 +16,7 @@ from torpor.images import messages as m
 from torpor.images.pages import StoreSink
 from torpor.images.store import ImageStore
 from torpor.images.stores.late import LateStore
+from torpor.kernel.vm import PAGE_SIZE
 from torpor.objects.files.model import FileDump
 from torpor.objects.files.table import kinds_alike
 from torpor.objects.memory.segments import DumpedPages
@@ -94,7 +95,7 @@ def begin(
     # Of what a pre-dump finds behind mappings no image is wanted: what is kept back is dropped.
     context = DumpContext(LateStore(new.store) if is_pre_dump else store, options.policies)
     context.files = FileDump(context, kinds_alike)
-    context.part(DumpedPages).sink = StoreSink(store)
+    context.part(DumpedPages).sink = StoreSink(store, PAGE_SIZE)
     session = DumpSession(pid, new, options, hold, late, store, context, is_pre_dump)
     context.outside.run_id = new.ident
     context.number_of_namespace = session.ids.namespace

@@ -6,8 +6,10 @@ from torpor.engine import version
 from torpor.engine.dump.session import DumpSession
 from torpor.engine.options import nobody
 from torpor.images import messages as m
+from torpor.images.pagemap import PAGE_BYTES
 from torpor.images.store import store_all, store_one
 from torpor.images.text import set_text
+from torpor.kernel.vm import PAGE_SIZE
 from torpor.objects.model import DumpProcess
 from torpor.objects.task import lsm, zombie
 
@@ -37,6 +39,8 @@ def write_inventory(session: DumpSession) -> None:
     )  # fmt: skip
     if session.options.policies.network.tcp_close:
         inventory.tcp_close = True
+    if PAGE_SIZE != PAGE_BYTES:
+        inventory.torpor_page_bytes = PAGE_SIZE
     inventory.root_ids.CopyFrom(session.root_ids)
     if session.cgroups is not None:
         session.cgroups.write(session.store, inventory)

@@ -13,6 +13,7 @@ from torpor.images import messages as m
 from torpor.images.errors import ImageError, ImageMissing
 from torpor.images.store import ImageStore, load_all, load_one
 from torpor.images.text import get_text, set_text
+from torpor.kernel.vm import PAGE_SIZE
 from torpor.objects.arch import core as image
 from torpor.objects.arch import cpu
 from torpor.objects.files.model import FileRestore
@@ -38,6 +39,11 @@ def read_images(session: RestoreSession) -> None:
     if inventory.HasField("pre_dump_mode") and not session.store.exists(kinds.PSTREE.file_name()):
         raise ImageMissing(
             "these images are of a pre-dump, which copies memory alone", hint="restore the dump that came after it"
+        )
+    if inventory.HasField("torpor_page_bytes") and inventory.torpor_page_bytes != PAGE_SIZE:
+        raise RestoreError(
+            f"the images have pages of {inventory.torpor_page_bytes} bytes, and this kernel has pages of {PAGE_SIZE}",
+            hint="restore where `getconf PAGE_SIZE` says the same",
         )
     session.everyone = list(_read_tree(session.store).iter_tree())
     if session.store.exists(kinds.SECCOMP.file_name()):

@@ -11,8 +11,8 @@ from torpor.images import messages as m
 from torpor.images.errors import ImageError, ImageMissing
 from torpor.images.kinds import ImageKind
 from torpor.images.manifest import Manifest
-from torpor.images.pagemap import PAGE_BYTES, load_pagemap
-from torpor.images.pages import open_contents
+from torpor.images.pagemap import load_pagemap
+from torpor.images.pages import open_contents, page_bytes_of
 from torpor.images.store import ImageStore, load_all, load_one
 from torpor.images.stores.opening import Location
 
@@ -123,6 +123,7 @@ class Checkpoint:
         self._store: ImageStore = open_set(place, verify=False)
         self.path = os.fspath(place) if isinstance(place, str | os.PathLike) else place.path
         load_one(self._store, kinds.INVENTORY)
+        self._page_bytes = page_bytes_of(self._store)
         self._files: dict[int, m.file_entry] | None = None
         self._processes: tuple[CheckpointedProcess, ...] | None = None
 
@@ -154,8 +155,8 @@ class Checkpoint:
         found = []
         for kind in (kinds.PAGEMAP, kinds.SHMEM_PAGEMAP):
             for number in self._numbers_of(kind):
-                pagemap = load_pagemap(self._store, number, kind, check_pages=False)
-                runs = (MemoryRun(run.vaddr, run.vaddr + run.n_pages * PAGE_BYTES, run.source) for run in pagemap.runs)
+                pagemap = load_pagemap(self._store, number, kind, page_bytes=self._page_bytes, check_pages=False)
+                runs = (MemoryRun(run.vaddr, run.end, run.source) for run in pagemap.runs)
                 found.append(Memory(number, kind is kinds.SHMEM_PAGEMAP, tuple(runs)))
         return tuple(found)
 
@@ -248,7 +249,7 @@ class Checkpoint:
 
     def _memory_of(self, pid: int) -> int:
         try:
-            return sum(run.n_pages for run in load_pagemap(self._store, pid).runs) * PAGE_BYTES
+            return sum(run.n_bytes for run in load_pagemap(self._store, pid, page_bytes=self._page_bytes).runs)
         except ImageMissing:
             return 0
 
@@ -267,7 +268,7 @@ class Checkpoint:
         """Strings in its memory; none if they are not in these images.  What is too long to be true is cut off."""
         end = min(end, start + MAX_STRINGS)
         try:
-            with open_contents(self._store, pid) as contents:
+            with open_contents(self._store, pid, page_bytes=self._page_bytes) as contents:
                 text = contents.between(start, end)
         except ImageMissing:
             return ()
@@ -286,9 +287,10 @@ class Checkpoint:
         n_bytes = 0
         for shmid in {vma.shmid for vma in mm.vmas if vma.status & _AREA_ANON_SHARED}:
             try:
-                n_bytes += (
-                    load_pagemap(self._store, shmid, kinds.SHMEM_PAGEMAP, check_pages=False).n_present * PAGE_BYTES
+                found = load_pagemap(
+                    self._store, shmid, kinds.SHMEM_PAGEMAP, page_bytes=self._page_bytes, check_pages=False
                 )
+                n_bytes += found.n_present * self._page_bytes
             except ImageMissing:
                 continue
         return n_bytes

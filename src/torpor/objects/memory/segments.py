@@ -36,7 +36,7 @@ class DumpedPages:
     """Where the pages of one dump go, those of processes and those of segments."""
 
     def __init__(self, context: DumpContext) -> None:
-        self.sink: PageSink = StoreSink(context.store)
+        self.sink: PageSink = StoreSink(context.store, PAGE_SIZE)
 
 
 class SegmentDump:
@@ -106,7 +106,7 @@ def restore(store: ImageStore, shmid: int, fd: int, size: int) -> None:
     """Fill the new segment of *size* bytes behind *fd*; ImageError where the contents do not fit in."""
     if not store.exists(kinds.SHMEM_PAGEMAP.file_name(shmid)):
         return  # an empty one has none in CRIU's images
-    with open_contents(store, shmid, kinds.SHMEM_PAGEMAP) as kept:
+    with open_contents(store, shmid, kinds.SHMEM_PAGEMAP, PAGE_SIZE) as kept:
         _fill_all(kept, shmid, fd, size)
 
 
@@ -139,5 +139,5 @@ def size_of(store: ImageStore, shmid: int) -> int:
     """The end of the contents of *shmid* in the images, in bytes; 0 without any."""
     if not store.exists(kinds.SHMEM_PAGEMAP.file_name(shmid)):
         return 0
-    runs = load_pagemap(store, shmid, kinds.SHMEM_PAGEMAP).runs
+    runs = load_pagemap(store, shmid, kinds.SHMEM_PAGEMAP, page_bytes=PAGE_SIZE).runs
     return runs[-1].end if runs else 0

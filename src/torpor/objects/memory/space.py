@@ -112,7 +112,7 @@ def make(process: RestoreProcess, parked: ParkedVdso, context: RestoreContext, c
     spaces = context.part(Spaces).made
     if process.ids.vm_id in spaces:
         return 0
-    with open_contents(context.store, process.ns_pid) as kept:
+    with open_contents(context.store, process.ns_pid, page_bytes=PAGE_SIZE) as kept:
         return _make(process, parked, context, channel, kept)
 
 
@@ -222,7 +222,7 @@ def _to_write(
     made: Made, parent: Made, inherited: Inheritance, reader: PagesReader, store: ImageStore, calls: list[Call]
 ) -> list[Extent]:
     if parent.source is None:
-        parent.source = PageSource(open_contents(store, parent.contents_of).reader)
+        parent.source = PageSource(open_contents(store, parent.contents_of, page_bytes=PAGE_SIZE).reader)
     return differing(parent.extents, made.extents, inherited.kept, (parent.source, PageSource(reader)), calls)
 
 
