@@ -2,11 +2,11 @@
 
 import ast
 from collections.abc import Iterator
-from enum import IntEnum
 from pathlib import Path
 
 import pytest
 
+from torpor.base.typed import IntEnum
 from torpor.engine.dump import phases as dump
 from torpor.engine.restore import phases as restore
 from torpor.objects import session

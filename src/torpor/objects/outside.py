@@ -13,7 +13,6 @@ from collections.abc import Sequence
 
 from torpor.base import log
 from torpor.base.errors import TorporError
-from torpor.base.late import load
 from torpor.base.typed import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -53,7 +52,9 @@ class Outside:
     def caretaker(self) -> Caretaker:
         """Who undoes it if we die; made when first asked for (a fork, some 0.3 ms)."""
         if self._caretaker is None:
-            self._caretaker = load("torpor.tracee.caretaker").Caretaker()
+            from torpor.tracee import caretaker
+
+            self._caretaker = caretaker.Caretaker()
         return self._caretaker
 
     def add(self, change: Lasting) -> None:

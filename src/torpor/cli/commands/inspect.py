@@ -114,7 +114,7 @@ def _plain(value: object) -> object:
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
     if hasattr(type(value), "__match_args__"):
-        return {item.name: _plain(getattr(value, item.name)) for item in fields(value)}  # type: ignore[arg-type]
+        return {item.name: _plain(getattr(value, item.name)) for item in fields(value)}
     return value
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from torpor.base.fds import OwnedFd
 from torpor.base.ids import TreePid
-from torpor.base.late import load
 from torpor.engine import family
 from torpor.engine.dump import namespaces
 from torpor.engine.dump.session import DumpSession
@@ -56,7 +55,9 @@ def relieve(session: DumpSession) -> None:
     """What an earlier dump, which left the tree stopped, keeps as it is until the tree goes on: it is ours now."""
     for process in session.alive:
         if process.tracee.leader.group_stop:
-            load("torpor.tracee.vigil").relieve(process.pid)
+            from torpor.tracee import vigil
+
+            vigil.relieve(process.pid)
 
 
 def check(session: DumpSession) -> None:
@@ -79,7 +80,9 @@ def read_idmaps(session: DumpSession) -> None:
 
 def look_for_entered(session: DumpSession) -> None:
     """Whoever has entered a namespace of the tree's by now dies with its first process."""
-    load("torpor.engine.dump.entered").look_again(session.processes, session.options.entered)
+    from torpor.engine.dump import entered
+
+    entered.look_again(session.processes, session.options.entered)
 
 
 def look_after_hook(session: DumpSession) -> None:

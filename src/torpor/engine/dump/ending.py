@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from torpor.base import log
-from torpor.base.late import load
 from torpor.base.typed import TYPE_CHECKING
 from torpor.engine.dump.session import DumpSession
 from torpor.kernel import interrupts, signal
@@ -54,5 +53,6 @@ def dismiss(session: DumpSession) -> None:
 
 def _signals(session: DumpSession, number: int) -> list[Step]:
     """What sends a signal to all."""
-    signal_to = load("torpor.tracee.caretaker").signal_to
+    from torpor.tracee.caretaker import signal_to
+
     return [signal_to(each.pidfd.fileno(), number) for each in session.processes if each.pidfd is not None]

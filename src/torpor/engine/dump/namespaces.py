@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from torpor.base.errors import RefusedError
 from torpor.base.fds import OwnedFd
 from torpor.base.ids import Pid
-from torpor.base.late import Late, load
+from torpor.base.late import Late
 from torpor.engine.dump import foreign, nested
 from torpor.images import messages as m
 from torpor.kernel import idmap
@@ -122,7 +122,7 @@ def prepare(pid: Pid, policies: Policies) -> None:
 
         userns.check(pid, links)
     if not own_flags & CLONE_NEWTIME:
-        load("torpor.objects.ns.timens")
+        import torpor.objects.ns.timens  # noqa: F401
     nested.prepare(pid, policies)
 
 
@@ -147,7 +147,9 @@ def dump(processes: Sequence[DumpProcess], root_ids: m.task_kobj_ids_entry, cont
             if flag == kind.clone_flag and kind.dump is not None:
                 kind.dump(_ns_dump(context, root.pid, fd.fileno(), ident, root.idmaps))
     if root.ids.time_ns_id == root_ids.time_ns_id:
-        load("torpor.objects.ns.timens").dump_outer(context.store)
+        from torpor.objects.ns import timens
+
+        timens.dump_outer(context.store)
 
 
 def look_at_mounts(context: DumpContext, root_ids: m.task_kobj_ids_entry) -> None:

@@ -15,7 +15,6 @@ from contextlib import suppress
 from torpor.base.errors import NotPermittedError, RefusedError, TargetGoneError, TorporError
 from torpor.base.fds import OwnedFd
 from torpor.base.ids import Pid, TreePid
-from torpor.base.late import load
 from torpor.base.records import dataclass
 from torpor.base.typed import TYPE_CHECKING
 from torpor.engine.dump import privileges
@@ -93,14 +92,16 @@ def examine(pid: int, options: DumpOptions) -> Findings:
 
 
 def _examine(pid: Pid, options: DumpOptions) -> Findings:
+    from torpor.engine.dump import entered as those
+
     found: list[TorporError] = []
-    entered: dict[Pid, list[Pid]] = load("torpor.engine.dump.entered").find(read_tree(pid))
+    entered = those.find(read_tree(pid))
     losses = []
     for init, pids in list(entered.items()) if options.entered != CARRY else ():
         if options.entered == REFUSE:
-            found.append(load("torpor.engine.dump.entered").refusal(init, pids))
+            found.append(those.refusal(init, pids))
         else:
-            losses.append(load("torpor.engine.dump.entered").loss(init, pids))
+            losses.append(those.loss(init, pids))
         del entered[init]
     look = _Look(pid, options, entered, thorough=True, by_freezer=bool(options.cgroups.freezer))
     found += look.problems()
@@ -111,7 +112,9 @@ def _examine(pid: Pid, options: DumpOptions) -> Findings:
         namespaces.prepare(pid, options.policies)
     except TorporError as problem:
         found.append(problem)
-    unseen = (_LANDLOCK,) if load("torpor.objects.task.landlock").is_possible() else ()
+    from torpor.objects.task import landlock
+
+    unseen = (_LANDLOCK,) if landlock.is_possible() else ()
     return Findings(tuple(found), (*losses, *look.session.noticed.losses), unseen)
 
 
@@ -153,7 +156,7 @@ class _Look:
                     process.pidfd.close()
         yield from session.refusals()
         if len(everyone) > _FEW:
-            yield from load("torpor.engine.dump.privileges").room_for(len(everyone))
+            yield from privileges.room_for(len(everyone))
         if not session.policies.files.external_pipes:
             yield from _leading_out(session).check()
         yield from _of_family(everyone, self._options, self._thorough)
@@ -175,7 +178,8 @@ def _of_family(everyone: Sequence[DumpProcess], options: DumpOptions, thorough: 
 
     The dump looks once more when nothing can change.
     """
-    family = load("torpor.engine.family")
+    from torpor.engine import family
+
     looked_at = everyone if thorough else everyone[:1]
     if not everyone or any(process.parent is None for process in looked_at[1:]):
         return  # it changes while we look
@@ -280,7 +284,9 @@ def _of_freezers(process: DumpProcess) -> Iterator[TorporError]:
     """A frozen task cannot be stopped (v1), or does nothing for us once it is (v2)."""
     if process.stat.state not in "DT" and read_small(f"/proc/{process.pid}/wchan") not in _FROZEN_IN:
         return
-    group = load("torpor.objects.cgroup.freezer").frozen_group(process.pid)
+    from torpor.objects.cgroup import freezer
+
+    group = freezer.frozen_group(process.pid)
     if group:
         yield RefusedError(
             f"{process.describe()} is frozen by the control group {group}",
@@ -331,8 +337,9 @@ def _of_files(process: DumpProcess, context: DumpContext, thorough: bool) -> Ite
 
 
 def _leading_out(context: DumpContext) -> LeadingOut:
-    kind: type[LeadingOut] = load("torpor.objects.files.leading_out").LeadingOut
-    return context.part(kind)
+    from torpor.objects.files import leading_out
+
+    return context.part(leading_out.LeadingOut)
 
 
 class _Locked:

@@ -11,7 +11,9 @@ from torpor.objects.cgroup.model import IGNORE
 
 def find_entered(session: DumpSession) -> None:
     """Those who have entered a namespace of the tree's, if they are to be carried; else they are refused."""
-    session.entered = load("torpor.engine.dump.entered").to_carry(session.pid, session.options.entered)
+    from torpor.engine.dump import entered
+
+    session.entered = entered.to_carry(session.pid, session.options.entered)
 
 
 def check(session: DumpSession) -> None:
@@ -43,7 +45,9 @@ def fork_caretaker(session: DumpSession) -> None:
 def read_cgroups(session: DumpSession) -> None:
     """The control groups of the root and what is below them, if they are managed."""
     if session.options.cgroups.mode != IGNORE:
-        session.cgroups = load("torpor.engine.dump.cgroups").CgroupDump(session.options.cgroups, session.pid)
+        from torpor.engine.dump import cgroups
+
+        session.cgroups = cgroups.CgroupDump(session.options.cgroups, session.pid)
 
 
 def read_processor(session: DumpSession) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 
-from torpor.base.late import load
 from torpor.engine.dump import namespaces
 from torpor.engine.dump.session import DumpSession
 from torpor.kernel.namespaces import network_of
@@ -27,7 +26,8 @@ def lock_network(session: DumpSession) -> None:
     is_wanted = policy.tcp_established and policy.network_lock in ("nftables", "iptables")
     if "connections" in context.noticed.marks or is_wanted:
         assert root.pidfd is not None
-        net_lock = load("torpor.objects.files.socket.net_lock")
+        from torpor.objects.files.socket import net_lock
+
         context.part(net_lock.DumpLock).lock_namespace(os.dup(root.pidfd.fileno()))
 
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from torpor.base.errors import TargetGoneError
 from torpor.base.ids import Pid
-from torpor.base.late import load
 from torpor.engine.dump.session import DumpSession
 from torpor.engine.time_limit import time_limit
 from torpor.kernel.namespaces import network_of
@@ -21,7 +20,9 @@ def find_freezer(session: DumpSession) -> None:
     path = session.options.cgroups.freezer
     if not path:
         return
-    freezer = session.freezer = load("torpor.objects.cgroup.freezer").Freezer(path, session.outside.caretaker)
+    from torpor.objects.cgroup.freezer import Freezer
+
+    freezer = session.freezer = Freezer(path, session.outside.caretaker)
     session.outside.add(freezer)
     if session.cgroups is not None:
         session.cgroups.stopped_by(freezer)
@@ -74,7 +75,9 @@ def _stop(session: DumpSession) -> FrozenTree:
 
 def _is_waited_for(session: DumpSession, pids: Sequence[Pid]) -> bool:
     with network_of(pids[0]):
-        is_waited_for: bool = load("torpor.objects.files.socket.listeners").waited_for(pids)
+        from torpor.objects.files.socket import listeners
+
+        is_waited_for = listeners.waited_for(pids)
     return is_waited_for or session.context.noticed.is_restless()
 
 

@@ -27,7 +27,6 @@ from torpor.base import log
 from torpor.base.errors import JobError, NotPermittedError
 from torpor.base.fds import OwnedFd, only_files
 from torpor.base.ids import Pid
-from torpor.base.late import load
 from torpor.engine.jobs import generations, locks
 from torpor.engine.jobs.places import check_name, job_directory, names_in
 from torpor.kernel.pidfd import open_pidfd
@@ -83,7 +82,9 @@ def find(name: str) -> Job:
     except PermissionError:
         raise NotPermittedError(f"{name} is the job of another user", hint=locks.AS_OWNER) from None
     if job is None:
-        meant = load("torpor.base.nearby").near(name, [job.name for job in list_jobs()])
+        from torpor.base import nearby
+
+        meant = nearby.near(name, [job.name for job in list_jobs()])
         hint = (meant or "`torpor ps -a` lists them") + (
             "" if os.geteuid() == 0 else "; those of root are seen by root"
         )

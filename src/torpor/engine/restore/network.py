@@ -10,7 +10,6 @@ import os
 from torpor.base import log
 from torpor.base.errors import RefusedError
 from torpor.base.fds import OwnedFd
-from torpor.base.late import load
 from torpor.engine.restore.session import RestoreSession
 from torpor.images import kinds
 from torpor.images import messages as m
@@ -42,12 +41,15 @@ def hold(session: RestoreSession) -> None:
     connections = [sk for sk in _connections(session) if sk.ns_id in (home, 0)]
     if not connections or _method(inventory) == _SKIP:
         return
-    net_lock = load("torpor.objects.files.socket.net_lock")
+    from torpor.objects.files.socket import net_lock
+
     run_id = _run_id(session, inventory)
     if net_lock.has_table(run_id):
         return
     session.held = net_lock.NetLock(run_id, "")
-    caretaker = session.caretaker = load("torpor.tracee.caretaker").Caretaker()
+    from torpor.tracee.caretaker import Caretaker
+
+    caretaker = session.caretaker = Caretaker()
     netns = OwnedFd(os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
     try:
         session.held.lock(netns, [net_lock.ends_of(sk) for sk in connections], lambda: caretaker)
@@ -74,7 +76,8 @@ def let_go(session: RestoreSession) -> None:
     session.unlock()
     method = _method(inventory)
     if method != _SKIP:
-        net_lock = load("torpor.objects.files.socket.net_lock")
+        from torpor.objects.files.socket import net_lock
+
         ends = None if is_own else [net_lock.ends_of(sk) for sk in _connections(session)]
         run_id = _run_id(session, inventory)
         with OwnedFd(open_pidfd(root.pid)) as pidfd:

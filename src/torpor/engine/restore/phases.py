@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from torpor.base.late import load
 from torpor.base.records import dataclass
 from torpor.engine.restore import building, finishing, forking, namespaces, network, policy, privileges, reading
 from torpor.engine.restore.session import RestoreSession
@@ -52,14 +51,18 @@ def _in_cgroups(step: str) -> Callable[[RestoreSession], None]:
 
     def run(session: RestoreSession) -> None:
         if session.has_cgroups:
-            getattr(load("torpor.engine.restore.cgroups"), step)(session)
+            from torpor.engine.restore import cgroups
+
+            getattr(cgroups, step)(session)
 
     return run
 
 
 def _enter_cgroups(session: RestoreSession, process: RestoreProcess) -> None:
     if session.cgroups is not None:
-        load("torpor.engine.restore.cgroups").enter(session, process)
+        from torpor.engine.restore import cgroups
+
+        cgroups.enter(session, process)
 
 
 #: Phases that no number or name out of the images has a part in: what is wrong there is not theirs.

@@ -14,7 +14,6 @@ import os
 
 from torpor.base import log
 from torpor.base.errors import TorporError
-from torpor.base.late import load
 from torpor.base.records import dataclass
 from torpor.engine.sets.places import OLD, WHOLE, Beside, Inside, Place, is_at, open_at, remove, try_lock
 from torpor.images import manifest
@@ -57,7 +56,9 @@ def complete(directory: int) -> None:
         return
     try:
         if is_whole(directory, -1, made):
-            load("torpor.engine.sets.writing").secure(directory, made)
+            from torpor.engine.sets import writing
+
+            writing.secure(directory, made)
             log.info("sums were added to a checkpoint whose dump was killed")
     finally:
         try_lock(directory, fcntl.LOCK_SH)
@@ -185,7 +186,9 @@ def _finish(place: Place, left: _Left) -> str:
     """ "" or, where it may not be done (read-only, say), the name."""
     assert left.made is not None
     try:
-        load("torpor.engine.sets.writing").finish(place, left.fd, left.name, left.made)
+        from torpor.engine.sets import writing
+
+        writing.finish(place, left.fd, left.name, left.made)
     except OSError as error:
         if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT):
             raise

@@ -16,7 +16,6 @@ from contextlib import suppress
 from fcntl import LOCK_SH
 from types import TracebackType
 
-from torpor.base.late import load
 from torpor.base.records import replace
 from torpor.base.typed import NoReturn, Self
 from torpor.engine.sets import settling
@@ -225,7 +224,9 @@ def _summed(directory: int, name: str, content: Content) -> Content:
 def _sync(directory: int, made: Manifest) -> None:
     """Write the set through to the disk: by one call for the whole file system, if others have little to be written."""
     if _dirty_bytes() <= made.n_bytes + _DIRTY_BYTES:
-        load("torpor.kernel.rename").syncfs(directory)
+        from torpor.kernel import rename
+
+        rename.syncfs(directory)
         return
     for name in (*made.files, manifest.NAME):
         fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)

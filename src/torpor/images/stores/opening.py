@@ -51,8 +51,9 @@ def open_directory(place: str | os.PathLike[str] | int, mode: Literal["r", "w"] 
 
 def compressing(store: ImageStore, *, borrowed: bool = False) -> ImageStore:
     """A store over *store*, which becomes its own unless it is *borrowed*, that compresses pages."""
-    made: ImageStore = load("torpor.images.stores.compressed").ZstdStore(store, borrowed=borrowed)
-    return made
+    from torpor.images.stores import compressed
+
+    return compressed.ZstdStore(store, borrowed=borrowed)
 
 
 def plain(store: ImageStore) -> ImageStore:
@@ -74,7 +75,9 @@ def is_stream(place: str | os.PathLike[str]) -> bool:
     except OSError:
         return False
     has_no_name = os.path.basename(os.path.realpath(place)).startswith("pipe:[")  # as /dev/stdin, /dev/fd/63
-    return has_no_name or load("torpor.images.pack").compression_of(place) is not None
+    from torpor.images import pack
+
+    return has_no_name or pack.compression_of(place) is not None
 
 
 def _open_stream(path: str, mode: Literal["r", "w"], spool: str | os.PathLike[str] | None) -> ImageStore:
@@ -91,9 +94,11 @@ def _open_stream(path: str, mode: Literal["r", "w"], spool: str | os.PathLike[st
         raise StoreError(f"{name}: cannot open: {error.strerror}") from error
     if mode == "r":
         return _read(name, fd, spool)
-    writing = load("torpor.images.stores.stream")
-    how = load("torpor.images.pack").compression_of(path) or "none"
-    found: ImageStore = writing.TarStore(writing.Pipe(fd, name), name, how, spool)
+    from torpor.images import pack
+    from torpor.images.stores import stream as writing
+
+    how = pack.compression_of(path) or "none"
+    found: ImageStore = writing.TarStore(writing.Pipe(fd, name), name, how, os.fspath(spool) if spool else None)
     return found
 
 
@@ -103,6 +108,7 @@ def _read(path: str, fd: int, spool: str | os.PathLike[str] | None) -> ImageStor
             raise UsageError(
                 f"{path} is a terminal", hint="< FILE.tar, or torpor checkpoint ... -o - | torpor restore -"
             )
-        reading = load("torpor.images.stores.spooled")
+        from torpor.images.stores import spooled as reading
+
         found: ImageStore = reading.SpooledStore(stream, path, reading.Spool(spool or load("tempfile").gettempdir()))
         return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 
-from torpor.base.late import late, load
+from torpor.base.late import late
 from torpor.images import messages as m
 from torpor.kernel.uapi.fcntl import O_PATH
 from torpor.objects.files.model import FileKind, OpenFile
@@ -20,7 +20,9 @@ def matches(file: OpenFile) -> bool:
     info = file.stat
     if info.st_size != _SIZE or os.major(info.st_dev) or not stat.S_ISREG(info.st_mode) or file.flags & O_PATH:
         return False
-    return bool(load("torpor.kernel.mqueue").is_queue(file.fd))
+    from torpor.kernel import mqueue
+
+    return bool(mqueue.is_queue(file.fd))
 
 
 KIND = FileKind(

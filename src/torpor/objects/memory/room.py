@@ -18,7 +18,6 @@ from contextlib import contextmanager
 
 from torpor.base.errors import RefusedError
 from torpor.base.ids import Pid
-from torpor.base.late import load
 from torpor.kernel import rlimits
 from torpor.kernel.procfs.small import read_small
 from torpor.objects.model import DumpProcess
@@ -71,7 +70,9 @@ def made(process: DumpProcess, context: DumpContext) -> Iterator[None]:
     if _note(process) not in context.noticed.marks:
         yield
         return
-    caretaker, limit = context.outside.caretaker, load("torpor.tracee.caretaker").limit
+    from torpor.tracee.caretaker import limit
+
+    caretaker = context.outside.caretaker
     uid, gid = process.status.uids[0], process.status.gids[0]
     assert process.pidfd is not None
     raised: list[tuple[int, int, int]] = []

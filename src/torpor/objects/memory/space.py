@@ -12,7 +12,6 @@ from collections.abc import Iterable
 
 from torpor.base.errors import RestoreError
 from torpor.base.fds import OwnedFd
-from torpor.base.late import load
 from torpor.base.records import dataclass, field
 from torpor.images import kinds
 from torpor.images import messages as m
@@ -262,7 +261,9 @@ def close_sources(context: RestoreContext) -> None:
 def _restore_rings(runner: Runner, mm: m.mm_entry, channel: Channel) -> None:
     with OwnedFd(os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)) as null:
         number = channel.give(runner, channel.far_number, [null.fileno()], {channel.far_number})[0]
-    load("torpor.objects.memory.aio").restore(runner, mm, number)
+    from torpor.objects.memory import aio
+
+    aio.restore(runner, mm, number)
     batch = Batch()
     batch.call(nr.close, number)
     runner.run(batch)

@@ -14,7 +14,6 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 from torpor.base.errors import RefusedError
-from torpor.base.late import load
 from torpor.images import messages as m
 from torpor.kernel.arch import nr
 from torpor.kernel.procfs.maps import PROT_EXEC, PROT_WRITE, Vma
@@ -117,7 +116,9 @@ def has_contents(entry: m.vma_entry) -> bool:
 def restore_map(entry: m.vma_entry, fd: Arg | None, writable: bool, batch: Batch) -> None:
     """Make the mapping, *writable* at any rate if contents will be put into it."""
     if entry.status & AREA_AIORING:
-        load("torpor.objects.memory.aio").add_placeholder(entry, batch)
+        from torpor.objects.memory import aio
+
+        aio.add_placeholder(entry, batch)
         return
     flags = entry.flags & ~MAP_LOCKED | MAP_FIXED
     prot = entry.prot | PROT_WRITE if writable else entry.prot

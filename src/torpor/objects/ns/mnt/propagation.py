@@ -18,7 +18,6 @@ from collections.abc import Callable, Sequence
 
 from torpor.base import log
 from torpor.base.errors import RestoreError
-from torpor.base.late import load
 from torpor.kernel import mount as mounts
 from torpor.kernel.procfs.mountinfo import read_mountinfo
 from torpor.objects.ns.mnt.external import mount_id
@@ -41,7 +40,9 @@ def check(trees: Sequence[Tree]) -> None:
     groups = _groups_in(trees)
     inner = {shared for shared, _ in groups if shared}
     together = [nodes for (shared, master), nodes in groups.items() if master in inner or (shared and len(nodes) > 1)]
-    if together and not load("torpor.kernel.features").probe("move_mount_set_group"):
+    from torpor.kernel import features
+
+    if together and not features.probe("move_mount_set_group"):
         raise RestoreError(
             f"the mount on {together[0][0].point} hands on what is mounted below it, or gets that from another mount "
             "of the tree, which needs MOVE_MOUNT_SET_GROUP of the kernel",
