@@ -1,5 +1,6 @@
 """``torpor checkpoint --compress zstd``: memory that takes less room, there and back."""
 
+import json
 import os
 import signal
 import subprocess
@@ -49,11 +50,15 @@ def test_there_and_back(
     assert sum(path.stat().st_size for path in files) < _MIB << 18
     if place.is_dir():
         assert [path.name for path in files if path.name.startswith("pages-")] == ["pages-1.img.zst"]
-        with torpor.Checkpoint(place) as made:
-            assert made.memory_bytes > _MIB << 20 > made.size_bytes * 4
-            assert any(_PROGRAM in word for word in made.processes[0].command)
+    with torpor.Checkpoint(place) as made:
+        assert made.memory_bytes > _MIB << 20 > made.size_bytes * 4
+        assert _PROGRAM in made.processes[0].command
     assert command.main(["verify", str(place)]) == 0
     capsys.readouterr()
+    assert command.main(["inspect", "--json", str(place)]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["memory_bytes"] > _MIB << 20 > told["size_bytes"] * 4
+    assert _PROGRAM in told["processes"][0]["command"]
     assert command.main(["restore", str(place)]) == 0
     assert f"pid {target.pid}" in capsys.readouterr().out
 

@@ -25,8 +25,9 @@ from torpor.images.errors import ImageError, ImageMissing
 from torpor.images.pagemap import load_pagemap
 from torpor.images.pages import page_bytes_of
 from torpor.images.store import load_one
+from torpor.images.stores.base import COMPRESSED
 from torpor.images.stores.memory import MemPagesReader, MemStore
-from torpor.images.tarstream import Content, Member, decompressed, iter_members, open_compressed
+from torpor.images.tarstream import Content, Member, Readable, decompressed, iter_members, open_compressed
 
 _DOCUMENTS = frozenset(
     {
@@ -43,6 +44,9 @@ _MAX_IMAGE = 64 << 20
 _MAX_KEPT = 512 << 20
 _MAX_CHANGES = 10_000
 _MAX_REMARKS = 20
+_CHUNK = 1 << 20
+#: How long a compressed image is going to be.
+_UNKNOWN = 1 << 62
 #: The kinds of images that tell what a checkpoint holds.
 _KEPT = frozenset(
     {
@@ -245,13 +249,17 @@ def _take_image(archive: Archive, name: str, member: Member, content: Content) -
     if name == manifest.NAME:
         archive.documents[name] = _whole(name, content, _MAX_DOCUMENT)
         return
-    found = kinds.by_file_name(name.removesuffix(SUFFIX))
+    plain = name.removesuffix(COMPRESSED)
+    found = kinds.by_file_name(plain.removesuffix(SUFFIX))
     if found is None:
         return
     kind, _ = found
     if kind.name == kinds.PAGES.name:
         archive.pages_bytes += member.size
-        archive.store.pages[name] = _keep_pages(archive.store, name, content)
+        if plain != name:
+            archive.store.pages[plain] = _keep_compressed(archive.store, plain, content)
+        else:
+            archive.store.pages[name] = _keep_pages(archive.store, name, content, content.left)
     elif kind.name in _KEPT:
         if kind.name == "INVENTORY":
             archive.written = member.mtime
@@ -260,8 +268,35 @@ def _take_image(archive: Archive, name: str, member: Member, content: Content) -
             raise ImageError(f"more than {_MAX_KEPT} bytes of small images are not believed")
 
 
-def _keep_pages(store: ArchiveStore, name: str, content: Content) -> _KeptPages:
-    kept = _KeptPages(name, content.left)
+class _Unpacked:
+    """What a compressed member holds, read as Content is."""
+
+    def __init__(self, stream: Readable) -> None:
+        self._stream = stream
+        self.n_read = 0
+
+    def read(self, n_bytes: int, /) -> bytes:
+        data = self._stream.read(n_bytes)
+        self.n_read += len(data)
+        return data
+
+    def skip(self, n_bytes: int) -> None:
+        until = self.n_read + n_bytes
+        while self.n_read < until and self.read(min(_CHUNK, until - self.n_read)):
+            pass
+
+
+def _keep_compressed(store: ArchiveStore, name: str, content: Content) -> _KeptPages:
+    with decompressed(content) as (stream, _):
+        unpacked = _Unpacked(stream)
+        kept = _keep_pages(store, name, unpacked, _UNKNOWN)
+        unpacked.skip(_UNKNOWN)
+        kept.size = unpacked.n_read
+    return kept
+
+
+def _keep_pages(store: ArchiveStore, name: str, content: Content | _Unpacked, size: int) -> _KeptPages:
+    kept = _KeptPages(name, size)
     at = 0
     for begin, end in sorted(set(_iter_wanted(store, name))):
         if begin < at or end > kept.size:
@@ -269,7 +304,10 @@ def _keep_pages(store: ArchiveStore, name: str, content: Content) -> _KeptPages:
         content.skip(begin - at)
         data = b""
         while len(data) < end - begin:
-            data += content.read(end - begin - len(data))
+            piece = content.read(end - begin - len(data))
+            if not piece:
+                raise ImageError(f"{name}: ends before byte {end}, which a page map tells of")
+            data += piece
         kept.ranges.append((begin, data))
         at = end
     return kept

@@ -49,10 +49,10 @@ def _library() -> Any:
     found.ZSTD_compressStream2.restype = ctypes.c_size_t
     found.ZSTD_compressBound.argtypes = (ctypes.c_size_t,)
     found.ZSTD_compressBound.restype = ctypes.c_size_t
-    found.ZSTD_compress.argtypes = (
-        ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int,
+    found.ZSTD_compress2.argtypes = (
+        ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_size_t,
     )  # fmt: skip
-    found.ZSTD_compress.restype = ctypes.c_size_t
+    found.ZSTD_compress2.restype = ctypes.c_size_t
     found.ZSTD_decompress.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_size_t)
     found.ZSTD_decompress.restype = ctypes.c_size_t
     found.ZSTD_isError.argtypes = (ctypes.c_size_t,)
@@ -72,10 +72,16 @@ def bound(n_bytes: int) -> int:
 
 
 def compress(data: bytes) -> bytes:
-    """*data* as one frame, quickly; several threads may do it at once."""
+    """*data* as one frame with a checksum, quickly; several threads may do it at once."""
     library = _library()
     room = ctypes.create_string_buffer(bound(len(data)))
-    n_bytes = library.ZSTD_compress(room, len(room), data, len(data), _FAST_LEVEL)
+    context = library.ZSTD_createCCtx()
+    try:
+        for key, value in ((_LEVEL, _FAST_LEVEL), (_CHECKSUM, 1)):
+            library.ZSTD_CCtx_setParameter(context, key, value)
+        n_bytes = library.ZSTD_compress2(context, room, len(room), data, len(data))
+    finally:
+        library.ZSTD_freeCCtx(context)
     if library.ZSTD_isError(n_bytes):
         raise ImageError(f"zstd: {library.ZSTD_getErrorName(n_bytes).decode(errors='replace')}")
     return room.raw[:n_bytes]
