@@ -224,6 +224,27 @@ def test_a_lock_ends_with_its_holder_and_is_asked_for_without_being_taken(state:
     assert list((state / "locks").iterdir()) == []
 
 
+def test_what_a_dead_holder_was_making_is_waited_for() -> None:
+    """A watcher that it had just forked has the lock too, until it closes what it does not need."""
+    program = (
+        "import os, sys, time\nfrom torpor.engine.jobs import locks\n"
+        "with locks.held('one', 'restored'):\n"
+        "    holder = os.getpid()\n"
+        "    if not os.fork():\n"
+        "        while os.getppid() == holder:\n            time.sleep(0.001)\n"
+        "        time.sleep(0.2)\n        os._exit(0)\n"
+        "    print('held', flush=True)\n    sys.stdin.read()\n"
+    )
+    line = [sys.executable, "-c", program]
+    with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        holder.kill()
+        holder.wait()
+        assert locks.holder("one") == f"restored by pid {holder.pid}"
+        with locks.held("one", "removed"):
+            assert locks.holder("one") == f"removed by pid {os.getpid()}"
+
+
 def _note(**others: object) -> bytes:
     made = json.loads(note.encode(note.make("one", ("a", "b"), 1.0, Path("/log"), "test")))
     return json.dumps(made | others).encode()

@@ -8,18 +8,25 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import struct
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from torpor.base.errors import JobError, NotPermittedError
 from torpor.base.fds import OwnedFd
+from torpor.base.ids import Pid
 from torpor.engine.jobs.places import check_name, state_directory
+from torpor.kernel.procfs.task import is_dying
 
 #: struct flock: type, whence, start, length, pid.
 _FLOCK = struct.Struct("=hhxxxxqqixxxx")
 _MAX_TEXT = 200
+_BY = re.compile(r"by pid (\d+)$")
+#: So long is it waited for that a dead holder's lock is let go.
+_PATIENCE_S, _LOOK_EVERY_S = 2.0, 0.01
 AS_OWNER = "ask as that user, or as root"
 
 
@@ -29,13 +36,16 @@ def held(name: str, doing: str) -> Iterator[None]:
 
     *doing* completes "NAME is being ...".
     """
-    path = state_directory() / "locks" / check_name(name)
+    path, deadline = state_directory() / "locks" / check_name(name), time.monotonic() + _PATIENCE_S
     while True:
         with OwnedFd(_open(path, name)) as fd:
             try:
                 fcntl.fcntl(fd.fileno(), fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
             except (BlockingIOError, PermissionError):
                 told = os.pread(fd.fileno(), _MAX_TEXT, 0).decode(errors="replace").strip()
+                if _is_dead(told) and time.monotonic() < deadline:
+                    time.sleep(_LOOK_EVERY_S)
+                    continue
                 raise JobError(f"{name} is being {told or 'worked on'}", hint="wait until that is over") from None
             if not is_at(path, fd.fileno()):
                 continue  # its last holder has removed it since we opened it
@@ -46,6 +56,12 @@ def held(name: str, doing: str) -> Iterator[None]:
             finally:
                 path.unlink(missing_ok=True)
             return
+
+
+def _is_dead(told: str) -> bool:
+    """Whether the holder that *told* names is: what it had just forked may have the lock for a moment yet."""
+    found = _BY.search(told)
+    return found is not None and is_dying(Pid(int(found.group(1))))
 
 
 def _open(path: Path, name: str) -> int:
