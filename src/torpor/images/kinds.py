@@ -192,6 +192,7 @@ NETNS_EXP = _raw("NETNS_EXP", "netns-exp-%u.img")
 #: Ours: what the network images of CRIU's do not say (netlink messages; sysctls as lines).
 TORPOR_LINK = _raw("TORPOR_LINK", "torpor-link-%u.img")
 TORPOR_NEIGH = _raw("TORPOR_NEIGH", "torpor-neigh-%u.img")
+TORPOR_QDISC = _raw("TORPOR_QDISC", "torpor-qdisc-%u.img")
 TORPOR_NFT = _raw("TORPOR_NFT", "torpor-nft-%u.img")
 TORPOR_SYSCTL = _raw("TORPOR_SYSCTL", "torpor-sysctl-%u.img")
 TMPFS_IMG = _raw("TMPFS_IMG", "tmpfs-%u.tar.gz.img")
@@ -281,6 +282,7 @@ ALL: tuple[ImageKind[m.Message], ...] = (
     TORPOR_LINK,
     TORPOR_NEIGH,
     TORPOR_NFT,
+    TORPOR_QDISC,
     TORPOR_SYSCTL,
     TMPFS_IMG,
     TMPFS_DEV,

@@ -49,6 +49,7 @@ ifaddrmsg = struct.Struct("=BBBBI")
 rtmsg = struct.Struct("=BBBBBBBBI")
 fib_rule_hdr = struct.Struct("=BBBBBBBBI")
 ndmsg = struct.Struct("=BxxxiHBB")
+tcmsg = struct.Struct("=BxxxiIII")
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from torpor.objects.ns.model import NsRestore
 from torpor.objects.ns.net import (
     addresses,
     conntrack,
+    disciplines,
     firewall,
     links,
     neighbours,
@@ -118,6 +119,7 @@ def _fill(work: Work, wanted: list[links.Wanted], maker: links.Maker) -> None:
     routes.restore(store, ident, connection, has_all=has_all)
     rules.restore(store, ident, connection)
     neighbours.restore(store, ident, connection)
+    disciplines.restore(store, ident, connection)
     firewall.restore(store, ident)
     conntrack.restore(store, ident)
 

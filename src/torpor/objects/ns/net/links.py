@@ -9,14 +9,13 @@ Restore
     Made under their own numbers and still down, those before that others lie on; then what belongs together is joined;
     then they are brought up.
 Limits
-    Queueing disciplines are left out with a warning, XDP programs refused.
+    XDP programs are refused.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from torpor.base import log
 from torpor.base.errors import KernelError, RefusedError, RestoreError
 from torpor.base.ids import Pid
 from torpor.base.records import dataclass
@@ -40,7 +39,6 @@ _FLAGS = (
 )  # fmt: skip
 _ETHERNET_ADDRESS = 6
 _XDP_ATTACHED = 2
-_DEFAULT_DISCIPLINES = ("noop", "noqueue", "pfifo_fast", "fq_codel", "fq", "mq")
 
 #: Fills in ``entry.tun`` of a device; makes the device of an entry.
 TunFiller = Callable[[m.net_device_entry, Link], None]
@@ -73,10 +71,6 @@ def dump(store: ImageStore, ident: int, links: list[Link], ids: dict[int, int], 
     what is to be known of a tun device.
     """
     carried = [link for link in links if not link_kinds.is_automatic(link)]
-    for link in carried:
-        discipline = _string(link.attributes.get(rtnetlink.IFLA_QDISC))
-        if discipline and discipline not in _DEFAULT_DISCIPLINES:
-            log.warn(f"the queueing discipline {discipline} of {link.name} is left out")
     entries = []
     for link in carried:
         entry = _entry(link, ident, ids)

@@ -15,6 +15,7 @@ from torpor.objects.ns.model import NsDump
 from torpor.objects.ns.net import (
     addresses,
     conntrack,
+    disciplines,
     firewall,
     link_kinds,
     links,
@@ -64,6 +65,7 @@ def _dump_inside(session: NsDump) -> None:
             routes.dump(store, ident, connection)
             rules.dump(store, ident, connection)
             neighbours.dump(store, ident, connection, link_kinds.own_addresses(found))
+            disciplines.dump(store, ident, connection, found)
         firewall.dump(store, ident, session.pid)
         entry = m.netns_entry()
         nsids.dump(entry, ids)
