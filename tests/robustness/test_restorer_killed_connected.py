@@ -38,9 +38,8 @@ def _fork_restorer(directory: Path, notify: Callable[[str, int], None] = nobody)
     if restorer:
         return restorer
     try:
-        restore(
-            directory, RestoreOptions(policies=Policies(network=NetworkPolicy(tcp_established=True)), notify=notify)
-        )
+        policies = Policies(network=NetworkPolicy(tcp_established=True))
+        restore(directory, RestoreOptions(policies=policies, notify=notify))
     except TorporError as error:
         os.write(2, f"{error.describe()}\n".encode())
     finally:

@@ -81,7 +81,7 @@ def check(
         for other in found[1:6]:
             found[0].add_note(f"also {other}")
         raise found[0]
-    return look.session.noticed
+    return look.context.noticed
 
 
 def examine(pid: int, options: DumpOptions) -> Findings:
@@ -105,7 +105,7 @@ def _examine(pid: Pid, options: DumpOptions) -> Findings:
         del entered[init]
     look = _Look(pid, options, entered, thorough=True, by_freezer=bool(options.cgroups.freezer))
     found += look.problems()
-    look.session.noticed.restless.clear()
+    look.context.noticed.restless.clear()
     from torpor.engine.dump import namespaces
 
     try:
@@ -115,7 +115,7 @@ def _examine(pid: Pid, options: DumpOptions) -> Findings:
     from torpor.objects.task import landlock
 
     unseen = (_LANDLOCK,) if landlock.is_possible() else ()
-    return Findings(tuple(found), (*losses, *look.session.noticed.losses), unseen)
+    return Findings(tuple(found), (*losses, *look.context.noticed.losses), unseen)
 
 
 class _Look:
@@ -124,8 +124,8 @@ class _Look:
     def __init__(
         self, pid: Pid, options: DumpOptions, entered: Mapping[Pid, Sequence[Pid]], *, thorough: bool, by_freezer: bool
     ) -> None:
-        self.session = DumpContext(MemStore(), options.policies)
-        self.session.files = FileDump(self.session, kinds_alike)
+        self.context = DumpContext(MemStore(), options.policies)
+        self.context.files = FileDump(self.context, kinds_alike)
         self._pid, self._options, self._entered = pid, options, entered
         self._thorough, self._by_freezer = thorough, by_freezer
 
@@ -136,7 +136,7 @@ class _Look:
             return list(self._iter_problems())
 
     def _iter_problems(self) -> Iterator[TorporError]:
-        session, everyone = self.session, list[DumpProcess]()
+        context, everyone = self.context, list[DumpProcess]()
         if lacking := list(privileges.problems()):
             yield from lacking
             return
@@ -144,7 +144,7 @@ class _Look:
             everyone.append(process)
             if process.is_zombie:
                 continue
-            session.processes.append(process)
+            context.processes.append(process)
             try:
                 yield from self._of_process(process)
             except (FileNotFoundError, ProcessLookupError):
@@ -154,23 +154,23 @@ class _Look:
             finally:
                 if process.pidfd is not None:
                     process.pidfd.close()
-        yield from session.refusals()
+        yield from context.refusals()
         if len(everyone) > _FEW:
             yield from privileges.room_for(len(everyone))
-        if not session.policies.files.external_pipes:
-            yield from _leading_out(session).check()
+        if not context.policies.files.external_pipes:
+            yield from _leading_out(context).check()
         yield from _of_family(everyone, self._options, self._thorough)
         if self._thorough:
-            yield from _of_namespaces(session)
+            yield from _of_namespaces(context)
 
     def _of_process(self, process: DumpProcess) -> Iterator[TorporError]:
         yield from _of_task(process)
         if not self._by_freezer:
             yield from _of_freezers(process)
-        yield from _of_mounts(process, self.session)
-        yield from _of_memory(process, self.session, self._thorough)
+        yield from _of_mounts(process, self.context)
+        yield from _of_memory(process, self.context, self._thorough)
         yield from _of_executable(process)
-        yield from _of_files(process, self.session, self._thorough)
+        yield from _of_files(process, self.context, self._thorough)
 
 
 def _of_family(everyone: Sequence[DumpProcess], options: DumpOptions, thorough: bool) -> Iterator[TorporError]:

@@ -373,7 +373,7 @@ class FileRestore:
         return self._shared[key].fileno()
 
     def adopt(self, file_id: int, fd: int) -> None:
-        """Give the session an open description of *file_id* (the other end of a pair that was just made)."""
+        """Take over an open description of *file_id* (the other end of a pair that was just made)."""
         self._open[file_id] = OwnedFd(fd)
 
     def is_open(self, file_id: int) -> bool:

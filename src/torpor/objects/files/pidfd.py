@@ -106,7 +106,7 @@ def _find(entry: m.file_entry, context: RestoreContext) -> Pid:
 
 
 def _open_dead(entry: m.file_entry, context: RestoreContext) -> int:
-    """Open every pidfd of the same dead task; the others are handed to the session."""
+    """Open every pidfd of the same dead task; the others are kept with the files."""
     alike = [
         other
         for other in context.files.entries.values()

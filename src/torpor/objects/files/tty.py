@@ -378,7 +378,7 @@ class _Restoring:
         return pair
 
     def _open_hung_up(self, entry: m.file_entry, info: m.tty_info_entry) -> int:
-        """All descriptions of a slave that was hung up; the session gets the others."""
+        """All descriptions of a slave that was hung up; the others are kept with the files."""
         path = self._path_of(entry, "")
         ptmx = path.rpartition("/")[0] + "/ptmx" if path else "/dev/ptmx"
         master = self._masters.open(ptmx, None)

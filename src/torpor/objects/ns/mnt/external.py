@@ -109,10 +109,10 @@ def _is_allowed(tree: Tree, node: Node, sources: dict[str, str]) -> bool:
     if any(is_below(path, os.path.normpath(os.path.join("/", given))) for given in sources.values()):
         return True
     context = tree.session.context
+    if context is None or not context.policies.mounts.host_mounts:
+        return False
     # What everybody here sees at that place.
-    return (
-        context is not None and context.policies.mounts.host_mounts and tree.session.root == "/" and path == node.point
-    )
+    return tree.session.root == "/" and path == node.point
 
 
 def may_be_left_out(tree: Tree, node: Node) -> bool:
