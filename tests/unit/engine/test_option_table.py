@@ -2,10 +2,7 @@
 
 import inspect
 import os
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -151,8 +148,3 @@ def test_what_comes_by_rpc_is_said_in_the_options_words(option: Option) -> None:
         said = getattr(parse(["--no-default-config", *words])[0], option.field)
         assert said == value
         assert [word for word in words if word.startswith(f"--{option.name}")]
-
-
-def test_the_support_matrix_is_made_of_it(repository: Path) -> None:
-    done = subprocess.run([sys.executable, repository / "tools/gen_options.py", "--check"], check=False)
-    assert done.returncode == 0, "docs/support-matrix.md is not what the table says: python tools/gen_options.py"
