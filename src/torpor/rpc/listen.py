@@ -68,7 +68,10 @@ def _bind(address: str, access: Access) -> socket.socket:
             # Ours by now, in a directory where nobody else can rename it (or the socket is anybody's in any case).
             os.chmod(address, access.mode)
         server.listen(_BACKLOG)
-    except OSError as error:
+    except (OSError, TorporError) as error:
+        server.close()
+        if isinstance(error, TorporError):
+            raise
         raise TorporError(f"service socket {address}: {error.strerror}") from None
     finally:
         os.umask(mask)
