@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 #: What makes pages; with --check it only compares.
-TOOLS = ("gen_docs.py", "gen_options.py", "gen_schema.py")
+TOOLS = ("gen_docs.py", "gen_options.py")
 #: The parts of a docstring that a kind of kernel object has, as far as there is something to say.
 PARTS = ("Kernel view", "Image", "Restore", "Limits")
 

@@ -2,7 +2,10 @@
 
 import inspect
 import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -148,3 +151,9 @@ def test_what_comes_by_rpc_is_said_in_the_options_words(option: Option) -> None:
         said = getattr(parse(["--no-default-config", *words])[0], option.field)
         assert said == value
         assert [word for word in words if word.startswith(f"--{option.name}")]
+
+
+def test_the_support_matrix_is_made_of_it(repository: Path) -> None:
+    line = [sys.executable, str(repository / "tools/gen_options.py"), "--check"]
+    done = subprocess.run(line, check=False)
+    assert done.returncode == 0, "docs/support-matrix.md is not what the table says: python tools/gen_options.py"
