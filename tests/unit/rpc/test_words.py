@@ -60,3 +60,33 @@ def test_a_value_that_is_set_to_its_default_is_said() -> None:
 def test_what_cannot_be(opts: m.criu_opts) -> None:
     with pytest.raises(UsageError):
         words_of(opts, _place_of)
+
+
+@pytest.mark.parametrize(
+    ("opts", "words"),
+    [
+        (m.criu_opts(images_dir_fd=-1, images_dir="d"), {"--images-dir=d"}),
+        (m.criu_opts(work_dir_fd=3), {"--work-dir=/proc/77/fd/3"}),
+        (m.criu_opts(ext_unix_sk=True), {"--ext-unix-sk"}),
+        (m.criu_opts(ext_unix_sk=True, unix_sk_ino=[m.unix_sk(inode=5), m.unix_sk(inode=6)]), {"--ext-unix-sk=5,6"}),
+        (m.criu_opts(auto_ext_mnt=True), {"--external=mnt[]"}),
+        (m.criu_opts(veths=[m.criu_veth_pair(if_in="a", if_out="b")]), {"--external=veth[a]:b"}),
+        (m.criu_opts(cg_root=[m.cgroup_root(path="/a")]), {"--cgroup-root=/a"}),
+        (m.criu_opts(status_fd=4), {"--status-fd=4"}),
+        (m.criu_opts(manage_cgroups=False), {"--manage-cgroups=ignore"}),
+        (m.criu_opts(manage_cgroups_mode=m.criu_cg_mode.CG_NONE), {"--manage-cgroups=none"}),
+        (m.criu_opts(manage_cgroups_mode=m.criu_cg_mode.DEFAULT), {"--manage-cgroups=soft"}),
+        (m.criu_opts(network_lock=m.criu_network_lock_method.SKIP), {"--network-lock=skip"}),
+        (m.criu_opts(pre_dump_mode=m.criu_pre_dump_mode.VM_READ), {"--pre-dump-mode=read"}),
+        (m.criu_opts(cpu_cap=0), {"--cpu-cap=none"}),
+        (m.criu_opts(cpu_cap=3), {"--cpu-cap=fpu,cpu"}),
+        (m.criu_opts(cpu_cap=0xFFFFFFFF), {"--cpu-cap=all"}),
+        (
+            m.criu_opts(ps=m.criu_page_server_info(address="::1", port=7, fd=9)),
+            {"--page-server", "--address=::1", "--port=7", "--ps-socket=9"},
+        ),
+        (m.criu_opts(ps=m.criu_page_server_info(), lazy_pages=True), {"--lazy-pages"}),
+    ],
+)
+def test_what_is_more_than_a_value(opts: m.criu_opts, words: set[str]) -> None:
+    assert set(words_of(opts, _place_of)) == words | {"--verbosity=2"}
