@@ -88,7 +88,11 @@ class PagemapScanner:
             regions = struct.unpack_from(f"{count * 3}Q", self._regions)
             for index in range(0, len(regions), 3):
                 yield regions[index], regions[index + 1], regions[index + 2]
-            (start,) = struct.unpack_from("Q", arg, 32)
+            if count < _MAX_REGIONS:
+                return
+            # Where it has stopped; seen (6.18): not always the last time, but an earlier one in the same call, when its
+            # own buffer of 512 regions was full.
+            start = max(struct.unpack_from("Q", arg, 32)[0], regions[-2])
 
     def _iter_words(self, start: int, end: int) -> Iterator[tuple[int, int, int]]:
         run_start, run_kind = start, 0

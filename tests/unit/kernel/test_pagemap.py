@@ -52,3 +52,18 @@ def test_an_empty_stretch_costs_no_time_of_ours() -> None:
             assert not ranges(words, start, start + size)
             assert os.times().user - before < 0.5
         del pointed
+
+
+@pytest.mark.parametrize("n_regions", [500, 512, 513, 1500, 4095, 4096, 4097, 5000, 8192])
+def test_each_of_many_regions_is_told_once(n_regions: int) -> None:
+    with mmap.mmap(-1, (2 * n_regions + 1) * PAGE_SIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as area:
+        area.madvise(mmap.MADV_NOHUGEPAGE)
+        for index in range(n_regions):
+            area[2 * index * PAGE_SIZE] = 1
+        start = ctypes.addressof(pointed := ctypes.c_char.from_buffer(area))
+        with open("/proc/self/pagemap", "rb", buffering=0) as stream:
+            found = list(PagemapScanner(stream.fileno()).iter_ranges(start, start + len(area)))
+        del pointed
+    assert [(first, end) for first, end, _ in found] == [
+        (start + 2 * index * PAGE_SIZE, start + (2 * index + 1) * PAGE_SIZE) for index in range(n_regions)
+    ]
