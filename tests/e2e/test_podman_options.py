@@ -221,7 +221,8 @@ def test_exec(podman: Podman, loop: str) -> None:
     podman("exec", "--detach", loop, "sh", "-c", "while true; do read line < /dev/null; done")
     podman.fails("container", "checkpoint", loop)
     assert any("(sh) is in the pid namespace of pid" in note for note in podman.engine_logs()), podman.engine_logs()
-    assert podman.is_running(loop) and _shells(podman, loop) == 2
+    assert podman.is_running(loop)
+    podman.wait_for(lambda: _shells(podman, loop) == 2, "both")
     config = podman.machine.path("/etc/criu")
     config.mkdir(exist_ok=True)
     (config / "runc.conf").write_text("exec-processes carry\n")
@@ -229,7 +230,8 @@ def test_exec(podman: Podman, loop: str) -> None:
     podman("exec", "--detach", "--tty", loop, "sh", "-c", "until [ -e /tmp/end ]; do read line < /dev/null; done")
     podman.fails("container", "checkpoint", loop)
     assert any("(podman exec -t)" in note for note in podman.engine_logs()), podman.engine_logs()
-    assert podman.is_running(loop) and _shells(podman, loop) == 3
+    assert podman.is_running(loop)
+    podman.wait_for(lambda: _shells(podman, loop) == 3, "all three")
     podman("exec", loop, "touch", "/tmp/end")
     podman.wait_for(lambda: _shells(podman, loop) == 2, "the end of the one with a terminal")
     podman("container", "checkpoint", loop)
