@@ -6,6 +6,7 @@ what is here.  What an object has to do later than when it is met it leaves for 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 
@@ -104,7 +105,7 @@ class _Context(Generic[StageT]):
         self.undo = UndoStack()
         self._parts: dict[type, object] = {}
         self._seen: set[object] = set()
-        self._left: dict[int, list[Action]] = {}
+        self._left: dict[int, deque[Action]] = {}
 
     def part(self, kind: Callable[[Self], PartT]) -> PartT:
         """What the objects of one subpackage share: one *kind*, made when first asked for."""
@@ -122,13 +123,13 @@ class _Context(Generic[StageT]):
 
     def at(self, stage: StageT, action: Action) -> None:
         """Leave *action* for that stage, or for what is left of it."""
-        self._left.setdefault(stage, []).append(action)
+        self._left.setdefault(stage, deque()).append(action)
 
     def take(self, stage: StageT) -> Iterator[Action]:
         """What was left for it, and what is while it lasts; each is to be done."""
-        left = self._left.setdefault(stage, [])
+        left = self._left.setdefault(stage, deque())
         while left:
-            yield left.pop(0)
+            yield left.popleft()
 
     def reach(self, stage: StageT) -> None:
         """Do what was left for it: up to the first that fails, but all of it where this is how everything ends."""

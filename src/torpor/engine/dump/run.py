@@ -93,7 +93,13 @@ def run(session: DumpSession, table: Sequence[DumpPhase]) -> None:
         failed = error
         raise
     finally:
-        do_all(_steps(session, table, LAST), failed)
+        try:
+            do_all(_steps(session, table, LAST), failed)
+        except (TorporError, OSError) as error:
+            if not session.new.is_last:
+                raise
+            # The tree is gone and the set is whole: a failure that is told now would be taken for one of the dump.
+            log.warn(f"the checkpoint is complete, but afterwards: {error}")
 
 
 def _steps(session: DumpSession, table: Sequence[DumpPhase], stage: int) -> Iterator[Callable[[], None]]:

@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 
 from torpor.base.errors import TargetGoneError
-from torpor.engine.dump.phases import AFTER, BEFORE, FROZEN, DumpPhase
+from torpor.engine.dump.phases import AFTER, BEFORE, FROZEN, LAST, DumpPhase
 from torpor.engine.dump.run import run
 from torpor.engine.dump.session import DumpSession
 from torpor.engine.stats import DumpStats
@@ -21,7 +21,8 @@ class Imagined:
         self.done: list[str] = []
         self.stats = DumpStats()
         parts = {name: self._part(name) for name in ("tree", "context", "visit")}
-        self.session = cast(DumpSession, SimpleNamespace(processes=[], stats=self.stats, **parts))
+        self.new = SimpleNamespace(is_last=False)
+        self.session = cast(DumpSession, SimpleNamespace(processes=[], stats=self.stats, new=self.new, **parts))
 
     @contextmanager
     def _part(self, name: str) -> Iterator[None]:
@@ -73,3 +74,19 @@ def test_what_fails_while_frozen_lets_the_tree_go() -> None:
             [imagined.phase("read", FROZEN, TargetGoneError("gone")), imagined.phase("afterwards", AFTER)],
         )
     assert imagined.done == [*BEGINS, "read", *ENDS]
+
+
+def test_what_fails_in_the_end_is_a_failure_while_the_tree_lives() -> None:
+    imagined = Imagined()
+    with pytest.raises(TargetGoneError):
+        run(imagined.session, [imagined.phase("close", LAST, TargetGoneError("gone")), imagined.phase("dismiss", LAST)])
+    assert imagined.done == [*BEGINS, *ENDS, "close", "dismiss"]
+
+
+def test_what_fails_in_the_end_is_a_warning_when_the_tree_is_dead(capfd: pytest.CaptureFixture[str]) -> None:
+    """The images are whole: a failure that is told would be taken for one of the dump."""
+    imagined = Imagined()
+    imagined.new.is_last = True
+    run(imagined.session, [imagined.phase("close", LAST, TargetGoneError("gone")), imagined.phase("dismiss", LAST)])
+    assert imagined.done == [*BEGINS, *ENDS, "close", "dismiss"]
+    assert "the checkpoint is complete, but afterwards: gone" in capfd.readouterr().err
