@@ -89,7 +89,7 @@ def test_who_listens_is_outside(stays: bool, prefix: Sequence[str]) -> None:
         images, said = Path(directory) / "images", Path(directory) / "said"
         os.chmod(directory, 0o755)
         images.mkdir()
-        listener.bind(b"\0torpor-outside-%d" % os.getpid())
+        listener.bind(b"\0torpor-outside-" + os.urandom(8).hex().encode())
         with _listening(listener, stays=stays):
             with open("/dev/null", "r+b") as null, open(Path(directory) / "log", "wb") as log:
                 process = subprocess.Popen(
@@ -117,7 +117,7 @@ def test_who_listens_is_outside(stays: bool, prefix: Sequence[str]) -> None:
 def test_a_waiting_message_comes_from_a_dead_process() -> None:
     body = _PROGRAM.replace("listener = socket.socket(fileno=int(sys.argv[2]))", """
 listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-listener.bind(b"\\0torpor-dead-%d" % os.getpid())
+listener.bind(b"\\0torpor-dead-" + os.urandom(8).hex().encode())
 listener.listen(5)
 near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
 far.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
