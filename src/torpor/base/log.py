@@ -43,6 +43,12 @@ def first_error() -> str | None:
     return _first_error
 
 
+def forget_errors() -> None:
+    """Another run begins in this process: what went wrong before is none of its errors."""
+    global _first_error  # noqa: PLW0603 - one log a process
+    _first_error = None
+
+
 def error(text: str, *, where: str = "") -> None:
     """Something failed; the command will exit with a failure because of it.  *where*, if not the caller's place."""
     global _first_error  # noqa: PLW0603 - one log a process

@@ -117,6 +117,7 @@ class _Request:
         if handler is None:
             return refuse(self._channel, "Invalid req")
         response = m.criu_resp(type=self._request.type, success=False)
+        log.forget_errors()  # of the same client's requests before
         try:
             handler(response)
             response.success = True

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from torpor.base import log
 from torpor.base.errors import ActionScriptError, NotPermittedError, TargetGoneError, TorporError, UsageError
 from torpor.images import messages as m
 from torpor.rpc import listen
@@ -134,6 +135,17 @@ def test_what_fails_is_answered_with_the_number_that_clients_know(
     assert (answer.success, answer.cr_errno, answer.restore.pid) == (False, number, -1)
     assert "no" in answer.cr_errmsg
     assert client.deeds.reported == [error]
+
+
+def test_an_error_of_an_earlier_request_is_none_of_this_one(client: Client) -> None:
+    def fail(order: Order) -> None:
+        raise TorporError("the second")
+
+    log.error("the first")
+    client.deeds.then = fail
+    client.say(request(_TYPE.RESTORE, leave_stopped=True))
+    assert not client.serve()
+    assert client.hear().cr_errmsg == "the second"
 
 
 def test_an_interruption_is_answered_and_goes_on(client: Client) -> None:
