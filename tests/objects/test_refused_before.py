@@ -1,5 +1,6 @@
 """What a dump refuses for good it refuses before it freezes anything: the hook before the freeze is never called."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -11,6 +12,13 @@ from socket import AF_UNIX, SOCK_STREAM, socketpair
 import pytest
 
 from harness import engine
+from torpor.base.errors import RefusedError
+from torpor.base.ids import Pid
+from torpor.base.records import replace
+from torpor.engine.dump import preflight
+from torpor.engine.options import DumpOptions
+from torpor.objects.files import settings
+from torpor.objects.policy import FilePolicy, Policies
 
 pytestmark = pytest.mark.root
 
@@ -106,3 +114,30 @@ def test_a_terminal_of_others() -> None:
     finally:
         os.close(master)
         os.close(slave)
+
+
+def test_a_file_that_is_closed_meanwhile_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a program that goes on while it is looked at: what is asked of one of its files may find it closed."""
+    body = "import fcntl, os, signal; a = open('/proc/self/status'); f = os.memfd_create('x'); os.write(1, b'x');"
+    body += "fcntl.lockf(f, fcntl.LOCK_EX); os.write(1, b'y'); signal.pause()"
+    gone: list[str] = []
+
+    def closed(path: str) -> int:
+        gone.append(path)
+        raise FileNotFoundError(errno.ENOENT, path)
+
+    monkeypatch.setattr(settings, "filesystem_type", closed)
+    with open("/dev/null", "wb") as null, subprocess.Popen(
+        [sys.executable, "-S", "-c", body], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=null,
+        start_new_session=True,
+    ) as process:  # fmt: skip
+        try:
+            assert process.stdout is not None
+            while not process.stdout.read(1).endswith(b"y"):
+                assert process.poll() is None
+            options = DumpOptions(policies=replace(Policies(), files=replace(FilePolicy(), external_pipes=True)))
+            with pytest.raises(RefusedError, match="a file lock is held"):
+                preflight.check(Pid(process.pid), options)
+        finally:
+            process.kill()
+    assert gone

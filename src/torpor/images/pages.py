@@ -92,17 +92,11 @@ class PageSink(Protocol):
 class BasePageStream:
     """What streams have in common: the end of a ``with`` closes or abandons them."""
 
-    def close(self) -> None:
-        raise NotImplementedError
-
-    def abandon(self) -> None:
-        raise NotImplementedError
-
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self: PageStream, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is None:
             self.close()

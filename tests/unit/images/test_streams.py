@@ -127,6 +127,14 @@ def test_pages_are_as_long_as_was_told(tmp_path: Path) -> None:
         _read((tmp_path / "x").read_bytes(), tmp_path)
 
 
+def test_what_has_been_sent_is_not_read_back(tmp_path: Path) -> None:
+    with _store(tmp_path / "x") as store:
+        _fill_small(store)
+        for read in (store.open_read, store.pages_reader):
+            with pytest.raises(StoreError, match="a stream is not read back"):
+                read("inventory.img")
+
+
 def _fill_small(store: ImageStore) -> None:
     store_one(store, "INVENTORY", m.inventory_entry(img_version=2, dump_criu_run_id=_ID))
 

@@ -229,7 +229,7 @@ class _SparingStream(BasePageStream):
 
     def __init__(self, stream: PageStream, before: Contents) -> None:
         self._stream, self._before, self._pieces = stream, before, list[Piece]()
-        self.run, self.close, self.abandon = stream.run, stream.close, stream.abandon  # type: ignore[method-assign]
+        self.run, self.close, self.abandon = stream.run, stream.close, stream.abandon
 
     def room(self, pieces: Sequence[Piece]) -> int:
         self._pieces = list(pieces)

@@ -316,6 +316,7 @@ def _of_files(process: DumpProcess, context: DumpContext, thorough: bool) -> Ite
         link = f"/proc/{process.pid}/fd/{number}"
         try:
             target, info = os.readlink(link), os.stat(link)
+            plain = _is_plain(target, info) and not kinds.find(info.st_dev, link)
         except FileNotFoundError:
             continue  # closed meanwhile
         look = (target.partition(":")[0] if target[0] != "/" else target[-1:], stat.S_IFMT(info.st_mode))
@@ -325,7 +326,6 @@ def _of_files(process: DumpProcess, context: DumpContext, thorough: bool) -> Ite
         if not context.policies.files.external_pipes:
             with suppress(OSError):
                 _leading_out(context).add(process, number, target)
-        plain = _is_plain(target, info) and not kinds.find(info.st_dev, link)
         if not thorough and plain and info.st_ino not in locked:
             continue
         try:

@@ -26,16 +26,13 @@ class BaseStore(Closing):
         return None
 
     @property
-    def size_bytes(self) -> int:
+    def size_bytes(self: ImageStore) -> int:
         return sum(self.size_of(name) for name in self.names())
 
-    def names(self) -> list[str]:
-        raise NotImplementedError
-
-    def exists(self, name: str) -> bool:
+    def exists(self: ImageStore, name: str) -> bool:
         return check_name(name) in self.names()
 
-    def size_of(self, name: str) -> int:
+    def size_of(self: ImageStore, name: str) -> int:
         reader = self.pages_reader(name)
         try:
             return reader.size
@@ -44,9 +41,6 @@ class BaseStore(Closing):
 
     def fault_of(self, name: str) -> str:
         return ""
-
-    def pages_reader(self, name: str) -> PagesReader:
-        raise NotImplementedError
 
     def open_write(self, name: str) -> BinaryIO:
         self._refuse_writing(name)

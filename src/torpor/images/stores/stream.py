@@ -33,7 +33,7 @@ from torpor.base.records import replace
 from torpor.images import kinds, manifest, pack
 from torpor.images.errors import ImageMissing, StoreError
 from torpor.images.manifest import Content, Summing
-from torpor.images.store import check_name
+from torpor.images.store import PagesReader, check_name
 from torpor.images.stores.base import BaseStore
 
 if TYPE_CHECKING:
@@ -211,6 +211,9 @@ class TarStore(BaseStore):
         return self._files[name].n_bytes
 
     def open_read(self, name: str) -> BinaryIO:
+        raise StoreError(f"{check_name(name)}: a stream is not read back")
+
+    def pages_reader(self, name: str) -> PagesReader:
         raise StoreError(f"{check_name(name)}: a stream is not read back")
 
     def open_write(self, name: str) -> BinaryIO:
