@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -243,6 +244,18 @@ def test_what_a_dead_holder_was_making_is_waited_for() -> None:
         assert locks.holder("one") == f"restored by pid {holder.pid}"
         with locks.held("one", "removed"):
             assert locks.holder("one") == f"removed by pid {os.getpid()}"
+
+
+def test_who_has_just_taken_it_says_so_in_a_moment(state: Path) -> None:
+    """Between the lock and its line of text lie two system calls: nobody is told "worked on" for them."""
+    (state / "locks").mkdir()
+    with (state / "locks" / "one").open("wb", buffering=0) as holder:
+        fcntl.fcntl(holder, fcntl.F_OFD_SETLK, locks.WHOLE_FILE)
+        later = threading.Timer(0.2, lambda: holder.write(b"restored by pid 1\n"))
+        later.start()
+        with pytest.raises(JobError, match="one is being restored by pid 1"), locks.held("one", "removed"):
+            pass
+        later.join()
 
 
 def _note(**others: object) -> bytes:

@@ -23,9 +23,10 @@ from torpor.kernel.procfs.task import is_dying
 
 #: struct flock: type, whence, start, length, pid.
 _FLOCK = struct.Struct("=hhxxxxqqixxxx")
+WHOLE_FILE = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
 _MAX_TEXT = 200
 _BY = re.compile(r"by pid (\d+)$")
-#: So long is it waited for that a dead holder's lock is let go.
+#: So long is it waited for that a dead holder's lock is let go, or a new holder says who it is.
 _PATIENCE_S, _LOOK_EVERY_S = 2.0, 0.01
 AS_OWNER = "ask as that user, or as root"
 
@@ -40,10 +41,11 @@ def held(name: str, doing: str) -> Iterator[None]:
     while True:
         with OwnedFd(_open(path, name)) as fd:
             try:
-                fcntl.fcntl(fd.fileno(), fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+                fcntl.fcntl(fd.fileno(), fcntl.F_OFD_SETLK, WHOLE_FILE)
             except (BlockingIOError, PermissionError):
                 told = os.pread(fd.fileno(), _MAX_TEXT, 0).decode(errors="replace").strip()
-                if _is_dead(told) and time.monotonic() < deadline:
+                # Who has only just taken it has not said so yet.
+                if (not told or _is_dead(told)) and time.monotonic() < deadline:
                     time.sleep(_LOOK_EVERY_S)
                     continue
                 raise JobError(f"{name} is being {told or 'worked on'}", hint="wait until that is over") from None
@@ -79,8 +81,7 @@ def holder(name: str) -> str:
     path = state_directory() / "locks" / name
     try:
         with OwnedFd(os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)) as fd:
-            query = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-            found = _FLOCK.unpack(fcntl.fcntl(fd.fileno(), fcntl.F_OFD_GETLK, query))
+            found = _FLOCK.unpack(fcntl.fcntl(fd.fileno(), fcntl.F_OFD_GETLK, WHOLE_FILE))
             if found[0] == fcntl.F_UNLCK:
                 return ""
             return os.pread(fd.fileno(), _MAX_TEXT, 0).decode(errors="replace").strip() or "worked on"
