@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -63,6 +64,21 @@ static void map_many(long count)
     }
 }
 
+static void open_mixed(long count)
+{
+    /* A quarter each: a device, pipes, pairs of sockets, a regular file. */
+    int two[2];
+
+    for (long i = 0; i < count / 4; i++) {
+        if (open("/dev/null", O_RDONLY) < 0 || open("/proc/self/exe", O_RDONLY) < 0)
+            fail("open");
+        if (i % 2)
+            continue;
+        if (pipe(two) || socketpair(AF_UNIX, SOCK_STREAM, 0, two))
+            fail("pair");
+    }
+}
+
 int main(int argc, char **argv)
 {
     if (argc != 4)
@@ -88,6 +104,8 @@ int main(int argc, char **argv)
             if (open("/dev/null", O_RDONLY) < 0)
                 fail("open");
         }
+    else if (!strcmp(argv[1], "mixed"))
+        open_mixed(count);
     else if (!strcmp(argv[1], "threads"))
         for (long i = 1; i < count; i++) {
             pthread_t thread;

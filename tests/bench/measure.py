@@ -36,6 +36,7 @@ LOADS = (
     Load("500 threads", "threads", 500),
     Load("5000 mappings", "mappings", 5000),
     Load("1000 descriptors", "descriptors", 1000),
+    Load("1500 mixed", "mixed", 1500),
 )
 
 

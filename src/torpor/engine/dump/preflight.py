@@ -309,7 +309,6 @@ def _of_memory(process: DumpProcess, context: DumpContext, thorough: bool) -> It
 
 
 def _of_files(process: DumpProcess, context: DumpContext, thorough: bool) -> Iterator[TorporError]:
-    looks = set()
     locked = context.part(_Locked).inodes
     kinds = context.part(settings.Kinds)
     for number in read_fds(process.pid):
@@ -319,10 +318,7 @@ def _of_files(process: DumpProcess, context: DumpContext, thorough: bool) -> Ite
             plain = _is_plain(target, info) and not kinds.find(info.st_dev, link)
         except FileNotFoundError:
             continue  # closed meanwhile
-        look = (target.partition(":")[0] if target[0] != "/" else target[-1:], stat.S_IFMT(info.st_mode))
-        if look not in looks:
-            looks.add(look)
-            list(kinds_alike(target, info.st_mode))
+        kinds_alike(target, info)  # imported now: the tree runs on
         if not context.policies.files.external_pipes:
             with suppress(OSError):
                 _leading_out(context).add(process, number, target)
@@ -367,7 +363,7 @@ def _of_file(
     wanted = thorough or stat.S_IFMT(info.st_mode) in (stat.S_IFSOCK, stat.S_IFCHR, stat.S_IFDIR)
     with OwnedFd(getfd(process.pidfd.fileno(), number) if wanted else -1) as fd:
         file = OpenFile(process, number, fd.fileno() if wanted else -1, target, info, lines)
-        for kind in kinds_alike(target, info.st_mode):
+        for kind in kinds_alike(target, info):
             if kind.matches(file):
                 if kind.check is not None:
                     kind.check(file, context)

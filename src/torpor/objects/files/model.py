@@ -138,8 +138,8 @@ class Placed:
 class FileDump:
     """Collects the open file descriptions of a frozen tree, each once."""
 
-    def __init__(self, context: DumpContext, kinds_alike: Callable[[str, int], Iterable[FileKind]]) -> None:
-        """*kinds_alike*: the kinds that a file with some link and mode may be of, in order."""
+    def __init__(self, context: DumpContext, kinds_alike: Callable[[str, os.stat_result], Iterable[FileKind]]) -> None:
+        """*kinds_alike*: the kinds that a file with some link may be of, in order."""
         self.entries: list[m.file_entry] = []
         #: (process, number, file id, line) of each ``lock:`` line met; :mod:`locks` turns them into an image.
         self.lock_lines: list[tuple[DumpProcess, int, int, str]] = []
@@ -232,7 +232,7 @@ class FileDump:
         return self._dump(file)
 
     def _dump(self, file: OpenFile) -> int:
-        for kind in self._kinds_alike(file.target, file.stat.st_mode):
+        for kind in self._kinds_alike(file.target, file.stat):
             if kind.matches(file):
                 # The place is taken before the kind dumps other files that it refers to.
                 entry = self.new_entry(kind.fd_type)

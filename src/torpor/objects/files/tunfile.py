@@ -27,10 +27,9 @@ from torpor.kernel.uapi.if_tun import IFF_DETACH_QUEUE, IFF_PERSIST, TUNSETPERSI
 from torpor.objects.files import fown, regular
 from torpor.objects.files.model import FileKind, OpenFile
 from torpor.objects.files.networks import Networks, in_network
+from torpor.objects.files.table import TUN
 from torpor.objects.ns.net import tun
 from torpor.objects.session import DumpContext, DumpStage, RestoreContext
-
-_DEVICE = os.makedev(10, 200)
 
 
 def matches(file: OpenFile) -> bool:
@@ -39,7 +38,7 @@ def matches(file: OpenFile) -> bool:
 
 
 def _is_tun(info: os.stat_result) -> bool:
-    return stat.S_ISCHR(info.st_mode) and info.st_rdev == _DEVICE
+    return stat.S_ISCHR(info.st_mode) and info.st_rdev == TUN
 
 
 def dump(file: OpenFile, entry: m.file_entry, context: DumpContext) -> None:

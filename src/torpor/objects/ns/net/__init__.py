@@ -10,11 +10,17 @@ Restore
     (``--external veth[..]``, ``macvlan[..]``, ``netdev[..]``) is made together with ours.
 Limits
     Named in the modules.
+
+A restore asks for ``in_images`` always; what makes networks is loaded where there is one.
 """
 
 from __future__ import annotations
 
-from torpor.objects.ns.net.build import connect, in_images, restore
-from torpor.objects.ns.net.look import check, dump
+from torpor.images import kinds
+from torpor.images.store import ImageStore
 
-__all__ = ["check", "connect", "dump", "in_images", "restore"]
+
+def in_images(store: ImageStore) -> set[int]:
+    """The numbers of the network namespaces that the images have."""
+    numbers = [kinds.NETNS.parse_file_name(name) for name in store.names()]
+    return {number for number in numbers if isinstance(number, int)}

@@ -14,7 +14,7 @@ from functools import partial
 from torpor.base.fds import OwnedFd
 from torpor.images import kinds
 from torpor.images import messages as m
-from torpor.images.store import ImageStore, load_one
+from torpor.images.store import load_one
 from torpor.kernel import rtnetlink
 from torpor.kernel.idmap import IdMap
 from torpor.kernel.namespaces import CLONE_NEWNET, inside
@@ -56,12 +56,6 @@ def restore(places: Sequence[NsRestore]) -> None:
         maker.make()
         for work in works.values():
             _in(work, partial(_fill, work, wanted[work.ident], maker))
-
-
-def in_images(store: ImageStore) -> set[int]:
-    """The numbers of the network namespaces that the images have."""
-    numbers = [kinds.NETNS.parse_file_name(name) for name in store.names()]
-    return {number for number in numbers if isinstance(number, int)}
 
 
 def connect(session: NsRestore) -> None:
