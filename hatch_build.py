@@ -1,4 +1,4 @@
-"""Manual pages and completions for the installation, made of the commands' own tables when the wheel is."""
+"""What the wheel has besides the sources: manual pages and completions, and the modules of a dump in one file."""
 
 import sys
 from pathlib import Path
@@ -6,14 +6,19 @@ from pathlib import Path
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
-class TextsHook(BuildHookInterface):
-    """Puts them below ``share``, where man(1) and the shells look."""
+class MadeFilesHook(BuildHookInterface):
+    """Texts go below ``share``, where man(1) and the shells look; the bundle lies by its reader, torpor.base.bundle."""
 
     def initialize(self, version, build_data):
         root = Path(self.root)
         sys.path.insert(0, str(root / "src"))
+        from torpor.base import bundle, bundling
         from torpor.cli import completion, manual
 
+        made = root / "build" / bundle.NAME
+        made.parent.mkdir(parents=True, exist_ok=True)
+        made.write_bytes(bundling.pack(root / "src"))
+        build_data["force_include"][str(made)] = f"torpor/base/{bundle.NAME}"
         texts = {place: text for place, text in completion.files().items()}
         texts |= {f"man/{place}": text for place, text in manual.pages().items()}
         for place, text in texts.items():

@@ -2,9 +2,14 @@
 
 import importlib.metadata
 import importlib.util
+import marshal
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 from harness.skips import missing
+from torpor.base import bundle, bundling
 
 
 def _installed_files() -> dict[str, Path]:
@@ -23,7 +28,9 @@ def test_every_file_is_installed(repository: Path) -> None:
         if path.is_file() and "__pycache__" not in path.parts
     }
     installed = {name for name in _installed_files() if name.startswith("torpor/") and "__pycache__" not in name}
-    assert installed == expected, "the installation is not this work tree's: make install"
+    assert installed == expected | {f"torpor/base/{bundle.NAME}"}, (
+        "the installation is not this work tree's: make install"
+    )
 
 
 def test_modules_are_compiled() -> None:
@@ -32,3 +39,52 @@ def test_modules_are_compiled() -> None:
     modules = [path for name, path in files.items() if name.startswith("torpor/") and name.endswith(".py")]
     not_compiled = [str(path) for path in modules if not Path(importlib.util.cache_from_source(str(path))).exists()]
     assert modules and not not_compiled
+
+
+def test_the_bundle_is_what_the_sources_say(repository: Path) -> None:
+    """The same modules, each compiled from its source."""
+    finder = bundle.open_bundle(str(_installed_files()[f"torpor/base/{bundle.NAME}"].parent))
+    assert finder is not None
+    sources = dict(bundling.iter_sources(repository / "src"))
+    assert finder.index.keys() == sources.keys(), "the installation is not this work tree's: make install"
+    for name, path in sources.items():
+        assert finder.get_code(name) == bundling.compiled(path), name
+
+
+def test_the_command_takes_its_modules_from_the_bundle(tmp_path: Path) -> None:
+    """And says of each where its source lies, which tracebacks and the log's lines need."""
+    program = (
+        "import sys\nfrom torpor.base.bundle import use\nuse()\nimport torpor.cli.criu.dump\n"
+        "from torpor.kernel import capabilities\n"
+        "for name, module in sorted(sys.modules.items()):\n"
+        "    if name.startswith('torpor.') and name not in ('torpor.base', 'torpor.base.bundle'):\n"
+        "        print(name, type(module.__loader__).__name__, module.__file__)\n"
+        "print('code', capabilities.__loader__.__class__.__name__, torpor.cli.criu.dump.main.__code__.co_filename)\n"
+    )
+    files = _installed_files()
+    home = files["torpor/__init__.py"].parents[1]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path, env=environment
+    )
+    told = [line.split() for line in done.stdout.splitlines()]
+    assert len(told) > 150
+    for _, loader, path in told:
+        assert loader == "Finder"
+        assert path.startswith(str(home)) and Path(path).exists()
+
+
+def test_a_bundle_for_another_python_is_left_alone(tmp_path: Path) -> None:
+    """Its code objects would not run; the modules' own files do."""
+    whole = bundling.pack(Path(bundle.__file__).parents[2])
+    made = tmp_path / "torpor" / "base" / bundle.NAME
+    made.parent.mkdir(parents=True)
+    for name in ("__init__.py", "base/__init__.py", "base/bundle.py"):
+        (tmp_path / "torpor" / name).write_bytes((Path(bundle.__file__).parents[1] / name).read_bytes())
+    program = "import sys\nfrom torpor.base.bundle import use\nuse()\nprint(sys.meta_path[0].__class__.__name__)"
+    line = [sys.executable, "-P", "-c", program]
+    for data, first in ((whole, "Finder"), (b"other" + whole[5:], "type"), (b"", "type"), (marshal.dumps({}), "type")):
+        made.write_bytes(data)
+        environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+        done = subprocess.run(line, capture_output=True, text=True, check=True, env=environment)
+        assert done.stdout.strip() == first
