@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torpor.engine.options import DumpOptions
     from torpor.engine.sets.contents import Checkpoint
     from torpor.engine.stats import DumpStats
+    from torpor.images.store import ImageStore
     from torpor.images.stores.opening import Location
 
 
@@ -49,6 +50,8 @@ def dump(
     force: bool = False,
     commit: Callable[[str], None] | None = None,
     notes: tuple[tuple[str, bytes], ...] = (),
+    also: ImageStore | None = None,
+    last_word: tuple[int, bytes] | None = None,
 ) -> DumpStats:
     """Checkpoint *pid* and everything below it into the directory *path*, which is made if need be, or into one file.
 
@@ -66,7 +69,8 @@ def dump(
     which has the processes stopped for longer.  ``made_by`` is noted in the checkpoint's manifest.  ``commit`` is
     called when all that has been written is whole, before the processes are killed, with a path to read it by just
     then; an error there is one of the checkpoint.  ``notes``: small files, names and contents, that are to be part of
-    it.
+    it.  ``also``: a store that gets all images as well.  ``last_word``: a socket's descriptor, and what is sent there
+    as soon as the processes can never run again, by another process of ours if we are killed then; perhaps twice.
 
     torpor.base.errors.TorporError and its kinds; after any of them the processes run on unharmed.
     """
@@ -82,6 +86,8 @@ def dump(
         made_by=made_by,
         commit=committed,
         notes=notes,
+        also=also,
+        last_word=last_word,
         compress=compress,
         force=force,
         leave_running=leave_running,
@@ -185,7 +191,17 @@ def restore(
         return engine.restore(images, options)
 
 
-_OF_DUMP_ONLY = {"leave_running", "leave_stopped", "timeout_s", "made_by", "commit", "notes", "compress"}
+_OF_DUMP_ONLY = {
+    "leave_running",
+    "leave_stopped",
+    "timeout_s",
+    "made_by",
+    "commit",
+    "notes",
+    "compress",
+    "also",
+    "last_word",
+}
 
 
 def examine(
@@ -241,6 +257,8 @@ def _dump_options(
     made_by: str = "",
     commit: Callable[[str], None] | None = None,
     notes: tuple[tuple[str, bytes], ...] = (),
+    also: ImageStore | None = None,
+    last_word: tuple[int, bytes] | None = None,
     **arguments: object,
 ) -> DumpOptions:
     from torpor.engine.option_table import of_arguments
@@ -253,6 +271,8 @@ def _dump_options(
         owns_directory=True,
         commit=commit or nothing,
         notes=notes,
+        also=also,
+        last_word=last_word,
         policies=policies_of(told),
         cgroups=CgroupPolicy(**told["cgroups"]),
         **told["dump"],

@@ -63,6 +63,18 @@ class ActionScriptError(TorporError):
     """A hook (action script, RPC notification) said no."""
 
 
+class MigrationError(TorporError):
+    """A migration failed: the other host is not reached, refuses, or fails.  What was to be moved runs on here."""
+
+
+class UnknownEndError(MigrationError):
+    """A migration lost its link just when one side had given up and the other was to go on: nobody knows whether it
+    has.  Nothing runs here; the hint says where the images are.
+    """
+
+    exit_code = 4
+
+
 class JobError(TorporError):
     """A job by that name does not exist, or already does."""
 

@@ -15,7 +15,7 @@ _NAMES = {
     "logs": "torpor ps -aq", "kill": "torpor ps -aq", "checkpoint": "torpor ps -q", "check": "torpor ps -q",
     "restore": "torpor checkpoints -q", "inspect": "torpor checkpoints -q", "tag": "torpor checkpoints -q",
     "rm": "torpor checkpoints -q", "checkpoints": "torpor ps -aq", "prune": "torpor ps -aq",
-    "verify": "torpor checkpoints -q",
+    "verify": "torpor checkpoints -q", "migrate": "torpor ps -q",
 }  # fmt: skip
 _WITH_FILES = frozenset({"restore", "inspect", "verify"})
 

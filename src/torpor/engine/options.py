@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from torpor.base.records import dataclass, field
-from torpor.base.typed import Any
+from torpor.base.typed import TYPE_CHECKING, Any
 from torpor.objects.cgroup.model import CgroupPolicy
 from torpor.objects.policy import FilePolicy, MountPolicy, NetworkPolicy, Policies, TerminalPolicy
+
+if TYPE_CHECKING:
+    from torpor.images.store import ImageStore
 
 #: What becomes of processes that entered a pid namespace of the tree's from outside (``podman exec``): the dump is
 #: refused; they are dumped as children of its first process; they are left out, and end when that does.
@@ -81,6 +84,9 @@ class DumpOptions:
     ``owns_directory``: the directory is ours, and replaced as a whole; where others' files are in it, only with
     ``force``, and then they stay.
     ``own_session``: a root that is in the session of a shell outside gets one of its own.
+    ``also``: a store, which stays the caller's, that gets every image as well, and is whole before ``commit`` is
+    called.  ``last_word``: what a socket gets once the tree has been killed, or can only be: a caretaker sends it if we
+    die then.  It may be sent twice.
     """
 
     made_by: str = ""
@@ -96,6 +102,8 @@ class DumpOptions:
     notify: Notify = nobody
     commit: Callable[[str], None] = nothing
     notes: tuple[tuple[str, bytes], ...] = ()
+    also: ImageStore | None = None
+    last_word: tuple[int, bytes] | None = None
     policies: Policies = field(default_factory=Policies)
     cgroups: CgroupPolicy = field(default_factory=CgroupPolicy)
 

@@ -16,11 +16,14 @@ class Stopwatch:
     """Adds up named spans."""
 
     us: dict[str, int] = field(default_factory=dict)
+    #: When each began the first time, by time.perf_counter_ns().
+    began_ns: dict[str, int] = field(default_factory=dict)
 
     @contextmanager
     def span(self, name: str) -> Iterator[None]:
         """Count the time of the block under *name*."""
         start = time.perf_counter_ns()
+        self.began_ns.setdefault(name, start)
         try:
             yield
         finally:

@@ -149,8 +149,8 @@ class Runner:
             self.thread.cont()
 
 
-def kill_and_reap(threads: list[Thread]) -> None:
-    """SIGKILL the processes of *threads* (all of which we trace) and wait for every thread, as they come.
+def kill_and_reap(threads: list[Thread], sent: Callable[[], None] | None = None) -> None:
+    """SIGKILL the processes of *threads* (all of which we trace), call *sent*, and wait for every thread, as they come.
 
     None may be waited for by itself: a leader is not reaped before its other threads, and the first process of a pid
     namespace ends, by whichever of its threads is the last, only when all others in it, its own threads among them,
@@ -163,6 +163,8 @@ def kill_and_reap(threads: list[Thread]) -> None:
             os.kill(tgid, signal.SIGKILL)
         except ProcessLookupError:
             continue
+    if sent is not None:
+        sent()
     left = {thread.tid for thread in threads if not _is_reaped(thread.tid)}
     while left:
         try:

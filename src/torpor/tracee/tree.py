@@ -86,8 +86,8 @@ class FrozenTree:
                 stop_group(process.threads)
         self.release()
 
-    def kill(self) -> None:
-        """SIGKILL every process, and let go once all are dead.
+    def kill(self, sent: Callable[[], None] | None = None) -> None:
+        """SIGKILL every process, call *sent*, after which none of them runs, and let go once all are dead.
 
         If we die meanwhile the kernel kills all, before any of them runs.
         """
@@ -98,7 +98,7 @@ class FrozenTree:
         for process in self.processes:
             if process.threads:
                 process.leader.end_with_us()
-        kill_and_reap([thread for process in self.processes for thread in process.threads])
+        kill_and_reap([thread for process in self.processes for thread in process.threads], sent)
 
     def _tell_end(self, lives: bool) -> None:
         if self.before_end is not None:

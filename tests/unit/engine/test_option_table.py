@@ -47,11 +47,22 @@ _POLICIES = {
 #: knows of itself.
 _NO_OPTIONS = {
     "policies": {"files", "network", "mounts", "terminals"},
-    "dump": {"policies", "cgroups", "notify", "commit", "notes", "made_by", "owns_directory"},
+    "dump": {"policies", "cgroups", "notify", "commit", "notes", "also", "last_word", "made_by", "owns_directory"},
     "restore": {"policies", "cgroups", "policy", "notify", "orphan_master", "renames"},
 }
 #: Arguments of Python's functions for the same.
-_NO_OPTIONS_IN_PYTHON = {"pid", "path", "made_by", "commit", "notes", "renames", "notify", "others"}
+_NO_OPTIONS_IN_PYTHON = {
+    "pid",
+    "path",
+    "made_by",
+    "commit",
+    "notes",
+    "also",
+    "last_word",
+    "renames",
+    "notify",
+    "others",
+}
 #: Fields of criu_opts that are no option: whom it is about, what is to be told, and where from.
 _NO_OPTIONS_BY_RPC = {"notify_scripts", "pidfd_store_sk", "log_to_stderr"}
 

@@ -17,6 +17,7 @@ from torpor.images import messages as m
 from torpor.images.errors import ImageError, ImageMissing, StoreError
 from torpor.images.manifest import Content, Manifest
 from torpor.images.store import ImageStore, load_one, store_one
+from torpor.images.stores.both import BothStore
 from torpor.images.stores.checked import CheckedStore
 from torpor.images.stores.compressed import ZstdStore
 from torpor.images.stores.directory import DirStore
@@ -65,6 +66,16 @@ def _late(path: Path) -> Pair:
     return Pair(LateStore(store), lambda: store)
 
 
+def _first_of_both(path: Path) -> Pair:
+    first = MemStore()
+    return Pair(BothStore(first, MemStore()), lambda: first)
+
+
+def _second_of_both(path: Path) -> Pair:
+    second = MemStore()
+    return Pair(BothStore(DirStore(path / "set", "w", create=True), second), lambda: second)
+
+
 def _checked(path: Path) -> Pair:
     def reopen() -> ImageStore:
         directory = DirStore(path / "set")
@@ -106,7 +117,8 @@ def _zstd_in_memory(path: Path) -> Pair:
 
 # fmt: off
 _STORES = {
-    "directory": _directory, "memory": _memory, "late": _late, "checked": _checked, "archive": _archive,
+    "directory": _directory, "memory": _memory, "late": _late, "first of both": _first_of_both,
+    "second of both": _second_of_both, "checked": _checked, "archive": _archive,
     "stream": _stream, "zstd": _zstd, "zstd in memory": _zstd_in_memory,
 }
 # fmt: on

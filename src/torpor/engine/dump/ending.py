@@ -6,6 +6,7 @@ from torpor.base import log
 from torpor.base.typed import TYPE_CHECKING
 from torpor.engine.dump.session import DumpSession
 from torpor.kernel import interrupts, signal
+from torpor.kernel.sockets import Borrowed
 from torpor.objects.undo import End
 
 if TYPE_CHECKING:
@@ -28,10 +29,25 @@ def _kill(session: DumpSession) -> None:
     """There is no way back from here: whatever comes, signals or our death, all of the tree ends."""
     session.hold.enter_context(interrupts.held())
     session.new.is_last = True
-    session.outside.commit(_signals(session, signal.SIGKILL))
-    session.tree.kill()
+    ends, word = _signals(session, signal.SIGKILL), session.options.last_word
+    if word is not None:
+        from torpor.tracee.caretaker import send
+
+        ends.append(send(*word))
+    session.outside.commit(ends)
+    session.tree.kill(None if word is None else lambda: _say(*word))
     session.context.undo.clear()
     session.outside.killed()
+
+
+def _say(fd: int, word: bytes) -> None:
+    """The last word: nobody of the tree runs any more, though some are still dying."""
+    try:
+        with Borrowed(fd) as link:
+            link.sendall(word)
+    except OSError as error:
+        # Nobody is there to hear it; whoever has it said waits for an answer, and will not get one.
+        log.warn(f"the tree has ended, but that cannot be said: {error}")
 
 
 def _leave_stopped(session: DumpSession) -> None:

@@ -90,6 +90,10 @@ def begin(
     pid: Pid, new: NewSet | StoreSet, options: DumpOptions, hold: ExitStack, *, is_pre_dump: bool = False
 ) -> DumpSession:
     """A dump of *pid* into *new*, of which nothing has been done yet."""
+    if options.also is not None:
+        from torpor.images.stores.both import BothStore
+
+        new.store = BothStore(new.store, options.also)
     late = LateStore(new.store) if options.leave_running and options.notify is nobody else None
     store: ImageStore = late or new.store
     # Of what a pre-dump finds behind mappings no image is wanted: what is kept back is dropped.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torpor.engine import version
 from torpor.engine.dump.session import DumpSession
 from torpor.engine.options import nobody
+from torpor.images import manifest
 from torpor.images import messages as m
 from torpor.images.pagemap import PAGE_BYTES
 from torpor.images.store import store_all, store_one
@@ -114,3 +115,7 @@ def _seal(session: DumpSession) -> None:
         with session.new.store.open_write(name) as stream:
             stream.write(data)
     session.new.seal()
+    if session.options.also is not None:
+        from torpor import __version__
+
+        session.options.also.commit(manifest.made_here(session.new.ident, session.options.made_by, __version__))

@@ -38,23 +38,33 @@ class Made:
     stats: DumpStats | None
 
 
-def checkpoint(job: Job, dump: Dump, *, output: Path | None = None, leave_running: bool = False, by: str = "") -> Made:
+def checkpoint(
+    job: Job,
+    dump: Dump,
+    *,
+    output: Path | None = None,
+    leave_running: bool = False,
+    by: str = "",
+    has_moved: Callable[[], bool] | None = None,
+) -> Made:
     """Make the next checkpoint of *job* with *dump*; its images are kept by us, or go to *output*.
 
-    *by* says what made it.  JobError while somebody else is at work on the job; after any error it runs on as before.
+    *by* says what made it.  *has_moved* is asked when the job's process is gone: one that has come to run on another
+    host is forgotten here, and so is the checkpoint.  JobError while somebody else is at work on the job; after any
+    error it runs on as before.
     """
     with locks.held(job.name, "checkpointed"):
         job = registry.find(job.name)
         if job.status != registry.RUNNING:
             raise JobError(f"{job.name} does not run", hint="`torpor ps -a` shows what it does")
-        return _Checkpoint(job, leave_running, by).make(dump, output)
+        return _Checkpoint(job, leave_running, by, has_moved).make(dump, output)
 
 
 class _Checkpoint:
     """One in progress."""
 
-    def __init__(self, job: Job, leave_running: bool, by: str) -> None:
-        self._job, self._leave_running = job, leave_running
+    def __init__(self, job: Job, leave_running: bool, by: str, has_moved: Callable[[], bool] | None) -> None:
+        self._job, self._leave_running, self._has_moved = job, leave_running, has_moved
         self._about = note.make(job.name, job.command, job.created, job.log, by)
         self._is_whole = False
 
@@ -72,6 +82,10 @@ class _Checkpoint:
                     self._undo(new)
                     raise
                 log.warn(f"{job.name} sleeps in {job.name}@{new.number}, but: {error}")
+            if self._has_moved is not None and self._has_moved():
+                registry.discard(job)
+                new.discard()
+                return Made(new.number, place, stats)
             try:
                 new.secure()
             except OSError as error:

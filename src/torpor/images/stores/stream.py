@@ -26,7 +26,7 @@ import termios
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, BinaryIO, NoReturn, cast
+from typing import TYPE_CHECKING, BinaryIO, NoReturn, Protocol, cast
 
 from torpor.base.errors import UsageError
 from torpor.base.records import replace
@@ -45,6 +45,18 @@ _CHUNK = 1 << 20
 _PIPE_BYTES = 1 << 20
 _LOOK_EVERY_MS = 2
 _INVENTORY = kinds.INVENTORY.file_name()
+
+
+class Way(Protocol):
+    """Where a stream goes."""
+
+    def write(self, data: bytes | memoryview, /) -> int:
+        """All of it; StoreError."""
+
+    def finish(self) -> None:
+        """Returns when all has been taken by whoever reads it; StoreError."""
+
+    def close(self) -> None: ...
 
 
 class Pipe:
@@ -177,10 +189,11 @@ class _ToldPages(_UntoldPages):
 class TarStore(BaseStore):
     """ImageStore, for writing, of one archive; nothing of it is read back.
 
-    *pipe* becomes ours.  *how* it is compressed: as ``pack`` says.  *spool*: a directory for images that wait.
+    *pipe*, a :class:`Pipe` or another way, becomes ours.  *how* it is compressed: as ``pack`` says.  *spool*: a
+    directory for images that wait.
     """
 
-    def __init__(self, pipe: Pipe, path: str, how: str = "none", spool: str | None = None) -> None:
+    def __init__(self, pipe: Way, path: str, how: str = "none", spool: str | None = None) -> None:
         self.path, self.spool = path, spool
         self._pipe = pipe
         self._sink = pack.compressed(cast("BinaryIO", pipe), how)

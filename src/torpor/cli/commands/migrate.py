@@ -1,0 +1,94 @@
+"""``torpor migrate``: move a process or a job to another host."""
+
+from __future__ import annotations
+
+import argparse
+
+from torpor.base.typed import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torpor.containers.names import Target
+    from torpor.migrate.source import Moved
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options."""
+    from torpor.cli import process_options
+
+    parser.description = (
+        "Move a process and everything below it, or a job, to another host, which is reached by ssh and has torpor as "
+        "well. Nothing is stopped before the other host has agreed. Until it has rebuilt everything, any failure, "
+        "Ctrl-C included, lets it run on here; afterwards it runs there, and never again here by itself."
+    )
+    parser.add_argument("target", metavar="PID|NAME", help="a process's id, a job's name")
+    parser.add_argument("host", metavar="[ssh://][USER@]HOST[:PORT]", help="where to")
+    parser.add_argument("--name", help="what the job is called there (default: as here)")
+    parser.add_argument("--dry-run", action="store_true", help="ask both hosts what stands in the way, and no more")
+    parser.add_argument("--keep-source", action="store_true", help="keep the images here, where a restore finds them")
+    parser.add_argument("--rsh", metavar="COMMAND", default="", help="instead of ssh (also $TORPOR_RSH)")
+    parser.add_argument(
+        "--remote-torpor", metavar="PATH", default="torpor", help="the command there (default: torpor, by PATH)"
+    )
+    parser.add_argument(
+        "--trust", action="store_true",
+        help="have the other host allow what it refuses of strangers' checkpoints (as torpor restore --trust)",
+    )  # fmt: skip
+    parser.add_argument("--engine", help="job, pid: what the name means")
+    parser.add_argument("--json", action="store_true", help="what came of it, as JSON")
+    parser.add_argument("-y", "--yes", action="store_true", help="do not ask before something is lost")
+    process_options.add(parser, process_options.CHECK)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Do it, and say what came of it."""
+    from torpor.base.errors import UsageError
+    from torpor.cli import process_options
+    from torpor.cli.commands.check import insist
+    from torpor.containers import names
+    from torpor.migrate import source, way
+
+    where = way.destination(args.host)
+    target = names.resolve(args.target, args.engine)
+    _refuse_others(target)
+    if args.name and target.job is None:
+        raise UsageError("--name is for jobs")
+    told = process_options.keywords(args, process_options.CHECK)
+    insist(target, told, may_ask=not args.yes)
+    wishes = source.Wishes(
+        args.name or "", args.rsh, args.remote_torpor, args.trust, args.dry_run, args.keep_source, told
+    )
+    moved = source.migrate(target.pid, target.job, where, wishes)
+    if moved is None:
+        print(f"{args.target}: nothing stands in the way, here or on {where}")
+    else:
+        _tell(args, moved)
+    return 0
+
+
+def _refuse_others(target: Target) -> None:
+    from torpor.base.errors import UsageError
+
+    if target.container is not None:
+        raise UsageError(
+            f"{target.label}: containers are not migrated yet",
+            hint="torpor checkpoint NAME -o FILE.tar, and torpor restore FILE.tar on the other host",
+        )
+    if not target.pid:
+        raise UsageError(f"{target.label} does not run", hint="`torpor ps -a` shows what it does")
+
+
+def _tell(args: argparse.Namespace, moved: Moved) -> None:
+    from torpor.cli.progress import size, time_of
+
+    if args.json:
+        import dataclasses
+        import json
+
+        print(json.dumps(dataclasses.asdict(moved), indent=1))
+        return
+    n_processes = "1 process" if moved.n_processes == 1 else f"{moved.n_processes} processes"
+    kept = f"; its images are in {moved.kept}" if moved.kept else ""
+    print(
+        f"{args.target}: {moved.name} runs on {moved.host} with pid {moved.pid}; {n_processes}, "
+        f"{size(moved.sent_bytes)} sent, {time_of(moved.total_s)} in all, stopped for {time_of(moved.downtime_s)}{kept}"
+    )

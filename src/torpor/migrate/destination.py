@@ -1,0 +1,127 @@
+"""The destination's side of a migration: it rebuilds what comes, and lets it go when the source has given it up.
+
+It is started by the source, by ssh, and speaks on its standard input and output.  Until "go" its death, or that of the
+link, is the end of all that it has made; from then on what it has rebuilt is the only one.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torpor
+from torpor.base import log
+from torpor.base.errors import MigrationError, TorporError
+from torpor.engine import jobs, scratch
+from torpor.engine.options import Notify, nobody
+from torpor.images.stores.opening import Location
+from torpor.images.stores.spooled import Spool, SpooledStore
+from torpor.migrate import offer, protocol
+from torpor.migrate.link import FAILED, Link, LinkLostError
+from torpor.migrate.offer import Offer
+
+_HOME = "unpacked"
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """What runs here now."""
+
+    name: str
+    pid: int
+
+
+def receive(link: Link, *, trust: bool = False) -> Received | None:
+    """Take what the other side of *link* sends; None where it was refused, or not meant.
+
+    *trust*: as of :func:`torpor.restore`.  MigrationError and the errors of a restore, which are told to the other
+    side; nothing of it is here then.
+    """
+    try:
+        return _receive(link, trust)
+    except LinkLostError:
+        raise
+    except (TorporError, OSError) as error:
+        text, hint = (str(error), "") if isinstance(error, OSError) else (_text_of(error), error.hint or "")
+        with suppress(TorporError):
+            link.send(FAILED, text=text, hint=hint)
+        raise
+
+
+def _text_of(error: TorporError) -> str:
+    return "; ".join((str(error), *getattr(error, "__notes__", ())))
+
+
+def _receive(link: Link, trust: bool) -> Received | None:
+    hello = link.expect(protocol.HELLO)
+    link.send(protocol.HELLO, protocol=protocol.VERSION, torpor=torpor.__version__)
+    protocol.check(hello, link.peer)
+    message = link.expect(protocol.OFFER)
+    offered, name = offer.of(message), message.text("called", "")
+    room = jobs.state_directory() / _HOME
+    room.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if problems := offer.problems(offered, name, room):
+        told = [[_text_of(problem), problem.hint or ""] for problem in problems[: protocol.MAX_PROBLEMS]]
+        link.send(protocol.REFUSE, problems=told)
+        return None
+    link.send(protocol.ACCEPT)
+    if link.expect(protocol.IMAGES, protocol.CANCEL).name == protocol.CANCEL:
+        return None
+    return _Arrival(link, offered, name, trust, room).run()
+
+
+class _Arrival:
+    """One in progress."""
+
+    def __init__(self, link: Link, offered: Offer, name: str, trust: bool, room: Path) -> None:
+        self._link, self._offer, self._name, self._trust, self._room = link, offered, name, trust, room
+        self._go = 0.0
+
+    def run(self) -> Received:
+        """Take the images, rebuild what they hold, and let it go."""
+        with scratch.directory(self._room) as room, SpooledStore(self._link, "what comes", Spool(room)) as images:
+            name, pid = self._rebuild(images)
+        us = int((time.monotonic() - self._go) * 1e6)
+        try:
+            self._link.send(protocol.RUNS, pid=pid, name=name, us=us)
+        except MigrationError as error:
+            log.warn(f"{name or f'pid {pid}'} runs here; that cannot be told any more: {error}")
+        return Received(name, pid)
+
+    def _rebuild(self, images: SpooledStore) -> tuple[str, int]:
+        if self._offer.kind == offer.PROCESS:
+            return "", self._restore(images, (), nobody)
+        about = jobs.note.read(images)
+        if about is None:
+            raise MigrationError("the images are no job's")
+        job = jobs.wake(images, about, self._restore, name=self._name)
+        return job.name, job.pid
+
+    def _restore(self, images: Location, renames: tuple[tuple[str, str], ...], notify: Notify) -> int:
+        def told(action: str, pid: int) -> None:
+            notify(action, pid)
+            if action == "post-restore":
+                self._wait_for_go()
+
+        words: dict[str, Any] = dict.fromkeys(self._offer.told, True)
+        return torpor.restore(images, renames=renames, notify=told, trust=self._trust, **words)
+
+    def _wait_for_go(self) -> None:
+        """All is there, and would run at once: whose is it?"""
+        self._link.send(protocol.READY)
+        self._link.expect(protocol.GO, timeout_s=protocol.GO_WITHIN_S)
+        self._go = time.monotonic()
+
+
+def of_standard_streams() -> Link:
+    """The link of a command that ssh has started; what is printed goes where errors go from now on."""
+    reader, writer = os.dup(0), os.dup(1)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    os.dup2(2, 1)
+    return Link(reader, writer, "the source")

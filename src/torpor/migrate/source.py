@@ -1,0 +1,231 @@
+"""The source's side of a migration: it owns what runs until the destination has rebuilt it, and then gives it up.
+
+    hello, offer            nothing is stopped yet, and each side says what stands in the way
+    images                  the tree is stopped, and its images go as they are read
+    ready                   the destination has rebuilt everything; nothing of it runs
+    go                      there is no way back here: the tree is killed, by a caretaker if we die
+    runs                    it runs there, and is forgotten here
+
+Any failure before "go" lets the tree run on here.  After it nothing runs here by itself any more; until "runs" comes
+the images stay.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torpor
+from torpor.base import log
+from torpor.base.errors import MigrationError, UnknownEndError
+from torpor.engine import jobs, scratch
+from torpor.engine.jobs import Job
+from torpor.engine.stats import DumpStats
+from torpor.images.stores.opening import Location
+from torpor.images.stores.stream import TarStore
+from torpor.kernel import interrupts
+from torpor.migrate import offer, protocol
+from torpor.migrate.link import DataWay, FailedThereError, Link, LinkLostError, Message, encode
+from torpor.migrate.offer import Offer
+from torpor.migrate.way import Destination, Remote
+
+#: The destination waits so long for "go" at least, once it is ready, and so we do not say it later than half of that.
+_GO_WITHIN_S = protocol.GO_WITHIN_S / 2
+#: Who has been told "go" has little left to do.
+_RUNS_WITHIN_S = 60.0
+_HOME = "migrating"
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """``name``: what a job is called there, "" for as here.  ``told``: arguments of :func:`torpor.dump`."""
+
+    name: str = ""
+    rsh: str = ""
+    remote: str = "torpor"
+    trust: bool = False
+    dry_run: bool = False
+    keep_source: bool = False
+    told: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What came of it: how it is called, and its pid, there.  ``kept``: where its images are here, if they are."""
+
+    host: str
+    name: str
+    pid: int
+    n_processes: int
+    memory_bytes: int
+    sent_bytes: int
+    downtime_s: float
+    total_s: float
+    kept: str = ""
+
+
+def migrate(pid: int, job: Job | None, where: Destination, wishes: Wishes) -> Moved | None:
+    """Move *pid* and everything below it, the root of *job* if it is one's, to the host *where*; None for a dry run.
+
+    MigrationError and the errors of a dump: it runs on here.  UnknownEndError: it does not run here, and perhaps there.
+    """
+    began = time.monotonic()
+    words = [wishes.remote, "receive", "--stdio", *(["--trust"] if wishes.trust else [])]
+    made = offer.make(pid, job.name if job is not None else "", wishes.told)
+    with Remote(where, words, wishes.rsh) as remote:
+        link = remote.link
+        try:
+            name = _agree(link, made, wishes)
+            if wishes.dry_run:
+                link.send(protocol.CANCEL)
+                return None
+            link.send(protocol.IMAGES)
+            return _Move(link, str(where), pid, job, made, name, wishes, began).run()
+        except LinkLostError as error:
+            remote.explain(error)
+            raise
+
+
+def _agree(link: Link, made: Offer, wishes: Wishes) -> str:
+    """The destination takes it; how it will be called there.  MigrationError with all that stands in the way."""
+    link.send(protocol.HELLO, protocol=protocol.VERSION, torpor=torpor.__version__)
+    answer = link.expect(protocol.HELLO)
+    protocol.check(answer, link.peer)
+    name = wishes.name or made.name
+    fields = made.fields()
+    link.send(protocol.OFFER, **fields, called=name)
+    answer = link.expect(protocol.ACCEPT, protocol.REFUSE)
+    if answer.name == protocol.REFUSE:
+        raise _refusal(answer, link.peer)
+    return name
+
+
+def _refusal(answer: Message, peer: str) -> MigrationError:
+    reasons, hints = [], []
+    for entry in answer.entries("problems", protocol.MAX_PROBLEMS):
+        match entry:
+            case [str(text), str(hint)]:
+                reasons.append(text)
+                hints += [hint] if hint else []
+            case _:
+                answer.refuse("problems")
+    return MigrationError(f"{peer} refuses: {'; '.join(reasons)}", hint="; ".join(dict.fromkeys(hints)) or None)
+
+
+class _Move:
+    """One in progress."""
+
+    def __init__(
+        self,
+        link: Link,
+        host: str,
+        pid: int,
+        job: Job | None,
+        made: Offer,
+        name: str,
+        wishes: Wishes,
+        began: float,
+    ) -> None:
+        self._link, self._host, self._pid, self._job, self._offer = link, host, pid, job, made
+        self._name, self._wishes, self._began = name, wishes, began
+        self._runs: Message | None = None
+        self._lost: MigrationError | None = None
+        self._go_ns = 0
+
+    def run(self) -> Moved:
+        """Do it."""
+        if self._job is not None:
+            made = jobs.checkpoint(self._job, self._dump, by=f"torpor migrate to {self._host}", has_moved=self._is_over)
+            kept, how = str(made.place), f"torpor restore {self._job.name}@{made.number}"
+            stats = made.stats
+        else:
+            stats, kept = self._move_process()
+            how = f"torpor restore {kept}"
+        if self._runs is None:
+            raise self._unknown(kept, how)
+        return self._moved(stats, kept)
+
+    def _is_over(self) -> bool:
+        """Whether it runs there, and nothing of it is to stay here."""
+        return self._runs is not None and not self._wishes.keep_source
+
+    def _move_process(self) -> tuple[DumpStats | None, str]:
+        """As of a job, for a process: its images lie where they are found by hand until it runs there."""
+        home = jobs.state_directory() / _HOME
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        place = home / f"{self._pid}-{os.urandom(4).hex()}"
+        stats: DumpStats | None = None
+        is_whole = False
+        with ExitStack() as stack:
+
+            def commit(images: str) -> None:
+                nonlocal is_whole
+                stack.enter_context(interrupts.held())
+                is_whole = True
+
+            try:
+                stats = self._dump(place, (), commit)
+            except BaseException as error:
+                if not is_whole or os.path.exists(f"/proc/{self._pid}"):
+                    shutil.rmtree(place, ignore_errors=True)
+                    raise
+                log.warn(f"pid {self._pid} is in {place}, but: {error}")
+            if self._is_over():
+                shutil.rmtree(place, ignore_errors=True)
+        return stats, str(place)
+
+    def _dump(self, place: Location, notes: tuple[tuple[str, bytes], ...], commit: Callable[[str], None]) -> DumpStats:
+        def committed(images: str) -> None:
+            self._link.expect(protocol.READY)
+            since = time.monotonic()
+            commit(images)
+            if time.monotonic() - since > _GO_WITHIN_S:
+                raise MigrationError(f"{self._host} has been ready for too long: writing that down here took its time")
+            self._go_ns = time.perf_counter_ns()
+
+        with (
+            scratch.directory(jobs.state_directory() / _HOME) as room,
+            TarStore(DataWay(self._link), f"the link to {self._host}", spool=str(room)) as store,
+        ):
+            stats = torpor.dump(
+                self._pid, place, made_by="torpor migrate", notes=notes, commit=committed, also=store,
+                last_word=(self._link.writer, encode(protocol.GO)), **self._wishes.told,
+            )  # fmt: skip
+        try:
+            self._runs = self._link.expect(protocol.RUNS, timeout_s=_RUNS_WITHIN_S)
+        except MigrationError as error:
+            self._lost = error
+        return stats
+
+    def _unknown(self, kept: str, how: str) -> MigrationError:
+        error = self._lost
+        what = self._job.name if self._job is not None else f"pid {self._pid}"
+        if isinstance(error, FailedThereError):
+            return MigrationError(f"{error.describe()}: {what} runs nowhere; its images are in {kept}", hint=how)
+        return UnknownEndError(
+            f"{what} does not run here any more, and whether it runs on {self._host} is not known: {error}; its images "
+            f"are in {kept}",
+            hint=f"look on {self._host}; if it does not run there: {how}",
+        )
+
+    def _moved(self, stats: DumpStats | None, kept: str) -> Moved:
+        assert self._runs is not None
+        frozen_ns = stats.watch.began_ns.get("freezing", self._go_ns) if stats is not None else self._go_ns
+        # What the destination did since it heard "go" is told by its own clock.
+        downtime_s = (self._go_ns - frozen_ns) / 1e9 + self._runs.number("us") / 1e6
+        return Moved(
+            self._host, self._name or f"pid {self._runs.number('pid')}", self._runs.number("pid"),
+            stats.n_processes if stats is not None else 0, self._offer.memory_bytes, self._link.n_sent, downtime_s,
+            time.monotonic() - self._began, kept if self._wishes.keep_source else "",
+        )  # fmt: skip
+
+
+def home() -> Path:
+    """Where images of processes are that were not known to run elsewhere when their migration ended."""
+    return jobs.state_directory() / _HOME

@@ -1,0 +1,120 @@
+"""``torpor migrate``: a job moves to another host, and there is one of it at each instant, whatever goes wrong."""
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.events import IN_MODIFY, FileWatch, time_limit_s
+from harness.hosts import Host, host
+from torpor.engine import jobs
+
+pytestmark = pytest.mark.root
+TORPOR = [sys.executable, "-m", "torpor.cli.torpor"]
+#: Counts, a line a step, and has some memory that it checks at each.
+_COUNTER = """
+import time
+data = bytes(range(256)) * (16 << 12)
+n = 0
+while True:
+    assert data == bytes(range(256)) * (16 << 12)
+    print(n, flush=True)
+    n += 1
+    time.sleep(0.01)
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setenv("TORPOR_STATE", str(tmp_path / "here"))
+    job = jobs.start([sys.executable, "-S", "-c", _COUNTER], "counter")
+    try:
+        _wait_for_line(job.log, 3)
+        yield tmp_path / "here"
+    finally:
+        _end("counter")
+
+
+@pytest.fixture
+def there(tmp_path: Path) -> Iterator[Host]:
+    with host(tmp_path, "there") as made:
+        yield made
+
+
+def _end(name: str) -> None:
+    for job in jobs.list_jobs():
+        if job.name == name and job.status == jobs.RUNNING:
+            jobs.kill(job, signal.SIGKILL)
+
+
+def _wait_for_line(log: Path, n_lines: int) -> list[int]:
+    """The numbers in *log*, once there are so many."""
+    with FileWatch(log, IN_MODIFY) as changes:
+        while len(numbers := [int(line) for line in log.read_text().split("\n")[:-1] if line]) < n_lines:
+            assert select.select((changes,), (), (), time_limit_s(30))[0], log.read_text()
+            changes.drain()
+    return numbers
+
+
+def _migrate(there: Host, *words: str, returncode: int = 0) -> str:
+    line = [*TORPOR, "migrate", "counter", "there", *there.words, "-y", *words]
+    done = subprocess.run(line, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    assert done.returncode == returncode, done.stderr
+    return done.stdout if returncode == 0 else done.stderr
+
+
+def test_a_job_moves_and_is_gone_here(here: Path, there: Host) -> None:
+    before = _wait_for_line(jobs.find("counter").log, 3)
+    made = json.loads(_migrate(there, "--json"))
+    assert made["name"] == "counter" and made["downtime_s"] < time_limit_s(10)
+    assert jobs.list_jobs() == [] and there.jobs() == {"counter": "running"}
+    log = there.state / "jobs/counter/log"
+    after = _wait_for_line(log, 5)
+    assert after == list(range(after[0], after[0] + len(after))) and after[0] >= before[-1]
+    assert there.leftovers() == [] and os.listdir(here / "migrating") == []
+
+
+def test_it_goes_by_another_name_there_and_stays_here_as_images_if_wished(here: Path, there: Host) -> None:
+    _migrate(there, "--name", "other", "--keep-source")
+    assert there.jobs() == {"other": "running"}
+    assert jobs.find("counter").status == jobs.CHECKPOINTED
+    there.run("kill", "--signal", "KILL", "other")
+    jobs_here = subprocess.run([*TORPOR, "restore", "counter"], check=True, capture_output=True, text=True).stdout
+    assert "counter" in jobs_here
+
+
+def test_a_dry_run_changes_nothing(here: Path, there: Host) -> None:
+    assert "nothing stands in the way" in _migrate(there, "--dry-run")
+    assert jobs.find("counter").status == jobs.RUNNING and there.jobs() == {}
+
+
+def test_what_the_destination_refuses_runs_on(here: Path, there: Host) -> None:
+    there.run("run", "-d", "--name", "counter", "--", "sleep", "1000")
+    said = _migrate(there, returncode=1)
+    assert "a job called counter is running here" in said and "--name" in said
+    _runs_on(here)
+    assert there.jobs() == {"counter": "running"}
+
+
+def test_a_host_that_cannot_be_reached(here: Path, there: Host, tmp_path: Path) -> None:
+    line = [*TORPOR, "migrate", "counter", "there", "--rsh", "false", "-y"]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "false ended with 1" in done.stderr
+    _runs_on(here)
+
+
+def _runs_on(here: Path) -> None:
+    """It runs here, as before, and nothing is left of the attempt."""
+    job = jobs.find("counter")
+    assert job.status == jobs.RUNNING
+    numbers = [int(line) for line in job.log.read_text().split("\n")[:-1]]
+    after = _wait_for_line(job.log, len(numbers) + 2)
+    assert after == list(range(len(after)))
+    assert not (here / "migrating").is_dir() or os.listdir(here / "migrating") == []
+    assert not (here / "checkpoints").is_dir() or os.listdir(here / "checkpoints") == []
