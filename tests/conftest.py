@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import guardian
+from harness import guardian, network
 from harness.skips import in_ci, is_allowed, missing
 
 _GUARDIAN = pytest.StashKey[int]()
@@ -29,6 +29,13 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def repository() -> Path:
     """The directory with pyproject.toml in it."""
     return Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def own_network() -> Generator[None]:
+    """A network namespace for us and all that a file's tests start: nobody else's locks and addresses are in it."""
+    with network.of_our_own():
+        yield
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -6,7 +6,7 @@ from harness.neighbour import joined_namespace
 from harness.runc import Container
 from harness.streams import NearEnd
 
-pytestmark = [pytest.mark.root, pytest.mark.real]
+pytestmark = [pytest.mark.root, pytest.mark.real, pytest.mark.usefixtures("own_network")]
 
 N_CYCLES = 5
 _PORT = 7777

@@ -12,6 +12,7 @@ from contextlib import suppress
 import pexpect
 
 from harness import images
+from harness.events import time_limit_s
 from harness.machine import MachineError
 from harness.podman import Podman
 
@@ -216,7 +217,7 @@ class _Attached:
 
     def __init__(self, podman: Podman, container: str) -> None:
         line = podman.machine.enter(["podman", "attach", "--detach-keys=ctrl-q", container])
-        self._terminal = pexpect.spawn(line[0], line[1:], encoding="utf-8", timeout=20, echo=False)
+        self._terminal = pexpect.spawn(line[0], line[1:], encoding="utf-8", timeout=time_limit_s(20), echo=False)
 
     def say(self, words: str, wanted: str) -> str:
         self._terminal.sendline(words)

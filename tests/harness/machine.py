@@ -103,7 +103,7 @@ class Machine:
     def _find_init(self) -> int:
         assert self._init.stdout is not None
         if self._init.stdout.readline() != "ready\n":
-            _, error = self._init.communicate(timeout=10)
+            _, error = self._init.communicate(timeout=time_limit_s(10))
             if "Operation not permitted" in error:
                 missing(f"leave to make a machine of namespaces ({error.strip().splitlines()[-1]})")
             raise MachineError(["unshare"], self._init.returncode, "", error)

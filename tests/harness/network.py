@@ -2,16 +2,39 @@
 
 import difflib
 import json
+import os
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+
+from harness.skips import missing
+from torpor.kernel.namespaces import CLONE_NEWNET, setns, unshare
+from torpor.kernel.netdevice import loopback_up
 
 #: What `ip` tells that is no property of the object, or changes by itself.
 _VOLATILE = frozenset(
     ("stats64", "link_netnsid", "hello_timer", "tcn_timer", "topology_change_timer", "gc_timer", "forward_delay_timer",
      "pref", "valid_life_time", "preferred_life_time")
 )  # fmt: skip
+
+
+@contextmanager
+def of_our_own() -> Iterator[None]:
+    """This thread, and what it starts, is in a new network namespace that has nothing but `lo`."""
+    if os.geteuid() != 0:
+        missing("root")
+    before = os.open(f"/proc/self/task/{threading.get_native_id()}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        unshare(CLONE_NEWNET)
+        try:
+            loopback_up()
+            yield
+        finally:
+            setns(before, CLONE_NEWNET)
+    finally:
+        os.close(before)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import pytest
 from harness import engine
 from harness.streams import FarEnd, NearEnd
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.usefixtures("own_network")]
 
 PEER = shlex.split(os.environ.get("TORPOR_PEER", ""))
 

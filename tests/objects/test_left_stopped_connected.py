@@ -16,7 +16,7 @@ from harness import engine
 from harness.events import ProcessWatch, time_limit_s
 from harness.streams import FarEnd, NearEnd
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.usefixtures("own_network")]
 
 _OPTIONS = ["--tcp-established", "--leave-stopped"]
 

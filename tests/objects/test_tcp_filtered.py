@@ -11,7 +11,7 @@ import pytest
 from harness.neighbour import joined_namespace
 from harness.streams import InNamespace
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.usefixtures("own_network")]
 
 _SERVER = """
 import signal, socket

@@ -9,7 +9,7 @@ from harness import engine
 from harness.neighbour import joined_namespace
 from harness.streams import FarEnd, InNamespace, NearEnd
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.usefixtures("own_network")]
 
 N_CYCLES = 8
 

@@ -3,6 +3,8 @@
 import http.client
 import socket
 
+from harness.events import time_limit_s
+
 
 def free_port() -> int:
     """A port that nobody uses now."""
@@ -14,7 +16,7 @@ def free_port() -> int:
 
 def get(port: int, path: str = "/") -> str:
     """What GET answers."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=time_limit_s(20))
     try:
         connection.request("GET", path)
         return connection.getresponse().read().decode().strip()

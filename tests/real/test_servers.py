@@ -3,6 +3,7 @@
 import subprocess
 from pathlib import Path
 
+from harness.events import time_limit_s
 from harness.program import Program, need
 from real.ports import free_port, get, is_refused
 
@@ -41,7 +42,7 @@ def test_redis(program: Program) -> None:
 
 def redis(port: int, *words: str) -> str:
     line = [need("redis-cli"), "-p", str(port), *words]
-    return subprocess.run(line, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+    return subprocess.run(line, capture_output=True, text=True, check=True, timeout=time_limit_s(30)).stdout.strip()
 
 
 NGINX_CONF = """

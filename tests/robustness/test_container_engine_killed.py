@@ -14,7 +14,10 @@ import pytest
 from harness.events import ProcessWatch, time_limit_s
 from harness.runc import COUNTER, Container
 
-pytestmark = [pytest.mark.root, pytest.mark.real, pytest.mark.slow]
+# The mounts of the host are counted, and the instants of the kills are chosen for an idle machine.
+pytestmark = [
+    pytest.mark.root, pytest.mark.real, pytest.mark.slow, pytest.mark.alone, pytest.mark.usefixtures("own_network"),
+]  # fmt: skip
 _N_KILLS = 25
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.events import ProcessWatch
+from harness.events import ProcessWatch, time_limit_s
 from harness.workload import Workload
 from torpor.base.errors import TorporError
 from torpor.base.ids import Pid
@@ -66,7 +66,7 @@ def check_free(pid: int) -> None:
 
 def wait_free(watch: ProcessWatch) -> None:
     """The kernel lets tracees go as the dumper dies; a thread may still be on its way out of a batch."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + time_limit_s(5)
     while True:
         assert not watch.has_ended(), "the target has died"
         try:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.events import time_limit_s
 from harness.streams import FarEnd, NearEnd
 from torpor.base.errors import TorporError
 from torpor.base.ids import Pid
@@ -22,7 +23,7 @@ from torpor.engine.options import DumpOptions
 from torpor.kernel.procfs.status import read_status
 from torpor.objects.policy import NetworkPolicy, Policies
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.usefixtures("own_network")]
 
 N_KILLS = 150
 N_ENDS = 25
@@ -31,7 +32,7 @@ LONGEST_S = 0.1
 
 
 def _wait(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + time_limit_s(10)
     while not condition():
         assert time.monotonic() < deadline, what
         time.sleep(0.005)

@@ -11,7 +11,8 @@ import pytest
 
 from harness.runc import COUNTER, Container
 
-pytestmark = [pytest.mark.root, pytest.mark.real, pytest.mark.slow]
+# The mounts of the host are counted.
+pytestmark = [pytest.mark.root, pytest.mark.real, pytest.mark.slow, pytest.mark.alone]
 #: $TORPOR_CYCLES asks for more.
 _N_CYCLES = int(os.environ.get("TORPOR_CYCLES", "20"))
 #: What the processes of a machine that does other things too may differ by.

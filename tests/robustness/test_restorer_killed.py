@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.events import time_limit_s
 from harness.processes import find_tree, reap_adopted
 from harness.workload import Workload
 from torpor.base.ids import Pid
@@ -68,7 +69,7 @@ _others: set[int] = set()
 
 def wait_all_or_nothing(pids: set[int]) -> bool:
     """Whether all of *pids* run; the alternative is that none is there and no child of ours is left."""
-    deadline = time.monotonic() + LIMIT_S
+    deadline = time.monotonic() + time_limit_s(LIMIT_S)
     while True:
         reap()
         there = {pid for pid in pids if is_there(pid)}
@@ -83,7 +84,7 @@ def end_all(pids: set[int]) -> None:
     for pid in pids:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    deadline = time.monotonic() + LIMIT_S
+    deadline = time.monotonic() + time_limit_s(LIMIT_S)
     while wait_all_or_nothing(pids):
         assert time.monotonic() < deadline, "they do not die of SIGKILL"
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.events import ProcessWatch
+from harness.events import ProcessWatch, time_limit_s
 from harness.processes import reap_adopted
 from harness.rounds import rounds
 from harness.streams import FarEnd, NearEnd
@@ -26,7 +26,7 @@ from torpor.kernel.procfs.status import read_status
 from torpor.kernel.procfs.task import is_dying, read_children
 from torpor.objects.policy import NetworkPolicy, Policies
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.usefixtures("own_network")]
 
 N_KILLS = 40
 SEED = 20240214
@@ -51,7 +51,7 @@ def _wait_settled(pid: int, others: set[Pid]) -> bool:
 
     *others* are children of ours that have nothing to do with it.
     """
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + time_limit_s(10)
     while True:
         try:
             status = read_status(Pid(pid))
