@@ -33,7 +33,7 @@ WHY_E2E    := container engines, hosts and images that some tests use (without t
 .PHONY: announce unit help test demo demo-containers bench bench-containers interop lint format install clean
 
 help:
-	@echo 'make test               set everything up, run all tests (PYTEST_ARGS="-k pipe -x" to choose)'
+	@echo 'make test               set everything up, run all tests, one a core (PYTEST_ARGS="-k pipe -x" to choose)'
 	@echo 'make unit               the tests that need no system packages and no root; installs into .venv only'
 	@echo 'make demo               set up, then show what torpor does'
 	@echo 'make demo-containers    the same with containers, on two hosts, with Podman (Debian)'
@@ -48,7 +48,7 @@ test: announce $(VENV)/.dev $(VENV)/.installed
 	@tools/apt-install --why '$(WHY_TEST)' $(APT_TEST)
 	@tools/apt-install --optional --why '$(WHY_REAL)' $(APT_REAL)
 	@tools/apt-install --optional --why '$(WHY_E2E)' $(APT_E2E)
-	$(PY) -m pytest $(PYTEST_ARGS)
+	$(if $(PYTEST_ARGS),$(PY) -m pytest $(PYTEST_ARGS),$(PY) tools/shards.py)
 
 announce:
 	@echo 'make test installs what is missing of this (no service is started, nothing is removed):'
