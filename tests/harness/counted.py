@@ -1,4 +1,4 @@
-"""`criu` with its work counted: calls of functions and bytes read. `python -m harness.counted FILE dump ...`"""
+"""`criu` with its work counted: calls, bytes read, stops waited for. `python -m harness.counted FILE dump ...`"""
 
 import gc
 import json
@@ -7,12 +7,14 @@ import sys
 from pathlib import Path
 from types import FrameType
 
-_counts = {"calls": 0, "bytes": 0}
+_counts = {"calls": 0, "bytes": 0, "stops": 0}
 
 
 def _count(frame: FrameType, event: str, argument: object) -> None:
     if event in ("call", "c_call"):
         _counts["calls"] += 1
+        if argument is os.waitpid:
+            _counts["stops"] += 1
 
 
 def _read() -> int:

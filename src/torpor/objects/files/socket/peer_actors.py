@@ -14,7 +14,7 @@ import _socket as socket
 import errno
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from torpor.base import log
 from torpor.base.errors import KernelError, RestoreError, TorporError
@@ -42,6 +42,10 @@ _KEEP = 0xFFFFFFFF
 _OVERFLOW = 65534
 #: How many processes there are at once that are made for the moment.
 _MOST = 32
+#: How many pairs one batch makes; the maker holds both ends until we have them.
+_PAIRS_AT_ONCE = 50
+
+_Pair = tuple[Socket, Socket]
 
 
 @dataclass(slots=True)
@@ -64,6 +68,9 @@ class Actors:
         self._made: dict[TreePid, Runner] = {}
         #: By thread: as whom it comes back, which is asked once.
         self._own: dict[Pid, _Ids] = {}
+        #: Pairs that ``pair`` is going to be asked for, and those of them that are made already.
+        self._expected: dict[tuple[Who, int], int] = {}
+        self._ready: dict[tuple[Who, int], list[_Pair]] = {}
         self._processes = {process.ns_pid: process for process in context.processes}
         #: Pids that nobody else may have for a moment.
         self._reserved = {
@@ -90,31 +97,49 @@ class Actors:
         batch.call(nr.close, number)
         self._run(runner, batch, who)
 
-    def pair(self, who: Who | None, kind: int, ns_id: int) -> tuple[Socket, Socket]:
+    def expect_pairs(self, wanted: Iterable[tuple[Who | None, int]]) -> None:
+        """Say for which ends and types ``pair`` is going to be asked: these are made many at once."""
+        for who, kind in wanted:
+            if who is not None:
+                self._expected[who, kind] = self._expected.get((who, kind), 0) + 1
+
+    def pair(self, who: Who | None, kind: int, ns_id: int) -> _Pair:
         """socketpair(2)."""
         check_type(kind)
         if who is None:
             return make_pair(self._context, kind, ns_id)
+        if ready := self._ready.get((who, kind)):
+            return ready.pop()
         runner = self._runner_for(who)
         if runner is None:
-            made: list[tuple[Socket, Socket]] = []
+            made: list[_Pair] = []
             self._as_ourselves(who, lambda: made.append(make_pair(self._context, kind, ns_id)))
             return made[0]
+        count = max(1, min(self._expected.get((who, kind), 0), _PAIRS_AT_ONCE))
+        self._expected[who, kind] = self._expected.get((who, kind), 0) - count
+        ready = self._ready[who, kind] = self._make_pairs(runner, who, kind, count)
+        return ready.pop()
+
+    def _make_pairs(self, runner: Runner, who: Who, kind: int, count: int) -> list[_Pair]:
         batch = Batch()
-        numbers = batch.out(8)
+        rooms = [batch.out(8) for _ in range(count)]
         with_ids = self._borrow(runner, who)
         with_ids.enter(batch)
-        batch.call(nr.socketpair, socket.AF_UNIX, kind | socket.SOCK_CLOEXEC, 0, numbers)
+        for room in rooms:
+            batch.call(nr.socketpair, socket.AF_UNIX, kind | socket.SOCK_CLOEXEC, 0, room)
         with_ids.leave(batch)
         self._run(runner, batch, who)
-        theirs = struct.unpack("ii", numbers.bytes())
+        theirs = [struct.unpack("ii", room.bytes()) for room in rooms]
+        made = []
         with OwnedFd(open_pidfd(runner.thread.tgid)) as pidfd:
-            ends = [Socket(socket.AF_UNIX, kind, 0, fileno=getfd(pidfd.fileno(), number)) for number in theirs]
+            for numbers in theirs:
+                one, other = (Socket(socket.AF_UNIX, kind, 0, fileno=getfd(pidfd.fileno(), fd)) for fd in numbers)
+                made.append((one, other))
         batch = Batch()
-        for number in theirs:
+        for number in (number for numbers in theirs for number in numbers):
             batch.call(nr.close, number)
         runner.run(batch)
-        return ends[0], ends[1]
+        return made
 
     def connect(self, who: Who | None, client: Socket, name: bytes, file: int) -> None:
         """connect(2) to an abstract *name*, or to the socket of *file* (O_PATH) where there is none.  OSError."""
@@ -202,7 +227,7 @@ class Actors:
     def _stand_in(self, pid: TreePid, who: str) -> Runner:
         if pid not in self._made:
             if len(self._made) == _MOST:
-                self.close()
+                self._end_made()
             self._made[pid] = self._make(pid, who)
         return self._made[pid]
 
@@ -221,7 +246,15 @@ class Actors:
         return made
 
     def close(self) -> None:
-        """End those that were made for the moment."""
+        """Close what nobody wanted, and end those that were made for the moment."""
+        for one, other in (pair for pairs in self._ready.values() for pair in pairs):
+            one.close()
+            other.close()
+        self._ready.clear()
+        self._expected.clear()
+        self._end_made()
+
+    def _end_made(self) -> None:
         made, self._made = list(self._made.values()), {}
         self._own.clear()
         for runner in made:

@@ -158,6 +158,7 @@ class Graph:
         for node in self._inside():
             if not (node.is_mutual or self._is_connected_stream(node)):
                 self._make_alone(node)
+        self._actors.expect_pairs(self._plain_pairs())
         for node in self._inside():
             if node.made is None and node.is_mutual:
                 assert node.peer is not None
@@ -174,6 +175,15 @@ class Graph:
         for node in self._inside():
             if node.sk.state == LISTEN:
                 self._listen(node, peer_cred.noted(node.sk))
+
+    def _plain_pairs(self) -> Iterator[tuple[Who | None, int]]:
+        """Who made each pair that ``_make_pair`` makes by one call, and of which type."""
+        for node in self._inside():
+            peer = node.peer
+            if node.is_mutual and peer is not None and node.id < peer.id and not (node.name.text or peer.name.text):
+                who = peer_cred.noted(node.sk)
+                if who == peer_cred.noted(peer.sk):
+                    yield who, node.sk.type
 
     def _is_connected_stream(self, node: Node) -> bool:
         return node.is_stream and node.sk.state == ESTABLISHED and not self._is_unaccepted(node)
