@@ -87,7 +87,8 @@ def host(base: Path, name: str, environment: Mapping[str, str] | None = None) ->
 
 
 def _make(pid: int, base: Path, state: Path, environment: Mapping[str, str]) -> Host:
-    variables = {"TORPOR_STATE": str(state), **environment}
+    # As sshd says it: a port for data is opened where the source has come to.
+    variables = {"TORPOR_STATE": str(state), "SSH_CONNECTION": "127.0.0.1 50000 127.0.0.1 22", **environment}
     rsh, torpor = base / f"{state.name}.rsh", base / f"{state.name}.torpor"
     words = " ".join(f"{key}='{value}'" for key, value in variables.items())
     rsh.write_text(f'#!/bin/sh\nshift\nexec nsenter -t {pid} -p -m env {words} sh -c "$1"\n')

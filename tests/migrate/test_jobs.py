@@ -80,6 +80,13 @@ def test_a_job_moves_and_is_gone_here(here: Path, there: Host) -> None:
     assert there.leftovers() == [] and os.listdir(here / "migrating") == []
 
 
+@pytest.mark.parametrize("words", [("--via", "ssh"), ("--compress", "zstd"), ("--connections", "5")])
+def test_the_ways_that_its_data_may_go(words: tuple[str, ...], here: Path, there: Host) -> None:
+    sent = json.loads(_migrate(there, "--json", *words))["sent_bytes"]
+    assert (sent < 16 << 20) == ("zstd" in words)
+    assert jobs.list_jobs() == [] and there.jobs() == {"counter": "running"} and there.leftovers() == []
+
+
 def test_it_goes_by_another_name_there_and_stays_here_as_images_if_wished(here: Path, there: Host) -> None:
     _migrate(there, "--name", "other", "--keep-source")
     assert there.jobs() == {"other": "running"}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,8 @@ from torpor.engine import jobs, scratch
 from torpor.engine.options import Notify, nobody
 from torpor.images.stores.opening import Location
 from torpor.images.stores.spooled import Spool, SpooledStore
-from torpor.migrate import offer, protocol
-from torpor.migrate.link import FAILED, Link, LinkLostError
+from torpor.migrate import data, offer, protocol
+from torpor.migrate.link import FAILED, Link, LinkLostError, Message
 from torpor.migrate.offer import Offer
 
 _HOME = "unpacked"
@@ -68,22 +68,51 @@ def _receive(link: Link, trust: bool) -> Received | None:
         told = [[_text_of(problem), problem.hint or ""] for problem in problems[: protocol.MAX_PROBLEMS]]
         link.send(protocol.REFUSE, problems=told)
         return None
-    link.send(protocol.ACCEPT)
-    if link.expect(protocol.IMAGES, protocol.CANCEL).name == protocol.CANCEL:
-        return None
-    return _Arrival(link, offered, name, trust, room).run()
+    with ExitStack() as stack:
+        source = _accept(link, message, stack)
+        if link.expect(protocol.IMAGES, protocol.CANCEL).name == protocol.CANCEL:
+            return None
+        return _Arrival(link, source, offered, name, trust, room).run()
+
+
+def _accept(link: Link, message: Message, stack: ExitStack) -> Link | data.Receiver:
+    """Say that it may come; where its data come from."""
+    theirs, here = message.text("certificate", ""), os.environ.get("SSH_CONNECTION", "").split()
+    listener, ours = None, None
+    if theirs and len(here) == 4 and data.is_certificate(theirs) and (ours := data.make_identity()) is not None:
+        with suppress(OSError):
+            listener = data.Listener(here[2], ours)
+            stack.callback(listener.close)
+    if listener is None or ours is None:
+        link.send(protocol.ACCEPT)
+    else:
+        link.send(protocol.ACCEPT, address=listener.address, port=listener.port, certificate=ours.certificate)
+    n_connections = link.expect(protocol.CONNECT).number("connections", 0, data.MOST)
+    if not n_connections:
+        return link
+    if listener is None:
+        raise MigrationError("the source connects to where nobody listens")
+    receiver = data.Receiver(listener.accept(n_connections, theirs))
+    listener.close()
+    stack.callback(receiver.close)
+    return receiver
 
 
 class _Arrival:
     """One in progress."""
 
-    def __init__(self, link: Link, offered: Offer, name: str, trust: bool, room: Path) -> None:
-        self._link, self._offer, self._name, self._trust, self._room = link, offered, name, trust, room
+    def __init__(
+        self, link: Link, source: Link | data.Receiver, offered: Offer, name: str, trust: bool, room: Path
+    ) -> None:
+        self._link, self._source, self._offer, self._name = link, source, offered, name
+        self._trust, self._room = trust, room
         self._go = 0.0
 
     def run(self) -> Received:
         """Take the images, rebuild what they hold, and let it go."""
-        with scratch.directory(self._room) as room, SpooledStore(self._link, "what comes", Spool(room)) as images:
+        with scratch.directory(self._room) as room, SpooledStore(self._source, "what comes", Spool(room)) as images:
+            if isinstance(self._source, data.Receiver):
+                self._source.close()  # and its threads: who has some cannot enter mount namespaces
             name, pid = self._rebuild(images)
         us = int((time.monotonic() - self._go) * 1e6)
         try:

@@ -8,7 +8,6 @@ stranger: lengths, names and numbers are checked before they are used.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import select
@@ -134,15 +133,18 @@ class Link:
             if waiting:
                 waiting[0] = waiting[0][n_bytes:]
 
-    def _gone(self, error: OSError | None) -> NoReturn:
+    def _gone(self, error: OSError) -> NoReturn:
         """Whoever gives up says why before it goes: that is worth more than that it is gone."""
-        if error is not None and error.errno in (errno.EPIPE, errno.ECONNRESET):
-            while True:
-                message = self.receive(timeout_s=1.0)
-                if message.name == FAILED:
-                    raise self.failed(message)
-        reason = f": {error.strerror}" if error is not None else ""
-        raise LinkLostError(f"the link to {self.peer} is lost{reason}")
+        raise self.why(LinkLostError(f"the link to {self.peer} is lost: {error.strerror}"))
+
+    def why(self, error: LinkLostError) -> MigrationError:
+        """*error*, or what the other side has said of it before it went."""
+        try:
+            while (message := self.receive(timeout_s=1.0)).name != FAILED:
+                pass
+        except MigrationError:
+            return error
+        return self.failed(message)
 
     def failed(self, message: Message) -> FailedThereError:
         """What the other side's FAILED says, as an error."""

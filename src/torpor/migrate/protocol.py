@@ -5,6 +5,7 @@
                             hello
     offer                                        what it is, and what it needs
                             accept, refuse
+    connect                                      to a port there, so often, or not at all
     images, cancel                               the tree is about to be stopped
     (data)                                       its images, one tar archive
                             ready                all is rebuilt, and nothing of it runs
@@ -20,8 +21,8 @@ from torpor.base.errors import MigrationError
 from torpor.migrate.link import Message
 
 VERSION = 1
-HELLO, OFFER, ACCEPT, REFUSE, CANCEL, IMAGES, READY, GO, RUNS = (
-    "hello", "offer", "accept", "refuse", "cancel", "images", "ready", "go", "runs",
+HELLO, OFFER, ACCEPT, REFUSE, CONNECT, CANCEL, IMAGES, READY, GO, RUNS = (
+    "hello", "offer", "accept", "refuse", "connect", "cancel", "images", "ready", "go", "runs",
 )  # fmt: skip
 #: So long is "go" waited for by who is ready.
 GO_WITHIN_S = 60.0

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -30,8 +31,9 @@ from torpor.engine.stats import DumpStats
 from torpor.images.stores.opening import Location
 from torpor.images.stores.stream import TarStore
 from torpor.kernel import interrupts
-from torpor.migrate import offer, protocol
+from torpor.migrate import data, offer, protocol
 from torpor.migrate.link import DataWay, FailedThereError, Link, LinkLostError, Message, encode
+from torpor.migrate.metered import Metered
 from torpor.migrate.offer import Offer
 from torpor.migrate.way import Destination, Remote
 
@@ -44,7 +46,11 @@ _HOME = "migrating"
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """``name``: what a job is called there, "" for as here.  ``told``: arguments of :func:`torpor.dump`."""
+    """``name``: what a job is called there, "" for as here.  ``told``: arguments of :func:`torpor.dump`.
+
+    ``via_ssh``: data go by ssh, too, and not by connections of their own (``n_connections``).  ``compress``: as a
+    stream is, "none" or "zstd".  ``bandwidth``: bytes a second that may be sent; 0: as many as can.
+    """
 
     name: str = ""
     rsh: str = ""
@@ -52,6 +58,10 @@ class Wishes:
     trust: bool = False
     dry_run: bool = False
     keep_source: bool = False
+    via_ssh: bool = False
+    n_connections: int = 2
+    compress: str = "none"
+    bandwidth: int = 0
     told: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -81,29 +91,53 @@ def migrate(pid: int, job: Job | None, where: Destination, wishes: Wishes) -> Mo
     with Remote(where, words, wishes.rsh) as remote:
         link = remote.link
         try:
-            name = _agree(link, made, wishes)
-            if wishes.dry_run:
-                link.send(protocol.CANCEL)
-                return None
-            link.send(protocol.IMAGES)
-            return _Move(link, str(where), pid, job, made, name, wishes, began).run()
+            with ExitStack() as stack:
+                name, way = _agree(link, made, wishes, stack)
+                if wishes.dry_run:
+                    link.send(protocol.CANCEL)
+                    return None
+                link.send(protocol.IMAGES)
+                return _Move(link, way, str(where), pid, job, made, name, wishes, began).run()
         except LinkLostError as error:
             remote.explain(error)
             raise
 
 
-def _agree(link: Link, made: Offer, wishes: Wishes) -> str:
-    """The destination takes it; how it will be called there.  MigrationError with all that stands in the way."""
+def _agree(link: Link, made: Offer, wishes: Wishes, stack: ExitStack) -> tuple[str, Metered]:
+    """The destination takes it; how it will be called there, and the way for its data.
+
+    MigrationError with all that stands in the way.
+    """
     link.send(protocol.HELLO, protocol=protocol.VERSION, torpor=torpor.__version__)
     answer = link.expect(protocol.HELLO)
     protocol.check(answer, link.peer)
     name = wishes.name or made.name
-    fields = made.fields()
-    link.send(protocol.OFFER, **fields, called=name)
+    ours = None if wishes.via_ssh or wishes.dry_run else data.make_identity()
+    link.send(protocol.OFFER, **made.fields(), called=name, certificate=ours.certificate if ours else "")
     answer = link.expect(protocol.ACCEPT, protocol.REFUSE)
     if answer.name == protocol.REFUSE:
         raise _refusal(answer, link.peer)
-    return name
+    sender = _connect(link, answer, ours, wishes)
+    if sender is None:
+        return name, Metered(DataWay(link), wishes.bandwidth)
+    stack.callback(sender.close)
+    return name, Metered(sender, wishes.bandwidth)
+
+
+def _connect(link: Link, answer: Message, ours: data.Identity | None, wishes: Wishes) -> data.Sender | None:
+    """Connections for data, if there is a port to reach; None where ssh is the way."""
+    theirs = answer.text("certificate", "")
+    plain: list[socket.socket] = []
+    if ours is not None and theirs:
+        address, port = answer.text("address"), answer.number("port", 1, 65535)
+        try:
+            plain = data.reach(address, port, wishes.n_connections)
+        except OSError as error:
+            log.info(f"{address} port {port} is not to be reached ({error}): all goes by ssh")
+    link.send(protocol.CONNECT, connections=len(plain))
+    if ours is None or not plain:
+        return None
+    return data.Sender(data.secure(plain, ours, theirs))
 
 
 def _refusal(answer: Message, peer: str) -> MigrationError:
@@ -124,6 +158,7 @@ class _Move:
     def __init__(
         self,
         link: Link,
+        way: Metered,
         host: str,
         pid: int,
         job: Job | None,
@@ -132,6 +167,7 @@ class _Move:
         wishes: Wishes,
         began: float,
     ) -> None:
+        self._way = way
         self._link, self._host, self._pid, self._job, self._offer = link, host, pid, job, made
         self._name, self._wishes, self._began = name, wishes, began
         self._runs: Message | None = None
@@ -191,9 +227,9 @@ class _Move:
 
         with (
             scratch.directory(jobs.state_directory() / _HOME) as room,
-            TarStore(DataWay(self._link), f"the link to {self._host}", spool=str(room)) as store,
+            TarStore(self._way, f"the link to {self._host}", self._wishes.compress, spool=str(room)) as store,
         ):
-            stats = torpor.dump(
+            stats = self._told_why(torpor.dump)(
                 self._pid, place, made_by="torpor migrate", notes=notes, commit=committed, also=store,
                 last_word=(self._link.writer, encode(protocol.GO)), **self._wishes.told,
             )  # fmt: skip
@@ -202,6 +238,17 @@ class _Move:
         except MigrationError as error:
             self._lost = error
         return stats
+
+    def _told_why(self, dump: Callable[..., DumpStats]) -> Callable[..., DumpStats]:
+        """*dump*, whose error about a lost connection is what the other side says of it, if it says something."""
+
+        def run(*arguments: Any, **words: Any) -> DumpStats:
+            try:
+                return dump(*arguments, **words)
+            except LinkLostError as error:
+                raise self._link.why(error) from error
+
+        return run
 
     def _unknown(self, kept: str, how: str) -> MigrationError:
         error = self._lost
@@ -221,7 +268,7 @@ class _Move:
         downtime_s = (self._go_ns - frozen_ns) / 1e9 + self._runs.number("us") / 1e6
         return Moved(
             self._host, self._name or f"pid {self._runs.number('pid')}", self._runs.number("pid"),
-            stats.n_processes if stats is not None else 0, self._offer.memory_bytes, self._link.n_sent, downtime_s,
+            stats.n_processes if stats is not None else 0, self._offer.memory_bytes, self._way.n_sent, downtime_s,
             time.monotonic() - self._began, kept if self._wishes.keep_source else "",
         )  # fmt: skip
 

@@ -33,6 +33,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--trust", action="store_true",
         help="have the other host allow what it refuses of strangers' checkpoints (as torpor restore --trust)",
     )  # fmt: skip
+    parser.add_argument(
+        "--via", choices=("tls", "ssh"), default="tls",
+        help="how data go: by connections of their own (the default) to a port that the other host opens for them, or, "
+        "where that is not to be reached, or always, through ssh, as what is said does",
+    )  # fmt: skip
+    parser.add_argument("--connections", type=int, default=2, metavar="N", help="so many of them (default: 2)")
+    parser.add_argument("--compress", choices=("none", "zstd"), default="none", help="what is sent (default: none)")
+    parser.add_argument("--bandwidth", metavar="MBIT", type=float, default=0, help="send no more than so many Mbit/s")
     parser.add_argument("--engine", help="job, pid: what the name means")
     parser.add_argument("--json", action="store_true", help="what came of it, as JSON")
     parser.add_argument("-y", "--yes", action="store_true", help="do not ask before something is lost")
@@ -52,11 +60,14 @@ def main(args: argparse.Namespace) -> int:
     _refuse_others(target)
     if args.name and target.job is None:
         raise UsageError("--name is for jobs")
+    if not 1 <= args.connections <= 16 or args.bandwidth < 0:
+        raise UsageError("--connections is 1 to 16, and --bandwidth no less than 0")
     told = process_options.keywords(args, process_options.CHECK)
     insist(target, told, may_ask=not args.yes)
     wishes = source.Wishes(
-        args.name or "", args.rsh, args.remote_torpor, args.trust, args.dry_run, args.keep_source, told
-    )
+        args.name or "", args.rsh, args.remote_torpor, args.trust, args.dry_run, args.keep_source,
+        args.via == "ssh", args.connections, args.compress, int(args.bandwidth * 125_000), told,
+    )  # fmt: skip
     moved = source.migrate(target.pid, target.job, where, wishes)
     if moved is None:
         print(f"{args.target}: nothing stands in the way, here or on {where}")

@@ -1,0 +1,116 @@
+"""Data beside the link: as sent, in order, over any number of connections, and from nobody but the source."""
+
+import random
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+
+import pytest
+
+from torpor.base.errors import MigrationError
+from torpor.migrate import data
+from torpor.migrate.data import Identity, Listener, Receiver, Sender
+from torpor.migrate.link import LinkLostError
+
+
+@pytest.fixture(scope="module")
+def identities() -> tuple[Identity, Identity]:
+    made = data.make_identity(), data.make_identity()
+    assert made[0] is not None and made[1] is not None
+    return made[0], made[1]
+
+
+@contextmanager
+def _joined(identities: tuple[Identity, Identity], n_connections: int) -> Iterator[tuple[Sender, Receiver]]:
+    ours, theirs = identities
+    with ExitStack() as stack:
+        listener = Listener("127.0.0.1", theirs)
+        stack.callback(listener.close)
+        senders: list[Sender] = []
+
+        def come() -> None:
+            plain = data.reach(listener.address, listener.port, n_connections)
+            senders.append(Sender(data.secure(plain, ours, theirs.certificate)))
+
+        thread = threading.Thread(target=come)
+        thread.start()
+        receiver = Receiver(listener.accept(n_connections, ours.certificate))
+        stack.callback(receiver.close)
+        thread.join()
+        stack.callback(senders[0].close)
+        yield senders[0], receiver
+
+
+def _read_all(receiver: Receiver) -> bytes:
+    return b"".join(iter(lambda: receiver.read(100_000), b""))
+
+
+@pytest.mark.parametrize("n_connections", [1, 3])
+def test_streams_come_as_they_were_sent(n_connections: int, identities: tuple[Identity, Identity]) -> None:
+    first = random.Random(3).randbytes(3_000_001)
+    with _joined(identities, n_connections) as (sender, receiver):
+        buffer = bytearray(first)
+
+        def send() -> None:
+            sender.write(memoryview(buffer))
+            buffer[:] = bytes(len(buffer))  # its owner goes on with it
+            sender.finish()
+            sender.write(b"second")
+            sender.finish()
+
+        thread = threading.Thread(target=send)
+        thread.start()
+        assert _read_all(receiver) == first and _read_all(receiver) == b"second"
+        thread.join()
+
+
+def test_one_that_ends_in_between_is_an_error_on_both_sides(identities: tuple[Identity, Identity]) -> None:
+    with _joined(identities, 2) as (sender, receiver):
+        sender.write(b"x")
+        assert receiver.read(1) == b"x"
+        sender.close()
+        with pytest.raises(LinkLostError):
+            receiver.read(1)
+        receiver.close()
+    with _joined(identities, 2) as (sender, receiver):
+        receiver.close()
+        with pytest.raises(LinkLostError):
+            for _ in range(1000):
+                sender.write(bytes(1 << 20))
+
+
+def test_a_stranger_is_let_go_of_and_the_source_still_comes(identities: tuple[Identity, Identity]) -> None:
+    ours, theirs = identities
+    stranger = data.make_identity()
+    assert stranger is not None
+    listener = Listener("127.0.0.1", theirs)
+    met: list[bool] = []
+
+    def come() -> None:
+        with socket.create_connection((listener.address, listener.port)) as plain:
+            plain.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            with suppress(ConnectionError):
+                plain.recv(1)
+        with pytest.raises((LinkLostError, ssl.SSLError, OSError)):
+            reached = data.reach(listener.address, listener.port, 1)
+            with data.secure(reached, stranger, theirs.certificate)[0] as refused:
+                if not refused.recv(1):  # in TLS 1.3 that is heard later
+                    raise LinkLostError("let go of")
+        met.append(True)
+        found = data.secure(data.reach(listener.address, listener.port, 1), ours, theirs.certificate)
+        found[0].close()
+
+    thread = threading.Thread(target=come)
+    thread.start()
+    accepted = listener.accept(1, ours.certificate)
+    thread.join()
+    assert met == [True] and len(accepted) == 1
+    accepted[0].close()
+    listener.close()
+
+
+def test_what_is_no_certificate(identities: tuple[Identity, Identity]) -> None:
+    with pytest.raises(MigrationError, match="certificate makes no sense"):
+        identities[0].context("-----BEGIN NONSENSE-----", server=True)
