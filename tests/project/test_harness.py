@@ -12,6 +12,7 @@ import pytest
 from harness import skips
 from harness.engine import EngineError, dump
 from harness.events import ProcessWatch, become_subreaper, time_limit_s
+from harness.instants import Instants
 from harness.workload import PASS, Workload, WorkloadError
 
 
@@ -133,3 +134,15 @@ def test_what_a_killed_test_run_had_started_is_ended(start: str, repository: Pat
             assert watch.wait_ended(time_limit_s(20))
             watch.reap()
     shutil.rmtree(base)
+
+
+def test_instants_follow_how_long_the_work_takes() -> None:
+    """A machine four times as slow, then one as fast as before: most interruptions come in time, some too late."""
+    instants, shares = Instants(1, whole_s=0.1), []
+    for took_s in (0.4, 0.1):
+        finished = 0
+        for _ in range(100):
+            instants.learn(finished=(is_late := instants.draw() > took_s))
+            finished += is_late
+        shares.append(finished)
+    assert all(10 < share < 60 for share in shares), shares

@@ -1,11 +1,10 @@
-"""kill -9 of the dumper at 200 random instants: the target, which computes without a pause, is none the worse.
+"""kill -9 of the dumper at random instants: the target, which computes without a pause, is none the worse.
 
 The dumps run one after the other in a process forked from this one, so that the instants fall into dumps and not into
 the start of an interpreter.
 """
 
 import os
-import random
 import signal
 import time
 from pathlib import Path
@@ -13,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from harness.events import ProcessWatch, time_limit_s
+from harness.instants import Instants, Told
+from harness.rounds import rounds
 from harness.workload import Workload
 from torpor.base.errors import TorporError
 from torpor.base.ids import Pid
@@ -24,35 +25,36 @@ from torpor.kernel.procfs.task import read_threads
 
 pytestmark = pytest.mark.root
 
-N_KILLS = 200
+N_KILLS = rounds(80, 200)
 SEED = 20240214
-LONGEST_S = 0.12
 
 
-def dump_for_ever(pid: int, directory: Path) -> None:
+def dump_for_ever(pid: int, directory: Path, told: Told) -> None:
     while True:
         dump(pid, directory, DumpOptions(leave_running=True))
+        told.say()
 
 
-def fork_dumper(pid: int, directory: Path) -> int:
+def fork_dumper(pid: int, directory: Path, told: Told) -> int:
     dumper = os.fork()
     if dumper:
         return dumper
     try:
-        dump_for_ever(pid, directory)
+        dump_for_ever(pid, directory, told)
     except TorporError as error:
         os.write(2, f"{error.describe()}\n".encode())
     finally:
         os._exit(1)
 
 
-def kill_at_random_instant(rng: random.Random, pid: int, directory: Path) -> None:
-    dumper = fork_dumper(pid, directory)
+def kill_at_random_instant(instants: Instants, pid: int, directory: Path, told: Told) -> None:
+    dumper = fork_dumper(pid, directory, told)
     # The instant is what is tested; nothing is waited for.
-    time.sleep(rng.uniform(0, LONGEST_S))
+    time.sleep(instants.draw())
     os.kill(dumper, signal.SIGKILL)
     _, status = os.waitpid(dumper, 0)
     assert os.WIFSIGNALED(status), f"the dumper ended by itself: {status:#x}"
+    instants.learn(finished=told.take() > 1)
 
 
 def check_free(pid: int) -> None:
@@ -81,13 +83,14 @@ def addresses(pid: int) -> set[tuple[int, int]]:
 
 
 def test_dumper_killed(tmp_path: Path) -> None:
-    rng = random.Random(SEED)
     n_left = 0
-    with Workload.start("vectors") as workload, ProcessWatch(workload.pid) as watch:
+    with Workload.start("vectors") as workload, ProcessWatch(workload.pid) as watch, Told() as told:
         workload.wait_ready()
-        before = addresses(workload.pid)
+        before, began = addresses(workload.pid), time.monotonic()
+        dump(workload.pid, tmp_path, DumpOptions(leave_running=True))
+        instants = Instants(SEED, 2 * (time.monotonic() - began))
         for _ in range(N_KILLS):
-            kill_at_random_instant(rng, workload.pid, tmp_path)
+            kill_at_random_instant(instants, workload.pid, tmp_path, told)
             wait_free(watch)
             n_left += addresses(workload.pid) != before
         # What the dead left is taken away by the next one who comes.

@@ -5,7 +5,6 @@ runs on or can be restored.
 """
 
 import os
-import random
 import signal
 import subprocess
 import time
@@ -15,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from harness.events import time_limit_s
+from harness.instants import Instants, Told
+from harness.rounds import rounds
 from harness.streams import FarEnd, NearEnd
 from torpor.base.errors import TorporError
 from torpor.base.ids import Pid
@@ -25,10 +26,9 @@ from torpor.objects.policy import NetworkPolicy, Policies
 
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("own_network")]
 
-N_KILLS = 150
-N_ENDS = 25
+N_KILLS = rounds(50, 150)
+N_ENDS = rounds(12, 60)
 SEED = 20240214
-LONGEST_S = 0.1
 
 
 def _wait(condition: Callable[[], bool], what: str) -> None:
@@ -42,14 +42,16 @@ def _is_unlocked() -> bool:
     return "CRIU" not in subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True).stdout
 
 
-def _fork_dumper(pid: int, directory: Path, *, leave_running: bool) -> int:
+def _fork_dumper(pid: int, directory: Path, *, leave_running: bool, told: Told | None = None) -> int:
+    """Its pid.  *told*: of each dump of a target that runs on."""
     options = DumpOptions(leave_running=leave_running, policies=Policies(network=NetworkPolicy(tcp_established=True)))
     dumper = os.fork()
     if dumper:
         return dumper
     try:
         dump(pid, directory, options)
-        while leave_running:
+        while told is not None:
+            told.say()
             dump(pid, directory, options)
     except TorporError as error:
         os.write(2, f"{error.describe()}\n".encode())
@@ -57,9 +59,9 @@ def _fork_dumper(pid: int, directory: Path, *, leave_running: bool) -> int:
         os._exit(1)
 
 
-def _kill_at_random_instant(dumper: int, rng: random.Random, longest_s: float = LONGEST_S) -> None:
+def _kill_at_random_instant(dumper: int, instants: Instants) -> None:
     # The instant is what is tested; nothing is waited for.
-    time.sleep(rng.uniform(0, longest_s))
+    time.sleep(instants.draw())
     os.kill(dumper, signal.SIGKILL)
     os.waitpid(dumper, 0)
 
@@ -76,12 +78,19 @@ def _state(pid: int) -> str:
 
 
 def test_left_running() -> None:
-    rng = random.Random(SEED)
-    with FarEnd() as far:
+    with FarEnd() as far, Told() as told:
         far.listen("127.0.0.1")
         near = NearEnd("127.0.0.1", far.port)
+        began, dumper = time.monotonic(), _fork_dumper(far.pid, far.images, leave_running=True, told=told)
+        told.wait()
+        # Two dumps long, so that some fall into it that find the images of an earlier one.
+        instants = Instants(SEED, 2 * (time.monotonic() - began))
+        os.kill(dumper, signal.SIGKILL)
+        os.waitpid(dumper, 0)
+        told.take()
         for _ in range(N_KILLS):
-            _kill_at_random_instant(_fork_dumper(far.pid, far.images, leave_running=True), rng)
+            _kill_at_random_instant(_fork_dumper(far.pid, far.images, leave_running=True, told=told), instants)
+            instants.learn(finished=told.take() > 1)
             _wait(lambda: _state(far.pid) == "free", "the target is not let go")
             assert near.is_talking
         _wait(_is_unlocked, "the network stays locked")
@@ -90,17 +99,22 @@ def test_left_running() -> None:
 
 
 def test_ended() -> None:
-    rng = random.Random(SEED)
     n_restored = 0
     with FarEnd() as far:
         far.listen("127.0.0.1")
         near = NearEnd("127.0.0.1", far.port)
+        began = time.monotonic()
+        os.waitpid(_fork_dumper(far.pid, far.images, leave_running=False), 0)
+        instants = Instants(SEED, time.monotonic() - began)
+        far.reap()
+        far.restore()
         for _ in range(N_ENDS):
             dumper = _fork_dumper(far.pid, far.images, leave_running=False)
-            _kill_at_random_instant(dumper, rng, 3 * LONGEST_S)
+            _kill_at_random_instant(dumper, instants)
             _wait(lambda: _state(far.pid) in ("free", "dead"), "the target is neither let go nor dead")
             # A caretaker that ends the tree does so while we look.
             _wait(lambda: _state(far.pid) == "dead" or _is_unlocked(), "the network stays locked")
+            instants.learn(finished=_state(far.pid) == "dead")
             if _state(far.pid) == "dead":
                 far.reap()
                 far.restore()

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from harness.events import become_subreaper
+from harness.instants import Instants
 from harness.processes import MARK_VARIABLE, find_tree, new_mark
 from harness.rounds import rounds
 from torpor.cli import torpor
@@ -116,16 +117,21 @@ def _run_down(state: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_by_a_signal(state: Path, number: int) -> None:
-    rng, n_interrupted = random.Random(SEED), 0
+    n_interrupted, began = 0, time.monotonic()
+    assert torpor.main(["checkpoint", "held"]) == 0
+    instants = Instants(SEED, time.monotonic() - began)
+    _run_down(state)
     assert torpor.main(["prune", "--keep-last", "1"]) == 0
     sums, listing = _sums(state), _listing(state)
     for each in range(N_ROUNDS):
         child = _child(["checkpoint", "held"])
         # The instant is what is tested; nothing is waited for.
-        time.sleep(rng.uniform(0, 0.4))
+        time.sleep(instants.draw())
         os.kill(child, number)
         os.waitpid(child, 0)
-        if jobs.find("held").status == jobs.RUNNING:
+        runs = jobs.find("held").status == jobs.RUNNING
+        instants.learn(finished=not runs)
+        if runs:
             n_interrupted += 1
             _is_as_before(state, sums, listing, each)
         assert _sums(state) == sums
@@ -166,11 +172,15 @@ def test_by_a_disk_that_becomes_read_only(state: Path) -> None:
 
 
 def test_by_a_power_cut(state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sums, rng = _sums(state), random.Random(SEED)
+    sums, began = _sums(state), time.monotonic()
+    assert torpor.main(["checkpoint", "held", "--leave-running"]) == 0
+    instants = Instants(SEED, time.monotonic() - began)
     for each in range(N_ROUNDS):
         _run_down(state)
         child = _child(["checkpoint", "held", "--leave-running"])
-        time.sleep(rng.uniform(0, 0.3))
+        time.sleep(instants.draw())
+        ended = os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        instants.learn(finished=ended is not None)
         after = tmp_path / f"after{each}"
         # What is renamed meanwhile is not found: that is none of the first checkpoint's.
         subprocess.run(["cp", "-a", state, after], stderr=subprocess.DEVNULL, check=False)

@@ -5,7 +5,6 @@ tree goes on.  Once it does, what the killed restore had left is gone, or it has
 """
 
 import os
-import random
 import signal
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from harness.events import ProcessWatch, time_limit_s
+from harness.instants import Instants
 from harness.processes import reap_adopted
 from harness.rounds import rounds
 from harness.streams import FarEnd, NearEnd
@@ -28,9 +28,8 @@ from torpor.objects.policy import NetworkPolicy, Policies
 
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("own_network")]
 
-N_KILLS = 40
+N_KILLS = rounds(20, 100)
 SEED = 20240214
-LONGEST_S = 0.06
 
 
 def _fork_restorer(directory: Path, notify: Callable[[str, int], None] = nobody) -> int:
@@ -73,21 +72,26 @@ def _wait_settled(pid: int, others: set[Pid]) -> bool:
 
 
 def test_restorer_killed() -> None:
-    rng = random.Random(SEED)
     n_killed = 0
     with FarEnd() as far:
         far.listen("127.0.0.1")
         near = NearEnd("127.0.0.1", far.port)
+        far.checkpoint()
+        began = time.monotonic()
+        far.restore()
+        instants = Instants(SEED, time.monotonic() - began)
         for _ in range(N_KILLS):
             pid = far.pid
             far.checkpoint()
             others = set(read_children(Pid(os.getpid())))
             restorer = _fork_restorer(far.images)
             # The instant is what is tested; nothing is waited for.
-            time.sleep(rng.uniform(0, LONGEST_S))
+            time.sleep(instants.draw())
             os.kill(restorer, signal.SIGKILL)
             os.waitpid(restorer, 0)
-            if _wait_settled(pid, others):
+            runs = _wait_settled(pid, others)
+            instants.learn(finished=runs)
+            if runs:
                 assert far.root is not None
                 far.root.close()
                 far.root = ProcessWatch(pid)
