@@ -10,7 +10,7 @@ import fcntl
 import os
 import stat
 import struct
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import suppress
 
 from torpor.base.errors import RestoreError
@@ -263,7 +263,7 @@ def open_below(
     path: str,
     flags: int,
     may_be: Callable[[os.stat_result], bool] = is_ordinary,
-    pids: Callable[[], Collection[int]] = tuple,
+    pids: Container[int] = (),
 ) -> int:
     """Open *path* as a process whose root is *root_fd* would ("": *root_fd* itself, again).
 
@@ -300,7 +300,7 @@ def open_below(
         ) from error
 
 
-def _check_setting(fd: int, root_fd: int, path: str, flags: int, pids: Callable[[], Collection[int]]) -> None:
+def _check_setting(fd: int, root_fd: int, path: str, flags: int, pids: Container[int]) -> None:
     """RestoreError for a file to be written to, *path* below *root_fd*, that sets what is not of the tree's."""
     device = os.fstat(fd).st_dev
     if not settings.writes(flags) or os.major(device):
@@ -309,7 +309,7 @@ def _check_setting(fd: int, root_fd: int, path: str, flags: int, pids: Callable[
     found = settings.set_by(
         filesystem_type_of(fd), device, name, lambda: open_in_root(root_fd, where or "/", O_PATH | os.O_DIRECTORY)
     )
-    if found is not None and found not in pids():
+    if found is not None and found not in pids:
         whose = f"pid {found}, which is not of the tree's" if isinstance(found, int) else found
         raise RestoreError(
             f"{path} sets {whose}: it is not opened for writing because an image names it",

@@ -123,6 +123,13 @@ def _kind_of_setting(file: OpenFile, context: DumpContext) -> int:
     return context.part(settings.Kinds).find(file.stat.st_dev, f"/proc/{file.process.pid}/fd/{file.number}")
 
 
+class _DumpedPids:
+    """The tree's processes, by the numbers that a proc may have for them; asked for when all are known."""
+
+    def __init__(self, context: DumpContext) -> None:
+        self.all = {pid for process in context.processes for pid in (process.pid, process.ns_pid)}
+
+
 def _check_setting(file: OpenFile, context: DumpContext) -> None:
     """RefusedError for a file by which something outside of the tree is set; it may have to wait for all processes."""
     kind = _kind_of_setting(file, context)
@@ -142,7 +149,7 @@ def _check_setting(file: OpenFile, context: DumpContext) -> None:
     )
 
     def check() -> None:
-        if found not in {pid for process in context.processes for pid in (process.pid, process.ns_pid)}:
+        if found not in context.part(_DumpedPids).all:
             raise refusal
 
     context.at(DumpStage.KNOWN, check)
@@ -259,7 +266,7 @@ def open_file(
     if flags & O_TMPFILE_ONLY:
         flags &= ~os.O_TMPFILE  # which is O_DIRECTORY as well
     if remap is None:
-        return open_below(*context.files.place_of_reg(reg), flags | os.O_NOCTTY, may_be, lambda: _pids(context))
+        return open_below(*context.files.place_of_reg(reg), flags | os.O_NOCTTY, may_be, context.part(_RestoredPids))
     if remap.remap_type == m.remap_type.GHOST:
         return reopen(ghost.keeper(reg, remap.remap_id, context), flags & ~os.O_NOFOLLOW)
     if remap.remap_type == m.remap_type.PROCFS:
@@ -267,10 +274,19 @@ def open_file(
     return linked.restore(reg, remap.remap_id, flags, context)
 
 
-def _pids(context: RestoreContext) -> set[int]:
-    """The tree's processes, by the numbers that a proc may have for them."""
-    own = {process.ns_pid for process in context.processes}
-    return own | {process.pid for process in context.processes if process.is_born}
+class _RestoredPids:
+    """The tree's processes, by the numbers that a proc may have for them: more and more of them while they are born."""
+
+    def __init__(self, context: RestoreContext) -> None:
+        self._context = context
+        self._known = frozenset[int]()
+
+    def __contains__(self, number: object) -> bool:
+        if number not in self._known:
+            processes = self._context.processes
+            own = {process.ns_pid for process in processes}
+            self._known = frozenset(own | {process.pid for process in processes if process.is_born})
+        return number in self._known
 
 
 def _check(reg: m.reg_file_entry, fd: int, context: RestoreContext) -> None:
