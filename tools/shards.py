@@ -194,6 +194,8 @@ def main(words: Sequence[str]) -> int:
     if not parts:
         parser.error(f"no tests in {' '.join(asked.folders) or tests}")
     signal.signal(signal.SIGTERM, _ended)
+    # A shell's background job ignores it, and so would those that are ended by it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     n_at_once = max(asked.j, 1)
     if n_at_once > 1:
         os.environ.setdefault("TORPOR_SLOW", SLOWER)

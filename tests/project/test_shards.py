@@ -118,12 +118,13 @@ def test_where_nothing_is_there_to_run_nothing_is_well(tmp_path: Path, repositor
     assert (status, lines[-1].partition(" in ")[0]) == (0, "1 passed")
 
 
-def test_ended_itself_it_leaves_nobody(tmp_path: Path, repository: Path) -> None:
+@pytest.mark.parametrize("prefix", [[], ["sh", "-c", "trap '' INT; exec \"$@\"", "-"]], ids=["", "background"])
+def test_ended_itself_it_leaves_nobody(tmp_path: Path, repository: Path, prefix: list[str]) -> None:
     told = tmp_path / "told"
     os.mkfifo(told)
     text = "import os, signal\ndef test_one():\n    open({told!r}, 'w').write(str(os.getpid()))\n    signal.pause()\n"
     script = _tree(tmp_path, repository, one=text.format(told=str(told)))
-    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen([*prefix, sys.executable, script], stdout=subprocess.PIPE, text=True) as process:
         pid = int(told.read_text())
         process.terminate()
         said, _ = process.communicate(timeout=time_limit_s(60))
