@@ -23,6 +23,8 @@ APT_REAL := redis-server redis-tools nginx-light postgresql default-jdk-headless
 # Podman and what it needs, and what makes the images and the hosts that it is tested with.
 APT_E2E  := podman runc conmon netavark aardvark-dns catatonit iptables nftables iproute2 mmdebstrap openssh-server \
             openssh-client curl gcc libc6-dev default-jdk-headless golang-go busybox-static
+# Machines with other kernels (tests/vm), and what makes their disks.
+APT_VM   := qemu-system-x86 mmdebstrap e2fsprogs cpio kmod busybox-static util-linux
 
 # Said before anything is installed: what, why, and how much.
 ABOUT_VENV := .venv: torpor with protobuf and xxhash, and for its tests pytest, mypy, ruff and pexpect (about 120 MB)
@@ -30,7 +32,7 @@ WHY_TEST   := the tests need a compiler and system tools
 WHY_REAL   := real programs that some tests put to sleep and wake (without them these tests are skipped)
 WHY_E2E    := container engines, hosts and images that some tests use (without them these tests are skipped)
 
-.PHONY: announce unit help test demo demo-containers bench bench-containers interop lint format install clean
+.PHONY: announce unit help test demo demo-containers bench bench-containers interop test-vm lint format install clean
 
 help:
 	@echo 'make test               set everything up, run all tests, one a core (PYTEST_ARGS="-k pipe -x" to choose)'
@@ -40,6 +42,7 @@ help:
 	@echo 'make bench [PEER=path]  measure; PEER is another criu to compare with'
 	@echo 'make bench-containers [PEER=path]  the same for containers under Podman'
 	@echo 'make interop PEER=path CRIT=path   cross images with another criu'
+	@echo 'make test-vm [KERNEL=6.1]          the tests in machines with other kernels, under qemu (tests/vm/README.md)'
 	@echo 'make lint / format      check / rewrite the sources'
 	@echo 'make install            only the virtual environment with torpor in it'
 	@echo 'make clean              remove what the other targets made here'
@@ -85,6 +88,10 @@ interop: $(VENV)/.dev
 	@tools/apt-install $(APT_TEST)
 	@test -n '$(PEER)' && test -n '$(CRIT)' || { echo 'make interop: name another criu and its crit: PEER=path CRIT=path' >&2; exit 1; }
 	TORPOR_PEER='$(PEER)' TORPOR_CRIT='$(CRIT)' $(PY) -m pytest tests/interop $(PYTEST_ARGS)
+
+test-vm: $(VENV)/.dev
+	@tools/apt-install $(APT_VM)
+	TORPOR_VM='$(or $(KERNEL),all)' $(PY) -m pytest tests/vm $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev
 	$(PY) -m ruff check .

@@ -5,16 +5,11 @@ minute to make and a gigabyte to keep. Stores are kept below a cache directory b
 machine's Podman reads them as additional image stores, so nothing is copied.
 """
 
-import fcntl
-import hashlib
-import os
 import shutil
 import subprocess
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
+from harness.cache import made
 from harness.machine import Machine, MachineError, need_commands
 from harness.podman import configure
 from harness.skips import missing
@@ -66,44 +61,14 @@ CMD ["/bin/sh"]
 """
 
 
-def cache_directory() -> Path:
-    """Where image stores are kept: $TORPOR_TEST_CACHE, or a directory below /var/cache."""
-    return Path(os.environ.get("TORPOR_TEST_CACHE", "/var/cache/torpor-tests"))
-
-
 def stores() -> list[Path]:
     """The image stores, made first where they are not there yet.  Skips if that cannot be done here."""
     need_commands(HOST_COMMANDS)
     recipe = f"{_SUITE} {PACKAGES} {_EXCLUDED}"
-    base = _made("base", recipe.encode(), _make_base)
+    base = made("base", recipe.encode(), _make_base)
     files = [path.read_bytes() for path in sorted(PROGRAMS.iterdir()) if path.is_file()]
     top = b"\0".join([recipe.encode(), _TOMCAT_FILE.encode(), _APPLICATIONS_FILE.encode(), *files])
-    return [_made("top", top, lambda work: _make_top(work, base)), base]
-
-
-def _made(name: str, recipe: bytes, make: Callable[[Path], Path]) -> Path:
-    """The store of this content; *make* is given an empty directory on the same file system, and returns the store."""
-    cache = cache_directory()
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        missing(f"a place for image stores ({error})")
-    store = cache / f"{name}-{hashlib.sha256(recipe).hexdigest()[:16]}"
-    with _locked(cache / f".{name}.lock"):
-        if not store.exists():
-            for old in cache.glob(f"{name}-*"):
-                shutil.rmtree(old)
-            with tempfile.TemporaryDirectory(prefix="making-", dir=cache) as work:
-                make(Path(work)).rename(store)
-    return store
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """One test run at a time makes a store."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    return [made("top", top, lambda work: _make_top(work, base)), base]
 
 
 def _make_base(work: Path) -> Path:

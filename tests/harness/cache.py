@@ -1,0 +1,45 @@
+"""What takes minutes to make for a test is made once, and kept by the content that it is made of."""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from harness.skips import missing
+
+
+def cache_directory() -> Path:
+    """Where it is kept: $TORPOR_TEST_CACHE, or a directory below /var/cache."""
+    return Path(os.environ.get("TORPOR_TEST_CACHE", "/var/cache/torpor-tests"))
+
+
+def made(name: str, recipe: bytes, make: Callable[[Path], Path]) -> Path:
+    """The directory *name* of this recipe, made now if it is not there; those of other recipes are removed then.
+
+    *make* is given an empty directory on the same file system, and returns the directory below it that is to be kept.
+    """
+    cache = cache_directory()
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        missing(f"a place for what tests keep ({error})")
+    kept = cache / f"{name}-{hashlib.sha256(recipe).hexdigest()[:16]}"
+    with _locked(cache / f".{name}.lock"):
+        if not kept.exists():
+            for old in cache.glob(f"{name}-*"):
+                shutil.rmtree(old)
+            with tempfile.TemporaryDirectory(prefix="making-", dir=cache) as work:
+                make(Path(work)).rename(kept)
+    return kept
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """One test run at a time makes it."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,35 @@
+"""What tests in machines share.  They run when $TORPOR_VM names kernels ("all", "6.1,7.x"): `make test-vm` does.
+
+Without it they are not collected, rather than skipped: a run without machines has not missed anything.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from vm import payload
+from vm.kernels import KERNELS, Kernel, by_name
+
+
+def _chosen() -> list[Kernel]:
+    names = os.environ.get("TORPOR_VM", "")
+    return list(KERNELS) if names == "all" else [by_name(name) for name in names.split(",") if name]
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Only what needs no machine is collected without $TORPOR_VM."""
+    needs_machine = collection_path.name.startswith("test_in_")
+    return True if needs_machine and not _chosen() else None
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test that asks for `kernel` runs once for each kernel chosen."""
+    if "kernel" in metafunc.fixturenames:
+        metafunc.parametrize("kernel", _chosen(), ids=lambda kernel: kernel.name, scope="session")
+
+
+@pytest.fixture(scope="session")
+def installed() -> dict[str, Path]:
+    """The payload with torpor installed, and our tests."""
+    return {**payload.environment(), **payload.tests()}

@@ -1,0 +1,106 @@
+"""Root disks: a Debian user space from packages, with the modules of all the lab's kernels, as an ext4 file."""
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from inspect import getsource
+from pathlib import Path
+
+from harness.cache import made
+from harness.machine import need_commands
+from harness.skips import missing
+from vm.kernels import KERNELS, Kernel, kernel_files
+
+HOST_COMMANDS = {"mmdebstrap": "mmdebstrap", "mke2fs": "e2fsprogs"}
+GUEST = Path(__file__).parent / "guest"
+
+_SUITE = "bookworm"
+_LEFT_OUT = ("/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/man/*", "/usr/share/info/*")
+#: What our tests in there want, whatever they are about.
+_PACKAGES = (
+    "python3", "gcc", "libc6-dev", "procps", "iproute2", "util-linux", "mount", "nftables", "kmod", "busybox-static",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A root disk's recipe.  `name` is its place in the cache, so each recipe has its own."""
+
+    name: str
+    packages: tuple[str, ...] = ()
+    n_megabytes: int = 1500
+    #: What is done to the tree before it becomes a file system.  Its source is a part of the recipe.
+    prepare: Callable[[Path], None] | None = None
+    kernels: tuple[Kernel, ...] = KERNELS
+
+
+#: A script as init: a program's test begins five seconds after the start.
+PLAIN = Image("plain", n_megabytes=1200)
+#: systemd, control groups version 2 and Podman, as a user of Debian has them.
+SYSTEMD = Image(
+    "systemd",
+    (
+        "systemd", "systemd-sysv", "dbus", "udev", "podman", "runc", "crun", "conmon", "catatonit",
+        "netavark", "aardvark-dns", "iptables", "curl",
+    ),
+    n_megabytes=2000,
+)  # fmt: skip
+
+
+def disk(image: Image) -> Path:
+    """The file with the file system, to be read only: a machine writes into a copy.  Made now if it is not there."""
+    need_commands(HOST_COMMANDS)
+    packages = (*_PACKAGES, *image.packages)
+    tree = made(
+        f"vm-tree-{image.name}", f"{_SUITE} {packages} {_LEFT_OUT}".encode(), lambda work: _unpack(packages, work)
+    )
+    modules = [kernel_files(kernel) / "modules" for kernel in image.kernels]
+    parts = [str(path) for path in (tree, *modules)] + [str(image.n_megabytes), getsource(_finish)]
+    parts += [path.read_text() for path in sorted(GUEST.iterdir())]
+    parts += [getsource(image.prepare)] if image.prepare else []
+    recipe = "\0".join(parts).encode()
+    return made(f"vm-disk-{image.name}", recipe, lambda work: _make(image, tree, modules, work)) / "disk.ext4"
+
+
+def _unpack(packages: tuple[str, ...], work: Path) -> Path:
+    tree = work / "tree"
+    line = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(packages)}"]
+    line += [f"--dpkgopt=path-exclude={pattern}" for pattern in _LEFT_OUT]
+    line += ['--aptopt=Acquire::Languages "none"', _SUITE, str(tree)]
+    unpacked = subprocess.run(line, capture_output=True, text=True, timeout=1800, check=False)
+    if unpacked.returncode != 0:
+        missing(f"Debian packages for a machine's disk ({unpacked.stderr.strip()[-500:]})")
+    return tree
+
+
+def _make(image: Image, packages: Path, modules: list[Path], work: Path) -> Path:
+    tree = work / "tree"
+    subprocess.run(["cp", "-a", str(packages), str(tree)], check=True)
+    for kernel in modules:
+        shutil.copytree(kernel, tree / "usr/lib/modules", dirs_exist_ok=True)
+    _finish(tree)
+    if image.prepare:
+        image.prepare(tree)
+    files = work / "files"
+    files.mkdir()
+    line = ["mke2fs", "-q", "-t", "ext4", "-d", str(tree), str(files / "disk.ext4"), f"{image.n_megabytes}M"]
+    subprocess.run(line, check=True, capture_output=True, timeout=600)
+    return files
+
+
+def _finish(tree: Path) -> None:
+    """Our two programs, and the unit that runs them where systemd is init."""
+    place = tree / "usr/local/sbin"
+    for name in ("lab-init", "lab-job"):
+        shutil.copy(GUEST / name, place / name)
+        (place / name).chmod(0o755)
+    (place / "criu").symlink_to("/opt/torpor/bin/criu")
+    (place / "torpor").symlink_to("/opt/torpor/bin/torpor")
+    (tree / "etc/hostname").write_text("lab\n")
+    (tree / "etc/hosts").write_text("127.0.0.1 localhost lab\n")
+    units = tree / "etc/systemd/system"
+    wanted = units / "multi-user.target.wants"
+    wanted.mkdir(parents=True, exist_ok=True)
+    shutil.copy(GUEST / "lab-job.service", units)
+    (wanted / "lab-job.service").symlink_to("../lab-job.service")

@@ -1,0 +1,169 @@
+"""A machine under qemu: one of the lab's kernels on one of its disks does one job, and its results are here.
+
+There is no network between host and machine, and no shared directory (Debian's cloud kernels have none): what the job
+needs comes on a second disk that is a tar archive, what it made goes back on a third.  A machine that is not done in
+time is ended, and one whose host process dies is killed by the kernel.
+"""
+
+import os
+import shlex
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from harness.events import time_limit_s
+from harness.machine import need_commands
+from vm.disks import Image, disk
+from vm.kernels import Kernel, kernel_files
+
+HOST_COMMANDS = {"qemu-system-x86_64": "qemu-system-x86", "setpriv": "util-linux"}
+#: What a machine may send back.
+_N_RESULT_MEGABYTES = 256
+#: On a busy host the emulated timer is late, and a kernel that checks it against the clock gives up.
+_PATIENT = "no_timer_check random.trust_cpu=on"
+#: From the host's command to the job, and from its end to qemu's, at most.
+_AROUND_S = 120
+
+
+class LabError(Exception):
+    """A machine did not come to the end of its job; the text has the end of its console."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a job left: how its script ended, what it printed, and the directory with all that it put into /lab/out."""
+
+    status: int
+    output: str
+    console: str
+    files: Path
+
+
+class LabMachine:
+    """A machine that may be started several times, with other kernels, on the same disk: a context manager."""
+
+    def __init__(self, image: Image, *, n_processors: int = 1, n_megabytes: int = 1024) -> None:
+        need_commands(HOST_COMMANDS)
+        self._size = ["-smp", str(n_processors), "-m", str(n_megabytes)]
+        self._base = Path(tempfile.mkdtemp(prefix="torpor-lab-", dir=os.environ.get("TMPDIR", "/var/tmp")))
+        self._n_runs = 0
+        self._disk = self._base / "disk.ext4"
+        try:
+            subprocess.run(["cp", "--sparse=always", "--reflink=auto", str(disk(image)), self._disk], check=True)
+        except BaseException:
+            shutil.rmtree(self._base)
+            raise
+
+    def run(
+        self,
+        kernel: Kernel,
+        script: str,
+        *,
+        payload: Mapping[str, Path] | None = None,
+        systemd: bool = False,
+        keep: bool = False,
+        words: Iterable[str] = (),
+        timeout_s: float = 300,
+        follow: bool = False,
+    ) -> Result:
+        """Boot, do the shell script *script* in /lab, and power off.
+
+        *payload*: what lies beside it in /lab, and under `root/` what is copied into the machine's root.  *words* are
+        added to the kernel's command line.  *keep*: services are stopped in order at the end, for a disk that is
+        booted again.  *follow*: the console is printed as it comes.  Raises LabError if the machine does not answer in
+        time; a script that fails or takes longer than *timeout_s* is a result.
+        """
+        self._n_runs += 1
+        base = self._base / f"run-{self._n_runs}"
+        base.mkdir()
+        _write_job(base / "job.tar", script, payload or {}, int(time_limit_s(timeout_s)), keep)
+        with (base / "result.tar").open("wb") as file:
+            file.truncate(_N_RESULT_MEGABYTES << 20)
+        line = self._line(kernel, base, systemd, words)
+        console = base / "console"
+        _run_qemu(line, console, time_limit_s(timeout_s + _AROUND_S), follow)
+        return _result(base, console.read_text(errors="replace"))
+
+    def _line(self, kernel: Kernel, base: Path, systemd: bool, words: Iterable[str]) -> list[str]:
+        files = kernel_files(kernel)
+        init = "/sbin/init" if systemd else "/usr/local/sbin/lab-init"
+        append = f"console=ttyS0 root=/dev/vda rw panic=-1 loglevel=4 {_PATIENT} init={init}"
+        # Killed with the process that waits for it, whatever that dies of.
+        line = ["setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot"]
+        line += ["-accel", "tcg", "-cpu", "max", *self._size, "-display", "none", "-serial", "stdio"]
+        line += ["-kernel", str(files / "vmlinuz"), "-initrd", str(files / "initrd")]
+        line += ["-append", " ".join([append, *words])]
+        for path in (self._disk, base / "job.tar", base / "result.tar"):
+            line += ["-drive", f"file={path},format=raw,if=virtio,cache=unsafe"]
+        return line
+
+    def close(self) -> None:
+        shutil.rmtree(self._base, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+
+def _write_job(target: Path, script: str, payload: Mapping[str, Path], limit_s: int, keep: bool) -> None:
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        job = Path(scratch) / "job"
+        job.write_text(f"#!/bin/sh\n{script}\n")
+        job.chmod(0o755)
+        limit = Path(scratch) / "limit_s"
+        limit.write_text(f"{limit_s}\n")
+        with tarfile.open(target, "w") as archive:
+            archive.add(job, "job")
+            archive.add(limit, "limit_s")
+            if keep:
+                archive.add(limit, "keep")
+            for name, path in payload.items():
+                archive.add(path, name, filter=_as_root)
+
+
+def _as_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    member.uid = member.gid = 0
+    member.uname = member.gname = "root"
+    return member
+
+
+def _run_qemu(line: list[str], console: Path, timeout_s: float, follow: bool) -> None:
+    with console.open("wb") as file:
+        process = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT)
+        follower = subprocess.Popen(["tail", "-f", f"--pid={process.pid}", str(console)]) if follow else None
+        try:
+            process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            raise LabError(f"no end after {timeout_s:.0f} s\n{_tail(console)}") from None
+        finally:
+            process.kill()
+            process.wait()
+            if follower is not None:
+                follower.wait()
+    if process.returncode != 0:
+        raise LabError(f"{shlex.join(line)} ended with {process.returncode}\n{_tail(console)}")
+
+
+def _tail(console: Path) -> str:
+    return "\n".join(console.read_text(errors="replace").splitlines()[-60:])
+
+
+def _result(base: Path, console: str) -> Result:
+    files = base / "out"
+    files.mkdir()
+    line = ["tar", "-xf", str(base / "result.tar"), "-C", str(files), "--no-same-owner"]
+    try:
+        subprocess.run(line, capture_output=True, check=True)
+        status = int((files / "status").read_text())
+    except (subprocess.CalledProcessError, OSError, ValueError) as error:
+        tail = "\n".join(console.splitlines()[-60:])
+        raise LabError(f"the machine sent nothing back ({error})\n{tail}") from None
+    return Result(status, (files / "output").read_text(errors="replace"), console, files)

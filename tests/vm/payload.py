@@ -1,0 +1,115 @@
+"""What a machine is given: torpor as it is installed from a wheel, and our tests.
+
+The machine's Python need not be the host's, and there is no pip in it: the virtual environment is laid out here, for
+the interpreter that Debian has there, and copied into the machine's root.
+"""
+
+import compileall
+import hashlib
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from installer import install
+from installer.destinations import SchemeDictionaryDestination
+from installer.sources import WheelFile
+
+from harness.cache import made
+from harness.skips import missing
+
+REPOSITORY = Path(__file__).parent.parent.parent
+#: Of the disks' suite.
+PYTHON_VERSION = (3, 11)
+PREFIX = Path("/opt/torpor")
+
+_REQUIREMENTS = ("protobuf>=4.25", "xxhash>=3.0", "pytest>=8.2", "pexpect>=4.9")
+_SITE = PREFIX / f"lib/python{PYTHON_VERSION[0]}.{PYTHON_VERSION[1]}/site-packages"
+
+
+def environment() -> dict[str, Path]:
+    """The payload that gives a machine /opt/torpor, with `criu` and `torpor` on its PATH."""
+    recipe = hashlib.sha256(f"{PYTHON_VERSION} {_REQUIREMENTS}".encode())
+    for path in _sources():
+        recipe.update(f"{path.relative_to(REPOSITORY)}\0".encode() + path.read_bytes())
+    return {"root": made("vm-environment", recipe.digest(), _make_environment)}
+
+
+def tests() -> dict[str, Path]:
+    """The payload that gives a machine our tests, in /lab/tests."""
+    return {name: REPOSITORY / name for name in ("tests", "pyproject.toml")}
+
+
+def _sources() -> list[Path]:
+    """What the wheel is made of."""
+    trees = [path for name in ("src", "bin", "docs") for path in sorted((REPOSITORY / name).rglob("*"))]
+    tops = [REPOSITORY / name for name in ("pyproject.toml", "hatch_build.py", "README.md")]
+    return [path for path in (*tops, *trees) if path.is_file() and path.suffix != ".pyc"]
+
+
+def _make_environment(work: Path) -> Path:
+    root = work / "root"
+    site = root / _SITE.relative_to("/")
+    site.mkdir(parents=True)
+    (root / "opt/torpor/bin").mkdir()
+    (root / "opt/torpor/bin/python").symlink_to("/usr/bin/python3")
+    (root / "opt/torpor/pyvenv.cfg").write_text("home = /usr/bin\ninclude-system-site-packages = false\n")
+    _install(_wheel(work), root)
+    _compile(site, _SITE)
+    subprocess.run(["cp", "-a", f"{_dependencies()}/.", str(site)], check=True)
+    return root
+
+
+def _wheel(work: Path) -> Path:
+    line = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "wheel", "--no-deps"]
+    _run([*line, "--wheel-dir", str(work), str(REPOSITORY)])
+    (wheel,) = work.glob("*.whl")
+    return wheel
+
+
+def _install(wheel: Path, root: Path) -> None:
+    scheme = {
+        "purelib": _SITE,
+        "platlib": _SITE,
+        "scripts": PREFIX / "bin",
+        "data": PREFIX,
+        "headers": PREFIX / "include",
+    }
+    destination = SchemeDictionaryDestination(
+        {name: str(path) for name, path in scheme.items()},
+        interpreter=str(PREFIX / "bin/python"),
+        script_kind="posix",
+        destdir=str(root),
+    )
+    with WheelFile.open(wheel) as source:
+        install(source, destination, additional_metadata={})
+
+
+def _dependencies() -> Path:
+    """Site packages for the machine's Python, from the package index."""
+    recipe = f"{PYTHON_VERSION} {_REQUIREMENTS}"
+    return made("vm-python", recipe.encode(), _make_dependencies)
+
+
+def _make_dependencies(work: Path) -> Path:
+    target = work / "site"
+    line = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "install", "--no-compile"]
+    line += ["--only-binary=:all:", "--python-version", ".".join(map(str, PYTHON_VERSION))]
+    line += ["--target", str(target), *_REQUIREMENTS]
+    _run(line)
+    _compile(target, _SITE)
+    return target
+
+
+def _compile(directory: Path, place: Path) -> None:
+    """Under emulation a module takes long to compile; with another Python here than there it is done there."""
+    if sys.version_info[:2] == PYTHON_VERSION:
+        compileall.compile_dir(directory, quiet=2, stripdir=str(directory), prependdir=str(place))
+
+
+def _run(line: list[str]) -> None:
+    with tempfile.TemporaryFile() as output:
+        done = subprocess.run(line, stdout=output, stderr=subprocess.STDOUT, timeout=600, check=False)
+        output.seek(0)
+        if done.returncode != 0:
+            missing(f"Python packages for a machine ({output.read().decode(errors='replace').strip()[-500:]})")
