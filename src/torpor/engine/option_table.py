@@ -32,9 +32,7 @@ USED, HARMLESS = "used", "harmless"
 CHECK, CHECKPOINT, RESTORE = "check", "checkpoint", "restore"
 EVERYWHERE, BEFORE = (CHECK, CHECKPOINT, RESTORE), (CHECK, CHECKPOINT)
 
-_PAGE_SERVER = "sending pages to another machine is not done yet"
 _LAZY = "restoring memory on demand is not done yet"
-_TLS = "it only says how --page-server talks"
 _TOLD = "as it is"
 
 
@@ -296,7 +294,7 @@ OPTIONS = (
     Option("pre-dump-mode", VALUE, "splice", "how a pre-dump reads memory: splice or read", support=HARMLESS,
            parse=to.one_of("splice", "read"), rpc="pre_dump_mode"),
     Option("status-fd", VALUE, -1, "write a byte to this descriptor when the service, server or restore is ready",
-           parse=to.number, rpc="status_fd", note="criu service does; the others that would are not done yet"),
+           parse=to.number, rpc="status_fd", note="criu service and the page server do"),
     Option("prev-images-dir", VALUE, "", "images that these ones build upon", rpc="parent_img",
            support="dumping only what changed is not done yet",
            note="a restore reads what a dump with it wrote, through the link `parent`"),
@@ -331,22 +329,24 @@ OPTIONS = (
            convert=to.has_net, rpc="empty_ns", sets="network.empty_net"),
     Option("join-ns", VALUE, (), "KIND:PID or KIND:PATH: restore into this namespace", short="J", parse=to.join_ns,
            convert=to.joins, rpc="join_ns", sets="restore.join_ns"),
-    Option("page-server", SWITCH, False, "send pages to another machine", support=_PAGE_SERVER, rpc="ps"),
-    Option("address", VALUE, "", "where the page server or the service listens"),
+    Option("page-server", SWITCH, False, "the pages go to the page server at --address and --port, not into the images",
+           rpc="ps", note="what was sent is kept there only when all of it has come"),
+    Option("address", VALUE, "", "where the page server is, or where it or the service listens"),
     Option("socket-mode", VALUE, 0o600, "the mode of the service's socket (default: 600)", parse=to.mode,
            note="ours: who may connect to criu service, which is its owner otherwise; others are served with their own "
            "rights"),
     Option("socket-group", VALUE, "", "the group that the service's socket belongs to", note="ours"),
-    Option("port", VALUE, 0, "the page server's port", support=HARMLESS, parse=to.pid),
-    Option("ps-socket", VALUE, -1, "a connected socket instead of address and port", support=_PAGE_SERVER,
-           parse=to.number),
-    Option("tls", SWITCH, False, "talk TLS to the page server", support=HARMLESS, rpc="tls", note=_TLS),
-    Option("tls-no-cn-verify", FLAG, False, "do not compare the name in its certificate", support=HARMLESS,
-           rpc="tls_no_cn_verify", note=_TLS),
-    Option("tls-cacert", VALUE, "", "the authority's certificate", support=HARMLESS, rpc="tls_cacert", note=_TLS),
-    Option("tls-cacrl", VALUE, "", "its list of revoked ones", support=HARMLESS, rpc="tls_cacrl", note=_TLS),
-    Option("tls-cert", VALUE, "", "our certificate", support=HARMLESS, rpc="tls_cert", note=_TLS),
-    Option("tls-key", VALUE, "", "its key", support=HARMLESS, rpc="tls_key", note=_TLS),
+    Option("port", VALUE, 0, "the page server's port; a server without it takes one that is free", parse=to.port),
+    Option("ps-socket", VALUE, -1, "a connected socket instead of address and port", parse=to.number),
+    Option("tls", SWITCH, False, "talk TLS to the page server, each end with a certificate", rpc="tls"),
+    Option("tls-no-cn-verify", FLAG, False, "do not compare the name in the server's certificate",
+           rpc="tls_no_cn_verify"),
+    Option("tls-cacert", VALUE, "", "the authority's certificate", rpc="tls_cacert",
+           note="otherwise /etc/pki/CA/cacert.pem, or the machine's authorities"),
+    Option("tls-cacrl", VALUE, "", "its list of revoked ones", rpc="tls_cacrl",
+           note="otherwise /etc/pki/CA/private/cacrl.pem, if that is there"),
+    Option("tls-cert", VALUE, "", "our certificate", rpc="tls_cert", note="otherwise /etc/pki/criu/cert.pem"),
+    Option("tls-key", VALUE, "", "its key", rpc="tls_key", note="otherwise /etc/pki/criu/private/key.pem"),
     Option("extra", SWITCH, False, "check features that only some programs need"),
     Option("experimental", SWITCH, False, "check features that CRIU calls experimental"),
     Option("all", FLAG, False, "check all of them"),

@@ -23,6 +23,14 @@ def number(text: str, low: int = 0) -> int:
     return value
 
 
+def port(text: str) -> int:
+    """Of TCP; 0 is any that is free."""
+    value = number(text)
+    if value > 0xFFFF:
+        raise ValueError("too large")
+    return value
+
+
 def mode(text: str) -> int:
     """``0660``: octal."""
     value = int(text, 8)

@@ -10,6 +10,7 @@ from torpor.objects.cgroup.model import CgroupPolicy
 from torpor.objects.policy import FilePolicy, MountPolicy, NetworkPolicy, Policies, TerminalPolicy
 
 if TYPE_CHECKING:
+    from torpor.images.pages import PageSink
     from torpor.images.store import ImageStore
 
 #: What becomes of processes that entered a pid namespace of the tree's from outside (``podman exec``): the dump is
@@ -87,6 +88,7 @@ class DumpOptions:
     ``also``: a store, which stays the caller's, that gets every image as well, and is whole before ``commit`` is
     called.  ``last_word``: what a socket gets once the tree has been killed, or can only be: a caretaker sends it if we
     die then.  It may be sent twice.
+    ``pages``: who takes the pages, and the page maps, instead of the set; he stays the caller's.
     """
 
     made_by: str = ""
@@ -104,6 +106,7 @@ class DumpOptions:
     notes: tuple[tuple[str, bytes], ...] = ()
     also: ImageStore | None = None
     last_word: tuple[int, bytes] | None = None
+    pages: PageSink | None = None
     policies: Policies = field(default_factory=Policies)
     cgroups: CgroupPolicy = field(default_factory=CgroupPolicy)
 

@@ -313,3 +313,8 @@ def by_file_name(file_name: str) -> tuple[ImageKind[m.Message], int | str | None
         if ident is not None:
             return kind, (None if ident == "" else ident)
     return None
+
+
+def holds_pages(file_name: str) -> bool:
+    """Whether a file's name is that of a page map or of a pages image: of what a page server takes."""
+    return any(kind.parse_file_name(file_name) is not None for kind in (PAGEMAP, SHMEM_PAGEMAP, PAGES))

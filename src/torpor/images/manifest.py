@@ -27,6 +27,8 @@ NAME = "torpor.manifest"
 #: Each so many bytes of a file have a sum of their own; the last ones what is left.
 BLOCK_BYTES = 1 << 18
 _SUM_BYTES = 8
+#: What a manifest says of pages that are not among the files of its set.
+ELSEWHERE = "elsewhere"
 _FIRST_LINE = "torpor manifest 1: xxh3-64 of each 256 KiB"
 _LAST_LINE = "end"
 _MAX_BYTES = 256 << 20
@@ -46,7 +48,8 @@ class Manifest:
     """What is known of a set beside its images.
 
     ``made_by`` are the words of the command; ``date`` is in seconds since 1970; ``boot`` is the id of the kernel's run
-    (``/proc/sys/kernel/random/boot_id``).
+    (``/proc/sys/kernel/random/boot_id``).  ``pages``: ELSEWHERE, where a page server has got them; their images, if
+    they are brought here, have no lengths and sums in ``files``.
     """
 
     ident: str
@@ -57,6 +60,7 @@ class Manifest:
     architecture: str = ""
     date: float = 0
     boot: str = ""
+    pages: str = ""
     files: dict[str, Content] = field(default_factory=dict)
 
     @property
@@ -70,13 +74,13 @@ class Manifest:
         return sum(content.n_bytes for content in self.files.values())
 
 
-_TEXTS = ("ident", "made_by", "torpor", "host", "kernel", "architecture", "boot")
+_TEXTS = ("ident", "made_by", "torpor", "host", "kernel", "architecture", "boot", "pages")
 
 
 def encode(manifest: Manifest) -> bytes:
     """As it is written."""
     lines = [_FIRST_LINE, f"date {manifest.date!r}"]
-    lines += [f"{name} {_escaped(getattr(manifest, name))}" for name in _TEXTS]
+    lines += [f"{name} {_escaped(text)}" for name in _TEXTS if (text := getattr(manifest, name)) or name != "pages"]
     for name, content in sorted(manifest.files.items()):
         sums = "-" if content.sums is None else content.sums.hex()
         lines.append(f"file {content.n_bytes} {sums} {_escaped(name)}")
@@ -171,12 +175,13 @@ def _parsed(stream: BinaryIO) -> Manifest:
     return parse(data)
 
 
-def made_here(ident: str, made_by: str, torpor: str) -> Manifest:
+def made_here(ident: str, made_by: str, torpor: str, *, has_pages: bool = True) -> Manifest:
     """A manifest of a set that is being made now on this machine, without files yet."""
     system = os.uname()
     return Manifest(
-        ident, made_by, torpor, system.nodename, system.release, system.machine, date=time.time(), boot=boot_id()
-    )
+        ident, made_by, torpor, system.nodename, system.release, system.machine, date=time.time(), boot=boot_id(),
+        pages="" if has_pages else ELSEWHERE,
+    )  # fmt: skip
 
 
 def boot_id() -> str:

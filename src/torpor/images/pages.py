@@ -24,6 +24,7 @@ from torpor.images.errors import ImageError, ImageMissing
 from torpor.images.kinds import ImageKind
 from torpor.images.pagemap import (
     PAGE_BYTES,
+    PE_LAZY,
     PE_PRESENT,
     Extent,
     Pagemap,
@@ -85,8 +86,16 @@ class PageStream(Protocol):
 class PageSink(Protocol):
     """Where the pages of one checkpoint go. Safe for several threads at once."""
 
-    def open(self, kind: ImageKind[m.pagemap_head], ident: int, n_bytes: int | None = None) -> PageStream:
-        """The stream of task (or segment) `ident`; `n_bytes` are going to come, if that is known."""
+    def open(
+        self, kind: ImageKind[m.pagemap_head], ident: int, n_bytes: int | None = None, lazy: Sequence[Range] = ()
+    ) -> PageStream:
+        """The stream of task (or segment) `ident`; `n_bytes` are going to come, if that is known.
+
+        `lazy`, ascending, is what a restore may leave for later: page maps say so of pages with bytes, too.
+        """
+
+    def settle(self) -> None:
+        """All streams have been closed: whoever takes the pages has them, or this raises what he says."""
 
 
 class BasePageStream:
@@ -105,19 +114,28 @@ class BasePageStream:
 
 
 class StoreSink:
-    """PageSink of a store: a page map and a pages image for each stream. Gives out the numbers of pages images."""
+    """PageSink of a store: a page map and a pages image for each stream.
 
-    def __init__(self, store: ImageStore, page_bytes: int = PAGE_BYTES) -> None:
+    Gives out the numbers of pages images, from the one behind `last_id` on.
+    """
+
+    def __init__(self, store: ImageStore, page_bytes: int = PAGE_BYTES, last_id: int = 0) -> None:
         self._store, self._page_bytes = store, page_bytes
         self._lock = allocate_lock()
-        self._last_id = 0
+        self._last_id = last_id
 
-    def open(self, kind: ImageKind[m.pagemap_head], ident: int, n_bytes: int | None = None) -> StoreStream:
+    def open(
+        self, kind: ImageKind[m.pagemap_head], ident: int, n_bytes: int | None = None, lazy: Sequence[Range] = ()
+    ) -> StoreStream:
         with self._lock:
             self._last_id += 1
             pages_id = self._last_id
         writer = self._store.pages_writer(kinds.PAGES.file_name(pages_id), n_bytes)
-        return StoreStream(self._store, kind, ident, pages_id, writer, self._page_bytes)
+        return StoreStream(self._store, kind, ident, pages_id, writer, self._page_bytes, lazy)
+
+    def settle(self) -> None:
+        # When they are safe is the store's business.
+        pass
 
 
 class StoreStream(BasePageStream):
@@ -131,9 +149,10 @@ class StoreStream(BasePageStream):
         pages_id: int,
         writer: PagesWriter,
         page_bytes: int = PAGE_BYTES,
+        lazy: Sequence[Range] = (),
     ) -> None:
         self._store, self._kind, self._ident, self._pages_id = store, kind, ident, pages_id
-        self._writer, self._page_bytes = writer, page_bytes
+        self._writer, self._page_bytes, self._lazy = writer, page_bytes, lazy
         self.in_any_order = writer.supports_write_at
         self._runs: list[PageRun] = []
         #: (start, end) of what is in the pages image.
@@ -163,13 +182,33 @@ class StoreStream(BasePageStream):
     def close(self) -> None:
         self._writer.close()
         size = self._page_bytes
-        runs = [PageRun(start, (end - start) // size, PE_PRESENT, size) for start, end in self._here]
+        marked = marked_lazy(self._here, self._lazy) if self._lazy else ((*each, PE_PRESENT) for each in self._here)
+        runs = [PageRun(start, (end - start) // size, flags, size) for start, end, flags in marked]
         if self._runs:
             runs = sorted(runs + self._runs, key=lambda run: run.vaddr)
         store_pagemap(self._store, self._ident, self._pages_id, runs, self._kind)
 
     def abandon(self) -> None:
         self._writer.close()
+
+
+def marked_lazy(here: Iterable[Range], lazy: Iterable[Range]) -> Iterator[tuple[int, int, int]]:
+    """The ranges *here* cut where those that are *lazy* begin and end, both ascending: (start, end, flags of a run)."""
+    rest = iter(lazy)
+    late = next(rest, None)
+    for first, end in here:
+        start = first
+        while start < end:
+            while late is not None and late[1] <= start:
+                late = next(rest, None)
+            if late is None or late[0] >= end:
+                yield start, end, PE_PRESENT
+                break
+            if late[0] > start:
+                yield start, late[0], PE_PRESENT
+            until = min(late[1], end)
+            yield max(late[0], start), until, PE_PRESENT | PE_LAZY
+            start = until
 
 
 class _Chain:
@@ -337,6 +376,18 @@ def _load_parent(store: ImageStore, ident: int, kind: ImageKind[m.pagemap_head],
     except ImageError as error:
         error.add_note(f"in the parent images {store.path}")
         raise
+
+
+def check_in_parent(
+    parent: ImageStore | None, ident: int, kind: ImageKind[m.pagemap_head], wanted: Iterable[Range], page_bytes: int
+) -> None:
+    """ImageError unless the page map of `ident` in the *parent* images has all the *wanted* ranges (ascending)."""
+    name = kind.file_name(ident)
+    if parent is None or not parent.exists(name):
+        raise ImageMissing(f"{name}: pages were left to parent images, of which there are none")
+    found = load_pagemap(parent, ident, kind, page_bytes=page_bytes, check_pages=False)
+    for _ in _look_up(found, wanted, f"{parent.path}/{name}"):
+        pass
 
 
 def _look_up(found: Pagemap, wanted: Iterable[Range], where: str) -> Iterator[tuple[PageRun, int, int, int]]:

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from torpor.base import log
+from torpor.base.background import say_ready, to_background, write_pid
 from torpor.base.errors import TorporError
-from torpor.base.fds import OwnedFd, open_output
 from torpor.base.records import dataclass
 from torpor.base.typed import NoReturn
 from torpor.kernel import signal
@@ -38,12 +38,10 @@ def listen(
     """
     server = _bind(address, access)
     if daemon:
-        _to_background(pid_file)
+        to_background(pid_file)
     elif pid_file:
-        _write_pid(pid_file, os.getpid())
-    if status_fd >= 0:
-        os.write(status_fd, b"\0")
-        os.close(status_fd)
+        write_pid(pid_file, os.getpid())
+    say_ready(status_fd)
     # The kernel reaps the workers.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     log.info(f"The service socket is bound to {address}")
@@ -97,19 +95,3 @@ def _start_worker(fd: int, server: socket.socket, serve: Callable[[int], bool]) 
         log.error(f"worker: {type(error).__name__}: {error}")
     finally:
         os._exit(code)
-
-
-def _write_pid(path: str, pid: int) -> None:
-    with OwnedFd(open_output(path, mode=0o644)) as fd:
-        os.write(fd.fileno(), str(pid).encode())
-
-
-def _to_background(pid_file: str) -> None:
-    if pid := os.fork():
-        if pid_file:
-            _write_pid(pid_file, pid)
-        os._exit(0)
-    os.setsid()
-    null = os.open("/dev/null", os.O_RDWR)
-    for number in (0, 1, 2):
-        os.dup2(null, number)

@@ -47,7 +47,18 @@ _POLICIES = {
 #: knows of itself.
 _NO_OPTIONS = {
     "policies": {"files", "network", "mounts", "terminals"},
-    "dump": {"policies", "cgroups", "notify", "commit", "notes", "also", "last_word", "made_by", "owns_directory"},
+    "dump": {
+        "policies",
+        "cgroups",
+        "notify",
+        "commit",
+        "notes",
+        "also",
+        "last_word",
+        "made_by",
+        "owns_directory",
+        "pages",
+    },
     "restore": {"policies", "cgroups", "policy", "notify", "orphan_master", "renames"},
 }
 #: Arguments of Python's functions for the same.
@@ -59,6 +70,7 @@ _NO_OPTIONS_IN_PYTHON = {
     "notes",
     "also",
     "last_word",
+    "pages",
     "renames",
     "notify",
     "others",

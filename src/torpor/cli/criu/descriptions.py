@@ -11,7 +11,7 @@ COMMANDS = {
     "service": "answer requests by RPC on a socket",
     "swrk": "answer them on an open descriptor, as container runtimes ask for it",
     "pre-dump": "not done yet",
-    "page-server": "not done yet",
+    "page-server": "take the pages of one dump on another host (dump --page-server) into the images directory",
     "lazy-pages": "not done yet",
     "dedup": "not done yet",
 }

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 from torpor.base import log
 from torpor.base.errors import TorporError
+from torpor.base.typed import TYPE_CHECKING
 from torpor.cli.criu.options import Options
 from torpor.cli.criu.scripts import notifier
 from torpor.engine.dump.run import dump
@@ -11,6 +14,9 @@ from torpor.engine.option_table import of_command_line
 from torpor.engine.options import DumpOptions, Notify, policies_of
 from torpor.objects.cgroup.model import CgroupPolicy
 from torpor.objects.policy import Policies
+
+if TYPE_CHECKING:
+    from torpor.images.pages import PageSink
 
 
 def main(options: Options) -> int:
@@ -21,18 +27,8 @@ def main(options: Options) -> int:
 
 def run(options: Options, client: Notify | None = None) -> None:
     """Dump the tree of ``--tree``.  *client*: whom to tell what action scripts are told."""
-    told = of_command_line(options)
-    dump(
-        options.tree,
-        options.images_dir,
-        DumpOptions(
-            made_by="criu dump" if client is None else "criu for a container engine",
-            notify=notifier(options, client),
-            policies=policies_of(told),
-            cgroups=CgroupPolicy(**told["cgroups"]),
-            **told["dump"],
-        ),
-    )
+    with _sink(options) as pages:
+        dump(options.tree, options.images_dir, _options(options, client, pages))
     if options.display_stats:
         from torpor.cli.criu.show_stats import show_dump
 
@@ -40,6 +36,27 @@ def run(options: Options, client: Notify | None = None) -> None:
             show_dump(options.work_dir)
         except TorporError as error:
             log.warn(f"the checkpoint is complete, but its statistics cannot be shown: {error}")
+
+
+def _options(options: Options, client: Notify | None, pages: PageSink | None) -> DumpOptions:
+    told = of_command_line(options)
+    return DumpOptions(
+        made_by="criu dump" if client is None else "criu for a container engine",
+        notify=notifier(options, client),
+        policies=policies_of(told),
+        cgroups=CgroupPolicy(**told["cgroups"]),
+        pages=pages,
+        **told["dump"],
+    )
+
+
+def _sink(options: Options) -> AbstractContextManager[PageSink | None]:
+    """Who takes the pages, where they do not go into the images."""
+    if not options.page_server:
+        return nullcontext()
+    from torpor.cli.criu import page_server
+
+    return page_server.sink(options)
 
 
 def policies(options: Options) -> Policies:

@@ -26,7 +26,7 @@ COMMANDS = {
     "pre-dump": "",
     "restore": "restore",
     "check": "check",
-    "page-server": "",
+    "page-server": "page_server",
     "lazy-pages": "",
     "service": "service",
     "swrk": "service",
@@ -101,6 +101,10 @@ def _run(words: list[str]) -> int:
         from torpor.cli.criu import cpuinfo
 
         return cpuinfo.main(options)
+    if command == "page-server":
+        from torpor.cli.criu import page_server
+
+        return page_server.main(options)
     if command == "dump":
         from torpor.cli.criu import dump
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torpor.engine.dump.session import DumpSession
 from torpor.objects.files import fdtable
 from torpor.objects.memory import space
+from torpor.objects.memory.segments import DumpedPages
 
 
 def read_mappings(session: DumpSession) -> None:
@@ -33,3 +34,9 @@ def copy_segments(session: DumpSession) -> None:
     """The contents of memory that is shared."""
     with session.stats.watch.span("memdump"):
         session.stats.shared_pages_written += space.dump_segments(session.context)
+
+
+def settle(session: DumpSession) -> None:
+    """Whoever takes the pages has all of them."""
+    with session.stats.watch.span("memwrite"):
+        session.context.part(DumpedPages).sink.settle()

@@ -99,7 +99,8 @@ def begin(
     # Of what a pre-dump finds behind mappings no image is wanted: what is kept back is dropped.
     context = DumpContext(LateStore(new.store) if is_pre_dump else store, options.policies)
     context.files = FileDump(context, kinds_alike)
-    context.part(DumpedPages).sink = StoreSink(store, PAGE_SIZE)
+    context.part(DumpedPages).sink = options.pages or StoreSink(store, PAGE_SIZE)
+    new.has_pages = options.pages is None
     session = DumpSession(pid, new, options, hold, late, store, context, is_pre_dump)
     context.outside.run_id = new.ident
     context.number_of_namespace = session.ids.namespace

@@ -20,6 +20,7 @@ class StoreSet:
         self._made_by = made_by
         self.is_sealed = False
         self.is_last = False
+        self.has_pages = True
 
     @property
     def path(self) -> str:
@@ -30,7 +31,8 @@ class StoreSet:
         """All images are written, and the store has taken them.  StoreError."""
         from torpor import __version__
 
-        self.store.commit(manifest.made_here(self.ident, self._made_by, __version__))
+        made = manifest.made_here(self.ident, self._made_by, __version__, has_pages=self.has_pages)
+        self.store.commit(made)
         self.is_sealed = True
 
     def place(self) -> None:

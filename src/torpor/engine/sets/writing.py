@@ -48,6 +48,8 @@ class NewSet:
         self._is_begun = False
         #: The tree is going to be killed, or has been: whatever happens now, the set stays.
         self.is_last = False
+        #: The pages are among the images; otherwise somebody has to bring them.
+        self.has_pages = True
         try:
             settling.settle(place)
             place.wait_free()
@@ -88,7 +90,9 @@ class NewSet:
             from torpor import __version__
 
             files = {name: Content(os.stat(name, dir_fd=self._fd).st_size) for name in self._directory.written}
-            made = replace(manifest.made_here(self.ident, self._made_by, __version__), files=files)
+            made = replace(
+                manifest.made_here(self.ident, self._made_by, __version__, has_pages=self.has_pages), files=files
+            )
             write_manifest(self._fd, made, manifest.NAME)
             if isinstance(self._place, Beside):
                 self._place.put(self._fd, self._name, made)

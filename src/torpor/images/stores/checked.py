@@ -101,16 +101,28 @@ class CheckedStore(BaseStore):
         if self.manifest is None:
             return None
         content = self.manifest.files.get(check_name(name))
-        if content is None:
+        if content is None and not self._was_brought(name):
             raise ImageMissing(f"{name}: cannot open: no such image in this set")
+        if content is None and not self._store.exists(name):
+            raise ImageMissing(
+                f"{name} is not here: the pages of this dump went to a page server",
+                hint="bring page*.img from its images directory into this one",
+            )
         return content
 
     def names(self) -> list[str]:
         found = self._store.names()
-        return found if self.manifest is None else [name for name in found if name in self.manifest.files]
+        return [name for name in found if self._knows(name)]
 
     def exists(self, name: str) -> bool:
-        return self._store.exists(name) and (self.manifest is None or name in self.manifest.files)
+        return self._store.exists(name) and self._knows(name)
+
+    def _knows(self, name: str) -> bool:
+        return self.manifest is None or name in self.manifest.files or self._was_brought(name)
+
+    def _was_brought(self, name: str) -> bool:
+        """Whether it is of pages that came by a page server, of which the dump knew nothing more."""
+        return self.manifest is not None and self.manifest.pages == manifest.ELSEWHERE and kinds.holds_pages(name)
 
     def open_read(self, name: str) -> BinaryIO:
         content = self._content(name)

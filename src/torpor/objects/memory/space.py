@@ -21,6 +21,7 @@ from torpor.images.store import ImageStore, PagesReader
 from torpor.kernel.arch import nr
 from torpor.kernel.procfs.maps import PROT_EXEC, PROT_WRITE, Vma
 from torpor.kernel.vm import PAGE_SIZE
+from torpor.objects.arch import core as image
 from torpor.objects.files import memfd
 from torpor.objects.memory import contents, shared, sysv, vdso, vmas
 from torpor.objects.memory import mm as mm_object
@@ -71,11 +72,12 @@ def dump_contents(process: DumpProcess, scanned: Scan, context: DumpContext) -> 
     """Copy the private pages."""
     ranges, private = scanned.found.ranges, scanned.private
     n_bytes = sum(end - start for start, end in ranges)
+    lazy = vmas.waiting(process.mm, (image.sp_of(thread.core) for thread in process.threads))
     # Another task that lives on may have some of these pages by fork.
     may_share = len(context.processes) > 1
     unreadable = any(contents.is_unreadable(vma) for vma in private)
     with (
-        context.part(DumpedPages).sink.open(kinds.PAGEMAP, process.ns_pid, n_bytes) as stream,
+        context.part(DumpedPages).sink.open(kinds.PAGEMAP, process.ns_pid, n_bytes, lazy) as stream,
         contents.Memory(process.pid, gentle=may_share, unreadable=unreadable) as memory,
     ):
         contents.copy(ranges, memory.read, stream)

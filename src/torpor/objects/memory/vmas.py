@@ -15,6 +15,7 @@ from functools import lru_cache
 
 from torpor.base.errors import RefusedError
 from torpor.images import messages as m
+from torpor.images.pages import Range
 from torpor.kernel.arch import nr
 from torpor.kernel.procfs.maps import PROT_EXEC, PROT_WRITE, Vma
 from torpor.kernel.uapi.mman import (
@@ -30,6 +31,7 @@ from torpor.kernel.uapi.mman import (
     MLOCK_ONFAULT,
 )
 from torpor.kernel.uapi.prctl import PR_SET_VMA, PR_SET_VMA_ANON_NAME
+from torpor.kernel.vm import PAGE_SIZE
 from torpor.objects.memory import mapped
 from torpor.objects.memory.areas import (
     ANON_PRIVATE,
@@ -111,6 +113,36 @@ def is_private(entry: m.vma_entry) -> bool:
 def has_contents(entry: m.vma_entry) -> bool:
     """Whether its pages are looked for: those of private mappings but droppable ones, and the vdso's code."""
     return (is_private(entry) and not entry.flags & MAP_DROPPABLE) or bool(entry.status & AREA_VDSO)
+
+
+def can_wait(entry: m.vma_entry) -> bool:
+    """Whether its pages may come after the restore, by userfaultfd: as CRIU has it, which may restore it."""
+    if not is_made(entry) or entry.status & AREA_AIORING:
+        return False
+    return entry.flags & (MAP_ANONYMOUS | MAP_PRIVATE | MAP_LOCKED | MAP_HUGETLB) == MAP_ANONYMOUS | MAP_PRIVATE
+
+
+def waiting(mm: m.mm_entry, stack_pointers: Iterable[int]) -> list[Range]:
+    """The memory whose pages may come after the restore: all that can wait but the page that each stack ends in."""
+    found: list[Range] = []
+    needed = iter(sorted({at & -PAGE_SIZE for at in stack_pointers}))
+    at = next(needed, None)
+    for entry in mm.vmas:
+        if not can_wait(entry):
+            continue
+        start = entry.start
+        while at is not None and at < entry.end:
+            if at >= start:
+                if at > start:
+                    found.append((start, at))
+                start = at + PAGE_SIZE
+            at = next(needed, None)
+        if start < entry.end:
+            if found and found[-1][1] == start:
+                found[-1] = (found[-1][0], entry.end)
+            else:
+                found.append((start, entry.end))
+    return found
 
 
 def restore_map(entry: m.vma_entry, fd: Arg | None, writable: bool, batch: Batch) -> None:

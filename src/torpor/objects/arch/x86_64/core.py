@@ -138,6 +138,11 @@ def ip_of(core: m.core_entry) -> int:
     return core.thread_info.gpregs.ip
 
 
+def sp_of(core: m.core_entry) -> int:
+    """The stack pointer."""
+    return core.thread_info.gpregs.sp
+
+
 def set_ip(core: m.core_entry, ip: int) -> None:
     """Have it go on elsewhere."""
     core.thread_info.gpregs.ip = ip

@@ -1,0 +1,51 @@
+"""``criu page-server``: pages from a dump on another host into images here, or pages of images here to whoever asks."""
+
+from __future__ import annotations
+
+import os
+
+from torpor.base import log
+from torpor.base.background import say_ready, to_background, write_pid
+from torpor.cli.criu.options import Options
+from torpor.migrate.connection import Listener, Tls, Where
+from torpor.migrate.receiving import take
+from torpor.migrate.sending import RemoteSink
+
+
+def main(options: Options) -> int:
+    """Serve one dump, or one ``criu lazy-pages``; the exit code."""
+    with Listener(where(options)) as listener:
+        log.info(f"The page server listens on {options.address or '*'}, port {listener.port}")
+        if options.restore_detached:
+            to_background(options.pidfile)
+        elif options.pidfile:
+            write_pid(options.pidfile, os.getpid())
+        say_ready(options.status_fd)
+        serve(options, listener)
+    return 0
+
+
+def serve(options: Options, listener: Listener) -> None:
+    """The one who comes."""
+    with listener.accept() as connection:
+        listener.close()
+        n_pages = take(connection, options.images_dir)
+        log.info(f"Took {n_pages} pages")
+
+
+def sink(options: Options) -> RemoteSink:
+    """The page server that the command line of a dump names, connected."""
+    from torpor.migrate.connection import connect
+
+    return RemoteSink(connect(where(options)))
+
+
+def where(options: Options) -> Where:
+    """Where the other end is, or is waited for."""
+    return Where(options.address, options.port, options.ps_socket, _tls(options))
+
+
+def _tls(options: Options) -> Tls | None:
+    if not options.tls:
+        return None
+    return Tls(options.tls_cacert, options.tls_cacrl, options.tls_cert, options.tls_key, not options.tls_no_cn_verify)
