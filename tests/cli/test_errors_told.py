@@ -18,7 +18,7 @@ from torpor.cli import torpor
 from torpor.cli.criu import main as criu
 from torpor.engine.dump import deaths
 from torpor.engine.restore import phases, run
-from torpor.engine.restore.phases import RESTORE, WITHOUT_IMAGES, Phase
+from torpor.engine.restore.phases import RESTORE, Phase
 from torpor.engine.restore.session import RestoreSession
 from torpor.images.errors import ImageError
 
@@ -48,7 +48,6 @@ def told(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 def test_phases_have_no_names_of_our_workshop() -> None:
     assert not [phase.name for phase in RESTORE if any(word in phase.name for word in _JARGON)]
-    assert {phase.name for phase in RESTORE} >= WITHOUT_IMAGES
 
 
 def test_an_error_about_an_image_names_its_directory(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -61,7 +60,7 @@ def _failing(phase: Phase, error: Exception) -> Phase:
     def run(session: RestoreSession) -> None:
         raise error
 
-    return Phase(phase.name, run, phase.why)
+    return Phase(phase.name, run, phase.why, by_images=phase.by_images)
 
 
 def _restore(monkeypatch: pytest.MonkeyPatch, images: Path, at: str, error: Exception) -> BaseException:

@@ -1,4 +1,4 @@
-"""Resource limits of other processes: read from /proc, and set from outside."""
+"""Resource limits: of other processes, read from /proc and set from outside; of ourselves, that of descriptors."""
 
 from __future__ import annotations
 
@@ -33,6 +33,14 @@ def read_limits(pid: Pid) -> dict[int, tuple[int, int]]:
 def may_raise() -> bool:
     """Whether we may raise hard limits."""
     return bool(read_status(Pid(os.getpid())).cap_effective >> _CAP_SYS_RESOURCE & 1)
+
+
+def raise_descriptor_limit() -> None:
+    """As many descriptors as this process may have; who is born of it inherits that."""
+    import resource
+
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def set_limit(pid: Pid, number: int, soft: int, hard: int, uid: int, gid: int) -> None:

@@ -23,6 +23,7 @@ from torpor.base.ids import Pid
 from torpor.kernel import signal
 from torpor.kernel.arch import nr
 from torpor.kernel.namespaces import CLONE_NEWNET, isolated, setns
+from torpor.kernel.rlimits import raise_descriptor_limit
 from torpor.kernel.sockets import Socket, pair
 from torpor.kernel.syscall import syscall
 
@@ -217,14 +218,6 @@ def _detach(keep: int) -> None:
             syscall("close_range", nr.close_range, start, keep - 1, 0)
         start = keep + 1
     syscall("close_range", nr.close_range, start, _LAST_FD, 0)
-
-
-def raise_descriptor_limit() -> None:
-    """As many descriptors as this process may have: a connection takes some."""
-    import resource
-
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def do(step: Step) -> None:

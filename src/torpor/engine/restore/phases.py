@@ -18,12 +18,16 @@ from torpor.objects.session import RestoreStage
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """A step of the restore.  ``span`` is the name under which its time is counted."""
+    """A step of the restore.  ``span`` is the name under which its time is counted.
+
+    ``by_images``: whether it goes by a number or name out of the images, so that what is wrong there may be theirs.
+    """
 
     name: str
     run: Callable[[RestoreSession], None]
     why: str
     span: str = "restore"
+    by_images: bool = True
 
 
 class Reached:
@@ -65,14 +69,6 @@ def _enter_cgroups(session: RestoreSession, process: RestoreProcess) -> None:
         cgroups.enter(session, process)
 
 
-#: Phases that no number or name out of the images has a part in: what is wrong there is not theirs.
-WITHOUT_IMAGES = frozenset(
-    {
-        "pre-restore", "hold joined network", "leave namespaces", "our copies", "post-restore", "network told",
-        "pre-resume", "frozen groups", "network", "connected", "go",
-    }
-)  # fmt: skip
-
 #: In each puppet just before its children are cloned from it (parents first).
 BEFORE_CHILDREN: tuple[ProcessStep, ...] = (
     ProcessStep("control groups", _enter_cgroups, "memory counts for the group that a task is in when it is filled"),
@@ -95,10 +91,15 @@ RESTORE: tuple[Phase, ...] = (
     Phase("processor", reading.check_processor, "nothing is made on one that cannot run it"),
     Phase("security labels", reading.plan_labels, "nothing is made where a profile is missing"),
     Phase("plan", reading.plan, "where our memory and our channel lie in puppets must be free in all of them"),
-    Phase("pre-restore", reading.notify_start, "whoever is told prepares what is restored into"),
+    Phase("pre-restore", reading.notify_start, "whoever is told prepares what is restored into", by_images=False),
     Phase("namespaces to make", namespaces.plan, "the root puppet is cloned with them"),
     Phase("privileges", privileges.check_restore, "what is lacking is named before anything is made"),
-    Phase("hold joined network", network.hold_joined, "as soon as it is known, for its peers know the address already"),
+    Phase(
+        "hold joined network",
+        network.hold_joined,
+        "as soon as it is known, for its peers know the address already",
+        by_images=False,
+    ),
     Phase("control groups", _in_cgroups("prepare"), "made before the first puppet is moved into them"),
     Phase("first process", forking.make_root, "with the namespaces that can only be made by clone", "forking"),
     Phase("user namespace", namespaces.make_user, "before its ids are mapped nobody in it can do anything", "forking"),
@@ -136,29 +137,64 @@ RESTORE: tuple[Phase, ...] = (
         lambda session: building.each_alive(session, [step.run for step in AFTER_FILES]),
         "steps that need all descriptors of a process, before credentials take privileges away",
     ),
-    Phase("leave namespaces", namespaces.leave, "no more sockets and files are made; a hook finds us at home"),
+    Phase(
+        "leave namespaces",
+        namespaces.leave,
+        "no more sockets and files are made; a hook finds us at home",
+        by_images=False,
+    ),
     Phase("connect", namespaces.connect, "a packet that finds its connection missing would be answered by a reset"),
     Phase("file owners", lambda session: fown.restore(session.context), "a thread can be one; locks change the owner"),
     Phase("aspects", finishing.aspects, "BUILD, CREDENTIALS and SEALED, in one batch a thread"),
     Phase("stops", finishing.stop, "with all threads there; the SIGCHLD that parents get is taken away in the next"),
     Phase("last aspects", finishing.last, "nothing that follows disturbs timers, pending signals, the dumpable flag"),
-    Phase("our copies", lambda session: session.context.release(), "a closed end must read as closed from the start"),
+    Phase(
+        "our copies",
+        lambda session: session.context.release(),
+        "a closed end must read as closed from the start",
+        by_images=False,
+    ),
     Phase(
         "clear",
         finishing.clear,
         "timers start (ARMED); our memory and our channel go; nothing more can be asked of the puppets",
     ),
     Phase("limits", _in_cgroups("set_properties"), "all that they limit is there, and nothing more is made"),
-    Phase("post-restore", finishing.notify_ready, "all is there, and a hook that says no can still stop it"),
-    Phase("network told", network.tell, "whoever else holds packets back lets them go before hooks of the tree run"),
+    Phase(
+        "post-restore",
+        finishing.notify_ready,
+        "all is there, and a hook that says no can still stop it",
+        by_images=False,
+    ),
+    Phase(
+        "network told",
+        network.tell,
+        "whoever else holds packets back lets them go before hooks of the tree run",
+        by_images=False,
+    ),
     Phase("tidy", Reached(RestoreStage.TIDY), "link_remap names serve a restore that fails once more"),
     Phase("watched", Reached(RestoreStage.WATCHED), "whoever watches files would be told of what we do to them"),
-    Phase("pre-resume", finishing.notify_resume, "the last word before everyone goes on"),
+    Phase("pre-resume", finishing.notify_resume, "the last word before everyone goes on", by_images=False),
     Phase("guard", finishing.guard, "the last instant at which our death still has to be the death of all"),
-    Phase("frozen groups", _in_cgroups("freeze"), "their tasks do nothing any more, and are let go all the same"),
-    Phase("network", network.let_go, "a restore that fails before leaves peers waiting, and can be tried again"),
-    Phase("connected", Reached(RestoreStage.CONNECTED), "what comes now is acknowledged: last of all, and short"),
-    Phase("go", finishing.go, "all together, so that none runs while another is only half there"),
+    Phase(
+        "frozen groups",
+        _in_cgroups("freeze"),
+        "their tasks do nothing any more, and are let go all the same",
+        by_images=False,
+    ),
+    Phase(
+        "network",
+        network.let_go,
+        "a restore that fails before leaves peers waiting, and can be tried again",
+        by_images=False,
+    ),
+    Phase(
+        "connected",
+        Reached(RestoreStage.CONNECTED),
+        "what comes now is acknowledged: last of all, and short",
+        by_images=False,
+    ),
+    Phase("go", finishing.go, "all together, so that none runs while another is only half there", by_images=False),
 )
 
 #: However it ends, each whatever becomes of the others.

@@ -13,6 +13,7 @@ from torpor.images import messages as m
 from torpor.images.errors import ImageError, ImageMissing
 from torpor.images.store import ImageStore, load_all, load_one
 from torpor.images.text import get_text, set_text
+from torpor.kernel.rlimits import raise_descriptor_limit
 from torpor.kernel.vm import PAGE_SIZE
 from torpor.objects.arch import core as image
 from torpor.objects.arch import cpu
@@ -121,7 +122,8 @@ def plan(session: RestoreSession) -> None:
     channel = Channel(
         next(number for number in range(_FIRST_CHANNEL, len(used) + _FIRST_CHANNEL + 1) if number not in used)
     )
-    _raise_descriptor_limit()
+    # Puppets inherit it, and get their own one later.
+    raise_descriptor_limit()
     root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     context = RestoreContext(session.store, session.options.policies)
     files = context.files = FileRestore(context, kind_of_type, load_all(session.store, kinds.FILES), root_fd)
@@ -144,14 +146,6 @@ def _rename(session: RestoreSession, files: FileRestore) -> None:
             entry.reg.ClearField("size")
             # On whatever mount that is in the tree's namespace here.
             entry.reg.mnt_id = -1
-
-
-def _raise_descriptor_limit() -> None:
-    """As many descriptors as we may have; puppets inherit the limit and get their own one later."""
-    import resource
-
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def notify_start(session: RestoreSession) -> None:

@@ -12,7 +12,7 @@ from torpor.base import log
 from torpor.base.errors import RestoreError, TargetGoneError, TorporError
 from torpor.base.explain import explain, explained
 from torpor.engine.options import RestoreOptions
-from torpor.engine.restore.phases import LAST, RESTORE, WITHOUT_IMAGES, Phase
+from torpor.engine.restore.phases import LAST, RESTORE, Phase
 from torpor.engine.restore.session import RestoreSession
 from torpor.engine.sets.reading import open_set
 from torpor.images.errors import ImageError
@@ -99,7 +99,7 @@ def _explained(phase: Phase, store: ImageStore) -> Iterator[None]:
         raise made from error
     except (ValueError, TypeError, LookupError, ArithmeticError, struct.error) as error:
         _log_traceback()
-        if phase.name in WITHOUT_IMAGES or _is_as_written(store):
+        if not phase.by_images or _is_as_written(store):
             error.add_note(f"while restoring: {phase.name}")
             raise
         raise ImageError(

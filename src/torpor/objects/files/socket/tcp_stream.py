@@ -31,6 +31,7 @@ from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.images.format import Entry
 from torpor.images.store import iter_entries, store_one
+from torpor.kernel.rlimits import raise_descriptor_limit
 from torpor.kernel.sockets import Borrowed, Socket
 from torpor.kernel.uapi.socket import SO_PEEK_OFF
 from torpor.objects.files.model import OpenFile
@@ -73,7 +74,7 @@ class Connections(Lasting):
     def __init__(self, context: DumpContext) -> None:
         self._context = context
         self._all: list[_Connection] = []
-        caretaker.raise_descriptor_limit()
+        raise_descriptor_limit()  # each connection takes some
         context.at(DumpStage.WRITTEN, self._dump)
         context.outside.add(self)
 
