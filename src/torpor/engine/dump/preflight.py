@@ -202,6 +202,8 @@ def _of_namespaces(context: DumpContext) -> Iterator[TorporError]:
             allocator.namespaces_of(process.pid, process.ids)
         # Of one that has ended meanwhile nothing is told.
         context.processes = [process for process in context.processes if process.ids.mnt_ns_id]
+        if not context.processes:
+            return
         namespaces.check(context.processes, outside, context.policies.external)
         namespaces.read_idmaps(context.processes, outside)
         namespaces.look_at_mounts(context, outside)
