@@ -4,8 +4,9 @@ It is a fork of ours, made before it is needed, that waits on a socket: each mes
 brings the descriptors for it.  When the socket closes without a farewell, which our death does, it undoes everything,
 the newest first.  Say first, then change: between the two we may die as well.
 
-What can be undone: an option of a socket, a message sent to the kernel (by netlink, or a control group's file), a
-directory made, a program run in some network namespace; or the end of the tree is brought about, when that has begun.
+What can be undone: an option of a socket, a message sent to the kernel (by netlink, or a control group's file), what an
+eventfd counts, a directory made, a program run in some network namespace; or the end of the tree is brought about, when
+that has begun.
 Signals that ask a process to end are nothing to it.
 """
 
@@ -27,7 +28,7 @@ from torpor.kernel.rlimits import raise_descriptor_limit
 from torpor.kernel.sockets import Socket, pair
 from torpor.kernel.syscall import syscall
 
-_OPTION, _SEND, _RUN, _SIGNAL, _REMOVE, _WATCH, _LIMIT = range(7)
+_OPTION, _SEND, _RUN, _SIGNAL, _REMOVE, _WATCH, _LIMIT, _COUNT = range(8)
 _ADD, _DROP, _FAREWELL, _STAY = range(4)
 #: Descriptors that one message may bring (SCM_MAX_FD is 253), and room for a message.
 _MAX_FDS = 250
@@ -47,6 +48,11 @@ def option(fd: int, level: int, name: int, value: int) -> Step:
 def send(fd: int, message: bytes) -> Step:
     """send(2) by the socket *fd*."""
     return _SEND, fd, message
+
+
+def count(fd: int, value: int) -> Step:
+    """Have the eventfd *fd* say *value*."""
+    return _COUNT, fd, value
 
 
 def run(netns: int, argv: Sequence[str], text: bytes) -> Step:
@@ -246,6 +252,11 @@ def do(step: Step) -> None:
         assert isinstance(args, tuple)
         signal.pidfd_send_signal(fd, 0)  # still the same process
         rlimits.set_limit(*args)
+    elif kind == _COUNT:
+        from torpor.kernel import eventfd
+
+        assert isinstance(args, int)
+        eventfd.set_count(fd, args)
     elif kind == _REMOVE:
         assert isinstance(args, str)
         _remove(fd, args)

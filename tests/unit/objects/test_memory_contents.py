@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from torpor.base.errors import TorporError
 from torpor.base.ids import Pid
 from torpor.images import kinds
 from torpor.images import messages as m
@@ -76,6 +77,27 @@ def test_what_is_copied_is_read_again(store: MemStore, n_pages: int) -> None:
     with open_contents(store, PID) as found:
         for start, end in wanted:
             assert found.between(start, end) == content[start - A : end - A]
+
+
+def test_what_only_the_tracing_thread_may_read_is_read_by_it() -> None:
+    """As behind PROT_NONE where the kernel has CONFIG_PROC_MEM_FORCE_PTRACE: an error, or less than was asked for."""
+    content, tracer = memory(3000), threading.get_ident()
+    met = threading.Event()
+
+    def read(pieces: Sequence[Piece], into: memoryview) -> None:
+        if threading.get_ident() != tracer:
+            met.set()
+            raise OSError(5, "Input/output error") if pieces[0][0] % 2**21 else TorporError("cannot be read")
+        # The tracer leaves the others something to do.
+        met.wait(10)
+        read_of(content)(pieces, into)
+
+    store = MemStore()
+    with StoreSink(store).open(kinds.PAGEMAP, PID) as stream:
+        copy(ranges((0, 3000)), read, stream)
+    assert met.is_set()
+    with open_contents(store, PID) as found:
+        assert found.between(A, A + 3000 * PAGE_BYTES) == content
 
 
 @pytest.mark.parametrize("store", [MemStore(), _OrderedStore()], ids=["any order", "in order"])

@@ -5,6 +5,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from torpor.tracee import caretaker
 
@@ -109,3 +110,16 @@ def test_dismissed_does_nothing() -> None:
         keeper.dismiss()
         keeper.dismiss()
         assert _value(ours) == -1
+
+
+def test_an_eventfd_counts_what_it_did_before() -> None:
+    for kind, found in ((0, 0), (0, 9), (os.EFD_SEMAPHORE, 2), (os.EFD_SEMAPHORE, 7)):
+        fd = os.eventfd(found, kind | os.EFD_NONBLOCK)
+
+        def work(_: int, fd: int = fd) -> None:
+            caretaker.Caretaker().add([caretaker.count(fd, 5)])
+
+        _in_a_child(work)
+        line = f"eventfd-count: {5:16x}\n"
+        _wait(lambda fd=fd, line=line: line in Path(f"/proc/self/fdinfo/{fd}").read_text())  # type: ignore[misc]
+        os.close(fd)

@@ -1,13 +1,14 @@
 """eventfd(2): a counter behind a descriptor.
 
 Kernel view
-    ``eventfd-count`` (hexadecimal) and ``eventfd-semaphore`` (since Linux 6.5) in fdinfo.
+    ``eventfd-count`` (hexadecimal) and ``eventfd-semaphore`` (since Linux 6.5) in fdinfo.  Before that only a read
+    tells a semaphore, which is taken back at once, while the tree stands still.
 Image
     ``eventfd_file_entry``; ``torpor_semaphore`` for EFD_SEMAPHORE, which CRIU does not know.
 Restore
     ``eventfd2``, then a write for what its 32-bit argument cannot say.
 Limits
-    Before Linux 6.5 nothing tells a semaphore from a counter; it is then restored as a counter.
+    Before Linux 6.5 a process outside that has the eventfd as well, and polls it, may be woken for nothing by the dump.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ import os
 
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
+from torpor.kernel import eventfd
 from torpor.objects.files import fown, status_flags
 from torpor.objects.files.model import FileKind, OpenFile
 from torpor.objects.session import DumpContext, RestoreContext
+from torpor.tracee import caretaker
 
 _LINK = "anon_inode:[eventfd]"
 _MAX_INITIAL = (1 << 32) - 1
@@ -41,7 +44,7 @@ def dump(file: OpenFile, entry: m.file_entry, context: DumpContext) -> None:
     try:
         efd.torpor_semaphore = int(file.info("eventfd-semaphore")) != 0
     except KeyError:
-        return
+        efd.torpor_semaphore = _ask(file.fd, efd.counter, context)
 
 
 def restore(entry: m.file_entry, context: RestoreContext) -> int:
@@ -57,6 +60,15 @@ def restore(entry: m.file_entry, context: RestoreContext) -> int:
     os.set_blocking(fd, True)
     status_flags.restore(fd, efd.flags)
     return fd
+
+
+def _ask(fd: int, count: int, context: DumpContext) -> bool:
+    keeper = context.outside.caretaker
+    keys = keeper.add([caretaker.count(fd, count)])
+    try:
+        return eventfd.is_semaphore(fd, count)
+    finally:
+        keeper.drop(keys)
 
 
 KIND = FileKind("eventfd", m.fd_types.EVENTFD, matches, dump, restore)

@@ -155,7 +155,19 @@ def copy(ranges: Iterable[Range], read: Read, stream: PageStream, elsewhere: Ite
 
     if stream.in_any_order and len(groups) > 1:
         rooms = [make_room(group) for group in groups]
-        _in_parallel(len(groups), lambda index, buffer: _copy_group(groups[index], rooms[index], read, stream, buffer))
+        left: list[int] = []
+
+        def one(index: int, buffer: memoryview) -> None:
+            try:
+                _copy_group(groups[index], rooms[index], read, stream, buffer)
+            except (OSError, TorporError):
+                left.append(index)
+
+        _in_parallel(len(groups), one)
+        # CONFIG_PROC_MEM_FORCE_PTRACE (6.12): what the task itself may not read, its tracer alone may, and that is a
+        # thread, ours. What cannot be read at all fails once more.
+        for index in left:
+            _copy_group(groups[index], rooms[index], read, stream, memoryview(mmap.mmap(-1, _CHUNK)))
     elif groups:
         # Not closed by a `with`: parts of it may be in use on the way up from an error, which BufferError would hide.
         buffer = memoryview(mmap.mmap(-1, _CHUNK))
