@@ -26,15 +26,14 @@ from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.kernel.idmap import IdMaps
 from torpor.kernel.sockets import Borrowed, Socket
+from torpor.kernel.uapi import socket as uapi
+from torpor.kernel.uapi.socket import SOL_SOCKET
 from torpor.objects.files.model import OpenFile
 from torpor.objects.files.socket import filters, option_tables, tcp_repair
 from torpor.objects.files.socket.make import new_socket
 from torpor.objects.files.socket.option_tables import Opaque, Shape
 from torpor.objects.session import DumpContext
 
-SOL_SOCKET = socket.SOL_SOCKET
-SO_SNDBUFFORCE = 32
-SO_RCVBUFFORCE = 33
 _MAX_BUFFER = (1 << 30) - 1
 
 
@@ -47,20 +46,20 @@ class Field:
 
 
 #: Numbers that are always written and set.
-_NUMBERS = (Field("so_priority", 12), Field("so_rcvlowat", 18), Field("so_buf_lock", 72), Field("so_oobinline", 10))
+_NUMBERS = (
+    Field("so_priority", uapi.SO_PRIORITY), Field("so_rcvlowat", uapi.SO_RCVLOWAT),
+    Field("so_buf_lock", uapi.SO_BUF_LOCK), Field("so_oobinline", uapi.SO_OOBINLINE),
+)  # fmt: skip
 #: Switches: always written, set when on.
 _SWITCHES = (
-    Field("so_passcred", 16), Field("so_passsec", 34), Field("so_dontroute", 5), Field("so_no_check", 11),
-    Field("so_broadcast", 6), Field("so_keepalive", 9),
+    Field("so_passcred", uapi.SO_PASSCRED), Field("so_passsec", uapi.SO_PASSSEC),
+    Field("so_dontroute", uapi.SO_DONTROUTE), Field("so_no_check", uapi.SO_NO_CHECK),
+    Field("so_broadcast", uapi.SO_BROADCAST), Field("so_keepalive", uapi.SO_KEEPALIVE),
 )  # fmt: skip
-_REUSE = (Field("reuseaddr", 2), Field("so_reuseport", 15))
+_REUSE = (Field("reuseaddr", uapi.SO_REUSEADDR), Field("so_reuseport", uapi.SO_REUSEPORT))
 #: All of these, and whether the value is the number itself.
 _ALWAYS = tuple((field, field in _NUMBERS) for field in (*_NUMBERS, *_SWITCHES, *_REUSE))
-_SO_SNDBUF, _SO_RCVBUF, _SO_LINGER, _SO_BINDTODEVICE = 7, 8, 13, 25
-_SO_MARK, _SO_BUF_LOCK = 36, 72
-_SO_RCVTIMEO, _SO_SNDTIMEO = 20, 21
-#: SO_PASSPIDFD, SO_PASSRIGHTS.
-_PASSING = (76, 83)
+_PASSING = (uapi.SO_PASSPIDFD, uapi.SO_PASSRIGHTS)
 _SWITCH_FAMILIES = {
     "so_passcred": (socket.AF_UNIX, socket.AF_NETLINK),
     "so_passsec": (socket.AF_UNIX, socket.AF_NETLINK),
@@ -118,7 +117,7 @@ def dump(file: OpenFile, shape: Shape, opts: m.sk_opts_entry, context: DumpConte
     """Fill in *opts*."""
     with Borrowed(file.fd) as connection:
         get = connection.getsockopt
-        opts.so_sndbuf, opts.so_rcvbuf = get(SOL_SOCKET, _SO_SNDBUF), get(SOL_SOCKET, _SO_RCVBUF)
+        opts.so_sndbuf, opts.so_rcvbuf = get(SOL_SOCKET, uapi.SO_SNDBUF), get(SOL_SOCKET, uapi.SO_RCVBUF)
         for field, as_is in _ALWAYS:
             if shape.family not in _SWITCH_FAMILIES.get(field.name, (shape.family,)):
                 continue
@@ -127,14 +126,14 @@ def dump(file: OpenFile, shape: Shape, opts: m.sk_opts_entry, context: DumpConte
             except OSError:
                 continue
             setattr(opts, field.name, value if as_is else bool(value))
-        if mark := get(SOL_SOCKET, _SO_MARK):
+        if mark := get(SOL_SOCKET, uapi.SO_MARK):
             opts.so_mark = mark
-        opts.so_snd_tmo_sec, opts.so_snd_tmo_usec = struct.unpack("QQ", get(SOL_SOCKET, _SO_SNDTIMEO, 16))
-        opts.so_rcv_tmo_sec, opts.so_rcv_tmo_usec = struct.unpack("QQ", get(SOL_SOCKET, _SO_RCVTIMEO, 16))
-        is_lingering, linger_s = struct.unpack("ii", get(SOL_SOCKET, _SO_LINGER, 8))
+        opts.so_snd_tmo_sec, opts.so_snd_tmo_usec = struct.unpack("QQ", get(SOL_SOCKET, uapi.SO_SNDTIMEO_OLD, 16))
+        opts.so_rcv_tmo_sec, opts.so_rcv_tmo_usec = struct.unpack("QQ", get(SOL_SOCKET, uapi.SO_RCVTIMEO_OLD, 16))
+        is_lingering, linger_s = struct.unpack("ii", get(SOL_SOCKET, uapi.SO_LINGER, 8))
         if is_lingering:
             opts.so_linger = linger_s
-        if device := get(SOL_SOCKET, _SO_BINDTODEVICE, 16).rstrip(b"\0"):
+        if device := get(SOL_SOCKET, uapi.SO_BINDTODEVICE, 16).rstrip(b"\0"):
             opts.so_bound_dev = device.decode()
         filters.check(file, connection)
         filters.dump(connection, opts)
@@ -168,17 +167,17 @@ def restore(connection: Socket, opts: m.sk_opts_entry, what: str, idmaps: IdMaps
         if getattr(opts, field.name):
             _set(connection, SOL_SOCKET, field.option, _int(1), what)
     if opts.so_mark:
-        _set(connection, SOL_SOCKET, _SO_MARK, _int(opts.so_mark), what)
+        _set(connection, SOL_SOCKET, uapi.SO_MARK, _int(opts.so_mark), what)
     if opts.HasField("so_linger"):
-        _set(connection, SOL_SOCKET, _SO_LINGER, struct.pack("iI", 1, opts.so_linger), what)
+        _set(connection, SOL_SOCKET, uapi.SO_LINGER, struct.pack("iI", 1, opts.so_linger), what)
     for timeout, seconds, micros in (
-        (_SO_SNDTIMEO, opts.so_snd_tmo_sec, opts.so_snd_tmo_usec),
-        (_SO_RCVTIMEO, opts.so_rcv_tmo_sec, opts.so_rcv_tmo_usec),
+        (uapi.SO_SNDTIMEO_OLD, opts.so_snd_tmo_sec, opts.so_snd_tmo_usec),
+        (uapi.SO_RCVTIMEO_OLD, opts.so_rcv_tmo_sec, opts.so_rcv_tmo_usec),
     ):
         if seconds or micros:
             _set(connection, SOL_SOCKET, timeout, struct.pack("QQ", seconds, micros), what)
     if opts.so_bound_dev:
-        _set(connection, SOL_SOCKET, _SO_BINDTODEVICE, opts.so_bound_dev.encode() + b"\0", what)
+        _set(connection, SOL_SOCKET, uapi.SO_BINDTODEVICE, opts.so_bound_dev.encode() + b"\0", what)
     filters.restore(connection, opts, what)
     for option in opts.torpor_option:
         _set_opaque(connection, option, what)
@@ -207,7 +206,7 @@ def restore_buffers(connection: Socket, opts: m.sk_opts_entry) -> None:
     """The buffers' sizes once more, after another ``widen``."""
     _set_buffers(connection, opts.so_sndbuf // 2, opts.so_rcvbuf // 2)
     if opts.HasField("so_buf_lock"):
-        connection.setsockopt(SOL_SOCKET, _SO_BUF_LOCK, _int(opts.so_buf_lock))
+        connection.setsockopt(SOL_SOCKET, uapi.SO_BUF_LOCK, _int(opts.so_buf_lock))
 
 
 def restore_reuse(connection: Socket, opts: m.sk_opts_entry, what: str) -> None:
@@ -218,7 +217,10 @@ def restore_reuse(connection: Socket, opts: m.sk_opts_entry, what: str) -> None:
 
 
 def _set_buffers(connection: Socket, send: int, receive: int) -> None:
-    for forced, plain, wanted in ((SO_SNDBUFFORCE, _SO_SNDBUF, send), (SO_RCVBUFFORCE, _SO_RCVBUF, receive)):
+    for forced, plain, wanted in (
+        (uapi.SO_SNDBUFFORCE, uapi.SO_SNDBUF, send),
+        (uapi.SO_RCVBUFFORCE, uapi.SO_RCVBUF, receive),
+    ):
         size = min(wanted, _MAX_BUFFER)
         if connection.getsockopt(SOL_SOCKET, plain) == size * 2:
             continue  # whoever sets it locks it, which MPTCP cannot take back
@@ -248,7 +250,7 @@ def _set_number(connection: Socket, field: Field, value: bytes, what: str) -> No
     except RestoreError:
         is_right = connection.getsockopt(SOL_SOCKET, field.option, len(value)) == value
         # Whoever was given a buffer's size by force has it locked, which there cannot be taken back.
-        if not is_right and field.option != _SO_BUF_LOCK:
+        if not is_right and field.option != uapi.SO_BUF_LOCK:
             raise
 
 
