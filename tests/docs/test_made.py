@@ -1,5 +1,6 @@
 """Pages that are made of the sources are what the sources say, and every file of an object says what it is."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import pytest
 
 #: What makes pages; with --check it only compares.
 TOOLS = ("gen_docs.py", "gen_options.py")
-#: The parts of a docstring that a kind of kernel object has, as far as there is something to say.
+#: The parts of a docstring that a kind of kernel object has.
 PARTS = ("Kernel view", "Image", "Restore", "Limits")
 
 
@@ -25,6 +26,19 @@ def test_each_kind_of_file_is_in_the_page_of_objects(repository: Path) -> None:
     for name in ("eventfd", "timerfd", "pipe", "epoll", "inotify", "memfd", "tty", "pidfd"):
         part = page.partition(f"/objects/files/{name}.py)")[2].partition("\n### ")[0]
         assert all(f"**{each}.**" in part for each in PARTS), name
+
+
+def test_a_file_that_has_one_of_the_parts_has_all(repository: Path) -> None:
+    """What is not there is said as well: nothing in the images, nothing to be made, no limits known."""
+    lacking = []
+    for path in sorted((repository / "src/torpor/objects").rglob("*.py")):
+        lines = (ast.get_docstring(ast.parse(path.read_text())) or "").splitlines()
+        there = [part for part in PARTS if part in lines]
+        if there and there != list(PARTS):
+            lacking.append(f"{path.name}: {', '.join(set(PARTS) - set(there))}")
+        # In this order.
+        assert sorted(there, key=lines.index) == there, path.name
+    assert not lacking, "\n".join(lacking)
 
 
 def test_each_field_of_ours_is_in_the_page_of_images(repository: Path) -> None:

@@ -10,6 +10,9 @@ Restore
     of one that is there is up to the mode: SOFT and NONE leave it as it is, PROPS and FULL set its properties, STRICT
     refuses it; NONE and PROPS refuse one that is missing.  Other properties are for when the tasks are there.  A
     restore that fails or is killed removes what it made.
+Limits
+    Extended attributes of a group are not carried. A group that is removed while the tree is read is left out; what
+    comes or goes afterwards makes the dump read it once more.
 """
 
 from __future__ import annotations

@@ -8,6 +8,8 @@ Dump
     us instead.  It is left as it was met: a tree that was paused is so again before we let go of it, even if we die.
 Image
     ``freezer.state`` of v1, as it was met, beside the group's other properties; ``cgroup.freeze`` of v2 as it is then.
+Restore
+    A property like any other (``properties``), but the last one: written just before the tasks are let go.
 Limits
     A group that is frozen because one above it is cannot be thawed by itself, and is refused.  One that does not get
     frozen in time (a task in uninterruptible sleep) is thawed again, and its tasks are stopped one by one.

@@ -9,6 +9,8 @@ Image
 Restore
     A task's number is written to ``cgroup.procs`` of its group, a thread's to ``tasks`` or ``cgroup.threads``; not
     where it is there already, because it was born there.  Tasks of the dumper's set stay where the restorer is.
+Limits
+    A group that our own cgroup namespace does not show is refused.
 """
 
 from __future__ import annotations

@@ -8,6 +8,8 @@ Image
 Restore
     The root puppet is moved into the roots, unshares, and is moved into its own groups.  Without anything known of
     the groups (they were not managed), the new namespace's roots are the groups in which it is restored.
+Limits
+    All processes of a tree must share theirs, and none may be in a group outside of its namespace's roots: refused.
 """
 
 from __future__ import annotations

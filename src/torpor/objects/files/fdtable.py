@@ -6,6 +6,8 @@ Image
     ``fdinfo-ID.img`` per table, ``fs-PID.img``.
 Restore
     Descriptors arrive by SCM_RIGHTS in ascending order and are moved into place; fchdir(2), chroot(2), umask(2).
+Limits
+    The restorer needs a limit on descriptors above the highest number of any table: refused before anything is made.
 """
 
 from __future__ import annotations

@@ -9,6 +9,10 @@ Refused
     A pipe of which the tree has one end and others the other one: after a restore nobody would be there.
 Warned of
     A socket, an eventfd, or both ends of a pipe that others have as well: those keep theirs, the restored ones are new.
+Image
+    None: what each of them is has its own kind.
+Restore
+    Where it is allowed, nobody is at the other end of such a pipe, unless ``--inherit-fd`` gives another one.
 Limits
     An end that lies in a queue is nobody's; the dump itself looks into queues.
 """

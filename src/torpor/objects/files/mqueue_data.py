@@ -3,6 +3,10 @@
 Kernel view
     Nobody can look at a message in place: it is taken out, the oldest of the highest priority first.  Put back in that
     order all lie as they lay.
+Image
+    ``torpor_mq_message``, in the order in which they come out.
+Restore
+    Sent in that order to the queue that ``mqueue`` has made.
 Limits
     Somebody outside of the tree who has the queue may come between.
 

@@ -4,6 +4,10 @@ Kernel view
     ``anon_inode:[NAME]`` links, and device numbers.
 Image
     None: the dump is refused.
+Restore
+    An entry of such a kind is refused, too: no dump writes one.
+Limits
+    What a driver keeps cannot be known: a device is refused unless one of the kinds before this one knows it.
 """
 
 from __future__ import annotations

@@ -6,6 +6,8 @@ Image
     ``signalfd_entry``.
 Restore
     ``signalfd4`` with the same mask.
+Limits
+    None: signals that wait are the task's own (``task.signals``).
 """
 
 from __future__ import annotations

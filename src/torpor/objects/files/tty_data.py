@@ -8,6 +8,8 @@ Kernel view
 Image
     ``tty_data_entry`` of an end: what that end would read.  An end of file (^D) on an empty or unfinished line is there
     as the terminal's VEOF character.
+Restore
+    As it is put back at the dump: TIOCSTI, and writing at the other end what does not fit.
 Limits
     Input of more than a line discipline's buffer (4095 bytes) is put back by writing at the other end, and is then
     subject to the terminal's settings.  A pending status byte of packet mode is lost.

@@ -6,6 +6,9 @@ Kernel view
 Image
     The fields of ``tty_info_entry``.  CRIU copies the bytes of the control characters into the words of ``c_cc``,
     four a word and lowest first, and what lies beyond them has no meaning.
+Restore
+    The counterparts of these calls; what is locked first, then the settings, the pair's modes when nothing is in its
+    way any more.
 Limits
     Output that was stopped by the user (^S, tcflow) goes on: nothing tells that it was.
 """

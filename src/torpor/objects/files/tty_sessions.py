@@ -10,6 +10,9 @@ Restore
     With ``--shell-job`` the terminal is the one that we stand on; it is taken from its session if the tree has one
     of its own, and left to it otherwise.  In the background of a shell (``&``) it stays the shell's altogether: its
     foreground, its settings, its session.
+Limits
+    A foreground group that has died out is left out. ``/dev/tty`` of a session whose leader is not in the tree cannot
+    be opened again.
 """
 
 from __future__ import annotations

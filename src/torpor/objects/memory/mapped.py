@@ -5,6 +5,11 @@ Kernel view
 Image
     The VMA_AREA_* of ``vma_entry.status``, and ``shmid``: the id of an entry in files.img like any file's, opened for
     reading, or for both where a shared mapping may be written; or the id of a shared segment.
+Restore
+    ``vmas`` maps again what the status says: nothing, the file of that id, or the segment.
+Limits
+    Refused: rings of io_uring, BPF maps, memory of devices; a System V segment of our own IPC namespace; a socket's
+    ring of which the process has no descriptor.
 """
 
 from __future__ import annotations

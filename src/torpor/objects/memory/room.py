@@ -5,6 +5,8 @@ Kernel view
     wants some to be free, whatever it does.
 Dump
     The two limits are raised for as long as the loop is there; a caretaker sets them back if we die.
+Image
+    None: the limits themselves are ``task.limits``'.
 Restore
     Limits are set when everything is there.
 Limits

@@ -6,6 +6,8 @@ Image
     ``vma_entry`` in ``mm_entry.vmas``; ``shmid`` is the id of the file behind, or of the shared segment.
 Restore
     mmap at the fixed address, writable until the contents are in; then mprotect, madvise and mlock.
+Limits
+    Refused: memory that is registered with userfaultfd, shadow stacks, protection keys, and what ``mapped`` refuses.
 """
 
 from __future__ import annotations

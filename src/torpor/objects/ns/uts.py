@@ -6,6 +6,8 @@ Image
     ``utsns_entry``.
 Restore
     sethostname(2), and the sysctl.
+Limits
+    A name of more than 64 characters is refused. The kernel's own names (release, version, machine) are this one's.
 """
 
 from __future__ import annotations

@@ -4,8 +4,10 @@ Kernel view
     None: the kernel tells nobody who is in one.  It does refuse to nest more than sixteen (E2BIG), so a twin of the
     task (``tracee.twin``), which inherits its domain, enters one after the other: fewer than sixteen means that it was
     in some.
-Image, restore
-    A domain cannot be read and so not be made again: a task in one is refused.
+Image
+    None: a domain cannot be read, so a task in one is refused.
+Restore
+    None: nobody could make it again.
 Limits
     Of the threads of a process that has many only the first is looked at, and those with no_new_privs, as who confines
     itself without privileges must be.  Where no twin can be made (a limit on processes) it is not known, which is told.

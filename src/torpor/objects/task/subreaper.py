@@ -6,6 +6,8 @@ Image
     ``task_core_entry.child_subreaper``.
 Restore
     Once the tree stands: what died in making it must not have been adopted by the wrong one.
+Limits
+    None: whose children orphans are by now is the tree's shape, and carried with it.
 """
 
 from __future__ import annotations

@@ -6,6 +6,9 @@ Image
     ``thread_core_entry.comm``, ``futex_rla``, ``rseq_entry``; the machine's ``clear_tid_addr``.
 Restore
     The same calls in the thread itself.
+Limits
+    A kernel before 5.13 does not tell the rseq area. A robust list whose head has another size than this kernel's is
+    left out.
 """
 
 from __future__ import annotations

@@ -1,8 +1,18 @@
 """``core_entry``'s part that is this machine's: general registers, TLS bases and the FPU's extended state.
 
+Kernel view
+    The general registers of a stopped thread, and NT_X86_XSTATE: the extended state as XSAVE lays it out, whose
+    software-reserved bytes say which components this kernel keeps. The offsets of components differ between Intel's and
+    AMD's processors.
 Image
     ``thread_info_x86.gpregs`` and ``.fpregs``, which know components up to PKRU; where there is more (AMX in use, or
     a layout that is not known), ``torpor_xstate`` holds the bytes as the kernel gave them.
+Restore
+    Components that the image does not have are as a new task has them; the software-reserved bytes are this kernel's.
+    The general registers are as of a task that is in no system call.
+Limits
+    Tasks that run code of 32 bits are not known: the mode is always the native one, and segments (set_thread_area(2))
+    are written as unused.
 """
 
 from __future__ import annotations

@@ -2,6 +2,12 @@
 
 Kernel view
     ``x86_Thread_features`` and ``untag_mask`` in ``/proc/PID/status``; the register set NT_386_IOPERM.
+Image
+    None: the dump is refused.
+Restore
+    None.
+Limits
+    I/O ports are known only once a thread is stopped; the rest is seen while the process runs.
 """
 
 from __future__ import annotations

@@ -4,6 +4,10 @@ Kernel view
     SO_GET_FILTER, which counts in instructions, not bytes.
 Image
     ``so_filter``: per instruction code << 48 | jt << 40 | jf << 32 | k.
+Restore
+    SO_ATTACH_FILTER, of at most 4096 instructions; the kernel checks the program once more.
+Limits
+    A program of bpf(2) as a filter is refused: the kernel says that there is one, and does not give it out.
 """
 
 from __future__ import annotations

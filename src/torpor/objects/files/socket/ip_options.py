@@ -1,7 +1,14 @@
 """The options of IP, IPv6, TCP and raw sockets that have fields in CRIU's images.
 
+Kernel view
+    getsockopt(2) on our duplicate; the ICMP filter of raw sockets of that protocol.
 Image
     ``ip_opts_entry`` and ``tcp_opts_entry``; a field is there where its value is not 0.
+Restore
+    setsockopt(2) of each field that is there; the others stay as a new socket has them.
+Limits
+    An option that this kernel, or this type of socket, does not have is left out of the image; one that is there and
+    cannot be set is an error. All further options are ``options``' and opaque.
 """
 
 from __future__ import annotations

@@ -2,6 +2,10 @@
 
 Kernel view
     In the table of sock_diag(7), what a listener has to read is how many connections wait.
+Image
+    None: a dump asks here which sockets it has to look at.
+Restore
+    None.
 Limits
     Listeners of MPTCP, and those in other network namespaces than ours, are not in the table: their descriptors are
     asked (``tcp``).

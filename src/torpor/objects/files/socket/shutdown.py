@@ -4,6 +4,10 @@ Kernel view
     Bits: 1 receiving, 2 sending.  Tables of sock_diag(7) have them; poll(2) shows receiving, and both together.
 Image
     ``sk_shutdown``, whose values are those bits.
+Restore
+    shutdown(2), when all queues are filled. A socket that is not connected answers ENOTCONN, and remembers.
+Limits
+    Where there is no table to look into, sending alone is not seen.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 Kernel view
     No call makes a socket have received a FIN, or have its own acknowledged: only a packet does.  One from the peer's
     address that we send to ourselves (``kernel.packets``), marked so that the network lock lets it pass, does as well.
+Image
+    None of its own: the socket's state, and the sequence numbers of ``tcp_stream_entry``.
 Restore
     Of a connection to the outside.  Where both ends are restored each does its own shutdown(2).
 Limits

@@ -2,6 +2,10 @@
 
 Kernel view
     sock_diag tells of MD5 keys (INET_DIAG_MD5SIG, to whoever has CAP_NET_ADMIN); TCP_AO_INFO whether there are others.
+Image
+    None: the dump is refused.
+Restore
+    None.
 Limits
     Keys of a socket that neither listens nor is connected are lost: the tables tell of one that is bound (6.8), but not
     of its keys, and setsockopt(2) finds only the key of an address that one knows.

@@ -3,6 +3,10 @@
 Kernel view
     A socket is connected when it has a peer.  The directions that are shut down are in the table of sock_diag(7),
     which is read only for UDP.
+Image
+    ``inet_sk_entry``, as of other sockets of IP: its state says whether there is a peer, ``shutdown`` the directions.
+Restore
+    With those others (``inet``): bound, connected, and shut down last of all.
 Limits
     Datagrams that wait to be read: ``udp_queue``; those of raw and ping sockets are dropped, as the network might have
     done: warned about.  Corked data are refused.

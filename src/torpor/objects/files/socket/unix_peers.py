@@ -1,5 +1,7 @@
 """Unix sockets that are connected to others outside of the tree.
 
+Kernel view
+    sock_diag(7) says the inode of each socket's peer, and the peer's name.
 Image
     Such a peer has an entry of its own, with ``uflags`` 1, the state of a listener and its name.
 Restore

@@ -1,5 +1,7 @@
 """Shared subtrees: peer groups and masters, see mount_namespaces(7).
 
+Kernel view
+    ``shared:N`` and ``master:N`` among the optional fields of ``/proc/PID/mountinfo``.
 Image
     ``shared_id`` and ``master_id``: numbers of groups, those with the same number belong together, in all namespaces.
     ``internal_sharing``: no mount of the host's is in the peer group.

@@ -1,11 +1,15 @@
 """tmpfs: its contents, as a compressed tar archive (``tar``).
 
+Kernel view
+    Its files are nowhere but in memory; they are read by way of mounts that have no others on them.
 Image
     ``tmpfs-dev-%u.tar.gz.img``, named after the device number.  Where only directories below its root are mounted, only
     these are in it.
 Restore
     Unpacked by a thread whose root is the new file system, so that no name or link in the archive leads elsewhere.
     Socket files are made as well; those that a socket of the tree is bound to are replaced when it is.
+Limits
+    Those of ``tar``. An archive that is damaged is refused, and what it holds of set-uid files and devices needs leave.
 """
 
 from __future__ import annotations

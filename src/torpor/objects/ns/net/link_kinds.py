@@ -1,8 +1,15 @@
 """What kinds of interfaces there are: which CRIU's images know by name, and what of a driver's words makes one again.
 
+Kernel view
+    IFLA_INFO_KIND and IFLA_INFO_DATA of RTM_GETLINK; a few interfaces are in each new namespace by themselves.
 Image
     ``nd_type``.  A kind that CRIU does not know is an ``EXTLINK``, which it expects whoever restores to have made; what
     it is stands in ``torpor-link-%u.img``.
+Restore
+    A kind of ``REPLAYED`` is made by its driver's own words, less those that are state; veth and tun have their own
+    ways.
+Limits
+    An interface of any other kind cannot be made, unless it is one that a new namespace has anyway.
 """
 
 from __future__ import annotations

@@ -7,6 +7,8 @@ Image
     ``netns_id`` in ``netns_entry``: the number, and the id of the namespace in the images.
 Restore
     RTM_NEWNSID before the interfaces are made, which would get numbers as they come.
+Limits
+    Numbers of namespaces outside of the tree are not carried.
 """
 
 from __future__ import annotations

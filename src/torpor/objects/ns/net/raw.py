@@ -1,10 +1,14 @@
 """Images that are netlink messages as the kernel gave them, and as iproute2's ``save`` and ``restore`` have them.
 
+Kernel view
+    The parts of an answer to a dump request of netlink(7), each with NLM_F_MULTI.
 Image
     A magic word, which says whose table it is, then messages with their headers.  Those about connections, and our own
     (``torpor-*``), have no magic word.
 Restore
     An image that is missing or empty is one of an empty table.
+Limits
+    Looked at here are the types of messages and their least lengths; what is in them, by whoever sends them.
 """
 
 from __future__ import annotations
