@@ -47,7 +47,7 @@ def _with_code(vdso: tuple[int, int] | None, *mapped: tuple[Code, int]) -> Any:
     assert process.mm is not None
     for entry, (_, prot) in zip(process.mm.vmas, mapped, strict=True):
         entry.prot = prot
-    process.vdso_place = vdso  # type: ignore[assignment]
+    process.vdso_place = vdso
     return process
 
 
