@@ -70,12 +70,6 @@ def survey() -> list[Report]:
         return [report for report in found if report is not None]
 
 
-def report_on(engine: str) -> Report | None:
-    """One engine; None if it is not here."""
-    about = _ENGINES.get(engine)
-    return about() if about else None
-
-
 def criu_for(engine: str) -> Criu | None:
     """The criu that *engine* will run; None if it finds none."""
     daemon = {"docker": "dockerd", "containerd": "containerd"}.get(engine)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import struct
-from collections.abc import Callable
 
 from torpor.kernel.uapi.if_h import IFF_UP
 
@@ -20,18 +19,8 @@ def names() -> list[str]:
     return [name for _, name in if_nameindex()]
 
 
-def loopback_flags() -> int:
-    """IFF_* of ``lo``."""
-    return _change(lambda flags: flags)
-
-
 def loopback_up() -> None:
     """Bring ``lo`` up, which has its addresses from then on."""
-    _change(lambda flags: flags | IFF_UP)
-
-
-def _change(wanted: Callable[[int], int]) -> int:
-    """Set the flags of ``lo`` to what is *wanted*; what they were."""
     from _socket import AF_INET, SOCK_CLOEXEC, SOCK_DGRAM, socket
 
     control = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC)
@@ -39,8 +28,7 @@ def _change(wanted: Callable[[int], int]) -> int:
         request = bytearray(struct.pack(_IFREQ, b"lo", 0))
         fcntl.ioctl(control.fileno(), _SIOCGIFFLAGS, request)
         (flags,) = struct.unpack_from("H", request, 16)
-        if wanted(flags) != flags:
-            fcntl.ioctl(control.fileno(), _SIOCSIFFLAGS, struct.pack(_IFREQ, b"lo", wanted(flags)))
-        return int(flags)
+        if not flags & IFF_UP:
+            fcntl.ioctl(control.fileno(), _SIOCSIFFLAGS, struct.pack(_IFREQ, b"lo", flags | IFF_UP))
     finally:
         control.close()

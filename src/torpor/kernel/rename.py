@@ -6,9 +6,7 @@ import os
 
 from torpor.kernel.arch import nr
 from torpor.kernel.syscall import address_of, syscall
-from torpor.kernel.uapi.fs import RENAME_NOREPLACE
-
-_RENAME_EXCHANGE = 2
+from torpor.kernel.uapi.fs import RENAME_EXCHANGE
 
 
 def exchange(directory: int, one: str, other: str) -> None:
@@ -16,18 +14,10 @@ def exchange(directory: int, one: str, other: str) -> None:
 
     OSError: EINVAL or ENOSYS where the file system cannot.
     """
-    _rename(directory, one, other, _RENAME_EXCHANGE)
-
-
-def rename_new(directory: int, old: str, new: str) -> None:
-    """Rename in *directory*, with EEXIST where there is a *new* already; not every file system can (EINVAL)."""
-    _rename(directory, old, new, RENAME_NOREPLACE)
-
-
-def _rename(directory: int, old: str, new: str, flags: int) -> None:
-    names = [bytearray(os.fsencode(name) + b"\0") for name in (old, new)]
+    names = [bytearray(os.fsencode(name) + b"\0") for name in (one, other)]
     first, second = (address_of(name) for name in names)
-    syscall(f"rename {old} to {new}", nr.renameat2, directory, first, directory, second, flags)
+    what = f"exchange of {one} and {other}"
+    syscall(what, nr.renameat2, directory, first, directory, second, RENAME_EXCHANGE)
 
 
 def syncfs(fd: int) -> None:

@@ -86,13 +86,6 @@ def settle_path(path: str | os.PathLike[str]) -> None:
             place.close()
 
 
-def settle_all(directory: str | os.PathLike[str]) -> None:
-    """The same of all sets that lie beside each other in *directory*, under whatever names, and have no readers."""
-    names = {name.rpartition(".torpor-")[0][1:] for name in os.listdir(directory) if name.startswith(".")}
-    for name in sorted(names - {""}):
-        settle_path(os.path.join(directory, name))
-
-
 def places_of(path: str | os.PathLike[str]) -> list[Place]:
     """Both kinds of places that *path* may be: neither need be there."""
     real = os.path.realpath(path)

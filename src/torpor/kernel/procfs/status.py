@@ -124,10 +124,6 @@ class Status:
         return int(self._get("Seccomp", "0"))
 
     @property
-    def n_threads(self) -> int:
-        return int(self._get("Threads", "1"))
-
-    @property
     def thp_enabled(self) -> bool:
         return self._get("THP_enabled", "1") == "1"
 

@@ -376,10 +376,6 @@ class FileRestore:
         """Take over an open description of *file_id* (the other end of a pair that was just made)."""
         self._open[file_id] = OwnedFd(fd)
 
-    def is_open(self, file_id: int) -> bool:
-        """Whether it was opened or adopted already."""
-        return file_id in self._open
-
     def placed(self, file_id: int, process: RestoreProcess, number: int) -> None:
         """Take note that *process* has the description at *number*."""
         self._placed.setdefault(file_id, Placed(self.open(file_id))).holders.append((process, number))

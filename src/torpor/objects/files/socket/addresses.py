@@ -24,11 +24,6 @@ class Address:
     port: int
     scope: int = 0
 
-    @property
-    def is_any(self) -> bool:
-        """Whether it is the address that stands for all."""
-        return not any(self.words)
-
 
 def read(sockaddr: object, family: int) -> Address:
     """What getsockname(2) or getpeername(2) gave in Python's form."""
