@@ -5,11 +5,13 @@
 
 import re
 import sys
+from pathlib import Path
 
 import pytest
 
 from harness import engine
 from harness.flavours import Flavour, carry_through, default_flavours, start
+from harness.skips import missing
 from harness.workload import Workload
 
 #: What a caller may have set before it runs us, all of which is inherited.
@@ -44,6 +46,62 @@ os.execvp(sys.argv[2], sys.argv[2:])
 
 def _strange_caller(more: str = "") -> list[str]:
     return [sys.executable, "-c", _STRANGE, more, *engine.command()]
+
+
+#: What prctl(2) tells of a task up to Linux 6.18, by the number; where it is not asked here, why.
+_TOLD = {
+    "PR_GET_PDEATHSIG": (2, ""),
+    "PR_GET_DUMPABLE": (3, ""),
+    "PR_GET_UNALIGN": (5, ""),
+    "PR_GET_KEEPCAPS": (7, ""),
+    "PR_GET_FPEMU": (9, "powerpc"),
+    "PR_GET_FPEXC": (11, "powerpc"),
+    "PR_GET_TIMING": (13, ""),
+    "PR_GET_NAME": (16, ""),
+    "PR_GET_ENDIAN": (19, "powerpc"),
+    "PR_GET_SECCOMP": (21, "ends a task in strict mode: asked of /proc; test_seccomp_strict.py and its neighbours"),
+    "PR_CAPBSET_READ": (23, "asked of /proc, all at once"),
+    "PR_GET_TSC": (25, ""),
+    "PR_GET_SECUREBITS": (27, ""),
+    "PR_GET_TIMERSLACK": (30, ""),
+    "PR_MCE_KILL_GET": (34, ""),
+    "PR_GET_CHILD_SUBREAPER": (37, ""),
+    "PR_GET_NO_NEW_PRIVS": (39, ""),
+    "PR_GET_TID_ADDRESS": (40, ""),
+    "PR_GET_THP_DISABLE": (42, ""),
+    "PR_GET_FP_MODE": (46, "mips"),
+    "PR_CAP_AMBIENT_IS_SET": (1, "asked of /proc, all at once"),
+    "PR_SVE_GET_VL": (51, "arm64"),
+    "PR_GET_SPECULATION_CTRL": (52, ""),
+    "PR_GET_TAGGED_ADDR_CTRL": (56, ""),
+    "PR_GET_IO_FLUSHER": (58, ""),
+    "PR_PAC_GET_ENABLED_KEYS": (61, "arm64"),
+    "PR_SCHED_CORE_GET": (0, "a cookie that is never the same: test_scheduling.py"),
+    "PR_SME_GET_VL": (64, "arm64"),
+    "PR_GET_MDWE": (66, ""),
+    "PR_GET_MEMORY_MERGE": (68, ""),
+    "PR_RISCV_V_GET_CONTROL": (70, "riscv"),
+    "PR_PPC_GET_DEXCR": (72, "powerpc"),
+    "PR_GET_SHADOW_STACK_STATUS": (74, "arm64, riscv; arch_prctl(2) here"),
+    "PR_TIMER_CREATE_RESTORE_IDS_GET": (77, ""),
+    "PR_FUTEX_HASH_GET_SLOTS": (78, ""),
+    "PR_GET_AUXV": (0x41555856, "test_vdso.py"),
+}
+#: Names of flags and of calls that change something.
+_NOT_TOLD = ("PR_SET_", "PR_SPEC_", "PR_SVE_SET_", "PR_MTE_", "PR_TAGGED_", "PR_CAP_AMBIENT_CLEAR", "PR_PAC_SET_")
+
+
+def test_all_that_prctl_tells_is_in_the_table() -> None:
+    """Of the installed headers, which may be older than the table or newer; and what it says is asked is."""
+    header = Path("/usr/include/linux/prctl.h")
+    if not header.exists():
+        missing("linux/prctl.h (Debian: linux-libc-dev)")
+    names = re.findall(r"^#\s*define\s+(PR_\w*(?:_GET|BSET_READ|IS_SET)\w*)\s", header.read_text(), re.MULTILINE)
+    assert not [name for name in names if name not in _TOLD and not name.startswith(_NOT_TOLD)]
+    workload = (Path(__file__).parents[1] / "workloads/attributes.c").read_text()
+    for name, (number, why_not) in _TOLD.items():
+        asked = re.search(rf"\b{name}\b|prctl\({number}, ", workload)
+        assert bool(asked) != bool(why_not), name
 
 
 @pytest.mark.parametrize("mode", ["plain", "odd", "keyed"])

@@ -80,6 +80,7 @@ static void ask_room(struct table *table, const char *name, int option)
 static void ask_prctls(struct table *table)
 {
     char name[16] = "";
+    long value;
 
     ask_room(table, "parent-death signal", PR_GET_PDEATHSIG);
     ask_number(table, "dumpable", prctl(PR_GET_DUMPABLE));
@@ -103,6 +104,10 @@ static void ask_prctls(struct table *table)
     ask_number(table, "mdwe", prctl(66, 0, 0, 0, 0));
     ask_number(table, "ksm", prctl(68, 0, 0, 0, 0));
     ask_number(table, "tagged addresses", prctl(56, 0, 0, 0, 0));
+    /* None, or at least 16: the kernel's own choice, which grows with the threads that there ever were. */
+    value = prctl(78, 2, 0, 0, 0);
+    ask_number(table, "futex slots", value > 0 && value < 16 ? value : 0);
+    ask_number(table, "timers with ids", prctl(77, 2, 0, 0, 0));
     prctl(PR_GET_NAME, name);
     row(table, "name", "%s", name);
 }
@@ -343,6 +348,8 @@ static void set_process(void)
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
     prctl(67, 1, 0, 0, 0);
+    /* Fewer than the kernel chooses itself. */
+    prctl(78, 1, 4, 0, 0);
     prctl(PR_SET_DUMPABLE, 0);
     syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0);
     syscall(SYS_keyctl, 1, NULL);

@@ -2,8 +2,8 @@
 
 Kernel view
     PR_GET_TSC, PR_MCE_KILL_GET, PR_GET_IO_FLUSHER, PR_GET_SPECULATION_CTRL of a thread;
-    PR_GET_MEMORY_MERGE, PR_GET_MDWE, PR_GET_THP_DISABLE of the memory; what only this machine has
-    (``objects/arch``).  All only inside.
+    PR_GET_MEMORY_MERGE, PR_GET_MDWE, PR_GET_THP_DISABLE, PR_FUTEX_HASH_GET_SLOTS of the memory; what only this
+    machine has (``objects/arch``).  All only inside.
 Image
     A field of ``thread_core_entry`` or ``mm_entry`` each, where the value is not the kernel's default;
     ``thp_disabled`` is CRIU's.
@@ -12,6 +12,8 @@ Restore
     (``reset``): what our callers chose for us is not the tree's.  MDWE, which forbids to make code of what was
     writable and cannot be taken back, comes with what is sealed: memory is complete by then.
 Limits
+    Slots of futexes that are as many as the kernel may choose by itself (kernel/futex/core.c,
+    futex_hash_allocate_default) are left to it, for it does not tell who chose them.
     Other readers leave the tree without.  Without MDWE it would be less confined than it was: such images have a
     version that others refuse (``inventory_entry.img_version``).
 """
@@ -24,8 +26,9 @@ from collections.abc import Iterator
 from torpor.base import log
 from torpor.base.errors import RestoreError
 from torpor.images import messages as m
+from torpor.images.errors import ImageError
 from torpor.kernel.arch import nr
-from torpor.kernel.uapi.prctl import PR_SPEC_PRCTL
+from torpor.kernel.uapi.prctl import PR_FUTEX_HASH, PR_FUTEX_HASH_GET_SLOTS, PR_FUTEX_HASH_SET_SLOTS, PR_SPEC_PRCTL
 from torpor.objects.arch import switches as arch
 from torpor.objects.arch.switch import ROOM, VALUE, Switch
 from torpor.objects.memory.mm import mm_of
@@ -52,6 +55,14 @@ MEMORY_SWITCHES: tuple[Switch, ...] = (
     Switch("torpor_thp_disable", (nr.prctl, 42, 0, 0, 0, 0), (nr.prctl, 41, 1, VALUE, 0, 0), 0),
 )
 _MDWE = Switch("torpor_mdwe", (nr.prctl, PR_GET_MDWE, 0, 0, 0, 0), (nr.prctl, PR_SET_MDWE, VALUE, 0, 0, 0), 0)
+_FUTEX_SLOTS = Switch(
+    "torpor_futex_slots",
+    (nr.prctl, PR_FUTEX_HASH, PR_FUTEX_HASH_GET_SLOTS, 0, 0, 0),
+    (nr.prctl, PR_FUTEX_HASH, PR_FUTEX_HASH_SET_SLOTS, VALUE, 0, 0),
+    0,
+)
+#: The least that the kernel chooses by itself; the most that an image may.
+_LEAST_SLOTS, _MOST_SLOTS = 16, 1 << 16
 #: PR_THP_DISABLE_EXCEPT_ADVISED and the like: what PR_GET_THP_DISABLE tells beside the switch itself.
 _THP = MEMORY_SWITCHES[1]
 
@@ -64,6 +75,21 @@ def dump_thread(thread: DumpThread, batch: Batch) -> None:
 def dump_memory(process: DumpProcess, batch: Batch) -> None:
     """Ask for those of the memory."""
     _ask((*MEMORY_SWITCHES, _MDWE), process.mm, batch)
+    slots = batch.call(*_FUTEX_SLOTS.read, may_fail=True)  # type: ignore[arg-type]
+
+    def collect() -> None:
+        if not slots.errno and not _is_the_kernels(slots.value, len(process.threads)):
+            process.mm.torpor_futex_slots = slots.value
+
+    batch.then(collect)
+
+
+def _is_the_kernels(n_slots: int, n_threads: int) -> bool:
+    """Whether it chose them itself: none before there is a second thread, then by how many there were at most."""
+    if not n_slots:
+        return n_threads == 1
+    most = 4 * (os.cpu_count() or 1)
+    return _LEAST_SLOTS <= n_slots <= max(_LEAST_SLOTS, 1 << (most - 1).bit_length())
 
 
 def _ask(switches: tuple[Switch, ...], entry: m.thread_core_entry | m.mm_entry, batch: Batch) -> None:
@@ -105,7 +131,10 @@ def restore_thread(thread: RestoreThread, batch: Batch) -> None:
 
 def restore_memory(process: RestoreProcess, batch: Batch) -> None:
     """Set those of the memory.  (That for huge pages is ``mm``'s.)"""
-    for switch, value in _given(MEMORY_SWITCHES[:1], mm_of(process)):
+    mm = mm_of(process)
+    if mm.torpor_futex_slots > _MOST_SLOTS:
+        raise ImageError(f"pid {process.ns_pid} would have {mm.torpor_futex_slots} slots for futexes")
+    for switch, value in _given((*MEMORY_SWITCHES[:1], _FUTEX_SLOTS), mm):
         _try(f"pid {process.ns_pid}", switch, value, batch)
 
 

@@ -191,16 +191,25 @@ class _Builder:
         for parent in tree.order:
             for node in parent.children[:] if id(parent) not in self._left_out else ():
                 _explained(node, lambda node: self._need(tree, node))
-                if _is_without_point(tree, node):
-                    log.warn(f"{node.point}: the host's directory has none of that name any more; it is left out")
-                    self._leave_out(tree, node)
-                    continue
-                _explained(node, _attach_one)
-                names.open_on(node)
+                if self._attach_or_leave_out(tree, node):
+                    names.open_on(node)
         names.open_makers()
         for node in tree.order:
             _explained(node, self._set_flags)
         names.tell(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+
+    def _attach_or_leave_out(self, tree: Tree, node: Node) -> bool:
+        """Whether it is attached.  What it is to be mounted on may be gone, even since a moment ago."""
+        try:
+            _attach_one(node)
+        except OSError as error:
+            is_gone = isinstance(error, FileNotFoundError | NotADirectoryError)
+            if not is_gone or not external.may_be_left_out(tree, node):
+                raise RestoreError(f"{node.point} cannot be mounted: {error}") from error
+            log.warn(f"{node.point}: the host's directory has none of that name any more; it is left out")
+            self._leave_out(tree, node)
+            return False
+        return True
 
     def _make_or_leave_out(self, tree: Tree, node: Node) -> None:
         try:
@@ -257,16 +266,6 @@ def _explained(node: Node, step: Callable[[Node], None]) -> None:
         step(node)
     except OSError as error:
         raise RestoreError(f"{node.point} cannot be mounted: {error}") from error
-
-
-def _is_without_point(tree: Tree, node: Node) -> bool:
-    """Whether what it is to be mounted on is gone, and so may it be."""
-    assert node.parent is not None
-    try:
-        os.stat(relative(node.point, node.parent.point) or ".", dir_fd=node.parent.fd, follow_symlinks=False)
-    except (FileNotFoundError, NotADirectoryError):
-        return external.may_be_left_out(tree, node)
-    return False
 
 
 def _attach_one(node: Node) -> None:
