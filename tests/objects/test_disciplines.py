@@ -8,6 +8,8 @@ import pytest
 from harness.network import ask, unshared
 from harness.skips import missing
 from harness.workload import Workload
+from torpor.engine.dump import preflight
+from torpor.engine.options import DumpOptions
 from torpor.images import kinds
 from torpor.images.errors import ImageError
 from torpor.images.stores.memory import MemStore
@@ -90,6 +92,17 @@ def test_what_is_left_out_is_said() -> None:
     before, after, log = carried(f"{_CLASSES}; {filtered}")
     assert after == before
     assert "the filters of the queueing discipline htb of d0 are left out" in log
+
+
+def test_what_would_be_left_out_is_told_by_a_check() -> None:
+    if shutil.which("tc") is None:
+        missing("the command tc")
+    filtered = "tc filter add dev d0 parent 1: protocol ip u32 match ip dport 80 0xffff flowid 1:20"
+    with Workload.start("counter", prefix=unshared(f"{_SETUP}; {_CLASSES}; {filtered}")) as workload:
+        workload.wait_ready()
+        found = preflight.examine(workload.pid, DumpOptions())
+        assert found.losses == ("the filters of the queueing discipline htb of d0 are left out",)
+        workload.expect_pass()
 
 
 def test_what_the_kernel_attaches_by_itself_is_its_own() -> None:

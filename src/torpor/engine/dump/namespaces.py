@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 
 from torpor.base.errors import RefusedError
 from torpor.base.fds import OwnedFd
@@ -162,6 +163,18 @@ def look_at_mounts(context: DumpContext, root_ids: m.task_kobj_ids_entry) -> Non
         if kind.clone_flag == CLONE_NEWNS and kind.dump is not None:
             with OwnedFd(open_pidfd(root.pid)) as pidfd:
                 kind.dump(_ns_dump(context, root.pid, pidfd.fileno(), root.ids.mnt_ns_id, root.idmaps))
+
+
+def losses(pid: Pid, policies: Policies) -> list[str]:
+    """What a dump would leave out of the namespaces that *pid* does not share with us."""
+    found: list[str] = []
+    for kind in NAMESPACES:
+        with suppress(OSError):  # gone, or not ours to look at: told by whoever needs it
+            if kind.losses is None or foreign.external_key(kind, pid, policies.external) is not None:
+                continue
+            if os.readlink(f"/proc/{pid}/ns/{kind.link}") != os.readlink(f"/proc/self/ns/{kind.link}"):
+                found += kind.losses(pid, policies)
+    return found
 
 
 def _ns_dump(context: DumpContext, pid: Pid, where: int, ident: int, idmaps: IdMaps) -> NsDump:

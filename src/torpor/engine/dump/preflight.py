@@ -110,6 +110,7 @@ def _examine(pid: Pid, options: DumpOptions) -> Findings:
 
     try:
         namespaces.prepare(pid, options.policies)
+        losses += namespaces.losses(pid, options.policies)
     except TorporError as problem:
         found.append(problem)
     from torpor.objects.task import landlock

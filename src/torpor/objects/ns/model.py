@@ -92,6 +92,8 @@ class NsKind:
     """The numbers of those that the images have, whether a process is in them or not."""
     check: Callable[[int, Policies], None] | None = None
     """Before the freeze, with a process that is in it: refuses what ``dump`` would."""
+    losses: Callable[[int, Policies], list[str]] | None = None
+    """What of it ``dump`` would leave out, for whoever asks before."""
     connect: Callable[[NsRestore], None] | None = None
     """Once all sockets are there."""
     refusal: str | None = None

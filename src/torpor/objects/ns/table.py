@@ -31,6 +31,7 @@ NAMESPACES: tuple[NsKind, ...] = (
         restore_together=_late("net.build", "restore"),
         in_images=_late("net", "in_images"),
         check=_late("net.look", "check"),
+        losses=_late("net.look", "losses"),
         connect=_late("net.build", "connect"),
         nests=True,
     ),

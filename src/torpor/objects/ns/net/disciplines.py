@@ -89,6 +89,21 @@ def _parse(message: int, payload: bytes) -> _Piece:
 
 def dump(store: ImageStore, ident: int, connection: Netlink, links: Iterable[Link]) -> None:
     """Those of *links* that somebody has attached."""
+    carried, lost = _look(connection, links)
+    for loss in lost:
+        log.warn(loss)
+    if carried:
+        messages = [(piece.message, piece.payload) for piece in carried]
+        raw.store(store, kinds.TORPOR_QDISC, ident, messages)
+
+
+def losses(connection: Netlink, links: Iterable[Link]) -> list[str]:
+    """What of those of *links* a dump leaves out."""
+    return _look(connection, links)[1]
+
+
+def _look(connection: Netlink, links: Iterable[Link]) -> tuple[list[_Piece], list[str]]:
+    """What is carried, in the order in which it is made, and what is said of the rest."""
     names = {link.index: link.name for link in links}
     found = [_parse(RTM_NEWQDISC, payload) for payload in connection.dump(RTM_GETQDISC, tcmsg.pack(0, 0, 0, 0, 0))]
     found = [piece for piece in found if piece.handle and piece.interface in names]
@@ -97,14 +112,16 @@ def dump(store: ImageStore, ident: int, connection: Netlink, links: Iterable[Lin
         classes = [_parse(RTM_NEWTCLASS, payload) for payload in answers]
         found += [piece for piece in classes if KINDS.get(piece.kind)]
     carried, left = _in_order([piece for piece in found if piece.kind in KINDS])
-    for piece in [*left, *(piece for piece in found if piece.kind not in KINDS)]:
-        log.warn(f"the queueing discipline {piece.kind} of {names[piece.interface]} is left out")
-    for piece in carried:
-        if piece.message == RTM_NEWQDISC and _has_filters(connection, piece):
-            log.warn(f"the filters of the queueing discipline {piece.kind} of {names[piece.interface]} are left out")
-    if carried:
-        messages = [(piece.message, piece.payload) for piece in carried]
-        raw.store(store, kinds.TORPOR_QDISC, ident, messages)
+    lost = [
+        f"the queueing discipline {piece.kind} of {names[piece.interface]} is left out"
+        for piece in [*left, *(piece for piece in found if piece.kind not in KINDS)]
+    ]
+    lost += [
+        f"the filters of the queueing discipline {piece.kind} of {names[piece.interface]} are left out"
+        for piece in carried
+        if piece.message == RTM_NEWQDISC and _has_filters(connection, piece)
+    ]
+    return carried, lost
 
 
 def _has_filters(connection: Netlink, piece: _Piece) -> bool:

@@ -46,6 +46,22 @@ def check(pid: Pid, policies: Policies) -> None:
         return  # gone, or not ours to look at: told by whoever needs it
 
 
+def losses(pid: Pid, policies: Policies) -> list[str]:
+    """What the dump leaves out of the namespace that *pid* is in."""
+    if policies.network.empty_net:
+        return []
+
+    def look() -> list[str]:
+        with Netlink() as connection:
+            return disciplines.losses(connection, rtnetlink.read_links(connection))
+
+    try:
+        with OwnedFd(os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)) as namespace:
+            return inside(namespace.fileno(), CLONE_NEWNET, look)
+    except OSError:
+        return []  # gone, or not ours to look at: told by whoever needs it
+
+
 def dump(session: NsDump) -> None:
     """All images of the namespace."""
     inside(session.pidfd, CLONE_NEWNET, lambda: _dump_inside(session))
