@@ -10,6 +10,8 @@ from harness.engine import EngineError
 from harness.flavours import Flavour, start
 from harness.skips import need_mounted_root
 from harness.workload import Workload
+from torpor.kernel.procfs.mountinfo import parse_line
+from torpor.objects.ns.mnt import entries
 
 
 def _mount_in(workload: Workload, *words: str) -> None:
@@ -42,6 +44,39 @@ def test_unknown_file_system(point: Path) -> None:
         workload.restore(options=["--enable-fs", "ramfs"])
         assert _type_of(workload, point) == "ramfs"
         workload.expect_pass()
+
+
+@pytest.mark.root
+def test_a_bound_directory_that_is_gone_is_told(point: Path, tmp_path: Path) -> None:
+    """An engine would look for it by its name; `podman container checkpoint` itself says nothing."""
+    need_mounted_root()
+    source = tmp_path / "source"
+    source.mkdir()
+    with start(Flavour.FRESH, "counter") as workload:
+        workload.wait_ready()
+        _mount_in(workload, "--bind", str(source), str(point))
+        source.rmdir()
+        workload.dump(options=["--external", f"mnt[{point}]:bound"])
+        assert (
+            f"{point}: what is bound there has been removed from its place"
+            in (workload.images / "dump.log").read_text()
+        )
+        source.mkdir()
+        workload.restore(options=["--external", f"mnt[bound]:{source}"])
+        assert _type_of(workload, point)
+        workload.expect_pass()
+
+
+@pytest.mark.parametrize("is_bound", [True, False])
+def test_a_secret_is_told(tmp_path: Path, is_bound: bool) -> None:
+    secret = tmp_path / "userdata" / "secrets" / "word"
+    secret.parent.mkdir(parents=True)
+    secret.touch()
+    source = secret if is_bound else tmp_path / "word"
+    source.touch()
+    line = f"20 1 0:19 {source} /run/secrets/word rw - tmpfs tmpfs rw"
+    said = entries._will_be_missed(parse_line(line))
+    assert said.startswith("/run/secrets/word is a secret") == is_bound
 
 
 @pytest.mark.root

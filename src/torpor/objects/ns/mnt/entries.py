@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 
+from torpor.base import log
 from torpor.base.errors import RefusedError
 from torpor.base.fds import OwnedFd
 from torpor.base.ids import Pid
@@ -25,6 +26,8 @@ from torpor.objects.session import DumpContext, DumpStage
 
 _MINOR_BITS = 20
 _DELETED = "//deleted"
+#: Where Podman and Docker bind a container's secrets.
+_SECRETS = "/run/secrets/"
 _IDMAPPED = "idmapped"
 _Device = tuple[int, int]
 
@@ -81,8 +84,20 @@ def dump(session: NsDump) -> None:
     is_first = shared.n_views == 0 and _is_of_root(session)
     shared.n_views += 1
     entries = classify(view, shared, session.external, has_root=is_first)
+    for mount, entry in zip(view.mounts, entries, strict=True):
+        if entry.HasField("ext_key") and (missed := _will_be_missed(mount)):
+            log.warn(missed)
     # CRIU writes them in the reverse of the order in which they were mounted.
     store_all(session.store, "MNTS", entries[::-1], session.ident)
+
+
+def _will_be_missed(mount: Mount) -> str:
+    """What is said of an external mount that a container's engine may not find at the restore."""
+    if mount.is_deleted:
+        return f"{mount.point}: what is bound there has been removed from its place ({mount.root}): make it again"
+    if mount.point.startswith(_SECRETS) and "/secrets/" in mount.root:
+        return f"{mount.point} is a secret, which an engine may leave out of an archive: have it where it is restored"
+    return ""
 
 
 def check(process: DumpProcess, context: DumpContext) -> None:
