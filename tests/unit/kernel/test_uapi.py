@@ -15,7 +15,13 @@ from torpor.kernel import uapi
 
 INCLUDE = Path("/usr/include")
 #: A name of uapi's that the installed headers are too old for, and since which Linux there is one.
-NEWER: dict[str, str] = {"SO_PASSPIDFD": "6.5", "SO_PASSRIGHTS": "6.16"}
+NEWER: dict[str, str] = {
+    "PR_FUTEX_HASH": "6.16",
+    "PR_FUTEX_HASH_GET_SLOTS": "6.16",
+    "PR_FUTEX_HASH_SET_SLOTS": "6.16",
+    "SO_PASSPIDFD": "6.5",
+    "SO_PASSRIGHTS": "6.16",
+}
 #: What headers use and do not include: how numbers of ioctl(2) are made, and of what structures' sizes.
 MEANT = ("stdio.h", "asm/ioctl.h", "asm/ioctls.h", "asm/termbits.h")
 #: Modules that are a header's in all but name: its numbers beside what is done with them.
