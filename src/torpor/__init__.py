@@ -34,6 +34,7 @@ def dump(
     leave_running: bool = False,
     leave_stopped: bool = False,
     timeout_s: int = 10,
+    snapshot: str = "never",
     ghost_limit: int = 64 << 20,
     link_remap: bool = False,
     file_locks: bool = True,
@@ -61,16 +62,18 @@ def dump(
     in *path*, this is an error unless ``force``, which leaves them there.
 
     The processes are killed unless they are to be left running or stopped.  ``timeout_s``: how long stopping them may
-    take.  ``ghost_limit``: deleted files up to so many bytes are kept in the checkpoint.  ``exec_processes``: what
-    becomes of processes that entered the pid namespace from outside: ``refuse``, ``carry``, ``leave-out``.
-    ``own_session``: a command that was started from a shell leads a session of its own when it is restored, unless
-    ``shell_job`` keeps it in the caller's.  ``external_pipes``: a pipe may lead to other processes; after the restore
-    nobody is at its other end, unless ``inherit_fds`` gives another pipe.  ``compress``: memory is compressed (zstd),
-    which has the processes stopped for longer.  ``made_by`` is noted in the checkpoint's manifest.  ``commit`` is
-    called when all that has been written is whole, before the processes are killed, with a path to read it by just
-    then; an error there is one of the checkpoint.  ``notes``: small files, names and contents, that are to be part of
-    it.  ``also``: a store that gets all images as well.  ``last_word``: a socket's descriptor, and what is sent there
-    as soon as the processes can never run again, by another process of ours if we are killed then; perhaps twice.
+    take.  ``snapshot`` (``auto``, ``always``, ``never``): whether those that are left running run on while their memory
+    is copied, from copies-on-write of it.  ``ghost_limit``: deleted files up to so many bytes are kept in the
+    checkpoint.  ``exec_processes``: what becomes of processes that entered the pid namespace from outside: ``refuse``,
+    ``carry``, ``leave-out``.  ``own_session``: a command that was started from a shell leads a session of its own when
+    it is restored, unless ``shell_job`` keeps it in the caller's.  ``external_pipes``: a pipe may lead to other
+    processes; after the restore nobody is at its other end, unless ``inherit_fds`` gives another pipe.  ``compress``:
+    memory is compressed (zstd), which has the processes stopped for longer.  ``made_by`` is noted in the checkpoint's
+    manifest.  ``commit`` is called when all that has been written is whole, before the processes are killed, with a
+    path to read it by just then; an error there is one of the checkpoint.  ``notes``: small files, names and contents,
+    that are to be part of it.  ``also``: a store that gets all images as well.  ``last_word``: a socket's descriptor,
+    and what is sent there as soon as the processes can never run again, by another process of ours if we are killed
+    then; perhaps twice.
 
     torpor.base.errors.TorporError and its kinds; after any of them the processes run on unharmed.
     """
@@ -93,6 +96,7 @@ def dump(
         leave_running=leave_running,
         leave_stopped=leave_stopped,
         timeout_s=timeout_s,
+        snapshot=snapshot,
         exec_processes=exec_processes,
         own_session=own_session and not shell_job,
         ghost_limit=ghost_limit,
@@ -199,6 +203,7 @@ _OF_DUMP_ONLY = {
     "commit",
     "notes",
     "compress",
+    "snapshot",
     "also",
     "last_word",
 }

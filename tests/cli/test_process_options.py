@@ -26,11 +26,12 @@ _VALUES = {
     "external": "file[1:1]",
     "ghost-limit": "5",
     "exec-processes": "carry",
+    "snapshot": "always",
     "inherit-fd": "fd[0]:pipe:[1]",
     "file-validation": "filesize",
 }
 #: What only one side can mean.
-_ONLY_BEFORE = {"leave-running", "ghost-limit", "exec-processes", "force"}
+_ONLY_BEFORE = {"leave-running", "ghost-limit", "exec-processes", "force", "snapshot"}
 _ONLY_RESTORE = {"inherit-fd", "file-validation", "rewind-files", "no-verify", "new-network", "trust"}
 
 
@@ -45,7 +46,7 @@ def run(*line: str | Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
 def test_each_is_an_argument_in_python(option: process_options.Option) -> None:
     for command in option.at:
-        if command != CHECK or option.name not in ("leave-running", "leave-stopped"):
+        if command != CHECK or option.name not in ("leave-running", "leave-stopped", "snapshot"):
             assert option.keyword in inspect.signature(_FUNCTIONS[command]).parameters, command
 
 

@@ -235,6 +235,12 @@ OPTIONS = (
                          "exec: nothing is done while there are any (refuse, the default), they are taken along, or "
                          "left out and lost"),
            note="ours; they would end with the namespace's first process, and carried they are its children"),
+    Option("snapshot", VALUE, "never", "with --leave-running: whether the tasks run on while their memory is copied, "
+           "from copies-on-write of them: auto, always or never", parse=to.one_of("auto", "always", "never"),
+           sets="dump.snapshot",
+           people=People((CHECKPOINT,), value="WHEN", choices=("auto", "always", "never"),
+                         text="with --leave-running: whether it runs on while its memory is copied"),
+           note="ours"),
     Option("force", NO_WORD, False, "put the images into PATH although there are other files in it, which stay",
            sets="dump.force", people=People((CHECKPOINT,))),
     # The commands' word is the one that container engines have as well: --compress zstd.

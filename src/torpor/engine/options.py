@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 #: What becomes of processes that entered a pid namespace of the tree's from outside (``podman exec``): the dump is
 #: refused; they are dumped as children of its first process; they are left out, and end when that does.
 REFUSE, CARRY, LEAVE_OUT = "refuse", "carry", "leave-out"
+#: Whether memory is copied from a snapshot where the tree runs on: where that is worth it and can be had, of each
+#: process where it can be had, of none.
+AUTO, ALWAYS, NEVER = "auto", "always", "never"
 #: Called at each stage with its name, as criu(8) has them for action scripts, and the root's pid (0: none yet).
 #: Whoever is called says no by an exception, and the work ends as after any other error.
 Notify = Callable[[str, int], None]
@@ -81,7 +84,7 @@ class DumpOptions:
     is whole: before the tree is killed, if it is, so that what is noted of it is true whenever we die; an error there
     is an error of the dump.  ``notes``: small files that belong into the set, names and contents.
     ``made_by``: what the manifest says of who made the images.  ``entered``: REFUSE, CARRY or LEAVE_OUT.
-    ``compress``: the pages are compressed as they are written.
+    ``compress``: the pages are compressed as they are written.  ``snapshot``: AUTO, ALWAYS or NEVER.
     ``owns_directory``: the directory is ours, and replaced as a whole; where others' files are in it, only with
     ``force``, and then they stay.
     ``own_session``: a root that is in the session of a shell outside gets one of its own.
@@ -93,6 +96,7 @@ class DumpOptions:
 
     made_by: str = ""
     compress: bool = False
+    snapshot: str = NEVER
     owns_directory: bool = False
     force: bool = False
     leave_running: bool = False

@@ -49,6 +49,9 @@ _STOP_SIGNALS: tuple[int, ...] = (signal.SIGURG, signal.SIGWINCH, signal.SIGCHLD
 _NEVER = (signal.SIGKILL, signal.SIGSTOP, *FAULTS)
 _SIGRTMIN = 32
 
+#: An address, and what was there before it became ours for the time.
+Covered = tuple[int, bytes]
+
 _gadget_cache: dict[tuple[int, int, int], tuple[int, int]] = {}
 
 
@@ -82,9 +85,13 @@ class Injection:
     There is a frame for the leader and one for each of the threads that may be at work beside it.
     """
 
-    def __init__(self, leader: Thread, scratch: Scratch, frames: Sequence[int], *, stop_signal: int) -> None:
+    def __init__(
+        self, leader: Thread, scratch: Scratch, frames: Sequence[int], covered: Covered, *, stop_signal: int
+    ) -> None:
         self.leader = leader
         self.scratch = scratch
+        #: What is to be put back into a copy of the process's memory that is made while we are in it.
+        self.covered = covered
         self._frames = frames
         self._stop_signal = stop_signal
 
@@ -111,12 +118,9 @@ def inject(leader: Thread, maps: list[Vma], leftovers: Sequence[Vma] = (), *, pe
     ``split_leftovers``) are unmapped.  *pending*: the signals pending for any of its threads.
     """
     stop_signal = _choose_stop_signal(leader, pending)
-    regs = _regs_to_give_back(leader)
-    if regs.is_compat:
-        raise RefusedError(f"pid {leader.tgid} runs 32-bit code", hint="only 64-bit processes can be checkpointed")
     xstate = leader.get_xstate()
     frame_size = (sigframe.size_for(xstate) + 63) & -64
-    with _dispatch_off(leader), _bootstrap_area(leader, regs, xstate, maps, frame_size) as boot:
+    with _bootstrapped(leader, xstate, maps, frame_size) as boot:
         n_frames = 1 + DEPTH
         size = _CODE_SIZE + (n_frames * frame_size + _DATA_SIZE + vm.PAGE_SIZE - 1) // vm.PAGE_SIZE * vm.PAGE_SIZE
         for vma in leftovers:
@@ -126,9 +130,28 @@ def inject(leader: Thread, maps: list[Vma], leftovers: Sequence[Vma] = (), *, pe
         data = start + _CODE_SIZE + n_frames * frame_size
         scratch = Scratch(code=start, data=data, size=start + size - data)
         try:
-            yield Injection(leader, scratch, frames, stop_signal=stop_signal)
+            yield Injection(leader, scratch, frames, boot.covered, stop_signal=stop_signal)
         finally:
             boot.unmap(start, size)
+
+
+def call_once(leader: Thread, maps: list[Vma], number: int, *args: int) -> int:
+    """Have *leader*, which is stopped, make one call, and nothing but numbers as arguments; its result.
+
+    KernelError if it fails.  Nothing is mapped for it; other threads of the process may run meanwhile.
+    """
+    xstate = leader.get_xstate()
+    with _bootstrapped(leader, xstate, maps, (sigframe.size_for(xstate) + 63) & -64) as boot:
+        return boot.call(number, *args)
+
+
+@contextmanager
+def _bootstrapped(leader: Thread, xstate: bytes, maps: list[Vma], frame_size: int) -> Iterator[_Bootstrap]:
+    regs = _regs_to_give_back(leader)
+    if regs.is_compat:
+        raise RefusedError(f"pid {leader.tgid} runs 32-bit code", hint="only 64-bit processes can be checkpointed")
+    with _dispatch_off(leader), _bootstrap_area(leader, regs, xstate, maps, frame_size) as boot:
+        yield boot
 
 
 @contextmanager
@@ -166,11 +189,13 @@ def _regs_to_give_back(thread: Thread) -> UserRegs:
 class _Bootstrap:
     """Makes single calls through gadgets in the target's own text, with a frame on its main stack behind them."""
 
-    def __init__(self, thread: Thread, regs: UserRegs, sigmask: int, stack: int, code: tuple[int, int]) -> None:
+    def __init__(self, thread: Thread, regs: UserRegs, sigmask: int, code: tuple[int, int], covered: Covered) -> None:
+        #: The bytes of the stack that our frame is over.
+        self.covered = covered
         self._thread = thread
         self._regs = regs
         self._sigmask = sigmask
-        self._stack = stack
+        self._stack = covered[0]
         self._syscall_ret, self._sigreturn = code
 
     def call(self, number: int, *args: int) -> int:
@@ -241,7 +266,7 @@ def _bootstrap_area(
         before = _pread_or_zeroes(memory, len(content), stack)
         os.pwrite(memory, content, stack)
         try:
-            yield _Bootstrap(leader, regs, sigmask, stack, (syscall_ret, sigreturn))
+            yield _Bootstrap(leader, regs, sigmask, (syscall_ret, sigreturn), (stack, before))
         finally:
             os.pwrite(memory, before, stack)
     finally:

@@ -5,8 +5,8 @@ brings the descriptors for it.  When the socket closes without a farewell, which
 the newest first.  Say first, then change: between the two we may die as well.
 
 What can be undone: an option of a socket, a message sent to the kernel (by netlink, or a control group's file), what an
-eventfd counts, a directory made, a program run in some network namespace; or the end of the tree is brought about, when
-that has begun.
+eventfd counts, a directory made, a program run in some network namespace, a snapshot of a task; or the end of the tree
+is brought about, when that has begun.
 Signals that ask a process to end are nothing to it.
 """
 
@@ -20,6 +20,7 @@ import struct
 from collections.abc import Sequence
 from contextlib import suppress
 
+from torpor.base.errors import TorporError
 from torpor.base.ids import Pid
 from torpor.kernel import signal
 from torpor.kernel.arch import nr
@@ -28,7 +29,7 @@ from torpor.kernel.rlimits import raise_descriptor_limit
 from torpor.kernel.sockets import Socket, pair
 from torpor.kernel.syscall import syscall
 
-_OPTION, _SEND, _RUN, _SIGNAL, _REMOVE, _WATCH, _LIMIT, _COUNT = range(8)
+_OPTION, _SEND, _RUN, _SIGNAL, _REMOVE, _WATCH, _LIMIT, _COUNT, _REAP = range(9)
 _ADD, _DROP, _FAREWELL, _STAY = range(4)
 #: Descriptors that one message may bring (SCM_MAX_FD is 253), and room for a message.
 _MAX_FDS = 250
@@ -68,6 +69,11 @@ def signal_to(pidfd: int, number: int) -> Step:
 def limit(pidfd: int, *words: int) -> Step:
     """:func:`torpor.kernel.rlimits.set_limit` with these *words*."""
     return _LIMIT, pidfd, words
+
+
+def reap(pidfd: int, parent: Pid, child: Pid, number: int) -> Step:
+    """:func:`torpor.tracee.snapshot.reap_left`; *pidfd* is the parent's."""
+    return _REAP, pidfd, (parent, child, number)
 
 
 def remove(directory: int, name: str) -> Step:
@@ -193,7 +199,7 @@ def _do_all(steps: Sequence[Step]) -> None:
             _wait_ended(killed)
         elif args == signal.SIGKILL:
             killed.append(fd)
-        with suppress(OSError):
+        with suppress(OSError, TorporError):
             do(step)
     _wait_ended(killed)
 
@@ -257,6 +263,11 @@ def do(step: Step) -> None:
 
         assert isinstance(args, int)
         eventfd.set_count(fd, args)
+    elif kind == _REAP:
+        from torpor.tracee import snapshot
+
+        assert isinstance(args, tuple)
+        snapshot.reap_left(fd, *args)
     elif kind == _REMOVE:
         assert isinstance(args, str)
         _remove(fd, args)

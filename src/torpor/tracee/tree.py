@@ -196,6 +196,17 @@ def freeze(
     return tree
 
 
+def freeze_alone(pid: Pid) -> FrozenTree:
+    """Stop all threads of the process *pid*, and nothing below it.  As ``freeze``."""
+    process = Process(pid, None)
+    try:
+        _stop_process(process, None, _seize)
+    except BaseException:
+        FrozenTree(process).release()
+        raise
+    return FrozenTree(process)
+
+
 def _stop_new_children(
     root: Process, before_stop: Callable[[Pid], None] | None, seize: Seize, entered: Mapping[Pid, Sequence[Pid]]
 ) -> bool:

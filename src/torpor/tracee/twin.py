@@ -12,15 +12,15 @@ from torpor.base.errors import TargetGoneError
 from torpor.kernel import ptrace, vm
 from torpor.kernel.arch import loop, nr
 from torpor.kernel.signal import SIGKILL
+from torpor.kernel.uapi.sched import CLONE_CHILD_SETTID, CLONE_FILES, CLONE_FS, CLONE_PARENT_SETTID, CLONE_VM
 from torpor.tracee.batch import Batch
 from torpor.tracee.borrow import BorrowedRunner
 from torpor.tracee.puppet import event_message, set_options
 from torpor.tracee.remote import Runner, Scratch
 from torpor.tracee.thread import WALL, Thread
 
-#: CLONE_VM, CLONE_FS, CLONE_FILES, CLONE_PARENT_SETTID, CLONE_CHILD_SETTID.
-_FLAGS = 0x100 | 0x200 | 0x400 | 0x100000 | 0x1000000
-_NOBODY = 0x7FFFFFFF
+_FLAGS = CLONE_VM | CLONE_FS | CLONE_FILES
+NOBODY = 0x7FFFFFFF
 _ARGUMENTS_SIZE = 88
 
 
@@ -32,23 +32,38 @@ def run(runner: BorrowedRunner, batch: Batch) -> None:
     ours, its = runner.scratch.part(0, 2), runner.scratch.part(1, 2)
     batch.end(nr.exit_group, 0)
     runner.on_event = lambda: _use(Thread(*[event_message(runner.tid)] * 2), runner, its, batch)
-    _set_options(runner.thread, ptrace.PTRACE_O_TRACESYSGOOD | ptrace.PTRACE_O_TRACECLONE)
+    bear(runner, ours, _FLAGS)
+
+
+def bear(runner: BorrowedRunner, scratch: Scratch, flags: int) -> None:
+    """Have a child born, traced by us, which `runner.on_event` is called to see to, while its parent is stopped.
+
+    RemoteCallError: it cannot be made.
+    """
+    trace(runner.thread, ptrace.PTRACE_O_TRACESYSGOOD | ptrace.PTRACE_O_TRACECLONE)
     try:
-        runner.begin(_birth(ours), ours)
+        runner.begin(_birth(scratch, flags), scratch)
         runner.finish()
     finally:
         runner.on_event = None
-        _set_options(runner.thread, ptrace.PTRACE_O_TRACESYSGOOD)
+        trace(runner.thread, ptrace.PTRACE_O_TRACESYSGOOD)
 
 
-def _birth(scratch: Scratch) -> Batch:
+def to_wait_for(scratch: Scratch) -> int:
+    """The address of the number of the child that its parent is going to wait for."""
+    return scratch.data + 2 * loop.RECORD_SIZE + loop.ARG_OFFSET
+
+
+def _birth(scratch: Scratch, flags: int) -> Batch:
     batch = Batch()
-    to_kill, to_wait_for = (scratch.data + record * loop.RECORD_SIZE + loop.ARG_OFFSET for record in (1, 2))
-    # The twin's own kernel entry notes whom to kill, which is itself; whom to wait for must be there before it runs.
-    args = batch.pack("QQQQQQQQQQQ", _FLAGS, 0, to_kill, to_wait_for, 0, 0, 0, 0, 0, 0, 0)
+    to_kill = scratch.data + loop.RECORD_SIZE + loop.ARG_OFFSET
+    # The child's own kernel entry notes whom to kill, which is itself; whom to wait for must be there before it runs.
+    args = batch.pack(
+        "QQQQQQQQQQQ", flags | CLONE_PARENT_SETTID | CLONE_CHILD_SETTID, 0, to_kill, to_wait_for(scratch), *[0] * 7
+    )
     batch.call(nr.clone3, args, _ARGUMENTS_SIZE)
     batch.call(nr.tkill, 0, SIGKILL, may_fail=True)
-    batch.call(nr.wait4, _NOBODY, 0, WALL, 0, may_fail=True)
+    batch.call(nr.wait4, NOBODY, 0, WALL, 0, may_fail=True)
     return batch
 
 
@@ -67,7 +82,7 @@ def _use(twin: Thread, runner: BorrowedRunner, scratch: Scratch, batch: Batch) -
         batch.decode(memory)
 
 
-def _set_options(thread: Thread, options: int) -> None:
+def trace(thread: Thread, options: int) -> None:
     """With the thread's seccomp filters suspended, as far as we may; see ``tree``."""
     try:
         set_options(thread, options | ptrace.PTRACE_O_SUSPEND_SECCOMP)

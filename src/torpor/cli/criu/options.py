@@ -58,6 +58,7 @@ class Options:
     ext_unix_sk: bool
     timeout: int
     exec_processes: str
+    snapshot: str
     freeze_cgroup: str
     track_mem: bool
     prev_images_dir: str

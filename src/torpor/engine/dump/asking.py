@@ -47,6 +47,8 @@ def _ask(session: DumpSession, process: DumpProcess) -> None:
                 question(batch)
             runner.run(batch)
             met.append((process.threads[0], runner.regs, runner.xstate))
+            if session.snapshots is not None:
+                session.snapshots.take(process, runner, injection.covered)
         _look_for_domains(process, injection)
     signals.dump_pending(process)
     for thread, regs, xstate in met:

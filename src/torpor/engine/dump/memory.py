@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torpor.engine.dump.session import DumpSession
+from torpor.engine.options import NEVER
 from torpor.objects.files import fdtable
 from torpor.objects.memory import space
 from torpor.objects.memory.segments import DumpedPages
@@ -15,19 +16,45 @@ def read_mappings(session: DumpSession) -> None:
         space.dump_maps(process, session.context)
 
 
+def plan_snapshots(session: DumpSession) -> None:
+    """What is going to be copied when the tree runs again, if that may be."""
+    if session.options.leave_running and session.options.snapshot != NEVER:
+        from torpor.engine.dump import snapshots
+
+        session.snapshots = snapshots.plan(session)
+
+
 def scan(session: DumpSession) -> None:
     """Look through the page tables."""
     for process in session.alive:
-        session.scans[process.pid] = space.scan(process)
+        if session.snapshots is None or not session.snapshots.wants(process):
+            session.scans[process.pid] = space.scan(process)
 
 
 def copy(session: DumpSession) -> None:
     """The private pages."""
     with session.stats.watch.span("memdump"):
         for process in session.alive:
-            dumped = space.dump_contents(process, session.scans[process.pid], session.context)
+            if session.snapshots is not None and session.snapshots.has(process):
+                session.snapshots.halve(process)
+                continue
+            found = session.scans.get(process.pid) or space.scan(process)
+            dumped = space.dump_contents(process, found, session.context)
             session.stats.pages_written += dumped.n_written
             session.stats.pages_scanned += dumped.n_scanned
+
+
+def copy_snapshots(session: DumpSession) -> None:
+    """The pages of which snapshots have been taken."""
+    if session.snapshots is not None:
+        with session.stats.watch.span("memdump"):
+            session.snapshots.copy()
+
+
+def end_snapshots(session: DumpSession) -> None:
+    """Nothing of any snapshot is left."""
+    if session.snapshots is not None:
+        session.snapshots.end()
 
 
 def copy_segments(session: DumpSession) -> None:

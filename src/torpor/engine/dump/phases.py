@@ -59,6 +59,7 @@ DUMP: tuple[DumpPhase, ...] = (
     DumpPhase("preflight", preparing.check, "what cannot be carried is named before anything is done", BEFORE),
     DumpPhase("namespaces", preparing.look_at_namespaces, "what dumps them is imported, and may refuse", BEFORE),
     DumpPhase("warm up", preparing.warm_up, "what every dump needs is made while it costs nobody anything", BEFORE),
+    DumpPhase("snapshots", memory.plan_snapshots, "imports what takes them, which may need a caretaker", BEFORE),
     DumpPhase("caretaker", preparing.fork_caretaker, "a fork; the checks know whether there is work for it", BEFORE),
     DumpPhase("control groups", preparing.read_cgroups, "of the root, and all below; it takes its time", BEFORE),
     DumpPhase("freezer", stopping.find_freezer, "its state is noted in the control groups that have been read", BEFORE),
@@ -95,8 +96,10 @@ DUMP: tuple[DumpPhase, ...] = (
     DumpPhase("look once more", collecting.look_after_hook, "hooks start processes", FROZEN),
     DumpPhase("commit", writing.commit_before_end, "what is noted of a dump is true whenever we die", FROZEN),
     DumpPhase("let go", ending.let_go, "all is written: there is no way back", FROZEN),
+    DumpPhase("snapshots' memory", memory.copy_snapshots, "first: each write of the tree costs it a copy", AFTER),
     DumpPhase("flush", writing.flush, "what was kept back is written while nobody waits", AFTER),
     DumpPhase("commit, running", writing.commit_after, "the set is whole only now", AFTER),
+    DumpPhase("snapshots' end", memory.end_snapshots, "they are no longer than they are needed", LAST),
     DumpPhase("closed", _CLOSED, "nobody waits for it, unless that is somebody who is told of a failure", LAST),
     DumpPhase("dismiss", ending.dismiss, "until here a caretaker may have had something to do", LAST),
 )

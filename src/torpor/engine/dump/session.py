@@ -28,6 +28,7 @@ from torpor.tracee.tree import FrozenTree
 
 if TYPE_CHECKING:
     from torpor.engine.dump.cgroups import CgroupDump
+    from torpor.engine.dump.snapshots import Snapshots
     from torpor.engine.family import Belonging
     from torpor.objects.cgroup.freezer import Freezer
 
@@ -66,6 +67,8 @@ class DumpSession:
     seccomp: m.seccomp_entry = field(default_factory=m.seccomp_entry)
     #: Of each living process, by its pid: what is in its page tables.
     scans: dict[int, Scan] = field(default_factory=dict)
+    #: What is copied when the tree runs again, if anything is.
+    snapshots: Snapshots | None = None
     #: Leaves the tree's network namespace, while we are in it.
     visit: ExitStack = field(default_factory=ExitStack)
 

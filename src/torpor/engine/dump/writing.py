@@ -25,7 +25,8 @@ def write_images(session: DumpSession) -> None:
         if process.is_zombie:
             store_one(store, "CORE", process.core, process.ns_pid)
             continue
-        store_one(store, "MM", process.mm, process.ns_pid)
+        if session.snapshots is None or not session.snapshots.has(process):
+            store_one(store, "MM", process.mm, process.ns_pid)
         store_one(store, "IDS", process.ids, process.ns_pid)
     store_all(store, "PSTREE", [_tree_entry(session, process) for process in session.processes])
     store_all(store, "SECCOMP", [session.seccomp])

@@ -18,6 +18,7 @@ from __future__ import annotations
 import mmap
 import os
 from _thread import LockType, allocate_lock, start_new_thread
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from torpor.base.errors import TorporError
@@ -131,6 +132,43 @@ class Memory(Closing):
 
     def close(self) -> None:
         self._file.close()
+
+
+class Aside:
+    """Copies of some *ranges* of a task's memory, which *read* gives, for a time when they cannot be read any more."""
+
+    def __init__(self, ranges: Sequence[Range], read: Read) -> None:
+        self._places: list[tuple[int, int, memoryview]] = []
+        for group in _chunks(ranges):
+            view = memoryview(mmap.mmap(-1, sum(length for _, length in group)))
+            read(group, view)
+            at = 0
+            for start, length in group:
+                self._places.append((start, start + length, view[at : at + length]))
+                at += length
+
+    def over(self, read: Read) -> Read:
+        """*read*, but for what is here."""
+        if not self._places:
+            return read
+        starts = [place[0] for place in self._places]
+
+        def read_both(pieces: Sequence[Piece], into: memoryview) -> None:
+            done = 0
+            for start, length in pieces:
+                part, at = into[done : done + length], start
+                while at < start + length:
+                    index = bisect_right(starts, at) - 1
+                    if index < 0 or self._places[index][1] <= at:
+                        read([(at, start + length - at)], part[at - start :])
+                        break
+                    first, last, view = self._places[index]
+                    until = min(last, start + length)
+                    part[at - start : until - start] = view[at - first : until - first]
+                    at = until
+                done += length
+
+        return read_both
 
 
 def is_unreadable(vma: Vma) -> bool:

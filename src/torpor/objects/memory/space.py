@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 from torpor.base.errors import RestoreError
 from torpor.base.fds import OwnedFd
+from torpor.base.ids import Pid
 from torpor.base.records import dataclass, field
 from torpor.images import kinds
 from torpor.images import messages as m
@@ -61,27 +62,69 @@ def dump_maps(process: DumpProcess, context: DumpContext) -> None:
 
 def scan(process: DumpProcess) -> Scan:
     """Look through the page tables; before anything runs inside the task."""
-    private = [vma for vma, entry in zip(process.maps, process.mm.vmas, strict=True) if vmas.has_contents(entry)]
+    private = _private(process)
     found = contents.scan(process.pid, private)
     vdso.join_vvar(process.mm)
     vmas.add_guards(process.mm, found.guards)
     return Scan(private, found)
 
 
+def _private(process: DumpProcess) -> list[Vma]:
+    return [vma for vma, entry in zip(process.maps, process.mm.vmas, strict=True) if vmas.has_contents(entry)]
+
+
 def dump_contents(process: DumpProcess, scanned: Scan, context: DumpContext) -> PagesDumped:
     """Copy the private pages."""
+    # Another task that lives on may have some of these pages by fork.
+    return _dump_contents(process, process.pid, scanned, context, is_shared=len(context.processes) > 1)
+
+
+def _dump_contents(
+    process: DumpProcess,
+    pid: Pid,
+    scanned: Scan,
+    context: DumpContext,
+    *,
+    is_shared: bool,
+    aside: contents.Aside | None = None,
+) -> PagesDumped:
+    """What *scanned* has found, of the memory of *pid* and from what was put *aside*."""
     ranges, private = scanned.found.ranges, scanned.private
     n_bytes = sum(end - start for start, end in ranges)
     lazy = vmas.waiting(process.mm, (image.sp_of(thread.core) for thread in process.threads))
-    # Another task that lives on may have some of these pages by fork.
-    may_share = len(context.processes) > 1
     unreadable = any(contents.is_unreadable(vma) for vma in private)
     with (
         context.part(DumpedPages).sink.open(kinds.PAGEMAP, process.ns_pid, n_bytes, lazy) as stream,
-        contents.Memory(process.pid, gentle=may_share, unreadable=unreadable) as memory,
+        contents.Memory(pid, gentle=is_shared, unreadable=unreadable) as memory,
     ):
-        contents.copy(ranges, memory.read, stream)
+        contents.copy(ranges, memory.read if aside is None else aside.over(memory.read), stream)
     return PagesDumped(sum(vma.length for vma in private) // PAGE_SIZE, n_bytes // PAGE_SIZE)
+
+
+class Halved:
+    """An address space of which a snapshot has been taken: what that has not is put aside while the task is stopped.
+
+    The rest can be read, by the snapshot's pid, when the task runs.
+    """
+
+    def __init__(self, process: DumpProcess) -> None:
+        private = _private(process)
+        vdso.join_vvar(process.mm)
+        self._process = process
+        self._inherited = [vma for vma in private if vmas.is_inherited(vma)]
+        self._others = [vma for vma in private if not vmas.is_inherited(vma)]
+        self._found = contents.scan(process.pid, self._others)
+        unreadable = any(contents.is_unreadable(vma) for vma in self._others)
+        with contents.Memory(process.pid, gentle=True, unreadable=unreadable) as memory:
+            self._aside = contents.Aside(self._found.ranges, memory.read)
+
+    def dump_contents(self, pid: Pid, context: DumpContext) -> PagesDumped:
+        """Copy the private pages, those of the snapshot *pid* among them, and complete the mappings."""
+        found = contents.scan(pid, self._inherited)
+        vmas.add_guards(self._process.mm, sorted(found.guards + self._found.guards))
+        both = contents.Found(sorted(found.ranges + self._found.ranges), [])
+        scanned = Scan(self._inherited + self._others, both)
+        return _dump_contents(self._process, pid, scanned, context, is_shared=True, aside=self._aside)
 
 
 def dump_segments(context: DumpContext) -> int:

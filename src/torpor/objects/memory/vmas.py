@@ -53,6 +53,7 @@ from torpor.tracee.batch import Arg, Batch
 MADVICE = {"sr": 2, "rr": 1, "dc": 10, "dd": 16, "mg": 12, "hg": 14, "nh": 15, "wf": 18}
 _MADV_GUARD_INSTALL = 102
 _MAP_FLAGS = {"gd": MAP_GROWSDOWN, "lo": MAP_LOCKED, "nr": MAP_NORESERVE, "ht": MAP_HUGETLB, "dp": MAP_DROPPABLE}
+_NOT_INHERITED = frozenset(("dc", "wf", "ht"))
 _NAMED = "[anon:"
 _NO_FD = (1 << 64) - 1
 #: VmFlags that nothing can be made of again, with what they mean and what to do.
@@ -145,6 +146,15 @@ def waiting(mm: m.mm_entry, stack_pointers: Iterable[int]) -> list[Range]:
             else:
                 found.append((start, entry.end))
     return found
+
+
+def is_inherited(vma: Vma) -> bool:
+    """Whether a child made by fork has the same pages, of a private mapping, whatever happens to the parent.
+
+    It has not where the program asked for that (MADV_DONTFORK, MADV_WIPEONFORK), of a ring, which is a file's, and of
+    the vdso.  Huge pages of hugetlbfs are taken from the child when the parent writes and there are no more.
+    """
+    return not (vma.flags & _NOT_INHERITED or vma.is_aio_ring or vma.is_vdso)
 
 
 def restore_map(entry: m.vma_entry, fd: Arg | None, writable: bool, batch: Batch) -> None:
