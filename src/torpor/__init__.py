@@ -34,7 +34,7 @@ def dump(
     leave_running: bool = False,
     leave_stopped: bool = False,
     timeout_s: int = 10,
-    snapshot: str = "never",
+    snapshot: str = "auto",
     ghost_limit: int = 64 << 20,
     link_remap: bool = False,
     file_locks: bool = True,

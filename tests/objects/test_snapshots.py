@@ -1,9 +1,11 @@
 """Snapshots: memory is copied while its owner runs on, as it was when that was stopped."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
+from harness import cgroups
 from harness.events import ProcessWatch
 from harness.processes import kill_tree
 from harness.workload import Workload
@@ -12,16 +14,20 @@ from torpor.kernel.procfs.task import read_children
 
 pytestmark = pytest.mark.root
 
-TAKEN = "dump: snapshots' memory"
+
+ALWAYS = ("--snapshot", "always")
 
 
-def go_on_from(workload: Workload, options: Sequence[str] = ("--snapshot", "always")) -> str:
-    """Dump it while it goes on, end it, restore it and have it check itself; the log of the dump."""
+def go_on_from(workload: Workload, children: Sequence[int] | None = (), options: Sequence[str] = ALWAYS) -> str:
+    """Dump it while it goes on, end it, restore it and have it check itself; the log of the dump.
+
+    It has these *children* when the dump has ended.
+    """
     workload.dump(leave_running=True, options=options)
-    assert read_children(Pid(workload.pid)) == []
+    if children is not None:
+        assert read_children(Pid(workload.pid)) == list(children)
     log = (workload.images / "dump.log").read_text()
-    watch = ProcessWatch(workload.pid)
-    kill_tree(workload.mark, watch)
+    kill_tree(workload.mark, ProcessWatch(workload.pid))
     workload.reap()
     workload.restore()
     workload.expect_pass()
@@ -40,3 +46,61 @@ def test_contents_are_those_of_one_instant(kind: str) -> None:
         workload.wait_ready()
         log = go_on_from(workload)
         assert "a snapshot of" in log
+
+
+def test_nobody_sees_it() -> None:
+    with Workload.start("waiting") as workload:
+        workload.wait_ready()
+        pids = read_children(Pid(workload.pid))
+        go_on_from(workload, pids)
+
+
+@pytest.mark.parametrize("name", ["threads", "seccomp_filters", "family", "vectors"])
+def test_programs_of_other_kinds(name: str) -> None:
+    with Workload.start(name) as workload:
+        workload.wait_ready()
+        assert "a snapshot of" in go_on_from(workload, None)
+
+
+def test_the_first_process_of_a_pid_namespace() -> None:
+    with Workload.start_fresh("rewritten", ["16"]) as workload:
+        workload.wait_ready()
+        log = go_on_from(workload)
+        assert "a snapshot of" in log
+
+
+def test_where_it_cannot_fork_memory_is_copied_as_ever() -> None:
+    with cgroups.group("pids") as place, Workload.start("rewritten", ["16"]) as workload:
+        workload.wait_ready()
+        (place / "pids.max").write_text("1")
+        (place / "cgroup.procs").write_text(str(workload.pid))
+        assert "cannot fork" in go_on_from(workload)
+
+
+def test_a_small_process_is_not_worth_it() -> None:
+    with Workload.start("eventfd") as workload:
+        workload.wait_ready()
+        workload.dump(leave_running=True)
+        assert "a snapshot of" not in (workload.images / "dump.log").read_text()
+        workload.expect_pass()
+
+
+def test_a_large_one_is_by_default() -> None:
+    with Workload.start("rewritten", ["64"]) as workload:
+        workload.wait_ready()
+        assert "a snapshot of" in go_on_from(workload, options=())
+
+
+def test_whoever_is_told_sees_whole_images(tmp_path: Path) -> None:
+    script = tmp_path / "hook"
+    script.write_text(
+        '#!/bin/sh\n[ "$CRTOOLS_SCRIPT_ACTION" != post-dump ] || ls "$CRTOOLS_IMAGE_DIR" > ' + f"{tmp_path}/seen\n"
+    )
+    script.chmod(0o755)
+    with Workload.start("rewritten", ["16"]) as workload:
+        workload.wait_ready()
+        options = ["--snapshot", "always", "--action-script", str(script)]
+        assert "a snapshot of" in go_on_from(workload, options=options)
+        seen = (tmp_path / "seen").read_text().split()
+        assert {"inventory.img", "pages-1.img"} <= set(seen)
+        assert any(name.startswith("mm-") for name in seen)

@@ -235,12 +235,14 @@ OPTIONS = (
                          "exec: nothing is done while there are any (refuse, the default), they are taken along, or "
                          "left out and lost"),
            note="ours; they would end with the namespace's first process, and carried they are its children"),
-    Option("snapshot", VALUE, "never", "with --leave-running: whether the tasks run on while their memory is copied, "
-           "from copies-on-write of them: auto, always or never", parse=to.one_of("auto", "always", "never"),
+    Option("snapshot", VALUE, "auto", "with --leave-running: whether the tasks run on while their memory is copied, "
+           "from copies-on-write of them: auto (large ones, unless somebody is told at post-dump), always or never",
+           parse=to.one_of("auto", "always", "never"),
            sets="dump.snapshot",
            people=People((CHECKPOINT,), value="WHEN", choices=("auto", "always", "never"),
                          text="with --leave-running: whether it runs on while its memory is copied"),
-           note="ours"),
+           note="ours; one that cannot fork (a limit on processes or memory) is copied while it is stopped. Whoever is "
+           "told at post-dump, by --action-script or RPC, is told then when the tasks run again"),
     Option("force", NO_WORD, False, "put the images into PATH although there are other files in it, which stay",
            sets="dump.force", people=People((CHECKPOINT,))),
     # The commands' word is the one that container engines have as well: --compress zstd.

@@ -56,6 +56,8 @@ class Snapshot:
 
     def settle(self, covered: Covered) -> None:
         """Once its parent runs: its memory is as that of its parent was, and it has no descriptors and no directory."""
+        with suppress(OSError), open(f"/proc/{self.pid}/oom_score_adj", "w") as adjustment:
+            adjustment.write("1000")  # where memory ends, it is to end, and not its parent
         address, before = covered
         vm.write(self.pid, address, before)
         runner = Runner(self._thread, self._scratch, stop_signal=self._stop_signal)

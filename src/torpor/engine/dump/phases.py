@@ -98,6 +98,7 @@ DUMP: tuple[DumpPhase, ...] = (
     DumpPhase("let go", ending.let_go, "all is written: there is no way back", FROZEN),
     DumpPhase("snapshots' memory", memory.copy_snapshots, "first: each write of the tree costs it a copy", AFTER),
     DumpPhase("flush", writing.flush, "what was kept back is written while nobody waits", AFTER),
+    DumpPhase("post-dump, running", writing.notify_late, "all is there", AFTER),
     DumpPhase("commit, running", writing.commit_after, "the set is whole only now", AFTER),
     DumpPhase("snapshots' end", memory.end_snapshots, "they are no longer than they are needed", LAST),
     DumpPhase("closed", _CLOSED, "nobody waits for it, unless that is somebody who is told of a failure", LAST),

@@ -13,7 +13,7 @@ from torpor.base import log
 from torpor.base.errors import KernelError
 from torpor.base.ids import Pid
 from torpor.engine.dump.session import DumpSession
-from torpor.engine.options import ALWAYS, NEVER, nobody
+from torpor.engine.options import ALWAYS, nobody
 from torpor.images.store import store_one
 from torpor.kernel.procfs.small import read_small
 from torpor.kernel.procfs.task import read_children
@@ -32,11 +32,12 @@ _FOR_CHILDREN = ("pid", "time")
 
 
 def plan(session: DumpSession) -> Snapshots | None:
-    """Those of this dump, if there may be any: the tree runs on, nobody looks at the images before, it is large."""
+    """Those of this dump, if there may be any.
+
+    Unless they are asked for, there are none of small processes, nor where a hook may rely on the tree being stopped.
+    """
     options = session.options
-    if options.snapshot == NEVER or not options.leave_running or options.notify is not nobody:
-        return None
-    if options.snapshot != ALWAYS and not _is_any_large(session.pid):
+    if options.snapshot != ALWAYS and (options.notify is not nobody or not _is_any_large(session.pid)):
         return None
     _ = session.outside.caretaker  # forked while it costs nobody anything
     return Snapshots(session)
@@ -96,7 +97,7 @@ class Snapshots:
         try:
             taken = take(runner, told)
         except KernelError as error:
-            log.warn(f"{process.describe()} cannot fork ({error}): its memory is copied while it is stopped")
+            log.info(f"{process.describe()} cannot fork ({error}): its memory is copied while it is stopped")
             self._wanted[process.pid] = False
             return
         log.debug(f"{process.describe()}: a snapshot of it is pid {taken.pid}")

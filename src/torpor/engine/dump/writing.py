@@ -81,15 +81,25 @@ def flush(session: DumpSession) -> None:
 
 
 def show(session: DumpSession) -> None:
-    """Have the set in its place for whoever is told."""
-    if session.options.notify is not nobody:
+    """Have the set in its place for whoever is told, unless it is whole only later."""
+    if session.options.notify is not nobody and session.snapshots is None:
         _seal(session)
         session.new.place()
 
 
 def notify(session: DumpSession) -> None:
-    """Tell whoever wants to know that the images are there."""
-    session.options.notify("post-dump", session.pid)
+    """Tell whoever wants to know that the images are there, once they are."""
+    if session.snapshots is None:
+        session.options.notify("post-dump", session.pid)
+
+
+def notify_late(session: DumpSession) -> None:
+    """The same where memory was copied from snapshots."""
+    if session.snapshots is not None:
+        if session.options.notify is not nobody:
+            _seal(session)
+            session.new.place()
+        session.options.notify("post-dump", session.pid)
 
 
 def commit_before_end(session: DumpSession) -> None:
