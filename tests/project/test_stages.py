@@ -19,6 +19,7 @@ KEPT_ELSEWHERE = {
     ("objects/undo.py", "_changes"): "what is taken back goes by the end that it comes to, the newest first",
     ("objects/model.py", "questions"): "of one process, and they add to its batch: the phase 'ask' takes them up",
     ("objects/files/tty.py", "_openers"): "a table by the kind of terminal, which nobody adds to",
+    ("migrate/filling.py", "_others"): "what is done when a descriptor is ready, in the loop of one command",
     ("tracee/batch.py", "_after"): "of one batch, when it has been run",
     ("tracee/pipeline.py", "_running"): "of one thread's batch, when it has been run",
 }

@@ -32,7 +32,6 @@ USED, HARMLESS = "used", "harmless"
 CHECK, CHECKPOINT, RESTORE = "check", "checkpoint", "restore"
 EVERYWHERE, BEFORE = (CHECK, CHECKPOINT, RESTORE), (CHECK, CHECKPOINT)
 
-_LAZY = "restoring memory on demand is not done yet"
 _TOLD = "as it is"
 
 
@@ -306,7 +305,9 @@ OPTIONS = (
     Option("prev-images-dir", VALUE, "", "images that these ones build upon", rpc="parent_img",
            support="dumping only what changed is not done yet",
            note="a restore reads what a dump with it wrote, through the link `parent`"),
-    Option("lazy-pages", FLAG, False, "fill memory on demand after the restore", support=_LAZY, rpc="lazy_pages"),
+    Option("lazy-pages", FLAG, False, "restore: memory comes on demand, by criu lazy-pages; dump: pages stay with the "
+           "processes, stopped, until all have been asked for at --port; page-server: give the pages of images",
+           rpc="lazy_pages"),
     Option("stream", SWITCH, False, "images are streamed", support="streamed images are not done yet"),
     Option("skip-mnt", VALUE, (), "leave this mount out", rpc="skip_mnt", sets="mounts.skipped_mounts",
            note="with all that is on it"),

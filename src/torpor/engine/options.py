@@ -12,6 +12,7 @@ from torpor.objects.policy import FilePolicy, MountPolicy, NetworkPolicy, Polici
 if TYPE_CHECKING:
     from torpor.images.pages import PageSink
     from torpor.images.store import ImageStore
+    from torpor.objects.memory.later import Later
 
 #: What becomes of processes that entered a pid namespace of the tree's from outside (``podman exec``): the dump is
 #: refused; they are dumped as children of its first process; they are left out, and end when that does.
@@ -129,6 +130,7 @@ class RestoreOptions:
     ``lsm_profile``: the security label, ``apparmor:PROFILE`` or ``selinux:CONTEXT``, in place of those in the images.
     ``orphan_master`` gets the master, ours for the call, of a terminal that was driven from outside of the tree (with
     ``policies.terminals.orphan_pts_master``).
+    ``later``: brings pages that the images mark as lazy when the tree runs already; he stays the caller's.
     """
 
     sibling: bool = False
@@ -142,6 +144,7 @@ class RestoreOptions:
     new_network: bool = False
     cpu_cap: str | None = None
     orphan_master: Callable[[int], None] | None = None
+    later: Later | None = None
     lsm_profile: str = ""
     policies: Policies = field(default_factory=Policies)
     cgroups: CgroupPolicy = field(default_factory=CgroupPolicy)

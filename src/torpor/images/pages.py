@@ -13,7 +13,9 @@ server should send.
 from __future__ import annotations
 
 from _thread import allocate_lock
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from types import TracebackType
 
 from torpor.base.fds import Closing
@@ -243,7 +245,8 @@ class Contents(Closing):
 
     def read(self, vaddr: int, into: memoryview) -> bool:
         """Fills `into` from address `vaddr` on; not at all (False) unless all of it is there."""
-        found = places(self.extents, vaddr, vaddr + into.nbytes)
+        first = bisect_right(self.extents, (vaddr, _ZEROES, 0))
+        found = places(islice(self.extents, max(first - 1, 0), None), vaddr, vaddr + into.nbytes)
         view, done = into.cast("B"), 0
         for begin, until in found:
             self.reader.read_at(begin, view[done : done + until - begin])
@@ -280,22 +283,36 @@ def open_contents(
     ident: int,
     kind: ImageKind[m.pagemap_head] = kinds.PAGEMAP,
     page_bytes: int = PAGE_BYTES,
+    later: list[Range] | None = None,
 ) -> Contents:
     """The contents of task (or segment) `ident`, whose pages have `page_bytes`.
+
+    With `later`, what is marked as lazy is not among them, but put there.
 
     Each page map of the chain is read once. Raises ImageError where pages are with a page server, or where the parent
     images are not there or have not what they should; and what ``load_pagemap`` raises.
     """
     found = load_pagemap(store, ident, kind, page_bytes=page_bytes)
+    wanted = found.runs
+    if later is not None:
+        later += [(run.vaddr, run.end) for run in wanted if run.lazy]
+        wanted = tuple(run for run in wanted if not run.lazy)
     readers = [store.pages_reader(found.pages_name)]
-    if all(run.present for run in found.runs):
-        return Contents(list(found.extents()), readers[0])
+    if all(run.present for run in wanted):
+        extents = [each for each, run in zip(found.extents(), filter(_is_present, found.runs), strict=True)
+                   if later is None or not run.lazy]  # fmt: skip
+        return Contents(extents, readers[0])
     try:
-        extents = _resolve(store, ident, kind, found, readers, page_bytes)
+        ranges = [(run.vaddr, run.end) for run in wanted]
+        extents = _resolve(store, ident, kind, found, ranges, readers, page_bytes)
     except BaseException:
         _Chain(readers).close()
         raise
     return Contents(extents, _Chain(readers))
+
+
+def _is_present(run: PageRun) -> bool:
+    return run.present
 
 
 def _resolve(
@@ -303,12 +320,12 @@ def _resolve(
     ident: int,
     kind: ImageKind[m.pagemap_head],
     found: Pagemap,
+    wanted: list[Range],
     readers: list[PagesReader],
     page_bytes: int,
 ) -> list[Extent]:
-    """Where the pages of `found` lie in a chain of `readers`, to which those of the parent images are appended."""
+    """Where what is `wanted` of `found` lies in a chain of `readers`, to which those of the parents are appended."""
     extents: list[Extent] = []
-    wanted = [(run.vaddr, run.end) for run in found.runs]
     name = kind.file_name(ident)
     while True:
         where = f"{store.path}/{name}" if len(readers) > 1 else name
@@ -341,7 +358,7 @@ def _take(found: Pagemap, wanted: list[Range], base: int, where: str, extents: l
         else:
             raise ImageMissing(
                 f"{where}: {run.n_pages} pages at {run.vaddr:#x} are in no image: they were left to a page server",
-                hint="dump again without --lazy-pages",
+                hint="criu restore --lazy-pages, with criu lazy-pages --page-server, while the dump gives them",
             )
     return further
 

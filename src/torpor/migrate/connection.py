@@ -6,6 +6,7 @@ What is waited for has a limit, and what comes is kept in one buffer, whatever t
 from __future__ import annotations
 
 import os
+import select
 import socket
 import struct
 from collections.abc import Iterable
@@ -79,6 +80,14 @@ class Connection(Closing):
         pending = 0 if self._is_plain else self._link.pending()  # type: ignore[attr-defined]
         return self._end > self._start or pending > 0
 
+    def can_read(self) -> bool:
+        """Whether something can be read without waiting for the other end to say it."""
+        if self.has_more:
+            return True
+        poll = select.poll()
+        poll.register(self._link.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
+
     # -- out ----------------------------------------------------------------------------------------------------
 
     def say(self, message: Message) -> None:
@@ -137,6 +146,14 @@ class Connection(Closing):
             # What is handed out lies at the end of what has come: the next to come may lie over it.
             self._start = self._end = 0
         return found
+
+    def read_into(self, room: memoryview) -> None:
+        """Fill *room*, however long it is."""
+        done = 0
+        while done < len(room):
+            n_bytes = min(len(room) - done, BUFFER_BYTES)
+            room[done : done + n_bytes] = self.read(n_bytes)
+            done += n_bytes
 
     def _receive(self) -> int:
         if self._start == self._end:

@@ -23,6 +23,7 @@ from torpor.tracee.remote import Runner
 
 if TYPE_CHECKING:
     from torpor.objects.files.model import FileDump, FileRestore
+    from torpor.objects.memory.later import Later
 
 PartT = TypeVar("PartT")
 StageT = TypeVar("StageT", bound=int)
@@ -207,6 +208,8 @@ class RestoreContext(_Context[RestoreStage]):
         self.networks: dict[int, int] = {}
         #: Takes the master of a terminal that was driven from outside of the tree; it is borrowed for the call.
         self.orphan_master: Callable[[int], None] | None = None
+        #: Brings pages after the restore; None: all are there before.
+        self.later: Later | None = None
 
     def keep(self, fd: int) -> OwnedFd:
         """Close *fd* at the very end, however the restore ends; for what is left for a late stage."""

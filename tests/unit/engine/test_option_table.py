@@ -58,8 +58,9 @@ _NO_OPTIONS = {
         "made_by",
         "owns_directory",
         "pages",
+        "later",
     },
-    "restore": {"policies", "cgroups", "policy", "notify", "orphan_master", "renames"},
+    "restore": {"policies", "cgroups", "policy", "notify", "orphan_master", "renames", "later"},
 }
 #: Arguments of Python's functions for the same.
 _NO_OPTIONS_IN_PYTHON = {

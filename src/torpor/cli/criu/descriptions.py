@@ -12,6 +12,6 @@ COMMANDS = {
     "swrk": "answer them on an open descriptor, as container runtimes ask for it",
     "pre-dump": "not done yet",
     "page-server": "take the pages of one dump on another host (dump --page-server) into the images directory",
-    "lazy-pages": "not done yet",
+    "lazy-pages": "bring the memory of a tree that is restored with --lazy-pages while it runs",
     "dedup": "not done yet",
 }

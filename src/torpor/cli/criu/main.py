@@ -27,7 +27,7 @@ COMMANDS = {
     "restore": "restore",
     "check": "check",
     "page-server": "page_server",
-    "lazy-pages": "",
+    "lazy-pages": "lazy_pages",
     "service": "service",
     "swrk": "service",
     "dedup": "",
@@ -101,6 +101,10 @@ def _run(words: list[str]) -> int:
         from torpor.cli.criu import cpuinfo
 
         return cpuinfo.main(options)
+    if command == "lazy-pages":
+        from torpor.cli.criu import lazy_pages
+
+        return lazy_pages.main(options)
     if command == "page-server":
         from torpor.cli.criu import page_server
 

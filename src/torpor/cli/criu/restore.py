@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 
 from torpor.base import log
 from torpor.base.errors import TorporError
 from torpor.base.fds import OwnedFd, open_output
+from torpor.base.typed import TYPE_CHECKING
 from torpor.cli.criu.options import Options
 from torpor.cli.criu.scripts import notifier
 from torpor.engine.option_table import of_command_line
@@ -16,6 +17,9 @@ from torpor.engine.options import Notify, RestoreOptions, RestorePolicy, policie
 from torpor.engine.restore.run import restore
 from torpor.kernel import signal
 from torpor.objects.cgroup.model import CgroupPolicy
+
+if TYPE_CHECKING:
+    from torpor.objects.memory.later import Later
 
 
 def main(options: Options) -> int:
@@ -43,22 +47,33 @@ def run(
     if options.pidfile:
         notify = _PidFile(options.pidfile, notify)
     told = of_command_line(options)
-    pid = restore(
-        options.images_dir,
-        RestoreOptions(
-            notify=notify,
-            orphan_master=orphan_master,
-            policies=policies_of(told),
-            cgroups=CgroupPolicy(**told["cgroups"]),
-            policy=RestorePolicy(capabilities=capabilities),
-            **told["restore"],
-        ),
-    )
+    with _later(options) as later:
+        pid = restore(
+            options.images_dir,
+            RestoreOptions(
+                notify=notify,
+                orphan_master=orphan_master,
+                later=later,
+                policies=policies_of(told),
+                cgroups=CgroupPolicy(**told["cgroups"]),
+                policy=RestorePolicy(capabilities=capabilities),
+                **told["restore"],
+            ),
+        )
     if options.display_stats:
         from torpor.cli.criu.show_stats import show_restore
 
         show_restore(options.work_dir)
     return pid
+
+
+def _later(options: Options) -> AbstractContextManager[Later | None]:
+    """Who brings pages when the tree runs, if not all are to be there before."""
+    if not options.lazy_pages:
+        return nullcontext()
+    from torpor.migrate.lazy_pages import Announcing
+
+    return Announcing()
 
 
 class _PidFile:

@@ -30,6 +30,15 @@ def memory(session: RestoreSession) -> None:
     space.close_sources(session.context)
 
 
+def announce(session: RestoreSession) -> None:
+    """Whoever brings the pages that come later is told of all processes."""
+    later = session.context.later
+    if later is None:
+        return
+    for process in session.everyone:
+        space.announce(process, later, session.context)
+
+
 def directories(session: RestoreSession) -> None:
     """Root, working directory and umask."""
     for process in session.iter_owners("fs_id"):

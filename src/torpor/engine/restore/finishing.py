@@ -122,7 +122,7 @@ def notify_resume(session: RestoreSession) -> None:
 
 
 def go(session: RestoreSession) -> None:
-    """The guardian is dismissed, and everyone goes on.
+    """The guardian is dismissed, and everyone goes on; pages that nobody has touched yet may come.
 
     PTRACE_O_EXITKILL goes from one thread after the other.  Were it all that protects, our death between two of them
     would leave half a tree; the guardian is dismissed by one call.  It alone would not do either for long: with us the
@@ -134,3 +134,5 @@ def go(session: RestoreSession) -> None:
     session.guardian.dismiss()
     for thread in session.iter_threads():
         thread.runner.thread.detach()
+    if session.context.later is not None:
+        session.context.later.restored()

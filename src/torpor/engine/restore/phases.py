@@ -122,6 +122,7 @@ RESTORE: tuple[Phase, ...] = (
     Phase("the dead", forking.make_zombies, "groups and sessions may need them as leaders until here", "forking"),
     Phase("early aspects", finishing.early, "what must be there before memory and files (EARLY)"),
     Phase("memory", building.memory, "the executable can be set only with no mapping of the old one left"),
+    Phase("pages to come", building.announce, "whoever brings them knows all before any of them is waited for"),
     Phase("namespaces, late", namespaces.finish, "System V segments to be removed are mapped by now"),
     Phase("directories", building.directories, "the last to use low descriptor numbers for itself"),
     Phase("threads", forking.make_threads, "they share memory, now in place; a pidfd of a thread needs it"),

@@ -130,6 +130,7 @@ def plan(session: RestoreSession) -> None:
     context.processes = session.everyone
     context.lend = channel.lend
     context.orphan_master = session.options.orphan_master
+    context.later = session.options.later
     files.inherited.update((name.lstrip("/"), fd) for fd, name in session.options.inherit_fds)
     _rename(session, files)
     session.plan(channel, context)

@@ -14,13 +14,15 @@ from torpor.base.errors import RestoreError
 from torpor.base.fds import OwnedFd
 from torpor.base.ids import Pid
 from torpor.base.records import dataclass, field
+from torpor.base.typed import TYPE_CHECKING
 from torpor.images import kinds
 from torpor.images import messages as m
 from torpor.images.pagemap import Extent
-from torpor.images.pages import Contents, open_contents
+from torpor.images.pages import Contents, Range, open_contents
 from torpor.images.store import ImageStore, PagesReader
 from torpor.kernel.arch import nr
 from torpor.kernel.procfs.maps import PROT_EXEC, PROT_WRITE, Vma
+from torpor.kernel.uapi.prctl import PR_SET_THP_DISABLE
 from torpor.kernel.vm import PAGE_SIZE
 from torpor.objects.arch import core as image
 from torpor.objects.files import memfd
@@ -35,6 +37,9 @@ from torpor.tracee.batch import Batch
 from torpor.tracee.puppet import Channel
 from torpor.tracee.remote import Runner
 from torpor.tracee.stub import ParkedVdso
+
+if TYPE_CHECKING:
+    from torpor.objects.memory.later import Later
 
 _Key = tuple[bool, int, int]
 
@@ -149,6 +154,9 @@ class Made:
     vdso: vdso.Plan
     raised: set[int] = field(default_factory=set)
     source: PageSource | None = None
+    #: What tells of those who wait for pages that come later, until that is somebody's.
+    faults: OwnedFd | None = None
+    lazy: list[Range] = field(default_factory=list)
 
 
 def make(process: RestoreProcess, parked: ParkedVdso, context: RestoreContext, channel: Channel) -> int:
@@ -156,8 +164,16 @@ def make(process: RestoreProcess, parked: ParkedVdso, context: RestoreContext, c
     spaces = context.part(Spaces).made
     if process.ids.vm_id in spaces:
         return 0
-    with open_contents(context.store, process.ns_pid, page_bytes=PAGE_SIZE) as kept:
-        return _make(process, parked, context, channel, kept)
+    lazy: list[Range] | None = None
+    if context.later is not None:
+        from torpor.objects.memory import later
+
+        later.without_huge_pages(process)
+        lazy = []
+    with open_contents(context.store, process.ns_pid, page_bytes=PAGE_SIZE, later=lazy) as kept:
+        n_pages = _make(process, parked, context, channel, kept)
+    spaces[process.ids.vm_id].lazy = lazy or []
+    return n_pages
 
 
 def _make(
@@ -266,7 +282,9 @@ def _to_write(
     made: Made, parent: Made, inherited: Inheritance, reader: PagesReader, store: ImageStore, calls: list[Call]
 ) -> list[Extent]:
     if parent.source is None:
-        parent.source = PageSource(open_contents(store, parent.contents_of, page_bytes=PAGE_SIZE).reader)
+        later: list[Range] | None = [] if parent.lazy else None
+        kept = open_contents(store, parent.contents_of, page_bytes=PAGE_SIZE, later=later)
+        parent.source = PageSource(kept.reader)
     return differing(parent.extents, made.extents, inherited.kept, (parent.source, PageSource(reader)), calls)
 
 
@@ -294,6 +312,31 @@ def finish(process: RestoreProcess, context: RestoreContext, channel: Channel) -
         batch = Batch()
         vdso.write_copy(made.vdso, process.pid, batch)
         runner.run(batch)
+    if context.later is not None:
+        _finish_later(process, made, context)
+
+
+def _finish_later(process: RestoreProcess, made: Made, context: RestoreContext) -> None:
+    """Have whoever touches what is missing wait for it; from here on huge pages may be made."""
+    from torpor.objects.memory import later
+
+    places = later.areas(made.entries, made.lazy)
+    if places:
+        made.faults = later.register(process, places, context)
+    if not mm_object.mm_of(process).thp_disabled:
+        batch = Batch()
+        batch.call(nr.prctl, PR_SET_THP_DISABLE, 0, 0, 0, 0)
+        process.runner.run(batch)
+
+
+def announce(process: RestoreProcess, later: Later, context: RestoreContext) -> None:
+    """Hand what tells of the missing pages of *process* to whoever brings them."""
+    made = None if process.is_zombie else context.part(Spaces).made[process.ids.vm_id]
+    if made is None or made.faults is None or made.contents_of != process.ns_pid:
+        later.nothing(process.ns_pid)
+        return
+    faults, made.faults = made.faults, None
+    later.begin(process.ns_pid, faults)
 
 
 def close_sources(context: RestoreContext) -> None:

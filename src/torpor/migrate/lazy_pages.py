@@ -1,0 +1,224 @@
+"""``criu lazy-pages``: brings the pages of a tree that is restored with ``--lazy-pages``, while it runs already.
+
+The restore comes by a socket in the work directory, and says of each process its pid in the images and, by SCM_RIGHTS,
+the userfaultfd of its memory; of one without memory of its own the negative pid; and at last that all run.  That is
+CRIU's way, so either side may be CRIU.  Pages come from the images, or from a page server.
+
+What becomes of the tree if we end before all is there: see ``filling.Filler.give_up``.  If we are killed by SIGKILL the
+kernel gives zeroes for what is missing, unless a keeper (``guarded``) sees to it that the processes end.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import struct
+from collections.abc import Callable
+from contextlib import suppress
+
+from torpor.base import log
+from torpor.base.errors import NotPermittedError, TorporError
+from torpor.base.fds import Closing, OwnedFd
+from torpor.base.ids import TreePid
+from torpor.images import kinds
+from torpor.images.pagemap import load_pagemap
+from torpor.images.pages import Range
+from torpor.images.store import ImageStore, load_all, load_one
+from torpor.kernel.uapi.socket import SO_PEERCRED
+from torpor.kernel.vm import PAGE_SIZE
+from torpor.migrate.connection import Where
+from torpor.migrate.filling import Filler
+from torpor.migrate.sources import ImageSource, RemoteSource, reach
+from torpor.migrate.wire import WireError
+from torpor.objects.memory import later
+from torpor.objects.memory.vmas import can_wait
+
+SOCKET_NAME = "lazy-pages.socket"
+_WORD = struct.Struct("=i")
+#: All run.
+_RESTORED = 0x52535446
+_REACH_S = 60
+_RECONNECT_S = 300
+
+
+class Announcing(Closing):
+    """``Later`` of a restore: hands the memory to the daemon that listens in the work directory.  TorporError."""
+
+    def __init__(self, directory: str = ".") -> None:
+        self._link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        place = os.path.join(directory, SOCKET_NAME)
+        try:
+            self._link.connect(place)
+        except OSError as error:
+            self._link.close()
+            raise TorporError(
+                f"nobody is there to bring pages later ({place}: {error.strerror})",
+                hint="start `criu lazy-pages` with the same directories first",
+            ) from error
+
+    def begin(self, pid: TreePid, faults: OwnedFd) -> None:
+        with faults:
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", faults.fileno()))]
+            self._send(_WORD.pack(pid))
+            self._send(b"\0", rights)
+
+    def nothing(self, pid: TreePid) -> None:
+        self._send(_WORD.pack(-pid))
+
+    def restored(self) -> None:
+        self._send(_WORD.pack(_RESTORED))
+
+    def _send(self, data: bytes, rights: list[tuple[int, int, bytes]] | None = None) -> None:
+        try:
+            self._link.sendmsg([data], rights or [], socket.MSG_NOSIGNAL)
+        except OSError as error:
+            raise TorporError(f"criu lazy-pages has gone: {error.strerror}", hint="its log says why") from error
+
+    def close(self) -> None:
+        self._link.close()
+
+
+class Waiting(Closing):
+    """The socket at which a restore is waited for; gone when it is closed."""
+
+    def __init__(self, path: str = SOCKET_NAME) -> None:
+        self._path = os.path.abspath(path)
+        self._server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        mask = os.umask(0o177)
+        try:
+            with suppress(FileNotFoundError):
+                if not stat.S_ISSOCK(os.lstat(path).st_mode):
+                    raise TorporError(f"{path}: there is something else")
+                os.unlink(path)
+            self._server.bind(path)
+            self._server.listen(1)
+        except OSError as error:
+            self._server.close()
+            raise TorporError(f"{self._path}: cannot listen: {error.strerror}") from error
+        finally:
+            os.umask(mask)
+
+    def accept(self) -> socket.socket:
+        """The restore; NotPermittedError for somebody else's process."""
+        link, _ = self._server.accept()
+        _, uid, _ = struct.unpack("3i", link.getsockopt(socket.SOL_SOCKET, SO_PEERCRED, 12))
+        if uid not in (0, os.geteuid()):
+            link.close()
+            raise NotPermittedError(f"user {uid} is not to have pages of these images")
+        return link
+
+    def close(self) -> None:
+        self._server.close()
+        with suppress(OSError):
+            os.unlink(self._path)
+
+
+def missing_of(store: ImageStore, pid: int) -> list[Range]:
+    """What a restore leaves for later of process *pid* in the images.  ImageError."""
+    mm = load_one(store, kinds.MM, pid)
+    runs = load_pagemap(store, pid, page_bytes=PAGE_SIZE).runs
+    places = [(entry.start, entry.end) for entry in mm.vmas if can_wait(entry)]
+    return later.clipped(((run.vaddr, run.end) for run in runs if run.lazy), places)
+
+
+def serve(waiting: Waiting, store: ImageStore, where: Where | None) -> None:
+    """Bring all pages of the one restore that comes, from *store* or the page server *where*.
+
+    TorporError: it failed; whoever lacks a page dies when touching it, and the log says so.
+    """
+    known = {entry.pid for entry in load_all(store, kinds.PSTREE)}
+    link = waiting.accept()
+    waiting.close()
+    with link:
+        source = ImageSource(store) if where is None else reach(where, _REACH_S)
+        daemon = _Daemon(link, store, Filler(source), known)
+        if isinstance(source, RemoteSource) and where is not None:
+            daemon.remote, daemon.again = source, lambda: reach(where, _RECONNECT_S)
+        try:
+            daemon.run()
+        finally:
+            source.close()
+
+
+class _Daemon:
+    """One restore."""
+
+    def __init__(self, link: socket.socket, store: ImageStore, filler: Filler, known: set[int]) -> None:
+        self._link, self._store, self._filler, self._known = link, store, filler, known
+        #: The page server that the pages come from; and what reaches it once more when the link to it has broken.
+        self.remote: RemoteSource | None = None
+        self.again: Callable[[], RemoteSource] | None = None
+        #: Of which process the descriptor is that comes next.
+        self._pid = 0
+
+    def run(self) -> None:
+        """Until all has been brought."""
+        filler = self._filler
+        self._link.setblocking(False)
+        filler.watch(self._link.fileno(), self._hear)
+        try:
+            while not (filler.is_done and filler.in_background):
+                self._step()
+        except BaseException:
+            if n_spaces := filler.give_up():
+                log.error(f"{n_spaces} processes lack pages: whichever touches one of them gets SIGBUS")
+            raise
+        figures = filler.figures
+        log.info(f"Brought {figures.n_brought} pages, of which {figures.n_waited} were waited for")
+        if self.remote is not None:
+            self.remote.finish()
+            self.remote.close()
+
+    def _step(self) -> None:
+        try:
+            self._filler.step()
+        except WireError as error:
+            if self.remote is None or self.again is None:
+                raise
+            log.warn(f"{error}: whoever waits for a page waits on")
+            self.remote.close()
+            self.remote = self.again()
+            self._filler.use(self.remote)
+            log.warn("the page server is there again")
+
+    def _hear(self) -> None:
+        """What the restore says."""
+        try:
+            if self._pid:
+                self._take_faults()
+                return
+            data = self._link.recv(_WORD.size, socket.MSG_WAITALL)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            raise TorporError(f"the restore has gone: {error.strerror}") from error
+        if len(data) != _WORD.size:
+            if not self._filler.in_background:
+                raise TorporError("the restore has hung up before all ran")
+            self._filler.unwatch(self._link.fileno())
+            return
+        (word,) = _WORD.unpack(data)
+        if word == _RESTORED:
+            self._filler.in_background = True
+            return
+        if abs(word) not in self._known:
+            raise TorporError(
+                f"the restore speaks of pid {abs(word)}, which is not in the images, or for a second time"
+            )
+        self._known.discard(abs(word))
+        if word > 0:
+            self._pid = word
+
+    def _take_faults(self) -> None:
+        data, fds, _, _ = socket.recv_fds(self._link, 1, 1, socket.MSG_CMSG_CLOEXEC)
+        if not data or len(fds) != 1:
+            for fd in fds:
+                os.close(fd)
+            raise TorporError(f"the restore hands no userfaultfd over for pid {self._pid}")
+        faults = OwnedFd(fds[0])
+        if os.readlink(f"/proc/self/fd/{fds[0]}") != "anon_inode:[userfaultfd]":
+            raise TorporError(f"what the restore hands over for pid {self._pid} is no userfaultfd")
+        os.set_blocking(fds[0], False)
+        pid, self._pid = self._pid, 0
+        self._filler.add(pid, faults, missing_of(self._store, pid))

@@ -1,0 +1,136 @@
+"""Restores whose memory comes while the tree runs already."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from harness.engine import EngineError
+from harness.peers import Waiting, waiting
+from harness.workload import Workload
+from torpor.images.pages import open_contents
+from torpor.images.stores.directory import DirStore
+from torpor.kernel.vm import PAGE_SIZE
+
+pytestmark = pytest.mark.root
+
+WORKLOADS = [
+    "later_memory", "private_memory", "threads", "family", "shared_tables", "zombies",
+    "growing_stack", "memfd", "undumpable", "credentials",
+]  # fmt: skip
+
+
+@contextmanager
+def daemon(workload: Workload, *words: str) -> Iterator[Waiting]:
+    """`criu lazy-pages` for the workload's images."""
+    with waiting(["lazy-pages", "-W", str(workload.images), *words], workload.images) as found:
+        yield found
+
+
+def restore(workload: Workload, *words: str) -> None:
+    workload.restore(options=["-W", str(workload.images), "--lazy-pages", *words])
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_a_tree_whose_memory_comes_later_finds_it_as_it_was(name: str) -> None:
+    with Workload.start(name) as workload:
+        workload.wait_ready()
+        workload.dump()
+        with daemon(workload) as bringing:
+            restore(workload)
+            workload.expect_pass()
+            assert bringing.end() == 0, bringing.log
+
+
+def test_what_is_done_to_memory_before_it_has_come() -> None:
+    """The program goes on at once, and nothing comes but what it touches: the rest is asked for when it has ended."""
+    with Workload.start("later_memory") as workload:
+        workload.wait_ready()
+        workload.dump()
+        hook = workload.base / "hook"
+        hook.write_text(f"#!/bin/sh\n[ $CRTOOLS_SCRIPT_ACTION != pre-resume ] || kill -TERM {workload.pid}\n")
+        hook.chmod(0o700)
+        with daemon(workload) as bringing:
+            restore(workload, "--action-script", str(hook))
+            workload.expect_pass()
+            assert bringing.end() == 0, bringing.log
+
+
+def test_every_byte_is_that_of_the_images() -> None:
+    with Workload.start("later_memory") as workload:
+        workload.wait_ready()
+        workload.dump()
+        with daemon(workload) as bringing:
+            restore(workload)
+            assert bringing.end() == 0, bringing.log
+        n_bytes = 0
+        with (
+            DirStore(workload.images) as store,
+            open_contents(store, workload.pid, page_bytes=PAGE_SIZE) as contents,
+            open(f"/proc/{workload.pid}/mem", "rb", buffering=0) as memory,
+        ):
+            for start, end, _ in contents.extents:
+                n_bytes += end - start
+                assert os.pread(memory.fileno(), end - start, start) == contents.between(start, end), hex(start)
+        assert n_bytes > 4 << 20
+        assert not [line for line in Path(f"/proc/{workload.pid}/smaps").read_text().splitlines() if " um" in line]
+        workload.expect_pass()
+
+
+def test_another_dump_of_it_is_as_good_as_the_first() -> None:
+    with Workload.start("later_memory") as workload:
+        workload.wait_ready()
+        workload.dump()
+        with daemon(workload) as bringing:
+            restore(workload)
+            assert bringing.end() == 0, bringing.log
+        workload.dump()
+        workload.restore()
+        workload.expect_pass()
+
+
+def test_one_that_is_killed_meanwhile_keeps_nobody_waiting() -> None:
+    with Workload.start("later_memory") as workload:
+        workload.wait_ready()
+        workload.dump()
+        hook = workload.base / "hook"
+        hook.write_text(f"#!/bin/sh\n[ $CRTOOLS_SCRIPT_ACTION != post-restore ] || kill -KILL {workload.pid}\n")
+        hook.chmod(0o700)
+        with daemon(workload) as bringing:
+            with pytest.raises(EngineError):
+                restore(workload, "--action-script", str(hook))
+            assert bringing.end() == 1
+            assert "hung up before all ran" in bringing.log
+
+
+def test_nobody_there_to_bring_it() -> None:
+    with Workload.start("later_memory") as workload:
+        workload.wait_ready()
+        workload.dump()
+        with pytest.raises(EngineError, match="start `criu lazy-pages`"):
+            restore(workload)
+        workload.restore()
+        workload.expect_pass()
+
+
+def test_a_daemon_that_ends_before_all_run_ends_the_restore() -> None:
+    with Workload.start("later_memory") as workload:
+        workload.wait_ready()
+        workload.dump()
+        with daemon(workload) as bringing:
+            hook = workload.base / "hook"
+            hook.write_text(
+                f"#!/bin/sh\n[ $CRTOOLS_SCRIPT_ACTION != pre-resume ] && exit\n"
+                f"kill -TERM {bringing.process.pid}; while [ -e /proc/{bringing.process.pid}/exe ]; do :; done\n"
+            )
+            hook.chmod(0o700)
+            with pytest.raises(EngineError, match="criu lazy-pages has gone"):
+                restore(workload, "--action-script", str(hook))
+            assert bringing.end() == 128 + signal.SIGTERM
+            assert "get" in bringing.log and "SIGBUS" in bringing.log
+        assert not Path(f"/proc/{workload.pid}").exists()
+        workload.restore()
+        workload.expect_pass()
