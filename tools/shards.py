@@ -39,7 +39,7 @@ _ENDED = re.compile(r"=* ?(?:\d+ \w+|no tests ran).* in [\d.]+s\b")
 
 @dataclass
 class Part:
-    """Test files that one process works through, and what has come of it."""
+    """Test files, or folders of them, that one process works through, and what has come of it."""
 
     name: str
     paths: list[str]
@@ -80,7 +80,10 @@ def _in_words(counts: Counter[str]) -> str:
 
 
 def parts_of(tests: Path, folders: Sequence[str] = ()) -> list[Part]:
-    """Every test file below *tests* in exactly one part, a folder's together or dealt out; in the order to begin."""
+    """Every test file below *tests* in exactly one part, a folder's together or dealt out; in the order to begin.
+
+    A folder is named as such, for its conftest.py is not asked which files to leave out where these are named.
+    """
     found: dict[str, list[str]] = {}
     for path in sorted(tests.rglob("test_*.py")):
         found.setdefault(path.relative_to(tests).parts[0], []).append(str(path))
@@ -93,7 +96,7 @@ def parts_of(tests: Path, folders: Sequence[str] = ()) -> list[Part]:
         if chosen[folder][at::n]
     ]
     dealt.sort(key=lambda each: each[0])
-    whole = [Part(folder, paths) for folder, paths in chosen.items() if folder not in DEALT]
+    whole = [Part(folder, [str(tests / folder)]) for folder in chosen if folder not in DEALT]
     return [part for _, part in dealt] + whole
 
 
@@ -199,7 +202,7 @@ def main(words: Sequence[str]) -> int:
     n_at_once = max(asked.j, 1)
     if n_at_once > 1:
         os.environ.setdefault("TORPOR_SLOW", SLOWER)
-    lone = Part("alone", list(dict.fromkeys(path for part in parts for path in part.paths)), marks="alone")
+    lone = Part("alone", [str(tests / folder) for folder in asked.folders] or [str(tests)], marks="alone")
     began = time.monotonic()
     print(f"{len(parts)} parts, {n_at_once} at a time, then what must be alone; a part is shown when it has ended",
           flush=True)  # fmt: skip

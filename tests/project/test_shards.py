@@ -64,13 +64,16 @@ def _run(script: Path, *words: str) -> tuple[int, list[str]]:
 
 def test_every_file_is_in_one_part(shards: ModuleType, repository: Path) -> None:
     parts = shards.parts_of(repository / "tests")
-    counts = Counter(path for part in parts for path in part.paths)
-    there = {str(path) for path in (repository / "tests").rglob("test_*.py")}
+    named = [Path(path) for part in parts for path in part.paths]
+    counts = Counter(file for path in named for file in (path.rglob("test_*.py") if path.is_dir() else [path]))
+    there = set((repository / "tests").rglob("test_*.py"))
     assert counts == dict.fromkeys(there, 1)
     assert len({part.name for part in parts}) == len(parts)
-    # A folder that is dealt out is there, and long enough to be.
+    # A folder that is dealt out is there, long enough to be, and has all of its files collected.
     for folder, n in shards.DEALT.items():
         assert sum(part.name.startswith(f"{folder}, ") for part in parts) == n
+        conftests = (repository / "tests" / folder).rglob("conftest.py")
+        assert not any("ignore_collect" in path.read_text() for path in conftests)
 
 
 def test_two_run_side_by_side_and_one_alone(tmp_path: Path, repository: Path) -> None:
@@ -116,6 +119,16 @@ def test_where_nothing_is_there_to_run_nothing_is_well(tmp_path: Path, repositor
     assert _run(script, "one")[0] == pytest.ExitCode.NO_TESTS_COLLECTED
     status, lines = _run(script)
     assert (status, lines[-1].partition(" in ")[0]) == (0, "1 passed")
+
+
+def test_a_folder_leaves_out_what_it_wants(tmp_path: Path, repository: Path) -> None:
+    script = _tree(tmp_path, repository, one="def test_one(): pass\n", other="def test_other(): assert False\n")
+    ignore = (
+        "def pytest_ignore_collect(collection_path):\n    return collection_path.name.startswith('test_') or None\n"
+    )
+    (tmp_path / "tests/other/conftest.py").write_text(ignore)
+    status, lines = _run(script)
+    assert (status, lines[-1].partition(" in ")[0]) == (0, "1 passed"), lines
 
 
 @pytest.mark.parametrize("prefix", [[], ["sh", "-c", "trap '' INT; exec \"$@\"", "-"]], ids=["", "background"])
