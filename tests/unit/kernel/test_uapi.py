@@ -146,3 +146,48 @@ def test_what_uapi_has_nobody_else_types(repository: Path) -> None:
                 f"{name}: {each} is in {at_home[each]}" for each in constants(path.read_text()) if each in at_home
             ]
     assert not found, "\n".join(found)
+
+
+#: By the level as it is written: the headers that name its options, and what these names begin with.
+LEVELS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "socket.SOL_SOCKET": (("sys/socket.h",), ("SO_",)),
+    "socket.IPPROTO_IP": (("linux/in.h",), ("IP_", "")),
+    "socket.IPPROTO_IPV6": (("linux/in6.h", "linux/in.h"), ("IPV6_", "")),
+    "socket.IPPROTO_TCP": (("linux/tcp.h",), ("TCP_",)),
+    "socket.IPPROTO_UDP": (("linux/udp.h",), ("UDP_",)),
+    "SOL_NETLINK": (("linux/netlink.h",), ("NETLINK_",)),
+    "SOL_PACKET": (("linux/if_packet.h",), ("PACKET_",)),
+}
+#: What the installed headers are too old for, since which Linux they have it; and what has no name there.
+NEWER_OPTIONS = {
+    "SO_PASSPIDFD": "6.5", "SO_PASSRIGHTS": "6.16", "SO_RCVPRIORITY": "6.14", "SO_INQ": "6.17",
+    "IP_LOCAL_PORT_RANGE": "6.3", "TCP_RTO_MAX_MS": "6.15", "TCP_RTO_MIN_US": "6.15", "TCP_DELACK_MAX_US": "6.15",
+    "PACKET_VNET_HDR_SZ": "6.4",
+}  # fmt: skip
+
+
+def test_the_options_of_sockets_are_the_headers(repository: Path, tmp_path: Path) -> None:
+    """What the table of opaque options calls its numbers."""
+    tree = ast.parse((repository / "src/torpor/objects/files/socket/option_tables.py").read_text())
+    wanted: list[tuple[str, tuple[str, ...], dict[str, int]]] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "_of_level":
+            headers, prefixes = LEVELS.get(ast.unparse(node.args[0]), ((), ()))
+            known = frozenset().union(*(words_of(header) for header in headers)) if headers else frozenset()
+            numbers = {}
+            for keyword in node.keywords:
+                # Of an older RFC: IPV6_2292PKTINFO.
+                plain = "".join(reversed((keyword.arg or "").partition("_2292"))).removeprefix("_")
+                names = [f"{prefix}{plain}" for prefix in prefixes]
+                if names and isinstance(keyword.value, ast.Constant) and isinstance(keyword.value.value, int):
+                    name = next((each for each in names if each in known), names[0])
+                    numbers[name] = keyword.value.value
+            wanted.append((f"line {node.lineno}", headers, numbers))
+    told = by_the_headers(wanted, tmp_path)
+    wrong, unknown = [], []
+    for (line, _, numbers), there in zip(wanted, told, strict=True):
+        wrong += [f"{line}: {name} = {n}, not {there[name]}" for name, n in numbers.items() if there.get(name, n) != n]
+        unknown += [name for name in numbers if name not in there and name not in NEWER_OPTIONS]
+    assert not wrong, "\n".join(wrong)
+    assert not unknown, unknown
+    assert sum(map(len, told)) > 90
