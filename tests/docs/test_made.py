@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 #: What makes pages; with --check it only compares.
-TOOLS = ("gen_docs.py", "gen_options.py")
+TOOLS = ("gen_docs.py", "gen_options.py", "gen_kernels.py")
 #: The parts of a docstring that a kind of kernel object has.
 PARTS = ("Kernel view", "Image", "Restore", "Limits")
 

@@ -30,7 +30,8 @@ def _compiler() -> tuple[str, str]:
 
 
 @cache
-def _cache_directory() -> Path:
+def programs() -> Path:
+    """Where the results are kept."""
     path = Path(tempfile.gettempdir()) / f"torpor-workloads-{os.getuid()}"
     path.mkdir(mode=0o700, exist_ok=True)
     if path.is_symlink() or path.stat().st_uid != os.getuid():
@@ -49,7 +50,7 @@ def compiled(name: str) -> Path:
     digest = hashlib.sha256()
     for part in (version, *CFLAGS, *extra, text, *(path.read_text() for path in _shared_sources())):
         digest.update(part.encode() + b"\0")
-    directory = _cache_directory() / digest.hexdigest()[:16]
+    directory = programs() / digest.hexdigest()[:16]
     program = directory / source.stem
     if program.exists():
         return program
