@@ -23,7 +23,7 @@ from torpor.images.errors import ImageError
 from torpor.kernel.arch import nr
 from torpor.kernel.sockets import Socket
 from torpor.kernel.syscall import address_of, syscall
-from torpor.objects.files.socket import options, peer_cred
+from torpor.objects.files.socket import journal, options, peer_cred
 from torpor.objects.files.socket.finish import finish
 from torpor.objects.files.socket.make import make_socket
 from torpor.objects.files.socket.peer_actors import Actors
@@ -235,6 +235,10 @@ class Graph:
 
     def _make_orphan(self, node: Node, listeners: dict[tuple[int, str, bytes], Node]) -> None:
         """A connected stream whose other end is closed: ours stands in for it until the queue is filled."""
+        if node.peer is not None and node.peer.is_extern and node.sk.torpor_journal:
+            node.made = make_socket(self._context, socket.AF_UNIX, node.sk.type, 0, node.sk.ns_id)
+            journal.connect(node.sk, node.made, str(node))
+            return
         if node.peer is not None:
             raise RestoreError(
                 f"{node} is connected to a socket outside of the tree ({node.peer.name})",

@@ -5,9 +5,10 @@ Kernel view
 Image
     Such a peer has an entry of its own, with ``uflags`` 1, the state of a listener and its name.
 Restore
-    A datagram socket connects to the name again.
+    A datagram socket connects to the name again; a stream that leads to systemd's journal: ``journal``.
 Limits
-    Without --ext-unix-sk or --external unix[INODE] refused; with the first only datagram sockets whose peer has a name.
+    All others without --ext-unix-sk or --external unix[INODE] refused; with the first only datagram sockets whose peer
+    has a name.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import os
 from torpor.images import messages as m
 from torpor.kernel import sock_diag
 from torpor.objects.files.model import OpenFile
+from torpor.objects.files.socket import journal
 from torpor.objects.files.socket.unix_state import EXTERN, LISTEN
 from torpor.objects.session import DumpContext, DumpStage
 
@@ -65,6 +67,9 @@ class Peers:
         policies = self._context.policies
         if f"unix[{sk.ino}]" in policies.external:
             return
+        if peer is not None and journal.is_journal(peer.name, sk.type):
+            journal.dump(file, sk)
+            return
         name = os.fsdecode(peer.name.rstrip(b"\0").replace(b"\0", b"@")) if peer and peer.name else ""
         whom = f"a socket outside of the tree ({name or 'without a name'}, inode {sk.peer})"
         if not policies.network.ext_unix:
@@ -81,7 +86,7 @@ class Peers:
     def _add_extern(self, peer: sock_diag.UnixSocket) -> None:
         entry = m.file_entry(type=m.fd_types.UNIXSK, id=self._context.files.new_id())
         sk = entry.usk
-        sk.id, sk.ino, sk.type, sk.state = entry.id, peer.ino, socket.SOCK_DGRAM, LISTEN
+        sk.id, sk.ino, sk.type, sk.state = entry.id, peer.ino, peer.type, LISTEN
         sk.flags, sk.uflags, sk.backlog, sk.peer, sk.name = 0, EXTERN, 0, 0, peer.name
         fown, opts = sk.fown, sk.opts
         fown.uid = fown.euid = fown.signum = fown.pid_type = fown.pid = 0
