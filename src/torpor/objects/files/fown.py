@@ -6,7 +6,8 @@ Image
     ``fown_entry`` in each kind's entry, with the pid as the tree sees it; O_ASYNC in its flags.
 Restore
     The last step of all, for all kinds alike: by a process that holds it, so that pids mean what they mean there, and
-    so that signals tell the descriptor's number in that process.
+    so that signals tell the descriptor's number in that process.  A socket to which something has come by then, for
+    which nobody was signalled, has its owner signalled once: one signal too many is harmless, one too few is not.
 Limits
     An owner that is gone at the dump is forgotten; so is one that is not of the tree: its number may be anybody's by
     the restore, who would then get signals in the name of whoever had set it.
@@ -15,11 +16,16 @@ Limits
 from __future__ import annotations
 
 import fcntl
+import os
+import select
+import stat
 import struct
+from collections.abc import Iterator
 
 from torpor.base import log
 from torpor.base.ids import Pid
 from torpor.images import messages as m
+from torpor.kernel import signal
 from torpor.kernel.arch import nr
 from torpor.kernel.procfs.status import read_status
 from torpor.kernel.uapi.fcntl import (
@@ -27,19 +33,22 @@ from torpor.kernel.uapi.fcntl import (
     F_GETOWNER_UIDS,
     F_GETSIG,
     F_OWNER_PGRP,
+    F_OWNER_TID,
     F_SETFL,
     F_SETOWN_EX,
     F_SETSIG,
     O_PATH,
 )
 from torpor.objects.files.model import OpenFile
-from torpor.objects.model import RestoreProcess
+from torpor.objects.model import RestoreProcess, RestoreThread
 from torpor.objects.session import RestoreContext
 from torpor.tracee.batch import Batch
 from torpor.tracee.remote import Runner
 
 _O_ASYNC = 0o20000
 _EMPTY = bytes(8)
+#: asm-generic/siginfo.h
+_POLL_IN, _SI_KERNEL, _SIGINFO_BYTES = 1, 0x80, 128
 
 
 def fill(fown: m.fown_entry, file: OpenFile) -> None:
@@ -73,6 +82,7 @@ def _seen_inside(kind: int, pid: Pid) -> int:
 def restore(context: RestoreContext) -> None:
     """Give every description its owner and switch its signals on."""
     runners: dict[int, tuple[Runner, Batch]] = {}
+    early: list[tuple[m.fown_entry, int]] = []
     owners = _owners_in_tree(context)
     for entry, placed in context.files.placements():
         flags, fown = _owner_of(entry, context)
@@ -84,8 +94,47 @@ def restore(context: RestoreContext) -> None:
         process, number = placed.holders[0]
         _, batch = runners.setdefault(process.pid, (process.runner, Batch()))
         _add(batch, process, number, flags, fown)
+        if flags & _O_ASYNC and fown.pid and stat.S_ISSOCK(os.fstat(placed.fd).st_mode) and _is_ready(placed.fd):
+            early.append((fown, number))
     for runner, batch in runners.values():
         runner.run(batch)
+    for fown, number in early:
+        _signal(fown, number, context)
+
+
+def _is_ready(fd: int) -> bool:
+    """Whether it can be read.  What comes later than this look finds an owner in a moment, or one too many is sent."""
+    return bool(select.select([fd], [], [], 0)[0])
+
+
+def _signal(fown: m.fown_entry, number: int, context: RestoreContext) -> None:
+    """Tell the owner that there is something to be read, in the kernel's words (fs/fcntl.c, send_sigio).
+
+    Each does so to itself, for only to itself may a task say that it is from the kernel.
+    """
+    signum = fown.signum or signal.SIGIO
+    info = struct.pack("iiiiqi", signum, 0, _POLL_IN if fown.signum else _SI_KERNEL, 0, select.POLLIN, number)
+    for thread in _owning(fown, context):
+        ns_pid, batch = thread.process.ns_pid, Batch()
+        thread.runner.spare_signals({signum})
+        if fown.pid_type == F_OWNER_TID:
+            batch.call(
+                nr.rt_tgsigqueueinfo, ns_pid, thread.ns_tid, signum, batch.data(info.ljust(_SIGINFO_BYTES, b"\0"))
+            )
+        else:
+            batch.call(nr.rt_sigqueueinfo, ns_pid, signum, batch.data(info.ljust(_SIGINFO_BYTES, b"\0")))
+        thread.runner.run(batch)
+
+
+def _owning(fown: m.fown_entry, context: RestoreContext) -> Iterator[RestoreThread]:
+    """The threads that are told: of a process, or of each in a group, the main one."""
+    for process in context.processes:
+        if process.is_zombie:
+            continue
+        if fown.pid_type == F_OWNER_PGRP:
+            yield from process.threads[:1] if process.entry.pgid == fown.pid else ()
+        else:
+            yield from (thread for thread in process.threads if thread.ns_tid == fown.pid)
 
 
 def _owners_in_tree(context: RestoreContext) -> set[tuple[bool, int]]:
