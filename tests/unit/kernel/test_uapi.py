@@ -21,6 +21,9 @@ NEWER: dict[str, str] = {
     "PR_FUTEX_HASH_SET_SLOTS": "6.16",
     "SO_PASSPIDFD": "6.5",
     "SO_PASSRIGHTS": "6.16",
+    "UFFDIO_POISON": "6.6",
+    "UFFD_FEATURE_WP_ASYNC": "6.7",
+    "UFFD_FEATURE_WP_UNPOPULATED": "6.4",
 }
 #: What headers use and do not include: how numbers of ioctl(2) are made, and of what structures' sizes.
 MEANT = ("stdio.h", "asm/ioctl.h", "asm/ioctls.h", "asm/termbits.h")
