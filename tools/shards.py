@@ -29,6 +29,8 @@ from typing import IO, NoReturn
 DEALT = {"objects": 6, "robustness": 3, "e2e": 2}
 #: Beyond this the parts are in each other's way.
 MOST = 4
+#: A tree that starts in a mount namespace of its own takes along what somebody else has mounted at that moment.
+APART = ("unshare", "--mount", "--propagation", "private")
 #: Two share a machine's memory and its disk, even where each has a core.
 SLOWER = "2"
 
@@ -109,8 +111,8 @@ def worst(parts: Iterable[Part]) -> int:
 class Runs:
     """The processes that are at work."""
 
-    def __init__(self, tests: Path, show: IO[str]) -> None:
-        self._root, self._show = tests.parent, show
+    def __init__(self, tests: Path, show: IO[str], prefix: Sequence[str]) -> None:
+        self._root, self._show, self._prefix = tests.parent, show, prefix
         self._at_work: dict[int, tuple[Part, subprocess.Popen[bytes], IO[bytes], float]] = {}
         self._selector = selectors.DefaultSelector()
 
@@ -118,7 +120,7 @@ class Runs:
         """Start one; what it prints goes into a file."""
         output = tempfile.TemporaryFile()  # noqa: SIM115 - it is shown, and closed, when the process has ended
         process = subprocess.Popen(
-            part.command(),
+            [*self._prefix, *part.command()],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -156,10 +158,18 @@ class Runs:
             self.wait()
 
 
+def _may_be_apart() -> bool:
+    """Whether we may have mount namespaces: as root, and not in a chroot whose root is no mount."""
+    try:
+        return subprocess.run([*APART, "true"], capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
+
+
 def run(parts: Sequence[Part], n_at_once: int, tests: Path, show: IO[str]) -> None:
     """All of them, some at once, in this order; each knows afterwards what has come of it."""
     left = list(parts)
-    runs = Runs(tests, show)
+    runs = Runs(tests, show, APART if n_at_once > 1 and _may_be_apart() else ())
     by_keyboard = False
     try:
         while left or runs:

@@ -13,6 +13,7 @@ from types import ModuleType
 import pytest
 
 from harness.events import time_limit_s
+from harness.skips import need_mounted_root
 
 _SETTINGS = '[tool.pytest.ini_options]\nmarkers = ["alone: alone"]\naddopts = ["--import-mode=importlib", "-ra"]\n'
 #: Opening a FIFO waits for who opens the other end.
@@ -119,6 +120,17 @@ def test_where_nothing_is_there_to_run_nothing_is_well(tmp_path: Path, repositor
     assert _run(script, "one")[0] == pytest.ExitCode.NO_TESTS_COLLECTED
     status, lines = _run(script)
     assert (status, lines[-1].partition(" in ")[0]) == (0, "1 passed")
+
+
+@pytest.mark.root
+def test_they_do_not_see_what_others_mount(tmp_path: Path, repository: Path) -> None:
+    need_mounted_root()
+    ours = os.readlink("/proc/self/ns/mnt")
+    text = f"import os\ndef test_it(): assert (os.readlink('/proc/self/ns/mnt') == {ours!r}) == %s\n"
+    alone = "import pytest\npytestmark = pytest.mark.alone\n"
+    script = _tree(tmp_path, repository, one=text % False, two=alone + text % True)
+    status, lines = _run(script, "-j", "2")
+    assert (status, lines[-1].partition(" in ")[0]) == (0, "2 passed"), lines
 
 
 def test_a_folder_leaves_out_what_it_wants(tmp_path: Path, repository: Path) -> None:
