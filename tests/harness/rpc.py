@@ -33,7 +33,15 @@ class Client:
 
     def ask(self, request: m.criu_req) -> m.criu_resp:
         """Send the request, acknowledge what we are told, and give the answer."""
+        self.say(request)
+        return self.hear()
+
+    def say(self, request: m.criu_req) -> None:
+        """Send the request."""
         self._connection.send(request.SerializeToString())
+
+    def hear(self) -> m.criu_resp:
+        """Acknowledge what we are told, and give the answer."""
         while True:
             answer = m.criu_resp.FromString(self._connection.recv(1 << 16))
             if answer.type != _TYPE.NOTIFY:

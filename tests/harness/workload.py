@@ -221,6 +221,19 @@ class Workload:
         if pid != dumped_pid and not self._in_job:
             raise WorkloadError(self._account(f"had pid {dumped_pid} and was restored as {pid}"))
 
+    def wait_gone(self, timeout_s: float = 30) -> None:
+        """Somebody else has dumped it: wait until it is gone, and its pid free."""
+        if not self._watch().wait_ended(time_limit_s(timeout_s)):
+            raise WorkloadError(f"{self.name} has been dumped, and still runs")
+        self._reap(self._watch())
+        reap_session(self.pid)
+
+    def go_on_as(self, pid: int) -> None:
+        """What was started is gone, or is about to be; it is the process `pid` that was restored of it."""
+        self.wait_gone()
+        self._watch().close()
+        self._root = ProcessWatch(pid)
+
     def finish(self, timeout_s: float = 30) -> str:
         """Tell the program to check its state, wait for its end and return its report: "pass" or "fail: ...".
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from harness import engine
 from harness.engine import EngineError
-from harness.peers import Waiting, waiting
+from harness.peers import LOOPBACK, Waiting, free_port, waiting
 from harness.workload import Workload
 from torpor.images.pages import open_contents
 from torpor.images.stores.directory import DirStore
@@ -134,3 +135,55 @@ def test_a_daemon_that_ends_before_all_run_ends_the_restore() -> None:
         assert not Path(f"/proc/{workload.pid}").exists()
         workload.restore()
         workload.expect_pass()
+
+
+@contextmanager
+def moving(workload: Workload, port: int, destination: Path) -> Iterator[tuple[Waiting, Waiting]]:
+    """A dump that gives its pages at `port`, its images in `destination`, and who asks for them there."""
+    destination.mkdir()
+    at = ["--address", LOOPBACK, "--port", str(port)]
+    with waiting(["dump", "-t", str(workload.pid), "--lazy-pages", *at], workload.images) as giving:
+        for path in workload.images.iterdir():
+            if path.is_file():
+                (destination / path.name).write_bytes(path.read_bytes())
+        with waiting(["lazy-pages", "-W", str(destination), "--page-server", *at], destination) as bringing:
+            yield giving, bringing
+
+
+def test_memory_comes_from_the_processes_that_were_dumped(tmp_path: Path) -> None:
+    """Which are stopped until all of it has come, and end then; the copies run meanwhile, in a pid namespace."""
+    with Workload.start_fresh("later_memory") as workload:
+        workload.wait_ready()
+        destination = tmp_path / "there"
+        with moving(workload, free_port(), destination) as (giving, bringing):
+            options = ["--external", "mnt[]", "-W", str(destination), "--lazy-pages"]
+            pid = engine.restore(destination, options=options)
+            assert bringing.end() == 0, bringing.log
+            assert giving.end() == 0, giving.log
+        assert sum(path.stat().st_size for path in destination.glob("pages-*")) < 1 << 20
+        workload.go_on_as(pid)
+        workload.expect_pass()
+
+
+def test_until_somebody_has_asked_a_dump_can_be_taken_back() -> None:
+    with Workload.start("later_memory") as workload:
+        workload.wait_ready()
+        words = ["dump", "-t", str(workload.pid), "--lazy-pages", "--address", LOOPBACK, "--port", str(free_port())]
+        with waiting(words, workload.images) as giving:
+            giving.process.send_signal(signal.SIGINT)
+            assert giving.end() == 128 + signal.SIGINT
+        workload.expect_pass()
+
+
+def test_pages_of_images_on_another_host() -> None:
+    port = free_port()
+    with Workload.start("later_memory") as workload:
+        workload.wait_ready()
+        workload.dump()
+        at = ["--address", LOOPBACK, "--port", str(port)]
+        with waiting(["page-server", "--lazy-pages", *at], workload.images) as giving:
+            with daemon(workload, "--page-server", *at) as bringing:
+                restore(workload)
+                workload.expect_pass()
+                assert bringing.end() == 0, bringing.log
+            assert giving.end() == 0, giving.log

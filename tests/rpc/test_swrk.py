@@ -9,6 +9,7 @@ from harness import engine, rpc
 from harness.rpc import worker
 from harness.workload import Workload
 from torpor.images import messages as m
+from torpor.kernel.features import probe
 
 pytestmark = pytest.mark.root
 _TYPE = m.criu_req_type
@@ -36,6 +37,7 @@ def test_several_questions_on_one_connection() -> None:
         wanted = m.criu_features(mem_track=True, lazy_pages=True, pidfd_store=True)
         answer = client.ask(m.criu_req(type=_TYPE.FEATURE_CHECK, keep_open=True, features=wanted))
         assert answer.success and answer.features.pidfd_store
+        assert answer.features.lazy_pages is (probe("uffd") and probe("uffd-noncoop"))
         assert client.ask(m.criu_req(type=_TYPE.CHECK)).success
 
 

@@ -23,6 +23,9 @@ AUTO, ALWAYS, NEVER = "auto", "always", "never"
 #: Called at each stage with its name, as criu(8) has them for action scripts, and the root's pid (0: none yet).
 #: Whoever is called says no by an exception, and the work ends as after any other error.
 Notify = Callable[[str, int], None]
+#: Reads pages that a dump has not copied: of a process by its pid in the tree, from an address on, at most so many
+#: bytes.
+ReadPages = Callable[[int, int, int], memoryview]
 
 
 def nobody(action: str, pid: int) -> None:
@@ -93,6 +96,9 @@ class DumpOptions:
     called.  ``last_word``: what a socket gets once the tree has been killed, or can only be: a caretaker sends it if we
     die then.  It may be sent twice.
     ``pages``: who takes the pages, and the page maps, instead of the set; he stays the caller's.
+    ``give``: pages that can come after a restore are not copied; this is called when all else is in its place, with
+    what reads them (as many of those asked for as lie together; good until the next call), and the tree is stopped
+    until it returns.
     """
 
     made_by: str = ""
@@ -112,6 +118,7 @@ class DumpOptions:
     also: ImageStore | None = None
     last_word: tuple[int, bytes] | None = None
     pages: PageSink | None = None
+    give: Callable[[ReadPages], None] | None = None
     policies: Policies = field(default_factory=Policies)
     cgroups: CgroupPolicy = field(default_factory=CgroupPolicy)
 

@@ -38,6 +38,7 @@ class DumpStats:
     pages_scanned: int = 0
     pages_written: int = 0
     shared_pages_written: int = 0
+    pages_lazy: int = 0
     n_processes: int = 0
 
     def write(self, store: ImageStore) -> None:
@@ -52,7 +53,7 @@ class DumpStats:
         dump.pages_skipped_parent = 0
         dump.pages_written = self.pages_written
         dump.irmap_resolve = 0
-        dump.pages_lazy = 0
+        dump.pages_lazy = self.pages_lazy
         dump.shpages_written = self.shared_pages_written
         store_one(store, "STATS", entry, "dump")
 

@@ -9,7 +9,7 @@ import _socket as socket
 import os
 import struct
 
-from torpor.base.errors import TorporError
+from torpor.base.errors import NotPermittedError, TorporError
 from torpor.base.fds import OwnedFd
 from torpor.base.typed import TYPE_CHECKING
 from torpor.images import messages as m
@@ -50,6 +50,20 @@ class Channel:
             return f"/proc/{self.peer_pid()}/fd/{number}"
         self._held.append(self._peer.open_directory(number))
         return f"/proc/{os.getpid()}/fd/{self._held[-1].fileno()}"
+
+    def open_for_writing(self, number: int) -> int:
+        """What descriptor *number* of the client's is open for writing, as one of ours.  NotPermittedError."""
+        pid = self.peer_pid()
+        try:
+            fd = os.open(f"/proc/{pid}/fd/{number}", os.O_WRONLY | os.O_CLOEXEC | os.O_NOCTTY)
+        except OSError as error:
+            raise NotPermittedError(
+                f"the client's descriptor {number} cannot be written to: {error.strerror}"
+            ) from None
+        if self._peer is not None and not self._peer.lives():
+            os.close(fd)
+            raise NotPermittedError("the client has ended")
+        return fd
 
     def receive(self) -> m.criu_req | None:
         """The next request; None once the client has gone.  ClientError for a packet that is no request."""

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from torpor.base import log
 from torpor.base.errors import ActionScriptError, NotPermittedError, TargetGoneError, TorporError, UsageError
 from torpor.base.records import dataclass
+from torpor.base.typed import Protocol
 from torpor.images import messages as m
 from torpor.rpc.channel import Channel, ClientError
 from torpor.rpc.words import words_of
@@ -44,6 +45,20 @@ class Order:
     orphan_master: Callable[[int], None] | None
 
 
+class Server(Protocol):
+    """A page server that listens."""
+
+    @property
+    def port(self) -> int:
+        """Where."""
+
+    def serve(self) -> None:
+        """Serve the one who comes.  TorporError."""
+
+    def close(self) -> None:
+        """Listen no more."""
+
+
 @dataclass(frozen=True, slots=True)
 class Work:
     """What the service can do.  Each raises TorporError; ``restore`` gives the root's pid as we see it."""
@@ -53,6 +68,8 @@ class Work:
     restore: Callable[[Order], int]
     check: Callable[[Order], bool]
     cpuinfo: Callable[[str, Order], None]
+    #: Listens already; whoever gets it has it serve, and closes it.
+    page_server: Callable[[Order], Server]
     features: Callable[[], dict[str, bool]]
     #: Become the command that the client wants to be the parent of what was restored; returns only if it cannot.
     execute: Callable[[list[str]], None]
@@ -189,12 +206,18 @@ class _Request:
         response.status = os.waitpid(self._request.pid, 0)[1]
 
     def _page_server(self, response: m.criu_resp) -> None:
-        raise TorporError("a page server is not there yet", hint="dump to a directory and copy it")
+        server = self._work.page_server(self._order())
+        is_orphan = self._request.type == _TYPE.PAGE_SERVER
+        response.ps.port = server.port
+        response.ps.pid = _start(server, self._channel, self._work.report, is_orphan=is_orphan)
+        server.close()
 
     # -- what a request says ----------------------------------------------------------------------------------
 
     def _order(self) -> Order:
         opts = self._request.opts
+        if opts.HasField("status_fd"):
+            opts.status_fd = self._channel.open_for_writing(opts.status_fd)
         tells = opts.notify_scripts
         return Order(
             words=words_of(opts, self._channel.place_of),
@@ -220,6 +243,34 @@ class _Request:
             raise ClientError(f"the client went away at {action}")
         if answer.type != _TYPE.NOTIFY or not answer.notify_success:
             raise ActionScriptError(f"the client said no at {action}")
+
+
+def _start(server: Server, channel: Channel, report: Callable[[BaseException], None], *, is_orphan: bool) -> int:
+    """Have *server* serve in a process of its own: a child, that the client may wait for (WAIT_PID), or nobody's."""
+    told, tell = os.pipe()
+    first = os.fork()
+    if not first:
+        code = 1
+        try:
+            if is_orphan:
+                os.setsid()
+                if os.fork():
+                    os._exit(0)
+            os.write(tell, os.getpid().to_bytes(4, "little"))
+            os.close(tell)
+            channel.close()
+            server.serve()
+            code = 0
+        except BaseException as error:
+            report(error)
+        finally:
+            os._exit(code)
+    os.close(tell)
+    with open(told, "rb") as stream:
+        pid = int.from_bytes(stream.read(4), "little")
+    if is_orphan:
+        os.waitpid(first, 0)
+    return pid
 
 
 def _number_of(error: BaseException) -> int:

@@ -123,7 +123,8 @@ def _page_server(opts: m.criu_opts, place_of: Callable[[int], str]) -> list[str]
     if not opts.HasField("ps"):
         return []
     words = [] if opts.lazy_pages else ["--page-server"]
-    if opts.ps.address:
+    # A dump that gives its pages later is asked for them from anywhere, as CRIU's is.
+    if opts.ps.address and not opts.lazy_pages:
         words.append(f"--address={opts.ps.address}")
     if opts.ps.port:
         words.append(f"--port={opts.ps.port}")

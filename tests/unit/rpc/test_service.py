@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.events import become_subreaper
 from torpor.base import log
 from torpor.base.errors import ActionScriptError, NotPermittedError, TargetGoneError, TorporError, UsageError
 from torpor.images import messages as m
@@ -20,6 +21,22 @@ from torpor.rpc.service import Order, Work, refuse, serve
 _TYPE = m.criu_req_type
 
 
+class Server:
+    """A page server that says who it is, where it may, when it serves."""
+
+    port = 4711
+
+    def __init__(self, told: int) -> None:
+        self._told = told
+
+    def serve(self) -> None:
+        os.write(self._told, str(os.getpid()).encode())
+        os.close(self._told)
+
+    def close(self) -> None:
+        pass
+
+
 @dataclass
 class Deeds:
     """What was asked of us, in order; ``then`` is done meanwhile."""
@@ -28,6 +45,7 @@ class Deeds:
     executed: list[list[str]] = field(default_factory=list)
     reported: list[BaseException] = field(default_factory=list)
     then: Callable[[Order], None] = lambda order: None
+    told: int = -1
 
     def note(self, what: str, order: Order) -> None:
         self.done.append((what, order))
@@ -41,6 +59,10 @@ class Deeds:
         self.note("restore", order)
         return 4321
 
+    def page_server(self, order: Order) -> Server:
+        self.note("page server", order)
+        return Server(self.told)
+
     def work(self) -> Work:
         return Work(
             dump=lambda order: self.note("dump", order),
@@ -48,6 +70,7 @@ class Deeds:
             restore=self.restore,
             check=self.check,
             cpuinfo=lambda action, order: self.note(f"cpuinfo {action}", order),
+            page_server=self.page_server,
             features=lambda: {"mem_track": False, "lazy_pages": False, "pidfd_store": True},
             execute=self.executed.append,
             version=(4, 2, 0, "torpor"),
@@ -231,10 +254,30 @@ def test_several_questions_on_one_connection(client: Client) -> None:
 
 
 @pytest.mark.parametrize("kind", [_TYPE.PAGE_SERVER, _TYPE.PAGE_SERVER_CHLD])
-def test_what_is_not_done_yet_is_said(client: Client, kind: int) -> None:
+def test_a_page_server_serves_in_a_process_of_its_own(client: Client, kind: int) -> None:
+    """A child, which the client can have waited for; or nobody's."""
+    ready, told = os.pipe()
+    client.deeds.told = told
+    become_subreaper()
     client.say(request(kind))
+    assert client.serve()
+    os.close(told)
+    answer = client.hear()
+    assert answer.success and answer.ps.port == 4711 and [what for what, _ in client.deeds.done] == ["page server"]
+    with open(ready, "rb") as stream:
+        assert int(stream.read()) == answer.ps.pid
+    # By now it is ours to wait for in either case.
+    assert os.waitstatus_to_exitcode(os.waitpid(answer.ps.pid, 0)[1]) == 0
+
+
+def test_a_page_server_that_cannot_be_is_told_of(client: Client) -> None:
+    def no(order: Order) -> None:
+        raise TorporError("the port is taken")
+
+    client.deeds.then = no
+    client.say(request(_TYPE.PAGE_SERVER))
     assert not client.serve()
-    assert not client.hear().success and "page server" in str(client.deeds.reported[0])
+    assert not client.hear().success and "the port is taken" in str(client.deeds.reported[0])
 
 
 def test_waiting_for_a_child(client: Client) -> None:

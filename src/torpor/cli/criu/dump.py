@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from torpor.base import log
 from torpor.base.errors import TorporError
@@ -11,7 +12,7 @@ from torpor.cli.criu.options import Options
 from torpor.cli.criu.scripts import notifier
 from torpor.engine.dump.run import dump
 from torpor.engine.option_table import of_command_line
-from torpor.engine.options import DumpOptions, Notify, policies_of
+from torpor.engine.options import DumpOptions, Notify, ReadPages, policies_of
 from torpor.objects.cgroup.model import CgroupPolicy
 from torpor.objects.policy import Policies
 
@@ -27,8 +28,8 @@ def main(options: Options) -> int:
 
 def run(options: Options, client: Notify | None = None) -> None:
     """Dump the tree of ``--tree``.  *client*: whom to tell what action scripts are told."""
-    with _sink(options) as pages:
-        dump(options.tree, options.images_dir, _options(options, client, pages))
+    with _sink(options) as pages, _giving(options) as give:
+        dump(options.tree, options.images_dir, _options(options, client, pages, give))
     if options.display_stats:
         from torpor.cli.criu.show_stats import show_dump
 
@@ -38,7 +39,12 @@ def run(options: Options, client: Notify | None = None) -> None:
             log.warn(f"the checkpoint is complete, but its statistics cannot be shown: {error}")
 
 
-def _options(options: Options, client: Notify | None, pages: PageSink | None) -> DumpOptions:
+def _options(
+    options: Options,
+    client: Notify | None,
+    pages: PageSink | None,
+    give: Callable[[ReadPages], None] | None,
+) -> DumpOptions:
     told = of_command_line(options)
     return DumpOptions(
         made_by="criu dump" if client is None else "criu for a container engine",
@@ -46,17 +52,33 @@ def _options(options: Options, client: Notify | None, pages: PageSink | None) ->
         policies=policies_of(told),
         cgroups=CgroupPolicy(**told["cgroups"]),
         pages=pages,
+        give=give,
         **told["dump"],
     )
 
 
 def _sink(options: Options) -> AbstractContextManager[PageSink | None]:
     """Who takes the pages, where they do not go into the images."""
-    if not options.page_server:
+    if not options.page_server or options.lazy_pages:
         return nullcontext()
     from torpor.cli.criu import page_server
 
     return page_server.sink(options)
+
+
+@contextmanager
+def _giving(options: Options) -> Iterator[Callable[[ReadPages], None] | None]:
+    """Who gives the pages that are not copied, where some are not to be."""
+    if not options.lazy_pages:
+        yield None
+        return
+    from torpor.base.background import say_ready
+    from torpor.cli.criu import page_server
+    from torpor.migrate.connection import Listener
+    from torpor.migrate.giving import Giving
+
+    with Listener(page_server.where(options)) as listener:
+        yield Giving(listener, lambda: say_ready(options.status_fd))
 
 
 def policies(options: Options) -> Policies:

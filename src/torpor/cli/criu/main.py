@@ -139,6 +139,8 @@ def check_words(command: str, options: Options) -> None:
         raise UsageError("criu dump needs to know what to dump", hint="-t PID")
     if options.inherit_fd and command != "restore":
         raise UsageError("--inherit-fd is for restore only")
+    if command == "dump" and options.lazy_pages and options.leave_running:
+        raise UsageError("--lazy-pages and --leave-running exclude each other: there would be two of each process")
     if options.tcp_established and options.tcp_close:
         raise UsageError("--tcp-established and --tcp-close exclude each other")
 

@@ -7,9 +7,12 @@ import os
 from torpor.base import log
 from torpor.base.background import say_ready, to_background, write_pid
 from torpor.cli.criu.options import Options
+from torpor.engine.sets.reading import open_set
 from torpor.migrate.connection import Listener, Tls, Where
+from torpor.migrate.giving import give
 from torpor.migrate.receiving import take
 from torpor.migrate.sending import RemoteSink
+from torpor.migrate.sources import ImageSource
 
 
 def main(options: Options) -> int:
@@ -25,8 +28,32 @@ def main(options: Options) -> int:
     return 0
 
 
+class Listening:
+    """A page server that listens, for a client by RPC."""
+
+    def __init__(self, options: Options) -> None:
+        self._options, self._listener = options, Listener(where(options))
+        self.port = self._listener.port
+
+    def serve(self) -> None:
+        """The one who comes."""
+        say_ready(self._options.status_fd)
+        serve(self._options, self._listener)
+
+    def close(self) -> None:
+        """Listen no more."""
+        self._listener.close()
+
+
 def serve(options: Options, listener: Listener) -> None:
     """The one who comes."""
+    if options.lazy_pages:
+        with open_set(options.images_dir, verify=options.verify) as store, ImageSource(store) as source:
+            with listener.accept() as connection:
+                listener.close()
+                if not give(connection, source.read):
+                    log.warn("whoever asked for pages has gone without a word: perhaps he has not got all of them")
+        return
     with listener.accept() as connection:
         listener.close()
         n_pages = take(connection, options.images_dir)

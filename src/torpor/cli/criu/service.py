@@ -18,7 +18,7 @@ from torpor.cli.criu.options import Options
 from torpor.cli.criu.parse import override, parse
 from torpor.objects.cgroup.model import V2
 from torpor.rpc.channel import Channel
-from torpor.rpc.service import Order, Work, refuse, serve
+from torpor.rpc.service import Order, Server, Work, refuse, serve
 
 if TYPE_CHECKING:
     from torpor.rpc.peer import Peer
@@ -124,6 +124,11 @@ def _work(*, may_be_parent: bool, peer: Peer | None = None) -> Work:
         options_for(order, "dump")
         raise TorporError("pre-dump is not there yet", hint="checkpoint without it; the container runs on")
 
+    def page_server(order: Order) -> Server:
+        from torpor.cli.criu.page_server import Listening
+
+        return Listening(options_for(order, "page-server"))
+
     def check(order: Order) -> bool:
         from torpor.cli.criu import check
 
@@ -147,7 +152,16 @@ def _work(*, may_be_parent: bool, peer: Peer | None = None) -> Work:
 
     major, minor = command.COMPATIBLE
     return Work(
-        dump, pre_dump, restore, check, cpuinfo, _features, execute, (major, minor, 0, f"torpor {__version__}"), _report
+        dump,
+        pre_dump,
+        restore,
+        check,
+        cpuinfo,
+        page_server,
+        _features,
+        execute,
+        (major, minor, 0, f"torpor {__version__}"),
+        _report,
     )
 
 
@@ -194,7 +208,7 @@ def _features() -> dict[str, bool]:
     return {
         # Said to be there once a dump can be one of what changed.
         "mem_track": False,
-        "lazy_pages": False,
+        "lazy_pages": probe("uffd") and probe("uffd-noncoop"),
         "pidfd_store": probe("pidfd_store"),
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torpor.base import log
 from torpor.base.typed import TYPE_CHECKING
+from torpor.engine.dump import writing
 from torpor.engine.dump.session import DumpSession
 from torpor.kernel import interrupts, signal
 from torpor.kernel.sockets import Borrowed
@@ -11,6 +12,17 @@ from torpor.objects.undo import End
 
 if TYPE_CHECKING:
     from torpor.tracee.caretaker import Step
+
+
+def give_pages(session: DumpSession) -> None:
+    """Whoever rebuilds the tree elsewhere has the images by now, and asks for what has not been copied."""
+    if session.options.give is None:
+        return
+    from torpor.engine.dump.left import Left
+
+    writing.place(session)
+    with Left(session) as left:
+        session.options.give(left.read)
 
 
 def let_go(session: DumpSession) -> None:

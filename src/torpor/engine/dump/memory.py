@@ -18,7 +18,9 @@ def read_mappings(session: DumpSession) -> None:
 
 def plan_snapshots(session: DumpSession) -> None:
     """What is going to be copied when the tree runs again, if that may be."""
-    if session.options.leave_running and session.options.snapshot != NEVER:
+    options = session.options
+    # Who takes the pages elsewhere wants all of them before the images are written.
+    if options.leave_running and options.snapshot != NEVER and options.pages is None and options.give is None:
         from torpor.engine.dump import snapshots
 
         session.snapshots = snapshots.plan(session)
@@ -39,7 +41,9 @@ def copy(session: DumpSession) -> None:
                 session.snapshots.halve(process)
                 continue
             found = session.scans.get(process.pid) or space.scan(process)
-            dumped = space.dump_contents(process, found, session.context)
+            leave = session.options.give is not None
+            dumped = space.dump_contents(process, found, session.context, leave=leave)
+            session.stats.pages_lazy += dumped.n_left
             session.stats.pages_written += dumped.n_written
             session.stats.pages_scanned += dumped.n_scanned
 

@@ -95,6 +95,7 @@ DUMP: tuple[DumpPhase, ...] = (
     DumpPhase("post-dump", writing.notify, "a hook that says no can still keep the tree alive", FROZEN),
     DumpPhase("look once more", collecting.look_after_hook, "hooks start processes", FROZEN),
     DumpPhase("commit", writing.commit_before_end, "what is noted of a dump is true whenever we die", FROZEN),
+    DumpPhase("give pages", ending.give_pages, "of what has been written, all that is missing are these", FROZEN),
     DumpPhase("let go", ending.let_go, "all is written: there is no way back", FROZEN),
     DumpPhase("snapshots' memory", memory.copy_snapshots, "first: each write of the tree costs it a copy", AFTER),
     DumpPhase("flush", writing.flush, "what was kept back is written while nobody waits", AFTER),

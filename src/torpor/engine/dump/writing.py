@@ -83,8 +83,13 @@ def flush(session: DumpSession) -> None:
 def show(session: DumpSession) -> None:
     """Have the set in its place for whoever is told, unless it is whole only later."""
     if session.options.notify is not nobody and session.snapshots is None:
-        _seal(session)
-        session.new.place()
+        place(session)
+
+
+def place(session: DumpSession) -> None:
+    """The set is whole, and in its place, whether the tree is gone or not."""
+    _seal(session)
+    session.new.place()
 
 
 def notify(session: DumpSession) -> None:
@@ -97,8 +102,7 @@ def notify_late(session: DumpSession) -> None:
     """The same where memory was copied from snapshots."""
     if session.snapshots is not None:
         if session.options.notify is not nobody:
-            _seal(session)
-            session.new.place()
+            place(session)
         session.options.notify("post-dump", session.pid)
 
 

@@ -73,6 +73,26 @@ def _scan(scanner: pagemap.PagemapScanner, vmas: Sequence[Vma]) -> Found:
     return Found(sorted(ranges + whole) if whole else ranges, guards)
 
 
+def divide(wanted: Iterable[Range], held: Iterable[Range]) -> tuple[list[Range], list[Range]]:
+    """The parts of *wanted* that lie in *held* (both ascend), and those that do not."""
+    there: list[Range] = []
+    missing: list[Range] = []
+    rest = iter(held)
+    first, last = next(rest, (0, 0))
+    for begin, end in wanted:
+        start = begin
+        while start < end:
+            while last <= start and (more := next(rest, None)) is not None:
+                first, last = more
+            if first <= start < last:
+                until, place = min(end, last), there
+            else:
+                until, place = min(end, first) if first > start else end, missing
+            place.append((start, until))
+            start = until
+    return there, missing
+
+
 def _neighbours(vmas: Iterable[Vma]) -> Iterator[list[Vma]]:
     """Mappings that are looked through in one call: whatever else lies in the small gaps between them is left out."""
     group: list[Vma] = []

@@ -17,7 +17,7 @@ from torpor.base.records import dataclass, field
 from torpor.base.typed import TYPE_CHECKING
 from torpor.images import kinds
 from torpor.images import messages as m
-from torpor.images.pagemap import Extent
+from torpor.images.pagemap import PE_LAZY, Extent, PageRun
 from torpor.images.pages import Contents, Range, open_contents
 from torpor.images.store import ImageStore, PagesReader
 from torpor.kernel.arch import nr
@@ -50,6 +50,8 @@ class Scan:
 
     private: list[Vma]
     found: contents.Found
+    #: What is not copied, for somebody who reads it later while the process is still stopped.
+    left: list[Range] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,8 @@ class PagesDumped:
 
     n_scanned: int
     n_written: int
+    #: Not copied, but left to be read later.
+    n_left: int = 0
 
 
 def dump_maps(process: DumpProcess, context: DumpContext) -> None:
@@ -78,10 +82,10 @@ def _private(process: DumpProcess) -> list[Vma]:
     return [vma for vma, entry in zip(process.maps, process.mm.vmas, strict=True) if vmas.has_contents(entry)]
 
 
-def dump_contents(process: DumpProcess, scanned: Scan, context: DumpContext) -> PagesDumped:
-    """Copy the private pages."""
+def dump_contents(process: DumpProcess, scanned: Scan, context: DumpContext, *, leave: bool = False) -> PagesDumped:
+    """Copy the private pages; *leave* those that may come after a restore."""
     # Another task that lives on may have some of these pages by fork.
-    return _dump_contents(process, process.pid, scanned, context, is_shared=len(context.processes) > 1)
+    return _dump_contents(process, process.pid, scanned, context, is_shared=len(context.processes) > 1, leave=leave)
 
 
 def _dump_contents(
@@ -92,18 +96,23 @@ def _dump_contents(
     *,
     is_shared: bool,
     aside: contents.Aside | None = None,
+    leave: bool = False,
 ) -> PagesDumped:
     """What *scanned* has found, of the memory of *pid* and from what was put *aside*."""
     ranges, private = scanned.found.ranges, scanned.private
-    n_bytes = sum(end - start for start, end in ranges)
     lazy = vmas.waiting(process.mm, (image.sp_of(thread.core) for thread in process.threads))
+    if leave:
+        scanned.left[:], ranges = contents.divide(ranges, lazy)
+    runs = [PageRun(start, (end - start) // PAGE_SIZE, PE_LAZY, PAGE_SIZE) for start, end in scanned.left]
+    n_bytes = sum(end - start for start, end in ranges)
     unreadable = any(contents.is_unreadable(vma) for vma in private)
     with (
         context.part(DumpedPages).sink.open(kinds.PAGEMAP, process.ns_pid, n_bytes, lazy) as stream,
         contents.Memory(pid, gentle=is_shared, unreadable=unreadable) as memory,
     ):
-        contents.copy(ranges, memory.read if aside is None else aside.over(memory.read), stream)
-    return PagesDumped(sum(vma.length for vma in private) // PAGE_SIZE, n_bytes // PAGE_SIZE)
+        contents.copy(ranges, memory.read if aside is None else aside.over(memory.read), stream, runs)
+    n_scanned = sum(vma.length for vma in private) // PAGE_SIZE
+    return PagesDumped(n_scanned, n_bytes // PAGE_SIZE, sum(run.n_pages for run in runs))
 
 
 class Halved:
