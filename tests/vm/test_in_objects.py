@@ -13,7 +13,7 @@ from vm.objects import EXPLAINED, FAILED, FLAVOURS, PASSED, chosen, keep, outcom
 _SLOWER = 4
 
 
-def test_objects(kernel: Kernel, installed: dict[str, Path]) -> None:
+def test_objects(kernel: Kernel, installed: dict[str, Path], tmp_path: Path) -> None:
     # Where the machine's compiler is the host's, it finds the programs made.
     for source in SOURCES.glob("*.c"):
         if source.stem != "workload":
@@ -26,7 +26,8 @@ def test_objects(kernel: Kernel, installed: dict[str, Path]) -> None:
     """
     payload = {**installed, f"tmp/{programs().name}": programs()}
     with LabMachine(PLAIN, n_processors=2, n_megabytes=2048) as machine:
-        result = machine.run(kernel, script, payload=payload, timeout_s=2400)
+        result = machine.run(kernel, script, payload=payload, timeout_s=1500)
+        (tmp_path / "output").write_text(result.output)
         assert result.status in (0, 1), result.output[-5000:]
         found = outcomes(kernel.name, version(kernel), result.files / "junit.xml")
     if "TORPOR_VM_OBJECTS" not in os.environ:

@@ -66,6 +66,11 @@ class PagemapScanner:
                 self._have_scan = False
         yield from self._iter_words(start, end)
 
+    def skips_holes(self) -> bool:
+        """Whether the kernel goes from one page that is there to the next: without PAGEMAP_SCAN each word is read."""
+        list(self.iter_ranges(0, PAGE_SIZE))
+        return self._have_scan
+
     _guard = PAGE_IS_GUARD
 
     def _iter_scan(self, start: int, end: int) -> Iterator[tuple[int, int, int]]:

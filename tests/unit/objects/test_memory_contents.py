@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import mmap
 import os
 import socket
 import struct
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 
@@ -20,7 +21,9 @@ from torpor.images.kinds import ImageKind
 from torpor.images.pagemap import PAGE_BYTES, PE_LAZY, PE_PARENT, PE_PRESENT, PageRun, load_pagemap
 from torpor.images.pages import BasePageStream, Contents, PageSink, PageStream, Piece, StoreSink, open_contents
 from torpor.images.stores.memory import MemPagesWriter, MemStore
-from torpor.kernel.procfs.maps import Vma
+from torpor.kernel.pagemap import PagemapScanner
+from torpor.kernel.procfs.maps import Vma, read_maps
+from torpor.kernel.uapi.mman import MAP_NORESERVE
 from torpor.objects.memory.contents import Memory, Read, copy, scan
 
 PID = 7
@@ -285,3 +288,24 @@ def test_what_the_parent_has_is_not_stored_again() -> None:
     assert load_pagemap(store, PID).n_present == 101
     with open_contents(store, PID) as found:
         assert found.between(*ranges((0, 600))[0]) == bytes(after)
+
+
+def test_what_is_vast_and_empty_is_not_looked_at_page_by_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terabyte that was reserved, on a kernel without PAGEMAP_SCAN: its words alone take seconds to read."""
+    seen: list[tuple[int, int]] = []
+
+    def words(self: PagemapScanner, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+        seen.append((start, end))
+        return iter(())
+
+    monkeypatch.setattr(PagemapScanner, "_iter_scan", lambda *_: fcntl.ioctl(0, 0))
+    monkeypatch.setattr(PagemapScanner, "_iter_words", words)
+    with mmap.mmap(-1, 1 << 40, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE) as vast:
+        vast.madvise(mmap.MADV_DONTDUMP)  # so that it is a mapping by itself
+        start = ctypes.addressof(ctypes.c_char.from_buffer(vast))
+        vma = next(vma for vma in read_maps(Pid(os.getpid())) if vma.start <= start < vma.end)
+        scan(Pid(os.getpid()), [vma])
+        assert [end - first for first, end in seen] == [PAGE_BYTES]
+        vast[1 << 39] = 1
+        scan(Pid(os.getpid()), [vma])
+        assert seen[-1] == (vma.start, vma.end)

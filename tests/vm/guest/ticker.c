@@ -1,7 +1,12 @@
-/* Wakes each second by an absolute deadline and says how often so far: `ticker FILE`. Ends if its clock goes back. */
+/*
+ * Wakes each second by an absolute deadline and says how often so far: `ticker FILE [MEGABYTES]`. Ends if its clock goes
+ * back, or if one of the megabytes that it keeps is not what it was.
+ */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -10,7 +15,12 @@ int main(int argc, char **argv)
     struct timespec next, now;
     char line[32];
 
-    if (argc != 2 || clock_gettime(CLOCK_MONOTONIC, &next))
+    size_t n_megabytes = argc > 2 ? strtoul(argv[2], NULL, 10) : 0;
+    char *kept = malloc((n_megabytes << 20) + 1);
+
+    for (size_t i = 0; i < n_megabytes; i++)
+        memset(kept + (i << 20), (int)i, 1 << 20);
+    if (argc < 2 || !kept || clock_gettime(CLOCK_MONOTONIC, &next))
         return 2;
     int fd = open(argv[1], O_WRONLY | O_CREAT | O_TRUNC, 0644);
     if (fd < 0)
@@ -24,6 +34,9 @@ int main(int argc, char **argv)
             return 4;
         if (now.tv_sec < next.tv_sec || (now.tv_sec == next.tv_sec && now.tv_nsec < next.tv_nsec))
             return 5;
+        for (size_t i = 0; i < n_megabytes; i++)
+            if (kept[i << 20] != (char)i)
+                return 7;
         if (pwrite(fd, line, snprintf(line, sizeof(line), "%8d\n", ticks), 0) < 0)
             return 6;
     }

@@ -29,12 +29,16 @@ from torpor.images.pagemap import Extent, PageRun
 from torpor.images.pages import PageStream, Piece, Range
 from torpor.images.store import PagesReader
 from torpor.kernel import pagemap, vm
+from torpor.kernel.procfs import maps
 from torpor.kernel.procfs.maps import PROT_READ, Vma
 from torpor.kernel.vm import PAGE_SIZE
 
 _CHUNK = 512 * 1024
 _MAX_WORKERS = 4
 _GAP = 1 << 24
+#: Where to look page by page takes seconds, and once more through smaps, whose kernel side skips page tables that are
+#: not there, does not: programs reserve a terabyte and touch none of it.
+_VAST = 1 << 30
 _ANON = pagemap.PAGE_IS_PRESENT | pagemap.PAGE_IS_SWAPPED
 #: Fills a buffer with the pages of some pieces, one behind the other.
 Read = Callable[[Sequence[Piece], memoryview], None]
@@ -51,7 +55,11 @@ class Found:
 def scan(pid: Pid, vmas: Sequence[Vma]) -> Found:
     """The pages in *vmas* that only this task has."""
     with open(f"/proc/{pid}/pagemap", "rb", buffering=0) as stream:
-        return _scan(pagemap.PagemapScanner(stream.fileno()), vmas)
+        scanner = pagemap.PagemapScanner(stream.fileno())
+        if any(vma.length > _VAST for vma in vmas) and not scanner.skips_holes():
+            empty = maps.read_empty(pid)
+            vmas = [vma for vma in vmas if vma.length <= _VAST or vma.start not in empty]
+        return _scan(scanner, vmas)
 
 
 def _scan(scanner: pagemap.PagemapScanner, vmas: Sequence[Vma]) -> Found:
