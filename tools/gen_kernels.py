@@ -31,6 +31,8 @@ def page(text: str) -> str:
 
 def made(found: list[Outcome]) -> str:
     """The table, and the reasons below it."""
+    if not found:
+        return "No run is kept yet."
     kernels = sorted({each.kernel for each in found}, key=_order)
     releases = {each.kernel: each.release for each in found}
     lines = [

@@ -5,13 +5,16 @@ needs comes on a second disk that is a tar archive, what it made goes back on a 
 time is ended, and one whose host process dies is killed by the kernel.
 """
 
+import fcntl
 import os
 import shlex
 import shutil
 import subprocess
 import tarfile
 import tempfile
+import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +26,8 @@ from vm.disks import Image, disk
 from vm.kernels import Kernel, kernel_files
 
 HOST_COMMANDS = {"qemu-system-x86_64": "qemu-system-x86", "setpriv": "util-linux"}
+_PREFIX = "torpor-lab-"
+_FRESH_S = 10
 #: What a machine may send back.
 _N_RESULT_MEGABYTES = 256
 #: On a busy host the emulated timer is late, and a kernel that checks it against the clock gives up.
@@ -51,13 +56,16 @@ class LabMachine:
     def __init__(self, image: Image, *, n_processors: int = 1, n_megabytes: int = 1024) -> None:
         need_commands(HOST_COMMANDS)
         self._size = ["-smp", str(n_processors), "-m", str(n_megabytes)]
-        self._base = Path(tempfile.mkdtemp(prefix="torpor-lab-", dir=os.environ.get("TMPDIR", "/var/tmp")))
+        parent = Path(os.environ.get("TMPDIR", "/var/tmp"))
+        _remove_abandoned(parent)
+        self._base = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+        self._in_use = _lock(self._base)
         self._n_runs = 0
         self._disk = self._base / "disk.ext4"
         try:
             subprocess.run(["cp", "--sparse=always", "--reflink=auto", str(disk(image)), self._disk], check=True)
         except BaseException:
-            shutil.rmtree(self._base)
+            self.close()
             raise
 
     def run(
@@ -105,12 +113,36 @@ class LabMachine:
 
     def close(self) -> None:
         shutil.rmtree(self._base, ignore_errors=True)
+        if self._in_use >= 0:
+            os.close(self._in_use)
+            self._in_use = -1
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+
+def _lock(directory: Path) -> int:
+    """A descriptor that says, as long as it is open, that the directory is in use; -1 if another says so."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        return -1
+    return fd
+
+
+def _remove_abandoned(parent: Path) -> None:
+    """The disks of machines whose host process was killed."""
+    for directory in parent.glob(f"{_PREFIX}*"):
+        with suppress(OSError):
+            # One that was made just now is about to be locked.
+            if time.time() - directory.stat().st_ctime > _FRESH_S and (fd := _lock(directory)) >= 0:
+                shutil.rmtree(directory)
+                os.close(fd)
 
 
 def _write_job(target: Path, script: str, payload: Mapping[str, Path], limit_s: int, keep: bool) -> None:

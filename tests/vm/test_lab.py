@@ -1,0 +1,46 @@
+"""The lab's own pieces, without a machine."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from vm import machine, objects
+from vm.objects import Outcome
+
+_JUNIT = """<testsuites><testsuite>
+<testcase classname="tests.objects.test_pipe" name="a"/>
+<testcase classname="tests.objects.test_pipe" name="b">
+<failure message="x">(00.1) Error (a.py:1): no room</failure></testcase>
+<testcase classname="tests.objects.test_numa" name="a"><skipped message="missing: a second node"/></testcase>
+<testcase classname="tests.objects.test_udp" name="a"/>
+</testsuite></testsuites>"""
+
+
+def test_the_worst_of_an_object_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "junit.xml").write_text(_JUNIT)
+    found = objects.outcomes("6.1", "6.1.0-1", tmp_path / "junit.xml")
+    assert [(each.name, each.result, each.reason) for each in found] == [
+        ("numa", "missing", "a second node"),
+        ("pipe", "failed", "no room"),
+        ("udp", "passed", ""),
+    ]
+    monkeypatch.setattr(objects, "RESULTS", tmp_path / "kept.tsv")
+    objects.keep("6.12", [Outcome("6.12", "6.12.1", "udp", "failed", "x")])
+    objects.keep("6.1", found)
+    objects.keep("6.12", [Outcome("6.12", "6.12.2", "udp", "passed", "")])
+    assert [(each.kernel, each.name, each.release) for each in objects.read()] == [
+        ("6.1", "numa", "6.1.0-1"), ("6.1", "pipe", "6.1.0-1"), ("6.1", "udp", "6.1.0-1"), ("6.12", "udp", "6.12.2"),
+    ]  # fmt: skip
+
+
+def test_what_a_killed_machine_has_left_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "_FRESH_S", -1)
+    left, used = tmp_path / "torpor-lab-left", tmp_path / "torpor-lab-used"
+    left.mkdir()
+    used.mkdir()
+    (left / "disk.ext4").touch()
+    fd = machine._lock(used)
+    machine._remove_abandoned(tmp_path)
+    os.close(fd)
+    assert (left.exists(), used.exists()) == (False, True)
