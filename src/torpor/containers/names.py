@@ -1,8 +1,9 @@
-"""What a word on the command line means: a process, one of torpor's jobs, or a container of an engine that is here.
+"""What a word on the command line means: a process or service, one of torpor's jobs, or a container of an engine here.
 
 ``podman:NAME`` (docker, runc, crun, containerd, lxc; job; pid) says which; a bare word is looked up everywhere.  A word
-of digits alone is a process or a job.  A container is called by its
-name or by the beginning of its id; that of an engine is not at the same time one of the runtime that the engine uses.
+of digits alone is a process or a job, and UNIT.service the main process of a service of systemd.  A container is called
+by its name or by the beginning of its id; that of an engine is not at the same time one of the runtime that the engine
+uses.
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ from pathlib import Path
 
 from torpor.base.errors import AmbiguousNameError, EngineError, JobError, TargetGoneError, TorporError, UsageError
 from torpor.base.nearby import near
+from torpor.containers import systemd
 from torpor.containers.containerd import Containerd
 from torpor.containers.docker import Docker
 from torpor.containers.lxc import Lxc
 from torpor.containers.model import Container, ContainerEngine
 from torpor.containers.oci import CRUN, RUNC, is_runtime
 from torpor.containers.podman import Podman
+from torpor.containers.systemd import Service
 from torpor.engine import jobs
 from torpor.engine.jobs import Job
 
@@ -31,12 +34,13 @@ ENGINES: dict[str, ContainerEngine] = {engine.name: engine for engine in (PODMAN
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a word means.  ``pid`` is 0 for what does not run; at most one of ``job`` and ``container`` is there."""
+    """What a word means.  ``pid`` is 0 for what does not run; at most one of the last three is there."""
 
     label: str
     pid: int
     job: Job | None = None
     container: Container | None = None
+    service: Service | None = None
 
     @property
     def what(self) -> str:
@@ -82,6 +86,8 @@ def _anything(word: str) -> Target:
     if word.isdigit():
         is_process = os.path.exists(f"/proc/{int(word)}")
         return _one(word, [*([_process(word)] if is_process else []), *here], [])
+    if word.endswith(systemd.SUFFIX) and not here:
+        return _service(systemd.find(word))
     found, silent = _find_everywhere(word)
     return _one(word, [*here, *map(_container, found)], silent)
 
@@ -128,6 +134,10 @@ def _process(word: str) -> Target:
 
 def _job(job: Job) -> Target:
     return Target(f"job:{job.name}", job.pid if job.status == jobs.RUNNING else 0, job=job)
+
+
+def _service(service: Service) -> Target:
+    return Target(service.name, service.pid, service=service)
 
 
 def _jobs_called(word: str) -> list[Target]:

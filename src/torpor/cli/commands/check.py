@@ -60,7 +60,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "criu its engine runs. A container is looked at with the options that its runtime would give."
     )
     parser.add_argument(
-        "target", nargs="?", metavar="PID|NAME", help="a process's id, a job's or a container's name, or ENGINE:NAME"
+        "target",
+        nargs="?",
+        metavar="PID|NAME",
+        help="a process's id, a job's or a container's name, ENGINE:NAME, or a service of systemd, UNIT.service",
     )
     parser.add_argument("--engine", help="podman, docker, containerd, lxc, runc, crun; job, pid")
     parser.add_argument("--json", action="store_true", help="as JSON")

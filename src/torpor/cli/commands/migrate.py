@@ -84,6 +84,8 @@ def _refuse_others(target: Target) -> None:
             f"{target.label}: containers are not migrated yet",
             hint="torpor checkpoint NAME -o FILE.tar, and torpor restore FILE.tar on the other host",
         )
+    if target.service is not None:
+        target.service.insist_it_stays_ended()
     if not target.pid:
         raise UsageError(f"{target.label} does not run", hint="`torpor ps -a` shows what it does")
 
