@@ -64,9 +64,10 @@ def _wait_settled(pid: int, others: set[Pid]) -> bool:
         reap_adopted()
         # The guardian, which has become ours too, may be about to end the tree.
         if runs_free and not set(read_children(Pid(os.getpid()))) - others - {pid}:
-            # A second look: it may have ended it between the first and this.
+            # A second look: it may have ended it between the first and this, and then it is ours to wait for.
             with suppress(FileNotFoundError, ProcessLookupError):
-                return read_status(Pid(pid)).state not in "ZX"
+                if read_status(Pid(pid)).state not in "ZX":
+                    return True
         assert time.monotonic() < deadline, f"state {status.state}, traced by {status.tracer}"
         time.sleep(0.005)
 
