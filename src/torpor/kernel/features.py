@@ -40,6 +40,14 @@ from torpor.kernel.uapi.socket import SO_BUF_LOCK
 from torpor.kernel.uapi.sockios import SIOCGSKNS
 from torpor.kernel.uapi.timerfd import TFD_IOC_SET_TICKS
 from torpor.kernel.uapi.un import SIOCUNIXFILE
+from torpor.kernel.uapi.userfaultfd import (
+    UFFD_API,
+    UFFD_FEATURE_EVENT_FORK,
+    UFFD_FEATURE_EVENT_REMAP,
+    UFFD_FEATURE_EVENT_REMOVE,
+    UFFD_USER_MODE_ONLY,
+    UFFDIO_API,
+)
 from torpor.kernel.vm import PAGE_SIZE
 
 _AF_NETLINK = 16
@@ -48,9 +56,7 @@ _NFT_MSG_GETGEN = 0x0A10
 _NS_GET_PID_FROM_PIDNS = 0x8004B706
 _TCP_REPAIR = 19
 _PR_TIMER_CREATE_RESTORE_IDS = 77
-_UFFD_API, _UFFDIO_API = 0xAA, 0xC018AA3F
-_UFFD_NONCOOP = (1 << 1) | (1 << 2) | (1 << 3)
-_UFFD_USER_MODE_ONLY = 1
+_UFFD_NONCOOP = UFFD_FEATURE_EVENT_FORK | UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_EVENT_REMOVE
 _PAGEMAP_SCAN = 0xC0606610
 _PAGE_IS_PRESENT, _PAGE_IS_GUARD = 1 << 3, 1 << 8
 _SOFT_DIRTY = 1 << 55
@@ -219,8 +225,8 @@ def _aio_remap() -> bool:
 
 
 def _uffd_features() -> int:
-    with OwnedFd(syscall("userfaultfd", nr.userfaultfd, os.O_CLOEXEC | _UFFD_USER_MODE_ONLY)) as fd:
-        answer = fcntl.ioctl(fd.fileno(), _UFFDIO_API, struct.pack("=3Q", _UFFD_API, 0, 0))
+    with OwnedFd(syscall("userfaultfd", nr.userfaultfd, os.O_CLOEXEC | UFFD_USER_MODE_ONLY)) as fd:
+        answer = fcntl.ioctl(fd.fileno(), UFFDIO_API, struct.pack("=3Q", UFFD_API, 0, 0))
         features: int = struct.unpack("=3Q", answer)[1]
         return features
 
