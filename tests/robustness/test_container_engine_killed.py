@@ -3,9 +3,12 @@
 Nothing is left behind either: no traced or frozen process, no mount, no control group, no rule of a packet filter.
 """
 
+import os
+import re
 import select
 import signal
 import subprocess
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +19,8 @@ from harness.events import ProcessWatch, time_limit_s
 from harness.instants import Instants
 from harness.rounds import rounds
 from harness.runc import COUNTER, Container
+from torpor.base.ids import Pid
+from torpor.kernel.procfs.stat import read_stat
 
 # Whether both ends are met depends on how long the work takes, and others make that any length.
 pytestmark = [
@@ -130,6 +135,53 @@ def test_killed_while_it_checkpoints() -> None:
         assert _left(container) == before
     print(outcomes)
     assert outcomes["runs"] and outcomes["restored"] and outcomes["killed"] > _N_KILLS // 3, outcomes
+
+
+def _in_groups_of(container: Container) -> list[int]:
+    """The processes in its control groups that are alive."""
+    found = []
+    for name in os.listdir("/proc"):
+        with suppress(OSError):
+            text = Path(f"/proc/{name}/cgroup").read_text() if name.isdigit() else ""
+            if f"/{container.name}\n" in text and read_stat(Pid(int(name))).state not in "ZX":
+                found.append(int(name))
+    return found
+
+
+#: The engine, which dies when the container runs and runc has not been told.
+_DIES_BEFORE_IT_ANSWERS = """
+import os, signal, sys
+from torpor.cli.criu.main import main
+from torpor.rpc.service import _Request
+_Request._answer = lambda self, response: os.kill(os.getpid(), signal.SIGKILL)
+sys.exit(main())
+"""
+
+
+def test_killed_before_it_answers() -> None:
+    """runc knows nothing of the container then, and would start a second one beside it."""
+    with Container(["sh", "-c", COUNTER]) as container:
+        container.run()
+        container.wait_counting()
+        container.checkpoint()
+        criu, program = container.base / "programs/criu", container.base / "dies.py"
+        program.write_text(_DIES_BEFORE_IT_ANSWERS)
+        as_it_was = criu.read_text()
+        # Asked for its version it answers.
+        criu.write_text(f'#!/bin/sh\n[ -e {container.base}/asked ] && exec {sys.executable} {program} "$@"\n'
+                        f'touch {container.base}/asked\n{as_it_was.partition(chr(10))[2]}')  # fmt: skip
+        assert container.runc(*container.restore_words(), container.name, check=False).returncode
+        assert re.search(r"Restored \d+ processes", (container.base / "restore.log").read_text())
+        criu.write_text(as_it_was)
+        deadline = time.monotonic() + time_limit_s(10)
+        while (left := _in_groups_of(container)) and time.monotonic() < deadline:
+            pass
+        for pid in left:
+            os.kill(pid, signal.SIGKILL)
+        assert not left, "it runs on"
+        container.runc("delete", "--force", container.name, check=False)
+        container.restore()
+        container.wait_counting()
 
 
 def test_killed_while_it_restores() -> None:

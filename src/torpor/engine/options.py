@@ -137,6 +137,8 @@ class RestoreOptions:
     ``lsm_profile``: the security label, ``apparmor:PROFILE`` or ``selinux:CONTEXT``, in place of those in the images.
     ``orphan_master`` gets the master, ours for the call, of a terminal that was driven from outside of the tree (with
     ``policies.terminals.orphan_pts_master``).
+    ``guarded`` gets what ends the guard over a tree with a pid namespace of its own: until it is called, the tree runs,
+    and our death ends it.  For a caller who has yet to tell somebody else of it, who would else make a second one.
     ``later``: brings pages that the images mark as lazy when the tree runs already; he stays the caller's.
     """
 
@@ -151,6 +153,7 @@ class RestoreOptions:
     new_network: bool = False
     cpu_cap: str | None = None
     orphan_master: Callable[[int], None] | None = None
+    guarded: Callable[[Callable[[], None]], None] | None = None
     later: Later | None = None
     lsm_profile: str = ""
     policies: Policies = field(default_factory=Policies)

@@ -43,6 +43,8 @@ class Order:
     notify: Callable[[str, int], None] | None
     #: Gets the master of a terminal whose slave is in the restored tree.
     orphan_master: Callable[[int], None] | None
+    #: Gets what ends the guard over a container that runs by then: as long as it lasts, it ends with us.
+    guarded: Callable[[Callable[[], None]], None]
 
 
 class Server(Protocol):
@@ -113,6 +115,7 @@ class _Request:
         self._channel = channel
         self._work = work
         self._request = request
+        self._guards: list[Callable[[], None]] = []
 
     def run(self) -> bool:
         """Do it and answer; whether it succeeded."""
@@ -150,6 +153,9 @@ class _Request:
                 raise
             return False
         answered = self._answer(response)
+        # A client that has heard nothing by our death makes another one of it; one that is gone has had its say.
+        for end in self._guards:
+            end()
         if answered and self._request.type == _TYPE.RESTORE and self._request.opts.exec_cmd:
             self._channel.close()
             self._work.execute(list(self._request.opts.exec_cmd))
@@ -225,6 +231,7 @@ class _Request:
             pid=opts.pid if opts.HasField("pid") and opts.pid else self._channel.peer_pid(),
             notify=self._notify if tells else None,
             orphan_master=self._give_master if tells and opts.orphan_pts_master else None,
+            guarded=self._guards.append,
         )
 
     def _notify(self, action: str, pid: int) -> None:

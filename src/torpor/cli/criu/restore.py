@@ -37,11 +37,13 @@ def run(
     client: Notify | None = None,
     orphan_master: Callable[[int], None] | None = None,
     capabilities: int | None = None,
+    guarded: Callable[[Callable[[], None]], None] | None = None,
 ) -> int:
     """Restore the tree in ``--images-dir``; the root's pid as we see it.
 
     *client*: whom to tell what action scripts are told; *orphan_master*: who takes the master of a terminal whose other
-    end is in the tree.  *capabilities*: a mask of those that restored tasks may have; None: ours.
+    end is in the tree.  *capabilities*: a mask of those that restored tasks may have; None: ours.  *guarded*: who is
+    told how to end the guard over a container.
     """
     notify = notifier(options, client)
     if options.pidfile:
@@ -53,6 +55,7 @@ def run(
             RestoreOptions(
                 notify=notify,
                 orphan_master=orphan_master,
+                guarded=guarded,
                 later=later,
                 policies=policies_of(told),
                 cgroups=CgroupPolicy(**told["cgroups"]),

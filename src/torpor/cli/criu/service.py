@@ -118,7 +118,9 @@ def _work(*, may_be_parent: bool, peer: Peer | None = None) -> Work:
         from torpor.cli.criu import restore
 
         capabilities = peer.capabilities if peer is not None and is_strange else None
-        return restore.run(options_for(order, "restore"), order.notify, order.orphan_master, capabilities)
+        return restore.run(
+            options_for(order, "restore"), order.notify, order.orphan_master, capabilities, order.guarded
+        )
 
     def pre_dump(order: Order) -> None:
         options_for(order, "dump")

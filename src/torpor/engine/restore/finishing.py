@@ -126,12 +126,17 @@ def go(session: RestoreSession) -> None:
 
     PTRACE_O_EXITKILL goes from one thread after the other.  Were it all that protects, our death between two of them
     would leave half a tree; the guardian is dismissed by one call.  It alone would not do either for long: with us the
-    tracer goes (exit_ptrace), and everyone runs until the guardian has had its turn.
+    tracer goes (exit_ptrace), and everyone runs until the guardian has had its turn.  It stays, with that, for a caller
+    who has yet to tell of the restore.
     """
     assert session.guardian is not None
     for thread in session.iter_threads():
         set_options(thread.runner.thread, ptrace.PTRACE_O_TRACESYSGOOD)
-    session.guardian.dismiss()
+    if session.options.guarded is not None and session.root.ns_pid == 1:
+        session.options.guarded(session.guardian.dismiss)
+        session.guardian = None
+    else:
+        session.guardian.dismiss()
     for thread in session.iter_threads():
         thread.runner.thread.detach()
     if session.context.later is not None:
