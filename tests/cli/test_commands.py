@@ -114,6 +114,16 @@ def test_a_script_that_says_no_stops_the_dump_and_harms_nobody(
     assert sleeper.poll() is None
 
 
+def test_a_script_that_says_no_when_all_runs_is_too_late(sleeper: subprocess.Popen[bytes], tmp_path: Path) -> None:
+    script = _hook(tmp_path / "no", '[ "$CRTOOLS_SCRIPT_ACTION" != post-resume ]')
+    assert run(*CRIU, "dump", "-t", str(sleeper.pid), "-D", tmp_path, "-o", "log").returncode == 0
+    sleeper.wait()
+    done = run(*CRIU, "restore", "-d", "-D", tmp_path, "-o", "log", "--action-script", script)
+    assert done.returncode == 0, done.stderr
+    assert "failed at post-resume" in (tmp_path / "log").read_text()
+    os.kill(sleeper.pid, 0)
+
+
 def test_torpor_checks_checkpoints_inspects_and_restores(sleeper: subprocess.Popen[bytes], tmp_path: Path) -> None:
     pid, nap = str(sleeper.pid), tmp_path / "nap"
     checked = run(*TORPOR, "check", pid).stdout.splitlines()

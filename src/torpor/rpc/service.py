@@ -115,7 +115,7 @@ class _Request:
         self._channel = channel
         self._work = work
         self._request = request
-        self._guards: list[Callable[[], None]] = []
+        self._end_guard: Callable[[], None] | None = None
 
     def run(self) -> bool:
         """Do it and answer; whether it succeeded."""
@@ -154,8 +154,8 @@ class _Request:
             return False
         answered = self._answer(response)
         # A client that has heard nothing by our death makes another one of it; one that is gone has had its say.
-        for end in self._guards:
-            end()
+        if self._end_guard is not None:
+            self._end_guard()
         if answered and self._request.type == _TYPE.RESTORE and self._request.opts.exec_cmd:
             self._channel.close()
             self._work.execute(list(self._request.opts.exec_cmd))
@@ -231,8 +231,11 @@ class _Request:
             pid=opts.pid if opts.HasField("pid") and opts.pid else self._channel.peer_pid(),
             notify=self._notify if tells else None,
             orphan_master=self._give_master if tells and opts.orphan_pts_master else None,
-            guarded=self._guards.append,
+            guarded=self._keep_guard,
         )
+
+    def _keep_guard(self, end: Callable[[], None]) -> None:
+        self._end_guard = end
 
     def _notify(self, action: str, pid: int) -> None:
         self._tell(action, pid if action in _WITH_PID else 0, -1)

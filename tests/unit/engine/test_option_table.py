@@ -61,7 +61,7 @@ _NO_OPTIONS = {
         "give",
         "later",
     },
-    "restore": {"policies", "cgroups", "policy", "notify", "orphan_master", "renames", "later"},
+    "restore": {"policies", "cgroups", "policy", "notify", "orphan_master", "guarded", "renames", "later"},
 }
 #: Arguments of Python's functions for the same.
 _NO_OPTIONS_IN_PYTHON = {

@@ -60,7 +60,11 @@ def run(session: RestoreSession) -> int:
         raise
     finally:
         do_all([partial(phase.run, session) for phase in LAST], failed)
-    session.options.notify("post-resume", session.root.pid)
+    try:
+        session.options.notify("post-resume", session.root.pid)
+    except TorporError as error:
+        # The tree runs: as with CRIU, a no is logged and no more.
+        log.warn(error.describe())
     log.info(f"Restored {len(session.everyone)} processes, {session.stats.pages_restored} pages")
     return session.root.pid
 
