@@ -50,7 +50,7 @@ class Slides:
             self.first = self._stack.enter_context(Podman(stores, "rhel07"))
             self.second = self._stack.enter_context(Podman(stores, SECOND))
             self.first.machine.join(self.second.machine)
-            _let_in(self.first.machine, self.second.machine)
+            let_in(self.first.machine, self.second.machine)
         except BaseException:
             self._stack.close()
             raise
@@ -109,7 +109,7 @@ class Slides:
         self._stack.close()
 
 
-def _let_in(client: Machine, server: Machine) -> None:
+def let_in(client: Machine, server: Machine) -> None:
     """An sshd on the server that lets the client's root in by a key, and nobody else."""
     for machine, key in ((server, "slides_host_key"), (client, "slides_key")):
         machine.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", f"/etc/ssh/{key}")

@@ -25,7 +25,7 @@ COMMANDS = {
     "kill": "end a job",
     "checkpoint": "put a process or job to sleep in files",
     "restore": "wake it again",
-    "migrate": "move a process or job to another host",
+    "migrate": "move a process, job or container to another host",
     "receive": "the other end of migrate, which starts it",
     "checkpoints": "list the checkpoints of jobs",
     "tag": "give a checkpoint of a job a name",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,14 +36,18 @@ class Received:
     pid: int
 
 
-def receive(link: Link, *, trust: bool = False) -> Received | None:
+#: Takes a container that the offer in a message is about; called when nothing stands in its way but what is its own.
+Taker = Callable[[Link, Message, Offer, str], "Received | None"]
+
+
+def receive(link: Link, *, trust: bool = False, taker: Taker | None = None) -> Received | None:
     """Take what the other side of *link* sends; None where it was refused, or not meant.
 
-    *trust*: as of :func:`torpor.restore`.  MigrationError and the errors of a restore, which are told to the other
-    side; nothing of it is here then.
+    *trust*: as of :func:`torpor.restore`; *taker* takes containers.  MigrationError and the errors of a restore, which
+    are told to the other side; nothing of it is here then.
     """
     try:
-        return _receive(link, trust)
+        return _receive(link, trust, taker)
     except LinkLostError:
         raise
     except (TorporError, OSError) as error:
@@ -56,7 +61,7 @@ def _text_of(error: TorporError) -> str:
     return "; ".join((str(error), *getattr(error, "__notes__", ())))
 
 
-def _receive(link: Link, trust: bool) -> Received | None:
+def _receive(link: Link, trust: bool, taker: Taker | None) -> Received | None:
     hello = link.expect(protocol.HELLO)
     link.send(protocol.HELLO, protocol=protocol.VERSION, torpor=torpor.__version__)
     protocol.check(hello, link.peer)
@@ -65,17 +70,26 @@ def _receive(link: Link, trust: bool) -> Received | None:
     room = jobs.state_directory() / _HOME
     room.mkdir(mode=0o700, parents=True, exist_ok=True)
     if problems := offer.problems(offered, name, room):
-        told = [[_text_of(problem), problem.hint or ""] for problem in problems[: protocol.MAX_PROBLEMS]]
-        link.send(protocol.REFUSE, problems=told)
+        refuse(link, problems)
         return None
+    if offered.kind == offer.CONTAINER:
+        if taker is None:
+            raise MigrationError("containers are not taken here")
+        return taker(link, message, offered, name)
     with ExitStack() as stack:
-        source = _accept(link, message, stack)
+        source = accept(link, message, stack)
         if link.expect(protocol.IMAGES, protocol.CANCEL).name == protocol.CANCEL:
             return None
         return _Arrival(link, source, offered, name, trust, room).run()
 
 
-def _accept(link: Link, message: Message, stack: ExitStack) -> Link | data.Receiver:
+def refuse(link: Link, problems: list[TorporError]) -> None:
+    """Say what stands in the way."""
+    told = [[_text_of(problem), problem.hint or ""] for problem in problems[: protocol.MAX_PROBLEMS]]
+    link.send(protocol.REFUSE, problems=told)
+
+
+def accept(link: Link, message: Message, stack: ExitStack) -> Link | data.Receiver:
     """Say that it may come; where its data come from."""
     theirs, here = message.text("certificate", ""), os.environ.get("SSH_CONNECTION", "").split()
     listener, ours = None, None

@@ -25,7 +25,7 @@ from torpor.kernel.vm import PAGE_SIZE
 from torpor.migrate.link import Message
 from torpor.objects.arch import cpu
 
-PROCESS, JOB = "process", "job"
+PROCESS, JOB, CONTAINER = "process", "job", "container"
 #: What a restore is told that its dump was told.
 CARRIED = ("tcp_established", "tcp_close", "external_unix", "external_pipes", "link_remap", "file_locks")
 _MAX_FILES, _MAX_PIDS, _MAX_WORDS, _MAX_CPU = 4096, 1 << 16, 4096, 1 << 16
@@ -69,7 +69,7 @@ class Offer:
 def of(message: Message) -> Offer:
     """The offer that a message makes; MigrationError where it makes no sense."""
     kind = message.text("kind")
-    if kind not in (PROCESS, JOB):
+    if kind not in (PROCESS, JOB, CONTAINER):
         message.refuse("kind")
     pids = message.entries("pids", _MAX_PIDS)
     told = message.entries("told", len(CARRIED))
@@ -100,17 +100,18 @@ def _files_of(message: Message) -> Iterator[File]:
 # -- the source ----------------------------------------------------------------------------------------------------
 
 
-def make(pid: int, name: str, told: Mapping[str, object]) -> Offer:
-    """What is to be said of the tree below *pid*, a job if it has a *name*."""
+def make(pid: int, name: str, told: Mapping[str, object], kind: str = "") -> Offer:
+    """What is to be said of the tree below *pid*, a job if it has a *name*; a container if *kind* says so."""
     tree = read_tree(Pid(pid))
     threads = [int(tid) for each in tree for tid in _threads(each)]
-    # A job has a pid namespace of its own, where all are free.
+    # A job has a pid namespace of its own, where all are free; a container its own files as well.
     pids = () if name else tuple(sorted(threads))[:_MAX_PIDS]
     store = MemStore()
     cpu.dump(store)
     return Offer(
-        JOB if name else PROCESS, name, pids, _memory(tree), os.uname().machine, PAGE_SIZE,
-        bytes(store.images[_CPU]), tuple(_files(tree)), tuple(word for word in CARRIED if told.get(word)),
+        kind or (JOB if name else PROCESS), name, pids, _memory(tree), os.uname().machine, PAGE_SIZE,
+        bytes(store.images[_CPU]), tuple(_files(tree) if kind != CONTAINER else ()),
+        tuple(word for word in CARRIED if told.get(word)),
     )  # fmt: skip
 
 

@@ -86,13 +86,12 @@ def migrate(pid: int, job: Job | None, where: Destination, wishes: Wishes) -> Mo
     MigrationError and the errors of a dump: it runs on here.  UnknownEndError: it does not run here, and perhaps there.
     """
     began = time.monotonic()
-    words = [wishes.remote, "receive", "--stdio", *(["--trust"] if wishes.trust else [])]
     made = offer.make(pid, job.name if job is not None else "", wishes.told)
-    with Remote(where, words, wishes.rsh) as remote:
+    with Remote(where, remote_words(wishes), wishes.rsh) as remote:
         link = remote.link
         try:
             with ExitStack() as stack:
-                name, way = _agree(link, made, wishes, stack)
+                name, way = agree(link, made, wishes, stack)
                 if wishes.dry_run:
                     link.send(protocol.CANCEL)
                     return None
@@ -103,8 +102,13 @@ def migrate(pid: int, job: Job | None, where: Destination, wishes: Wishes) -> Mo
             raise
 
 
-def _agree(link: Link, made: Offer, wishes: Wishes, stack: ExitStack) -> tuple[str, Metered]:
-    """The destination takes it; how it will be called there, and the way for its data.
+def remote_words(wishes: Wishes) -> list[str]:
+    """What runs on the other host."""
+    return [wishes.remote, "receive", "--stdio", *(["--trust"] if wishes.trust else [])]
+
+
+def agree(link: Link, made: Offer, wishes: Wishes, stack: ExitStack, **more: object) -> tuple[str, Metered]:
+    """The destination takes it; how it will be called there, and the way for its data.  *more* is said in the offer.
 
     MigrationError with all that stands in the way.
     """
@@ -113,7 +117,7 @@ def _agree(link: Link, made: Offer, wishes: Wishes, stack: ExitStack) -> tuple[s
     protocol.check(answer, link.peer)
     name = wishes.name or made.name
     ours = None if wishes.via_ssh or wishes.dry_run else data.make_identity()
-    link.send(protocol.OFFER, **made.fields(), called=name, certificate=ours.certificate if ours else "")
+    link.send(protocol.OFFER, **made.fields(), called=name, certificate=ours.certificate if ours else "", **more)
     answer = link.expect(protocol.ACCEPT, protocol.REFUSE)
     if answer.name == protocol.REFUSE:
         raise _refusal(answer, link.peer)

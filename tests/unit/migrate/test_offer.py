@@ -53,7 +53,7 @@ def test_what_stands_in_the_way(change: dict[str, object], said: str, mine: Offe
 @pytest.mark.parametrize(
     "change",
     [
-        {"kind": "container"}, {"pids": [0]}, {"pids": ["1"]}, {"told": ["trust"]}, {"cpu": "***"},
+        {"kind": "pod"}, {"pids": [0]}, {"pids": ["1"]}, {"told": ["trust"]}, {"cpu": "***"},
         {"files": [["x", 1, ""]]},
         {"files": [["/x", -1, ""]]}, {"memory": -1}, {"name": None},
     ],

@@ -1,4 +1,4 @@
-"""``torpor migrate``: move a process or a job to another host."""
+"""``torpor migrate``: move a process, a job or a container to another host."""
 
 from __future__ import annotations
 
@@ -11,18 +11,23 @@ if TYPE_CHECKING:
     from torpor.migrate.source import Moved
 
 
+#: Options for processes that Podman has as well.
+_SHARED = ("tcp-established", "file-locks")
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options."""
     from torpor.cli import process_options
 
     parser.description = (
-        "Move a process and everything below it, or a job, to another host, which is reached by ssh and has torpor as "
-        "well. Nothing is stopped before the other host has agreed. Until it has rebuilt everything, any failure, "
-        "Ctrl-C included, lets it run on here; afterwards it runs there, and never again here by itself."
+        "Move a process and everything below it, a job, or a container of Podman to another host, which is reached by "
+        "ssh and has torpor as well. Nothing is stopped before the other host has agreed. Until it has rebuilt "
+        "everything, any failure, Ctrl-C included, lets it run on here; afterwards it runs there, and never again here "
+        "by itself. A container is stopped from its checkpoint on, and restored here if it cannot be there."
     )
-    parser.add_argument("target", metavar="PID|NAME", help="a process's id, a job's name")
+    parser.add_argument("target", metavar="PID|NAME", help="a process's id, a job's or a container's name")
     parser.add_argument("host", metavar="[ssh://][USER@]HOST[:PORT]", help="where to")
-    parser.add_argument("--name", help="what the job is called there (default: as here)")
+    parser.add_argument("--name", help="what the job or container is called there (default: as here)")
     parser.add_argument("--dry-run", action="store_true", help="ask both hosts what stands in the way, and no more")
     parser.add_argument("--keep-source", action="store_true", help="keep the images here, where a restore finds them")
     parser.add_argument("--rsh", metavar="COMMAND", default="", help="instead of ssh (also $TORPOR_RSH)")
@@ -41,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--connections", type=int, default=2, metavar="N", help="so many of them (default: 2)")
     parser.add_argument("--compress", choices=("none", "zstd"), default="none", help="what is sent (default: none)")
     parser.add_argument("--bandwidth", metavar="MBIT", type=float, default=0, help="send no more than so many Mbit/s")
-    parser.add_argument("--engine", help="job, pid: what the name means")
+    parser.add_argument("--engine", help="podman; job, pid: what the name means")
     parser.add_argument("--json", action="store_true", help="what came of it, as JSON")
     parser.add_argument("-y", "--yes", action="store_true", help="do not ask before something is lost")
     process_options.add(parser, process_options.CHECK)
@@ -50,25 +55,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Do it, and say what came of it."""
     from torpor.base.errors import UsageError
-    from torpor.cli import process_options
+    from torpor.cli import container_options, process_options
     from torpor.cli.commands.check import insist
-    from torpor.containers import names
+    from torpor.containers import moving, names
     from torpor.migrate import source, way
 
     where = way.destination(args.host)
     target = names.resolve(args.target, args.engine)
     _refuse_others(target)
-    if args.name and target.job is None:
-        raise UsageError("--name is for jobs")
+    container = target.container
+    if args.name and target.job is None and container is None:
+        raise UsageError("--name is for jobs and containers")
     if not 1 <= args.connections <= 16 or args.bandwidth < 0:
         raise UsageError("--connections is 1 to 16, and --bandwidth no less than 0")
     told = process_options.keywords(args, process_options.CHECK)
-    insist(target, told, may_ask=not args.yes)
+    if container is None:
+        insist(target, told, may_ask=not args.yes)
+    else:
+        of_processes = [name for name in process_options.names(process_options.CHECK) if name not in _SHARED]
+        container_options.refuse(args, tuple(of_processes), "a container of podman")
     wishes = source.Wishes(
         args.name or "", args.rsh, args.remote_torpor, args.trust, args.dry_run, args.keep_source,
         args.via == "ssh", args.connections, args.compress, int(args.bandwidth * 125_000), told,
     )  # fmt: skip
-    moved = source.migrate(target.pid, target.job, where, wishes)
+    if container is not None:
+        moved = moving.migrate(container, where, wishes, container_options.given(args, _SHARED))
+    else:
+        moved = source.migrate(target.pid, target.job, where, wishes)
     if moved is None:
         print(f"{args.target}: nothing stands in the way, here or on {where}")
     else:
@@ -79,11 +92,14 @@ def main(args: argparse.Namespace) -> int:
 def _refuse_others(target: Target) -> None:
     from torpor.base.errors import UsageError
 
-    if target.container is not None:
+    container = target.container
+    if container is not None and container.engine != "podman":
         raise UsageError(
-            f"{target.label}: containers are not migrated yet",
-            hint="torpor checkpoint NAME -o FILE.tar, and torpor restore FILE.tar on the other host",
+            f"{target.label}: containers of {container.engine} are not migrated yet",
+            hint="torpor checkpoint NAME -o DIRECTORY, and torpor restore DIRECTORY on the other host",
         )
+    if container is not None and not container.runs:
+        raise UsageError(f"{target.label} does not run ({container.state})")
     if target.service is not None:
         target.service.insist_it_stays_ended()
     if not target.pid:
