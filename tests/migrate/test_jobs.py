@@ -96,6 +96,20 @@ def test_it_goes_by_another_name_there_and_stays_here_as_images_if_wished(here: 
     assert "counter" in jobs_here
 
 
+def test_all_that_can_be_moved_is(here: Path, there: Host) -> None:
+    jobs.start([sys.executable, "-S", "-c", _COUNTER], "other")
+    try:
+        there.run("run", "-d", "--name", "counter", "--", "sleep", "1000")
+        line = [*TORPOR, "migrate", "--all", "there", *there.words, "-y"]
+        done = subprocess.run(line, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    finally:
+        _end("other")
+    assert done.returncode == 1 and "torpor: job:counter: there refuses" in done.stderr
+    assert "job:other: other runs on there" in done.stdout and "1 of 2 have been moved" in done.stdout
+    assert there.jobs() == {"counter": "running", "other": "running"}
+    _runs_on(here)
+
+
 def test_a_dry_run_changes_nothing(here: Path, there: Host) -> None:
     assert "nothing stands in the way" in _migrate(there, "--dry-run")
     assert jobs.find("counter").status == jobs.RUNNING and there.jobs() == {}

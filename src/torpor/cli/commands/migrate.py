@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from torpor.base.typed import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torpor.containers.names import Target
-    from torpor.migrate.source import Moved
+    from torpor.migrate.source import Moved, Wishes
+    from torpor.migrate.way import Destination
 
 
 #: Options for processes that Podman has as well.
@@ -25,8 +27,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "everything, any failure, Ctrl-C included, lets it run on here; afterwards it runs there, and never again here "
         "by itself. A container is stopped from its checkpoint on, and restored here if it cannot be there."
     )
-    parser.add_argument("target", metavar="PID|NAME", help="a process's id, a job's or a container's name")
-    parser.add_argument("host", metavar="[ssh://][USER@]HOST[:PORT]", help="where to")
+    parser.add_argument(
+        "words", nargs="+", metavar="PID|NAME... [ssh://][USER@]HOST[:PORT]",
+        help="processes' ids, names of jobs or containers, and last where to",
+    )  # fmt: skip
+    parser.add_argument(
+        "--all", action="store_true",
+        help="all jobs and containers of Podman that run here, one after the other; who cannot be moved runs on here",
+    )  # fmt: skip
     parser.add_argument("--name", help="what the job or container is called there (default: as here)")
     parser.add_argument("--dry-run", action="store_true", help="ask both hosts what stands in the way, and no more")
     parser.add_argument("--keep-source", action="store_true", help="keep the images here, where a restore finds them")
@@ -53,40 +61,78 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Do it, and say what came of it."""
+    """Move what was named, one after the other, and say what came of it; the exit code of the first that was not."""
+    from torpor.base.errors import TorporError, UsageError
+    from torpor.migrate import way
+
+    where = way.destination(args.words[-1])
+    wanted = args.words[:-1]
+    if args.all == bool(wanted):
+        raise UsageError("torpor migrate: what to move, and where to?", hint="PID|NAME... HOST, or --all HOST")
+    if not 1 <= args.connections <= 16 or args.bandwidth < 0:
+        raise UsageError("--connections is 1 to 16, and --bandwidth no less than 0")
+    wanted = wanted or _all()
+    if args.name and len(wanted) != 1:
+        raise UsageError("--name is for one")
+    code = 0
+    came: list[Moved | None] = []
+    for word in wanted:
+        try:
+            came.append(_migrate_one(args, word, where))
+        except TorporError as error:
+            if len(wanted) == 1:
+                raise
+            print(f"torpor: {word}: {error.describe()}", file=sys.stderr)
+            code = code or error.exit_code
+    if args.json:
+        _print_json(came, len(wanted) == 1)
+    if len(wanted) != 1 and not args.json:
+        print(f"{len(came)} of {len(wanted)} {'can be' if args.dry_run else 'have been'} moved to {where}")
+    return code
+
+
+def _all() -> list[str]:
+    """What runs here and has a name."""
+    from torpor.containers.names import PODMAN
+    from torpor.engine import jobs
+
+    found = [f"job:{job.name}" for job in jobs.list_jobs() if job.status == jobs.RUNNING]
+    return found + [container.label for container in PODMAN.containers() if container.runs]
+
+
+def _migrate_one(args: argparse.Namespace, word: str, where: Destination) -> Moved | None:
     from torpor.base.errors import UsageError
     from torpor.cli import container_options, process_options
     from torpor.cli.commands.check import insist
     from torpor.containers import moving, names
-    from torpor.migrate import source, way
+    from torpor.migrate import source
 
-    where = way.destination(args.host)
-    target = names.resolve(args.target, args.engine)
+    target = names.resolve(word, args.engine)
     _refuse_others(target)
     container = target.container
     if args.name and target.job is None and container is None:
         raise UsageError("--name is for jobs and containers")
-    if not 1 <= args.connections <= 16 or args.bandwidth < 0:
-        raise UsageError("--connections is 1 to 16, and --bandwidth no less than 0")
-    told = process_options.keywords(args, process_options.CHECK)
     if container is None:
-        insist(target, told, may_ask=not args.yes)
+        insist(target, process_options.keywords(args, process_options.CHECK), may_ask=not args.yes)
+        moved = source.migrate(target.pid, target.job, where, _wishes(args))
     else:
         of_processes = [name for name in process_options.names(process_options.CHECK) if name not in _SHARED]
         container_options.refuse(args, tuple(of_processes), "a container of podman")
-    wishes = source.Wishes(
+        moved = moving.migrate(container, where, _wishes(args), container_options.given(args, _SHARED))
+    if not args.json:
+        _tell(word, where, moved)
+    return moved
+
+
+def _wishes(args: argparse.Namespace) -> Wishes:
+    from torpor.cli import process_options
+    from torpor.migrate import source
+
+    return source.Wishes(
         args.name or "", args.rsh, args.remote_torpor, args.trust, args.dry_run, args.keep_source,
-        args.via == "ssh", args.connections, args.compress, int(args.bandwidth * 125_000), told,
+        args.via == "ssh", args.connections, args.compress, int(args.bandwidth * 125_000),
+        process_options.keywords(args, process_options.CHECK),
     )  # fmt: skip
-    if container is not None:
-        moved = moving.migrate(container, where, wishes, container_options.given(args, _SHARED))
-    else:
-        moved = source.migrate(target.pid, target.job, where, wishes)
-    if moved is None:
-        print(f"{args.target}: nothing stands in the way, here or on {where}")
-    else:
-        _tell(args, moved)
-    return 0
 
 
 def _refuse_others(target: Target) -> None:
@@ -106,18 +152,23 @@ def _refuse_others(target: Target) -> None:
         raise UsageError(f"{target.label} does not run", hint="`torpor ps -a` shows what it does")
 
 
-def _tell(args: argparse.Namespace, moved: Moved) -> None:
+def _print_json(came: list[Moved | None], is_one: bool) -> None:
+    import dataclasses
+    import json
+
+    told = [dataclasses.asdict(moved) if moved is not None else {} for moved in came]
+    print(json.dumps(told[0] if is_one else told, indent=1))
+
+
+def _tell(word: str, where: Destination, moved: Moved | None) -> None:
     from torpor.cli.progress import size, time_of
 
-    if args.json:
-        import dataclasses
-        import json
-
-        print(json.dumps(dataclasses.asdict(moved), indent=1))
+    if moved is None:
+        print(f"{word}: nothing stands in the way, here or on {where}")
         return
     n_processes = "1 process" if moved.n_processes == 1 else f"{moved.n_processes} processes"
     kept = f"; its images are in {moved.kept}" if moved.kept else ""
     print(
-        f"{args.target}: {moved.name} runs on {moved.host} with pid {moved.pid}; {n_processes}, "
-        f"{size(moved.sent_bytes)} sent, {time_of(moved.total_s)} in all, stopped for {time_of(moved.downtime_s)}{kept}"
+        f"{word}: {moved.name} runs on {moved.host} with pid {moved.pid}; {n_processes}, {size(moved.sent_bytes)} "
+        f"sent, {time_of(moved.total_s)} in all, stopped for {time_of(moved.downtime_s)}{kept}"
     )
