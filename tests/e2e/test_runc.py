@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.events import time_limit_s
+from harness.peers import LOOPBACK, free_port, waiting
 from harness.runc import COUNTER, Container, RuncError
 
 pytestmark = [pytest.mark.root, pytest.mark.real]
@@ -167,3 +168,27 @@ def test_images_that_are_not_there() -> None:
         text = (container.base / "restore.log").read_text()
         assert "pstree.img" in text and "Traceback" not in text
         assert json.loads(container.runc("list", "--format", "json").stdout or "null") in (None, [])
+
+
+def test_memory_that_comes_from_the_container_that_was_checkpointed() -> None:
+    """runc checkpoint --lazy-pages, and a restore under another name while its processes are still there, stopped."""
+    port = free_port()
+    with Container(_COUNT) as container:
+        container.run()
+        before = container.wait_counting()
+        ready, told = os.pipe()
+        giving = container.start_command(
+            "checkpoint", "--lazy-pages", "--page-server", f"0.0.0.0:{port}", "--status-fd", str(told),
+            "--work-path", str(container.base),
+            "--image-path", str(container.images), container.name, pass_fds=[told],
+        )  # fmt: skip
+        os.close(told)
+        with open(ready, "rb", buffering=0) as stream:
+            assert stream.read(1) == b"\0", container.logs()
+        words = ["lazy-pages", "--page-server", "--address", LOOPBACK, "--port", str(port), "-W", str(container.base)]
+        with waiting(words, container.images) as bringing:
+            container.name += "-there"
+            container.restore("--lazy-pages")
+            assert bringing.end() == 0, bringing.log
+            assert giving.wait(time_limit_s(30)) == 0, container.logs()
+            assert container.wait_counting() > before

@@ -92,11 +92,13 @@ class Container:
             raise RuncError(f"runc {' '.join(words)} ended with {done.returncode}\n{done.stdout}\n{self.logs()}")
         return done
 
-    def start_command(self, *words: str) -> "subprocess.Popen[bytes]":
+    def start_command(self, *words: str, pass_fds: Sequence[int] = ()) -> "subprocess.Popen[bytes]":
         """The same, not waited for."""
         line = [self._runc, "--root", str(self.base / "state"), *words]
         null = subprocess.DEVNULL
-        return subprocess.Popen(line, env=self._environment, cwd=self.bundle, stdin=null, stdout=null, stderr=null)
+        return subprocess.Popen(
+            line, env=self._environment, cwd=self.bundle, stdin=null, stdout=null, stderr=null, pass_fds=pass_fds
+        )
 
     def run(self, stdout: int | None = None) -> None:
         """Start it; its standard streams are nothing, a descriptor of ours, or a terminal: `console` has the master."""

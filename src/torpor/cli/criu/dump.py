@@ -28,8 +28,9 @@ def main(options: Options) -> int:
 
 def run(options: Options, client: Notify | None = None) -> None:
     """Dump the tree of ``--tree``.  *client*: whom to tell what action scripts are told."""
-    with _sink(options) as pages, _giving(options) as give:
-        dump(options.tree, options.images_dir, _options(options, client, pages, give))
+    notify = notifier(options, client)
+    with _sink(options) as pages, _giving(options, notify) as give:
+        dump(options.tree, options.images_dir, _options(options, client is not None, notify, pages, give))
     if options.display_stats:
         from torpor.cli.criu.show_stats import show_dump
 
@@ -41,14 +42,15 @@ def run(options: Options, client: Notify | None = None) -> None:
 
 def _options(
     options: Options,
-    client: Notify | None,
+    is_asked: bool,
+    notify: Notify,
     pages: PageSink | None,
     give: Callable[[ReadPages], None] | None,
 ) -> DumpOptions:
     told = of_command_line(options)
     return DumpOptions(
-        made_by="criu dump" if client is None else "criu for a container engine",
-        notify=notifier(options, client),
+        made_by="criu for a container engine" if is_asked else "criu dump",
+        notify=notify,
         policies=policies_of(told),
         cgroups=CgroupPolicy(**told["cgroups"]),
         pages=pages,
@@ -67,7 +69,7 @@ def _sink(options: Options) -> AbstractContextManager[PageSink | None]:
 
 
 @contextmanager
-def _giving(options: Options) -> Iterator[Callable[[ReadPages], None] | None]:
+def _giving(options: Options, notify: Notify) -> Iterator[Callable[[ReadPages], None] | None]:
     """Who gives the pages that are not copied, where some are not to be."""
     if not options.lazy_pages:
         yield None
@@ -77,8 +79,13 @@ def _giving(options: Options) -> Iterator[Callable[[ReadPages], None] | None]:
     from torpor.migrate.connection import Listener
     from torpor.migrate.giving import Giving
 
+    def ready() -> None:
+        # runc waits for the first of these, others for the second.
+        notify("status-ready", options.tree)
+        say_ready(options.status_fd)
+
     with Listener(page_server.where(options)) as listener:
-        yield Giving(listener, lambda: say_ready(options.status_fd))
+        yield Giving(listener, ready)
 
 
 def policies(options: Options) -> Policies:

@@ -7,6 +7,7 @@ import os
 from torpor.base.background import say_ready, to_background, write_pid
 from torpor.cli.criu.options import Options
 from torpor.cli.criu.page_server import where
+from torpor.cli.criu.scripts import notifier
 from torpor.engine.sets.reading import open_set
 from torpor.migrate.lazy_pages import Waiting, serve
 
@@ -18,6 +19,7 @@ def main(options: Options) -> int:
             to_background(options.pidfile)
         elif options.pidfile:
             write_pid(options.pidfile, os.getpid())
+        notifier(options)("status-ready", 0)
         say_ready(options.status_fd)
         serve(waiting, store, where(options) if options.page_server else None)
     return 0

@@ -7,6 +7,7 @@ import os
 from torpor.base import log
 from torpor.base.background import say_ready, to_background, write_pid
 from torpor.cli.criu.options import Options
+from torpor.cli.criu.scripts import notifier
 from torpor.engine.sets.reading import open_set
 from torpor.migrate.connection import Listener, Tls, Where
 from torpor.migrate.giving import give
@@ -23,6 +24,7 @@ def main(options: Options) -> int:
             to_background(options.pidfile)
         elif options.pidfile:
             write_pid(options.pidfile, os.getpid())
+        notifier(options)("status-ready", 0)
         say_ready(options.status_fd)
         serve(options, listener)
     return 0
