@@ -9,7 +9,13 @@ from harness import cgroups
 from harness.events import ProcessWatch
 from harness.processes import kill_tree
 from harness.workload import Workload
+from torpor.base.errors import RefusedError
 from torpor.base.ids import Pid
+from torpor.engine.dump import snapshots
+from torpor.engine.dump.run import dump
+from torpor.engine.options import DumpOptions
+from torpor.kernel.procfs import maps as maps_module
+from torpor.kernel.procfs.maps import Vma
 from torpor.kernel.procfs.task import read_children
 
 pytestmark = pytest.mark.root
@@ -104,3 +110,37 @@ def test_whoever_is_told_sees_whole_images(tmp_path: Path) -> None:
         seen = (tmp_path / "seen").read_text().split()
         assert {"inventory.img", "pages-1.img"} <= set(seen)
         assert any(name.startswith("mm-") for name in seen)
+
+
+@pytest.mark.parametrize("room", [8 << 20, 128 << 20])
+def test_near_a_limit_on_memory_nobody_is_killed(room: int) -> None:
+    """Too near for a snapshot; or there is room for one, but not for all that is written meanwhile."""
+    inside = ["sh", "-c", 'echo $$ > "$0" && exec "$@"']
+    with (
+        cgroups.group("memory") as place,
+        Workload.start("rewritten", ["256"], prefix=[*inside, str(place / "cgroup.procs")]) as workload,
+    ):
+        workload.wait_ready()
+        used, limit = place / "memory.usage_in_bytes", place / "memory.limit_in_bytes"
+        limit.write_text(str(int(used.read_text()) + room))
+        log = go_on_from(workload)
+        assert ("is near a limit" in log) == (room < 64 << 20)
+        assert ("memory is short" in log) == (room > 64 << 20)
+        assert "oom_kill 0" in (place / "memory.oom_control").read_text()
+
+
+def test_advice_that_changes_just_before_the_stop_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def take_flags(maps: list[Vma], earlier: list[Vma]) -> bool:
+        found = maps_module.take_flags(maps, earlier)
+        for vma in maps:
+            vma.flags |= {"dd"}
+        return found
+
+    monkeypatch.setattr(snapshots, "take_flags", take_flags)
+    with Workload.start("rewritten", ["16"]) as workload:
+        workload.wait_ready()
+        with pytest.raises(RefusedError, match="changed the advice"):
+            dump(workload.pid, tmp_path, DumpOptions(leave_running=True, snapshot="auto"))
+        assert read_children(Pid(workload.pid)) == []
+        assert not (tmp_path / "inventory.img").exists()
+        workload.expect_pass()

@@ -5,6 +5,7 @@ import mmap
 import os
 
 from torpor.base.ids import Pid
+from torpor.kernel.procfs import maps
 from torpor.kernel.procfs.maps import makedev, parse_line, parse_smaps, read_maps
 from torpor.kernel.procfs.stat import parse_stat, read_stat
 from torpor.kernel.procfs.status import read_status
@@ -51,3 +52,15 @@ def test_own_stat_and_status() -> None:
     assert stat.session == os.getsid(0)
     assert status.uids == (*os.getresuid(), os.geteuid())
     assert stat.start_code < stat.end_code
+
+
+def test_flags_are_those_that_mappings_had_earlier() -> None:
+    text = "1000-3000 rw-p 00000000 00:00 0 [heap]\n8000-9000 r--p 00000000 08:01 7 /lib\n"
+    earlier = maps.parse_maps(text)
+    for vma in earlier:
+        vma.flags = frozenset((vma.name,))
+    grown = maps.parse_maps(text.replace("1000-3000", "1000-5000"))
+    assert maps.take_flags(grown, earlier)
+    assert [vma.flags for vma in grown] == [{"[heap]"}, {"/lib"}]
+    assert not maps.take_flags(maps.parse_maps(text.replace("r--p", "r-xp")), earlier)
+    assert not maps.take_flags(maps.parse_maps(text + "a000-b000 rw-p 00000000 00:00 0\n"), earlier)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from torpor.base.fds import OwnedFd
-from torpor.base.ids import TreePid
+from torpor.base.ids import Pid, TreePid
 from torpor.engine import family
 from torpor.engine.dump import namespaces
 from torpor.engine.dump.session import DumpSession
 from torpor.engine.options import nobody
 from torpor.images import messages as m
 from torpor.kernel.pidfd import open_pidfd
-from torpor.kernel.procfs.maps import read_smaps
+from torpor.kernel.procfs.maps import Vma, read_smaps
 from torpor.kernel.procfs.stat import read_stat
-from torpor.kernel.procfs.status import read_status
+from torpor.kernel.procfs.status import Status, read_status
 from torpor.objects.arch import core as image
 from torpor.objects.arch import uncarried
 from torpor.objects.model import DumpProcess, DumpThread
@@ -40,7 +40,7 @@ def _collect_one(session: DumpSession, tracee: Process, parent: DumpProcess | No
     session.processes.append(process)
     if not tracee.is_zombie:
         process.ids = session.ids.ids_of(pid)
-        process.maps, process.leftovers = split_leftovers(read_smaps(pid), tracee.threads)
+        process.maps, process.leftovers = split_leftovers(_read_maps(session, pid, status), tracee.threads)
         for thread in tracee.threads:
             thread_status = read_status(pid, thread.tid)
             thread_core = core if thread.tid == pid else image.new()
@@ -49,6 +49,10 @@ def _collect_one(session: DumpSession, tracee: Process, parent: DumpProcess | No
             )
     session.stats.n_processes += 1
     return process
+
+
+def _read_maps(session: DumpSession, pid: Pid, status: Status) -> list[Vma]:
+    return read_smaps(pid) if session.snapshots is None else session.snapshots.read_maps(pid, status)
 
 
 def relieve(session: DumpSession) -> None:

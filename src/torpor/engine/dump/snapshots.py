@@ -7,26 +7,39 @@ stopped, as that of all others.
 from __future__ import annotations
 
 import os
+from _thread import allocate_lock, start_new_thread
+from bisect import bisect_right
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 
 from torpor.base import log
-from torpor.base.errors import KernelError
+from torpor.base.errors import KernelError, RefusedError, TargetGoneError
 from torpor.base.ids import Pid
 from torpor.engine.dump.session import DumpSession
 from torpor.engine.options import ALWAYS, nobody
 from torpor.images.store import store_one
+from torpor.kernel.procfs.maps import Vma, read_maps, read_smaps, take_flags
 from torpor.kernel.procfs.small import read_small
+from torpor.kernel.procfs.status import Status
 from torpor.kernel.procfs.task import read_children
 from torpor.kernel.vm import PAGE_SIZE
+from torpor.objects.memory.headroom import Headroom
 from torpor.objects.memory.space import Halved
 from torpor.objects.model import DumpProcess
 from torpor.objects.undo import do_all
 from torpor.tracee import caretaker
 from torpor.tracee.borrow import BorrowedRunner, Covered
 from torpor.tracee.snapshot import Snapshot, take
+from torpor.tracee.tree import freeze_alone
 
 #: Below so many bytes of its own a process is copied in less time than it takes to have it forked and to stop it again.
 WORTH_IT = 4 << 20
+#: What must be left of memory for a snapshot to be taken: a part of what the process has, and so many bytes.
+_SHARE, _RESERVE = 16, 64 << 20
+_LOOK_EVERY_S = 0.01
+#: What a snapshot does not show of its process's mappings.
+_UNSEEN = frozenset(("lo", "lf", "um", "uw", "ui"))
 #: Namespaces that a child would begin, or be the first to enter, and which the process means for another one.
 _FOR_CHILDREN = ("pid", "time")
 
@@ -37,22 +50,21 @@ def plan(session: DumpSession) -> Snapshots | None:
     Unless they are asked for, there are none of small processes, nor where a hook may rely on the tree being stopped.
     """
     options = session.options
-    if options.snapshot != ALWAYS and (options.notify is not nobody or not _is_any_large(session.pid)):
+    if options.snapshot != ALWAYS and (options.notify is not nobody or next(_iter_large(session.pid), None) is None):
         return None
     _ = session.outside.caretaker  # forked while it costs nobody anything
     return Snapshots(session)
 
 
-def _is_any_large(root: Pid) -> bool:
+def _iter_large(root: Pid) -> Iterator[Pid]:
     pids = [root]
     for pid in pids:
         try:
             if _own_bytes(pid) >= WORTH_IT:
-                return True
+                yield pid
             pids += read_children(pid)
         except (FileNotFoundError, ProcessLookupError):
             continue
-    return False
 
 
 def _own_bytes(pid: Pid) -> int:
@@ -76,13 +88,63 @@ class Snapshots:
         self._session = session
         self._wanted: dict[Pid, bool] = {}
         self._taken: dict[Pid, _Taken] = {}
+        self._to_confirm: set[Pid] = set()
+        self._room: dict[Pid, Headroom] = {}
+        #: The mappings of large ones as they were before the freeze: the kernel looks through all page tables for
+        #: their flags, which takes as long as the fork.
+        self._earlier: dict[Pid, list[Vma]] = {}
+        for pid in _iter_large(session.pid):
+            with suppress(OSError):
+                self._earlier[pid] = read_smaps(pid)
+
+    def read_maps(self, pid: Pid, status: Status) -> list[Vma]:
+        """The mappings of *pid*, which is stopped, with their flags: as they were before, if all were there then.
+
+        What has become of them since is seen in the snapshot, but for locks and userfaultfd.
+        """
+        earlier = self._earlier.pop(pid, None)
+        if earlier and not status.locked_kib and not any(vma.flags & _UNSEEN for vma in earlier):
+            maps = read_maps(pid)
+            if take_flags(maps, earlier):
+                self._to_confirm.add(pid)
+                return maps
+        return read_smaps(pid)
+
+    def _confirm(self, taken: _Taken) -> None:
+        """RefusedError where the mappings of a process have changed between the two looks at them."""
+        theirs = read_smaps(taken.snapshot.pid)
+        starts = [vma.start for vma in theirs]
+        for vma in taken.process.maps:
+            at = bisect_right(starts, vma.start) - 1
+            found = theirs[at] if at >= 0 and theirs[at].end > vma.start else None
+            if vma.is_vsyscall or (found is None and "dc" in vma.flags):
+                continue
+            if found is None or found.flags != vma.flags:
+                raise RefusedError(
+                    f"{taken.process.describe()} changed the advice for its memory at {vma.start:#x} just when it was "
+                    "stopped",
+                    hint="try again, or with --snapshot never",
+                )
 
     def wants(self, process: DumpProcess) -> bool:
         """Whether one of *process*, which is stopped, is to be taken."""
         if process.pid not in self._wanted:
-            is_large = self._session.options.snapshot == ALWAYS or _own_bytes(process.pid) >= WORTH_IT
-            self._wanted[process.pid] = is_large and not _is_set_apart(process.pid)
+            self._wanted[process.pid] = self._wants(process)
         return self._wanted[process.pid]
+
+    def _wants(self, process: DumpProcess) -> bool:
+        own, freezer = _own_bytes(process.pid), self._session.freezer
+        if own < WORTH_IT and self._session.options.snapshot != ALWAYS:
+            return False
+        if freezer is not None and freezer.was_frozen:
+            return False  # it does not run on
+        if _is_set_apart(process.pid):
+            return False
+        room = self._room.setdefault(process.pid, Headroom(process.pid))
+        if room.n_bytes() < own // _SHARE + _RESERVE:
+            log.info(f"{process.describe()} is near a limit on memory: it is copied while it is stopped")
+            return False
+        return True
 
     def take(self, process: DumpProcess, runner: BorrowedRunner, covered: Covered) -> None:
         """Take one, if it is wanted and can be had; in the task borrowed, when that has said all."""
@@ -118,7 +180,10 @@ class Snapshots:
         session = self._session
         for each in list(self._taken.values()):
             assert each.halved is not None
-            dumped = each.halved.dump_contents(each.snapshot.pid, session.context)
+            if each.process.pid in self._to_confirm:
+                self._confirm(each)
+            with watched(each.process, self._room[each.process.pid]):
+                dumped = each.halved.dump_contents(each.snapshot.pid, session.context)
             session.stats.pages_written += dumped.n_written
             session.stats.pages_scanned += dumped.n_scanned
             store_one(session.store, "MM", each.process.mm, each.process.ns_pid)
@@ -134,6 +199,40 @@ class Snapshots:
         with self._session.stats.watch.span("frozen"):
             taken.snapshot.reap()
         self._session.outside.caretaker.drop(taken.keys)
+
+
+@contextmanager
+def watched(process: DumpProcess, room: Headroom) -> Iterator[None]:
+    """While its snapshot is copied in here, stop *process* again if what it writes meanwhile uses up the memory.
+
+    By a thread of its own, which alone can let go what it has stopped.
+    """
+    is_over, is_through = allocate_lock(), allocate_lock()
+    is_over.acquire()
+    is_through.acquire()
+    failed: list[BaseException] = []
+
+    def watch() -> None:
+        try:
+            while not is_over.acquire(timeout=_LOOK_EVERY_S):
+                if room.n_bytes() < _RESERVE // 2:
+                    log.warn(f"{process.describe()}: memory is short, it is stopped until its snapshot is copied")
+                    with freeze_alone(process.pid):
+                        is_over.acquire()
+                    return
+        except BaseException as error:
+            failed.append(error)
+        finally:
+            is_through.release()
+
+    start_new_thread(watch, ())
+    try:
+        yield
+    finally:
+        is_over.release()
+        is_through.acquire()
+    if failed and not isinstance(failed[0], TargetGoneError):
+        raise failed[0]
 
 
 def _is_set_apart(pid: Pid) -> bool:

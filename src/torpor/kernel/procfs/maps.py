@@ -141,3 +141,26 @@ def read_empty(pid: Pid) -> set[int]:
         elif line and line[0] in "0123456789abcdef":
             start = int(line.partition("-")[0], 16)
     return found
+
+
+def take_flags(maps: list[Vma], earlier: list[Vma]) -> bool:
+    """Give each of *maps*, read without flags, those that it had *earlier*; False unless all were there then.
+
+    Of one that has grown they are the same.
+    """
+    by_start = {vma.start: vma for vma in earlier}
+    by_end = {vma.end: vma for vma in earlier}
+    for vma in maps:
+        for before in (by_start.get(vma.start), by_end.get(vma.end)):
+            if before is not None and _is_alike(vma, before):
+                vma.flags, vma.page_size, vma.protection_key = before.flags, before.page_size, before.protection_key
+                break
+        else:
+            return False
+    return True
+
+
+def _is_alike(one: Vma, other: Vma) -> bool:
+    return (one.prot, one.shared, one.device, one.inode, one.name) == (
+        other.prot, other.shared, other.device, other.inode, other.name,
+    )  # fmt: skip

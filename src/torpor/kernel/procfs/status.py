@@ -39,6 +39,11 @@ class Status:
         return int(self._get(key, "0"), 16)
 
     @property
+    def locked_kib(self) -> int:
+        """Memory that mlock(2) keeps."""
+        return int(self._get("VmLck", "0 kB").split()[0])
+
+    @property
     def name(self) -> str:
         """The comm."""
         return _unescape(self._get("Name"))
