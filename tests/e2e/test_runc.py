@@ -11,6 +11,9 @@ import pytest
 from harness.events import time_limit_s
 from harness.peers import LOOPBACK, free_port, waiting
 from harness.runc import COUNTER, Container, RuncError
+from torpor.images import kinds
+from torpor.images.store import load_one
+from torpor.images.stores.directory import DirStore
 
 pytestmark = [pytest.mark.root, pytest.mark.real]
 _COUNT = ["sh", "-c", COUNTER]
@@ -119,12 +122,21 @@ def test_the_containers_own_configuration_file(tmp_path: Path) -> None:
         container.wait_counting()
 
 
-def test_pre_dump_is_not_there_and_says_so() -> None:
+def test_pre_dumps_and_a_checkpoint_that_leans_on_them() -> None:
+    """runc asks for memory tracking first, and gives the parent's path from the images on."""
     with Container(_COUNT) as container:
         container.run()
         container.wait_counting()
-        with pytest.raises(RuncError):
-            container.checkpoint("--pre-dump")
+        container.checkpoint("--pre-dump")
+        container.wait_counting()
+        container.images.rename(container.base / "parent")
+        container.checkpoint("--parent-path", "../parent")
+        with DirStore(container.images) as store:
+            assert store.parent() is not None
+        with DirStore(container.base) as store:
+            stats = load_one(store, kinds.STATS, "dump").dump
+        assert stats.pages_skipped_parent and stats.pages_written
+        container.restore()
         container.wait_counting()
 
 

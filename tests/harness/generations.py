@@ -12,7 +12,7 @@ from pathlib import Path
 from harness import engine, parent_images
 from harness.workload import Workload
 from torpor.images import kinds
-from torpor.images.store import load_one
+from torpor.images.store import load_all, load_one
 from torpor.images.stores.directory import DirStore
 
 PAGE = 4096
@@ -48,6 +48,8 @@ def memory_of(workload: Workload) -> dict[tuple[int, int], bytes]:
     """The pages of all processes that are not empty, by the pid that each process knows, and address."""
     found = {}
     for pid in processes_of(workload):
+        if Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0] == "Z":
+            continue  # nobody has waited for it yet
         with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
             for start, end, _ in mappings(pid):
                 try:
@@ -67,8 +69,9 @@ def changes_in(workload: Workload, memory: dict[tuple[int, int], bytes]) -> list
     """
     restored = memory_of(workload)
     with DirStore(workload.images) as store:
-        for pid in {pid for pid, _ in memory}:
-            rseq = load_one(store, kinds.CORE, pid).thread_core.rseq_entry.rseq_abi_pointer
+        threads = [(entry.pid, tid) for entry in load_all(store, kinds.PSTREE) for tid in entry.threads]
+        for pid, tid in threads:
+            rseq = load_one(store, kinds.CORE, tid).thread_core.rseq_entry.rseq_abi_pointer
             place = (pid, rseq & -PAGE)
             for pages in (memory, restored):
                 if place in pages:

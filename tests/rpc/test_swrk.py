@@ -10,6 +10,7 @@ from harness.rpc import worker
 from harness.workload import Workload
 from torpor.images import messages as m
 from torpor.kernel.features import probe
+from torpor.kernel.userfaultfd import can_track
 
 pytestmark = pytest.mark.root
 _TYPE = m.criu_req_type
@@ -38,6 +39,7 @@ def test_several_questions_on_one_connection() -> None:
         answer = client.ask(m.criu_req(type=_TYPE.FEATURE_CHECK, keep_open=True, features=wanted))
         assert answer.success and answer.features.pidfd_store
         assert answer.features.lazy_pages is (probe("uffd") and probe("uffd-noncoop"))
+        assert answer.features.mem_track == can_track()
         assert client.ask(m.criu_req(type=_TYPE.CHECK)).success
 
 

@@ -294,8 +294,10 @@ OPTIONS = (
            note="there is one way"),
     Option("enable-external-sharing", FLAG, False, "external mounts may be shared", rpc="ext_sharing"),
     Option("enable-external-masters", FLAG, False, "external mounts may be slaves", rpc="ext_masters"),
-    Option("track-mem", SWITCH, False, "take note of what is written from now on", support=HARMLESS, rpc="track_mem",
-           note="only a dump with --prev-images-dir asks what changed"),
+    Option("track-mem", SWITCH, False, "take note of what is written from now on, for the dump after this one",
+           rpc="track_mem", sets="dump.track",
+           note="by userfaultfd, which needs no soft-dirty bits (Linux 6.7); a process of torpor's holds it until the "
+           "tree ends, or is dumped for the last time; pre-dump does so in any case"),
     Option("auto-dedup", SWITCH, False, "drop pages that are in a later set of images", support=HARMLESS,
            rpc="auto_dedup"),
     Option("pre-dump-mode", VALUE, "splice", "how a pre-dump reads memory: splice or read", support=HARMLESS,
@@ -304,8 +306,9 @@ OPTIONS = (
            parse=to.number, rpc="status_fd",
            note="criu service, page-server, lazy-pages and dump --lazy-pages do; scripts are told status-ready"),
     Option("prev-images-dir", VALUE, "", "images that these ones build upon", rpc="parent_img",
-           support="dumping only what changed is not done yet",
-           note="a restore reads what a dump with it wrote, through the link `parent`"),
+           sets="dump.parent",
+           note="from --images-dir on; where it is not known what was written since, all memory is copied, and the log "
+           "says why"),
     Option("lazy-pages", FLAG, False, "restore: memory comes on demand, by criu lazy-pages; dump: pages stay with the "
            "processes, stopped, until all have been asked for at --port; page-server: give the pages of images",
            rpc="lazy_pages"),

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torpor.images.pages import PageSink
     from torpor.images.store import ImageStore
     from torpor.objects.memory.later import Later
+    from torpor.objects.memory.tracking import Tracker
 
 #: What becomes of processes that entered a pid namespace of the tree's from outside (``podman exec``): the dump is
 #: refused; they are dumped as children of its first process; they are left out, and end when that does.
@@ -99,6 +100,10 @@ class DumpOptions:
     ``give``: pages that can come after a restore are not copied; this is called when all else is in its place, with
     what reads them (as many of those asked for as lie together; good until the next call), and the tree is stopped
     until it returns.
+    ``parent``: the directory (from that of the images) of the set before this one: of what has not been written since,
+    these images say that it is there.  ``track``: what is written from now on is noted for the dump after this one, by
+    a process that keeps that until the tree ends, or by the caller's own ``tracker``, which knows the set before, too,
+    so that ``parent`` is the business of whoever gives the store.
     """
 
     made_by: str = ""
@@ -111,6 +116,9 @@ class DumpOptions:
     timeout_s: int = 10
     entered: str = REFUSE
     own_session: bool = False
+    parent: str = ""
+    track: bool = False
+    tracker: Tracker | None = None
     stats_directory: str = ""
     notify: Notify = nobody
     commit: Callable[[str], None] = nothing

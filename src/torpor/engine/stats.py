@@ -39,6 +39,7 @@ class DumpStats:
     pages_written: int = 0
     shared_pages_written: int = 0
     pages_lazy: int = 0
+    pages_in_parent: int = 0
     n_processes: int = 0
 
     def write(self, store: ImageStore) -> None:
@@ -50,7 +51,7 @@ class DumpStats:
         dump.memdump_time = us.get("memdump", 0)
         dump.memwrite_time = us.get("memwrite", 0)
         dump.pages_scanned = self.pages_scanned
-        dump.pages_skipped_parent = 0
+        dump.pages_skipped_parent = self.pages_in_parent
         dump.pages_written = self.pages_written
         dump.irmap_resolve = 0
         dump.pages_lazy = self.pages_lazy

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 
 from torpor.base.fds import OwnedFd
 from torpor.base.ids import Pid
-from torpor.kernel import ptrace
+from torpor.kernel import ptrace, userfaultfd
 from torpor.kernel.arch import nr, vdso
 from torpor.kernel.kcmp import kcmp
 from torpor.kernel.pidfd import getfd, open_pidfd
@@ -41,12 +41,9 @@ from torpor.kernel.uapi.sockios import SIOCGSKNS
 from torpor.kernel.uapi.timerfd import TFD_IOC_SET_TICKS
 from torpor.kernel.uapi.un import SIOCUNIXFILE
 from torpor.kernel.uapi.userfaultfd import (
-    UFFD_API,
     UFFD_FEATURE_EVENT_FORK,
     UFFD_FEATURE_EVENT_REMAP,
     UFFD_FEATURE_EVENT_REMOVE,
-    UFFD_USER_MODE_ONLY,
-    UFFDIO_API,
 )
 from torpor.kernel.vm import PAGE_SIZE
 
@@ -59,7 +56,6 @@ _PR_TIMER_CREATE_RESTORE_IDS = 77
 _UFFD_NONCOOP = UFFD_FEATURE_EVENT_FORK | UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_EVENT_REMOVE
 _PAGEMAP_SCAN = 0xC0606610
 _PAGE_IS_PRESENT, _PAGE_IS_GUARD = 1 << 3, 1 << 8
-_SOFT_DIRTY = 1 << 55
 
 
 def probe(name: str) -> bool:
@@ -114,13 +110,8 @@ def _timerfd() -> bool:
 
 
 def _mem_dirty_track() -> bool:
-    page = ctypes.create_string_buffer(2 * PAGE_SIZE)
-    with open("/proc/self/clear_refs", "w", encoding="ascii") as stream:
-        stream.write("4")
-    page[PAGE_SIZE] = b"x"
-    with open("/proc/self/pagemap", "rb", buffering=0) as raw:
-        raw.seek((ctypes.addressof(page) + PAGE_SIZE) // PAGE_SIZE * 8)
-        return bool(struct.unpack("=Q", raw.read(8))[0] & _SOFT_DIRTY)
+    """By userfaultfd; CRIU means soft-dirty bits (``CONFIG_MEM_SOFT_DIRTY``), which need not be there."""
+    return userfaultfd.can_track()
 
 
 # -- tasks -------------------------------------------------------------------------------------------------------
@@ -224,19 +215,12 @@ def _aio_remap() -> bool:
     return True
 
 
-def _uffd_features() -> int:
-    with OwnedFd(syscall("userfaultfd", nr.userfaultfd, os.O_CLOEXEC | UFFD_USER_MODE_ONLY)) as fd:
-        answer = fcntl.ioctl(fd.fileno(), UFFDIO_API, struct.pack("=3Q", UFFD_API, 0, 0))
-        features: int = struct.unpack("=3Q", answer)[1]
-        return features
-
-
 def _uffd() -> bool:
-    return _uffd_features() >= 0
+    return userfaultfd.features() >= 0
 
 
 def _uffd_noncoop() -> bool:
-    return _uffd_features() & _UFFD_NONCOOP == _UFFD_NONCOOP
+    return userfaultfd.features() & _UFFD_NONCOOP == _UFFD_NONCOOP
 
 
 def _pagemap_scan(categories: int) -> Callable[[], bool]:

@@ -27,6 +27,7 @@ PAGE_IS_SOFT_DIRTY = 1 << 7
 PAGE_IS_GUARD = 1 << 8
 
 _PAGEMAP_SCAN = 0xC0606610
+_PM_SCAN_WP_MATCHING = 1
 _SCAN_ARG = struct.Struct("12Q")
 _REGION_SIZE = 24
 _MAX_REGIONS = 4096
@@ -49,6 +50,22 @@ class PagemapScanner:
         self._fd = fd
         self._regions = bytearray(_REGION_SIZE * _MAX_REGIONS)
         self._have_scan = True
+
+    def can_tell_written(self) -> bool:
+        """Whether ``iter_written`` works here."""
+        try:
+            return not list(self.iter_written(0, PAGE_SIZE, protect=False))
+        except OSError:
+            return False
+
+    def iter_written(self, start: int, end: int, *, protect: bool) -> Iterator[tuple[int, int, int]]:
+        """As ``iter_ranges``, and of mappings whose writes a userfaultfd notes PAGE_IS_WPALLOWED holds as well, and
+        PAGE_IS_WRITTEN of what has been written since it was protected.
+
+        *protect*: all of these are protected (again) by the same call, page by page: a write is told by this one or by
+        the next.  OSError where the kernel has no PAGEMAP_SCAN.
+        """
+        return self._iter_scan(start, end, PAGE_IS_WRITTEN | PAGE_IS_WPALLOWED, _PM_SCAN_WP_MATCHING if protect else 0)
 
     def iter_ranges(self, start: int, end: int) -> Iterator[tuple[int, int, int]]:
         """``(start, end, categories)`` of the populated (present or swapped) ranges between two addresses.
@@ -73,13 +90,13 @@ class PagemapScanner:
 
     _guard = PAGE_IS_GUARD
 
-    def _iter_scan(self, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+    def _iter_scan(self, start: int, end: int, more: int = 0, flags: int = 0) -> Iterator[tuple[int, int, int]]:
         any_of = PAGE_IS_PRESENT | PAGE_IS_SWAPPED
-        returned = any_of | PAGE_IS_FILE | PAGE_IS_PFNZERO
+        returned = any_of | PAGE_IS_FILE | PAGE_IS_PFNZERO | more
         while start < end:
             arg = bytearray(
                 _SCAN_ARG.pack(
-                    *(_SCAN_ARG.size, 0, start, end, 0, address_of(self._regions), _MAX_REGIONS, 0),
+                    *(_SCAN_ARG.size, flags, start, end, 0, address_of(self._regions), _MAX_REGIONS, 0),
                     *(0, 0, any_of | self._guard, returned | self._guard),
                 )
             )

@@ -13,6 +13,7 @@ from torpor.kernel.uapi.sockios import SIOCGSKNS
 
 SO_DOMAIN = 39
 SO_NETNS_COOKIE = 71
+_UCRED = struct.Struct("3i")
 
 
 class Socket(_socket.socket):
@@ -53,6 +54,12 @@ class Borrowed:
 
     def __exit__(self, *_: object) -> None:
         self._socket.detach()
+
+
+def is_one_of_us(other: Socket) -> bool:
+    """Whether whoever is at the other end is root, or the user who we are."""
+    _, uid, _ = _UCRED.unpack(other.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, _UCRED.size))
+    return uid in (0, os.geteuid())
 
 
 def pair(kind: int) -> tuple[Socket, Socket]:

@@ -180,6 +180,13 @@ class Batch:
         at = results.index(_NOT_RUN) - 1
         return at >= 0 and -_ERRNO_MAX <= results[at] < 0 and not self._words[at * _RECORD_WORDS] >> 32
 
+    def results_in(self, memory: bytes | bytearray) -> list[int]:
+        """The results in *memory* of the calls that have been made."""
+        found = array("q")
+        found.frombytes(memoryview(memory)[: len(self._words) * _WORD])
+        results = found[_RESULT::_RECORD_WORDS]
+        return list(results[: results.index(_NOT_RUN)] if _NOT_RUN in results else results)
+
     def decode(self, memory: bytes | bytearray) -> None:
         """Take results and data from the scratch memory after a run; RemoteCallError where a call failed."""
         length = len(self._words) * _WORD

@@ -56,6 +56,7 @@ class Runner:
         self._running: tuple[Batch, bytearray, Scratch] | None = None
         #: Called at each ptrace event stop (a clone), while the thread is stopped there.
         self.on_event: Callable[[], None] | None = None
+        self._at_pause: Callable[[list[int]], None] | None = None
         self._base_regs = of_new_task()
 
     @property
@@ -87,6 +88,18 @@ class Runner:
             self.begin(batch)
             self.finish()
 
+    def run_pausing(self, batch: Batch, at_pause: Callable[[list[int]], None]) -> None:
+        """As ``run``; where *batch* has the thread send itself ``stop_signal``, *at_pause* is told the results so far.
+
+        It may be told more than once.  If we die meanwhile the rest of the batch is run all the same, and so it is,
+        before the error is raised, where *at_pause* raises one.
+        """
+        self._at_pause = at_pause
+        try:
+            self.run(batch)
+        finally:
+            self._at_pause = None
+
     def begin(self, batch: Batch, scratch: Scratch | None = None) -> None:
         """Let the thread start on *batch*; ``finish`` must follow.  *scratch*: use only this part of ours."""
         self._running = (batch, self.start(batch, scratch), scratch or self.scratch)
@@ -96,14 +109,22 @@ class Runner:
         """Wait for the end of what ``begin`` began; as ``run``."""
         assert self._running is not None
         (batch, memory, scratch), self._running = self._running, None
+        failed: Exception | None = None
         while True:
             self._wait_stopped()
             vm.read_into(self.thread.tid, [(scratch.data, len(memory))], memoryview(memory))
             if batch.has_ended(memory):
                 break
+            if self._at_pause is not None and failed is None:
+                try:
+                    self._at_pause(batch.results_in(memory))
+                except Exception as error:
+                    failed = error
             # A signal of the kind that ends the loop came from elsewhere.  It is one that the task ignores.
             self.thread.cont()
         batch.decode(memory)
+        if failed is not None:
+            raise failed
 
     def start(self, batch: Batch, scratch: Scratch | None = None) -> bytearray:
         """Prepare everything for a run of *batch*, which begins when the thread goes on; its records."""

@@ -9,20 +9,18 @@ from __future__ import annotations
 import _socket as socket
 import os
 import select
-import struct
 from collections.abc import Sequence
 from contextlib import suppress
 
 from torpor.base.ids import Pid
 from torpor.kernel.procfs.stat import read_stat
 from torpor.kernel.procfs.status import read_status
-from torpor.kernel.sockets import Socket
+from torpor.kernel.sockets import Socket, is_one_of_us
 
 _LOOK_EVERY_MS, _LOOK_MS_EACH = 50, 1
 #: A process that is on its way from one stop into another is seen to run for an instant.
 _N_LOOKS = 2
 _PATIENCE_S = 10.0
-_UCRED = struct.Struct("3i")
 
 
 def keep(watched: Sequence[tuple[Pid, int]]) -> bool:
@@ -57,7 +55,7 @@ def relieve(pid: Pid) -> None:
         caller.settimeout(_PATIENCE_S)
         with suppress(OSError):
             caller.connect(_name(pid))
-            if _is_one_of_us(caller):
+            if is_one_of_us(caller):
                 caller.recv(1)
 
 
@@ -76,17 +74,12 @@ def _is_relieved(door: Socket) -> bool:
         caller = door.accept_one()
     except OSError:
         return False
-    if not _is_one_of_us(caller):
+    if not is_one_of_us(caller):
         caller.close()
         return False
     # It stays open until we have ended, which is what the caller waits for.
     os.dup(caller.fileno())
     return True
-
-
-def _is_one_of_us(other: Socket) -> bool:
-    _, uid, _ = _UCRED.unpack(other.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
-    return uid in (0, os.geteuid())
 
 
 def _name(pid: Pid) -> bytes:

@@ -50,6 +50,7 @@ _NO_OPTIONS = {
     "dump": {
         "policies",
         "cgroups",
+        "tracker",
         "notify",
         "commit",
         "notes",

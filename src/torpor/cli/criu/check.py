@@ -16,7 +16,6 @@ EXPERIMENTAL = ("autofs", "compat_cr")
 BY_NAME = ("has_ipt_legacy", "apparmor_stacking")
 #: What torpor does not do yet, whatever the kernel has: whoever asks wants to know what will work.
 NOT_DONE = {
-    "mem_dirty_track": "pre-dump is not there yet",
     "autofs": "mounts of automounters are not carried",
     "apparmor_stacking": "AppArmor's policies and their namespaces are not carried",
 }

@@ -1,4 +1,4 @@
-"""``criu dump``."""
+"""``criu dump`` and ``criu pre-dump``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torpor.base.errors import TorporError
 from torpor.base.typed import TYPE_CHECKING
 from torpor.cli.criu.options import Options
 from torpor.cli.criu.scripts import notifier
-from torpor.engine.dump.run import dump
+from torpor.engine.dump.run import dump, pre_dump
 from torpor.engine.option_table import of_command_line
 from torpor.engine.options import DumpOptions, Notify, ReadPages, policies_of
 from torpor.objects.cgroup.model import CgroupPolicy
@@ -20,17 +20,14 @@ if TYPE_CHECKING:
     from torpor.images.pages import PageSink
 
 
-def main(options: Options) -> int:
-    """Dump the tree of ``--tree``; the exit code."""
-    run(options)
-    return 0
-
-
-def run(options: Options, client: Notify | None = None) -> None:
-    """Dump the tree of ``--tree``.  *client*: whom to tell what action scripts are told."""
+def run(options: Options, client: Notify | None = None, *, is_pre_dump: bool = False) -> None:
+    """Dump the tree of ``--tree``, or its memory alone.  *client*: whom to tell what action scripts are told."""
     notify = notifier(options, client)
+    work, made_by = (pre_dump, "criu pre-dump") if is_pre_dump else (dump, "criu dump")
+    if client is not None:
+        made_by = "criu for a container engine"
     with _sink(options) as pages, _giving(options, notify) as give:
-        dump(options.tree, options.images_dir, _options(options, client is not None, notify, pages, give))
+        work(options.tree, options.images_dir, _options(options, made_by, notify, pages, give))
     if options.display_stats:
         from torpor.cli.criu.show_stats import show_dump
 
@@ -42,14 +39,14 @@ def run(options: Options, client: Notify | None = None) -> None:
 
 def _options(
     options: Options,
-    is_asked: bool,
+    made_by: str,
     notify: Notify,
     pages: PageSink | None,
     give: Callable[[ReadPages], None] | None,
 ) -> DumpOptions:
     told = of_command_line(options)
     return DumpOptions(
-        made_by="criu for a container engine" if is_asked else "criu dump",
+        made_by=made_by,
         notify=notify,
         policies=policies_of(told),
         cgroups=CgroupPolicy(**told["cgroups"]),

@@ -23,7 +23,7 @@ from torpor.kernel import interrupts
 #: The command, its module, and whether options that are not done yet matter to it.
 COMMANDS = {
     "dump": "dump",
-    "pre-dump": "",
+    "pre-dump": "dump",
     "restore": "restore",
     "check": "check",
     "page-server": "page_server",
@@ -109,10 +109,11 @@ def _run(words: list[str]) -> int:
         from torpor.cli.criu import page_server
 
         return page_server.main(options)
-    if command == "dump":
+    if command in ("dump", "pre-dump"):
         from torpor.cli.criu import dump
 
-        return dump.main(options)
+        dump.run(options, is_pre_dump=command == "pre-dump")
+        return 0
     from torpor.cli.criu import restore
 
     return restore.main(options)
@@ -135,8 +136,8 @@ def check_words(command: str, options: Options) -> None:
             raise UsageError("--restore-detached and --exec-cmd exclude each other")
     elif options.command and command != "cpuinfo":
         raise UsageError(f"{options.command[0]!r} is too much for criu {command}")
-    if command == "dump" and not options.tree:
-        raise UsageError("criu dump needs to know what to dump", hint="-t PID")
+    if command in ("dump", "pre-dump") and not options.tree:
+        raise UsageError(f"criu {command} needs to know what to dump", hint="-t PID")
     if options.inherit_fd and command != "restore":
         raise UsageError("--inherit-fd is for restore only")
     if command == "dump" and options.lazy_pages and options.leave_running:

@@ -10,7 +10,7 @@ import os
 from contextlib import suppress
 
 from torpor.base import log
-from torpor.base.errors import NotPermittedError, TorporError, UsageError
+from torpor.base.errors import NotPermittedError, UsageError
 from torpor.base.fds import open_output
 from torpor.base.typed import TYPE_CHECKING, NoReturn
 from torpor.cli.criu import main as command
@@ -23,7 +23,7 @@ from torpor.rpc.service import Order, Server, Work, refuse, serve
 if TYPE_CHECKING:
     from torpor.rpc.peer import Peer
 
-_LOG_FILE = {"dump": "dump.log", "restore": "restore.log"}
+_LOG_FILE = {"dump": "dump.log", "pre-dump": "dump.log", "restore": "restore.log"}
 _DEFAULT_LOG = "criu.log"
 
 
@@ -123,8 +123,9 @@ def _work(*, may_be_parent: bool, peer: Peer | None = None) -> Work:
         )
 
     def pre_dump(order: Order) -> None:
-        options_for(order, "dump")
-        raise TorporError("pre-dump is not there yet", hint="checkpoint without it; the container runs on")
+        from torpor.cli.criu import dump
+
+        dump.run(options_for(order, "pre-dump"), client=order.notify, is_pre_dump=True)
 
     def page_server(order: Order) -> Server:
         from torpor.cli.criu.page_server import Listening
@@ -173,7 +174,7 @@ def _options(order: Order, what: str, *, is_strange: bool = False) -> Options:
     Of a client of another user (*is_strange*) our own configuration is left out: it may run scripts.
     """
     words = [*order.words, *(["--no-default-config"] if is_strange else [])]
-    if what == "dump":
+    if what in ("dump", "pre-dump"):
         words.append(f"--tree={order.pid}")
     options, rest = parse(words)
     if rest:
@@ -208,8 +209,7 @@ def _features() -> dict[str, bool]:
     from torpor.kernel.features import probe
 
     return {
-        # Said to be there once a dump can be one of what changed.
-        "mem_track": False,
+        "mem_track": probe("mem_dirty_track"),
         "lazy_pages": probe("uffd") and probe("uffd-noncoop"),
         "pidfd_store": probe("pidfd_store"),
     }

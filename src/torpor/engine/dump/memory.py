@@ -7,6 +7,7 @@ from torpor.engine.options import NEVER
 from torpor.objects.files import fdtable
 from torpor.objects.memory import space
 from torpor.objects.memory.segments import DumpedPages
+from torpor.objects.model import DumpProcess
 
 
 def read_mappings(session: DumpSession) -> None:
@@ -20,7 +21,9 @@ def plan_snapshots(session: DumpSession) -> None:
     """What is going to be copied when the tree runs again, if that may be."""
     options = session.options
     # Who takes the pages elsewhere wants all of them before the images are written.
-    if options.leave_running and options.snapshot != NEVER and options.pages is None and options.give is None:
+    is_here = options.pages is None and options.give is None
+    # Where it is known what was written, little is copied.
+    if options.leave_running and options.snapshot != NEVER and is_here and session.tracker is None:
         from torpor.engine.dump import snapshots
 
         session.snapshots = snapshots.plan(session)
@@ -30,7 +33,15 @@ def scan(session: DumpSession) -> None:
     """Look through the page tables."""
     for process in session.alive:
         if session.snapshots is None or not session.snapshots.wants(process):
-            session.scans[process.pid] = space.scan(process)
+            session.scans[process.pid] = scanned = _scan(session, process)
+            if session.is_pre_dump:
+                # Later, by this descriptor, it is the same process still.
+                memory = space.open_memory(process.pid, scanned, is_shared=True, runs=True)
+                session.memories[process.pid] = session.hold.enter_context(memory)
+
+
+def _scan(session: DumpSession, process: DumpProcess) -> space.Scan:
+    return space.scan(process, session.noted.get(process.pid), session.held.get(process.ns_pid, ()))
 
 
 def copy(session: DumpSession) -> None:
@@ -40,12 +51,13 @@ def copy(session: DumpSession) -> None:
             if session.snapshots is not None and session.snapshots.has(process):
                 session.snapshots.halve(process)
                 continue
-            found = session.scans.get(process.pid) or space.scan(process)
-            leave = session.options.give is not None
-            dumped = space.dump_contents(process, found, session.context, leave=leave)
+            scanned = session.scans.get(process.pid) or _scan(session, process)
+            memory, leave = session.memories.pop(process.pid, None), session.options.give is not None
+            dumped = space.dump_contents(process, scanned, session.context, memory, leave=leave)
             session.stats.pages_lazy += dumped.n_left
             session.stats.pages_written += dumped.n_written
             session.stats.pages_scanned += dumped.n_scanned
+            session.stats.pages_in_parent += dumped.n_held
 
 
 def copy_snapshots(session: DumpSession) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from torpor.base.records import dataclass
 from torpor.base.typed import IntEnum
-from torpor.engine.dump import asking, collecting, ending, memory, preparing, reading, stopping, writing
+from torpor.engine.dump import asking, collecting, ending, memory, preparing, reading, stopping, tracking, writing
 from torpor.engine.dump.session import DumpSession
 from torpor.objects.session import DumpStage
 
@@ -58,6 +58,7 @@ DUMP: tuple[DumpPhase, ...] = (
     DumpPhase("entered", preparing.find_entered, "who is carried besides is looked at with the tree", BEFORE),
     DumpPhase("preflight", preparing.check, "what cannot be carried is named before anything is done", BEFORE),
     DumpPhase("namespaces", preparing.look_at_namespaces, "what dumps them is imported, and may refuse", BEFORE),
+    DumpPhase("writes", tracking.find, "who knows what was written is asked, and images before are read", BEFORE),
     DumpPhase("warm up", preparing.warm_up, "what every dump needs is made while it costs nobody anything", BEFORE),
     DumpPhase("snapshots", memory.plan_snapshots, "imports what takes them, which may need a caretaker", BEFORE),
     DumpPhase("caretaker", preparing.fork_caretaker, "a fork; the checks know whether there is work for it", BEFORE),
@@ -75,6 +76,7 @@ DUMP: tuple[DumpPhase, ...] = (
     DumpPhase("enter network", reading.enter_network, "tables of sockets are those of the reader's", FROZEN),
     DumpPhase("groups of tasks", reading.ask_cgroups, "all are known, and stay where they are", FROZEN),
     DumpPhase("filters", reading.read_filters, "by ptrace, while no thread has been borrowed", FROZEN),
+    DumpPhase("noted writes", tracking.follow, "what of mappings' flags is ours is known then", FROZEN),
     DumpPhase("mappings", memory.read_mappings, "whether pages are anybody's is known by what is mapped", FROZEN),
     DumpPhase("descriptors", reading.read_files, "may have questions for the tasks", FROZEN),
     DumpPhase("file locks", reading.read_locks, "each is seen with a descriptor", FROZEN),
@@ -101,6 +103,7 @@ DUMP: tuple[DumpPhase, ...] = (
     DumpPhase("flush", writing.flush, "what was kept back is written while nobody waits", AFTER),
     DumpPhase("post-dump, running", writing.notify_late, "all is there", AFTER),
     DumpPhase("commit, running", writing.commit_after, "the set is whole only now", AFTER),
+    DumpPhase("follow writes", tracking.hand_over, "only of a whole set it can be said what is newer", AFTER),
     DumpPhase("snapshots' end", memory.end_snapshots, "they are no longer than they are needed", LAST),
     DumpPhase("closed", _CLOSED, "nobody waits for it, unless that is somebody who is told of a failure", LAST),
     DumpPhase("dismiss", ending.dismiss, "until here a caretaker may have had something to do", LAST),
@@ -110,21 +113,24 @@ DUMP: tuple[DumpPhase, ...] = (
 PRE_DUMP: tuple[DumpPhase, ...] = (
     DumpPhase("entered", preparing.find_entered, "who is going to be carried besides has memory too", BEFORE),
     DumpPhase("preflight", preparing.check, "for a tree that cannot be dumped it would be in vain", BEFORE),
+    DumpPhase("writes", tracking.find, "who knows what was written is asked, and images before are read", BEFORE),
     DumpPhase("warm up", preparing.warm_up, "what every dump needs is made while it costs nobody anything", BEFORE),
     DumpPhase("freezer", stopping.find_freezer, "it is what stops the tree, if it is named", BEFORE),
     DumpPhase("stop", stopping.stop, "last of all that happens while it runs", BEFORE),
     DumpPhase("root", stopping.check_root, "of a dead one there is nothing to be read", FROZEN),
     DumpPhase("collect", collecting.collect, "everything else goes by processes", FROZEN),
     DumpPhase("id maps", collecting.read_idmaps, "files that are mapped have owners", FROZEN),
+    DumpPhase("noted writes", tracking.follow, "what of mappings' flags is ours is known then", FROZEN),
     DumpPhase("mappings", memory.read_mappings, "whether pages are anybody's is known by what is mapped", FROZEN),
-    DumpPhase("page tables", memory.scan, "they say which pages there are", FROZEN),
-    DumpPhase("memory", memory.copy, "as it is now", FROZEN),
-    DumpPhase("segments", memory.copy_segments, "the mappings have named those that are mapped", FROZEN),
+    DumpPhase("page tables", memory.scan, "they say which pages there are; what is written later is noted", FROZEN),
     DumpPhase("let go", ending.let_go, "the rest needs nobody to be stopped", FROZEN),
+    DumpPhase("memory", memory.copy, "what changes meanwhile is copied again by who comes next", AFTER),
+    DumpPhase("segments", memory.copy_segments, "the mappings have named those that are mapped", AFTER),
     DumpPhase("pages", memory.settle, "of pages that are not where they should be there are no images", AFTER),
     DumpPhase("inventory", writing.write_inventory, "last of the images: where it is, they are", AFTER),
     DumpPhase("flush", writing.flush, "what was kept back is written while nobody waits", AFTER),
     DumpPhase("commit, running", writing.commit_after, "the set is whole only now", AFTER),
+    DumpPhase("follow writes", tracking.hand_over, "only of a whole set it can be said what is newer", AFTER),
     DumpPhase("closed", _CLOSED, "nobody waits for it, unless that is somebody who is told of a failure", LAST),
     DumpPhase("dismiss", ending.dismiss, "until here a caretaker may have had something to do", LAST),
 )

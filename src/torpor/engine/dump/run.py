@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from functools import partial
 
 from torpor.base import log
-from torpor.base.errors import TorporError
+from torpor.base.errors import TorporError, UsageError
 from torpor.base.explain import explained
 from torpor.base.ids import Pid
 from torpor.base.records import replace
@@ -39,9 +39,11 @@ def dump(pid: int, place: Location, options: DumpOptions | None = None) -> DumpS
 def pre_dump(pid: int, place: Location, options: DumpOptions | None = None) -> DumpStats:
     """Copy the memory of *pid* and everything below it into *place*; the tree runs on.
 
-    As ``dump``.  What is there can be the parent of a dump that follows, and cannot be restored by itself.
+    As ``dump``.  What is there can be the parent of a dump that follows, and cannot be restored by itself.  The tree is
+    stopped only to look through its page tables: memory is copied when it runs again, and what it writes from then on
+    is noted (``options.tracker``, or a process that keeps that until it ends).
     """
-    options = replace(options or DumpOptions(), leave_running=True, leave_stopped=False, notify=nobody)
+    options = replace(options or DumpOptions(), leave_running=True, leave_stopped=False, track=True, notify=nobody)
     return _dump(pid, place, options, PRE_DUMP)
 
 
@@ -111,6 +113,8 @@ def _steps(session: DumpSession, table: Sequence[DumpPhase], stage: int) -> Iter
 
 def _new_set(place: Location, options: DumpOptions) -> NewSet | StoreSet:
     if not isinstance(place, str | os.PathLike):
+        if options.parent:
+            raise UsageError("images that lean on others by a path need a directory")
         return StoreSet(place, options.made_by, compress=options.compress)
     where = place_whole(place, force=options.force) if options.owns_directory else place_inside(place)
-    return NewSet(where, options.made_by, compress=options.compress)
+    return NewSet(where, options.made_by, compress=options.compress, parent=options.parent)

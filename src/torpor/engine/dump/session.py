@@ -13,12 +13,13 @@ from torpor.engine.sets.streaming import StoreSet
 from torpor.engine.sets.writing import NewSet
 from torpor.engine.stats import DumpStats
 from torpor.images import messages as m
-from torpor.images.pages import StoreSink
+from torpor.images.pages import Range, StoreSink
 from torpor.images.store import ImageStore
 from torpor.images.stores.late import LateStore
 from torpor.kernel.vm import PAGE_SIZE
 from torpor.objects.files.model import FileDump
 from torpor.objects.files.table import kinds_alike
+from torpor.objects.memory.contents import Memory, Noted
 from torpor.objects.memory.segments import DumpedPages
 from torpor.objects.memory.space import Scan
 from torpor.objects.model import DumpProcess
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from torpor.engine.dump.snapshots import Snapshots
     from torpor.engine.family import Belonging
     from torpor.objects.cgroup.freezer import Freezer
+    from torpor.objects.memory.tracking import Tracker
+    from torpor.tracee.keeper import Kept
 
 
 @dataclass(slots=True)
@@ -69,6 +72,15 @@ class DumpSession:
     scans: dict[int, Scan] = field(default_factory=dict)
     #: What is copied when the tree runs again, if anything is.
     snapshots: Snapshots | None = None
+    #: What is known of writes to memory since the images before, by pid, and which pages those have, by pid inside.
+    tracker: Tracker | None = None
+    kept: Kept | None = None
+    #: Whether what is written from now on is to be noted.
+    tracks: bool = False
+    noted: dict[Pid, Noted] = field(default_factory=dict)
+    held: dict[TreePid, list[Range]] = field(default_factory=dict)
+    #: Memory that is copied when its process runs again.
+    memories: dict[Pid, Memory] = field(default_factory=dict)
     #: Leaves the tree's network namespace, while we are in it.
     visit: ExitStack = field(default_factory=ExitStack)
 

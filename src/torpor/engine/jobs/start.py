@@ -21,6 +21,7 @@ from torpor.kernel import mount as mounts
 from torpor.kernel import namespaces as ns
 from torpor.kernel.procfs.task import read_fdinfo
 from torpor.kernel.uapi.fcntl import AT_FDCWD, O_PATH
+from torpor.tracee.detached import spawn
 
 _FRESH = (
     ("/proc", "proc", mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC, None),
@@ -63,7 +64,7 @@ def _start(
         watcher = _Watcher(job, dict(os.environ if environment is None else environment), where, log_path, far)
         sys.stdout.flush()
         sys.stderr.flush()
-        watch.spawn(watcher.run, (far.fileno(),))
+        spawn(watcher.run, (far.fileno(),))
         far.close()
         answer = b""
         while part := near.recv(4096):

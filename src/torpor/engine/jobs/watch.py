@@ -7,12 +7,10 @@ status (PIDFD_GET_INFO, 6.15); before that it is not known.
 from __future__ import annotations
 
 import fcntl
-import os
 import select
 import signal
 import socket
 import struct
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,6 +20,7 @@ from torpor.engine.jobs import registry
 from torpor.engine.jobs.places import job_directory
 from torpor.engine.jobs.registry import Job
 from torpor.kernel.pidfd import open_pidfd
+from torpor.tracee.detached import spawn
 
 _PIDFD_INFO_EXIT = 1 << 3
 _INFO_SIZE = 64
@@ -30,34 +29,6 @@ _MAX_TEXT = 200
 #: So long may it take until the guardian of a restore that died has ended what was not let go.
 _GUARDIAN_S = 2.0
 _PIDFD_GET_INFO = 3 << 30 | _INFO_SIZE << 16 | 0xFF << 8 | 11
-
-
-def spawn(work: Callable[[], None], keep: tuple[int, ...] = ()) -> None:
-    """Run *work* in a detached process of ours that holds no descriptors but *keep* and is nobody's child for long."""
-    child = os.fork()
-    if child:
-        os.waitpid(child, 0)
-        return
-    status = 1
-    try:
-        os.setsid()
-        if os.fork() == 0:
-            _detach(keep)
-            work()
-        status = 0
-    finally:
-        os._exit(status)
-
-
-def _detach(keep: tuple[int, ...]) -> None:
-    os.chdir("/")
-    null = os.open("/dev/null", os.O_RDWR)
-    for number in (0, 1, 2):
-        if number not in keep:
-            os.dup2(null, number)
-    wanted = sorted({0, 1, 2, *keep})
-    for low, high in zip(wanted, [*wanted[1:], 1 << 16], strict=True):
-        os.closerange(low + 1, high)
 
 
 class RestoreWatch:

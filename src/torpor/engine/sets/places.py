@@ -37,10 +37,12 @@ _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _WITHIN_S, _LOOK_EVERY_S = 10, 0.01
 _MAX_NAME = 200
 #: What lies among images and is no image.
+#: The link to the images of the dump before.
+PARENT = "parent"
 # fmt: off
 NEW_MANIFEST = f"{manifest.NAME}.new"
 _KNOWN = frozenset({
-    manifest.NAME, NEW_MANIFEST, "stats-dump", "stats-restore", "parent", "torpor-container.json", "torpor-job.json",
+    manifest.NAME, NEW_MANIFEST, "stats-dump", "stats-restore", PARENT, "torpor-container.json", "torpor-job.json",
     "descriptors.json",
 })
 # fmt: on
@@ -260,6 +262,8 @@ class Inside(Place):
             for each in self._earlier():
                 if each not in made.files:
                     self._unlink(each)
+            if _is_in(staging, PARENT):
+                self._link(staging, PARENT)
             last = (manifest.NAME, _INVENTORY)
             for each in (*sorted(made.files.keys() - {*last}), *last):
                 if _is_in(staging, each):  # else it is in its place already

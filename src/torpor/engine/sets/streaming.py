@@ -22,6 +22,9 @@ class StoreSet:
         self.is_last = False
         self.has_pages = True
 
+    #: The set lies in no directory.
+    directory = ""
+
     @property
     def path(self) -> str:
         """How messages call it: there is nothing to be read by a path."""

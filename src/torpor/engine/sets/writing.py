@@ -33,13 +33,15 @@ _DIRTY_BYTES = 64 << 20
 class NewSet:
     """One set being written into *place*, which becomes ours.  A context manager: what was not sealed is removed.
 
-    `store` takes the images; `ident` is the set's id.  StoreError.
+    `store` takes the images; `ident` is the set's id; `parent` is where, from the place, the set before this one is.
+    StoreError.
     """
 
-    def __init__(self, place: Place, made_by: str = "", *, compress: bool = False) -> None:
+    def __init__(self, place: Place, made_by: str = "", *, compress: bool = False, parent: str = "") -> None:
         self.ident = os.urandom(10).hex()
         self._place = place
         self._made_by = made_by
+        self._parent = parent
         self._name = place.prefix + self.ident
         self._fd = -1
         self._made: Manifest | None = None
@@ -80,6 +82,11 @@ class NewSet:
         return self._made is not None
 
     @property
+    def directory(self) -> str:
+        """Where it is going to be."""
+        return self._place.path
+
+    @property
     def path(self) -> str:
         """By which it can be read just now, wherever it lies, by us."""
         return f"/proc/self/fd/{self._place.home(self._fd) if self._is_placed else self._fd}"
@@ -90,6 +97,9 @@ class NewSet:
             from torpor import __version__
 
             files = {name: Content(os.stat(name, dir_fd=self._fd).st_size) for name in self._directory.written}
+            if self._parent:
+                # Only now: the way that it tells is one from where the images are going to be.
+                self._directory.set_parent(self._parent)
             made = replace(
                 manifest.made_here(self.ident, self._made_by, __version__, has_pages=self.has_pages), files=files
             )

@@ -24,9 +24,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from torpor.base.errors import TorporError
 from torpor.base.fds import Closing, OwnedFd
 from torpor.base.ids import Pid
-from torpor.base.records import dataclass
-from torpor.images.pagemap import Extent, PageRun
-from torpor.images.pages import PageStream, Piece, Range
+from torpor.base.records import dataclass, field, replace
+from torpor.images.pagemap import PE_PARENT, Extent, PageRun
+from torpor.images.pages import Contents, PageStream, Piece, Range
 from torpor.images.store import PagesReader
 from torpor.kernel import pagemap, vm
 from torpor.kernel.procfs import maps
@@ -40,45 +40,76 @@ _GAP = 1 << 24
 #: not there, does not: programs reserve a terabyte and touch none of it.
 _VAST = 1 << 30
 _ANON = pagemap.PAGE_IS_PRESENT | pagemap.PAGE_IS_SWAPPED
+_STATE = pagemap.PAGE_IS_WPALLOWED | pagemap.PAGE_IS_WRITTEN
 #: Fills a buffer with the pages of some pieces, one behind the other.
 Read = Callable[[Sequence[Piece], memoryview], None]
 
 
 @dataclass(frozen=True, slots=True)
+class Noted:
+    """Which mappings, by their starts, are those whose writes are noted (:mod:`torpor.objects.memory.tracking`):
+    *since* the last look at them, and *protected* (again) by this one.
+    """
+
+    since: frozenset[int]
+    protected: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
 class Found:
-    """What page tables hold: pages of the task's own, and guard pages, as (start, end)."""
+    """What page tables hold: pages of the task's own, and guard pages, as (start, end).
+
+    Those that have not been written since the last look are not in ``ranges`` but in ``unwritten``.
+    """
 
     ranges: list[Range]
     guards: list[Range]
+    unwritten: list[Range] = field(default_factory=list)
 
 
-def scan(pid: Pid, vmas: Sequence[Vma]) -> Found:
+def scan(pid: Pid, vmas: Sequence[Vma], noted: Noted | None = None) -> Found:
     """The pages in *vmas* that only this task has."""
     with open(f"/proc/{pid}/pagemap", "rb", buffering=0) as stream:
         scanner = pagemap.PagemapScanner(stream.fileno())
         if any(vma.length > _VAST for vma in vmas) and not scanner.skips_holes():
             empty = maps.read_empty(pid)
             vmas = [vma for vma in vmas if vma.length <= _VAST or vma.start not in empty]
-        return _scan(scanner, vmas)
+        return _scan(scanner, vmas, noted)
 
 
-def _scan(scanner: pagemap.PagemapScanner, vmas: Sequence[Vma]) -> Found:
-    ranges: list[Range] = []
-    guards: list[Range] = []
+def _scan(scanner: pagemap.PagemapScanner, vmas: Sequence[Vma], noted: Noted | None = None) -> Found:
+    found = Found([], [])
     # Of the vdso the task has touched some perhaps, and all of it is wanted; a ring's pages are those of a file.
     whole = [(vma.start, vma.end) for vma in vmas if vma.is_vdso or vma.is_aio_ring]
-    for group in _neighbours(vma for vma in vmas if not vma.is_vdso and not vma.is_aio_ring):
-        regions = scanner.iter_ranges(group[0].start, group[-1].end)
-        for vma, start, end, kind in _within(regions, group):
-            if kind & pagemap.PAGE_IS_GUARD:
-                guards.append((start, end))
-            elif not kind & _ANON or kind & pagemap.PAGE_IS_PFNZERO or (kind & pagemap.PAGE_IS_FILE and vma.is_file):
-                continue
-            elif ranges and ranges[-1][1] == start:
+    rest = [vma for vma in vmas if not vma.is_vdso and not vma.is_aio_ring]
+    if noted is None:
+        for group in _neighbours(rest):
+            _sort_out(_within(scanner.iter_ranges(group[0].start, group[-1].end), group), frozenset(), found)
+    else:
+        # A look that protects passes over all mappings that it cannot protect.
+        for protect in (True, False):
+            for group in _neighbours(vma for vma in rest if (vma.start in noted.protected) is protect):
+                regions = scanner.iter_written(group[0].start, group[-1].end, protect=protect)
+                _sort_out(_within(regions, group), noted.since, found)
+        if noted.protected:
+            for ranges in (found.ranges, found.guards, found.unwritten):
+                ranges.sort()
+    return replace(found, ranges=sorted(found.ranges + whole)) if whole else found
+
+
+def _sort_out(regions: Iterable[tuple[Vma, int, int, int]], since: frozenset[int], found: Found) -> None:
+    for vma, start, end, kind in regions:
+        if kind & pagemap.PAGE_IS_GUARD:
+            found.guards.append((start, end))
+        elif not kind & _ANON or kind & pagemap.PAGE_IS_PFNZERO or (kind & pagemap.PAGE_IS_FILE and vma.is_file):
+            continue
+        else:
+            is_written = kind & _STATE != pagemap.PAGE_IS_WPALLOWED or vma.start not in since
+            ranges = found.ranges if is_written else found.unwritten
+            if ranges and ranges[-1][1] == start:
                 ranges[-1] = (ranges[-1][0], end)
             else:
                 ranges.append((start, end))
-    return Found(sorted(ranges + whole) if whole else ranges, guards)
 
 
 def divide(wanted: Iterable[Range], held: Iterable[Range]) -> tuple[list[Range], list[Range]]:
@@ -132,11 +163,13 @@ class Memory(Closing):
 
     process_vm_readv takes many pieces in one call, but pins pages, and to pin one that is shared by fork the kernel
     first makes a copy (FAULT_FLAG_UNSHARE, since 6.0): *gentle* goes by ``/proc/PID/mem``, which reads what the task
-    itself may not (*unreadable*: there are such pages) as well.
+    itself may not (*unreadable*: there are such pages) as well.  Of one that *runs* pages, or all of it, may be gone
+    when they are read: they are zeroes then.
     """
 
-    def __init__(self, pid: Pid, *, gentle: bool, unreadable: bool) -> None:
-        self._pid, self._gentle, self._unreadable = pid, gentle, unreadable
+    def __init__(self, pid: Pid, *, gentle: bool, unreadable: bool, runs: bool = False) -> None:
+        # By a number whose process may have ended nothing is read.
+        self._pid, self._gentle, self._unreadable, self._runs = pid, gentle or runs, unreadable, runs
         self._file = OwnedFd(os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC))
 
     def read(self, pieces: Sequence[Piece], into: memoryview) -> None:
@@ -154,9 +187,24 @@ class Memory(Closing):
     def _read_each(self, pieces: Sequence[Piece], into: memoryview) -> None:
         done, fd = 0, self._file.fileno()
         for start, length in pieces:
-            if os.preadv(fd, [into[done : done + length]], start) != length:
+            part = into[done : done + length]
+            if self._runs:
+                self._read_running(start, part)
+            elif os.preadv(fd, [part], start) != length:
                 raise TorporError(f"memory of pid {self._pid} at {start:#x} cannot be read")
             done += length
+
+    def _read_running(self, start: int, part: memoryview) -> None:
+        done, fd = 0, self._file.fileno()
+        while done < len(part):
+            try:
+                n_bytes = os.preadv(fd, [part[done:]], start + done)
+            except OSError:
+                n_bytes = 0
+            if n_bytes <= 0:
+                n_bytes = min(PAGE_SIZE - (start + done) % PAGE_SIZE, len(part) - done)
+                part[done : done + n_bytes] = bytes(n_bytes)
+            done += n_bytes
 
     def close(self) -> None:
         self._file.close()
@@ -244,6 +292,57 @@ def copy(ranges: Iterable[Range], read: Read, stream: PageStream, elsewhere: Ite
     while other is not None:
         stream.run(other)
         other = next(others, None)
+
+
+def copy_changed(ranges: Iterable[Range], read: Read, before: Contents, stream: PageStream) -> int:
+    """As ``copy``, but of pages that are as they are *before*, *stream* is told that they are in the parent images.
+
+    How many bytes are not.
+    """
+    buffer, other = memoryview(mmap.mmap(-1, _CHUNK)), memoryview(mmap.mmap(-1, _CHUNK))
+    held: list[Range] = []
+    n_bytes = 0
+
+    def tell_held() -> None:
+        for start, end in held:
+            stream.run(PageRun(start, (end - start) // PAGE_SIZE, PE_PARENT, PAGE_SIZE))
+        held.clear()
+
+    for group in _chunks(ranges):
+        view = buffer[: sum(length for _, length in group)]
+        read(group, view)
+        at = 0
+        for start, length in group:
+            for first, last, is_same in _compare(view[at : at + length], start, before, other):
+                if not is_same:
+                    tell_held()
+                    n_bytes += last - first
+                    there = at + first - start
+                    stream.write_at(stream.room([(first, last - first)]), [view[there : there + last - first]])
+                elif held and held[-1][1] == first:
+                    held[-1] = (held[-1][0], last)
+                else:
+                    held.append((first, last))
+            at += length
+    tell_held()
+    return n_bytes
+
+
+def _compare(piece: memoryview, start: int, before: Contents, buffer: memoryview) -> Iterator[tuple[int, int, bool]]:
+    """The stretches (start, end, are they the same) of a *piece* of memory at *start*."""
+    n_bytes = len(piece)
+    if before.read(start, buffer[:n_bytes]) and bytes(piece) == bytes(buffer[:n_bytes]):
+        yield start, start + n_bytes, True
+        return
+    begun, was_same = 0, False
+    for at in range(0, n_bytes, PAGE_SIZE):
+        page = buffer[at : at + PAGE_SIZE]
+        is_same = before.read(start + at, page) and bytes(page) == bytes(piece[at : at + PAGE_SIZE])
+        if at and is_same != was_same:
+            yield start + begun, start + at, was_same
+            begun = at
+        was_same = is_same
+    yield start + begun, start + n_bytes, was_same
 
 
 def _copy_group(group: list[Piece], room: int, read: Read, stream: PageStream, buffer: memoryview) -> None:

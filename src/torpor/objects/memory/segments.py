@@ -33,17 +33,21 @@ _WINDOW = 1 << 26
 
 
 class DumpedPages:
-    """Where the pages of one dump go, those of processes and those of segments."""
+    """Where the pages of one dump go, those of processes and those of segments.
+
+    ``before``: the images that these lean on, if they do.
+    """
 
     def __init__(self, context: DumpContext) -> None:
         self.sink: PageSink = StoreSink(context.store, PAGE_SIZE)
+        self.before: ImageStore | None = None
 
 
 class SegmentDump:
     """The segments met so far in one dump."""
 
     def __init__(self, context: DumpContext) -> None:
-        self._sink = context.part(DumpedPages).sink
+        self._pages = context.part(DumpedPages)
         self._ids: dict[tuple[int, int], int] = {}
         self._pending: list[tuple[int, OwnedFd]] = []
 
@@ -60,20 +64,31 @@ class SegmentDump:
         self._pending.append((shmid, OwnedFd(os.open(path, os.O_RDONLY | os.O_CLOEXEC))))
 
     def dump_contents(self) -> int:
-        """Copy what was added; the number of pages."""
+        """Copy what was added and is not in the images before; the number of pages."""
         total = 0
         while self._pending:
             shmid, fd = self._pending.pop()
             with fd:
-                total += _dump_contents(self._sink, fd.fileno(), shmid)
+                total += _dump_contents(self._pages, fd.fileno(), shmid)
         return total
 
 
-def _dump_contents(sink: PageSink, fd: int, shmid: int) -> int:
+def _dump_contents(pages: DumpedPages, fd: int, shmid: int) -> int:
     found = list(_iter_data(fd))
     n_bytes = sum(end - start for start, end in found)
-    with sink.open(kinds.SHMEM_PAGEMAP, shmid, n_bytes) as stream:
-        contents.copy(found, lambda pieces, into: _read(fd, pieces, into), stream)
+
+    def read(pieces: Sequence[Piece], into: memoryview) -> None:
+        _read(fd, pieces, into)
+
+    if pages.before is not None and pages.before.exists(kinds.SHMEM_PAGEMAP.file_name(shmid)):
+        # What writes to a segment, and by which of its mappings and descriptors, nobody can be asked.
+        with (
+            open_contents(pages.before, shmid, kinds.SHMEM_PAGEMAP, PAGE_SIZE) as before,
+            pages.sink.open(kinds.SHMEM_PAGEMAP, shmid) as stream,
+        ):
+            return contents.copy_changed(found, read, before, stream) // PAGE_SIZE
+    with pages.sink.open(kinds.SHMEM_PAGEMAP, shmid, n_bytes) as stream:
+        contents.copy(found, read, stream)
     return n_bytes // PAGE_SIZE
 
 

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from torpor.base.errors import RestoreError
 from torpor.base.fds import OwnedFd
 from torpor.base.ids import Pid
-from torpor.base.records import dataclass, field
+from torpor.base.records import dataclass, field, replace
 from torpor.base.typed import TYPE_CHECKING
 from torpor.images import kinds
 from torpor.images import messages as m
-from torpor.images.pagemap import PE_LAZY, Extent, PageRun
+from torpor.images.pagemap import PE_LAZY, PE_PARENT, Extent, PageRun
 from torpor.images.pages import Contents, Range, open_contents
 from torpor.images.store import ImageStore, PagesReader
 from torpor.kernel.arch import nr
@@ -52,6 +52,8 @@ class Scan:
     found: contents.Found
     #: What is not copied, for somebody who reads it later while the process is still stopped.
     left: list[Range] = field(default_factory=list)
+    #: What has not been written since the images before, and is in them.
+    held: list[Range] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ class PagesDumped:
     n_written: int
     #: Not copied, but left to be read later.
     n_left: int = 0
+    n_held: int = 0
 
 
 def dump_maps(process: DumpProcess, context: DumpContext) -> None:
@@ -69,50 +72,73 @@ def dump_maps(process: DumpProcess, context: DumpContext) -> None:
     process.mm.vmas.extend(vmas.dump_one(process, vma, context) for vma in process.maps)
 
 
-def scan(process: DumpProcess) -> Scan:
-    """Look through the page tables; before anything runs inside the task."""
+def scan(process: DumpProcess, noted: contents.Noted | None = None, held: Sequence[Range] = ()) -> Scan:
+    """Look through the page tables; before anything runs inside the task.
+
+    *held*: the pages that the images before have; what has not been written since, by what is *noted*, stays there.
+    """
     private = _private(process)
-    found = contents.scan(process.pid, private)
+    found = contents.scan(process.pid, private, noted)
     vdso.join_vvar(process.mm)
     vmas.add_guards(process.mm, found.guards)
-    return Scan(private, found)
+    if not found.unwritten:
+        return Scan(private, found)
+    there, missing = contents.divide(found.unwritten, held)
+    return Scan(private, replace(found, ranges=sorted(found.ranges + missing) if missing else found.ranges), held=there)
 
 
 def _private(process: DumpProcess) -> list[Vma]:
     return [vma for vma, entry in zip(process.maps, process.mm.vmas, strict=True) if vmas.has_contents(entry)]
 
 
-def dump_contents(process: DumpProcess, scanned: Scan, context: DumpContext, *, leave: bool = False) -> PagesDumped:
-    """Copy the private pages; *leave* those that may come after a restore."""
+def open_memory(pid: Pid, scanned: Scan, *, is_shared: bool, runs: bool = False) -> contents.Memory:
+    """The memory of *pid*, which has been *scanned*, to be copied now or, if it *runs* then, later."""
+    unreadable = any(contents.is_unreadable(vma) for vma in scanned.private)
+    return contents.Memory(pid, gentle=is_shared, unreadable=unreadable, runs=runs)
+
+
+def dump_contents(
+    process: DumpProcess,
+    scanned: Scan,
+    context: DumpContext,
+    memory: contents.Memory | None = None,
+    *,
+    leave: bool = False,
+) -> PagesDumped:
+    """Copy the private pages, from *memory* if that was opened before (it is closed); *leave* those that may come after
+    a restore.
+    """
     # Another task that lives on may have some of these pages by fork.
-    return _dump_contents(process, process.pid, scanned, context, is_shared=len(context.processes) > 1, leave=leave)
+    is_shared = len(context.processes) > 1
+    memory = memory or open_memory(process.pid, scanned, is_shared=is_shared)
+    return _dump_contents(process, memory, scanned, context, leave=leave)
 
 
 def _dump_contents(
     process: DumpProcess,
-    pid: Pid,
+    memory: contents.Memory,
     scanned: Scan,
     context: DumpContext,
-    *,
-    is_shared: bool,
     aside: contents.Aside | None = None,
     leave: bool = False,
 ) -> PagesDumped:
-    """What *scanned* has found, of the memory of *pid* and from what was put *aside*."""
-    ranges, private = scanned.found.ranges, scanned.private
+    """What *scanned* has found, of *memory*, which is closed, and from what was put *aside*."""
+    ranges = scanned.found.ranges
     lazy = vmas.waiting(process.mm, (image.sp_of(thread.core) for thread in process.threads))
     if leave:
         scanned.left[:], ranges = contents.divide(ranges, lazy)
-    runs = [PageRun(start, (end - start) // PAGE_SIZE, PE_LAZY, PAGE_SIZE) for start, end in scanned.left]
     n_bytes = sum(end - start for start, end in ranges)
-    unreadable = any(contents.is_unreadable(vma) for vma in private)
-    with (
-        context.part(DumpedPages).sink.open(kinds.PAGEMAP, process.ns_pid, n_bytes, lazy) as stream,
-        contents.Memory(pid, gentle=is_shared, unreadable=unreadable) as memory,
-    ):
-        contents.copy(ranges, memory.read if aside is None else aside.over(memory.read), stream, runs)
-    n_scanned = sum(vma.length for vma in private) // PAGE_SIZE
-    return PagesDumped(n_scanned, n_bytes // PAGE_SIZE, sum(run.n_pages for run in runs))
+    left, held = _runs(scanned.left, PE_LAZY), _runs(scanned.held, PE_PARENT)
+    elsewhere = sorted(left + held, key=lambda run: run.vaddr)
+    with memory, context.part(DumpedPages).sink.open(kinds.PAGEMAP, process.ns_pid, n_bytes, lazy) as stream:
+        contents.copy(ranges, memory.read if aside is None else aside.over(memory.read), stream, elsewhere)
+    n_scanned = sum(vma.length for vma in scanned.private) // PAGE_SIZE
+    n_left, n_held = (sum(run.n_pages for run in runs) for runs in (left, held))
+    return PagesDumped(n_scanned, n_bytes // PAGE_SIZE, n_left, n_held)
+
+
+def _runs(ranges: Iterable[Range], flags: int) -> list[PageRun]:
+    return [PageRun(start, (end - start) // PAGE_SIZE, flags, PAGE_SIZE) for start, end in ranges]
 
 
 class Halved:
@@ -138,7 +164,8 @@ class Halved:
         vmas.add_guards(self._process.mm, sorted(found.guards + self._found.guards))
         both = contents.Found(sorted(found.ranges + self._found.ranges), [])
         scanned = Scan(self._inherited + self._others, both)
-        return _dump_contents(self._process, pid, scanned, context, is_shared=True, aside=self._aside)
+        memory = open_memory(pid, scanned, is_shared=True)
+        return _dump_contents(self._process, memory, scanned, context, self._aside)
 
 
 def dump_segments(context: DumpContext) -> int:

@@ -1,0 +1,220 @@
+"""Dumps of what was written since the one before, of a tree that does nothing but write: compared byte by byte."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from harness import engine, generations
+from harness.workload import Workload
+from torpor.base.records import replace
+from torpor.engine.dump import run
+from torpor.engine.dump.phases import DUMP
+from torpor.engine.dump.session import DumpSession
+from torpor.engine.options import DumpOptions
+from torpor.images import kinds
+from torpor.images.pagemap import load_pagemap
+from torpor.images.stores.directory import DirStore
+from torpor.kernel.userfaultfd import can_track
+from torpor.objects.memory.tracking import Tracker
+from torpor.objects.policy import FilePolicy, Policies
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(not can_track(), reason="this kernel does not tell what is written"),
+]
+
+LET_GO = next(phase for phase in DUMP if phase.name == "let go")
+POLICIES = Policies(files=FilePolicy(external_pipes=True))
+WAYS = [
+    "write", "kernel write", "map", "remap", "drop write", "guard write", "protect write", "library", "thp", "shared",
+    "segment", "fork write", "threads", "fork map remap drop guard protect library thp shared segment kernel",
+]  # fmt: skip
+
+
+def pages_in_parents(images: Path) -> int:
+    """How many pages of private memory the set says to be in those before it."""
+    n_pages = 0
+    with DirStore(images) as store:
+        for name in store.names():
+            found = kinds.by_file_name(name)
+            if found is not None and found[0] is kinds.PAGEMAP and isinstance(found[1], int):
+                n_pages += sum(run.n_pages for run in load_pagemap(store, found[1]).runs if run.in_parent)
+    return n_pages
+
+
+def pages_here(images: Path) -> int:
+    with DirStore(images) as store:
+        return sum(store.size_of(name) for name in store.names() if name.startswith("pages-")) // generations.PAGE
+
+
+def before(workload: Workload, n_sets: int) -> list[Path]:
+    found = [workload.base / f"before-{number}" for number in range(n_sets)]
+    for images in found:
+        images.mkdir()
+    return found
+
+
+def dump_seen(
+    workload: Workload, options: DumpOptions, monkeypatch: pytest.MonkeyPatch
+) -> dict[tuple[int, int], bytes]:
+    """Dump the workload; its memory at the last moment."""
+    memory: dict[tuple[int, int], bytes] = {}
+
+    def look(session: DumpSession) -> None:
+        memory.update(generations.memory_of(workload))
+        LET_GO.run(session)
+
+    monkeypatch.setattr(run, "DUMP", tuple(replace(phase, run=look) if phase is LET_GO else phase for phase in DUMP))
+    run.dump(workload.pid, workload.images, options)
+    workload.reap()
+    return memory
+
+
+def check(workload: Workload, memory: dict[tuple[int, int], bytes]) -> None:
+    workload.restore(options=("--leave-stopped",))
+    assert not generations.changes_in(workload, memory)
+    for pid in workload.processes():
+        with suppress(ProcessLookupError):  # children that the first one ends as soon as it goes on
+            os.kill(pid, signal.SIGCONT)
+    workload.expect_pass()
+
+
+@pytest.mark.parametrize("ways", WAYS)
+def test_each_byte_is_that_of_the_last_moment(ways: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Workload.start("churn", ways.split()) as workload:
+        workload.wait_ready()
+        earlier = ""
+        for images in before(workload, 3):
+            options = DumpOptions(parent=earlier, policies=POLICIES)
+            run.pre_dump(workload.pid, images, options)
+            earlier = f"../{images.name}"
+        memory = dump_seen(workload, DumpOptions(parent=earlier, policies=POLICIES), monkeypatch)
+        assert pages_in_parents(workload.images) >= 512
+        check(workload, memory)
+
+
+def test_a_tracker_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Workload.start("churn", ["remap", "write"]) as workload, Tracker() as tracker:
+        workload.wait_ready()
+        *sets, last = [*before(workload, 2), workload.images]
+        for images in sets:
+            run.pre_dump(workload.pid, images, DumpOptions(tracker=tracker))
+        memory = dump_seen(workload, DumpOptions(tracker=tracker), monkeypatch)
+        assert pages_here(sets[1]) < pages_here(sets[0])
+        for images, earlier in ((last, sets[1]), (sets[1], sets[0])):
+            (images / "parent").symlink_to(f"../{earlier.name}")
+        check(workload, memory)
+
+
+def criu(command: str, workload: Workload, images: Path, *options: str) -> str:
+    """Run the command on the workload; its log."""
+    line = [*engine.command(), command, "-t", str(workload.pid), "-D", str(images), "-o", "log", "-v4", *options]
+    subprocess.run(line, check=True, cwd="/")
+    return (images / "log").read_text()
+
+
+def holders_of(workload: Workload) -> list[str]:
+    """What the workload's processes hold that a tracker may have left: descriptors, and protected mappings."""
+    found = []
+    for pid in workload.processes():
+        names = [os.readlink(f"/proc/{pid}/fd/{number}") for number in os.listdir(f"/proc/{pid}/fd")]
+        found += [f"{pid}: {name}" for name in names if "userfaultfd" in name]
+        flags = [line for line in Path(f"/proc/{pid}/smaps").read_text().splitlines() if line.startswith("VmFlags:")]
+        found += [f"{pid}: protected" for line in flags if {"uw", "um", "ui"} & {*line.split()}]
+        found += [f"{pid}: scratch" for line in Path(f"/proc/{pid}/maps").read_text().splitlines() if "rwxp" in line]
+    return found
+
+
+def keepers(workload: Workload) -> list[str]:
+    """The names of sockets of those who keep track of it."""
+    prefix = f"@torpor-keeper-{workload.pid}-"
+    lines = Path("/proc/net/unix").read_text().splitlines()
+    return [line.split()[-1] for line in lines if prefix in line]
+
+
+def test_by_commands() -> None:
+    with Workload.start("private_memory") as workload:
+        workload.wait_ready()
+        first, second = before(workload, 2)
+        criu("pre-dump", workload, first, "--track-mem")
+        assert keepers(workload) and not [each for each in holders_of(workload) if "protected" not in each]
+        assert generations.change(workload, 1)
+        criu("pre-dump", workload, second, "--track-mem", "--prev-images-dir", "../before-0")
+        assert pages_in_parents(second) > 10
+        assert generations.change(workload, 2)
+        memory = generations.memory_of(workload)
+        workload.dump(options=("--track-mem", "--prev-images-dir", "../before-1"))
+        assert os.readlink(workload.images / "parent") == "../before-1"
+        assert pages_in_parents(workload.images) > 10
+        assert not keepers(workload)
+        workload.restore()
+        assert not generations.changes_in(workload, memory)
+
+
+def test_dumps_that_go_on_lean_on_each_other() -> None:
+    with Workload.start("counter") as workload:
+        workload.wait_ready()
+        first, second = before(workload, 2)
+        criu("dump", workload, first, "--track-mem", "--leave-running")
+        criu("dump", workload, second, "--track-mem", "--leave-running", "--prev-images-dir", "../before-0")
+        assert pages_in_parents(second) > 10
+        log = criu("dump", workload, workload.images, "--leave-running", "--prev-images-dir", "../before-1")
+        assert "all memory is copied" not in log and pages_in_parents(workload.images) > 10
+        assert not keepers(workload) and not holders_of(workload)
+        workload.expect_pass()
+
+
+def whole_because(workload: Workload, images: Path, *options: str) -> str:
+    log = criu("dump", workload, images, "--leave-running", *options)
+    assert not pages_in_parents(images)
+    (line,) = [line for line in log.splitlines() if "all memory is copied" in line]
+    return line
+
+
+def test_without_a_keeper_all_is_copied_and_said() -> None:
+    with Workload.start("counter") as workload:
+        workload.wait_ready()
+        first, second = before(workload, 2)
+        criu("pre-dump", workload, first)
+        criu("pre-dump", workload, second)
+        assert "others were made since" in whole_because(workload, workload.images, "--prev-images-dir", "../before-0")
+        assert "nobody has kept track" in whole_because(workload, workload.images, "--prev-images-dir", "../before-1")
+        workload.expect_pass()
+
+
+@pytest.mark.parametrize("given", ["../nowhere", ".", "../dir"])
+def test_what_are_no_images_is_refused(given: str) -> None:
+    with Workload.start("counter") as workload:
+        workload.wait_ready()
+        with pytest.raises(engine.EngineError, match="prev-images-dir"):
+            workload.dump(options=("--prev-images-dir", given))
+        workload.expect_pass()
+
+
+def test_the_end_of_the_target_ends_the_keeper() -> None:
+    with Workload.start("counter") as workload:
+        workload.wait_ready()
+        criu("pre-dump", workload, workload.images)
+        (name,) = keepers(workload)
+        workload.expect_pass()
+        wait_gone(name)
+
+
+def wait_gone(name: str) -> None:
+    """Until nobody listens to *name*."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
+        client.settimeout(30)
+        try:
+            client.connect("\0" + name[1:])
+        except ConnectionRefusedError:
+            return
+        with suppress(ConnectionResetError):
+            while client.recv(1 << 16):
+                pass
