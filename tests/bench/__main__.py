@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bench.measure import LOADS, BenchError, Figures, Load, become_reaper, build, measure, warm
 
-_COLUMNS = ("dump ms", "frozen ms", "restore ms", "images MB", "peak MB")
+_COLUMNS = ("dump ms", "frozen ms", "restore ms", "images MB", "peak MB", "work %")
 
 
 def main() -> int:
@@ -38,7 +38,7 @@ def _one_load(load: Load, engines: dict[str, str], program: Path, directory: Pat
     failed = 0
     for _ in range(rounds):
         for name, engine in engines.items():
-            if load.kind == "memory":
+            if load.kind in ("memory", "dirtied"):
                 warm(3 * load.count << 20)
             try:
                 found[name].append(measure([engine], load, program, directory))
@@ -61,6 +61,7 @@ def _median(figures: list[Figures]) -> tuple[float, ...]:
         statistics.median(each.restore_s for each in figures) * 1e3,
         statistics.median(each.image_bytes for each in figures) / 1e6,
         statistics.median(each.peak_bytes for each in figures) / 1e6,
+        statistics.median(each.work for each in figures) * 1e2,
     )
 
 

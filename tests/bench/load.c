@@ -16,7 +16,16 @@ struct beat {
     volatile int64_t pid;
     volatile int64_t longest_ns;
     volatile int64_t reset;
+    /* What is done besides: pages written. */
+    volatile int64_t work;
+    /* The same at the end of the longest stop, and a second later; 0 before. */
+    volatile int64_t work_then;
+    volatile int64_t work_later;
 };
+
+static char *memory_at;
+static size_t memory_size;
+static struct beat *shared;
 
 static int64_t now_ns(void)
 {
@@ -48,6 +57,39 @@ static void fill(long mib)
         fail("mmap");
     for (size_t at = 0; at < size; at += 4096)
         memset(memory + at, (int)(at >> 12) | 1, 4096);
+    memory_at = memory;
+    memory_size = size;
+}
+
+/* Writes 200 MB a second, page by page, in bursts of a millisecond. */
+static void *dirty(void *unused)
+{
+    size_t at = 0;
+    int64_t due = now_ns();
+
+    for (;;) {
+        for (int i = 0; i < 51; i++, at = (at + 4096) % memory_size) {
+            memory_at[at]++;
+            shared->work++;
+        }
+        due += 1000000;
+        int64_t left = due - now_ns();
+        struct timespec pause_for = { 0, left };
+
+        if (left > 0)
+            nanosleep(&pause_for, NULL);
+        else
+            due = now_ns(); /* what was missed is not made up for */
+    }
+    return unused;
+}
+
+static void start_dirtying(void)
+{
+    pthread_t thread;
+
+    if (pthread_create(&thread, NULL, dirty, NULL))
+        fail("thread");
 }
 
 static void map_many(long count)
@@ -92,7 +134,11 @@ int main(int argc, char **argv)
     close(fd);
     if (!strcmp(argv[1], "memory"))
         fill(count);
-    else if (!strcmp(argv[1], "mappings"))
+    else if (!strcmp(argv[1], "dirtied")) {
+        fill(count);
+        shared = beat;
+        start_dirtying();
+    } else if (!strcmp(argv[1], "mappings"))
         map_many(count);
     else if (!strcmp(argv[1], "processes"))
         for (long i = 1; i < count; i++) {
@@ -117,16 +163,21 @@ int main(int argc, char **argv)
                 fail("thread");
         }
     beat->pid = getpid();
-    int64_t last = now_ns();
+    int64_t last = now_ns(), ended = 0;
     for (;;) {
         struct timespec pause_for = { 0, 200000 };
 
         nanosleep(&pause_for, NULL);
         int64_t at = now_ns();
         if (beat->reset)
-            beat->reset = beat->longest_ns = 0;
-        else if (at - last > beat->longest_ns)
+            beat->reset = beat->longest_ns = beat->work_later = ended = 0;
+        else if (at - last > beat->longest_ns) {
             beat->longest_ns = at - last;
+            beat->work_then = beat->work;
+            beat->work_later = 0;
+            ended = at;
+        } else if (ended && !beat->work_later && at - ended >= 1000000000)
+            beat->work_later = beat->work;
         last = at;
     }
 }

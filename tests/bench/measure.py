@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _BEAT = struct.Struct("=3q")
+_WORK = struct.Struct("=3q")
 _PR_SET_CHILD_SUBREAPER = 36
 _LIMIT_S = 60.0
 
@@ -32,6 +33,8 @@ LOADS = (
     Load("idle", "idle", 0),
     Load("256 MB", "memory", 256),
     Load("1 GB", "memory", 1024),
+    Load("1 GB dirtied", "dirtied", 1024),
+    Load("4 GB", "memory", 4096),
     Load("100 processes", "processes", 100),
     Load("500 threads", "threads", 500),
     Load("5000 mappings", "mappings", 5000),
@@ -49,6 +52,8 @@ class Figures:
     restore_s: float
     image_bytes: int
     peak_bytes: int
+    #: Pages that a load writes in the second after its longest stop, of those that it writes otherwise; 0: none does.
+    work: float = 0.0
 
 
 class BenchError(Exception):
@@ -70,12 +75,18 @@ class Beat:
     def longest_s(self) -> float:
         return int(_BEAT.unpack_from(self._page)[1]) / 1e9
 
+    def work_of_a_second(self) -> int:
+        """Pages written in the second after the longest stop, once that has passed."""
+        _wait(lambda: _WORK.unpack_from(self._page, 24)[2], "a second of work")
+        _, then, later = _WORK.unpack_from(self._page, 24)
+        return int(later - then)
+
     def reset(self) -> None:
         struct.pack_into("=q", self._page, 16, 1)
         _wait(lambda: not _BEAT.unpack_from(self._page)[2], "a heartbeat")
 
     def clear(self) -> None:
-        self._page[:24] = bytes(24)
+        self._page[:48] = bytes(48)
 
 
 def become_reaper() -> None:
@@ -116,19 +127,23 @@ def measure(engine: Sequence[str], load: Load, program: Path, directory: Path) -
     beat = Beat(directory / "beat")
     with _running(program, load, beat) as pid:
         beat.reset()
+        works = load.kind == "dirtied"
+        usual = beat.work_of_a_second() if works else 0
+        beat.reset()
         dump_s, dump_peak = _timed([*engine, "dump", "-t", str(pid), "--leave-running"], images, "dump.log")
         # The load must have had its turn again, or the gap is not in yet.
         seen = beat.longest_s()
         _wait(lambda: beat.longest_s() >= seen, "a heartbeat")
         time.sleep(0.01)  # one beat is 0.2 ms; a benchmark, not a test: nothing depends on it but the figure
         frozen_s = beat.longest_s()
+        work = beat.work_of_a_second() / usual if works else 0.0
     size = sum(entry.stat().st_blocks * 512 for entry in os.scandir(images) if entry.name.endswith(".img"))
     beat.clear()
     try:
         restore_s, restore_peak = _timed([*engine, "restore", "-d"], images, "restore.log")
     finally:
         _end(pid)
-    return Figures(dump_s, frozen_s, restore_s, size, max(dump_peak, restore_peak))
+    return Figures(dump_s, frozen_s, restore_s, size, max(dump_peak, restore_peak), work)
 
 
 @contextmanager
