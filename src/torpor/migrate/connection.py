@@ -20,6 +20,7 @@ from torpor.migrate.wire import HEADER_BYTES, Message, WireError, pack, unpack
 BUFFER_BYTES = 1 << 20
 #: For the bytes of what has begun; a peer that is there sends all of them at once.
 WITHIN_S = 60
+_FAREWELL_S = 2
 _IOV_MAX = 1024
 #: A peer whose machine is gone is noticed after two minutes.
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 6))
@@ -172,9 +173,11 @@ class Connection(Closing):
     def end(self) -> None:
         """Nothing more is said; wait until the other end has hung up too, so that it is not we who have to remember."""
         try:
+            self._link.settimeout(_FAREWELL_S)
+            if not self._is_plain:
+                self._link.unwrap()  # type: ignore[attr-defined]
             if not self.is_shared:
                 self._link.shutdown(socket.SHUT_WR)
-                self._link.settimeout(1)
                 self._link.recv(1)
         except OSError:
             return  # gone already

@@ -52,6 +52,7 @@ class RemoteSink(Closing):
         status = NUMBER.unpack(self._connection.read(NUMBER.size))[0]
         if status:
             raise WireError(f"{self._connection.name} could not keep the pages (status {status})", hint="see its log")
+        self._connection.end()
 
     def close(self) -> None:
         self._connection.close()

@@ -97,6 +97,7 @@ class RemoteSource(Closing):
         status = NUMBER.unpack(self._connection.read(NUMBER.size))[0]
         if status:
             raise WireError(f"{self._connection.name} ends with status {status}")
+        self._connection.end()
 
     def close(self) -> None:
         self._connection.close()

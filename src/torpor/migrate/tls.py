@@ -37,6 +37,9 @@ def _context(files: Tls, *, is_server: bool) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.check_hostname = not is_server and files.check_name
     context.verify_mode = ssl.CERT_REQUIRED
+    if is_server:
+        # CRIU takes a ticket for an answer that is late.
+        context.num_tickets = 0
     certificate, key = files.certificate or _CERTIFICATE, files.key or _KEY
     try:
         context.load_cert_chain(certificate, key)
