@@ -11,12 +11,13 @@ Importing this imports nothing else; the engine comes with the first call.
 
 from __future__ import annotations
 
-__all__ = ["Checkpoint", "Findings", "__version__", "dump", "examine", "problems", "restore"]
+__all__ = ["Checkpoint", "Findings", "__version__", "dump", "examine", "pre_dump", "problems", "restore"]
 __version__ = "0.1.0"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from torpor.base.errors import TorporError
     from torpor.engine.dump.preflight import Findings
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from torpor.engine.stats import DumpStats
     from torpor.images.store import ImageStore
     from torpor.images.stores.opening import Location
+    from torpor.objects.memory.tracking import Tracker
 
 
 def dump(
@@ -53,6 +55,8 @@ def dump(
     notes: tuple[tuple[str, bytes], ...] = (),
     also: ImageStore | None = None,
     last_word: tuple[int, bytes] | None = None,
+    parent: str = "",
+    tracker: Tracker | None = None,
 ) -> DumpStats:
     """Checkpoint *pid* and everything below it into the directory *path*, which is made if need be, or into one file.
 
@@ -73,7 +77,7 @@ def dump(
     path to read it by just then; an error there is one of the checkpoint.  ``notes``: small files, names and contents,
     that are to be part of it.  ``also``: a store that gets all images as well.  ``last_word``: a socket's descriptor,
     and what is sent there as soon as the processes can never run again, by another process of ours if we are killed
-    then; perhaps twice.
+    then; perhaps twice.  ``parent``, ``tracker``: as of :func:`pre_dump`, after such.
 
     torpor.base.errors.TorporError and its kinds; after any of them the processes run on unharmed.
     """
@@ -91,6 +95,8 @@ def dump(
         notes=notes,
         also=also,
         last_word=last_word,
+        prev_images_dir=parent,
+        tracker=tracker,
         compress=compress,
         force=force,
         leave_running=leave_running,
@@ -111,6 +117,28 @@ def dump(
     )
     with going_to(path, leave_running=leave_running) as (room, finish):
         return engine.dump(pid, room, options)
+
+
+def pre_dump(
+    pid: int,
+    path: Location,
+    *,
+    tracker: Tracker | None = None,
+    parent: str = "",
+    also: ImageStore | None = None,
+    made_by: str = "torpor.pre_dump",
+    **others: Any,
+) -> DumpStats:
+    """Copy the memory of *pid* and all below it into *path*, while they run; a dump that follows copies the rest.
+
+    ``tracker`` (``torpor.objects.memory.tracking.Tracker``) notes what is written from then on, until it is closed, and
+    is given to the next ``pre_dump`` and to the ``dump``, as is ``parent``: the directory, from that of its images, of
+    the set before.  ``also`` and *others*: as of :func:`dump`.
+    """
+    from torpor.engine.dump import run as engine
+
+    told = {"own_session": True, **others, "track_mem": True, "prev_images_dir": parent}
+    return engine.pre_dump(pid, path, _dump_options(made_by=made_by, also=also, tracker=tracker, **told))
 
 
 def restore(
@@ -206,6 +234,8 @@ _OF_DUMP_ONLY = {
     "snapshot",
     "also",
     "last_word",
+    "parent",
+    "tracker",
 }
 
 
@@ -264,6 +294,7 @@ def _dump_options(
     notes: tuple[tuple[str, bytes], ...] = (),
     also: ImageStore | None = None,
     last_word: tuple[int, bytes] | None = None,
+    tracker: Tracker | None = None,
     **arguments: object,
 ) -> DumpOptions:
     from torpor.engine.option_table import of_arguments
@@ -278,6 +309,7 @@ def _dump_options(
         notes=notes,
         also=also,
         last_word=last_word,
+        tracker=tracker,
         policies=policies_of(told),
         cgroups=CgroupPolicy(**told["cgroups"]),
         **told["dump"],

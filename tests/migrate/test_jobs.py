@@ -87,6 +87,41 @@ def test_the_ways_that_its_data_may_go(words: tuple[str, ...], here: Path, there
     assert jobs.list_jobs() == [] and there.jobs() == {"counter": "running"} and there.leftovers() == []
 
 
+#: Writes into all of its memory again and again, each time another byte, and says so after each pass that was right.
+_WRITER = """
+data, n, passes = bytearray(8 << 20), 0, 0
+while True:
+    for at in range(0, len(data), 4096):
+        assert data[at] == n, (at, n)
+        data[at] = (n + 1) % 251
+    n, passes = (n + 1) % 251, passes + 1
+    print(passes, flush=True)
+"""
+
+
+@pytest.mark.parametrize("words", [(), ("--rounds", "0"), ("--rounds", "5", "--downtime", "0ms", "--via", "ssh")])
+def test_memory_that_is_written_meanwhile_is_right(
+    words: tuple[str, ...], tmp_path: Path, there: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORPOR_STATE", str(tmp_path / "here"))
+    job = jobs.start([sys.executable, "-S", "-c", _WRITER], "counter")
+    try:
+        _wait_for_line(job.log, 3)
+        made = json.loads(_migrate(there, "--json", *words))
+    finally:
+        _end("counter")
+    assert bool(made["rounds"]) == (not words or words[1] != "0")
+    after = _wait_for_line(there.state / "jobs/counter/log", 5)
+    assert after == list(range(after[0], after[0] + len(after)))
+
+
+def test_who_writes_faster_than_it_goes_runs_on_if_wished(here: Path, there: Host) -> None:
+    said = _migrate(there, "--timeout", "1ms", "--on-timeout", "cancel", "--bandwidth", "200", returncode=1)
+    assert "runs on here" in said and "--on-timeout stop" in said
+    _runs_on(here)
+    assert there.jobs() == {} and there.leftovers() == []
+
+
 def test_it_goes_by_another_name_there_and_stays_here_as_images_if_wished(here: Path, there: Host) -> None:
     _migrate(there, "--name", "other", "--keep-source")
     assert there.jobs() == {"other": "running"}

@@ -19,13 +19,21 @@ from torpor.base import log
 from torpor.base.errors import MigrationError, TorporError
 from torpor.engine import jobs, scratch
 from torpor.engine.options import Notify, nobody
+from torpor.images import kinds
+from torpor.images.pages import MAX_PARENTS
+from torpor.images.store import load_all
 from torpor.images.stores.opening import Location
 from torpor.images.stores.spooled import Spool, SpooledStore
+from torpor.kernel.arch import nr
+from torpor.kernel.syscall import syscall
+from torpor.kernel.vm import PAGE_SIZE
 from torpor.migrate import data, offer, protocol
 from torpor.migrate.link import FAILED, Link, LinkLostError, Message
-from torpor.migrate.offer import Offer
+from torpor.migrate.offer import Offer, memory_left
 
 _HOME = "unpacked"
+#: FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE
+_PUNCH_HOLE = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +86,6 @@ def _receive(link: Link, trust: bool, taker: Taker | None) -> Received | None:
         return taker(link, message, offered, name)
     with ExitStack() as stack:
         source = accept(link, message, stack)
-        if link.expect(protocol.IMAGES, protocol.CANCEL).name == protocol.CANCEL:
-            return None
         return _Arrival(link, source, offered, name, trust, room).run()
 
 
@@ -122,11 +128,17 @@ class _Arrival:
         self._trust, self._room = trust, room
         self._go = 0.0
 
-    def run(self) -> Received:
-        """Take the images, rebuild what they hold, and let it go."""
-        with scratch.directory(self._room) as room, SpooledStore(self._source, "what comes", Spool(room)) as images:
+    def run(self) -> Received | None:
+        """Take the images, rebuild what they hold, and let it go; None where it does not come after all."""
+        with ExitStack() as stack:
+            images = self._take(stack)
+            if images is None:
+                return None
             if isinstance(self._source, data.Receiver):
                 self._source.close()  # and its threads: who has some cannot enter mount namespaces
+            if len(load_all(images, kinds.PSTREE)) == 1:
+                # Of several, one may be looked at again for what it shares with another.
+                images.read_once(_give_back)
             name, pid = self._rebuild(images)
         us = int((time.monotonic() - self._go) * 1e6)
         try:
@@ -134,6 +146,27 @@ class _Arrival:
         except MigrationError as error:
             log.warn(f"{name or f'pid {pid}'} runs here; that cannot be told any more: {error}")
         return Received(name, pid)
+
+    def _take(self, stack: ExitStack) -> SpooledStore | None:
+        """The sets that come, each the parent of the next; the last of them."""
+        room = stack.enter_context(scratch.directory(self._room))
+        images: SpooledStore | None = None
+        for number in range(MAX_PARENTS):
+            message = self._link.expect(protocol.IMAGES, protocol.CANCEL)
+            if message.name == protocol.CANCEL:
+                return None
+            images = SpooledStore(self._source, f"round {number + 1}", self._spool(room), parent=images)
+            stack.enter_context(images)
+            if message.flag("last"):
+                return images
+            warm_up()
+        raise MigrationError("the source does not come to an end")
+
+    def _spool(self, room: Path) -> Spool:
+        """Memory where there is plenty of it: what is read from there soon need not be on a disk before."""
+        left = memory_left()
+        # What has been rebuilt is there a second time, for a moment.
+        return Spool(None, left // 2) if left > 3 * self._offer.memory_bytes else Spool(room)
 
     def _rebuild(self, images: SpooledStore) -> tuple[str, int]:
         if self._offer.kind == offer.PROCESS:
@@ -151,13 +184,26 @@ class _Arrival:
                 self._wait_for_go()
 
         words: dict[str, Any] = dict.fromkeys(self._offer.told, True)
-        return torpor.restore(images, renames=renames, notify=told, trust=self._trust, **words)
+        # Sums are for disks: the link has its own.
+        return torpor.restore(images, renames=renames, notify=told, trust=self._trust, verify=False, **words)
 
     def _wait_for_go(self) -> None:
         """All is there, and would run at once: whose is it?"""
         self._link.send(protocol.READY)
         self._link.expect(protocol.GO, timeout_s=protocol.GO_WITHIN_S)
         self._go = time.monotonic()
+
+
+def _give_back(fd: int, start: int, n_bytes: int) -> None:
+    """The pages of a file that have been read become free: what is being filled takes them, warm as they are."""
+    first, end = -(-start // PAGE_SIZE) * PAGE_SIZE, (start + n_bytes) // PAGE_SIZE * PAGE_SIZE
+    if first < end:
+        syscall("fallocate", nr.fallocate, fd, _PUNCH_HOLE, first, end - first)
+
+
+def warm_up() -> None:
+    """Import what a restore needs, while nothing is stopped for it."""
+    import torpor.engine.restore.run  # noqa: F401 - for what it brings
 
 
 def of_standard_streams() -> Link:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torpor
 from torpor.base import log
@@ -31,17 +31,21 @@ from torpor.engine.stats import DumpStats
 from torpor.images.stores.opening import Location
 from torpor.images.stores.stream import TarStore
 from torpor.kernel import interrupts
+from torpor.kernel.userfaultfd import can_track
 from torpor.migrate import data, offer, protocol
 from torpor.migrate.link import DataWay, FailedThereError, Link, LinkLostError, Message, encode
 from torpor.migrate.metered import Metered
 from torpor.migrate.offer import Offer
+from torpor.migrate.rounds import Aim, Round, Rounds
 from torpor.migrate.way import Destination, Remote
+from torpor.objects.memory import tracking
 
 #: The destination waits so long for "go" at least, once it is ready, and so we do not say it later than half of that.
 _GO_WITHIN_S = protocol.GO_WITHIN_S / 2
 #: Who has been told "go" has little left to do.
 _RUNS_WITHIN_S = 60.0
 _HOME = "migrating"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,8 @@ class Wishes:
     """``name``: what a job is called there, "" for as here.  ``told``: arguments of :func:`torpor.dump`.
 
     ``via_ssh``: data go by ssh, too, and not by connections of their own (``n_connections``).  ``compress``: as a
-    stream is, "none" or "zstd".  ``bandwidth``: bytes a second that may be sent; 0: as many as can.
+    stream is, "none" or "zstd".  ``bandwidth``: bytes a second that may be sent; 0: as many as can.  ``aim``: when
+    memory has gone for long enough while all runs; ``tell`` is told what each round came to.
     """
 
     name: str = ""
@@ -62,6 +67,8 @@ class Wishes:
     n_connections: int = 2
     compress: str = "none"
     bandwidth: int = 0
+    aim: Aim = field(default_factory=Aim)
+    tell: Callable[[Round], None] = lambda made: None
     told: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -77,6 +84,7 @@ class Moved:
     sent_bytes: int
     downtime_s: float
     total_s: float
+    rounds: tuple[Round, ...] = ()
     kept: str = ""
 
 
@@ -95,7 +103,6 @@ def migrate(pid: int, job: Job | None, where: Destination, wishes: Wishes) -> Mo
                 if wishes.dry_run:
                     link.send(protocol.CANCEL)
                     return None
-                link.send(protocol.IMAGES)
                 return _Move(link, way, str(where), pid, job, made, name, wishes, began).run()
         except LinkLostError as error:
             remote.explain(error)
@@ -177,6 +184,7 @@ class _Move:
         self._runs: Message | None = None
         self._lost: MigrationError | None = None
         self._go_ns = 0
+        self._rounds = Rounds(wishes.aim, wishes.tell)
 
     def run(self) -> Moved:
         """Do it."""
@@ -197,9 +205,9 @@ class _Move:
 
     def _move_process(self) -> tuple[DumpStats | None, str]:
         """As of a job, for a process: its images lie where they are found by hand until it runs there."""
-        home = jobs.state_directory() / _HOME
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        place = home / f"{self._pid}-{os.urandom(4).hex()}"
+        home = jobs.state_directory() / _HOME / f"{self._pid}-{os.urandom(4).hex()}"
+        home.mkdir(mode=0o700, parents=True)
+        place = home / "images"
         stats: DumpStats | None = None
         is_whole = False
         with ExitStack() as stack:
@@ -213,11 +221,11 @@ class _Move:
                 stats = self._dump(place, (), commit)
             except BaseException as error:
                 if not is_whole or os.path.exists(f"/proc/{self._pid}"):
-                    shutil.rmtree(place, ignore_errors=True)
+                    shutil.rmtree(home, ignore_errors=True)
                     raise
                 log.warn(f"pid {self._pid} is in {place}, but: {error}")
             if self._is_over():
-                shutil.rmtree(place, ignore_errors=True)
+                shutil.rmtree(home, ignore_errors=True)
         return stats, str(place)
 
     def _dump(self, place: Location, notes: tuple[tuple[str, bytes], ...], commit: Callable[[str], None]) -> DumpStats:
@@ -229,13 +237,23 @@ class _Move:
                 raise MigrationError(f"{self._host} has been ready for too long: writing that down here took its time")
             self._go_ns = time.perf_counter_ns()
 
-        with (
-            scratch.directory(jobs.state_directory() / _HOME) as room,
-            TarStore(self._way, f"the link to {self._host}", self._wishes.compress, spool=str(room)) as store,
-        ):
+        with ExitStack() as stack:
+            room = stack.enter_context(scratch.directory(jobs.state_directory() / _HOME))
+
+            def way(is_last: bool) -> TarStore:
+                self._link.send(protocol.IMAGES, last=is_last)
+                return TarStore(self._way, f"the link to {self._host}", self._wishes.compress, spool=str(room))
+
+            tracker, last = None, ""
+            if self._wishes.aim.most > 0 and can_track():
+                tracker = stack.enter_context(tracking.Tracker())
+                assert isinstance(place, str | os.PathLike)
+                os.mkdir(place, 0o700)
+                last = self._told_why(self._rounds.run)(self._pid, Path(place).parent, tracker, way, self._wishes.told)
             stats = self._told_why(torpor.dump)(
-                self._pid, place, made_by="torpor migrate", notes=notes, commit=committed, also=store,
-                last_word=(self._link.writer, encode(protocol.GO)), **self._wishes.told,
+                self._pid, place, made_by="torpor migrate", notes=notes, commit=committed,
+                also=stack.enter_context(way(True)), last_word=(self._link.writer, encode(protocol.GO)),
+                parent=f"../{last}" if last else "", tracker=tracker, **self._wishes.told,
             )  # fmt: skip
         try:
             self._runs = self._link.expect(protocol.RUNS, timeout_s=_RUNS_WITHIN_S)
@@ -243,10 +261,10 @@ class _Move:
             self._lost = error
         return stats
 
-    def _told_why(self, dump: Callable[..., DumpStats]) -> Callable[..., DumpStats]:
+    def _told_why(self, dump: Callable[..., T]) -> Callable[..., T]:
         """*dump*, whose error about a lost connection is what the other side says of it, if it says something."""
 
-        def run(*arguments: Any, **words: Any) -> DumpStats:
+        def run(*arguments: Any, **words: Any) -> T:
             try:
                 return dump(*arguments, **words)
             except LinkLostError as error:
@@ -273,7 +291,7 @@ class _Move:
         return Moved(
             self._host, self._name or f"pid {self._runs.number('pid')}", self._runs.number("pid"),
             stats.n_processes if stats is not None else 0, self._offer.memory_bytes, self._way.n_sent, downtime_s,
-            time.monotonic() - self._began, kept if self._wishes.keep_source else "",
+            time.monotonic() - self._began, tuple(self._rounds.done), kept if self._wishes.keep_source else "",
         )  # fmt: skip
 
 

@@ -75,6 +75,8 @@ _NO_OPTIONS_IN_PYTHON = {
     "last_word",
     "pages",
     "give",
+    "parent",
+    "tracker",
     "renames",
     "notify",
     "others",

@@ -315,3 +315,30 @@ def test_what_lies_in_part_in_another_set_is_not_copied(tmp_path: Path) -> None:
         directory.set_parent("..")
         with pytest.raises(ImageError, match="in another checkpoint"):
             copy(directory, MemStore())
+
+
+def test_a_spool_in_memory_takes_as_much_as_it_may(tmp_path: Path) -> None:
+    data = _made(tmp_path / "x.tar")
+    with SpooledStore(io.BytesIO(data), "enough", Spool(None, 1 << 24)) as store:
+        reader = store.pages_reader("pages-1.img")
+        assert reader.size == len(_PAGES)
+        reader.close()
+    # What is small stays outside of it, however little it may take.
+    large = _archive((f"{pack.FOLDER}pages-1.img", (1 << 20) + 1, bytes((1 << 20) + 1)))
+    with pytest.raises(StoreError, match="no room in memory"):
+        SpooledStore(io.BytesIO(large), "too much", Spool(None, 1 << 20))
+
+
+def test_what_is_read_for_the_last_time_is_given_back_with_the_parents(tmp_path: Path) -> None:
+    big = bytes((1 << 20) + 8192)
+    data = _archive((f"{pack.FOLDER}pages-1.img", len(big), big), (f"{pack.FOLDER}pages-2.img", len(big), big))
+    first = SpooledStore(io.BytesIO(data), "first", Spool(None, 1 << 24))
+    with first, SpooledStore(io.BytesIO(data), "second", Spool(None, 1 << 24), parent=first) as second:
+        assert second.parent() is first
+        read: list[tuple[int, int]] = []
+        second.read_once(lambda fd, start, n_bytes: read.append((start, n_bytes)))
+        for store in (second, first):
+            reader = store.pages_reader("pages-2.img")
+            reader.read_at(4096, memoryview(bytearray(100)))
+            reader.close()
+        assert read == [(len(big) + 4096, 100)] * 2

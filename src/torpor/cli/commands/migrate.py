@@ -9,6 +9,7 @@ from torpor.base.typed import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torpor.containers.names import Target
+    from torpor.migrate.rounds import Round
     from torpor.migrate.source import Moved, Wishes
     from torpor.migrate.way import Destination
 
@@ -54,6 +55,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--connections", type=int, default=2, metavar="N", help="so many of them (default: 2)")
     parser.add_argument("--compress", choices=("none", "zstd"), default="none", help="what is sent (default: none)")
     parser.add_argument("--bandwidth", metavar="MBIT", type=float, default=0, help="send no more than so many Mbit/s")
+    parser.add_argument(
+        "--downtime", metavar="TIME", default="100ms",
+        help="how long it may be stopped: when what is left would take no longer, it is (100ms, 2s; default: 100ms)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--rounds", type=int, default=8, metavar="N",
+        help="at most so many rounds over its memory while it runs (default: 8; 0: it is stopped at once)",
+    )  # fmt: skip
+    parser.add_argument("--timeout", metavar="TIME", default="0", help="so long may they take (default: for ever)")
+    parser.add_argument(
+        "--on-timeout", choices=("stop", "cancel"), default="stop",
+        help="then stop it and send the rest (the default), or give up and let it run on here",
+    )  # fmt: skip
     parser.add_argument("--engine", help="podman; job, pid: what the name means")
     parser.add_argument("--json", action="store_true", help="what came of it, as JSON")
     parser.add_argument("-y", "--yes", action="store_true", help="do not ask before something is lost")
@@ -126,13 +140,44 @@ def _migrate_one(args: argparse.Namespace, word: str, where: Destination) -> Mov
 
 def _wishes(args: argparse.Namespace) -> Wishes:
     from torpor.cli import process_options
-    from torpor.migrate import source
+    from torpor.migrate import rounds, source
 
+    aim = rounds.Aim(_seconds(args.downtime), args.rounds, _seconds(args.timeout), args.on_timeout)
+    tell = (lambda made: None) if args.json else _tell_round
     return source.Wishes(
         args.name or "", args.rsh, args.remote_torpor, args.trust, args.dry_run, args.keep_source,
-        args.via == "ssh", args.connections, args.compress, int(args.bandwidth * 125_000),
+        args.via == "ssh", args.connections, args.compress, int(args.bandwidth * 125_000), aim, tell,
         process_options.keywords(args, process_options.CHECK),
     )  # fmt: skip
+
+
+def _seconds(text: str) -> float:
+    """``100ms``, ``2s``, ``1.5``."""
+    from torpor.base.errors import UsageError
+
+    for suffix, unit in (("ms", 0.001), ("min", 60.0), ("s", 1.0), ("", 1.0)):
+        if text.endswith(suffix):
+            try:
+                found = float(text.removesuffix(suffix)) * unit
+            except ValueError:
+                break
+            if 0 <= found < 1e9:
+                return found
+            break
+    raise UsageError(f"{text!r} is no time", hint="100ms, 2s, 5min")
+
+
+def _tell_round(made: Round) -> None:
+    """What one came to, for whoever waits at a terminal."""
+    from torpor.cli.progress import size, time_of
+
+    if sys.stderr.isatty():
+        written = f", {made.dirty_bytes_s / 1e6:.0f} MB/s are written" if made.number > 1 else ""
+        print(
+            f"round {made.number}: {size(made.n_bytes)} in {time_of(made.seconds)} "
+            f"({made.n_bytes / made.seconds / 1e6:.0f} MB/s){written}; the rest would take {time_of(made.rest_s)}",
+            file=sys.stderr,
+        )
 
 
 def _refuse_others(target: Target) -> None:
@@ -168,7 +213,8 @@ def _tell(word: str, where: Destination, moved: Moved | None) -> None:
         return
     n_processes = "1 process" if moved.n_processes == 1 else f"{moved.n_processes} processes"
     kept = f"; its images are in {moved.kept}" if moved.kept else ""
+    n_rounds = f" in {len(moved.rounds) + 1} rounds" if moved.rounds else ""
     print(
         f"{word}: {moved.name} runs on {moved.host} with pid {moved.pid}; {n_processes}, {size(moved.sent_bytes)} "
-        f"sent, {time_of(moved.total_s)} in all, stopped for {time_of(moved.downtime_s)}{kept}"
+        f"sent{n_rounds}, {time_of(moved.total_s)} in all, stopped for {time_of(moved.downtime_s)}{kept}"
     )

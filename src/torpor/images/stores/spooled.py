@@ -10,12 +10,13 @@ from __future__ import annotations
 import io
 import os
 import tempfile
+from collections.abc import Callable
 
 from torpor.base.fds import Closing
 from torpor.base.typed import BinaryIO, cast
 from torpor.images import pack
 from torpor.images.errors import ImageError, ImageMissing, StoreError
-from torpor.images.store import PagesReader, check_name
+from torpor.images.store import ImageStore, PagesReader, check_name
 from torpor.images.stores.base import BaseStore, PagesStream
 from torpor.images.stores.directory import DirPagesReader
 from torpor.images.stores.memory import MemPagesReader
@@ -27,20 +28,35 @@ _MAX_IMAGES = 1 << 18
 
 
 class Spool(Closing):
-    """A file without a name in *directory*, to which is appended as long as others have room there, too."""
+    """A file without a name in *directory*, to which is appended as long as others have room there, too; or, with
+    None, one in memory, to which *most* bytes are.
 
-    def __init__(self, directory: str | os.PathLike[str]) -> None:
+    ``give_back``, once it is set, is called with the descriptor, start and length of what has been read of large images
+    and is not going to be read again.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str] | None, most: int = 0) -> None:
+        self._most = most
+        self.give_back: Callable[[int, int, int], None] | None = None
         try:
-            self._file = tempfile.TemporaryFile(dir=directory, buffering=0)  # noqa: SIM115 - closed by close
+            if directory is None:
+                made = os.memfd_create("torpor-spool", os.MFD_CLOEXEC)
+                self._file: BinaryIO = cast(BinaryIO, open(made, "w+b", buffering=0))  # noqa: SIM115
+            else:
+                self._file = cast(BinaryIO, tempfile.TemporaryFile(dir=directory, buffering=0))  # noqa: SIM115
         except OSError as error:
-            raise StoreError(f"{directory}: cannot make a file: {error.strerror}") from error
-        self._directory = os.fspath(directory)
+            raise StoreError(f"{directory or 'memory'}: cannot make a file: {error.strerror}") from error
+        self._directory = os.fspath(directory or "memory")
         self.size = 0
 
     def check_room(self, name: str, n_bytes: int) -> None:
         """StoreError where *n_bytes* do not fit in."""
-        room = os.fstatvfs(self._file.fileno())
-        if n_bytes > room.f_bavail * room.f_frsize - pack.RESERVE:
+        if self._most:
+            left = self._most - self.size
+        else:
+            room = os.fstatvfs(self._file.fileno())
+            left = room.f_bavail * room.f_frsize - pack.RESERVE
+        if n_bytes > left:
             raise StoreError(
                 f"no room in {self._directory} for {name} ({n_bytes} bytes)",
                 hint="TORPOR_STATE names another place for it",
@@ -61,21 +77,28 @@ class Spool(Closing):
         """Of all that is in it."""
         return DirPagesReader(os.dup(self._file.fileno()), name)
 
+    def was_read(self, start: int, n_bytes: int) -> None:
+        """So much from *start* has been."""
+        if self.give_back is not None:
+            self.give_back(self._file.fileno(), start, n_bytes)
+
     def close(self) -> None:
         self._file.close()
 
 
 class _Part:
-    """PagesReader of *size* bytes from *start* of another, which becomes ours."""
+    """PagesReader of *size* bytes from *start* of a spool."""
 
-    def __init__(self, reader: PagesReader, name: str, start: int, size: int) -> None:
-        self._reader, self._name, self._start = reader, name, start
+    def __init__(self, spool: Spool, name: str, start: int, size: int) -> None:
+        self._spool, self._reader = spool, spool.reader(name)
+        self._name, self._start = name, start
         self.size = size
 
     def read_at(self, offset: int, into: memoryview) -> None:
         if offset < 0 or offset + into.nbytes > self.size:
             raise ImageError(f"{self._name}: truncated: {into.nbytes} bytes wanted at byte {offset} of {self.size}")
         self._reader.read_at(self._start + offset, into)
+        self._spool.was_read(self._start + offset, into.nbytes)
 
     def close(self) -> None:
         self._reader.close()
@@ -84,11 +107,13 @@ class _Part:
 class SpooledStore(BaseStore):
     """ImageStore, for reading, of the archive that *stream* gives, whatever it is compressed with.
 
-    *spool* becomes ours.  ImageError for what is no archive of images, StoreError where there is no room.
+    *spool* becomes ours; *parent*, the set before this one, stays the caller's.  ImageError for what is no archive of
+    images, StoreError where there is no room.
     """
 
-    def __init__(self, stream: Readable, path: str, spool: Spool) -> None:
+    def __init__(self, stream: Readable, path: str, spool: Spool, *, parent: ImageStore | None = None) -> None:
         self.path = path
+        self._parent = parent
         self._spool = spool
         self._kept: dict[str, bytes] = {}
         self._n_kept = 0
@@ -126,6 +151,15 @@ class SpooledStore(BaseStore):
         while content.left:
             self._spool.append(name, content.read(_CHUNK))
 
+    def parent(self) -> ImageStore | None:
+        return self._parent
+
+    def read_once(self, give_back: Callable[[int, int, int], None]) -> None:
+        """From now on all that is read of large images, here and in the parents, is read for the last time."""
+        self._spool.give_back = give_back
+        if isinstance(self._parent, SpooledStore):
+            self._parent.read_once(give_back)
+
     def names(self) -> list[str]:
         return sorted({*self._kept, *self._places})
 
@@ -137,7 +171,7 @@ class SpooledStore(BaseStore):
             raise ImageMissing(f"{name}: there is none in {self.path}")
         if name in self._kept:
             return MemPagesReader(bytearray(self._kept[name]), name)
-        return _Part(self._spool.reader(name), name, *self._places[name])
+        return _Part(self._spool, name, *self._places[name])
 
     def open_read(self, name: str) -> BinaryIO:
         if check_name(name) in self._kept:

@@ -1,0 +1,117 @@
+"""Memory that goes while the tree runs: all of it first, then, round after round, what has been written since.
+
+A round is a pre-dump with a tracker of our own: the tree is stopped for as long as it takes to look through its page
+tables.  When the rest would take no longer than the downtime that is aimed at, or more rounds would not make it less,
+the tree is stopped for good.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torpor
+from torpor.base.errors import MigrationError
+from torpor.images.store import ImageStore
+from torpor.kernel.vm import PAGE_SIZE
+
+if TYPE_CHECKING:
+    from torpor.objects.memory.tracking import Tracker
+
+CANCEL, STOP = "cancel", "stop"
+#: What stopping, reading all else, rebuilding it and letting it go take, whatever has been written.
+_FLOOR_S = 0.03
+#: A round that has not become smaller than this part of the one before will not, the next time either.
+_NO_BETTER = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """When the rounds end: the rest would take ``downtime_s``; there have been ``most``; ``timeout_s`` is over (0:
+    never), and then the migration is given up (``on_timeout`` CANCEL), or the rest is sent with all stopped (STOP).
+    """
+
+    downtime_s: float = 0.1
+    most: int = 8
+    timeout_s: float = 0.0
+    on_timeout: str = STOP
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What one came to.  ``rest_s``: what is left would take so long, if it is written as fast as until now."""
+
+    number: int
+    n_bytes: int
+    seconds: float
+    stopped_s: float
+    dirty_bytes_s: float
+    rest_s: float
+
+
+class Rounds:
+    """The rounds of one migration; what each came to is told to *tell*, too."""
+
+    def __init__(self, aim: Aim, tell: Callable[[Round], None]) -> None:
+        self.done: list[Round] = []
+        self._aim, self._tell = aim, tell
+        self._began = time.monotonic()
+
+    def run(
+        self,
+        pid: int,
+        home: Path,
+        tracker: Tracker,
+        way: Callable[[bool], ImageStore],
+        told: Mapping[str, Any],
+    ) -> str:
+        """Go through them; their images are below *home*, and each goes by a store that *way* opens.
+
+        The name of the last one's directory there; "" where there was none.  The errors of a dump, MigrationError where
+        time is up.
+        """
+        last = ""
+        while self._is_another_wanted():
+            began = time.monotonic()
+            name = f"round{len(self.done) + 1}"
+            # The way to the round before begins in it.
+            (home / name).mkdir(mode=0o700)
+            with way(False) as store:
+                stats = torpor.pre_dump(
+                    pid, home / name, parent=f"../{last}" if last else "", tracker=tracker, also=store,
+                    made_by="torpor migrate", **told,
+                )  # fmt: skip
+            last = name
+            us = stats.watch.us
+            self._note(
+                (stats.pages_written + stats.shared_pages_written) * PAGE_SIZE, time.monotonic() - began,
+                (us.get("freezing", 0) + us.get("frozen", 0)) / 1e6,
+            )  # fmt: skip
+        return last
+
+    def _note(self, n_bytes: int, seconds: float, stopped_s: float) -> None:
+        before = self.done[-1] if self.done else None
+        # What a round finds has been written while the one before was under way.
+        rate = n_bytes / before.seconds if before is not None else 0.0
+        speed = max(each.n_bytes / each.seconds for each in (*self.done, Round(0, n_bytes, seconds, 0, 0, 0)))
+        rest_s = _FLOOR_S + (rate * seconds / speed if before is not None and speed else n_bytes / max(speed, 1))
+        self.done.append(Round(len(self.done) + 1, n_bytes, seconds, stopped_s, rate, rest_s))
+        self._tell(self.done[-1])
+
+    def _is_another_wanted(self) -> bool:
+        if len(self.done) >= self._aim.most:
+            return False
+        if self._aim.timeout_s and time.monotonic() - self._began > self._aim.timeout_s:
+            if self._aim.on_timeout == CANCEL:
+                raise MigrationError(
+                    f"it has written memory faster than it went for {self._aim.timeout_s:.0f} s, and runs on here",
+                    hint="--on-timeout stop sends the rest with it stopped; --downtime allows more",
+                )
+            return False
+        if len(self.done) < 2:
+            return True
+        before, last = self.done[-2:]
+        return last.rest_s > self._aim.downtime_s and (len(self.done) < 3 or last.n_bytes < before.n_bytes * _NO_BETTER)
