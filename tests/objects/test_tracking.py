@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import socket
@@ -218,3 +219,49 @@ def wait_gone(name: str) -> None:
         with suppress(ConnectionResetError):
             while client.recv(1 << 16):
                 pass
+
+
+def blocks_of(images: Path) -> int:
+    return sum(path.stat().st_blocks for path in images.glob("pages-*.img"))
+
+
+@pytest.mark.parametrize("how", ["while dumping", "afterwards"])
+def test_what_is_copied_again_is_taken_out_of_the_sets_before(how: str) -> None:
+    with Workload.start("shared_anonymous") as workload:
+        workload.wait_ready()
+        first, second = before(workload, 2)
+        words = ["--auto-dedup"] if how == "while dumping" else []
+        criu("pre-dump", workload, first)
+        was = blocks_of(first)
+        assert generations.change(workload, 1)
+        criu("pre-dump", workload, second, "--prev-images-dir", "../before-0", *words)
+        assert generations.change(workload, 1) and generations.change(workload, 2)
+        memory = generations.memory_of(workload)
+        workload.dump(options=("--prev-images-dir", "../before-1", *words))
+        if how == "afterwards":
+            assert blocks_of(first) == was
+            for images in (second, workload.images):
+                subprocess.run([*engine.command(), "dedup", "-D", str(images)], check=True)
+        assert blocks_of(first) < was
+        assert pages_in_parents(workload.images) > 10
+        workload.restore()
+        assert not generations.changes_in(workload, memory)
+
+
+def test_a_set_in_use_stays_as_it_is() -> None:
+    with Workload.start("counter") as workload:
+        workload.wait_ready()
+        (first,) = before(workload, 1)
+        criu("pre-dump", workload, first)
+        criu("dump", workload, workload.images, "--leave-running", "--prev-images-dir", "../before-0")
+        was = blocks_of(first)
+        reader = os.open(first, os.O_RDONLY)
+        try:
+            fcntl.flock(reader, fcntl.LOCK_SH)
+            line = [*engine.command(), "dedup", "-D", str(workload.images)]
+            done = subprocess.run(line, capture_output=True, text=True, check=False)
+        finally:
+            os.close(reader)
+        assert done.returncode and "somebody reads" in done.stderr
+        assert blocks_of(first) == was
+        workload.expect_pass()

@@ -298,8 +298,9 @@ OPTIONS = (
            rpc="track_mem", sets="dump.track",
            note="by userfaultfd, which needs no soft-dirty bits (Linux 6.7); a process of torpor's holds it until the "
            "tree ends, or is dumped for the last time; pre-dump does so in any case"),
-    Option("auto-dedup", SWITCH, False, "drop pages that are in a later set of images", support=HARMLESS,
-           rpc="auto_dedup"),
+    Option("auto-dedup", SWITCH, False, "take out of the images before what this dump or pre-dump has itself",
+           rpc="auto_dedup", sets="dump.dedup",
+           note="when it is complete, and on the disk; images that are restored stay as they are"),
     Option("pre-dump-mode", VALUE, "splice", "how a pre-dump reads memory: splice or read", support=HARMLESS,
            parse=to.one_of("splice", "read"), rpc="pre_dump_mode"),
     Option("status-fd", VALUE, -1, "write a byte to this descriptor when the service, server or restore is ready",

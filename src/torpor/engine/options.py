@@ -103,7 +103,8 @@ class DumpOptions:
     ``parent``: the directory (from that of the images) of the set before this one: of what has not been written since,
     these images say that it is there.  ``track``: what is written from now on is noted for the dump after this one, by
     a process that keeps that until the tree ends, or by the caller's own ``tracker``, which knows the set before, too,
-    so that ``parent`` is the business of whoever gives the store.
+    so that ``parent`` is the business of whoever gives the store.  ``dedup``: what is copied again is taken out of the
+    sets before, when this one is complete.
     """
 
     made_by: str = ""
@@ -117,6 +118,7 @@ class DumpOptions:
     entered: str = REFUSE
     own_session: bool = False
     parent: str = ""
+    dedup: bool = False
     track: bool = False
     tracker: Tracker | None = None
     stats_directory: str = ""

@@ -30,7 +30,7 @@ COMMANDS = {
     "lazy-pages": "lazy_pages",
     "service": "service",
     "swrk": "service",
-    "dedup": "",
+    "dedup": "dedup",
     "cpuinfo": "cpuinfo",
 }
 
@@ -109,6 +109,10 @@ def _run(words: list[str]) -> int:
         from torpor.cli.criu import page_server
 
         return page_server.main(options)
+    if command == "dedup":
+        from torpor.cli.criu import dedup
+
+        return dedup.main(options)
     if command in ("dump", "pre-dump"):
         from torpor.cli.criu import dump
 

@@ -58,6 +58,8 @@ def _dump(pid: int, place: Location, options: DumpOptions, table: Sequence[DumpP
                 raise
             # The tree is gone and the set is whole: whoever comes next does the rest.
             log.warn(f"the images are complete, but perhaps not on the disk yet: {error}")
+        if options.dedup and options.parent:
+            _dedup(new.directory)
         stats_place = options.stats_directory or place
         if isinstance(stats_place, str | os.PathLike):
             try:
@@ -66,6 +68,15 @@ def _dump(pid: int, place: Location, options: DumpOptions, table: Sequence[DumpP
             except TorporError as error:
                 log.warn(f"the images are complete, but their statistics cannot be written: {error}")
     return session.stats
+
+
+def _dedup(directory: str) -> None:
+    from torpor.engine.sets.dedup import dedup
+
+    try:
+        log.info(f"{dedup(directory)} bytes of the images before are free")
+    except (TorporError, OSError) as error:
+        log.warn(f"the images are complete, but pages could not be taken out of those before: {error}")
 
 
 @contextmanager

@@ -212,11 +212,16 @@ def add_sums(directory: int, made: Manifest | None = None) -> Manifest:
     assert made is not None
     if not made.has_sums:
         made = replace(made, files={each: _summed(directory, each, made.files[each]) for each in made.files})
-        with suppress(FileNotFoundError):
-            os.unlink(NEW_MANIFEST, dir_fd=directory)
-        write_manifest(directory, made, NEW_MANIFEST, is_last=True)
-        os.rename(NEW_MANIFEST, manifest.NAME, src_dir_fd=directory, dst_dir_fd=directory)
+        replace_manifest(directory, made)
     return made
+
+
+def replace_manifest(directory: int, made: Manifest) -> None:
+    """Have *made* on the disk in place of the manifest in *directory*.  OSError."""
+    with suppress(FileNotFoundError):
+        os.unlink(NEW_MANIFEST, dir_fd=directory)
+    write_manifest(directory, made, NEW_MANIFEST, is_last=True)
+    os.rename(NEW_MANIFEST, manifest.NAME, src_dir_fd=directory, dst_dir_fd=directory)
 
 
 def write_manifest(directory: int, made: Manifest, name: str, *, is_last: bool = False) -> None:
