@@ -6,6 +6,10 @@ Kernel view
 Dump
     The descriptor is made inside the task by one batch, taken while that waits, and closed there by the same batch,
     which goes on by itself should we die.  Whoever holds it is the owner: when it is closed, all protection is gone.
+Image
+    None of its own: a page that was not written since is one that the parent's page map has (``PE_PARENT``).
+Restore
+    Nothing: what was tracked is not tracked any more.
 Limits
     A mapping that is new, or was moved by mremap, or a task that was forked or became another program, is looked at as
     a whole once and is known from then on.  So is memory that belongs to another userfaultfd, or of a task with
