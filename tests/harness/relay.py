@@ -2,9 +2,10 @@
 
     relay.py MESSAGE DELAY VICTIM COMMAND...
 
-It is the command that leads to another host, and hands on what the two sides say.  When it sees MESSAGE it waits so
-many seconds, before it has handed it on if the number is negative, and then VICTIM is at its end: ``source`` and
-``destination`` are killed, and ``link`` is cut.
+It is the command that leads to another host, and hands on what the two sides say.  When it sees MESSAGE (``end``: that
+of data which go the same way) it waits so many seconds, before it has handed it on if the number is negative, and then
+VICTIM is at its end: ``source`` and ``destination`` are killed, ``link`` is cut, and of ``silence`` the destination is
+stopped until the source has gone.
 """
 
 import os
@@ -77,10 +78,13 @@ def main() -> None:
                 way = key.data
                 data = os.read(way.reader, 1 << 16)
                 if not data:
+                    for pid in _receivers(inner.pid) if victim == "silence" else ():
+                        os.kill(pid, signal.SIGCONT)
                     inner.kill()
                     os._exit(0)
                 for frame in way.frames(data):
                     is_it = frame.startswith(b"M") and frame[_HEAD.size :].startswith(wanted)
+                    is_it = is_it or (message == "end" and frame.startswith(b"E"))
                     if is_it and delay < 0:
                         harm(inner.pid, victim, -delay)
                     try:
@@ -97,9 +101,9 @@ def harm(inner: int, victim: str, delay_s: float) -> None:
     if victim == "source":
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(_SOURCE, signal.SIGKILL)
-    elif victim == "destination":
+    elif victim in ("destination", "silence"):
         for pid in _receivers(inner):
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, signal.SIGKILL if victim == "destination" else signal.SIGSTOP)
     else:
         os._exit(0)
 

@@ -11,9 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from harness import relay
 from harness.events import IN_MODIFY, FileWatch, time_limit_s
 from harness.hosts import Host, host
+from torpor.base.errors import MigrationError
 from torpor.engine import jobs
+from torpor.migrate import rounds, source
+from torpor.migrate.way import destination
 
 pytestmark = pytest.mark.root
 TORPOR = [sys.executable, "-m", "torpor.cli.torpor"]
@@ -120,6 +124,22 @@ def test_who_writes_faster_than_it_goes_runs_on_if_wished(here: Path, there: Hos
     assert "runs on here" in said and "--on-timeout stop" in said
     _runs_on(here)
     assert there.jobs() == {} and there.leftovers() == []
+
+
+def test_a_destination_that_says_nothing_any_more_is_not_waited_for(
+    here: Path, there: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is stopped here all the while."""
+    rsh = tmp_path / "silent"
+    rsh.write_text(f'#!/bin/sh\nexec {sys.executable} {relay.__file__} end -0.001 silence {there.rsh} "$@"\n')
+    rsh.chmod(0o755)
+    monkeypatch.setattr(source, "_READY_WITHIN_S", 0.5)
+    job = jobs.find("counter")
+    wishes = source.Wishes(rsh=str(rsh), remote=str(there.torpor), via_ssh=True, aim=rounds.Aim(most=0))
+    with pytest.raises(MigrationError, match="said nothing"):
+        source.migrate(job.pid, job, destination("there"), wishes)
+    _runs_on(here)
+    assert there.jobs() == {}
 
 
 def test_it_goes_by_another_name_there_and_stays_here_as_images_if_wished(here: Path, there: Host) -> None:

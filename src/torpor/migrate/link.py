@@ -24,6 +24,8 @@ _HEAD = struct.Struct(">cI")
 _MESSAGE, _DATA, _END = b"M", b"D", b"E"
 _MAX_MESSAGE, _MAX_DATA = 4 << 20, 1 << 20
 _MAX_TEXT = 1 << 16
+#: A tree may be stopped on our side meanwhile.
+_TAKES_WITHIN_S = 60.0
 #: What a side says when it gives up, whatever was expected of it.
 FAILED = "failed"
 
@@ -123,6 +125,8 @@ class Link:
             try:
                 n_bytes = os.writev(self._writer, waiting)
             except BlockingIOError:
+                if os.get_blocking(self._writer):
+                    raise LinkLostError(f"{self.peer} has taken nothing for {_TAKES_WITHIN_S:.0f} s") from None
                 select.select((), (self._writer,), ())
                 continue
             except OSError as error:
@@ -243,6 +247,7 @@ class DataWay:
 
 
 def own_socket(end: socket.socket, peer: str) -> Link:
-    """A link on a socket, which becomes the link's."""
+    """A link on a socket, which becomes the link's; who takes nothing from it for a while is taken for lost."""
+    end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", *divmod(int(_TAKES_WITHIN_S * 1e6), 10**6)))
     fd = end.detach()
     return Link(fd, fd, peer)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from torpor.base.errors import MigrationError
+from torpor.migrate import link as link_module
 from torpor.migrate.link import DataWay, FailedThereError, Link, LinkLostError, Message, own_socket
 
 
@@ -98,3 +99,13 @@ def test_what_a_message_lacks_or_has_of_another_kind_is_refused() -> None:
     ):  # fmt: skip
         with pytest.raises(MigrationError, match="makes no sense"):
             ask()
+
+
+def test_who_takes_nothing_any_more_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link_module, "_TAKES_WITHIN_S", 0.2)
+    near, far = socket.socketpair()
+    with far:
+        link = own_socket(near, "there")
+        with pytest.raises(LinkLostError, match="has taken nothing"):
+            link.send_data(bytes(8 << 20))
+        link.close()
