@@ -14,6 +14,7 @@ import pytest
 
 from harness import engine, generations
 from harness.workload import Workload
+from torpor.base.ids import Pid
 from torpor.base.records import replace
 from torpor.engine.dump import run
 from torpor.engine.dump.phases import DUMP
@@ -25,6 +26,7 @@ from torpor.images.stores.directory import DirStore
 from torpor.kernel.userfaultfd import can_track
 from torpor.objects.memory.tracking import Tracker
 from torpor.objects.policy import FilePolicy, Policies
+from torpor.tracee import keeper
 
 pytestmark = [
     pytest.mark.root,
@@ -187,6 +189,23 @@ def test_without_a_keeper_all_is_copied_and_said() -> None:
         criu("pre-dump", workload, second)
         assert "others were made since" in whole_because(workload, workload.images, "--prev-images-dir", "../before-0")
         assert "nobody has kept track" in whole_because(workload, workload.images, "--prev-images-dir", "../before-1")
+        workload.expect_pass()
+
+
+def test_memory_is_still_ours_after_a_dump_that_forgot_and_died() -> None:
+    """What it was to be newer than is known no more; whose the protection is, still is, and it is taken away."""
+    with Workload.start("private_memory") as workload:
+        workload.wait_ready()
+        (first,) = before(workload, 1)
+        criu("pre-dump", workload, first)
+        kept = keeper.find(Pid(workload.pid))
+        assert kept is not None
+        for fd in kept.fds:
+            fd.close()
+        kept.forget()
+        kept.close()
+        assert "nobody has kept track" in whole_because(workload, workload.images, "--prev-images-dir", "../before-0")
+        assert not keepers(workload) and not holders_of(workload)
         workload.expect_pass()
 
 

@@ -55,14 +55,15 @@ class Kept:
         self._connection.close()
 
 
-def keep(root: Pid, known: Any, fds: Sequence[int]) -> None:
+def keep(root: Pid, known: Any, fds: Sequence[int], *, forgotten: Any = None) -> None:
     """Have *fds* kept, and *known* (for :mod:`marshal`) beside them, until *root* ends, by which they are found.
 
+    *forgotten* is what is known of them once somebody has said ``forget``, and perhaps died then.
     OSError where there is a keeper of it already (``find(...).end()``), or it is gone.
     """
     from torpor.tracee.detached import spawn
 
-    data = marshal.dumps(known)
+    data = marshal.dumps(known), marshal.dumps(forgotten)
     with (
         Socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC) as door,
         OwnedFd(open_pidfd(root)) as pidfd,
@@ -70,7 +71,7 @@ def keep(root: Pid, known: Any, fds: Sequence[int]) -> None:
         door.bind(_name(root))
         door.listen(8)
         watched = pidfd.fileno()
-        spawn(lambda: _serve(door, data, list(fds), watched), (*fds, watched, door.fileno()))
+        spawn(lambda: _serve(door, *data, list(fds), watched), (*fds, watched, door.fileno()))
 
 
 def find(root: Pid) -> Kept | None:
@@ -109,7 +110,7 @@ def _name(root: Pid) -> bytes:
 # -- the keeper -----------------------------------------------------------------------------------------------
 
 
-def _serve(door: Socket, data: bytes, fds: list[int], watched: int) -> None:
+def _serve(door: Socket, data: bytes, forgotten: bytes, fds: list[int], watched: int) -> None:
     import select
 
     poller = select.poll()
@@ -133,7 +134,7 @@ def _serve(door: Socket, data: bytes, fds: list[int], watched: int) -> None:
                 os.dup(fd)  # open until we have ended, which is what the client waits for
                 return
             if word == _FORGET:
-                data = marshal.dumps(None)
+                data = forgotten
             if word != _FORGET or not _answer(clients[fd]):
                 poller.unregister(fd)
                 clients.pop(fd).close()

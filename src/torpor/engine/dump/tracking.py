@@ -149,8 +149,10 @@ def _keep(session: DumpSession, tracker: Tracker) -> None:
     if session.kept is not None:
         session.kept.end()
     spaces = list(tracker.spaces.values())
-    known = (tracker.ident, [(tracked.pid, tracked.start_time) for tracked in spaces])
+    whose = [(tracked.pid, tracked.start_time) for tracked in spaces]
+    # That memory is protected by us is true also of a dump that forgets what is known, and dies.
+    known, forgotten = (tracker.ident, whose), ("", whose)
     try:
-        keeper.keep(session.pid, known, [tracked.fd.fileno() for tracked in spaces])
+        keeper.keep(session.pid, known, [tracked.fd.fileno() for tracked in spaces], forgotten=forgotten)
     except OSError as error:
         log.warn(f"nobody can keep track of what is written from now on ({error}): the next dump copies all memory")
