@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from harness import engine, generations
+from harness.events import ProcessWatch, time_limit_s
 from harness.workload import Workload
 from torpor.base.ids import Pid
 from torpor.base.records import replace
@@ -207,6 +208,39 @@ def test_memory_is_still_ours_after_a_dump_that_forgot_and_died() -> None:
         assert "nobody has kept track" in whole_because(workload, workload.images, "--prev-images-dir", "../before-0")
         assert not keepers(workload) and not holders_of(workload)
         workload.expect_pass()
+
+
+def test_whoever_keeps_track_holds_nothing_else_and_all_ends_with_him() -> None:
+    with Workload.start("private_memory") as workload:
+        workload.wait_ready()
+        criu("pre-dump", workload, workload.images)
+        links = {pid: _links(pid) for pid in map(int, filter(str.isdigit, os.listdir("/proc")))}
+        words = os.fsencode(workload.images)
+        (pid,) = [pid for pid, found in links.items() if "anon_inode:[userfaultfd]" in found and words in _line(pid)]
+        kinds_of_files = sorted(link.partition("[")[0] for link in links[pid])
+        assert kinds_of_files == sorted(["/dev/null"] * 3 + ["anon_inode:"] * 2 + ["socket:"]), links[pid]
+        assert [os.readlink(f"/proc/{pid}/{name}") for name in ("cwd", "root")] == ["/", "/"]
+        assert os.getsid(pid) not in (os.getsid(0), os.getsid(workload.pid))
+        watch = ProcessWatch(pid)
+        os.kill(pid, signal.SIGKILL)
+        assert watch.wait_ended(time_limit_s(20))
+        watch.close()
+        assert not holders_of(workload) and not keepers(workload)
+        workload.expect_pass()
+
+
+def _links(pid: int) -> list[str]:
+    """What its descriptors lead to; nothing for one that is gone."""
+    try:
+        return [os.readlink(f"/proc/{pid}/fd/{number}") for number in os.listdir(f"/proc/{pid}/fd")]
+    except OSError:
+        return []
+
+
+def _line(pid: int) -> bytes:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
 
 
 @pytest.mark.parametrize("given", ["../nowhere", ".", "../dir"])
