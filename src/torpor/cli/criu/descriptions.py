@@ -10,8 +10,8 @@ COMMANDS = {
     "cpuinfo": "write what the processor can do (cpuinfo dump), or compare it (cpuinfo check)",
     "service": "answer requests by RPC on a socket",
     "swrk": "answer them on an open descriptor, as container runtimes ask for it",
-    "pre-dump": "not done yet",
+    "pre-dump": "copy the memory of processes that run on, for a dump that leans on it",
     "page-server": "take the pages of one dump on another host (dump --page-server) into the images directory",
     "lazy-pages": "bring the memory of a tree that is restored with --lazy-pages while it runs",
-    "dedup": "not done yet",
+    "dedup": "take out of images what those made after them have themselves",
 }
