@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from harness import rpc
+from harness.events import ProcessWatch, time_limit_s
 from harness.peers import LOOPBACK, free_port, waiting
 from harness.workload import Workload
 from torpor.images import messages as m
@@ -39,6 +40,20 @@ def test_a_dump_to_a_page_server_of_the_same_client() -> None:
         workload.wait_gone()
         workload.restore()
         workload.expect_pass()
+
+
+def test_a_page_server_that_is_a_child_ends_with_its_client(tmp_path: Path) -> None:
+    """Nobody would know of it any more, and it would listen for ever."""
+    with rpc.worker() as serving:
+        images = directory(tmp_path)
+        ps = m.criu_page_server_info(address=LOOPBACK)
+        opts = m.criu_opts(images_dir_fd=images, log_file="ps.log", log_level=4, ps=ps)
+        answer = serving.ask(m.criu_req(type=_TYPE.PAGE_SERVER_CHLD, opts=opts, keep_open=True))
+        os.close(images)
+        assert answer.success, answer.cr_errmsg
+        watch = ProcessWatch(answer.ps.pid)
+    assert watch.wait_ended(time_limit_s(20))
+    watch.close()
 
 
 def test_a_dump_that_gives_its_pages_later(tmp_path: Path) -> None:

@@ -412,7 +412,7 @@ REQUESTS: "dict[str, tuple[Callable[[World], m.criu_req | bytes], bool]]" = {
     "wait for the victim": (lambda world: m.criu_req(type=_TYPE.WAIT_PID, pid=world.victim), False),
     "wait for anybody": (lambda world: m.criu_req(type=_TYPE.WAIT_PID, pid=0xFFFFFFFF), False),
     "page server": (_of_kind(_TYPE.PAGE_SERVER, ps=m.criu_page_server_info(port=27)), False),
-    "page server as a child": (_of_kind(_TYPE.PAGE_SERVER_CHLD), False),
+    "page server as a child": (_of_kind(_TYPE.PAGE_SERVER_CHLD), True),
     "a notification that nobody asked for": (_of_kind(_TYPE.NOTIFY), False),
     "no message at all": (lambda world: b"\xff" * 100, False),
     "a long packet": (lambda world: b"\0" * 100_000, False),

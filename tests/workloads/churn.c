@@ -5,6 +5,7 @@
 #define _GNU_SOURCE
 #include "workload.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -168,6 +169,15 @@ static _Noreturn void live(void)
     }
 }
 
+/* The signal that ends the test may come in between. */
+static void end(pid_t child)
+{
+    WL_TRY(kill(child, SIGKILL));
+    while (waitpid(child, NULL, 0) < 0)
+        if (errno != EINTR)
+            wl_fail("waitpid: %m");
+}
+
 /* Children that share all with us at first, some of which become other programs. */
 static void do_fork(void)
 {
@@ -176,8 +186,7 @@ static void do_fork(void)
     if (chance(64) != 0)
         return;
     if (children[i] != 0) {
-        WL_TRY(kill(children[i], SIGKILL));
-        WL_TRY(waitpid(children[i], NULL, 0));
+        end(children[i]);
     }
     children[i] = WL_TRY(fork());
     if (children[i] == 0) {
@@ -250,8 +259,7 @@ int main(int argc, char **argv)
     wl_check_fill(quiet, SIZE, 7, "what nobody writes");
     for (int i = 0; i < N_CHILDREN; i++)
         if (children[i] != 0) {
-            WL_TRY(kill(children[i], SIGKILL));
-            WL_TRY(waitpid(children[i], NULL, 0));
+            end(children[i]);
         }
     wl_pass();
 }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 from collections.abc import Callable
 
 from torpor.base import log
@@ -14,6 +15,9 @@ from torpor.base.errors import ActionScriptError, NotPermittedError, TargetGoneE
 from torpor.base.records import dataclass
 from torpor.base.typed import Protocol
 from torpor.images import messages as m
+from torpor.kernel.arch import nr
+from torpor.kernel.syscall import syscall
+from torpor.kernel.uapi.prctl import PR_SET_PDEATHSIG
 from torpor.rpc.channel import Channel, ClientError
 from torpor.rpc.words import words_of
 
@@ -256,7 +260,10 @@ class _Request:
 
 
 def _start(server: Server, channel: Channel, report: Callable[[BaseException], None], *, is_orphan: bool) -> int:
-    """Have *server* serve in a process of its own: a child, that the client may wait for (WAIT_PID), or nobody's."""
+    """Have *server* serve in a process of its own: a child, that the client may wait for (WAIT_PID), or nobody's.
+
+    A child ends with us: once the client has gone nobody would ever know of it.
+    """
     told, tell = os.pipe()
     first = os.fork()
     if not first:
@@ -266,6 +273,8 @@ def _start(server: Server, channel: Channel, report: Callable[[BaseException], N
                 os.setsid()
                 if os.fork():
                     os._exit(0)
+            else:
+                syscall("prctl(PR_SET_PDEATHSIG)", nr.prctl, PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
             os.write(tell, os.getpid().to_bytes(4, "little"))
             os.close(tell)
             channel.close()
