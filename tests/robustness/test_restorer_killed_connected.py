@@ -8,7 +8,6 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -63,11 +62,10 @@ def _wait_settled(pid: int, others: set[Pid]) -> bool:
         runs_free = runs_free and not is_dying(Pid(pid))
         reap_adopted()
         # The guardian, which has become ours too, may be about to end the tree.
-        if runs_free and not set(read_children(Pid(os.getpid()))) - others - {pid}:
-            # A second look: it may have ended it between the first and this, and then it is ours to wait for.
-            with suppress(FileNotFoundError, ProcessLookupError):
-                if read_status(Pid(pid)).state not in "ZX":
-                    return True
+        is_alone = not set(read_children(Pid(os.getpid()))) - others - {pid}
+        # A second look: it may have ended it between the first and this, and then it is ours to wait for.
+        if runs_free and is_alone and not is_dying(Pid(pid)):
+            return True
         assert time.monotonic() < deadline, f"state {status.state}, traced by {status.tracer}"
         time.sleep(0.005)
 

@@ -3,11 +3,16 @@
 import ctypes
 import mmap
 import os
+import signal
+from types import SimpleNamespace
+
+import pytest
 
 from torpor.base.ids import Pid
-from torpor.kernel.procfs import maps
+from torpor.base.records import replace
+from torpor.kernel.procfs import maps, task
 from torpor.kernel.procfs.maps import makedev, parse_line, parse_smaps, read_maps
-from torpor.kernel.procfs.stat import parse_stat, read_stat
+from torpor.kernel.procfs.stat import Stat, parse_stat, read_stat
 from torpor.kernel.procfs.status import read_status
 
 
@@ -64,3 +69,29 @@ def test_flags_are_those_that_mappings_had_earlier() -> None:
     assert [vma.flags for vma in grown] == [{"[heap]"}, {"/lib"}]
     assert not maps.take_flags(maps.parse_maps(text.replace("r--p", "r-xp")), earlier)
     assert not maps.take_flags(maps.parse_maps(text + "a000-b000 rw-p 00000000 00:00 0\n"), earlier)
+
+
+def test_who_takes_a_kill_between_two_looks_is_dying(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told as sent until it is taken, and as a flag from then on: whoever looks in that order misses nothing."""
+    stat = read_stat(Pid(os.getpid()))
+    killed = 1 << signal.SIGKILL - 1
+    looks: list[str] = []
+
+    def look_at_status(_: Pid) -> SimpleNamespace:
+        looks.append("status")
+        return SimpleNamespace(pending=0 if len(looks) > 1 else killed, shared_pending=0)
+
+    def look_at_stat(_: Pid) -> Stat:
+        looks.append("stat")
+        return replace(stat, flags=0x400 if len(looks) > 1 else 0)
+
+    monkeypatch.setattr(task, "read_status", look_at_status)
+    monkeypatch.setattr(task, "read_stat", look_at_stat)
+    assert task.is_dying(Pid(1))
+    # It takes it just before the first look.
+    looks = ["before"]
+    assert task.is_dying(Pid(1))
+
+
+def test_who_runs_is_not_dying() -> None:
+    assert not task.is_dying(Pid(os.getpid()))

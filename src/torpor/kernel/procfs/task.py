@@ -10,7 +10,8 @@ from torpor.kernel.procfs.small import read_small
 from torpor.kernel.procfs.stat import read_stat
 from torpor.kernel.procfs.status import read_status
 
-_PF_EXITING = 0x4  # include/linux/sched.h
+#: PF_EXITING, PF_SIGNALED (include/linux/sched.h).
+_PF_DYING = 0x4 | 0x400
 _SIGKILL = 1 << signal.SIGKILL - 1
 
 
@@ -45,17 +46,16 @@ def read_tree(pid: Pid) -> list[Pid]:
 def is_dying(pid: Pid) -> bool:
     """Whether it is gone, a zombie, or has been killed: the last looks like one that runs until it has had its turn.
 
-    On a busy machine that takes a while.  What the kernel has sent it is told until it begins to exit, the flag from
-    then on.
+    On a busy machine that takes a while.  That the kernel has sent it SIGKILL is told until it takes it, a flag from
+    then on (get_signal, kernel/signal.c): so they are looked at in that order.
     """
     try:
-        stat = read_stat(pid)
-        if stat.state in "ZX" or stat.flags & _PF_EXITING:
-            return True
         status = read_status(pid)
+        stat = read_stat(pid)
     except (FileNotFoundError, ProcessLookupError):
         return True
-    return bool((status.pending | status.shared_pending) & _SIGKILL)
+    was_sent = (status.pending | status.shared_pending) & _SIGKILL
+    return bool(was_sent or stat.state in "ZX" or stat.flags & _PF_DYING)
 
 
 def read_fds(pid: Pid) -> list[int]:
