@@ -60,12 +60,23 @@ def test_what_is_done_to_memory_before_it_has_come() -> None:
             assert bringing.end() == 0, bringing.log
 
 
+@pytest.fixture
+def one_cpu() -> Iterator[None]:
+    """The kernel notes in a program's memory on which it runs (rseq(2)): there is one only."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    yield
+    os.sched_setaffinity(0, before)
+
+
+@pytest.mark.usefixtures("one_cpu")
 def test_every_byte_is_that_of_the_images() -> None:
     with Workload.start("later_memory") as workload:
         workload.wait_ready()
         workload.dump()
         with daemon(workload) as bringing:
-            restore(workload)
+            # Stopped: what it does when it goes on is its own.
+            restore(workload, "--leave-stopped")
             assert bringing.end() == 0, bringing.log
         n_bytes = 0
         with (
@@ -78,6 +89,7 @@ def test_every_byte_is_that_of_the_images() -> None:
                 assert os.pread(memory.fileno(), end - start, start) == contents.between(start, end), hex(start)
         assert n_bytes > 4 << 20
         assert not [line for line in Path(f"/proc/{workload.pid}/smaps").read_text().splitlines() if " um" in line]
+        os.kill(workload.pid, signal.SIGCONT)
         workload.expect_pass()
 
 
