@@ -177,10 +177,6 @@ class Link:
             raise MigrationError(f"{self.peer} says {message.name[:40]!r} where {' or '.join(names)} is due")
         return message
 
-    def is_waiting(self) -> bool:
-        """Whether the other side has said something, or is gone."""
-        return bool(select.select((self._reader,), (), (), 0)[0])
-
     def read(self, n_bytes: int, /) -> bytes:
         """Some of the data, at most so much; nothing at its end."""
         if self._left == 0:
