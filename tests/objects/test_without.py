@@ -61,6 +61,15 @@ def test_all_calls_since_5_10_are_taken_away() -> None:
     assert not {name for name in used if getattr(nr, name) not in taken}
 
 
+def test_dispatched_calls_are_found_where_no_kernel_tells() -> None:
+    """As before 6.4: by the SIGSYS that comes of a call for us, which the program is not told."""
+    with start(Flavour.HOST, "confined", ["dispatch", "busy"]) as running:
+        running.wait_ready()
+        with engine.using(without.engine("user_dispatch")), pytest.raises(engine.EngineError, match="its own handler"):
+            carry_through(Flavour.HOST, running)
+        running.expect_pass()
+
+
 @pytest.mark.parametrize("name", ["pidfd_getfd", "kcmp"])
 def test_what_a_dump_needs_is_named_and_nobody_is_harmed(name: str) -> None:
     with start(Flavour.HOST, "threads") as running:

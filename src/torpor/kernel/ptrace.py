@@ -22,6 +22,7 @@ PTRACE_SETREGSET = 0x4205
 PTRACE_SEIZE = 0x4206
 PTRACE_INTERRUPT = 0x4207
 PTRACE_LISTEN = 0x4208
+PTRACE_GETSIGINFO = 0x4202
 PTRACE_PEEKSIGINFO = 0x4209
 PTRACE_GETSIGMASK = 0x420A
 PTRACE_SETSIGMASK = 0x420B
@@ -139,6 +140,14 @@ def peek_siginfo(tid: Pid, *, shared: bool) -> list[bytes]:
         found += [bytes(buffer[i * SIGINFO_SIZE : (i + 1) * SIGINFO_SIZE]) for i in range(count)]
         if count < per_call:
             return found
+
+
+def signal_code(tid: Pid) -> int:
+    """si_code of the signal at whose delivery the thread is stopped."""
+    buffer = bytearray(SIGINFO_SIZE)
+    syscall("ptrace(GETSIGINFO)", nr.ptrace, PTRACE_GETSIGINFO, tid, 0, address_of(buffer))
+    code: int = struct.unpack_from("i", buffer, 8)[0]
+    return code
 
 
 def get_rseq(tid: Pid) -> tuple[int, int, int, int]:

@@ -64,6 +64,7 @@ class BorrowedRunner(Runner):
         self.regs = _regs_to_give_back(thread)
         self.xstate = thread.get_xstate()
         self.sigmask = thread.get_sigmask()
+        self._mask = dispatch.mask_for_calls(thread, self._mask)
         self._frame_at = frame_at
         self.start_from(self.regs)
         frame = sigframe.build(frame_at, restart.outside(self.regs), self.xstate, self.sigmask)
@@ -195,6 +196,7 @@ class _Bootstrap:
         self._thread = thread
         self._regs = regs
         self._sigmask = sigmask
+        self._mask = dispatch.mask_for_calls(thread, _MASK)
         self._stack = covered[0]
         self._syscall_ret, self._sigreturn = code
 
@@ -205,7 +207,7 @@ class _Bootstrap:
         gadgets.set_return(regs, self._stack, self._sigreturn)
         thread = self._thread
         thread.set_regs(regs)
-        thread.set_sigmask(_MASK)
+        thread.set_sigmask(self._mask)
         try:
             self._to_syscall_stop()
             self._to_syscall_stop()
@@ -221,6 +223,7 @@ class _Bootstrap:
         self._thread.cont_to_syscall()
         while not (stop := self._thread.wait()).is_syscall:
             if stop.is_signal:
+                dispatch.refuse_if_dispatched(self._thread, stop)
                 self._thread.deferred.append(stop.signal)
             self._thread.cont_to_syscall()
 

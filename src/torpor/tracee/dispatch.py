@@ -3,17 +3,24 @@
 The kernel looks at a byte of the program's, the selector, at each call from outside of one range of addresses.  Where
 it says "block", calls that a thread makes for us would be dispatched as well.  There, and only there, the dispatch is
 off as long as we use the thread; if we die just then, that thread goes on without it.
+
+A kernel before 6.4 has neither question nor switch.  There the first call that a thread makes for us tells, by the
+SIGSYS that comes of it, which never reaches the program.
 """
 
 from __future__ import annotations
 
 import errno
 
+from torpor.base.errors import RefusedError
 from torpor.base.records import dataclass
-from torpor.kernel import ptrace, vm
-from torpor.tracee.thread import Thread
+from torpor.kernel import ptrace, signal, vm
+from torpor.kernel.procfs.status import read_status
+from torpor.kernel.uapi.siginfo import SYS_USER_DISPATCH
+from torpor.tracee.thread import Stop, Thread
 
 _ALLOW = 0
+_SIGSYS = 1 << (signal.SIGSYS - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +34,41 @@ class Dispatch:
 
 def read(thread: Thread) -> Dispatch | None:
     """What *thread*, which is stopped, has; None where it has none, or the kernel (before 6.4) cannot tell."""
+    found = _ask(thread)
+    return Dispatch(*found[1:]) if found is not None and found[0] else None
+
+
+def _ask(thread: Thread) -> tuple[int, int, int, int] | None:
     try:
-        mode, selector, offset, length = ptrace.get_user_dispatch(thread.tid)
+        return ptrace.get_user_dispatch(thread.tid)
     except OSError as error:
         if error.errno in (errno.EIO, errno.EINVAL):
             return None
         raise
-    return Dispatch(selector, offset, length) if mode else None
+
+
+def may_be_unseen(thread: Thread) -> bool:
+    """Whether *thread*, which is stopped, may have one that this kernel does not tell of: it handles SIGSYS."""
+    return _ask(thread) is None and bool(read_status(thread.tgid).caught & _SIGSYS)
+
+
+def mask_for_calls(thread: Thread, mask: int) -> int:
+    """Of *mask*, what may be blocked while *thread* makes calls for us.
+
+    A signal that the kernel must deliver and that is blocked loses its handler for good (kernel/signal.c,
+    force_sig_info_to_task), so SIGSYS stays open where it may come of a dispatched call.
+    """
+    return mask & ~_SIGSYS if mask & _SIGSYS and may_be_unseen(thread) else mask
+
+
+def refuse_if_dispatched(thread: Thread, stop: Stop) -> None:
+    """Raises RefusedError where the signal that *thread* has stopped for says that its call for us was dispatched."""
+    if stop.signal == signal.SIGSYS and ptrace.signal_code(thread.tid) == SYS_USER_DISPATCH:
+        raise RefusedError(
+            f"thread {thread.tid} of pid {thread.tgid} has its system calls sent to its own handler "
+            "(Syscall User Dispatch), which a kernel before 6.4 neither tells nor restores",
+            hint="it can be checkpointed on Linux 6.4 and later",
+        )
 
 
 def suspend(thread: Thread) -> Dispatch | None:

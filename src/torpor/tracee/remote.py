@@ -16,6 +16,7 @@ from torpor.base.records import dataclass
 from torpor.kernel import ptrace, signal, vm
 from torpor.kernel.arch import loop
 from torpor.kernel.arch.regs import UserRegs, of_new_task
+from torpor.tracee import dispatch
 from torpor.tracee.batch import Batch
 from torpor.tracee.thread import WALL, Thread
 
@@ -157,6 +158,8 @@ class Runner:
             stop = self.thread.wait()
             if stop.is_signal and stop.signal == self.stop_signal:
                 return
+            if stop.is_signal:
+                dispatch.refuse_if_dispatched(self.thread, stop)
             if stop.is_signal and stop.signal in FAULTS:
                 regs = self.thread.get_regs()
                 self._mask_set = False

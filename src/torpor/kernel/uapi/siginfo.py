@@ -1,5 +1,6 @@
 """``asm-generic/siginfo.h``."""
 
+SYS_USER_DISPATCH = 2
 SIGEV_SIGNAL = 0
 SIGEV_NONE = 1
 SIGEV_THREAD = 2
