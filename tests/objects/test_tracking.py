@@ -7,12 +7,12 @@ import os
 import signal
 import socket
 import subprocess
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import pytest
 
-from harness import engine, generations
+from harness import engine, generations, huge_pages
 from harness.events import ProcessWatch, time_limit_s
 from harness.workload import Workload
 from torpor.base.ids import Pid
@@ -102,6 +102,29 @@ def test_each_byte_is_that_of_the_last_moment(ways: str, monkeypatch: pytest.Mon
         memory = dump_seen(workload, DumpOptions(parent=earlier, policies=POLICIES), monkeypatch)
         assert pages_in_parents(workload.images) >= 512
         check(workload, memory)
+
+
+@pytest.mark.parametrize("when", ["before the dump", "before another look"])
+@pytest.mark.parametrize("what", ["anonymous", "file", "memfd", "huge"])
+def test_what_was_dropped_is_what_is_behind(what: str, when: str) -> None:
+    """The kernel keeps in mind that a dropped page of a mapped file was protected, as if it were there."""
+    pages = huge_pages.reserved(20) if what == "huge" else nullcontext()
+    with pages, Workload.start("dropped_pages", [what]) as workload:
+        workload.wait_ready()
+        first, second = before(workload, 2)
+        criu("pre-dump", workload, first)
+        done = workload.directory / "done"
+        os.mkfifo(done)
+        os.kill(workload.pid, signal.SIGUSR1)
+        done.read_bytes()
+        earlier = "../before-0"
+        if when == "before another look":
+            criu("pre-dump", workload, second, "--prev-images-dir", earlier)
+            earlier = "../before-1"
+        workload.dump(options=("--prev-images-dir", earlier))
+        assert pages_in_parents(workload.images) > 10
+        workload.restore()
+        workload.expect_pass()
 
 
 def test_a_tracker_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import stat
 from _thread import LockType, allocate_lock, start_new_thread
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -41,6 +42,9 @@ _GAP = 1 << 24
 _VAST = 1 << 30
 _ANON = pagemap.PAGE_IS_PRESENT | pagemap.PAGE_IS_SWAPPED
 _STATE = pagemap.PAGE_IS_WPALLOWED | pagemap.PAGE_IS_WRITTEN
+_SWAPPED = pagemap.PAGE_IS_SWAPPED | _STATE
+#: Of a mapping, the (start, end) that has the same categories.
+Region = tuple[Vma, int, int, int]
 #: Fills a buffer with the pages of some pieces, one behind the other.
 Read = Callable[[Sequence[Piece], memoryview], None]
 
@@ -74,10 +78,10 @@ def scan(pid: Pid, vmas: Sequence[Vma], noted: Noted | None = None) -> Found:
         if any(vma.length > _VAST for vma in vmas) and not scanner.skips_holes():
             empty = maps.read_empty(pid)
             vmas = [vma for vma in vmas if vma.length <= _VAST or vma.start not in empty]
-        return _scan(scanner, vmas, noted)
+        return _scan(pid, scanner, vmas, noted)
 
 
-def _scan(scanner: pagemap.PagemapScanner, vmas: Sequence[Vma], noted: Noted | None = None) -> Found:
+def _scan(pid: Pid, scanner: pagemap.PagemapScanner, vmas: Sequence[Vma], noted: Noted | None = None) -> Found:
     found = Found([], [])
     # Of the vdso the task has touched some perhaps, and all of it is wanted; a ring's pages are those of a file.
     whole = [(vma.start, vma.end) for vma in vmas if vma.is_vdso or vma.is_aio_ring]
@@ -86,21 +90,55 @@ def _scan(scanner: pagemap.PagemapScanner, vmas: Sequence[Vma], noted: Noted | N
         for group in _neighbours(rest):
             _sort_out(_within(scanner.iter_ranges(group[0].start, group[-1].end), group), frozenset(), found)
     else:
+        doubtful: list[Region] = []
         # A look that protects passes over all mappings that it cannot protect.
         for protect in (True, False):
             for group in _neighbours(vma for vma in rest if (vma.start in noted.protected) is protect):
                 regions = scanner.iter_written(group[0].start, group[-1].end, protect=protect)
-                _sort_out(_within(regions, group), noted.since, found)
-        if noted.protected:
+                _sort_out(_within(regions, group), noted.since, found, doubtful)
+        for vma, start, last, _ in doubtful:
+            end = _touch(pid, start, last)
+            _sort_out(_within(scanner.iter_written(start, end, protect=False), [vma]), noted.since, found)
+        if noted.protected or doubtful:
             for ranges in (found.ranges, found.guards, found.unwritten):
                 ranges.sort()
     return replace(found, ranges=sorted(found.ranges + whole)) if whole else found
 
 
-def _sort_out(regions: Iterable[tuple[Vma, int, int, int]], since: frozenset[int], found: Found) -> None:
-    for vma, start, end, kind in regions:
+def _touch(pid: Pid, start: int, end: int) -> int:
+    """Have pages of a mapped file come in, from the swap space or from the file; where those that can be there end.
+
+    One that was protected and then dropped (MADV_DONTNEED) is kept in mind by the kernel as such, and looks like one
+    that is swapped out and has not been written; when it is read it is a page of the file.
+    """
+    with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
+        for at in range(start, end, PAGE_SIZE):
+            try:
+                os.pread(memory.fileno(), 1, at)
+            except OSError as error:
+                if not _is_behind_the_end(pid, at):
+                    raise TorporError(f"memory of pid {pid} at {at:#x} cannot be read: {error.strerror}") from error
+                return at
+    return end
+
+
+def _is_behind_the_end(pid: Pid, address: int) -> bool:
+    """Whether the file that is mapped there is too short for it."""
+    vma = next(vma for vma in maps.read_maps(pid) if vma.start <= address < vma.end)
+    status = os.stat(f"/proc/{pid}/map_files/{vma.start:x}-{vma.end:x}")
+    return stat.S_ISREG(status.st_mode) and vma.pgoff + address - vma.start >= status.st_size
+
+
+def _sort_out(
+    regions: Iterable[Region], since: frozenset[int], found: Found, doubtful: list[Region] | None = None
+) -> None:
+    """Put the pages where they belong; aside those of which it is *doubtful* whether they are there."""
+    for region in regions:
+        vma, start, end, kind = region
         if kind & pagemap.PAGE_IS_GUARD:
             found.guards.append((start, end))
+        elif doubtful is not None and vma.is_file and kind & _SWAPPED == _SWAPPED ^ pagemap.PAGE_IS_WRITTEN:
+            doubtful.append(region)
         elif not kind & _ANON or kind & pagemap.PAGE_IS_PFNZERO or (kind & pagemap.PAGE_IS_FILE and vma.is_file):
             continue
         else:
@@ -144,7 +182,7 @@ def _neighbours(vmas: Iterable[Vma]) -> Iterator[list[Vma]]:
         yield group
 
 
-def _within(regions: Iterable[tuple[int, int, int]], vmas: Iterable[Vma]) -> Iterator[tuple[Vma, int, int, int]]:
+def _within(regions: Iterable[tuple[int, int, int]], vmas: Iterable[Vma]) -> Iterator[Region]:
     """The parts of *regions* that lie in *vmas*, both in order: (mapping, start, end, categories)."""
     rest = iter(vmas)
     vma = next(rest, None)

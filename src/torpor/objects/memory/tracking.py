@@ -12,8 +12,8 @@ Restore
     Nothing: what was tracked is not tracked any more.
 Limits
     A mapping that is new, or was moved by mremap, or a task that was forked or became another program, is looked at as
-    a whole once and is known from then on.  So is memory that belongs to another userfaultfd, or of a task with
-    asynchronous I/O, into whose pages the kernel writes unseen, but each time.
+    a whole once and is known from then on.  So is memory that belongs to another userfaultfd, huge pages of hugetlbfs,
+    or memory of a task with asynchronous I/O, into whose pages the kernel writes unseen, but each time.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Tracked(Closing):
         since, ours = set(), set()
         for vma in maps:
             was = not _PROTECTED.isdisjoint(vma.flags)
-            if not was and (not protect or not _is_private(vma)):
+            if not was and (not protect or not _can_be_noted(vma)):
                 continue
             try:
                 if not userfaultfd.register(self.fd.fileno(), vma.start, vma.length):
@@ -176,8 +176,9 @@ class Tracker(Closing):
         self.ident = ""
 
 
-def _is_private(vma: Vma) -> bool:
-    return not vma.shared and not (vma.is_vdso or vma.is_vvar or vma.is_vsyscall)
+def _can_be_noted(vma: Vma) -> bool:
+    """Private memory, but for huge pages of hugetlbfs: one that is dropped, and read, passes for the old one."""
+    return not vma.shared and not (vma.is_vdso or vma.is_vvar or vma.is_vsyscall or "ht" in vma.flags)
 
 
 def _pending(process: DumpProcess) -> int:
