@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from torpor.base import log
 from torpor.base.typed import Self
-from torpor.engine.sets.places import Inside, is_image, open_at, remove, try_lock
+from torpor.engine.sets.places import Inside, is_image, make_staging, remove
 from torpor.images import kinds, manifest
 from torpor.images import messages as m
 from torpor.images.errors import ImageError, StoreError
@@ -56,10 +56,11 @@ class Staging:
         self._path = directory
         self._home = open_directory(directory, "w")
         self._name = f"{Inside.PREFIX}{os.urandom(10).hex()}"
-        os.mkdir(self._name, 0o700, dir_fd=self._home.fileno())
-        self._fd = open_at(self._home.fileno(), self._name)
-        # Who finds it locked leaves it to us; who does not, removes it.
-        try_lock(self._fd)
+        try:
+            self._fd = make_staging(self._home.fileno(), self._name)
+        except OSError as error:
+            self._home.close()
+            raise StoreError(f"{directory}: pages cannot be taken there: {error.strerror}") from error
         self.store = open_directory(self._fd, "w", directory)
 
     def parent(self) -> ImageStore | None:

@@ -265,6 +265,7 @@ def _start(server: Server, channel: Channel, report: Callable[[BaseException], N
     A child ends with us: once the client has gone nobody would ever know of it.
     """
     told, tell = os.pipe()
+    ours = os.getpid()
     first = os.fork()
     if not first:
         code = 1
@@ -275,6 +276,8 @@ def _start(server: Server, channel: Channel, report: Callable[[BaseException], N
                     os._exit(0)
             else:
                 syscall("prctl(PR_SET_PDEATHSIG)", nr.prctl, PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+                if os.getppid() != ours:
+                    os._exit(1)  # gone before it was said
             os.write(tell, os.getpid().to_bytes(4, "little"))
             os.close(tell)
             channel.close()

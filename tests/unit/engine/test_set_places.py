@@ -1,11 +1,17 @@
-"""Putting a set of images into its place, once more after somebody was killed while removing what it came from."""
+"""Putting a set of images into its place, once more after somebody was killed while removing what it came from.
 
+And making what it comes from, while somebody else clears up.
+"""
+
+import fcntl
 import os
+import threading
 from pathlib import Path
 
 import pytest
 
 from torpor.base.records import replace
+from torpor.engine.sets import places, settling
 from torpor.engine.sets.places import Inside
 from torpor.images import manifest
 
@@ -31,3 +37,48 @@ def test_what_was_removed_already_is_in_its_place(tmp_path: Path, left: tuple[st
         os.close(fd)
         place.close()
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: name for name in FILES}
+
+
+@pytest.mark.parametrize("when", ["made", "opened", "being removed"])
+def test_a_staging_that_was_taken_for_a_dead_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    """By a dump into the same directory, before it was locked: what is written into it afterwards is not lost."""
+    calls: list[str] = []
+
+    def settled() -> None:
+        calls.append(when)
+        if len(calls) == 1:
+            settling.settle(Inside(os.open(tmp_path, os.O_RDONLY), str(tmp_path)))
+
+    def make(name: str, mode: int, *, dir_fd: int) -> None:
+        mkdir(name, mode, dir_fd=dir_fd)
+        if when == "made":
+            settled()
+
+    def open_it(directory: int, name: str) -> int:
+        fd = open_at(directory, name)
+        if when == "opened":
+            settled()
+        elif when == "being removed" and not calls:
+            # As if he had it locked, and we came between that and its removal.
+            calls.append(when)
+            taken = open_at(directory, name)
+            fcntl.flock(taken, fcntl.LOCK_EX)
+            threading.Thread(target=remove_soon, args=(name, taken)).start()
+        return fd
+
+    def remove_soon(name: str, taken: int) -> None:
+        (tmp_path / name).rmdir()
+        os.close(taken)
+
+    mkdir, open_at = os.mkdir, places.open_at
+    home = os.open(tmp_path, os.O_RDONLY)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "mkdir", make)
+        patch.setattr(places, "open_at", open_it)
+        fd = places.make_staging(home, ".torpor-x")
+    assert calls
+    assert places.is_at(home, ".torpor-x", fd)
+    other = os.open(tmp_path / ".torpor-x", os.O_RDONLY)
+    assert not places.try_lock(other)
+    for each in (fd, home, other):
+        os.close(each)

@@ -67,6 +67,25 @@ def open_at(directory: int, name: str) -> int:
     return os.open(name, _OPEN | os.O_NOFOLLOW, dir_fd=directory)
 
 
+def make_staging(directory: int, name: str) -> int:
+    """Make the directory *name*, which nobody else has, in *directory*: open, and locked by us.  OSError.
+
+    Somebody who settles may take it for a dead one's before it is locked: he removes it then, and it is made again.
+    """
+    while True:
+        with suppress(FileExistsError):  # he has locked it, and not removed it yet
+            os.mkdir(name, 0o700, dir_fd=directory)
+        try:
+            fd = open_at(directory, name)
+        except FileNotFoundError:
+            continue
+        with suppress(OSError):  # where a file system knows no locks, it is ours
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        if is_at(directory, name, fd):
+            return fd
+        os.close(fd)
+
+
 def is_at(directory: int, name: str, fd: int) -> bool:
     """Whether what is open as *fd* is what *name* is in *directory*."""
     try:

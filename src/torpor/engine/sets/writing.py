@@ -19,7 +19,7 @@ from types import TracebackType
 from torpor.base.records import replace
 from torpor.base.typed import NoReturn, Self
 from torpor.engine.sets import settling
-from torpor.engine.sets.places import NEW_MANIFEST, WHOLE, Beside, Place, is_at, open_at, remove, try_lock
+from torpor.engine.sets.places import NEW_MANIFEST, WHOLE, Beside, Place, is_at, make_staging, remove, try_lock
 from torpor.images import manifest
 from torpor.images.errors import StoreError
 from torpor.images.manifest import Content, Manifest
@@ -55,7 +55,7 @@ class NewSet:
         try:
             settling.settle(place)
             place.wait_free()
-            self._fd = self._begin()
+            self._fd = make_staging(place.fd, self._name)
             place.dress(self._fd)
         except OSError as error:
             self._drop()
@@ -63,18 +63,6 @@ class NewSet:
             _fail(place.path, "begin a set of images", error)
         self._directory = open_directory(self._fd, "w", place.path)
         self.store: ImageStore = compressing(self._directory) if compress else self._directory
-
-    def _begin(self) -> int:
-        while True:
-            os.mkdir(self._name, 0o700, dir_fd=self._place.fd)
-            try:
-                fd = open_at(self._place.fd, self._name)
-            except FileNotFoundError:
-                continue
-            # Somebody who settles may have taken it for a dead one's in between.
-            if try_lock(fd) and is_at(self._place.fd, self._name, fd):
-                return fd
-            os.close(fd)
 
     @property
     def is_sealed(self) -> bool:
