@@ -207,6 +207,39 @@ def sums_of(stream: BinaryIO, n_bytes: int) -> bytes:
     return bytes(found)
 
 
+class BlockSums:
+    """The sums of a file whose pieces are written in any order, each byte once, by several threads perhaps.
+
+    Of blocks that a piece has as a whole they are made when it is written, while it is in the processor's cache.
+    """
+
+    def __init__(self) -> None:
+        self._digest = load_module("xxhash").xxh3_64_digest
+        self._found: dict[int, bytes] = {}
+        #: The same of what a piece has of its last block, by where it ends: of the file's last block that is all.
+        self._short: dict[int, bytes] = {}
+
+    def add(self, offset: int, data: memoryview) -> None:
+        """*data* is what lies at *offset*.  Releases the GIL."""
+        end = offset + len(data)
+        last = end // BLOCK_BYTES
+        for index in range(-(-offset // BLOCK_BYTES), last):
+            start = index * BLOCK_BYTES - offset
+            self._found[index] = self._digest(data[start : start + BLOCK_BYTES])
+        if last * BLOCK_BYTES >= offset and end % BLOCK_BYTES:
+            self._short[end] = self._digest(data[last * BLOCK_BYTES - offset :])
+
+    def end(self, fd: int) -> Content:
+        """All has been written to the file *fd*, of which blocks that came in parts are read; OSError."""
+        n_bytes = os.fstat(fd).st_size
+        if n_bytes % BLOCK_BYTES and n_bytes in self._short:
+            self._found[n_bytes // BLOCK_BYTES] = self._short[n_bytes]
+        for index in range(n_blocks(n_bytes)):
+            if index not in self._found:
+                self._found[index] = self._digest(os.pread(fd, BLOCK_BYTES, index * BLOCK_BYTES))
+        return Content(n_bytes, b"".join([self._found[index] for index in range(n_blocks(n_bytes))]))
+
+
 class Summing:
     """The sums of what is written, piece by piece."""
 

@@ -9,6 +9,7 @@ from torpor.base.records import replace
 from torpor.images import manifest
 from torpor.images.errors import ImageError
 from torpor.images.manifest import BLOCK_BYTES, Content, Manifest
+from torpor.images.stores.directory import DirStore
 
 MADE = Manifest("0123abcd", "torpor checkpoint", "1.2", "host", "6.18", "x86_64", 1764305400.5, "boot")
 
@@ -46,6 +47,35 @@ def test_sums_find_a_changed_bit(tmp_path: Path, n_bytes: int) -> None:
         assert manifest.is_right(content, index, block)
         block[-1] ^= 1
         assert not manifest.is_right(content, index, block)
+
+
+@pytest.mark.parametrize("n_bytes", [0, 5, BLOCK_BYTES, 3 * BLOCK_BYTES + 17])
+@pytest.mark.parametrize("piece", [4096, BLOCK_BYTES, 2 * BLOCK_BYTES, BLOCK_BYTES + 4096])
+def test_sums_of_pieces_are_those_of_the_file(tmp_path: Path, n_bytes: int, piece: int) -> None:
+    data = os.urandom(n_bytes)
+    (tmp_path / "image").write_bytes(data)
+    sums = manifest.BlockSums()
+    for start in reversed(range(0, n_bytes, piece)):
+        sums.add(start, memoryview(data)[start : start + piece])
+    with (tmp_path / "image").open("rb") as stream:
+        assert sums.end(stream.fileno()) == Content(n_bytes, manifest.sums_of(stream, n_bytes))
+
+
+@pytest.mark.parametrize("sums_now", [True, False])
+def test_a_store_sums_what_it_writes_if_it_is_told(tmp_path: Path, sums_now: bool) -> None:
+    with DirStore(tmp_path, "w") as store:
+        store.sums_what_it_writes = sums_now
+        with store.open_write("small.img") as stream:
+            stream.write(b"a" * 10)
+            stream.write(b"b" * BLOCK_BYTES)
+        writer = store.pages_writer("pages-1.img")
+        for room in [writer.reserve(BLOCK_BYTES), writer.reserve(BLOCK_BYTES + 4096)][::-1]:
+            writer.write_at(room, [memoryview(bytes(BLOCK_BYTES)), memoryview(b"c" * 4096)][: 1 + bool(room)])
+        writer.close()
+        assert sorted(store.sums) == (["pages-1.img", "small.img"] if sums_now else [])
+        for name, content in store.sums.items():
+            with store.open_read(name) as stream:
+                assert content == Content(content.n_bytes, manifest.sums_of(stream, content.n_bytes))
 
 
 def test_a_file_that_is_shorter_than_said(tmp_path: Path) -> None:

@@ -61,7 +61,8 @@ def copy(session: DumpSession) -> None:
 
 
 def copy_snapshots(session: DumpSession) -> None:
-    """The pages of which snapshots have been taken."""
+    """The pages of which snapshots have been taken; from now on nothing is stopped."""
+    session.new.sum_from_now_on()
     if session.snapshots is not None:
         with session.stats.watch.span("memdump"):
             session.snapshots.copy()

@@ -31,6 +31,9 @@ def look_at_namespaces(session: DumpSession) -> None:
 def warm_up(session: DumpSession) -> None:
     """What every dump would make when first asked for."""
     warming.warm_up()
+    if not session.options.leave_running or session.is_pre_dump:
+        # Nobody waits for the tree to run, or it does when memory is copied.
+        session.new.sum_from_now_on()
 
 
 def fork_caretaker(session: DumpSession) -> None:

@@ -30,6 +30,9 @@ class StoreSet:
         """How messages call it: there is nothing to be read by a path."""
         return self.store.path
 
+    def sum_from_now_on(self) -> None:
+        """A store that has sums makes them as it likes."""
+
     def seal(self) -> None:
         """All images are written, and the store has taken them.  StoreError."""
         from torpor import __version__

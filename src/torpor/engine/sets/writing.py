@@ -12,6 +12,7 @@ set; what of the new one has not reached the disk is seen by its length (settlin
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from fcntl import LOCK_SH
 from types import TracebackType
@@ -21,13 +22,15 @@ from torpor.base.typed import NoReturn, Self
 from torpor.engine.sets import settling
 from torpor.engine.sets.places import NEW_MANIFEST, WHOLE, Beside, Place, is_at, make_staging, remove, try_lock
 from torpor.images import manifest
-from torpor.images.errors import StoreError
+from torpor.images.errors import ImageError, StoreError
 from torpor.images.manifest import Content, Manifest
 from torpor.images.store import ImageStore
 from torpor.images.stores.opening import compressing, open_directory
 
 #: More that is yet to be written than so much above the set's own: then only the set's files are written, one by one.
 _DIRTY_BYTES = 64 << 20
+#: From so many bytes on a file is read by several threads.
+_MANY_BYTES = 16 << 20
 
 
 class NewSet:
@@ -64,6 +67,10 @@ class NewSet:
         self._directory = open_directory(self._fd, "w", place.path)
         self.store: ImageStore = compressing(self._directory) if compress else self._directory
 
+    def sum_from_now_on(self) -> None:
+        """What is written from now on is summed when it is: it takes time now, and less than to read it again later."""
+        self._directory.sums_what_it_writes = True
+
     @property
     def is_sealed(self) -> bool:
         """Whether it has been."""
@@ -84,7 +91,11 @@ class NewSet:
         try:
             from torpor import __version__
 
-            files = {name: Content(os.stat(name, dir_fd=self._fd).st_size) for name in self._directory.written}
+            known = self._directory.sums
+            files = {
+                name: Content(known[name].n_bytes if name in known else os.stat(name, dir_fd=self._fd).st_size)
+                for name in self._directory.written
+            }
             if self._parent:
                 # Only now: the way that it tells is one from where the images are going to be.
                 self._directory.set_parent(self._parent)
@@ -112,7 +123,7 @@ class NewSet:
         try:
             if self._place.has_earlier():
                 # It is going to be gone: this one is to be safe before.
-                self._made = settle_contents(self._place, self._fd, self._made, is_placed=False)
+                self._made = self._settle()
             self._is_begun = True
             self._place.put(self._fd, self._name, self._made)
         except OSError as error:
@@ -125,12 +136,19 @@ class NewSet:
         """Have the sealed set on disk and in place.  StoreError; the set stays where it was then."""
         assert self._made is not None
         try:
-            self._made = settle_contents(self._place, self._fd, self._made, is_placed=self._is_placed)
+            self._made = self._settle()
             self._is_begun = True
             conclude(self._place, self._fd, self._name, self._made, is_placed=self._is_placed)
         except OSError as error:
             _fail(self._place.path, "put the images into place", error)
         self._is_placed = True
+
+    def _settle(self) -> Manifest:
+        assert self._made is not None
+        directory = self._place.home(self._fd) if self._is_placed else self._fd
+        made = secure(directory, self._made, self._directory.sums)
+        os.fsync(self._place.fd)
+        return made
 
     def _drop(self) -> None:
         """Remove what was written."""
@@ -167,20 +185,17 @@ def finish(place: Place, staging: int, name: str, made: Manifest, *, is_placed: 
 
     Called again after a crash, it goes on where it was.
     """
-    conclude(place, staging, name, settle_contents(place, staging, made, is_placed=is_placed), is_placed=is_placed)
-
-
-def settle_contents(place: Place, staging: int, made: Manifest, *, is_placed: bool) -> Manifest:
-    """First part of `finish`: the set is on the disk and has its sums; the earlier one has not been touched."""
     made = secure(place.home(staging) if is_placed else staging, made)
     os.fsync(place.fd)
-    return made
+    conclude(place, staging, name, made, is_placed=is_placed)
 
 
-def secure(directory: int, made: Manifest) -> Manifest:
-    """Have the whole set in *directory* on the disk, and then its sums: what has sums has been there.  OSError."""
+def secure(directory: int, made: Manifest, known: Mapping[str, Content] | None = None) -> Manifest:
+    """First part of `finish`: have the whole set in *directory* on the disk, and then its sums: what has sums has been
+    there.  The earlier set is not touched.  *known*: the sums of some of its files.  OSError.
+    """
     _sync(directory, made)
-    made = add_sums(directory, made)
+    made = add_sums(directory, made, known)
     os.fsync(directory)
     return made
 
@@ -193,13 +208,19 @@ def conclude(place: Place, staging: int, name: str, made: Manifest, *, is_placed
     place.clear(name)
 
 
-def add_sums(directory: int, made: Manifest | None = None) -> Manifest:
-    """Have the manifest of the whole set in *directory* say how its files read.  OSError, ImageError."""
+def add_sums(directory: int, made: Manifest | None = None, known: Mapping[str, Content] | None = None) -> Manifest:
+    """Have the manifest of the whole set in *directory* say how its files read, of which some are *known*.
+
+    OSError, ImageError.
+    """
     found = manifest.read(directory)
     made = found if found is not None and (made is None or found.has_sums) else made
     assert made is not None
     if not made.has_sums:
-        made = replace(made, files={each: _summed(directory, each, made.files[each]) for each in made.files})
+        told = known or {}
+        made = replace(
+            made, files={each: told.get(each) or _summed(directory, each, made.files[each]) for each in made.files}
+        )
         replace_manifest(directory, made)
     return made
 
@@ -225,7 +246,26 @@ def write_manifest(directory: int, made: Manifest, name: str, *, is_last: bool =
 def _summed(directory: int, name: str, content: Content) -> Content:
     fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
     with open(fd, "rb", buffering=0) as stream:
-        return Content(content.n_bytes, manifest.sums_of(stream, content.n_bytes))
+        if content.n_bytes < _MANY_BYTES:
+            return Content(content.n_bytes, manifest.sums_of(stream, content.n_bytes))
+        return Content(content.n_bytes, _sums_of_large(stream.fileno(), content.n_bytes))
+
+
+def _sums_of_large(fd: int, n_bytes: int) -> bytes:
+    """As ``manifest.sums_of``, by several threads."""
+    from torpor.objects.memory.contents import CHUNK_BYTES, in_parallel
+
+    sums = manifest.BlockSums()
+
+    def add(index: int, buffer: memoryview) -> None:
+        start = index * len(buffer)
+        sums.add(start, buffer[: os.preadv(fd, [buffer], start)])
+
+    in_parallel(-(-n_bytes // CHUNK_BYTES), add)
+    found = sums.end(fd)
+    if found.n_bytes != n_bytes or found.sums is None:
+        raise ImageError(f"truncated: {n_bytes} bytes wanted, {found.n_bytes} are there")
+    return found.sums
 
 
 def _sync(directory: int, made: Manifest) -> None:

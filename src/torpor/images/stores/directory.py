@@ -13,14 +13,11 @@ import os
 import stat
 from collections.abc import Sequence
 
-from torpor.base.typed import TYPE_CHECKING, BinaryIO, Literal, NoReturn, Self, cast
-from torpor.images import kinds
+from torpor.base.typed import BinaryIO, Literal, NoReturn, Self, cast
+from torpor.images import kinds, manifest
 from torpor.images.errors import ImageError, ImageMissing, StoreError
 from torpor.images.store import check_name
 from torpor.images.stores.base import BaseStore
-
-if TYPE_CHECKING:
-    from torpor.images.manifest import Manifest
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 #: An image is a new file: what had its name, perhaps with another owner or other names, is left alone.
@@ -46,21 +43,42 @@ def _fail(name: str, doing: str, error: OSError) -> NoReturn:
     raise kind(text, hint=_HINTS.get(error.errno or 0)) from error
 
 
+class _Sums:
+    """The sums of the image *name*, which is being written: they are put into *known* at its end."""
+
+    def __init__(self, name: str, known: dict[str, manifest.Content]) -> None:
+        self._name, self._known = name, known
+        self._sums = manifest.BlockSums()
+        self.add = self._sums.add
+
+    def end(self, fd: int) -> None:
+        """All is written to *fd*, which is open still."""
+        self._known[self._name] = self._sums.end(fd)
+
+
 class _ImageFile(io.FileIO):
     """A file whose errors name the image."""
 
-    def __init__(self, fd: int, mode: str, name: str) -> None:
+    def __init__(self, fd: int, mode: str, name: str, sums: _Sums | None = None) -> None:
         super().__init__(fd, mode)
         self._image = name
+        self._sums = sums
+        self._at = 0
 
     def write(self, data: bytes) -> int:  # type: ignore[override]
         try:
-            return super().write(data)
+            n_bytes = super().write(data)
         except OSError as error:
             _fail(self._image, "write", error)
+        if self._sums is not None:
+            self._sums.add(self._at, memoryview(data)[:n_bytes])
+            self._at += n_bytes
+        return n_bytes
 
     def close(self) -> None:
         try:
+            if self._sums is not None and not self.closed:
+                self._sums.end(self.fileno())
             super().close()
         except OSError as error:
             _fail(self._image, "write", error)
@@ -99,9 +117,10 @@ class DirPagesWriter:
 
     supports_write_at = True
 
-    def __init__(self, fd: int, name: str) -> None:
+    def __init__(self, fd: int, name: str, sums: _Sums | None = None) -> None:
         self._fd = fd
         self._name = name
+        self._sums = sums
         self._end = 0
         self._lock = _thread.allocate_lock()
 
@@ -113,6 +132,11 @@ class DirPagesWriter:
 
     def write_at(self, offset: int, buffers: Sequence[memoryview]) -> None:
         pending = [view.cast("B") for view in buffers if view.nbytes]
+        if self._sums is not None:
+            at = offset
+            for view in pending:
+                self._sums.add(at, view)
+                at += len(view)
         first = 0
         while first < len(pending):
             try:
@@ -134,7 +158,11 @@ class DirPagesWriter:
             return
         fd, self._fd = self._fd, -1
         try:
-            os.close(fd)
+            try:
+                if self._sums is not None:
+                    self._sums.end(fd)
+            finally:
+                os.close(fd)
         except OSError as error:
             _fail(self._name, "write", error)
 
@@ -176,6 +204,10 @@ class DirStore(BaseStore):
         self._fd = fd
         self._mode = mode
         self._written: set[str] = set()
+        #: Whether what is written from now on is summed when it is written: otherwise it has to be read again.
+        self.sums_what_it_writes = False
+        #: The sums that are known so, by name.
+        self.sums: dict[str, manifest.Content] = {}
         self._seen = seen | {self._identity(fd)}
         self._parent: DirStore | None = None
 
@@ -241,21 +273,25 @@ class DirStore(BaseStore):
             _fail(name, "replace", error)
         fd = self._open(name, _WRITE, "write")
         self._written.add(name)
+        self.sums.pop(name, None)
         return fd
+
+    def _sums_of(self, name: str) -> _Sums | None:
+        return _Sums(name, self.sums) if self.sums_what_it_writes else None
 
     def open_read(self, name: str) -> BinaryIO:
         raw = _ImageFile(self._open(name, _READ, "open"), "r", name)
         return io.BufferedReader(raw, _BUFFER)
 
     def open_write(self, name: str) -> BinaryIO:
-        raw = _ImageFile(self._open_new(name), "w", name)
+        raw = _ImageFile(self._open_new(name), "w", name, self._sums_of(name))
         return cast(BinaryIO, io.BufferedWriter(raw, _BUFFER))
 
     def pages_reader(self, name: str) -> DirPagesReader:
         return DirPagesReader(self._open(name, _READ, "open"), name)
 
     def pages_writer(self, name: str, n_bytes: int | None = None) -> DirPagesWriter:
-        return DirPagesWriter(self._open_new(name), name)
+        return DirPagesWriter(self._open_new(name), name, self._sums_of(name))
 
     def delete(self, name: str) -> None:
         if self._mode != "w":
@@ -265,6 +301,7 @@ class DirStore(BaseStore):
         except OSError as error:
             _fail(name, "remove", error)
         self._written.discard(name)
+        self.sums.pop(name, None)
 
     def parent(self) -> DirStore | None:
         if self._parent is None:
@@ -305,7 +342,7 @@ class DirStore(BaseStore):
         except OSError as error:
             _fail("parent", "make the link to the parent images", error)
 
-    def commit(self, made: Manifest | None = None) -> None:
+    def commit(self, made: manifest.Manifest | None = None) -> None:
         # A set in a directory is put there by engine/sets, which writes its manifest as well.
         for name in sorted(self._written, key=lambda name: (name == _INVENTORY, name)):
             fd = self._open(name, _READ, "sync")

@@ -34,7 +34,8 @@ from torpor.kernel.procfs import maps
 from torpor.kernel.procfs.maps import PROT_READ, Vma
 from torpor.kernel.vm import PAGE_SIZE
 
-_CHUNK = 512 * 1024
+#: What is moved in one go, and the length of the buffers that ``in_parallel`` gives out.
+CHUNK_BYTES = 512 * 1024
 _MAX_WORKERS = 4
 _GAP = 1 << 24
 #: Where to look page by page takes seconds, and once more through smaps, whose kernel side skips page tables that are
@@ -317,14 +318,14 @@ def copy(ranges: Iterable[Range], read: Read, stream: PageStream, elsewhere: Ite
             except (OSError, TorporError):
                 left.append(index)
 
-        _in_parallel(len(groups), one)
+        in_parallel(len(groups), one)
         # CONFIG_PROC_MEM_FORCE_PTRACE (6.12): what the task itself may not read, its tracer alone may, and that is a
         # thread, ours. What cannot be read at all fails once more.
         for index in left:
-            _copy_group(groups[index], rooms[index], read, stream, memoryview(mmap.mmap(-1, _CHUNK)))
+            _copy_group(groups[index], rooms[index], read, stream, memoryview(mmap.mmap(-1, CHUNK_BYTES)))
     elif groups:
         # Not closed by a `with`: parts of it may be in use on the way up from an error, which BufferError would hide.
-        buffer = memoryview(mmap.mmap(-1, _CHUNK))
+        buffer = memoryview(mmap.mmap(-1, CHUNK_BYTES))
         for group in groups:
             _copy_group(group, make_room(group), read, stream, buffer)
     while other is not None:
@@ -337,7 +338,7 @@ def copy_changed(ranges: Iterable[Range], read: Read, before: Contents, stream: 
 
     How many bytes are not.
     """
-    buffer, other = memoryview(mmap.mmap(-1, _CHUNK)), memoryview(mmap.mmap(-1, _CHUNK))
+    buffer, other = memoryview(mmap.mmap(-1, CHUNK_BYTES)), memoryview(mmap.mmap(-1, CHUNK_BYTES))
     held: list[Range] = []
     n_bytes = 0
 
@@ -390,12 +391,12 @@ def _copy_group(group: list[Piece], room: int, read: Read, stream: PageStream, b
 
 
 def _chunks(ranges: Iterable[Range], offset: int = 0) -> Iterator[list[Piece]]:
-    """Group (start, length) pieces so that each group is about ``_CHUNK`` bytes and at most one vector.
+    """Group (start, length) pieces so that each group is about ``CHUNK_BYTES`` bytes and at most one vector.
 
-    They begin at *offset* of the image; groups end at multiples of ``_CHUNK`` there, as blocks that have sums do.
+    They begin at *offset* of the image; groups end at multiples of ``CHUNK_BYTES`` there, as blocks that have sums do.
     """
     group: list[Piece] = []
-    room = _CHUNK - offset % _CHUNK
+    room = CHUNK_BYTES - offset % CHUNK_BYTES
     for first, end in ranges:
         start = first
         while start < end:
@@ -405,12 +406,12 @@ def _chunks(ranges: Iterable[Range], offset: int = 0) -> Iterator[list[Piece]]:
             room -= length
             if room == 0 or len(group) == vm.IOV_MAX:
                 yield group
-                group, room = [], _CHUNK
+                group, room = [], room or CHUNK_BYTES
     if group:
         yield group
 
 
-def _in_parallel(count: int, work: Callable[[int, memoryview], None]) -> None:
+def in_parallel(count: int, work: Callable[[int, memoryview], None]) -> None:
     """Do *work* for 0..count-1 by several threads, each with a buffer of its own; the first error is raised.
 
     Bare threads: what the standard library makes of them costs more to import than a small copy takes.
@@ -419,7 +420,7 @@ def _in_parallel(count: int, work: Callable[[int, memoryview], None]) -> None:
     errors: list[BaseException] = []
 
     def run(done: LockType | None) -> None:
-        buffer = memoryview(mmap.mmap(-1, _CHUNK))
+        buffer = memoryview(mmap.mmap(-1, CHUNK_BYTES))
         try:
             for index in pending:
                 work(index, buffer)
@@ -472,12 +473,12 @@ def restore(pid: Pid, extents: Sequence[Extent], reader: PagesReader) -> int:
         reader.read_at(offset, view)
         vm.write_from(pid, ranges, view)
 
-    _in_parallel(len(groups), copy)
+    in_parallel(len(groups), copy)
     return sum(length for _, ranges in groups for _, length in ranges) // PAGE_SIZE
 
 
 def _groups(extents: Sequence[Extent]) -> Iterator[tuple[int, list[Piece]]]:
-    """What lies together in the pages image, as (offset, (start, length) pieces) of about ``_CHUNK`` bytes."""
+    """What lies together in the pages image, as (offset, (start, length) pieces) of about ``CHUNK_BYTES`` bytes."""
     together: list[Range] = []
     first = last = 0
     for start, end, offset in extents:
