@@ -159,6 +159,7 @@ def restore(
     rewind_files: Callable[[str, int, int], bool] | None = None,
     renames: tuple[tuple[str, str], ...] = (),
     new_network: bool = False,
+    lazy: bool = False,
     trust: bool = False,
     verify: bool = True,
     notify: Callable[[str, int], None] | None = None,
@@ -175,6 +176,9 @@ def restore(
     the checkpoint something (``tcp_established``, ``file_locks``, ``link_remap``, ...) may be said again.
 
     ``verify``: images that are not as they were written are refused.
+
+    ``lazy``: it runs at once, and private memory comes from the directory behind it, by a process of ours that stays
+    until all is there, and whose death is the tree's.
 
     Images may come from strangers: mounts of the host at other places than the host has them, file systems that show or
     change the whole machine, consoles and serial lines, security labels, precedence over others (real-time scheduling
@@ -220,7 +224,13 @@ def restore(
     from torpor.engine.destination import opened
 
     with opened(path) as images:
-        return engine.restore(images, options)
+        if not lazy:
+            return engine.restore(images, options)
+        from torpor.base.records import replace
+        from torpor.migrate.behind import Behind
+
+        with Behind(images, verify=verify) as behind:
+            return engine.restore(images, replace(options, later=behind, notify=behind.noting(options.notify)))
 
 
 _OF_DUMP_ONLY = {

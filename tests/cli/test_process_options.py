@@ -32,7 +32,7 @@ _VALUES = {
 }
 #: What only one side can mean.
 _ONLY_BEFORE = {"leave-running", "ghost-limit", "exec-processes", "force", "snapshot"}
-_ONLY_RESTORE = {"inherit-fd", "file-validation", "rewind-files", "no-verify", "new-network", "trust"}
+_ONLY_RESTORE = {"inherit-fd", "file-validation", "rewind-files", "no-verify", "new-network", "lazy", "trust"}
 
 
 def words(option: process_options.Option) -> list[str]:

@@ -211,15 +211,18 @@ class Workload:
         if not self._watch().has_ended():
             raise WorkloadError(f"{self.name} is to be restored but still runs")
         # A mount namespace shows mounts of the host's, which are bound again only for those who say so.
-        pid = engine.restore(self.images, options=("--external", "mnt[]", *options))
+        self.runs_as(engine.restore(self.images, options=("--external", "mnt[]", *options)))
+        if self.pid != dumped_pid and not self._in_job:
+            raise WorkloadError(self._account(f"had pid {dumped_pid} and was restored as {self.pid}"))
+
+    def runs_as(self, pid: int) -> None:
+        """It has been restored, as the process `pid`, after `dump`."""
         try:
             restored = ProcessWatch(pid)
         except ProcessLookupError:
             raise WorkloadError(self._account("was gone right after its restore")) from None
         self._watch().close()
         self._root = restored
-        if pid != dumped_pid and not self._in_job:
-            raise WorkloadError(self._account(f"had pid {dumped_pid} and was restored as {pid}"))
 
     def wait_gone(self, timeout_s: float = 30) -> None:
         """Somebody else has dumped it: wait until it is gone, and its pid free."""

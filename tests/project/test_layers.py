@@ -55,7 +55,7 @@ OBJECTS_EXCEPTIONS = {
 
 #: Modules that are not in a layer: the package's face, which offers the engine's functions, and programs on top of all.
 OUTSIDE: dict[str, frozenset[str]] = {
-    "torpor": frozenset({"base", "kernel", "images", "tracee", "objects", "engine"}),
+    "torpor": frozenset({"base", "kernel", "images", "tracee", "objects", "engine", "migrate"}),
     "torpor.__main__": frozenset(MAY_IMPORT),
     "torpor.demo": frozenset(MAY_IMPORT),
 }

@@ -274,6 +274,10 @@ OPTIONS = (
            note="ours"),
     Option("new-network", NO_WORD, False, "in a network of its own, with loopback only: all ports are free there",
            sets="restore.new_network", people=People((RESTORE,))),
+    Option("lazy", NO_WORD, False, "it runs at once, and its memory comes from the images behind it",
+           people=People((RESTORE,), text="it runs at once, and its memory comes from the images behind it, which must "
+                         "be a directory: by a process of torpor's that ends when all is there; if that is killed "
+                         "before, the restored processes are ended")),
     Option("trust", NO_WORD, True, "allow a checkpoint that is no job's of this machine what strangers may not ask "
            "for: other mounts of the host, file systems of the whole machine, consoles and serial lines, security "
            "labels, precedence over others (real-time scheduling, low OOM scores), set-uid files and devices in a "

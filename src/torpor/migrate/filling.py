@@ -47,6 +47,16 @@ class Source(Protocol):
         """What can be polled for an answer; -1: they are there at once."""
 
 
+class Witness(Protocol):
+    """Who holds all descriptors as well: those of forks are told of like the others."""
+
+    def taken(self, fd: int) -> None:
+        """This one is to be filled; nothing has been done with it."""
+
+    def ended(self, fd: int) -> None:
+        """Nothing is missing there any more; it is going to be closed, and so is what the witness holds of it."""
+
+
 @dataclass(slots=True)
 class _Space:
     """One address space: what is missing and has not been asked for yet."""
@@ -90,8 +100,8 @@ class Figures:
 class Filler:
     """Brings pages, until all are there.  Not safe for several threads; ``step`` is to be called in a loop."""
 
-    def __init__(self, source: Source) -> None:
-        self._source = source
+    def __init__(self, source: Source, witness: Witness | None = None) -> None:
+        self._source, self._witness = source, witness
         self._spaces: dict[int, _Space] = {}
         self._asked: deque[_Question] = deque()
         self._n_bytes = FIRST_BYTES
@@ -123,6 +133,8 @@ class Filler:
         if space.is_done:
             space.faults.close()
             return
+        if self._witness is not None:
+            self._witness.taken(space.fd)
         self._spaces[space.fd] = space
         self._poll.register(space.fd, select.POLLIN)
 
@@ -316,6 +328,8 @@ class Filler:
         for question in self._asked:
             if question.space is space:
                 question.pieces = Areas()
+        if self._witness is not None:
+            self._witness.ended(space.fd)
         space.faults.close()
 
     def give_up(self) -> int:

@@ -20,63 +20,25 @@ from contextlib import suppress
 from torpor.base import log
 from torpor.base.errors import NotPermittedError, TorporError
 from torpor.base.fds import Closing, OwnedFd
-from torpor.base.ids import TreePid
+from torpor.base.typed import TYPE_CHECKING
 from torpor.images import kinds
 from torpor.images.pagemap import load_pagemap
 from torpor.images.pages import Range
 from torpor.images.store import ImageStore, load_all, load_one
 from torpor.kernel.uapi.socket import SO_PEERCRED
 from torpor.kernel.vm import PAGE_SIZE
-from torpor.migrate.connection import Where
+from torpor.migrate.announcing import RESTORED, SOCKET_NAME, WORD
 from torpor.migrate.filling import Filler
 from torpor.migrate.sources import ImageSource, RemoteSource, reach
 from torpor.migrate.wire import WireError
 from torpor.objects.memory import later
 from torpor.objects.memory.vmas import can_wait
 
-SOCKET_NAME = "lazy-pages.socket"
-_WORD = struct.Struct("=i")
-#: All run.
-_RESTORED = 0x52535446
+if TYPE_CHECKING:
+    from torpor.migrate.connection import Where
+
 _REACH_S = 60
 _RECONNECT_S = 300
-
-
-class Announcing(Closing):
-    """``Later`` of a restore: hands the memory to the daemon that listens in the work directory.  TorporError."""
-
-    def __init__(self, directory: str = ".") -> None:
-        self._link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        place = os.path.join(directory, SOCKET_NAME)
-        try:
-            self._link.connect(place)
-        except OSError as error:
-            self._link.close()
-            raise TorporError(
-                f"nobody is there to bring pages later ({place}: {error.strerror})",
-                hint="start `criu lazy-pages` with the same directories first",
-            ) from error
-
-    def begin(self, pid: TreePid, faults: OwnedFd) -> None:
-        with faults:
-            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", faults.fileno()))]
-            self._send(_WORD.pack(pid))
-            self._send(b"\0", rights)
-
-    def nothing(self, pid: TreePid) -> None:
-        self._send(_WORD.pack(-pid))
-
-    def restored(self) -> None:
-        self._send(_WORD.pack(_RESTORED))
-
-    def _send(self, data: bytes, rights: list[tuple[int, int, bytes]] | None = None) -> None:
-        try:
-            self._link.sendmsg([data], rights or [], socket.MSG_NOSIGNAL)
-        except OSError as error:
-            raise TorporError(f"criu lazy-pages has gone: {error.strerror}", hint="its log says why") from error
-
-    def close(self) -> None:
-        self._link.close()
 
 
 class Waiting(Closing):
@@ -132,7 +94,7 @@ def serve(waiting: Waiting, store: ImageStore, where: Where | None) -> None:
     waiting.close()
     with link:
         source = ImageSource(store) if where is None else reach(where, _REACH_S)
-        daemon = _Daemon(link, store, Filler(source), known)
+        daemon = Daemon(link, store, Filler(source), known)
         if isinstance(source, RemoteSource) and where is not None:
             daemon.remote, daemon.again = source, lambda: reach(where, _RECONNECT_S)
         try:
@@ -141,7 +103,7 @@ def serve(waiting: Waiting, store: ImageStore, where: Where | None) -> None:
             source.close()
 
 
-class _Daemon:
+class Daemon:
     """One restore."""
 
     def __init__(self, link: socket.socket, store: ImageStore, filler: Filler, known: set[int]) -> None:
@@ -149,6 +111,10 @@ class _Daemon:
         #: The page server that the pages come from; and what reaches it once more when the link to it has broken.
         self.remote: RemoteSource | None = None
         self.again: Callable[[], RemoteSource] | None = None
+        #: What is done when the restore has said that all run.
+        self.restored: Callable[[], None] | None = None
+        #: Whether one that hangs up before it has said so may have let all go: what it made is dead otherwise.
+        self.may_run = False
         #: Of which process the descriptor is that comes next.
         self._pid = 0
 
@@ -188,19 +154,24 @@ class _Daemon:
             if self._pid:
                 self._take_faults()
                 return
-            data = self._link.recv(_WORD.size, socket.MSG_WAITALL)
+            data = self._link.recv(WORD.size, socket.MSG_WAITALL)
         except BlockingIOError:
             return
         except OSError as error:
-            raise TorporError(f"the restore has gone: {error.strerror}") from error
-        if len(data) != _WORD.size:
-            if not self._filler.in_background:
+            if not self.may_run:
+                raise TorporError(f"the restore has gone: {error.strerror}") from error
+            data = b""
+        if len(data) != WORD.size:
+            if not self._filler.in_background and not self.may_run:
                 raise TorporError("the restore has hung up before all ran")
+            self._filler.in_background = True
             self._filler.unwatch(self._link.fileno())
             return
-        (word,) = _WORD.unpack(data)
-        if word == _RESTORED:
+        (word,) = WORD.unpack(data)
+        if word == RESTORED:
             self._filler.in_background = True
+            if self.restored is not None:
+                self.restored()
             return
         if abs(word) not in self._known:
             raise TorporError(

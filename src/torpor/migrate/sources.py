@@ -35,11 +35,16 @@ class ImageSource(Closing):
             return None
         return self.read(*self._asked.popleft())
 
-    def read(self, ident: int, start: int, n_bytes: int) -> memoryview:
-        """The pages from *start* on, as many of them as are there."""
+    def prepare(self, ident: int) -> Contents:
+        """Open what is read of a process, which may be removed then."""
         contents = self._contents.get(ident)
         if contents is None:
             contents = self._contents[ident] = open_contents(self._store, ident, page_bytes=PAGE_SIZE)
+        return contents
+
+    def read(self, ident: int, start: int, n_bytes: int) -> memoryview:
+        """The pages from *start* on, as many of them as are there."""
+        contents = self.prepare(ident)
         found = self._room[: min(n_bytes, len(self._room))]
         if not contents.read(start, found):
             found = found[:PAGE_SIZE]

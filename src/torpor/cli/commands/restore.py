@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 #: What only processes and jobs can have.
 _OF_PROCESSES = (
     "new-network", "wait", "leave-stopped", "link-remap", "external", "external-pipes", "inherit-fd", "trust",
-    "no-verify",
+    "no-verify", "lazy",
 )  # fmt: skip
 #: Options for processes of which the engine of a container is told.
 _SHARED = ("shell-job", "tcp-close", "tcp-established", "file-locks", "external-unix")

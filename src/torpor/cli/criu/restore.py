@@ -74,9 +74,9 @@ def _later(options: Options) -> AbstractContextManager[Later | None]:
     """Who brings pages when the tree runs, if not all are to be there before."""
     if not options.lazy_pages:
         return nullcontext()
-    from torpor.migrate.lazy_pages import Announcing
+    from torpor.migrate.announcing import to_daemon
 
-    return Announcing()
+    return to_daemon()
 
 
 class _PidFile:
