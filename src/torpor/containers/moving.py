@@ -1,37 +1,61 @@
-"""A container of Podman moves to another host: its own ``podman container checkpoint`` there, ``restore`` here, and the
-archive between the two goes over the link of a migration.
+"""A container of Podman moves to another host while it runs; both Podmans, as they are, own what they have.
 
-It is stopped from its checkpoint on.  Until the destination has the whole archive, and whenever it says that it cannot
-restore it, the container is restored where it was.  Once the destination has been told to, it is never restored here by
-itself as long as that is silent: its checkpoint stays in Podman's storage, to be restored by hand.
+    documents       by a pre-checkpoint of Podman's, which tells how it is configured, and copies nothing
+    rounds          of its memory
+    begin           Podman restores it on the other host, until our engine waits there for what is in it
+    files           what it has written to its file system, and once more its memory
+    the last dump   Podman checkpoints it here: its runtime's ``criu`` has us do that (:mod:`torpor.migrate.meeting`)
+
+So what both Podmans do besides is no part of the time for which it is stopped.  Before "go" any failure lets it run on
+here; after it the container lies in Podman's storage here as a checkpoint until the destination says that it runs.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import tarfile
+import threading
 import time
-from contextlib import ExitStack
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
-from torpor.base.errors import EngineError, MigrationError, TorporError, UnknownEndError
-from torpor.containers.commands import command_of, run
+from torpor.base import log
+from torpor.base.errors import EngineError, MigrationError, RefusedError, TorporError, UnknownEndError
+from torpor.base.ids import Pid
+from torpor.base.records import replace
+from torpor.containers import arriving
+from torpor.containers.arriving import BEGIN, DOCUMENTS, FILES, LOG, NAMES, REBUILD, ROOT, SHM, WAITS
+from torpor.containers.commands import run
+from torpor.containers.layer import Directory
 from torpor.containers.model import Container, Words
 from torpor.containers.names import PODMAN
-from torpor.engine import jobs, scratch
-from torpor.images.stores.spooled import Spool
-from torpor.migrate import destination, offer, protocol, source
-from torpor.migrate.destination import Received
-from torpor.migrate.link import FailedThereError, Link, LinkLostError, Message
+from torpor.engine import scratch
+from torpor.engine.dump import run as engine
+from torpor.engine.options import DumpOptions, policies_of
+from torpor.engine.stats import DumpStats
+from torpor.images.store import ImageStore
+from torpor.images.stores.stream import TarStore
+from torpor.kernel.procfs.maps import PROT_WRITE, read_maps
+from torpor.kernel.procfs.task import read_tree
+from torpor.kernel.userfaultfd import can_track
+from torpor.migrate import meeting, offer, protocol, source
+from torpor.migrate.link import FailedThereError, Link, LinkLostError, Message, encode
 from torpor.migrate.metered import Metered
 from torpor.migrate.offer import Offer
+from torpor.migrate.rounds import Rounds
 from torpor.migrate.source import Moved, Wishes
 from torpor.migrate.way import Destination, Remote
+from torpor.objects.cgroup.model import CgroupPolicy
+from torpor.objects.memory import tracking
 
-_CHUNK = 1 << 20
-#: What a restore may be told that the checkpoint was.
-_WORDS = ("tcp-established", "file-locks")
-_MAX_NETWORKS = 64
-_RESTORE_S = 300.0
+_CHUNK, _MAX_DOCUMENT = 1 << 20, 3 << 20
+_RUNS_WITHIN_S, _ASKS_WITHIN_S = 60.0, 120.0
+#: What Podman leaves of a checkpoint in a container's directory.
+_LEFT = ("config.dump", "spec.dump", "network.status", "stats-dump", "devshm-checkpoint.tar", "dump.log")
 
 
 def migrate(container: Container, where: Destination, wishes: Wishes, words: Words) -> Moved | None:
@@ -41,136 +65,288 @@ def migrate(container: Container, where: Destination, wishes: Wishes, words: Wor
     """
     began = time.monotonic()
     told = json.loads(run("podman", "container", "inspect", container.id))[0]
-    problems, _ = PODMAN.foresee(container)
-    if problems:
-        raise problems[0]
+    _refuse(container, told)
+    words = [*words, *([] if any(word == "tcp-established" for word, _ in words) else [("tcp-established", "")])]
     networks = list((told.get("NetworkSettings") or {}).get("Networks") or {})
     made = offer.make(container.pid, container.name, {}, offer.CONTAINER)
     with Remote(where, source.remote_words(wishes), wishes.rsh) as remote, ExitStack() as stack:
         try:
             name, way = source.agree(
-                remote.link, made, wishes, stack, image=str(told.get("ImageName", "")), networks=networks,
-                words=[word for word, _ in words if word in _WORDS],
+                remote.link, made, wishes, stack, image=str(told.get("ImageName", "")),
+                image_id=str(told.get("Image", "")), networks=networks,
+                words=[word for word, _ in words if word in arriving.WORDS],
             )  # fmt: skip
             if wishes.dry_run:
                 remote.link.send(protocol.CANCEL)
                 return None
-            return _Move(remote.link, way, container, where, wishes).run(name, words, made, began)
+            return _Move(remote.link, way, container, told, str(where), wishes, words, stack).run(name, made, began)
         except LinkLostError as error:
             remote.explain(error)
             raise
 
 
+def _refuse(container: Container, told: dict[str, Any]) -> None:
+    """What cannot be moved is named before anything is done."""
+    problems, _ = PODMAN.foresee(container)
+    if problems:
+        raise problems[0]
+    if told.get("Pod"):
+        raise RefusedError(f"{container.label} is in a pod, and those are not moved yet", hint="podman pod inspect")
+    for mount in told.get("Mounts") or ():
+        where, kind = mount.get("Destination"), mount.get("Type")
+        raise RefusedError(f"{container.label} has a {kind} on {where}, and volumes are not moved yet")
+
+
 class _Move:
     """One in progress."""
 
-    def __init__(self, link: Link, way: Metered, container: Container, where: Destination, wishes: Wishes) -> None:
-        self._link, self._way, self._container, self._host, self._wishes = link, way, container, str(where), wishes
+    def __init__(
+        self,
+        link: Link,
+        way: Metered,
+        container: Container,
+        told: dict[str, Any],
+        host: str,
+        wishes: Wishes,
+        words: Words,
+        stack: ExitStack,
+    ) -> None:
+        self._link, self._way, self._container, self._told = link, way, container, told
+        self._host, self._wishes, self._words, self._stack = host, wishes, words, stack
+        self._rounds = Rounds(wishes.aim, wishes.tell)
+        self._home = stack.enter_context(scratch.directory(source.home()))
+        self._meeting = stack.enter_context(meeting.Meeting(meeting.of_dump(container.pid)))
+        upper = str((told.get("GraphDriver") or {}).get("Data", {}).get("UpperDir", ""))
+        if not upper:
+            raise RefusedError(f"{container.label} has no overlay as its file system")
+        self._directories = {ROOT: Directory(Path(upper), whiteouts=True)}
+        if _has_own_shm(told):
+            self._directories[SHM] = Directory(Path(f"/proc/{container.pid}/root/dev/shm"))
+        self._frozen_ns = self._go_ns = 0
 
-    def run(self, name: str, words: Words, made: Offer, began: float) -> Moved:
+    def run(self, name: str, made: Offer, began: float) -> Moved:
         """Do it."""
-        with scratch.directory(source.home()) as room:
-            archive = room / "container.tar"
-            stopped = time.monotonic()
-            PODMAN.checkpoint(self._container, archive, words)
-            try:
-                self._link.send(protocol.IMAGES, last=True)
-                self._send(archive)
-                self._link.expect(protocol.READY)
-                self._link.send(protocol.GO)
-                runs = self._hear_end()
-            except UnknownEndError:
-                raise
-            except BaseException as error:
-                if isinstance(error, LinkLostError):
-                    error = self._link.why(error)
-                self._restore_here(archive, words, error)
-                raise error from None
-            downtime_s = time.monotonic() - stopped
-        if not self._wishes.keep_source:
-            self._forget()
+        there = set(os.listdir(self._static))
+        try:
+            order = self._look()
+            tracker = self._stack.enter_context(tracking.Tracker()) if can_track() else None
+            pre_dump = self._pre_dumper(order)
+            if tracker is not None and self._wishes.aim.most:
+                self._rounds.run(self._container.pid, self._home, tracker, self._images, {}, pre_dump)
+            self._link.send(BEGIN)
+            self._link.expect(WAITS, timeout_s=arriving.WAITS_WITHIN_S)
+            for part in self._directories:
+                self._send_files(part)
+            stats = self._dump(tracker, pre_dump)
+        except BaseException as error:
+            self._tidy(there)
+            if isinstance(error, LinkLostError):
+                error = self._link.why(error)
+            error.add_note(f"{self._container.label} runs on here")
+            raise error from None
+        runs = self._hear_end()
+        if not self._wishes.keep_source and PODMAN.find(self._container.id):
+            PODMAN.remove(self._container)
+        downtime_s = (self._go_ns - stats.watch.began_ns.get("freezing", self._go_ns)) / 1e9 + runs.number("us") / 1e6
         return Moved(
-            self._host, name, runs.number("pid"), runs.number("processes", default=0), made.memory_bytes,
-            self._way.n_sent, downtime_s, time.monotonic() - began,
+            self._host, name, runs.number("pid"), stats.n_processes, made.memory_bytes, self._way.n_sent, downtime_s,
+            time.monotonic() - began, tuple(self._rounds.done),
             kept="podman's storage" if self._wishes.keep_source else "",
         )  # fmt: skip
 
-    def _send(self, archive: Path) -> None:
-        with open(archive, "rb", buffering=0) as stream:
-            while block := stream.read(_CHUNK):
-                self._way.write(block)
+    @property
+    def _static(self) -> Path:
+        return Path(str(self._told["StaticDir"]))
+
+    def _tidy(self, there: set[str]) -> None:
+        """What Podman has left of us, where the container runs on."""
+        with suppress(TorporError, OSError):
+            for name in (*_LEFT, "checkpoint", "pre-checkpoint"):
+                place = self._static / name
+                if name in there:
+                    continue
+                if place.is_dir():
+                    shutil.rmtree(place, ignore_errors=True)
+                else:
+                    place.unlink(missing_ok=True)
+
+    # -- while it runs ---------------------------------------------------------------------------------------
+
+    def _look(self) -> Message:
+        """How it is configured goes over, as Podman tells it; what its engine is told at a pre-checkpoint."""
+        archive = self._home / "documents.tar"
+        line = ("--pre-checkpoint", "--ignore-rootfs", "--ignore-volumes", "--compress=none", f"--export={archive}")
+        with _Podman(lambda: run("podman", "container", "checkpoint", *line, self._container.id)) as podman:
+            asking = self._meeting.wait(_ASKS_WITHIN_S, podman.check)
+            try:
+                order = asking.expect(meeting.DUMP)
+                asking.send(meeting.DONE)
+            finally:
+                asking.close()
+        documents = {}
+        with tarfile.open(archive) as found:
+            for name in NAMES:
+                member = found.extractfile(name)
+                documents[name] = member.read(_MAX_DOCUMENT).decode() if member is not None else ""
+            self._link.send(DOCUMENTS, descriptors=self._descriptors(), **documents)
+            with suppress(KeyError):
+                if (said := found.extractfile(LOG)) is not None:
+                    while block := said.read(_CHUNK):
+                        self._way.write(block)
         self._way.finish()
+        archive.unlink()
+        return order
+
+    def _descriptors(self) -> list[str]:
+        """What standard input, output and error were when it was started."""
+        for root in ("/run/runc", "/run/crun"):
+            with suppress(OSError, ValueError, KeyError):
+                state = json.loads(Path(root, self._container.id, "state.json").read_text())
+                return [str(each) for each in state["external_descriptors"]][:3]
+        return [os.readlink(f"/proc/{self._container.pid}/fd/{number}") for number in range(3)]
+
+    def _images(self, is_last: bool) -> TarStore:
+        self._link.send(protocol.IMAGES, last=is_last)
+        return TarStore(self._way, f"the link to {self._host}", self._wishes.compress, spool=str(self._home))
+
+    def _pre_dumper(self, order: Message) -> Callable[..., DumpStats]:
+        told = meeting.told_of(order)
+
+        def pre_dump(
+            pid: int, place: Path, *, parent: str, tracker: tracking.Tracker, also: ImageStore, made_by: str
+        ) -> DumpStats:
+            options = replace(_options(told), made_by=made_by, parent=parent, tracker=tracker, also=also)
+            return engine.pre_dump(pid, place, replace(options, owns_directory=True, stats_directory=""))
+
+        return pre_dump
+
+    def _send_files(self, part: str, mapped: frozenset[str] = frozenset()) -> None:
+        self._link.send(FILES, part=part)
+        n_sent = self._directories[part].send(self._way, mapped)
+        log.debug(f"{n_sent} files and directories of {part}")
+
+    # -- when it is stopped ----------------------------------------------------------------------------------
+
+    def _dump(self, tracker: tracking.Tracker | None, pre_dump: Callable[..., DumpStats]) -> DumpStats:
+        """Podman checkpoints it, and our engine, asked by its runtime, does so over the link."""
+        is_removed = bool((self._told.get("HostConfig") or {}).get("AutoRemove"))
+        archive = self._home / "container.tar" if is_removed else None
+        words = self._words if archive is None else [*self._words, ("ignore-rootfs", ""), ("ignore-volumes", "")]
+        stats = None
+        with _Podman(lambda: PODMAN.checkpoint(self._container, archive, words)) as podman:
+            asking = self._meeting.wait(_ASKS_WITHIN_S, podman.check)
+            try:
+                if self._rounds.last and tracker is not None:
+                    # Both Podmans have taken their time since the last one.
+                    self._rounds.one_more(self._container.pid, self._home, tracker, self._images, {}, pre_dump)
+                stats = self._answer(asking, tracker)
+                asking.send(meeting.DONE)
+            except BaseException as error:
+                if stats is not None:
+                    log.warn(f"podman has not heard that it has been moved: {error}")
+                    return stats
+                with suppress(TorporError):
+                    asking.send("failed", text=str(error))
+                podman.is_expected_to_fail = True
+                raise
+            finally:
+                asking.close()
+                podman.has_ended_well = stats is not None
+        return stats
+
+    def _answer(self, asking: Link, tracker: tracking.Tracker | None) -> DumpStats:
+        order = asking.expect(meeting.DUMP)
+        images = order.text("images")
+        told = meeting.told_of(order)
+        told["network"]["holds_all"] = True
+        last = os.path.relpath(self._home / self._rounds.last, images) if self._rounds.last else ""
+        with self._images(True) as also:
+            options = replace(
+                _options(told), made_by="torpor migrate", notify=meeting.teller(asking), commit=self._commit, also=also,
+                last_word=(self._link.writer, encode(protocol.GO)), tracker=tracker, parent=last,
+                stats_directory=order.text("stats"),
+            )  # fmt: skip
+            return engine.dump(self._container.pid, images, options)
+
+    def _commit(self, _: str) -> None:
+        """All of its images have gone, and it is stopped: the rest of its files, and whether it can be rebuilt."""
+        mapped = self._mapped()
+        for part in self._directories:
+            self._send_files(part, mapped)
+        self._link.send(REBUILD)
+        self._link.expect(protocol.READY, timeout_s=source.READY_WITHIN_S)
+        self._go_ns = time.perf_counter_ns()
+
+    def _mapped(self) -> frozenset[str]:
+        """Files that are written to by mappings, which nobody is told of."""
+        found = set()
+        for pid in read_tree(Pid(self._container.pid)):
+            with suppress(OSError):
+                found |= {vma.name for vma in read_maps(pid) if vma.shared and vma.is_file and vma.prot & PROT_WRITE}
+        return frozenset(name.removeprefix("/").removeprefix("dev/shm/") for name in found)
+
+    # -- afterwards ------------------------------------------------------------------------------------------
 
     def _hear_end(self) -> Message:
-        """That it runs there.  FailedThereError where it does not; UnknownEndError where nobody says."""
+        """That it runs there.  UnknownEndError where nobody says so; where it says that it does not, it does here."""
+        label = self._container.label
         try:
-            return self._link.expect(protocol.RUNS, timeout_s=_RESTORE_S)
-        except FailedThereError:
+            return self._link.expect(protocol.RUNS, timeout_s=_RUNS_WITHIN_S)
+        except FailedThereError as error:
+            self._restore_here(error)
             raise
         except MigrationError as error:
-            label = self._container.label
             raise UnknownEndError(
                 f"{label} does not run here any more, and whether it runs on {self._host} is not known: {error}",
                 hint=f"look on {self._host}; if it does not run there: torpor restore {label}",
             ) from None
 
-    def _restore_here(self, archive: Path, words: Words, error: BaseException) -> None:
+    def _restore_here(self, error: BaseException) -> None:
         """It goes on where it was; *error* is told what came of that."""
-        label, options = self._container.label, [word for word in words if word[0] in _WORDS]
+        label, options = self._container.label, [word for word in self._words if word[0] in arriving.WORDS]
         try:
-            if PODMAN.find(self._container.id):
-                PODMAN.restore(self._container, options)
-            else:
-                PODMAN.restore_archive(archive, self._container.name, None, options)
+            PODMAN.restore(self._container, options)
             error.add_note(f"{label} runs on here")
         except TorporError as failure:
             error.add_note(f"{label} could not be restored here: {failure.describe()}")
 
-    def _forget(self) -> None:
-        if PODMAN.find(self._container.id):
-            PODMAN.remove(self._container)
+
+def _options(told: dict[str, dict[str, Any]]) -> DumpOptions:
+    return DumpOptions(policies=policies_of(told), cgroups=CgroupPolicy(**told["cgroups"]), **told["dump"])
 
 
-# -- the destination -----------------------------------------------------------------------------------------------
+def _has_own_shm(told: dict[str, Any]) -> bool:
+    mode = str((told.get("HostConfig") or {}).get("IpcMode", ""))
+    return mode in ("", "private", "shareable")
 
 
-def take(link: Link, message: Message, offered: Offer, name: str) -> Received | None:
-    """Take the container that *message* offers: see :func:`torpor.migrate.destination.receive`."""
-    words = [(str(word), "") for word in message.entries("words", len(_WORDS)) if word in _WORDS]
-    if problems := _problems(message, name):
-        destination.refuse(link, problems)
-        return None
-    room = jobs.state_directory() / "unpacked"
-    with ExitStack() as stack:
-        incoming = destination.accept(link, message, stack)
-        if link.expect(protocol.IMAGES, protocol.CANCEL).name == protocol.CANCEL:
-            return None
-        place = stack.enter_context(scratch.directory(room)) / "container.tar"
-        with open(place, "xb", buffering=0) as stream, Spool(place.parent) as room_for:
-            while block := incoming.read(_CHUNK):
-                room_for.check_room("the archive", len(block))
-                stream.write(block)
-        link.send(protocol.READY)
-        link.expect(protocol.GO, timeout_s=protocol.GO_WITHIN_S)
-        made = PODMAN.restore_archive(place, name, name if name != offered.name else None, words)
-    link.send(protocol.RUNS, pid=made.container.pid, name=made.container.name)
-    return Received(made.container.name, made.container.pid)
+class _Podman:
+    """A command of Podman's that runs while its runtime's engine asks us to do what it is about."""
 
+    def __init__(self, command: Callable[[], object]) -> None:
+        self._command = command
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run)
+        self.is_expected_to_fail = self.has_ended_well = False
 
-def _problems(message: Message, name: str) -> list[TorporError]:
-    """What stands in the way of this container here."""
-    if not command_of("podman"):
-        return [EngineError("there is no podman here")]
-    found: list[TorporError] = []
-    image = message.text("image", "")
-    if any(each.name == name for each in PODMAN.containers()):
-        found.append(
-            EngineError(f"there is a container called {name} here", hint="--name calls the one that comes otherwise")
-        )
-    if image and not image.startswith("-") and not PODMAN.has_image(image):
-        found.append(EngineError(f"the image {image} is not here", hint=f"podman save {image} | ssh HOST podman load"))
-    known = set(run("podman", "network", "ls", "--format", "{{.Name}}").split())
-    for network in message.entries("networks", _MAX_NETWORKS):
-        if str(network) not in known:
-            found.append(EngineError(f"there is no network called {network} here", hint="podman network create"))
-    return found
+    def _run(self) -> None:
+        try:
+            self._command()
+        except BaseException as error:
+            self._error = error
+
+    def check(self) -> None:
+        """Its error, if it has failed; EngineError if it has ended without having asked for anything."""
+        if not self._thread.is_alive():
+            raise self._error or EngineError("podman has not had its runtime ask for anything")
+
+    def __enter__(self) -> _Podman:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._thread.join()
+        if error is None and self._error is not None:
+            if not self.has_ended_well:
+                raise self._error
+            log.warn(f"it has been moved, but podman says: {self._error}")

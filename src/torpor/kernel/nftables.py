@@ -30,9 +30,10 @@ from torpor.kernel.uapi.socket import SO_SNDBUFFORCE
 _SUBSYSTEM = 10
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
 _NEW_TABLE, _GET_TABLE, _DEL_TABLE, _NEW_CHAIN, _NEW_RULE, _NEW_SET, _NEW_SETELEM = 0, 1, 2, 3, 6, 9, 12
-NFPROTO_INET, NFPROTO_IPV4, NFPROTO_IPV6 = 1, 2, 10
+NFPROTO_INET, NFPROTO_IPV4, NFPROTO_ARP, NFPROTO_IPV6 = 1, 2, 3, 10
 DROP, ACCEPT = 0, 1
 LOCAL_IN, LOCAL_OUT = 1, 3
+ARP_IN, ARP_OUT = 0, 1
 _NESTED = 0x8000
 _HEADER = struct.Struct("=IHHII")
 _META_MARK, _META_NFPROTO, _META_L4PROTO = 3, 15, 16
@@ -84,21 +85,21 @@ def has_table(connection: Socket, table: str) -> bool:
     return False
 
 
-def new_table(table: str) -> bytes:
+def new_table(table: str, family: int = NFPROTO_INET) -> bytes:
     """A new table; the batch fails with EEXIST if there is one of that name."""
-    return _table_message(_NEW_TABLE, NLM_F_CREATE | NLM_F_EXCL, table, b"")
+    return _table_message(_NEW_TABLE, NLM_F_CREATE | NLM_F_EXCL, table, b"", family)
 
 
-def delete_table(table: str) -> bytes:
+def delete_table(table: str, family: int = NFPROTO_INET) -> bytes:
     """The table goes, and all in it; ENOENT without one."""
-    return _table_message(_DEL_TABLE, 0, table, b"")
+    return _table_message(_DEL_TABLE, 0, table, b"", family)
 
 
-def new_chain(table: str, chain: str, hook: int, policy: int) -> bytes:
+def new_chain(table: str, chain: str, hook: int, policy: int, family: int = NFPROTO_INET) -> bytes:
     """A filter chain of priority 0 at *hook*."""
     at = _number(1, hook) + _number(2, 0)
     content = _text(1, table) + _text(3, chain) + _attribute(4 | _NESTED, at) + _number(5, policy) + _text(7, "filter")
-    return _object(_NEW_CHAIN, NLM_F_CREATE, content)
+    return _object(_NEW_CHAIN, NLM_F_CREATE, content, family)
 
 
 def new_set(table: str, name: str, family: int, ident: int) -> bytes:
@@ -179,12 +180,12 @@ def _expression(name: str, data: bytes) -> bytes:
     return _attribute(1 | _NESTED, _text(1, name) + _attribute(2 | _NESTED, data))
 
 
-def _table_message(kind: int, flags: int, table: str, more: bytes) -> bytes:
-    return _object(kind, flags, _text(1, table) + more)
+def _table_message(kind: int, flags: int, table: str, more: bytes, family: int = NFPROTO_INET) -> bytes:
+    return _object(kind, flags, _text(1, table) + more, family)
 
 
-def _object(kind: int, flags: int, content: bytes) -> bytes:
-    return _message(_SUBSYSTEM << 8 | kind, flags, struct.pack("=BBH", NFPROTO_INET, 0, 0) + content)
+def _object(kind: int, flags: int, content: bytes, family: int = NFPROTO_INET) -> bytes:
+    return _message(_SUBSYSTEM << 8 | kind, flags, struct.pack("=BBH", family, 0, 0) + content)
 
 
 def _message(kind: int, flags: int, content: bytes) -> bytes:

@@ -37,7 +37,7 @@ def tcp(way: Way, seq: int, ack: int, flags: int, window: int) -> bytes:
     """A segment without options and data."""
     mask = 0xFFFFFFFF
     head = (way.source_port, way.target_port, seq & mask, ack & mask, 5 << 4, flags, min(window, 0xFFFF))
-    total = _checksum(_pseudo(way, socket.IPPROTO_TCP, _TCP.size) + _TCP.pack(*head, 0, 0))
+    total = checksum(_pseudo(way, socket.IPPROTO_TCP, _TCP.size) + _TCP.pack(*head, 0, 0))
     return _wrap(way, socket.IPPROTO_TCP, _TCP.pack(*head, total, 0))
 
 
@@ -47,7 +47,7 @@ def udp(way: Way, data: bytes, protocol: int = socket.IPPROTO_UDP) -> bytes:
     # A coverage of 0 is all of it.
     field = length if protocol == socket.IPPROTO_UDP else 0
     plain = _UDP.pack(way.source_port, way.target_port, field, 0) + data
-    total = _checksum(_pseudo(way, protocol, length) + plain) or 0xFFFF
+    total = checksum(_pseudo(way, protocol, length) + plain) or 0xFFFF
     return _wrap(way, protocol, _UDP.pack(way.source_port, way.target_port, field, total) + data)
 
 
@@ -66,7 +66,7 @@ def prepare(connection: Socket, mark: int) -> None:
 def _wrap(way: Way, protocol: int, content: bytes) -> bytes:
     if len(way.target) == 4:
         head = (0x45, 0, _V4.size + len(content), 0, 0, _TTL, protocol)
-        total = _checksum(_V4.pack(*head, 0, way.source, way.target))
+        total = checksum(_V4.pack(*head, 0, way.source, way.target))
         return _V4.pack(*head, total, way.source, way.target) + content
     return _V6.pack(6 << 28, len(content), protocol, _TTL, way.source, way.target) + content
 
@@ -75,7 +75,7 @@ def _pseudo(way: Way, protocol: int, length: int) -> bytes:
     return way.source + way.target + struct.pack("!II", length, protocol)
 
 
-def _checksum(data: bytes) -> int:
+def checksum(data: bytes) -> int:
     """RFC 1071."""
     data += bytes(len(data) % 2)
     total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))

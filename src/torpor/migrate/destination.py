@@ -24,16 +24,14 @@ from torpor.images.pages import MAX_PARENTS
 from torpor.images.store import load_all
 from torpor.images.stores.opening import Location
 from torpor.images.stores.spooled import Spool, SpooledStore
-from torpor.kernel.arch import nr
-from torpor.kernel.syscall import syscall
-from torpor.kernel.vm import PAGE_SIZE
 from torpor.migrate import data, offer, protocol
 from torpor.migrate.link import FAILED, Link, LinkLostError, Message
 from torpor.migrate.offer import Offer, memory_left
+from torpor.migrate.spent import give_back
 
 _HOME = "unpacked"
-#: FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE
-_PUNCH_HOLE = 3
+#: It is stopped at the source meanwhile, which does not wait for longer.
+FILLED_WITHIN_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +136,7 @@ class _Arrival:
                 self._source.close()  # and its threads: who has some cannot enter mount namespaces
             if len(load_all(images, kinds.PSTREE)) == 1:
                 # Of several, one may be looked at again for what it shares with another.
-                images.read_once(_give_back)
+                images.read_once(give_back)
             name, pid = self._rebuild(images)
         us = int((time.monotonic() - self._go) * 1e6)
         try:
@@ -155,18 +153,12 @@ class _Arrival:
             message = self._link.expect(protocol.IMAGES, protocol.CANCEL)
             if message.name == protocol.CANCEL:
                 return None
-            images = SpooledStore(self._source, f"round {number + 1}", self._spool(room), parent=images)
+            images = SpooledStore(self._source, f"round {number + 1}", spool(self._offer, room), parent=images)
             stack.enter_context(images)
             if message.flag("last"):
                 return images
             warm_up()
         raise MigrationError("the source does not come to an end")
-
-    def _spool(self, room: Path) -> Spool:
-        """Memory where there is plenty of it: what is read from there soon need not be on a disk before."""
-        left = memory_left()
-        # What has been rebuilt is there a second time, for a moment.
-        return Spool(None, left // 2) if left > 3 * self._offer.memory_bytes else Spool(room)
 
     def _rebuild(self, images: SpooledStore) -> tuple[str, int]:
         if self._offer.kind == offer.PROCESS:
@@ -194,11 +186,11 @@ class _Arrival:
         self._go = time.monotonic()
 
 
-def _give_back(fd: int, start: int, n_bytes: int) -> None:
-    """The pages of a file that have been read become free: what is being filled takes them, warm as they are."""
-    first, end = -(-start // PAGE_SIZE) * PAGE_SIZE, (start + n_bytes) // PAGE_SIZE * PAGE_SIZE
-    if first < end:
-        syscall("fallocate", nr.fallocate, fd, _PUNCH_HOLE, first, end - first)
+def spool(offered: Offer, room: Path) -> Spool:
+    """For what comes: memory where there is plenty of it, since what is read from there soon need not be on a disk."""
+    left = memory_left()
+    # What has been rebuilt is there a second time, for a moment.
+    return Spool(None, left // 2) if left > 3 * offered.memory_bytes else Spool(room)
 
 
 def warm_up() -> None:

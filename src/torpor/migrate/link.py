@@ -45,10 +45,10 @@ class Message:
     name: str
     fields: dict[str, object]
 
-    def text(self, key: str, default: str | None = None) -> str:
-        """A string."""
+    def text(self, key: str, default: str | None = None, *, limit: int = _MAX_TEXT) -> str:
+        """A string of at most so many characters."""
         found = self.fields.get(key, default)
-        if not isinstance(found, str) or len(found) > _MAX_TEXT or "\0" in found:
+        if not isinstance(found, str) or len(found) > limit or "\0" in found:
             self.refuse(key)
         return found
 

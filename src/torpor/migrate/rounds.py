@@ -19,6 +19,7 @@ from torpor.images.store import ImageStore
 from torpor.kernel.vm import PAGE_SIZE
 
 if TYPE_CHECKING:
+    from torpor.engine.stats import DumpStats
     from torpor.objects.memory.tracking import Tracker
 
 CANCEL, STOP = "cancel", "stop"
@@ -57,6 +58,8 @@ class Rounds:
 
     def __init__(self, aim: Aim, tell: Callable[[Round], None]) -> None:
         self.done: list[Round] = []
+        #: The name of the last one's directory.
+        self.last = ""
         self._aim, self._tell = aim, tell
         self._began = time.monotonic()
 
@@ -67,30 +70,42 @@ class Rounds:
         tracker: Tracker,
         way: Callable[[bool], ImageStore],
         told: Mapping[str, Any],
+        pre_dump: Callable[..., DumpStats] | None = None,
     ) -> str:
         """Go through them; their images are below *home*, and each goes by a store that *way* opens.
 
         The name of the last one's directory there; "" where there was none.  The errors of a dump, MigrationError where
-        time is up.
+        time is up.  *pre_dump* makes one.
         """
-        last = ""
         while self._is_another_wanted():
-            began = time.monotonic()
-            name = f"round{len(self.done) + 1}"
-            # The way to the round before begins in it.
-            (home / name).mkdir(mode=0o700)
-            with way(False) as store:
-                stats = torpor.pre_dump(
-                    pid, home / name, parent=f"../{last}" if last else "", tracker=tracker, also=store,
-                    made_by="torpor migrate", **told,
-                )  # fmt: skip
-            last = name
-            us = stats.watch.us
-            self._note(
-                (stats.pages_written + stats.shared_pages_written) * PAGE_SIZE, time.monotonic() - began,
-                (us.get("freezing", 0) + us.get("frozen", 0)) / 1e6,
+            self.one_more(pid, home, tracker, way, told, pre_dump)
+        return self.last
+
+    def one_more(
+        self,
+        pid: int,
+        home: Path,
+        tracker: Tracker,
+        way: Callable[[bool], ImageStore],
+        told: Mapping[str, Any],
+        pre_dump: Callable[..., DumpStats] | None = None,
+    ) -> None:
+        """One, whether it is worth it or not."""
+        began = time.monotonic()
+        name = f"round{len(self.done) + 1}"
+        # The way to the round before begins in it.
+        (home / name).mkdir(mode=0o700)
+        with way(False) as store:
+            stats = (pre_dump or torpor.pre_dump)(
+                pid, home / name, parent=f"../{self.last}" if self.last else "", tracker=tracker, also=store,
+                made_by="torpor migrate", **told,
             )  # fmt: skip
-        return last
+        self.last = name
+        us = stats.watch.us
+        self._note(
+            (stats.pages_written + stats.shared_pages_written) * PAGE_SIZE, time.monotonic() - began,
+            (us.get("freezing", 0) + us.get("frozen", 0)) / 1e6,
+        )  # fmt: skip
 
     def _note(self, n_bytes: int, seconds: float, stopped_s: float) -> None:
         before = self.done[-1] if self.done else None

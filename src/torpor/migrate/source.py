@@ -45,7 +45,7 @@ _GO_WITHIN_S = protocol.GO_WITHIN_S / 2
 #: Who has been told "go" has little left to do.
 _RUNS_WITHIN_S = 60.0
 #: It is stopped here while "ready" is waited for: so long, and as long as it takes to fill its memory there, slowly.
-_READY_WITHIN_S, _FILLED_A_SECOND = 60.0, 64 << 20
+READY_WITHIN_S, _FILLED_A_SECOND = 60.0, 64 << 20
 _HOME = "migrating"
 T = TypeVar("T")
 
@@ -232,7 +232,7 @@ class _Move:
 
     def _dump(self, place: Location, notes: tuple[tuple[str, bytes], ...], commit: Callable[[str], None]) -> DumpStats:
         def committed(images: str) -> None:
-            self._link.expect(protocol.READY, timeout_s=_READY_WITHIN_S + self._offer.memory_bytes / _FILLED_A_SECOND)
+            self._link.expect(protocol.READY, timeout_s=READY_WITHIN_S + self._offer.memory_bytes / _FILLED_A_SECOND)
             since = time.monotonic()
             commit(images)
             if time.monotonic() - since > _GO_WITHIN_S:

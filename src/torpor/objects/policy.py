@@ -40,6 +40,8 @@ class NetworkPolicy:
     skip_in_flight: bool = False
     #: ``nftables``, ``iptables``, ``skip``; empty: the first of these that works.
     network_lock: str = ""
+    #: It moves to another host: a network namespace of its own is locked as a whole, and stays so when it has ended.
+    holds_all: bool = False
     #: A network namespace is not looked into (dump), or left as it comes (restore).
     empty_net: bool = False
     #: Sysctls that cannot be set stay as they are.

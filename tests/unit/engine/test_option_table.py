@@ -47,6 +47,7 @@ _POLICIES = {
 #: knows of itself.
 _NO_OPTIONS = {
     "policies": {"files", "network", "mounts", "terminals"},
+    "network": {"holds_all"},
     "dump": {
         "policies",
         "cgroups",

@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Move a process and everything below it, a job, or a container of Podman to another host, which is reached by "
         "ssh and has torpor as well. Nothing is stopped before the other host has agreed. Until it has rebuilt "
         "everything, any failure, Ctrl-C included, lets it run on here; afterwards it runs there, and never again here "
-        "by itself. A container is stopped from its checkpoint on, and restored here if it cannot be there."
+        "by itself. A container keeps its open connections, which live on where its address moves along."
     )
     parser.add_argument(
         "words", nargs="+", metavar="PID|NAME... [ssh://][USER@]HOST[:PORT]",

@@ -21,11 +21,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Take it."""
-    from torpor.containers import moving
+    from torpor.containers import arriving
     from torpor.migrate import destination
 
     link = destination.of_standard_streams()
     try:
-        return 0 if destination.receive(link, trust=args.trust, taker=moving.take) is not None else 1
+        return 0 if destination.receive(link, trust=args.trust, taker=arriving.take) is not None else 1
     finally:
         link.close()

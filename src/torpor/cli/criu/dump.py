@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
@@ -21,8 +22,20 @@ if TYPE_CHECKING:
 
 
 def run(options: Options, client: Notify | None = None, *, is_pre_dump: bool = False) -> None:
-    """Dump the tree of ``--tree``, or its memory alone.  *client*: whom to tell what action scripts are told."""
+    """Dump the tree of ``--tree``, or its memory alone.  *client*: whom to tell what action scripts are told.
+
+    For a container engine it is done by ``torpor migrate``, if that is moving the tree just now.
+    """
     notify = notifier(options, client)
+    if client is not None or is_pre_dump:
+        from torpor.migrate import meeting
+
+        if (moving := meeting.knock(meeting.of_dump(options.tree))) is not None:
+            meeting.ask_to_dump(
+                moving, of_command_line(options), os.path.realpath(options.images_dir), notify,
+                stats=os.getcwd(), is_pre_dump=is_pre_dump,
+            )  # fmt: skip
+            return
     work, made_by = (pre_dump, "criu pre-dump") if is_pre_dump else (dump, "criu dump")
     if client is not None:
         made_by = "criu for a container engine"

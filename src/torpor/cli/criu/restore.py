@@ -19,6 +19,8 @@ from torpor.kernel import signal
 from torpor.objects.cgroup.model import CgroupPolicy
 
 if TYPE_CHECKING:
+    from torpor.images.stores.opening import Location
+    from torpor.migrate.arrival import Arrival
     from torpor.objects.memory.later import Later
 
 
@@ -49,9 +51,14 @@ def run(
     if options.pidfile:
         notify = _PidFile(options.pidfile, notify)
     told = of_command_line(options)
+    place: Location = options.images_dir
+    arrival = _arrival(options)
+    if arrival is not None:
+        place, notify = arrival.images(), arrival.notifier(notify)
+        told["restore"]["verify"] = False  # sums are for disks
     with _later(options) as later:
         pid = restore(
-            options.images_dir,
+            place,
             RestoreOptions(
                 notify=notify,
                 orphan_master=orphan_master,
@@ -63,11 +70,28 @@ def run(
                 **told["restore"],
             ),
         )
+    if arrival is not None:
+        arrival.runs(pid)
     if options.display_stats:
         from torpor.cli.criu.show_stats import show_restore
 
         show_restore(options.work_dir)
     return pid
+
+
+def _arrival(options: Options) -> Arrival | None:
+    """The migration that brings what is to be restored, if there is one."""
+    from torpor.migrate import meeting
+
+    link = meeting.arrival(options.images_dir)
+    if link is None:
+        return None
+    from torpor.migrate.arrival import Arrival
+    from torpor.rpc.peer import load_everything
+
+    load_everything()  # while it still runs elsewhere
+    network = next((each for each in options.inherit_fd if each[1].endswith("NetNS")), None)
+    return Arrival(link, options.root or "", tuple(options.external), network[0] if network else -1)
 
 
 def _later(options: Options) -> AbstractContextManager[Later | None]:

@@ -24,7 +24,7 @@ def lock_network(session: DumpSession) -> None:
     policy = session.options.policies.network
     # Whoever names a method wants the namespace quiet, whatever is in it.
     is_wanted = policy.tcp_established and policy.network_lock in ("nftables", "iptables")
-    if "connections" in context.noticed.marks or is_wanted:
+    if "connections" in context.noticed.marks or is_wanted or policy.holds_all:
         assert root.pidfd is not None
         from torpor.objects.files.socket import net_lock
 

@@ -35,13 +35,18 @@ class Spool(Closing):
     and is not going to be read again.
     """
 
-    def __init__(self, directory: str | os.PathLike[str] | None, most: int = 0) -> None:
+    def __init__(self, directory: str | os.PathLike[str] | None, most: int = 0, *, opened: int = -1) -> None:
+        """*opened*: a descriptor, which becomes ours, of such a file that somebody else has filled."""
         self._most = most
         self.give_back: Callable[[int, int, int], None] | None = None
+        if opened >= 0:
+            self._file: BinaryIO = cast(BinaryIO, open(opened, "r+b", buffering=0))  # noqa: SIM115
+            self._directory, self.size = "memory", os.fstat(opened).st_size
+            return
         try:
             if directory is None:
                 made = os.memfd_create("torpor-spool", os.MFD_CLOEXEC)
-                self._file: BinaryIO = cast(BinaryIO, open(made, "w+b", buffering=0))  # noqa: SIM115
+                self._file = cast(BinaryIO, open(made, "w+b", buffering=0))  # noqa: SIM115
             else:
                 self._file = cast(BinaryIO, tempfile.TemporaryFile(dir=directory, buffering=0))  # noqa: SIM115
         except OSError as error:
@@ -82,6 +87,10 @@ class Spool(Closing):
         if self.give_back is not None:
             self.give_back(self._file.fileno(), start, n_bytes)
 
+    def fileno(self) -> int:
+        """Of the file."""
+        return self._file.fileno()
+
     def close(self) -> None:
         self._file.close()
 
@@ -104,7 +113,53 @@ class _Part:
         self._reader.close()
 
 
-class SpooledStore(BaseStore):
+class PlacedStore(BaseStore):
+    """ImageStore, for reading, of images that lie in a spool, which is ours, at *places* (start and length).
+
+    *parent*, the set before this one, stays the caller's.
+    """
+
+    def __init__(
+        self, path: str, spool: Spool, places: dict[str, tuple[int, int]], *, parent: ImageStore | None = None
+    ) -> None:
+        self.path = path
+        self._parent = parent
+        self._spool = spool
+        self._kept: dict[str, bytes] = {}
+        self._places = places
+
+    def parent(self) -> ImageStore | None:
+        return self._parent
+
+    def read_once(self, give_back: Callable[[int, int, int], None]) -> None:
+        """From now on all that is read of large images, here and in the parents, is read for the last time."""
+        self._spool.give_back = give_back
+        if isinstance(self._parent, PlacedStore):
+            self._parent.read_once(give_back)
+
+    def names(self) -> list[str]:
+        return sorted({*self._kept, *self._places})
+
+    def exists(self, name: str) -> bool:
+        return check_name(name) in self._kept or name in self._places
+
+    def pages_reader(self, name: str) -> PagesReader:
+        if not self.exists(name):
+            raise ImageMissing(f"{name}: there is none in {self.path}")
+        if name in self._kept:
+            return MemPagesReader(bytearray(self._kept[name]), name)
+        return _Part(self._spool, name, *self._places[name])
+
+    def open_read(self, name: str) -> BinaryIO:
+        if check_name(name) in self._kept:
+            return io.BytesIO(self._kept[name])
+        return cast(BinaryIO, io.BufferedReader(PagesStream(self.pages_reader(name)), _CHUNK))
+
+    def close(self) -> None:
+        self._spool.close()
+
+
+class SpooledStore(PlacedStore):
     """ImageStore, for reading, of the archive that *stream* gives, whatever it is compressed with.
 
     *spool* becomes ours; *parent*, the set before this one, stays the caller's.  ImageError for what is no archive of
@@ -112,13 +167,8 @@ class SpooledStore(BaseStore):
     """
 
     def __init__(self, stream: Readable, path: str, spool: Spool, *, parent: ImageStore | None = None) -> None:
-        self.path = path
-        self._parent = parent
-        self._spool = spool
-        self._kept: dict[str, bytes] = {}
+        super().__init__(path, spool, {}, parent=parent)
         self._n_kept = 0
-        #: Start and length in the spool.
-        self._places: dict[str, tuple[int, int]] = {}
         try:
             with decompressed(stream) as (plain, _):
                 for member, content in iter_members(plain):
@@ -151,32 +201,13 @@ class SpooledStore(BaseStore):
         while content.left:
             self._spool.append(name, content.read(_CHUNK))
 
-    def parent(self) -> ImageStore | None:
-        return self._parent
-
-    def read_once(self, give_back: Callable[[int, int, int], None]) -> None:
-        """From now on all that is read of large images, here and in the parents, is read for the last time."""
-        self._spool.give_back = give_back
-        if isinstance(self._parent, SpooledStore):
-            self._parent.read_once(give_back)
-
-    def names(self) -> list[str]:
-        return sorted({*self._kept, *self._places})
-
-    def exists(self, name: str) -> bool:
-        return check_name(name) in self._kept or name in self._places
-
-    def pages_reader(self, name: str) -> PagesReader:
-        if not self.exists(name):
-            raise ImageMissing(f"{name}: there is none in {self.path}")
-        if name in self._kept:
-            return MemPagesReader(bytearray(self._kept[name]), name)
-        return _Part(self._spool, name, *self._places[name])
-
-    def open_read(self, name: str) -> BinaryIO:
-        if check_name(name) in self._kept:
-            return io.BytesIO(self._kept[name])
-        return cast(BinaryIO, io.BufferedReader(PagesStream(self.pages_reader(name)), _CHUNK))
-
-    def close(self) -> None:
-        self._spool.close()
+    def hand_over(self) -> tuple[int, dict[str, tuple[int, int]]]:
+        """The descriptor of the spool, in which all images lie then, and where: of them another process can make a
+        ``PlacedStore``.
+        """
+        for name, data in self._kept.items():
+            self._spool.check_room(name, len(data))
+            self._places[name] = (self._spool.size, len(data))
+            self._spool.append(name, data)
+        self._kept.clear()
+        return self._spool.fileno(), self._places

@@ -39,6 +39,7 @@ MARK = 0xC114
 IPTABLES, NFTABLES, SKIP = 0, 1, 2
 METHODS = {"": NFTABLES, "nftables": NFTABLES, "iptables": IPTABLES, "skip": SKIP}
 _CHAINS = (("output", nftables.LOCAL_OUT), ("input", nftables.LOCAL_IN))
+_ARP_CHAINS = (("output", nftables.ARP_OUT), ("input", nftables.ARP_IN))
 _SETS = (("conns4", nftables.NFPROTO_IPV4, 4), ("conns6", nftables.NFPROTO_IPV6, 16))
 #: A caretaker takes no longer messages.
 _ROOM = 60_000
@@ -110,6 +111,8 @@ class NetLock:
     def __init__(self, run_id: str, method: str) -> None:
         self._table = _table_names(run_id)[-1]
         self._wanted = method
+        #: A whole namespace does not answer for its addresses either, and stays locked for as long as it is there.
+        self._holds_all = False
         self._locked: list[_Locked] = []
         #: What was used: for the image.
         self.method = SKIP
@@ -140,9 +143,14 @@ class NetLock:
     def _lock_nftables(self, netns: OwnedFd, ends: list[Ends] | None, keeper: caretaker.Caretaker) -> None:
         connection = in_netns(netns.fileno(), nftables.open_socket)
         undo = nftables.batch([nftables.delete_table(self._table)])
+        if ends is None and self._holds_all:
+            undo = nftables.batch(let_all_through(self._table))
         locked = _Locked(netns, connection, keeper, [caretaker.send(connection.fileno(), undo)], ends is None)
         try:
-            nftables.commit(connection, _table_messages(self._table, ends))
+            messages = _table_messages(self._table, ends)
+            if ends is None and self._holds_all:
+                messages = hold_all(self._table)
+            nftables.commit(connection, messages)
         except BaseException:
             locked.forget()
             raise
@@ -184,6 +192,7 @@ class DumpLock(NetLock, Lasting):
 
     def __init__(self, context: DumpContext) -> None:
         super().__init__(context.outside.run_id, context.policies.network.network_lock)
+        self._holds_all = context.policies.network.holds_all
         self._context = context
         self._outside = context.outside
         self._home = context.processes[0].ids.net_ns_id if context.processes else 0
@@ -232,7 +241,7 @@ class DumpLock(NetLock, Lasting):
         return [caretaker.send(fd, text) for fd, text in found if len(text) <= _ROOM]
 
     def _last_messages(self) -> list[tuple[Socket, list[bytes]]]:
-        if not self._is_kept or not self._locked or not self._locked[0].is_whole:
+        if not self._is_kept or self._holds_all or not self._locked or not self._locked[0].is_whole:
             return []
         home = self._locked[0].connection
         if home is None:
@@ -299,6 +308,19 @@ def _table_messages(table: str, ends: Sequence[Ends] | None) -> list[bytes]:
         ordered = sorted(keys)
         messages += [nftables.new_elements(table, name, ordered[at : at + 1000]) for at in range(0, len(ordered), 1000)]
     return messages
+
+
+def hold_all(table: str) -> list[bytes]:
+    """What holds back all packets of a network namespace, and has nobody learn where its addresses are."""
+    messages = [*_table_messages(table, None), nftables.new_table(table, nftables.NFPROTO_ARP)]
+    for chain, hook in _ARP_CHAINS:
+        messages.append(nftables.new_chain(table, chain, hook, nftables.DROP, nftables.NFPROTO_ARP))
+    return messages
+
+
+def let_all_through(table: str) -> list[bytes]:
+    """What undoes that."""
+    return [nftables.delete_table(table), nftables.delete_table(table, nftables.NFPROTO_ARP)]
 
 
 def _both_ways(ends: Ends) -> tuple[bytes, bytes]:

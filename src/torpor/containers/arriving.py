@@ -1,0 +1,264 @@
+"""A container of Podman arrives from another host: Podman here makes it, up to our engine, which waits there.
+
+documents                what Podman is to make: its configuration and network, and what it has said
+images                   rounds of memory, while it runs elsewhere
+begin                    Podman restores it, until it has our engine restore what is in it: ``waits``
+files                    what has been written in it, as often as is wished
+images (last), files     it is stopped there
+rebuild                  our engine does: ``ready``
+go                       it is ours
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import secrets
+import tarfile
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torpor.base import log
+from torpor.base.errors import EngineError, MigrationError, TorporError
+from torpor.base.fds import OwnedFd
+from torpor.containers.commands import command_of, run
+from torpor.containers.importing import Importer
+from torpor.containers.layer import Copy
+from torpor.containers.names import PODMAN
+from torpor.engine import jobs
+from torpor.images import kinds
+from torpor.images import messages as m
+from torpor.images.pages import MAX_PARENTS
+from torpor.images.store import store_one
+from torpor.images.stores.memory import MemStore
+from torpor.images.stores.spooled import Spool, SpooledStore
+from torpor.migrate import data, destination, meeting, protocol
+from torpor.migrate.destination import Received
+from torpor.migrate.held_network import HeldNetwork
+from torpor.migrate.link import Link, Message
+from torpor.migrate.offer import Offer
+from torpor.objects.ns.mnt.external import sources_by_key
+
+#: What a restore may be told that the checkpoint was.
+WORDS = ("tcp-established", "file-locks")
+#: Further words of the two sides, beside those of :mod:`torpor.migrate.protocol`.
+DOCUMENTS, BEGIN, WAITS, FILES, REBUILD = "documents", "begin", "waits", "files", "rebuild"
+#: What is taken of an archive of Podman's.
+NAMES = ("config.dump", "spec.dump", "network.status")
+LOG = "ctr.log"
+#: Parts of a container that files go to.
+ROOT, SHM, VOLUME = "root", "shm", "volume:"
+#: So long does Podman itself wait for a restore.
+WAITS_WITHIN_S = 240.0
+_RUNS_WITHIN_S = 60.0
+_MAX_NETWORKS, _MAX_DOCUMENT, _CHUNK = 64, 3 << 20, 1 << 20
+_UNPACKED = "unpacked"
+_SHM_END = "/userdata/shm"
+#: Programs that set up the networks of containers.
+_NETAVARK = tuple(
+    f"{place}/netavark"
+    for place in ("/usr/lib/podman", "/usr/libexec/podman", "/usr/local/lib/podman", "/usr/local/libexec/podman")
+)
+_CNI = ("/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni")
+
+
+def take(link: Link, message: Message, offered: Offer, name: str) -> Received | None:
+    """Take the container that *message* offers: see :func:`torpor.migrate.destination.receive`."""
+    words = [(str(word), "") for word in message.entries("words", len(WORDS)) if word in WORDS]
+    if problems := _problems(message, name):
+        destination.refuse(link, problems)
+        return None
+    with ExitStack() as stack:
+        importer = stack.enter_context(Importer(jobs.state_directory() / _UNPACKED, link.close))
+        incoming = destination.accept(link, message, stack)
+        return _Arriving(link, incoming, offered, name, words, importer, stack).run()
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """Podman's restore, as far as our engine knows of it."""
+
+    engine: Link
+    root: str
+    sources: dict[str, str] = field(default_factory=dict)
+
+
+class _Arriving:
+    """One in progress."""
+
+    def __init__(
+        self,
+        link: Link,
+        incoming: Link | data.Receiver,
+        offered: Offer,
+        name: str,
+        words: list[tuple[str, str]],
+        importer: Importer,
+        stack: ExitStack,
+    ) -> None:
+        self._link, self._incoming, self._offer, self._name = link, incoming, offered, name
+        self._words, self._importer, self._stack = words, importer, stack
+        self._token = secrets.token_hex(16)
+        self._archive = importer.place / "container.tar"
+        self._has_documents = False
+        self._images: SpooledStore | None = None
+        self._n_rounds = 0
+        self._is_last = False
+        self._table = ""
+        self._waiting: _Waiting | None = None
+        self._copies: dict[str, Copy] = {}
+
+    def run(self) -> Received | None:
+        """Do what is said, until it runs here, or does not come after all."""
+        steps = {
+            DOCUMENTS: self._documents, protocol.IMAGES: self._take_images, BEGIN: self._begin, FILES: self._files,
+        }  # fmt: skip
+        while True:
+            message = self._link.expect(*steps, REBUILD, protocol.CANCEL)
+            if message.name == protocol.CANCEL:
+                return None
+            if message.name == REBUILD:
+                return self._rebuild()
+            steps[message.name](message)
+
+    # -- what comes before it is stopped ---------------------------------------------------------------------
+
+    def _documents(self, message: Message) -> None:
+        """Make of them the archive that Podman restores."""
+        if self._has_documents:
+            message.refuse("documents")
+        self._has_documents = True
+        contents = {name: message.text(name, limit=_MAX_DOCUMENT).encode() for name in NAMES}
+        descriptors = [str(each) for each in message.entries("descriptors", 3)]
+        contents["checkpoint/descriptors.json"] = json.dumps(descriptors).encode()
+        store = MemStore()
+        store_one(store, "INVENTORY", m.inventory_entry(img_version=1, fdinfo_per_id=True))
+        inventory = kinds.INVENTORY.file_name()
+        contents[f"checkpoint/{inventory}"] = bytes(store.images[inventory])
+        contents[f"checkpoint/{meeting.MARK}"] = self._token.encode()
+        said = self._importer.place / LOG
+        with open(said, "xb", buffering=0) as file, Spool(said.parent) as room:
+            while block := self._incoming.read(_CHUNK):
+                room.check_room("what it has said", len(block))
+                file.write(block)
+        with tarfile.open(self._archive, "x") as archive:
+            for name, content in contents.items():
+                about = tarfile.TarInfo(name)
+                about.size, about.mode = len(content), 0o600
+                archive.addfile(about, io.BytesIO(content))
+            if said.stat().st_size:
+                archive.add(said, LOG)
+
+    def _take_images(self, message: Message) -> None:
+        self._n_rounds += 1
+        if self._n_rounds > MAX_PARENTS:
+            raise MigrationError("the source does not come to an end")
+        name = f"round {self._n_rounds}"
+        spool = destination.spool(self._offer, self._importer.place)
+        self._images = SpooledStore(self._incoming, name, spool, parent=self._images)
+        self._stack.enter_context(self._images)
+        self._is_last = message.flag("last")
+
+    def _begin(self, message: Message) -> None:
+        """Podman does its part, and our engine waits."""
+        if not self._has_documents or self._waiting is not None:
+            message.refuse("begin")
+        with (
+            meeting.Meeting(meeting.of_restore(self._token)) as place,
+            HeldNetwork(_programs(), self._importer.pid, self._token) as held,
+        ):
+            renamed = self._name if self._name != self._offer.name else None
+            self._importer.begin(self._archive, self._offer.name, renamed, self._words)
+            engine = place.wait(WAITS_WITHIN_S, self._importer.check)
+            self._stack.callback(engine.close)
+            told = engine.expect(meeting.RESTORE)
+            external = tuple(str(each) for each in told.entries("external", 4096))
+            network, pid = told.number("network", -1), told.number("pid", 1)
+            if network >= 0:
+                fd = os.open(f"/proc/{pid}/fd/{network}", os.O_RDONLY | os.O_CLOEXEC)
+                held.settle(OwnedFd(fd))
+                self._table = held.table
+        self._waiting = _Waiting(engine, told.text("root"), sources_by_key(external))
+        self._link.send(WAITS)
+
+    def _files(self, message: Message) -> None:
+        part = message.text("part")
+        if part not in self._copies:
+            self._copies[part] = self._stack.enter_context(Copy(self._place_of(part)))
+        self._copies[part].take(self._incoming)
+
+    def _place_of(self, part: str) -> Path:
+        waiting = self._waiting
+        if waiting is None:
+            raise MigrationError("the source sends files before there is a place for them")
+        if part == ROOT:
+            return Path(waiting.root)
+        place = waiting.sources.get("/dev/shm" if part == SHM else part.removeprefix(VOLUME), "")
+        is_ours = place.endswith(_SHM_END) if part == SHM else part.startswith(VOLUME) and _is_volume(place)
+        if not is_ours:
+            raise MigrationError(f"there is no place here for {part}")
+        return Path(place)
+
+    # -- what comes when it is -------------------------------------------------------------------------------
+
+    def _rebuild(self) -> Received:
+        waiting, images = self._waiting, self._images
+        if waiting is None or images is None or not self._is_last:
+            raise MigrationError("the source does not say what is to be rebuilt")
+        meeting.give_images(waiting.engine, images)
+        waiting.engine.expect(meeting.READY, timeout_s=destination.FILLED_WITHIN_S)
+        self._link.send(protocol.READY)
+        self._link.expect(protocol.GO, timeout_s=protocol.GO_WITHIN_S)
+        began = time.monotonic()
+        waiting.engine.send(meeting.GO, table=self._table)
+        pid = waiting.engine.expect(meeting.DONE, timeout_s=_RUNS_WITHIN_S).number("pid")
+        us = int((time.monotonic() - began) * 1e6)
+        try:
+            self._link.send(protocol.RUNS, pid=pid, name=self._name, us=us)
+        except MigrationError as error:
+            log.warn(f"{self._name} runs here; that cannot be told any more: {error}")
+        try:
+            self._importer.result(_RUNS_WITHIN_S)
+        except TorporError as error:
+            log.error(f"{self._name} runs here, but: {error.describe()}")
+        return Received(self._name, pid)
+
+
+def _programs() -> list[str]:
+    found = [path for path in _NETAVARK if os.path.exists(path)]
+    for place in _CNI:
+        if os.path.isdir(place):
+            found += [entry.path for entry in os.scandir(place) if entry.is_file()]
+    return found
+
+
+def _is_volume(place: str) -> bool:
+    """Whether it is one of Podman's."""
+    known = run("podman", "volume", "ls", "--format", "{{.Mountpoint}}").splitlines()
+    return place in known
+
+
+def _problems(message: Message, name: str) -> list[TorporError]:
+    """What stands in the way of this container here."""
+    if not command_of("podman"):
+        return [EngineError("there is no podman here")]
+    found: list[TorporError] = []
+    image, ident = message.text("image", ""), message.text("image_id", "")
+    if any(each.name == name for each in PODMAN.containers()):
+        found.append(
+            EngineError(f"there is a container called {name} here", hint="--name calls the one that comes otherwise")
+        )
+    if image and not image.startswith("-"):
+        hint = f"podman save {image} | ssh HOST podman load"
+        if not PODMAN.has_image(image):
+            found.append(EngineError(f"the image {image} is not here", hint=hint))
+        elif ident and run("podman", "image", "inspect", "--format", "{{.Id}}", image).strip() != ident:
+            found.append(EngineError(f"{image} is another image here", hint=hint))
+    known = set(run("podman", "network", "ls", "--format", "{{.Name}}").split())
+    for network in message.entries("networks", _MAX_NETWORKS):
+        if str(network) not in known:
+            found.append(EngineError(f"there is no network called {network} here", hint="podman network create"))
+    return found

@@ -1,0 +1,117 @@
+"""A process that has Podman make a container, and takes away what is left where it cannot, whatever becomes of us.
+
+It is forked before there are threads, and waits to be told of what; when we end before that, so does it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from torpor.base import log
+from torpor.base.errors import EngineError, TorporError
+from torpor.base.fds import Closing
+from torpor.containers.names import PODMAN
+from torpor.engine import scratch
+
+
+class Importer(Closing):
+    """Works in a directory of its own in *room*, which is ``place``.  *forget*: closes what is not its business."""
+
+    def __init__(self, room: Path, forget: Callable[[], None]) -> None:
+        orders, self._tell = os.pipe()
+        self._hear, answers = os.pipe()
+        self.pid = os.fork()
+        if not self.pid:
+            try:
+                os.close(self._tell)
+                os.close(self._hear)
+                forget()
+                _alone()
+                _serve(orders, answers, room)
+            except BaseException:
+                log.error(traceback.format_exc())
+            finally:
+                os._exit(0)
+        os.close(orders)
+        os.close(answers)
+        self._answers = open(self._hear, "rb")  # noqa: SIM115
+        self._ended: dict[str, object] | None = None
+        self.place = Path(str(self._answer(60.0).get("place", "")))
+        self._has_begun = False
+
+    def begin(self, archive: Path, own_name: str, name: str | None, words: list[tuple[str, str]]) -> None:
+        """Have Podman make a container of *archive*: see ``Podman.restore_archive``."""
+        self._has_begun = True
+        line = json.dumps({"archive": str(archive), "own_name": own_name, "name": name, "words": words}).encode()
+        os.write(self._tell, line + b"\n")
+
+    def check(self) -> None:
+        """EngineError if Podman has failed; nothing where it is at work, or is done."""
+        if self._has_begun and select.select((self._answers,), (), (), 0)[0]:
+            self.result(1.0)
+
+    def result(self, timeout_s: float) -> tuple[str, int]:
+        """The container's name and pid; EngineError if Podman has failed, or takes longer than that."""
+        answer = self._ended = self._ended or self._answer(timeout_s)
+        if "error" in answer:
+            error = EngineError(str(answer["error"]))
+            for note in answer.get("notes", ()):  # type: ignore[attr-defined]
+                error.add_note(note)
+            raise error
+        return str(answer["name"]), int(str(answer["pid"]))
+
+    def _answer(self, timeout_s: float) -> dict[str, object]:
+        if not select.select((self._answers,), (), (), timeout_s)[0]:
+            raise EngineError(f"podman has not come to an end within {timeout_s:.0f} s")
+        line = self._answers.readline()
+        if not line:
+            raise EngineError("who had podman make the container has ended")
+        found: dict[str, object] = json.loads(line)
+        return found
+
+    def close(self) -> None:
+        """What has begun comes to its end without us."""
+        if self._tell >= 0:
+            os.close(self._tell)
+            self._tell = -1
+            self._answers.close()
+
+
+def _alone() -> None:
+    """Nobody's terminal, and nobody's link."""
+    os.setsid()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+
+
+def _serve(orders: int, answers: int, room: Path) -> None:
+    with scratch.directory(room) as place:
+        os.environ["TMPDIR"] = str(place)  # where Podman unpacks, and leaves it if it is killed
+        _say(answers, {"place": str(place)})
+        with open(orders, "rb") as stream:
+            line = stream.readline()
+        if not line:
+            return
+        order = json.loads(line)
+        words = [(str(word), str(value)) for word, value in order["words"]]
+        try:
+            made = PODMAN.restore_archive(Path(order["archive"]), order["own_name"], order["name"], words)
+        except (TorporError, OSError) as error:
+            _say(answers, {"error": str(error), "notes": list(getattr(error, "__notes__", ()))})
+        else:
+            _say(answers, {"name": made.container.name, "pid": made.container.pid})
+
+
+def _say(fd: int, told: dict[str, object]) -> None:
+    with suppress(BrokenPipeError):
+        os.write(fd, json.dumps(told).encode() + b"\n")

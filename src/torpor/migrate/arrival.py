@@ -1,0 +1,66 @@
+"""The engine's side of a restore that a migration brings: it waits until the images have come, and until it may go on.
+
+Its network namespace is held back as a whole from before anything was in it (:mod:`torpor.migrate.held_network`), and
+is let go here, last of all, with its neighbours told where its addresses are now.
+"""
+
+from __future__ import annotations
+
+import os
+
+from torpor.base import log
+from torpor.base.errors import TorporError
+from torpor.engine.options import Notify
+from torpor.images import kinds
+from torpor.images.store import ImageStore, load_all
+from torpor.migrate import held_network, meeting
+from torpor.migrate.link import Link, Message
+from torpor.migrate.spent import give_back
+
+
+class Arrival:
+    """What comes by *link*, to a file system at *root* with *external* mounts.
+
+    *network*: a descriptor of the network namespace that it is put into; -1: none of its own.
+    """
+
+    def __init__(self, link: Link, root: str, external: tuple[str, ...], network: int) -> None:
+        self._link, self._network = link, network
+        link.send(meeting.RESTORE, root=root, external=list(external), network=network, pid=os.getpid())
+
+    def images(self) -> ImageStore:
+        """All of it, when it has come; FailedThereError, LinkLostError where it does not."""
+        images = meeting.take_images(self._link)
+        if len(load_all(images, kinds.PSTREE)) == 1:
+            # Of several, one may be looked at again for what it shares with another.
+            images.read_once(give_back)
+        return images
+
+    def notifier(self, then: Notify) -> Notify:
+        """Waits for the word between the last that can be said against it and the first that goes on."""
+
+        def notify(action: str, pid: int) -> None:
+            then(action, pid)
+            if action == "post-restore":
+                self._link.send(meeting.READY)
+                message = self._link.expect(meeting.GO)
+                self._let_in(message)
+
+        return notify
+
+    def _let_in(self, message: Message) -> None:
+        table = message.text("table", "")
+        if self._network < 0 or not table:
+            return
+        try:
+            held_network.let_go(self._network, table)
+        except (TorporError, OSError) as error:
+            log.error(f"what comes for it over the network is still held back: {error}")
+
+    def runs(self, pid: int) -> None:
+        """It does."""
+        try:
+            self._link.send(meeting.DONE, pid=pid)
+            self._link.close()
+        except TorporError as error:
+            log.warn(f"pid {pid} runs; that cannot be told any more: {error}")

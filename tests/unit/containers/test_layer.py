@@ -1,0 +1,126 @@
+"""What a directory sends becomes part of another one, and nothing that it says leads out of that."""
+
+import io
+import json
+import os
+import struct
+from pathlib import Path
+
+import pytest
+
+from torpor.base.errors import MigrationError
+from torpor.containers import layer
+from torpor.containers.layer import Copy, Directory
+
+
+class _Pipe(io.BytesIO):
+    """A way, and what comes out of it."""
+
+    def finish(self) -> None:
+        self.seek(0)
+
+
+def _send(directory: Directory, target: Path, mapped: frozenset[str] = frozenset()) -> int:
+    pipe = _Pipe()
+    n_sent = directory.send(pipe, mapped)
+    with Copy(target) as copy:
+        copy.take(pipe)
+    return n_sent
+
+
+def _age(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has been looked at is old enough for its times to tell."""
+    monkeypatch.setattr(layer, "_COARSE_NS", -(1 << 60))
+
+
+def _pair(tmp_path: Path) -> tuple[Path, Path]:
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.mkdir()
+    target.mkdir()
+    return source, target
+
+
+def test_all_goes_first_and_then_what_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, target = _pair(tmp_path)
+    (source / "a/b").mkdir(parents=True)
+    (source / "a/b/file").write_bytes(b"x" * 3_000_000)
+    (source / "a/link").symlink_to("b/file")
+    os.link(source / "a/b/file", source / "a/other")
+    os.mkfifo(source / "a/fifo", 0o640)
+    os.utime(source / "a/b", ns=(5, 1_000_000_007))
+    directory = Directory(source)
+    _age(source, monkeypatch)
+    assert _send(directory, target) == 6
+    assert (target / "a/b/file").read_bytes() == b"x" * 3_000_000
+    assert os.readlink(target / "a/link") == "b/file"
+    assert (target / "a/b/file").stat().st_ino == (target / "a/other").stat().st_ino
+    assert (target / "a/b").stat().st_mtime_ns == 1_000_000_007
+    assert (target / "a/fifo").is_fifo()
+    assert _send(directory, target) == 0
+    (source / "a/new").write_text("new")
+    (source / "a/fifo").unlink()
+    (source / "a/b/file").write_text("short")
+    _send(directory, target)
+    assert (target / "a/new").read_text() == "new"
+    assert not (target / "a/fifo").exists()
+    assert (target / "a/b/file").read_text() == (target / "a/other").read_text() == "short"
+
+
+def test_a_file_that_has_just_been_written_to_goes_again(tmp_path: Path) -> None:
+    """The clock of files is a coarse one: a write may leave all of its numbers as they were."""
+    source, target = _pair(tmp_path)
+    (source / "file").write_text("one")
+    directory = Directory(source)
+    assert _send(directory, target) == 1
+    assert _send(directory, target) == 1
+
+
+def test_a_mapped_file_goes_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, target = _pair(tmp_path)
+    (source / "file").write_text("one")
+    directory = Directory(source)
+    _age(source, monkeypatch)
+    assert _send(directory, target) == 1
+    assert _send(directory, target) == 0
+    assert _send(directory, target, frozenset({"file"})) == 1
+
+
+@pytest.mark.parametrize("path", ["../out", "/out", "a/../../out", "link/out", "", "a//b", "."])
+def test_a_path_that_leads_out_is_refused(tmp_path: Path, path: str) -> None:
+    _, target = _pair(tmp_path)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (target / "link").symlink_to(outside)
+    entry = json.dumps(
+        {"path": path, "kind": "file", "mode": 0o600, "uid": 0, "gid": 0, "mtime": 0, "size": 1}
+    ).encode()
+    with Copy(target) as copy, pytest.raises(MigrationError):
+        copy.take(io.BytesIO(struct.pack(">I", len(entry)) + entry + b"x"))
+    assert not list(outside.iterdir())
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_link_to_what_lies_outside_is_refused(tmp_path: Path) -> None:
+    _, target = _pair(tmp_path)
+    (tmp_path / "secret").write_text("secret")
+    entry = json.dumps({"path": "mine", "kind": "link", "target": "../secret"}).encode()
+    with Copy(target) as copy, pytest.raises(MigrationError):
+        copy.take(io.BytesIO(struct.pack(">I", len(entry)) + entry))
+    assert not (target / "mine").exists()
+
+
+def test_a_file_in_the_place_of_a_link_does_not_go_where_that_leads(tmp_path: Path) -> None:
+    source, target = _pair(tmp_path)
+    victim = tmp_path / "victim"
+    victim.write_text("untouched")
+    (target / "file").symlink_to(victim)
+    (source / "file").write_text("mine")
+    _send(Directory(source), target)
+    assert victim.read_text() == "untouched"
+    assert (target / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("data", [b"\xff\xff\xff\xff", b"\0\0\0\x05[1,2]", b"\0\0\0\x02[]", b"\0\0\0\x09{", b"\0"])
+def test_nonsense_is_refused(tmp_path: Path, data: bytes) -> None:
+    with Copy(tmp_path) as copy, pytest.raises(MigrationError):
+        copy.take(io.BytesIO(data))
