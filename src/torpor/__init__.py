@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torpor.base.errors import TorporError
     from torpor.engine.dump.preflight import Findings
     from torpor.engine.options import DumpOptions
+    from torpor.engine.restore.ahead import Ahead
     from torpor.engine.sets.contents import Checkpoint
     from torpor.engine.stats import DumpStats
     from torpor.images.store import ImageStore
@@ -163,6 +164,7 @@ def restore(
     trust: bool = False,
     verify: bool = True,
     notify: Callable[[str, int], None] | None = None,
+    ahead: Ahead | None = None,
 ) -> int:
     """Rebuild what lies in the directory or the archive *path*; the root's pid.  It runs when this returns.
 
@@ -173,7 +175,8 @@ def restore(
     the checkpoint, each with that file's name.  ``renames``: paths in the checkpoint and what to open instead.
     ``new_network``: with a network namespace of its own, which has a loopback interface only.  ``notify`` is told each
     stage, by the names that criu(8) has for action scripts, and the root's pid as soon as there is one.  What allowed
-    the checkpoint something (``tcp_established``, ``file_locks``, ``link_remap``, ...) may be said again.
+    the checkpoint something (``tcp_established``, ``file_locks``, ``link_remap``, ...) may be said again.  ``ahead``:
+    who has memory of it already (:mod:`torpor.engine.restore.ahead`), and stays the caller's.
 
     ``verify``: images that are not as they were written are refused.
 
@@ -216,6 +219,7 @@ def restore(
     options = RestoreOptions(
         renames=renames,
         notify=notify or nobody,
+        ahead=ahead,
         policies=policies_of(told),
         cgroups=CgroupPolicy(**told["cgroups"]),
         policy=RestorePolicy() if trust else STRANGERS,

@@ -119,6 +119,89 @@ def test_memory_that_is_written_meanwhile_is_right(
     assert after == list(range(after[0], after[0] + len(after)))
 
 
+#: Has mappings come, go, grow, move, lose pages and change their protection, and checks each page of all of them.
+_SHAPES = """
+import ctypes, mmap, random
+libc = ctypes.CDLL(None, use_errno=True)
+chance, held, n = random.Random(1), [], 0
+def address(area):
+    return ctypes.addressof(ctypes.c_char.from_buffer(area))
+while True:
+    what = chance.randrange(6)
+    if what == 0 and len(held) < 40 or not held:
+        pages = chance.randrange(1, 300)
+        held.append((mmap.mmap(-1, pages * 4096, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), [0] * pages))
+    area, model = held[chance.randrange(len(held))]
+    if what == 1 and len(held) > 20:
+        area.close()
+        held = [each for each in held if each[1] is not model]
+    elif what == 2:
+        pages = chance.randrange(1, 300)
+        area.resize(pages * 4096)
+        model[:] = (model + [0] * pages)[:pages]
+    elif what == 3:
+        first = chance.randrange(len(model))
+        count = chance.randrange(1, len(model) - first + 1)
+        area.madvise(mmap.MADV_DONTNEED, first * 4096, count * 4096)
+        model[first : first + count] = [0] * count
+    else:
+        for page in chance.sample(range(len(model)), max(1, len(model) // 4)):
+            model[page] = chance.randrange(256)
+            area[page * 4096 + page % 4096] = model[page]
+    if not n % 50:
+        for area, model in held:
+            protection = chance.choice((1, 3, 3, 7))
+            assert libc.mprotect(ctypes.c_void_p(address(area)), ctypes.c_size_t(len(area)), protection) == 0
+            assert [area[page * 4096 + page % 4096] for page in range(len(model))] == model, n
+            assert libc.mprotect(ctypes.c_void_p(address(area)), ctypes.c_size_t(len(area)), 3) == 0
+        print(n // 50, flush=True)
+    n += 1
+"""
+
+
+def test_mappings_that_change_between_the_rounds_are_right(
+    tmp_path: Path, there: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORPOR_STATE", str(tmp_path / "here"))
+    job = jobs.start([sys.executable, "-S", "-c", _SHAPES], "counter")
+    try:
+        _wait_for_line(job.log, 5)
+        _migrate(there, "--rounds", "6", "--downtime", "0ms")
+    finally:
+        _end("counter")
+    after = _wait_for_line(there.state / "jobs/counter/log", 40)
+    assert after == list(range(after[0], after[0] + len(after)))
+
+
+#: Has 16 MiB that it only reads.
+_READER = """
+import time
+data, n = bytes(range(256)) * (16 << 12), 0
+while True:
+    assert data[n * 4097 % len(data)] == n * 4097 % 256
+    print(n, flush=True)
+    n += 1
+    time.sleep(0.01)
+"""
+
+
+def test_what_a_round_has_brought_is_not_written_while_it_is_stopped(
+    tmp_path: Path, there: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORPOR_STATE", str(tmp_path / "here"))
+    log = there.state / "restored"
+    there.torpor.write_text(there.torpor.read_text().replace('"$@"', f'"$@" -v 2>{log}'))
+    job = jobs.start([sys.executable, "-S", "-c", _READER], "counter")
+    try:
+        _wait_for_line(job.log, 3)
+        _migrate(there)
+    finally:
+        _end("counter")
+    _wait_for_line(there.state / "jobs/counter/log", 5)
+    pages = [int(line.split()[-2]) for line in log.read_text().splitlines() if " Restored " in line]
+    assert len(pages) == 1 and pages[0] < 1024
+
+
 def test_who_writes_faster_than_it_goes_runs_on_if_wished(here: Path, there: Host) -> None:
     said = _migrate(there, "--timeout", "1ms", "--on-timeout", "cancel", "--bandwidth", "200", returncode=1)
     assert "runs on here" in said and "--on-timeout stop" in said

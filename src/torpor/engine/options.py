@@ -10,6 +10,7 @@ from torpor.objects.cgroup.model import CgroupPolicy
 from torpor.objects.policy import FilePolicy, MountPolicy, NetworkPolicy, Policies, TerminalPolicy
 
 if TYPE_CHECKING:
+    from torpor.engine.restore.ahead import Ahead
     from torpor.images.pages import PageSink
     from torpor.images.store import ImageStore
     from torpor.objects.memory.later import Later
@@ -150,6 +151,7 @@ class RestoreOptions:
     ``guarded`` gets what ends the guard over a tree with a pid namespace of its own: until it is called, the tree runs,
     and our death ends it.  For a caller who has yet to tell somebody else of it, who would else make a second one.
     ``later``: brings pages that the images mark as lazy when the tree runs already; he stays the caller's.
+    ``ahead``: has memory of the tree already; he stays the caller's, too.
     """
 
     sibling: bool = False
@@ -165,6 +167,7 @@ class RestoreOptions:
     orphan_master: Callable[[int], None] | None = None
     guarded: Callable[[Callable[[], None]], None] | None = None
     later: Later | None = None
+    ahead: Ahead | None = None
     lsm_profile: str = ""
     policies: Policies = field(default_factory=Policies)
     cgroups: CgroupPolicy = field(default_factory=CgroupPolicy)

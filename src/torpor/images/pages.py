@@ -263,6 +263,11 @@ class Contents(Closing):
         """Whether it is of zeroes, which take no room in any image: new memory need not be filled with them."""
         return extent[2] >= _ZEROES
 
+    @staticmethod
+    def is_of_parents(extent: Extent) -> bool:
+        """Whether its pages lie in the images before these ones."""
+        return _SPAN <= extent[2] < _ZEROES
+
     def close(self) -> None:
         self.reader.close()
 

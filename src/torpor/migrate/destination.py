@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torpor
 from torpor.base import log
@@ -28,6 +28,9 @@ from torpor.migrate import data, offer, protocol
 from torpor.migrate.link import FAILED, Link, LinkLostError, Message
 from torpor.migrate.offer import Offer, memory_left
 from torpor.migrate.spent import give_back
+
+if TYPE_CHECKING:
+    from torpor.engine.restore.ahead import Ahead
 
 _HOME = "unpacked"
 #: It is stopped at the source meanwhile, which does not wait for longer.
@@ -125,6 +128,7 @@ class _Arrival:
         self._link, self._source, self._offer, self._name = link, source, offered, name
         self._trust, self._room = trust, room
         self._go = 0.0
+        self._ahead: Ahead | None = None
 
     def run(self) -> Received | None:
         """Take the images, rebuild what they hold, and let it go; None where it does not come after all."""
@@ -157,8 +161,18 @@ class _Arrival:
             stack.enter_context(images)
             if message.flag("last"):
                 return images
-            warm_up()
+            self._lay_out(images, message.number("root", 1, 1 << 22), stack)
+            self._link.send(protocol.TAKEN)
         raise MigrationError("the source does not come to an end")
+
+    def _lay_out(self, images: SpooledStore, root: int, stack: ExitStack) -> None:
+        """Do what the restore can have done before the last images come: nothing is stopped for it yet."""
+        warm_up()
+        if self._ahead is None:
+            from torpor.engine.restore.ahead import Ahead
+
+            self._ahead = stack.enter_context(Ahead(root))
+        self._ahead.take(images)
 
     def _rebuild(self, images: SpooledStore) -> tuple[str, int]:
         if self._offer.kind == offer.PROCESS:
@@ -177,7 +191,9 @@ class _Arrival:
 
         words: dict[str, Any] = dict.fromkeys(self._offer.told, True)
         # Sums are for disks: the link has its own.
-        return torpor.restore(images, renames=renames, notify=told, trust=self._trust, verify=False, **words)
+        return torpor.restore(
+            images, renames=renames, notify=told, trust=self._trust, verify=False, ahead=self._ahead, **words
+        )
 
     def _wait_for_go(self) -> None:
         """All is there, and would run at once: whose is it?"""

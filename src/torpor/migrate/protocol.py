@@ -6,8 +6,9 @@
     offer                                        what it is, and what it needs
                             accept, refuse
     connect                                      to a port there, so often, or not at all
-    images, cancel                               the tree is about to be stopped
+    images, cancel                               a round, or the last: then it is about to be stopped
     (data)                                       its images, one tar archive
+                            taken                of a round: it lies where the restore needs it
                             ready                all is rebuilt, and nothing of it runs
     go                                           it is dead here
                             runs
@@ -20,9 +21,9 @@ from __future__ import annotations
 from torpor.base.errors import MigrationError
 from torpor.migrate.link import Message
 
-VERSION = 1
-HELLO, OFFER, ACCEPT, REFUSE, CONNECT, CANCEL, IMAGES, READY, GO, RUNS = (
-    "hello", "offer", "accept", "refuse", "connect", "cancel", "images", "ready", "go", "runs",
+VERSION = 2
+HELLO, OFFER, ACCEPT, REFUSE, CONNECT, CANCEL, IMAGES, TAKEN, READY, GO, RUNS = (
+    "hello", "offer", "accept", "refuse", "connect", "cancel", "images", "taken", "ready", "go", "runs",
 )  # fmt: skip
 #: So long is "go" waited for by who is ready.
 GO_WITHIN_S = 60.0

@@ -54,13 +54,13 @@ class Round:
 
 
 class Rounds:
-    """The rounds of one migration; what each came to is told to *tell*, too."""
+    """The rounds of one migration; what each came to is told to *tell*, too; *taken* is called when one has gone."""
 
-    def __init__(self, aim: Aim, tell: Callable[[Round], None]) -> None:
+    def __init__(self, aim: Aim, tell: Callable[[Round], None], taken: Callable[[], None] = lambda: None) -> None:
         self.done: list[Round] = []
         #: The name of the last one's directory.
         self.last = ""
-        self._aim, self._tell = aim, tell
+        self._aim, self._tell, self._taken = aim, tell, taken
         self._began = time.monotonic()
 
     def run(
@@ -100,6 +100,7 @@ class Rounds:
                 pid, home / name, parent=f"../{self.last}" if self.last else "", tracker=tracker, also=store,
                 made_by="torpor migrate", **told,
             )  # fmt: skip
+        self._taken()
         self.last = name
         us = stats.watch.us
         self._note(

@@ -25,12 +25,14 @@ from typing import Any, TypeVar
 import torpor
 from torpor.base import log
 from torpor.base.errors import MigrationError, UnknownEndError
+from torpor.base.ids import Pid
 from torpor.engine import jobs, scratch
 from torpor.engine.jobs import Job
 from torpor.engine.stats import DumpStats
 from torpor.images.stores.opening import Location
 from torpor.images.stores.stream import TarStore
 from torpor.kernel import interrupts
+from torpor.kernel.procfs.status import read_status
 from torpor.kernel.userfaultfd import can_track
 from torpor.migrate import data, offer, protocol
 from torpor.migrate.link import DataWay, FailedThereError, Link, LinkLostError, Message, encode
@@ -186,7 +188,7 @@ class _Move:
         self._runs: Message | None = None
         self._lost: MigrationError | None = None
         self._go_ns = 0
-        self._rounds = Rounds(wishes.aim, wishes.tell)
+        self._rounds = Rounds(wishes.aim, wishes.tell, self._taken)
 
     def run(self) -> Moved:
         """Do it."""
@@ -242,8 +244,10 @@ class _Move:
         with ExitStack() as stack:
             room = stack.enter_context(scratch.directory(jobs.state_directory() / _HOME))
 
+            root = read_status(Pid(self._pid)).ns_pids[-1]
+
             def way(is_last: bool) -> TarStore:
-                self._link.send(protocol.IMAGES, last=is_last)
+                self._link.send(protocol.IMAGES, last=is_last, root=root)
                 return TarStore(self._way, f"the link to {self._host}", self._wishes.compress, spool=str(room))
 
             tracker, last = None, ""
@@ -262,6 +266,10 @@ class _Move:
         except MigrationError as error:
             self._lost = error
         return stats
+
+    def _taken(self) -> None:
+        """A round lies there as it is going to be needed."""
+        self._link.expect(protocol.TAKEN, timeout_s=READY_WITHIN_S + self._offer.memory_bytes / _FILLED_A_SECOND)
 
     def _told_why(self, dump: Callable[..., T]) -> Callable[..., T]:
         """*dump*, whose error about a lost connection is what the other side says of it, if it says something."""

@@ -24,6 +24,7 @@ from torpor.tracee.remote import Runner
 if TYPE_CHECKING:
     from torpor.objects.files.model import FileDump, FileRestore
     from torpor.objects.memory.later import Later
+    from torpor.objects.memory.parked import Parked
 
 PartT = TypeVar("PartT")
 StageT = TypeVar("StageT", bound=int)
@@ -210,6 +211,8 @@ class RestoreContext(_Context[RestoreStage]):
         self.orphan_master: Callable[[int], None] | None = None
         #: Brings pages after the restore; None: all are there before.
         self.later: Later | None = None
+        #: What of the root's memory is there before it.
+        self.parked: Parked | None = None
 
     def keep(self, fd: int) -> OwnedFd:
         """Close *fd* at the very end, however the restore ends; for what is left for a late stage."""

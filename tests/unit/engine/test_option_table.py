@@ -63,12 +63,13 @@ _NO_OPTIONS = {
         "give",
         "later",
     },
-    "restore": {"policies", "cgroups", "policy", "notify", "orphan_master", "guarded", "renames", "later"},
+    "restore": {"policies", "cgroups", "policy", "notify", "orphan_master", "guarded", "renames", "later", "ahead"},
 }
 #: Arguments of Python's functions for the same.
 _NO_OPTIONS_IN_PYTHON = {
     "pid",
     "path",
+    "ahead",
     "made_by",
     "commit",
     "notes",

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from torpor.engine.dump.session import DumpSession
 from torpor.engine.options import NEVER
+from torpor.images import messages as m
+from torpor.images.store import ImageStore, store_one
 from torpor.objects.files import fdtable
 from torpor.objects.memory import space
 from torpor.objects.memory.segments import DumpedPages
 from torpor.objects.model import DumpProcess
+
+#: What the image must have, and is not known while nothing has been asked.
+_NUMBERS = (
+    "mm_start_code", "mm_end_code", "mm_start_data", "mm_end_data", "mm_start_stack", "mm_start_brk", "mm_brk",
+    "mm_arg_start", "mm_arg_end", "mm_env_start", "mm_env_end", "exe_file_id",
+)  # fmt: skip
 
 
 def read_mappings(session: DumpSession) -> None:
@@ -44,8 +52,20 @@ def _scan(session: DumpSession, process: DumpProcess) -> space.Scan:
     return space.scan(process, session.noted.get(process.pid), session.held.get(process.ns_pid, ()))
 
 
+def _tell_mappings(session: DumpSession, also: ImageStore) -> None:
+    """Whoever has memory ready for a restore before all is there is told what is mapped, and no more than that."""
+    for process in session.alive:
+        told = m.mm_entry()
+        for name in _NUMBERS:
+            setattr(told, name, 0)
+        told.vmas.MergeFrom(process.mm.vmas)
+        store_one(also, "MM", told, process.ns_pid)
+
+
 def copy(session: DumpSession) -> None:
     """The private pages."""
+    if session.is_pre_dump and session.options.also is not None:
+        _tell_mappings(session, session.options.also)
     with session.stats.watch.span("memdump"):
         for process in session.alive:
             if session.snapshots is not None and session.snapshots.has(process):

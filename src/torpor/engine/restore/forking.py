@@ -16,6 +16,7 @@ from torpor.kernel.namespaces import CLONE_NEWUSER
 from torpor.kernel.procfs.status import read_status
 from torpor.kernel.uapi.prctl import PR_SET_CHILD_SUBREAPER
 from torpor.kernel.uapi.sched import CLONE_FILES, CLONE_FS, CLONE_PARENT, CLONE_SIGHAND, CLONE_VM
+from torpor.objects.memory.mm import mm_of
 from torpor.objects.model import RestoreProcess
 from torpor.objects.task import inherited, keyrings, lsm, registers, zombie
 from torpor.tracee import puppet as puppets
@@ -49,7 +50,7 @@ def make_root(session: RestoreSession) -> None:
         _born(session, root, first.runner)
         # What it was to learn of our death by, it learns by ptrace now.
         first.life.close()
-    seed = stub.spawn(session.area, keep_fds=keep, joins=namespaces.joins(session))
+    seed = _seed(session, keep)
     session.guardian = Guardian(seed)
     if not root.is_born:
         namespaces.prepare_stub(session, seed.runner)
@@ -64,6 +65,17 @@ def make_root(session: RestoreSession) -> None:
     root.runner.run(batch)
     inherited.reset(root)
     inherited.tell(session.iter_threads())
+
+
+def _seed(session: RestoreSession, keep: dict[int, int]) -> stub.Stub:
+    """The stub; the one that is there already, if the root's memory is to come from that."""
+    ahead, joins = session.options.ahead, namespaces.joins(session)
+    if session.root.is_born or session.context.parked is None or ahead is None:
+        session.context.parked = None
+        return stub.spawn(session.area, keep_fds=keep, joins=joins)
+    seed = ahead.give(session.channel, joins)
+    session.context.parked.fit(seed.runner, mm_of(session.root).vmas)
+    return seed
 
 
 def make_children(session: RestoreSession, before: Sequence[ProcessStep] = ()) -> None:

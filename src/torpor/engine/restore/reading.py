@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
 from torpor.base.errors import RestoreError
 from torpor.base.ids import TreePid
+from torpor.base.typed import TYPE_CHECKING
 from torpor.engine import version
 from torpor.engine.restore.session import RestoreSession
 from torpor.images import kinds
@@ -25,6 +27,10 @@ from torpor.objects.session import RestoreContext
 from torpor.objects.task import lsm, seccomp
 from torpor.tracee import stub
 from torpor.tracee.puppet import Channel
+
+if TYPE_CHECKING:
+    from torpor.images.pages import Range
+    from torpor.objects.memory.parked import Parked
 
 #: Behind the standard streams, which the stub closes or uses otherwise.
 _FIRST_CHANNEL = 3
@@ -116,7 +122,8 @@ def plan(session: RestoreSession) -> None:
                 f"pid {process.ns_pid} has {n_mappings} mappings, and this machine allows {room.max_map_count()}",
                 hint=f"sysctl vm.max_map_count={n_mappings + 1000}",
             )
-    session.area = stub.find_area(mappings)
+    parked = _parked(session, mappings)
+    session.area = parked.area[0] if parked is not None else stub.find_area(mappings)
     used = {entry.fd for entries in session.descriptors.values() for entry in entries}
     # Not a number above them all: a descriptor may have the highest that the limit allows.
     channel = Channel(
@@ -131,9 +138,18 @@ def plan(session: RestoreSession) -> None:
     context.lend = channel.lend
     context.orphan_master = session.options.orphan_master
     context.later = session.options.later
+    context.parked = parked
     files.inherited.update((name.lstrip("/"), fd) for fd, name in session.options.inherit_fds)
     _rename(session, files)
     session.plan(channel, context)
+
+
+def _parked(session: RestoreSession, mappings: Iterable[Range]) -> Parked | None:
+    """Memory that is there already, if it can be had: a root that is cloned from ourselves has none of the stub's."""
+    ahead = session.options.ahead
+    if ahead is None or session.options.sibling:
+        return None
+    return ahead.parked(session.root.ns_pid, mappings)
 
 
 def _rename(session: RestoreSession, files: FileRestore) -> None:

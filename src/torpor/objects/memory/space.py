@@ -225,13 +225,22 @@ def _make(
         process.ns_pid,
         vdso_plan,
     )
+    ahead = context.parked if process.cloned_from is None else None
     parent = spaces.get(process.cloned_from.ids.vm_id) if process.cloned_from is not None else None
+    if ahead is not None:
+        ahead.bring(runner)
+        parent = Made(ahead.entries, ahead.there, process.ns_pid, vdso_plan, ahead.raised)
     calls: list[Call] = []
     inherited = keep(parent.entries if parent else (), made.entries, calls)
     _run(runner, calls)
     calls = [(nr.close, number) for number in _map(process, made, inherited, parent, context, channel)]
     reader = kept.reader
-    extents = _to_write(made, parent, inherited, reader, context.store, calls) if parent else made.extents
+    if ahead is not None:
+        from torpor.objects.memory.parked import still_missing
+
+        extents = still_missing(ahead, inherited.kept, made.extents, calls)
+    else:
+        extents = _to_write(made, parent, inherited, reader, context.store, calls) if parent else made.extents
     _run(runner, calls)
     n_pages = contents.restore(process.pid, extents, reader)
     spaces[process.ids.vm_id] = made

@@ -1,0 +1,79 @@
+"""A restore that is begun before its images are complete: its stub is there, and has memory in it already.
+
+Whoever gets the sets of a migration's rounds has each of them taken; the restore of the last set then has the root
+puppet cloned from this stub, if it can be.  All of it by one thread, which traces the stub.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from torpor.base.fds import Closing
+from torpor.images import kinds
+from torpor.images.pages import Range
+from torpor.images.store import ImageStore, load_one
+from torpor.kernel.arch import nr
+from torpor.kernel.rlimits import raise_descriptor_limit
+from torpor.objects.memory.parked import Parked
+from torpor.tracee import stub
+from torpor.tracee.batch import Batch
+from torpor.tracee.puppet import Channel
+from torpor.tracee.remote import kill_and_reap
+
+_CHANNEL = 3
+
+
+class Ahead(Closing):
+    """Memory of the process *ident*, the root of the tree, that lies in a stub.  A context manager."""
+
+    def __init__(self, ident: int) -> None:
+        self._ident = ident
+        self._channel = Channel(_CHANNEL)
+        self._stub: stub.Stub | None = None
+        self._parked: Parked | None = None
+
+    def take(self, store: ImageStore) -> None:
+        """The next set, whose images of mappings and whose pages are complete.
+
+        ImageError; TorporError where there is no memory for it.
+        """
+        if self._stub is None:
+            mappings = [(vma.start, vma.end) for vma in load_one(store, kinds.MM, self._ident).vmas]
+            raise_descriptor_limit()
+            area = stub.find_area(mappings)
+            self._stub = stub.spawn(area, keep_fds={_CHANNEL: self._channel.far.fileno()})
+            self._parked = Parked(self._ident, (area, area + stub.AREA_SIZE))
+        assert self._parked is not None
+        self._parked.take(self._stub.runner, store)
+
+    def parked(self, ident: int, mappings: Iterable[Range]) -> Parked | None:
+        """The memory, if it is that of *ident*, and the stub's own lies in none of the *mappings* of the tree."""
+        found = self._parked
+        if self._stub is None or found is None or found.ident != ident:
+            return None
+        start, end = found.area
+        return None if any(first < end and start < last for first, last in mappings) else found
+
+    def give(self, channel: Channel, joins: Sequence[stub.Join]) -> stub.Stub:
+        """The stub, which becomes the caller's, with the far end of *channel* instead of ours."""
+        made = self._stub
+        assert made is not None
+        numbers = self._channel.lend(made.runner, [channel.far.fileno(), *(join.fd for join in joins)])
+        batch = Batch()
+        for number, join in zip(numbers[1:], joins, strict=True):
+            batch.call(nr.setns, number, join.flag)
+        # Numbers that were free when these came may be the one that is wanted.
+        if numbers[0] != channel.far_number:
+            batch.call(nr.dup3, numbers[0], channel.far_number, 0)
+        for number in {_CHANNEL, *numbers} - {channel.far_number}:
+            batch.call(nr.close, number)
+        made.runner.run(batch)
+        self._stub = None
+        return made
+
+    def close(self) -> None:
+        if self._stub is not None:
+            kill_and_reap([self._stub.thread])
+            self._stub.life.close()
+            self._stub = None
+        self._channel.close()

@@ -1,0 +1,250 @@
+"""Memory that lies in the stub before the last images come: the root puppet, its clone, has it from its birth.
+
+Kernel view
+    Private anonymous mappings at other addresses, whole multiples of 2 MiB away from their own, so that mremap(2) moves
+    page tables and no pages; shared by fork with the puppet that moves them to where they belong.
+Image
+    Those of the rounds of a migration: page maps, and in ``mm-PID.img`` the mappings alone.
+Restore
+    What the last images have of it in the images before them is there; the rest is written as ever.
+Limits
+    The tree's root only, and private anonymous memory that is neither locked nor huge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from torpor.base.records import dataclass, field
+from torpor.images import kinds
+from torpor.images import messages as m
+from torpor.images.pagemap import Extent
+from torpor.images.pages import Contents, Range, open_contents
+from torpor.images.store import ImageStore, load_one
+from torpor.kernel.arch import nr
+from torpor.kernel.procfs.maps import PROT_READ, PROT_WRITE
+from torpor.kernel.uapi.mman import (
+    MADV_DONTNEED,
+    MAP_ANONYMOUS,
+    MAP_FIXED_NOREPLACE,
+    MAP_NORESERVE,
+    MAP_PRIVATE,
+    MREMAP_FIXED,
+    MREMAP_MAYMOVE,
+)
+from torpor.kernel.vm import PAGE_SIZE
+from torpor.objects.memory import contents, vmas
+from torpor.objects.memory.areas import ANON_PRIVATE
+from torpor.objects.memory.inherited import Call, overlay
+from torpor.tracee import stub
+from torpor.tracee.batch import Batch
+from torpor.tracee.remote import Runner
+
+_NO_FD = (1 << 64) - 1
+_READ_WRITE = PROT_READ | PROT_WRITE
+_HUGE = 2 << 20
+#: What is left free at both ends of each, for what it may grow by: of all of them together, at most so much.
+_SLACK, _MOST_SLACK = 1 << 30, 1 << 36
+_PLAIN = MAP_PRIVATE | MAP_ANONYMOUS
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a mapping lies, *shift* away from its own address; its neighbourhood is free from *low* to *high*."""
+
+    entry: m.vma_entry
+    shift: int
+    low: int
+    high: int
+
+    @property
+    def start(self) -> int:
+        return self.entry.start + self.shift
+
+    @property
+    def end(self) -> int:
+        return self.entry.end + self.shift
+
+    @property
+    def noreserve(self) -> int:
+        return self.entry.flags & MAP_NORESERVE
+
+    def has_room_for(self, entry: m.vma_entry) -> bool:
+        """Whether it can become that mapping, which may have grown, or be a part of it."""
+        is_near = self.low <= entry.start + self.shift and entry.end + self.shift <= self.high
+        return is_near and entry.flags & MAP_NORESERVE == self.noreserve
+
+
+@dataclass(slots=True)
+class Parked:
+    """The memory of the process *ident* in the stub whose own is at *area*.  TargetGoneError when that has died.
+
+    ``there``: the pages that are in it, at their own addresses, in order.
+    """
+
+    ident: int
+    area: Range
+    there: list[Extent] = field(default_factory=list)
+    #: By the addresses of the mappings.
+    _places: list[_Place] = field(default_factory=list)
+
+    def take(self, runner: Runner, store: ImageStore) -> None:
+        """Have what *store* and those before it say of the process, all of which but *store* have been taken before."""
+        entries = load_one(store, kinds.MM, self.ident).vmas
+        with open_contents(store, self.ident, page_bytes=PAGE_SIZE) as kept:
+            numbered = _numbered(entries)
+            filled = {number for _, _, number in _shared(numbered, kept.extents)}
+            wanted = [entries[number] for _, _, number in numbered if number in filled]
+            calls: list[Call] = []
+            known = self._lay_out(wanted, calls, entries)
+            inside = _clipped(kept.extents, self._places)
+            missing = difference(_moved(known, self._places), _moved(inside, self._places), calls)
+            _run(runner, calls)
+            contents.restore(runner.tid, missing, kept.reader)
+            self.there = [(each[0], each[1], 0) for each in inside if not Contents.is_zero(each)]
+
+    def fit(self, runner: Runner, entries: Sequence[m.vma_entry]) -> None:
+        """Have the mappings as they are among the last *entries*, as far as they are there.
+
+        In the stub: with one that has come by fork the kernel merges nothing (is_mergeable_anon_vma), and what has
+        grown would be two.
+        """
+        calls: list[Call] = []
+        self.there = self._lay_out([entries[number] for _, _, number in _numbered(entries)], calls)
+        _run(runner, calls)
+
+    def bring(self, runner: Runner) -> None:
+        """Move all to where it belongs, in a clone of the stub."""
+        flags = MREMAP_MAYMOVE | MREMAP_FIXED
+        _run(runner, [
+            (nr.mremap, place.start, *[place.end - place.start] * 2, flags, place.entry.start)
+            for place in self._places
+        ])  # fmt: skip
+
+    @property
+    def entries(self) -> list[m.vma_entry]:
+        """The mappings, in order."""
+        return [place.entry for place in self._places]
+
+    @property
+    def raised(self) -> set[int]:
+        """The starts of those that are to have another protection than they have."""
+        return {place.entry.start for place in self._places if place.entry.prot != _READ_WRITE}
+
+    def _lay_out(
+        self, wanted: Sequence[m.vma_entry], calls: list[Call], entries: Iterable[m.vma_entry] | None = None
+    ) -> list[Extent]:
+        """Have places for the *wanted* mappings, and no others: those that there are, or, beside all *entries* of the
+        process, new ones.  *calls* map and unmap; the pages that are there still.
+        """
+        before = self._places
+        chosen = self._chosen(wanted)
+        new = [entry for number, entry in enumerate(wanted) if number not in chosen]
+        places = [*chosen.values(), *(self._new(new, entries) if entries is not None else ())]
+        self._places = sorted(places, key=lambda place: place.entry.start)
+        old, now = (sorted((each.start, each.end, each.noreserve) for each in side) for side in (before, self._places))
+        for start, end, was, is_now in overlay(old, now):
+            if is_now is None:
+                calls.append((nr.munmap, start, end - start))
+            elif was is None:
+                flags = _PLAIN | MAP_FIXED_NOREPLACE | is_now[2]
+                calls.append((nr.mmap, start, end - start, _READ_WRITE, flags, _NO_FD, 0))
+        shifts = [(place.entry.start, place.entry.end, place.shift) for place in before]
+        stays = [(start, end, 0) for start, end, one, other in overlay(shifts, self._shifts())
+                 if one is not None and other is not None and one[2] == other[2]]  # fmt: skip
+        return [(start, end, 0) for start, end, _ in _shared(self.there, stays)]
+
+    def _shifts(self) -> list[Extent]:
+        return [(place.entry.start, place.entry.end, place.shift) for place in self._places]
+
+    def _chosen(self, wanted: Sequence[m.vma_entry]) -> dict[int, _Place]:
+        """What can become each of the *wanted*, by their numbers: where most of it lies."""
+        mappings = [(entry.start, entry.end, number) for number, entry in enumerate(wanted)]
+        places = [(place.entry.start, place.entry.end, number) for number, place in enumerate(self._places)]
+        most: dict[int, tuple[int, _Place]] = {}
+        for start, end, one, other in overlay(mappings, places):
+            if one is not None and other is not None:
+                place, entry = self._places[other[2]], wanted[one[2]]
+                if end - start > most.get(one[2], (0, place))[0] and place.has_room_for(entry):
+                    most[one[2]] = end - start, place
+        return {
+            number: _Place(wanted[number], place.shift, place.low, place.high) for number, (_, place) in most.items()
+        }
+
+    def _new(self, new: Sequence[m.vma_entry], entries: Iterable[m.vma_entry]) -> Iterator[_Place]:
+        """Where neither the process nor we have anything."""
+        if not new:
+            return
+        taken = [self.area, *((entry.start, entry.end) for entry in entries)]
+        taken += [(place.low, place.high) for place in self._places]
+        slack = min(_SLACK, _MOST_SLACK // len(new)) & -_HUGE
+        sizes = [(entry.end - entry.start + 2 * slack + 2 * _HUGE) & -_HUGE for entry in new]
+        low = (stub.find_area(taken, sum(sizes) + _HUGE) + _HUGE - 1) & -_HUGE
+        for entry, size in zip(new, sizes, strict=True):
+            yield _Place(entry, low + slack - (entry.start & -_HUGE), low, low + size)
+            low += size
+
+
+def _can_be_parked(entry: m.vma_entry) -> bool:
+    is_sound = entry.start < entry.end and not (entry.start | entry.end) % PAGE_SIZE
+    is_plain = entry.flags & ~MAP_NORESERVE == _PLAIN and bool(entry.status & ANON_PRIVATE)
+    return is_sound and is_plain and vmas.is_made(entry)
+
+
+def _numbered(entries: Iterable[m.vma_entry]) -> list[Extent]:
+    """The mappings that can be parked, in order: where they lie, and their numbers; none that overlaps one before."""
+    found: list[Extent] = []
+    mappings = [(entry.start, entry.end, number) for number, entry in enumerate(entries) if _can_be_parked(entry)]
+    for each in sorted(mappings):
+        if not found or found[-1][1] <= each[0]:
+            found.append(each)
+    return found
+
+
+def _shared(extents: Iterable[Extent], places: Iterable[Extent]) -> Iterator[Extent]:
+    """The parts of *extents* that lie in *places*, with what the former say of them as it stands."""
+    for start, end, extent, place in overlay(extents, places):
+        if extent is not None and place is not None:
+            yield start, end, extent[2]
+
+
+def _clipped(extents: Iterable[Extent], places: Iterable[_Place]) -> list[Extent]:
+    """The parts of *extents* that lie in one of *places*, cut where that ends."""
+    whole = [(place.entry.start, place.entry.end, 0) for place in places]
+    return [(start, end, extent[2] + start - extent[0]) for start, end, extent, place in overlay(extents, whole)
+            if extent is not None and place is not None]  # fmt: skip
+
+
+def _moved(extents: Iterable[Extent], places: Iterable[_Place]) -> list[Extent]:
+    """*extents*, which lie in *places*, where they lie by now, in order of that."""
+    shifts = [(place.entry.start, place.entry.end, place.shift) for place in places]
+    return sorted(
+        (start + place[2], end + place[2], extent[2] + start - extent[0])
+        for start, end, extent, place in overlay(extents, shifts)
+        if extent is not None and place is not None
+    )
+
+
+def difference(known: Iterable[Extent], wanted: Iterable[Extent], calls: list[Call]) -> list[Extent]:
+    """What of the *wanted* is to be written where the pages of the sets before are *known*; *calls* drop all others."""
+    found: list[Extent] = []
+    for start, end, old, new in overlay(known, wanted):
+        if new is None or Contents.is_zero(new):
+            if old is not None:
+                calls.append((nr.madvise, start, end - start, MADV_DONTNEED))
+        elif old is None or not Contents.is_of_parents(new):
+            found.append((start, end, new[2] + start - new[0]))
+    return found
+
+
+def still_missing(parked: Parked, kept: Iterable[Extent], extents: Iterable[Extent], calls: list[Call]) -> list[Extent]:
+    """What of the last set's *extents* is to be written where the mappings *kept* are those that were parked."""
+    return difference(_shared(parked.there, kept), extents, calls)
+
+
+def _run(runner: Runner, calls: Iterable[Call]) -> None:
+    batch = Batch()
+    for call in calls:
+        batch.call(*call)
+        batch = runner.flush(batch)
+    runner.run(batch)
