@@ -34,11 +34,15 @@ def directory(parent: Path) -> Iterator[Path]:
 def _make(parent: Path) -> tuple[Path, OwnedFd]:
     while True:
         path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
-        fd = OwnedFd(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC))
+        # Somebody may take it for a dead one's before it has its lock.
+        try:
+            fd = OwnedFd(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC))
+        except FileNotFoundError:
+            continue
         fcntl.flock(fd.fileno(), fcntl.LOCK_EX)
         if path.exists():
             return path, fd
-        fd.close()  # somebody took it for a dead one's, before it had its lock
+        fd.close()
 
 
 def _sweep(parent: Path) -> None:
