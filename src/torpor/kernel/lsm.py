@@ -8,15 +8,32 @@ from __future__ import annotations
 
 import errno
 import functools
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from torpor.base.ids import Pid
+from torpor.kernel import signal
 from torpor.kernel.procfs.small import read_small
 
 APPARMOR = "apparmor"
 SELINUX = "selinux"
 
 _PROFILES = "/sys/kernel/security/apparmor/profiles"
+#: Rules for SELinux that a restore of tasks of other domains needs.
+MODULE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "policy", "torpor.cil")
+
+_NAMESPACES = "/sys/kernel/security/apparmor/policy/namespaces"
+_QUERY = "/sys/kernel/security/apparmor/.access"
 _CONTEXT = "/sys/fs/selinux/context"
+_ACCESS = "/sys/fs/selinux/access"
+_CLASS = "/sys/fs/selinux/class"
+_XATTR = "security.selinux"
+_ENFORCE = "/sys/fs/selinux/enforce"
+_CLASS_SIGNAL = 10
+_MAY_RECEIVE, _MAY_SEND = 4, 2
+#: Those that SELinux has a permission of their own for.
+_SIGNALS = {0: "signull", signal.SIGKILL: "sigkill", signal.SIGSTOP: "sigstop", signal.SIGCHLD: "sigchld"}
 
 
 @functools.cache
@@ -44,6 +61,12 @@ def read_label(pid: Pid, tid: Pid, name: str) -> str:
     return _read(f"/proc/{pid}/task/{tid}/attr/{attribute(name)}") or ""
 
 
+def own_label() -> str:
+    """Our own: that of what we make."""
+    label = _read(f"/proc/thread-self/attr/{attribute('current')}") or ""
+    return parse_profile(label) if active() == APPARMOR else label
+
+
 def parse_profile(label: str) -> str:
     """AppArmor's ``name (mode)``: the name, "" for a task that is not confined."""
     name = label.rpartition(" (")[0] if label.endswith(")") else label
@@ -57,11 +80,116 @@ def is_known(label: str) -> bool:
             with open(_CONTEXT, "wb", buffering=0) as stream:
                 stream.write(label.encode() + b"\0")
             return True
-        lines = read_small(_PROFILES).splitlines()
+        loaded = set(map(parse_profile, read_small(_PROFILES).splitlines()))
     except OSError as error:
         return error.errno != errno.EINVAL
-    # A profile of another policy namespace, or several at once, are not in this list by that name.
-    return ":" in label or "//&" in label or label in map(parse_profile, lines)
+    return all(_is_loaded(part, loaded) for part in label.split("//&"))
+
+
+def _is_loaded(profile: str, loaded: set[str]) -> bool:
+    """Profiles of namespaces below are listed as ``:namespace://profile``; every namespace has "unconfined"."""
+    if not profile.startswith(":"):
+        return profile == "unconfined" or profile in loaded
+    namespace, _, name = profile[1:].partition(":")
+    name = name.removeprefix("//")
+    if name == "unconfined":
+        return os.path.isdir(f"{_NAMESPACES}/{namespace}")
+    return f":{namespace}://{name}" in loaded
+
+
+def read_file_label(fd: int) -> str:
+    """SELinux's label of an open file; "" where it does not tell."""
+    try:
+        return os.getxattr(fd, _XATTR).rstrip(b"\0").decode(errors="surrogateescape")
+    except OSError:
+        return ""
+
+
+def write_file_label(fd: int, label: str) -> None:
+    """Give it to an open file that does not have it.  OSError."""
+    if read_file_label(fd) != label:
+        os.setxattr(fd, _XATTR, label.encode(errors="surrogateescape") + b"\0")
+
+
+@contextmanager
+def labelling_sockets(label: str, before: str = "") -> Iterator[None]:
+    """Have sockets that we make get that label of SELinux's, "" for the usual; *before* again afterwards.  OSError."""
+    _set_socket_label(label)
+    try:
+        yield
+    finally:
+        _set_socket_label(before)
+
+
+def _set_socket_label(label: str) -> None:
+    with open("/proc/thread-self/attr/sockcreate", "wb", buffering=0) as stream:
+        stream.write(label.encode(errors="surrogateescape") or b"\n")
+
+
+def may_signal_itself(pid: Pid, number: int) -> bool:
+    """Whether the policy lets a task send itself that signal, asked so that no denial is logged.
+
+    False where it is not told.
+    """
+    if not active():
+        return True
+    label = read_label(pid, pid, "current")
+    return may_signal_as(label if active() == SELINUX else parse_profile(label), number)
+
+
+def may_signal_as(label: str, number: int) -> bool:
+    """The same of a task that has, or is going to have, that label."""
+    if active() == SELINUX:
+        return bool(allows(label, label, "process", _SIGNALS.get(number, "signal")))
+    return _may_signal(label, number)
+
+
+def allows(source: str, target: str, kind: str, permission: str) -> bool | None:
+    """Whether SELinux's policy has the rule ``allow SOURCE TARGET:KIND PERMISSION``; None if it is not told.
+
+    security_compute_av(3), which logs nothing.
+    """
+    try:
+        number = read_small(f"{_CLASS}/{kind}/index").strip()
+        bit = 1 << int(read_small(f"{_CLASS}/{kind}/perms/{permission}")) - 1
+        allowed = _transact(_ACCESS, f"{source} {target} {number}".encode(errors="surrogateescape"))
+        return bool(int(allowed.split()[0], 16) & bit)
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def denial(source: str, target: str, kind: str, permission: str) -> str:
+    """What SELinux would say of it, "" where it would allow it, does not enforce anything, or does not tell."""
+    if allows(source, target, kind, permission) is not False or not is_enforcing():
+        return ""
+    return f"avc: denied {{ {permission} }} for scontext={source} tcontext={target} tclass={kind}"
+
+
+def is_enforcing() -> bool:
+    """Whether SELinux refuses what its policy does not allow."""
+    return _read(_ENFORCE) == "1"
+
+
+def _may_signal(profile: str, number: int) -> bool:
+    """aa_query_label(2): both ends of it are the same profile.  Of several at once each would have to be asked."""
+    if not profile:
+        return True
+    name = profile.encode(errors="surrogateescape")
+    query = b"label\0%b\0%b%b" % (name, bytes((_CLASS_SIGNAL, number)), name)
+    try:
+        allowed = int(_transact(_QUERY, query).split()[1], 16)
+    except (OSError, ValueError, IndexError):
+        return False
+    return not ~allowed & (_MAY_SEND | _MAY_RECEIVE)
+
+
+def _transact(path: str, query: bytes) -> str:
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        os.write(fd, query)
+        return os.read(fd, 4096).decode()
+    finally:
+        os.close(fd)
 
 
 def _read(path: str) -> str | None:

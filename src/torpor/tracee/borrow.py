@@ -16,12 +16,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from errno import EEXIST
+from errno import EACCES, EEXIST
 
 from torpor.base import log
 from torpor.base.errors import KernelError, RefusedError, TorporError
 from torpor.base.ids import Pid
-from torpor.kernel import signal, vm
+from torpor.kernel import lsm, signal, vm
 from torpor.kernel.arch import call as gadgets
 from torpor.kernel.arch import loop, nr, restart, sigframe
 from torpor.kernel.arch.regs import UserRegs
@@ -58,8 +58,9 @@ _gadget_cache: dict[tuple[int, int, int], tuple[int, int]] = {}
 class BorrowedRunner(Runner):
     """Runs batches in a thread that gets back every register, its mask and its interrupted call afterwards."""
 
-    def __init__(self, thread: Thread, scratch: Scratch, frame_at: int, *, stop_signal: int) -> None:
+    def __init__(self, thread: Thread, scratch: Scratch, frame_at: int, *, stop_signal: int, by_calls: bool) -> None:
         super().__init__(thread, scratch, stop_signal=stop_signal)
+        self.by_calls = by_calls
         self._dispatch = dispatch.suspend(thread)
         self.regs = _regs_to_give_back(thread)
         self.xstate = thread.get_xstate()
@@ -95,6 +96,7 @@ class Injection:
         self.covered = covered
         self._frames = frames
         self._stop_signal = stop_signal
+        self._by_calls = not lsm.may_signal_itself(leader.tgid, stop_signal)
 
     @contextmanager
     def borrow(self, thread: Thread) -> Iterator[BorrowedRunner]:
@@ -108,7 +110,7 @@ class Injection:
     def borrower(self, thread: Thread, part: int) -> BorrowedRunner:
         """Like ``borrow`` for one of several threads at once, number *part* of a pipeline; the caller gives it back."""
         frame_at = self._frames[0 if thread is self.leader else 1 + part]
-        return BorrowedRunner(thread, self.scratch, frame_at, stop_signal=self._stop_signal)
+        return BorrowedRunner(thread, self.scratch, frame_at, stop_signal=self._stop_signal, by_calls=self._by_calls)
 
 
 @contextmanager
@@ -126,13 +128,17 @@ def inject(leader: Thread, maps: list[Vma], leftovers: Sequence[Vma] = (), *, pe
         size = _CODE_SIZE + (n_frames * frame_size + _DATA_SIZE + vm.PAGE_SIZE - 1) // vm.PAGE_SIZE * vm.PAGE_SIZE
         for vma in leftovers:
             boot.unmap(vma.start, vma.length)
+        if lsm.active() == lsm.SELINUX:
+            boot.find_room(maps)
         start = boot.map_scratch(size)
+        code = boot.place_code(start)
         frames = [start + _CODE_SIZE + number * frame_size for number in range(n_frames)]
         data = start + _CODE_SIZE + n_frames * frame_size
-        scratch = Scratch(code=start, data=data, size=start + size - data)
+        scratch = Scratch(code=code, data=data, size=start + size - data)
         try:
             yield Injection(leader, scratch, frames, boot.covered, stop_signal=stop_signal)
         finally:
+            boot.take_code_out()
             boot.unmap(start, size)
 
 
@@ -199,6 +205,8 @@ class _Bootstrap:
         self._mask = dispatch.mask_for_calls(thread, _MASK)
         self._stack = covered[0]
         self._syscall_ret, self._sigreturn = code
+        #: Where the loop lies, if not in memory of our own, and what was there.
+        self._room: tuple[int, bytes] | None = None
 
     def call(self, number: int, *args: int) -> int:
         """Make one call; KernelError if it fails.  The thread has its own registers again afterwards."""
@@ -227,9 +235,13 @@ class _Bootstrap:
                 self._thread.deferred.append(stop.signal)
             self._thread.cont_to_syscall()
 
+    def find_room(self, maps: list[Vma]) -> None:
+        """For SELinux, which asks for execmem where anonymous memory is to be code: of ours none is, if possible."""
+        self._room = _find_unused_code(self._thread.tid, maps)
+
     def map_scratch(self, size: int) -> int:
-        """Map *size* bytes with the loop at their start; the address."""
-        prot = PROT_READ | PROT_WRITE | PROT_EXEC
+        """Map *size* bytes, the first page of which may be code; the address."""
+        prot = PROT_READ | PROT_WRITE | (0 if self._room else PROT_EXEC)
         no_fd = _MASK
         wanted = (_WINDOW.start, size)
         flags = _MAP_PRIVATE_ANONYMOUS | MAP_FIXED_NOREPLACE
@@ -243,12 +255,34 @@ class _Bootstrap:
                 start = self.call(nr.mmap, *wanted, prot, flags, no_fd, 0)
         except KernelError as error:
             log.debug(f"pid {self._thread.tgid} may not map writable code ({error}); code page read-only")
-            start = self.call(nr.mmap, *wanted, PROT_READ | PROT_EXEC, flags, no_fd, 0)
+            start = self._map_code(wanted, flags)
             rest = (start + _CODE_SIZE, size - _CODE_SIZE)
             prot = PROT_READ | PROT_WRITE
             self.call(nr.mmap, rest[0], rest[1], prot, _MAP_PRIVATE_ANONYMOUS | 0x10, no_fd, 0)
-        write_forced(self._thread.tid, start, loop.CODE)
         return start
+
+    def _map_code(self, wanted: tuple[int, int], flags: int) -> int:
+        try:
+            return self.call(nr.mmap, *wanted, PROT_READ | PROT_EXEC, flags, _MASK, 0)
+        except KernelError as error:
+            if error.errno != EACCES:
+                raise
+            tid = self._thread.tgid
+            raise RefusedError(
+                f"pid {tid} ({lsm.read_label(tid, tid, 'current')}) may not map code, and none of its own has room",
+                hint="allow its domain execmem for the checkpoint, by a rule or a boolean (allow_execmem)",
+            ) from error
+
+    def place_code(self, start: int) -> int:
+        """Put the loop at *start*, or where there is room in the process's own code; where it is."""
+        at = self._room[0] if self._room else start
+        write_forced(self._thread.tid, at, loop.CODE)
+        return at
+
+    def take_code_out(self) -> None:
+        """What ``place_code`` has covered is there again."""
+        if self._room is not None:
+            write_forced(self._thread.tid, *self._room)
 
     def unmap(self, start: int, size: int) -> None:
         """Unmap the scratch memory."""
@@ -299,6 +333,26 @@ def write_forced(pid: Pid, address: int, data: bytes) -> None:
         os.pwrite(memory, data, address)
     finally:
         os.close(memory)
+
+
+def _find_unused_code(pid: Pid, maps: list[Vma]) -> tuple[int, bytes] | None:
+    """Room for the loop at the end of a mapping of code, where a linker has filled up the page, and what lies there.
+
+    A copy of that page is the process's own from then on, as under a debugger.  Nobody runs what lies there: if we die,
+    the loop stays, and the next one finds it again.
+    """
+    size = (len(loop.CODE) + 15) & -16
+    code = [vma for vma in maps if vma.prot & PROT_EXEC and vma.prot & PROT_READ and not vma.shared]
+    for vma in sorted(code, key=lambda vma: (not vma.is_file, vma.length)):
+        if not (vma.is_file or vma.is_vdso):
+            continue
+        try:
+            before = vm.read(pid, vma.end - size, size)
+        except OSError:
+            continue  # longer than the file behind it
+        if not any(before) or before.startswith(loop.CODE):
+            return vma.end - size, before
+    return None
 
 
 def find_gadgets(pid: Pid, maps: list[Vma]) -> tuple[int, int]:

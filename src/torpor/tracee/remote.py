@@ -55,6 +55,11 @@ class Runner:
         self._mask = _ALL_SIGNALS & ~mask_bit(stop_signal)
         self._mask_set = False
         self._running: tuple[Batch, bytearray, Scratch] | None = None
+        #: Have the thread stop at each call, and at the loop's end: for a task that may not send itself a signal.
+        self.by_calls = False
+        self._ends_seen = 0
+        #: Called when all is ready for a batch, just before the thread goes on.
+        self.on_start: Callable[[], None] | None = None
         #: Called at each ptrace event stop (a clone), while the thread is stopped there.
         self.on_event: Callable[[], None] | None = None
         self._at_pause: Callable[[list[int]], None] | None = None
@@ -104,7 +109,10 @@ class Runner:
     def begin(self, batch: Batch, scratch: Scratch | None = None) -> None:
         """Let the thread start on *batch*; ``finish`` must follow.  *scratch*: use only this part of ours."""
         self._running = (batch, self.start(batch, scratch), scratch or self.scratch)
-        self.thread.cont()
+        self._ends_seen = 0
+        if self.on_start is not None:
+            self.on_start()
+        self._go_on()
 
     def finish(self) -> None:
         """Wait for the end of what ``begin`` began; as ``run``."""
@@ -122,7 +130,7 @@ class Runner:
                 except Exception as error:
                     failed = error
             # A signal of the kind that ends the loop came from elsewhere.  It is one that the task ignores.
-            self.thread.cont()
+            self._go_on()
         batch.decode(memory)
         if failed is not None:
             raise failed
@@ -152,11 +160,25 @@ class Runner:
     def _return_frame(self) -> int:
         return 0
 
+    def _go_on(self) -> None:
+        if self.by_calls:
+            self.thread.cont_to_syscall()
+        else:
+            self.thread.cont()
+
+    def _is_at_end(self) -> bool:
+        """Of a thread that is stopped at a call: whether it has made the first one behind the last record's."""
+        if self.thread.get_regs().ip == self.scratch.code + loop.DONE_OFFSET:
+            self._ends_seen += 1
+        return self._ends_seen == 2
+
     def _wait_stopped(self) -> None:
         """Wait for the signal that ends the loop (or for one like it)."""
         while True:
             stop = self.thread.wait()
             if stop.is_signal and stop.signal == self.stop_signal:
+                return
+            if stop.is_syscall and self._is_at_end():
                 return
             if stop.is_signal:
                 dispatch.refuse_if_dispatched(self.thread, stop)
@@ -170,7 +192,7 @@ class Runner:
                 self.on_event()
             if stop.is_signal:
                 self.thread.deferred.append(stop.signal)
-            self.thread.cont()
+            self._go_on()
 
 
 def kill_and_reap(threads: list[Thread], sent: Callable[[], None] | None = None) -> None:

@@ -18,14 +18,14 @@ from torpor.base.errors import TorporError
 from torpor.base.fds import OwnedFd
 from torpor.base.ids import Pid
 from torpor.base.records import dataclass
-from torpor.kernel import signal, vm
+from torpor.kernel import lsm, signal, vm
 from torpor.kernel.arch import loop, nr
 from torpor.kernel.arch import stub as program
 from torpor.kernel.arch.regs import UserRegs
 from torpor.kernel.namespaces import CLONE_NEWNS, CLONE_NEWUSER, isolated, setns, unshare
 from torpor.kernel.procfs.maps import PROT_EXEC, PROT_READ, PROT_WRITE, Vma, read_maps
 from torpor.kernel.syscall import address_of, syscall
-from torpor.kernel.uapi.mman import MAP_FIXED_NOREPLACE
+from torpor.kernel.uapi.mman import MAP_FIXED_NOREPLACE, MAP_PRIVATE
 from torpor.kernel.uapi.prctl import PR_SET_TIMERSLACK
 from torpor.kernel.uapi.sched import CLONE_FS, CLONE_PARENT, CLONE_VFORK
 from torpor.tracee.batch import Batch
@@ -131,6 +131,10 @@ def spawn(area: int, *, keep_fds: dict[int, int], joins: Sequence[Join] = (), bi
     """
     places = dict(zip(range(max(keep_fds, default=2) + 1, 1 << 20), joins, strict=False))
     keep_fds = keep_fds | {number: join.fd for number, join in places.items()}
+    code = _code_in_file()
+    code_at = max(keep_fds, default=2) + 1
+    if code is not None:
+        keep_fds[code_at] = code.fileno()
     reader, writer = os.pipe2(os.O_CLOEXEC)
     life = OwnedFd(writer)
     # Above all numbers that the stub gets: none is overwritten before it is used, and none is its own copy, which
@@ -150,8 +154,10 @@ def spawn(area: int, *, keep_fds: dict[int, int], joins: Sequence[Join] = (), bi
         os.close(reader)
         for fd in raised.values():
             fd.close()
+        if code is not None:
+            code.close()
     try:
-        made = _empty(thread, area, life)
+        made = _empty(thread, area, life, code_at if code is not None else None)
         if places:
             _join(made.runner, places)
         return made
@@ -280,15 +286,38 @@ def elf_of(machine: int, code: bytes) -> bytes:
     return header + segment + code
 
 
-def _empty(thread: Thread, area: int, life: OwnedFd) -> Stub:
+def _code_in_file() -> OwnedFd | None:
+    """The loop in a file, where SELinux asks for execmem if anonymous memory is to be code; None elsewhere."""
+    if lsm.active() != lsm.SELINUX:
+        return None
+    fd = OwnedFd(os.memfd_create("torpor-loop", os.MFD_CLOEXEC))
+    os.write(fd.fileno(), loop.CODE.ljust(vm.PAGE_SIZE, b"\0"))
+    return fd
+
+
+def _map(thread: Thread, regs: UserRegs, area: int, code_at: int | None) -> None:
+    """The loop and memory for it, at *area*; *code_at*: the descriptor of a file that has the loop."""
+    anonymous = _MAP_PRIVATE_ANONYMOUS | MAP_FIXED_NOREPLACE
+    if code_at is None:
+        prot = PROT_READ | PROT_WRITE | PROT_EXEC
+        wanted = [(area, vm.PAGE_SIZE + _DATA_SIZE, prot, anonymous, _NO_FD, 0)]
+    else:
+        code = (area, vm.PAGE_SIZE, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_FIXED_NOREPLACE, code_at, 0)
+        wanted = [code, (area + vm.PAGE_SIZE, _DATA_SIZE, PROT_READ | PROT_WRITE, anonymous, _NO_FD, 0)]
+    for args in wanted:
+        if call_at(thread, _SYSCALL_AT, regs, nr.mmap, *args) != args[0]:
+            raise TorporError(f"cannot map the restorer's loop at {area:#x}")
+    if code_at is None:
+        write_forced(thread.tid, area, loop.CODE)
+    else:
+        call_at(thread, _SYSCALL_AT, regs, nr.close, code_at)
+
+
+def _empty(thread: Thread, area: int, life: OwnedFd, code_at: int | None) -> Stub:
     regs = thread.get_regs()
-    prot = PROT_READ | PROT_WRITE | PROT_EXEC
-    flags = _MAP_PRIVATE_ANONYMOUS | MAP_FIXED_NOREPLACE
     size = vm.PAGE_SIZE + _DATA_SIZE
     _clear_way(thread, regs, area, area + AREA_SIZE)
-    if call_at(thread, _SYSCALL_AT, regs, nr.mmap, area, size, prot, flags, _NO_FD, 0) != area:
-        raise TorporError(f"cannot map the restorer's loop at {area:#x}")
-    write_forced(thread.tid, area, loop.CODE)
+    _map(thread, regs, area, code_at)
     runner = Runner(thread, Scratch(area, area + vm.PAGE_SIZE, _DATA_SIZE))
     runner.start_from(regs.emptied())
     batch = Batch()

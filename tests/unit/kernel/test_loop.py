@@ -27,3 +27,7 @@ def test_a_record_has_ten_words() -> None:
     packed = loop.RECORD.pack(1, 1, 2, 3, 4, 5, 6, 7, -8, 9, 10)
     assert packed[loop.RESULT_OFFSET : loop.RESULT_OFFSET + 8] == (-8).to_bytes(8, "little", signed=True)
     assert packed[loop.ARG_OFFSET] == 2
+
+
+def test_the_loop_has_a_call_behind_the_records_where_it_says() -> None:
+    assert loop.CODE[: loop.DONE_OFFSET].endswith(bytes.fromhex("b8270000000f05"))

@@ -53,6 +53,8 @@ CODE = bytes.fromhex(
     "690000351ffc3fb1820000547342019194060071e1fdff54881580d2010000d4f70300aa481680d2010000d4e10300aa"
     "e00317aae203152a681080d2010000d4df020091681180d2010000d4"
 )
+#: Behind the first system call after the last record's.
+DONE_OFFSET = 80
 
 
 def start(regs: UserRegs, code: int, records: int, count: int, stop_signal: int, frame: int) -> None:

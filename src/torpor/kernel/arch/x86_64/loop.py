@@ -68,6 +68,8 @@ CODE = bytes.fromhex(
     "4885c97403488901837b04007508483d01f0ffff73084883c350ffcd75b2b8270000000f0589c7b8ba0000000f0589c6"
     "4489e2b8ea0000000f054c89fcb80f0000000f05"
 )
+#: Behind the first system call after the last record's.
+DONE_OFFSET = 85
 
 
 def start(regs: UserRegs, code: int, records: int, count: int, stop_signal: int, frame: int) -> None:
