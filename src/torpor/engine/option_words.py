@@ -81,6 +81,14 @@ def join_ns(text: str) -> tuple[str, str, str]:
     return kind, path, extra
 
 
+def relabel(text: str) -> tuple[str, str]:
+    """``OLD=NEW``."""
+    old, equals, new = text.partition("=")
+    if not equals or not old or not new:
+        raise ValueError("must look like OLD=NEW")
+    return old, new
+
+
 def veth(text: str) -> str:
     """``IN=OUT``."""
     inside, equals, outside = text.partition("=")

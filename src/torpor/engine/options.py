@@ -146,6 +146,7 @@ class RestoreOptions:
     ``new_network``: the tree gets a network namespace of its own, with nothing but a loopback interface.
     ``cpu_cap``: what of the processor must be as it was, in the words of criu(8); None: what programs need.
     ``lsm_profile``: the security label, ``apparmor:PROFILE`` or ``selinux:CONTEXT``, in place of those in the images.
+    ``lsm_map``: labels in the images (or types of SELinux's), each with the one that takes its place.
     ``orphan_master`` gets the master, ours for the call, of a terminal that was driven from outside of the tree (with
     ``policies.terminals.orphan_pts_master``).
     ``guarded`` gets what ends the guard over a tree with a pid namespace of its own: until it is called, the tree runs,
@@ -169,6 +170,7 @@ class RestoreOptions:
     later: Later | None = None
     ahead: Ahead | None = None
     lsm_profile: str = ""
+    lsm_map: tuple[tuple[str, str], ...] = ()
     policies: Policies = field(default_factory=Policies)
     cgroups: CgroupPolicy = field(default_factory=CgroupPolicy)
     policy: RestorePolicy = field(default_factory=RestorePolicy)

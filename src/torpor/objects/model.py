@@ -96,9 +96,9 @@ class RestoreThread:
     #: Its seccomp filters, oldest first; the first ``n_shared_filters`` are the same in all threads of the process.
     filters: list[m.seccomp_filter] = field(default_factory=list)
     n_shared_filters: int = 0
-    #: Its security labels, for itself and for sockets that it makes; "" for none.
+    #: Its own security label, "" for none, and those for what it makes, by their names in /proc/PID/attr.
     label: str = ""
-    socket_label: str = ""
+    labels: dict[str, str] = field(default_factory=dict)
     #: Files of /proc that it has opened for them, and what is to be written.
     attributes: dict[str, tuple[Result, str]] = field(default_factory=dict)
     _status: Status | None = None
@@ -143,6 +143,8 @@ class RestoreProcess:
     has_borne: bool = False
     #: Where the running kernel's vdso lies in it (start, length), once its memory is done; None if it has none.
     vdso_place: tuple[int, int] | None = None
+    #: Whether its threads are made last, when the main one has its credentials and label: SELinux has it so.
+    threads_last: bool = False
     #: Whether a SIGCHLD came that is of our making (a zombie, a stopped child).
     got_sigchld: bool = False
     #: Of its user namespace: images hold ids as they are inside.

@@ -10,7 +10,7 @@ import errno
 import os
 import struct
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from torpor.base.errors import NotPermittedError, RestoreError, TargetGoneError, TorporError
@@ -72,17 +72,17 @@ def clone(parent: Runner, *, flags: int, exit_signal: int, set_tid: Sequence[Tre
             # Perhaps by something short-lived that was born in between.
             time.sleep(_PAUSE_S)
             continue
-        with _next(Pid(set_tid[0])):
+        with next_pid(Pid(set_tid[0])):
             child = _clone(parent, flags, exit_signal, ())
         if child.tid == Pid(set_tid[0]):
             return child
         # Somebody else has forked in between.
-        _discard(parent, child, flags)
-    raise _taken(set_tid, parent)
+        discard(parent, child, flags)
+    raise taken(set_tid, parent)
 
 
 @contextmanager
-def _next(pid: Pid) -> Iterator[None]:
+def next_pid(pid: Pid) -> Iterator[None]:
     """The next task in our own pid namespace gets *pid*, unless others are faster.
 
     Afterwards pids go on from where they were, so that others do not get those that are wanted next.
@@ -103,7 +103,7 @@ def _next(pid: Pid) -> Iterator[None]:
         os.close(fd)
 
 
-def _discard(parent: Runner, child: Runner, flags: int) -> None:
+def discard(parent: Runner, child: Runner, flags: int) -> None:
     """End a task that got another id than it was to have."""
     if flags & CLONE_THREAD:
         batch = Batch()
@@ -118,6 +118,15 @@ def _discard(parent: Runner, child: Runner, flags: int) -> None:
         parent.run(batch)
 
 
+def clone_thread_next(parent: Runner, choose: Callable[[], None]) -> Runner:
+    """Let *parent* make a thread that gets whatever id is next, for which *choose* is called just before; stopped."""
+    parent.on_start = choose
+    try:
+        return _clone(parent, THREAD_FLAGS, 0, ())
+    finally:
+        parent.on_start = None
+
+
 def _clone(parent: Runner, flags: int, exit_signal: int, set_tid: Sequence[TreePid]) -> Runner:
     batch = Batch()
     tids = batch.data(struct.pack(f"{len(set_tid)}i", *set_tid)) if set_tid else 0
@@ -128,6 +137,7 @@ def _clone(parent: Runner, flags: int, exit_signal: int, set_tid: Sequence[TreeP
     thread = Thread(parent.thread.tgid if is_thread else tid, tid)
     thread.wait_interrupted()
     child = Runner(thread, parent.scratch, stop_signal=parent.stop_signal)
+    child.by_calls = parent.by_calls
     regs = parent.thread.get_regs()
     child.start_from(regs)
     return child
@@ -155,8 +165,8 @@ def clone_threads(parent: Runner, set_tids: Sequence[TreePid]) -> list[Runner]:
     except RemoteCallError as error:
         threads = [Thread(tgid, tid) for tid in read_threads(tgid)]
         made = {read_status(tgid, thread.tid).ns_pids[-1] for thread in threads}
-        taken = next((tid for tid in set_tids if tid not in made), TreePid(0))
-        clash = _taken([taken], parent) if error.errno == errno.EEXIST else None
+        missing = next((tid for tid in set_tids if tid not in made), TreePid(0))
+        clash = taken([missing], parent) if error.errno == errno.EEXIST else None
         kill_and_reap(threads)
         if clash is not None:
             raise clash from error
@@ -199,8 +209,13 @@ def _outer_ids(tgid: Pid, set_tids: Sequence[TreePid]) -> dict[TreePid, Pid]:
     return {TreePid(read_status(tgid, tid).ns_pids[-1]): tid for tid in read_threads(tgid)}
 
 
-def _taken(set_tid: Sequence[TreePid], parent: Runner) -> RestoreError:
-    return RestoreError(
+class TakenError(RestoreError):
+    """Somebody else has the id that was wanted."""
+
+
+def taken(set_tid: Sequence[TreePid], parent: Runner) -> TakenError:
+    """The error that names him."""
+    return TakenError(
         f"pid {set_tid[0]} is taken{_holder_of(set_tid[0], parent)}",
         hint="end that process, or restore into a new pid namespace",
     )
@@ -219,7 +234,7 @@ def _run_clone(parent: Runner, batch: Batch, set_tid: Sequence[TreePid]) -> Pid:
                 if error.errno != errno.EEXIST or not set_tid:
                     raise
                 if time.monotonic() > deadline or not _is_leaving(set_tid[0], parent):
-                    raise _taken(set_tid, parent) from error
+                    raise taken(set_tid, parent) from error
             time.sleep(_PAUSE_S)
     finally:
         parent.on_event = None

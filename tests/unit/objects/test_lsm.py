@@ -4,16 +4,19 @@ from pathlib import Path
 
 import pytest
 
-from torpor.base.errors import RestoreError
-from torpor.base.ids import TreePid
+from torpor.base.errors import NotPermittedError, RestoreError
+from torpor.base.ids import Pid, TreePid
 from torpor.images import messages as m
 from torpor.kernel import lsm as kernel
 from torpor.kernel.arch import nr
 from torpor.objects.model import RestoreProcess, RestoreThread
 from torpor.objects.task import lsm
 from torpor.tracee.batch import Batch
+from torpor.tracee.remote import Runner, Scratch
+from torpor.tracee.thread import Thread
 
 CONTEXT = "system_u:system_r:container_t:s0:c1,c2"
+OWN = "unconfined_u:unconfined_r:unconfined_t:s0"
 
 
 def _process(label: str = "", sockets: str = "", n_threads: int = 1) -> RestoreProcess:
@@ -24,7 +27,8 @@ def _process(label: str = "", sockets: str = "", n_threads: int = 1) -> RestoreP
             core.thread_core.creds.lsm_profile = label
         if sockets:
             core.thread_core.creds.lsm_sockcreate = sockets
-        process.threads.append(RestoreThread(process, core, TreePid(tid)))
+        runner = Runner(Thread(Pid(7), Pid(tid)), Scratch(0x1000, 0x2000, 0x1000))
+        process.threads.append(RestoreThread(process, core, TreePid(tid), runner))
     return process
 
 
@@ -39,6 +43,10 @@ def _activate(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(kernel, "active", lambda: name)
     monkeypatch.setattr(kernel, "attribute", lambda what: f"apparmor/{what}" if name == kernel.APPARMOR else what)
     monkeypatch.setattr(kernel, "is_known", lambda label: label != "absent")
+    monkeypatch.setattr(kernel, "own_label", lambda: OWN)
+    monkeypatch.setattr(kernel, "read_label", lambda pid, tid, what: OWN if what == "current" else "")
+    monkeypatch.setattr(kernel, "may_signal_as", lambda label, number: label != "a-quiet-label")
+    monkeypatch.setattr(kernel, "denial", lambda source, target, kind, permission: "")
 
 
 def test_profiles_and_their_modes() -> None:
@@ -74,8 +82,10 @@ def test_a_label_is_written_by_the_thread_itself(module: str) -> None:
     lsm.restore(process.threads[0], batch)
     data = batch.encode(0x1000)
     current = b"changeprofile a-label" if module == kernel.APPARMOR else b"a-label"
-    assert current in data and b"sockets" in data and b"/proc/thread-self/attr/" in data
-    assert len(batch) == 6
+    assert current in data and b"/proc/thread-self/attr/" in data
+    # AppArmor has none for sockets.
+    assert (b"sockets" in data) is (module == kernel.SELINUX)
+    assert len(batch) == (6 if module == kernel.SELINUX else 3)
     assert data.count(nr.write.to_bytes(4, "little") + bytes(4)) >= 1
 
 
@@ -117,4 +127,83 @@ def test_a_profile_is_looked_up_among_those_loaded(monkeypatch: pytest.MonkeyPat
     profiles.write_text("docker-default (enforce)\n/usr/bin/man (complain)\n")
     assert kernel.is_known("docker-default")
     assert not kernel.is_known("lxc-default")
-    assert kernel.is_known(":lxc:profile")
+    profiles.write_text(":lxc://profile (enforce)\none (enforce)\n")
+    assert kernel.is_known(":lxc:profile") and kernel.is_known("one//&:lxc://profile")
+    assert not kernel.is_known("one//&two") and not kernel.is_known(":lxc:other")
+
+
+def test_a_label_that_is_right_already_is_not_written(module: str) -> None:
+    process = _process(OWN)
+    lsm.plan([process], lsm.type_here(), "")
+    batch = Batch()
+    lsm.open_attributes(process.threads[0], batch)
+    assert len(batch) == 0 and not process.threads_last
+
+
+def test_who_may_not_send_himself_a_signal_is_followed_from_call_to_call(module: str) -> None:
+    for label, by_calls in (("a-label", False), ("a-quiet-label", True)):
+        process, batch = _process(label), Batch()
+        lsm.plan([process], lsm.type_here(), "")
+        lsm.open_attributes(process.threads[0], batch)
+        lsm.restore(process.threads[0], batch)
+        assert process.runner.by_calls is by_calls
+
+
+def test_threads_come_last_where_selinux_gives_another_context(module: str) -> None:
+    process = _process("a-label", n_threads=3)
+    lsm.plan([process], lsm.type_here(), "")
+    assert process.threads_last is (module == kernel.SELINUX)
+
+
+def test_labels_are_changed_as_a_whole_or_by_their_type() -> None:
+    assert lsm.relabel(CONTEXT, None) == CONTEXT
+    assert lsm.relabel(CONTEXT, {"container_t": "mine_t"}) == "system_u:system_r:mine_t:s0:c1,c2"
+    assert lsm.relabel(CONTEXT, {CONTEXT: OWN, "container_t": "mine_t"}) == OWN
+    assert lsm.relabel("docker-default", {"docker-default": "mine"}) == "mine"
+    assert lsm.relabel("docker-default", {"default": "mine"}) == "docker-default"
+
+
+def test_a_refused_transition_is_quoted_before_anything_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    _activate(monkeypatch, kernel.SELINUX)
+    monkeypatch.setattr(kernel, "denial", lambda *what: f"avc: {what}" if what[3] == "dyntransition" else "")
+    with pytest.raises(NotPermittedError, match=r"pid 7 cannot be given its context: avc: .*dyntransition"):
+        lsm.plan([_process(CONTEXT)], m.lsmtype.SELINUX, "")
+    lsm.plan([_process(OWN)], m.lsmtype.SELINUX, "")
+    monkeypatch.setattr(kernel, "denial", lambda *what: f"avc: {what}" if what[3] == "create" else "")
+    socket = m.file_entry(id=3, isk=m.inet_sk_entry(proto=6))
+    with pytest.raises(NotPermittedError, match=r"a socket with the label .*tcp_socket"):
+        lsm.plan_files([(socket, CONTEXT)], m.lsmtype.SELINUX)
+    assert lsm.plan_files([(socket, OWN)], m.lsmtype.SELINUX) == {}
+    assert lsm.plan_files([(socket, CONTEXT)], m.lsmtype.SELINUX, {CONTEXT: OWN}) == {}
+
+
+def test_policies_are_asked_without_a_denial(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {"process/index": "2", "process/perms/dyntransition": "24"}
+    monkeypatch.setattr(kernel, "read_small", lambda path: files[path.partition("class/")[2]])
+    asked: list[bytes] = []
+
+    def answer(path: str, query: bytes) -> str:
+        asked.append(query)
+        return "800000 ffffffff 0 ffffffff 7 0" if b"container_t" in query else "0 ffffffff 0 ffffffff 7 0"
+
+    monkeypatch.setattr(kernel, "_transact", answer)
+    assert kernel.allows(OWN, CONTEXT, "process", "dyntransition") is True
+    assert kernel.allows(OWN, OWN, "process", "dyntransition") is False
+    assert asked[0] == f"{OWN} {CONTEXT} 2".encode()
+    monkeypatch.setattr(kernel, "is_enforcing", lambda: True)
+    assert kernel.denial(OWN, OWN, "process", "dyntransition").startswith("avc: denied { dyntransition } for scontext=")
+    assert kernel.denial(OWN, CONTEXT, "process", "dyntransition") == ""
+
+
+def test_a_profile_is_asked_for_signals_to_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel, "active", lambda: kernel.APPARMOR)
+    asked: list[bytes] = []
+
+    def answer(path: str, query: bytes) -> str:
+        asked.append(query)
+        return "allow 0x00000006\ndeny 0x00000000\n" if b"open" in query else "allow 0x00000002\n"
+
+    monkeypatch.setattr(kernel, "_transact", answer)
+    assert kernel.may_signal_as("open", 23) and not kernel.may_signal_as("closed", 23)
+    assert asked[0] == b"label\0open\0\x0a\x17open"
+    assert kernel.may_signal_as("", 23)

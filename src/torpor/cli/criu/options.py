@@ -78,6 +78,7 @@ class Options:
     file_validation: str
     rewind_files: bool
     lsm_profile: str
+    lsm_map: list[tuple[str, str]]
     lsm_mount_context: str
     status_fd: int
     verify: bool

@@ -122,10 +122,19 @@ def enter_all(session: RestoreSession) -> None:
 
 def enter_threads(session: RestoreSession) -> None:
     """Move threads that are elsewhere than their process."""
+    _enter_threads(session, last=False)
+
+
+def enter_last_threads(session: RestoreSession) -> None:
+    """The same of those that come last."""
+    _enter_threads(session, last=True)
+
+
+def _enter_threads(session: RestoreSession, *, last: bool) -> None:
     cgroups = session.cgroups
     if cgroups is None:
         return
-    for process in session.alive:
+    for process in (each for each in session.alive if each.threads_last is last):
         number = _set_of(process)
         at = {member.hierarchy: member.path for member in cgroups.wanted(number) or ()} or cgroups.ours
         for thread in process.threads[1:]:

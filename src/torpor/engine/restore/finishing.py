@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from torpor.base import log
 from torpor.base.errors import RestoreError, TorporError
 from torpor.engine.restore.session import RestoreSession
@@ -11,7 +13,7 @@ from torpor.kernel.arch.regs import of_new_task
 from torpor.kernel.procfs.maps import PROT_EXEC, PROT_READ
 from torpor.objects.memory import mm as mm_object
 from torpor.objects.memory import vmas
-from torpor.objects.model import RestoreProcess
+from torpor.objects.model import RestoreProcess, RestoreThread
 from torpor.objects.task import registers, signals, stopped, user_dispatch
 from torpor.objects.task.table import When, restore_process, restore_thread
 from torpor.tracee import stub
@@ -31,18 +33,22 @@ def early(session: RestoreSession) -> None:
 
 
 def aspects(session: RestoreSession) -> None:
-    """BUILD, CREDENTIALS and SEALED, one batch a thread."""
-    _run_stages(session, When.BUILD, When.CREDENTIALS, When.SEALED)
+    """BUILD, CREDENTIALS and SEALED, one batch a thread; those of whom threads come last have been through them."""
+    processes = (process for process in session.alive if not process.threads_last)
+    run_stages(
+        (thread for process in processes for thread in process.threads), When.BUILD, When.CREDENTIALS, When.SEALED
+    )
 
 
 def last(session: RestoreSession) -> None:
     """LAST, when every thread has been through the stages before."""
-    _run_stages(session, When.LAST)
+    run_stages(session.iter_threads(), When.LAST)
 
 
-def _run_stages(session: RestoreSession, *stages: When) -> None:
+def run_stages(threads: Iterable[RestoreThread], *stages: When) -> None:
+    """In each of *threads*."""
     with Pipeline() as pipeline:
-        for thread in session.iter_threads():
+        for thread in threads:
             batch = Batch()
             for when in stages:
                 if thread.is_leader:

@@ -18,7 +18,7 @@ from torpor.kernel.uapi.prctl import PR_SET_CHILD_SUBREAPER
 from torpor.kernel.uapi.sched import CLONE_FILES, CLONE_FS, CLONE_PARENT, CLONE_SIGHAND, CLONE_VM
 from torpor.objects.memory.mm import mm_of
 from torpor.objects.model import RestoreProcess
-from torpor.objects.task import inherited, keyrings, lsm, registers, zombie
+from torpor.objects.task import inherited, keyrings, registers, zombie
 from torpor.tracee import puppet as puppets
 from torpor.tracee import stub
 from torpor.tracee.batch import Batch
@@ -202,16 +202,15 @@ class _Midwife:
 
 
 def make_threads(session: RestoreSession) -> None:
-    """All threads but the main ones, and everyone's extended registers."""
+    """All threads but the main ones, and those that come last, and everyone's extended registers."""
     for process in session.alive:
-        lsm.restore_before_threads(process)
         keyrings.restore_before_threads(process)
-        others = process.threads[1:]
+        others = [] if process.threads_last else process.threads[1:]
         runners = puppets.clone_threads(process.runner, [thread.ns_tid for thread in others]) if others else []
         for thread, runner in zip(others, runners, strict=True):
             thread.made = runner
             session.live.append(runner)
-        for thread in process.threads:
+        for thread in [process.threads[0], *others]:
             registers.restore_xstate(thread.runner.thread, thread.core)
 
 

@@ -9,7 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from torpor.base.records import dataclass
-from torpor.engine.restore import building, finishing, forking, namespaces, network, policy, privileges, reading
+from torpor.engine.restore import (
+    building,
+    confining,
+    finishing,
+    forking,
+    namespaces,
+    network,
+    policy,
+    privileges,
+    reading,
+)
 from torpor.engine.restore.session import RestoreSession
 from torpor.objects.files import fown, locks
 from torpor.objects.model import RestoreProcess
@@ -145,6 +155,12 @@ RESTORE: tuple[Phase, ...] = (
         by_images=False,
     ),
     Phase("connect", namespaces.connect, "a packet that finds its connection missing would be answered by a reset"),
+    Phase(
+        "threads of the confined",
+        confining.make_threads,
+        "no privilege, no descriptor and no file of ours is needed in their processes any more; owners need them",
+    ),
+    Phase("control groups of the confined", _in_cgroups("enter_last_threads"), "now their threads are there, too"),
     Phase("file owners", lambda session: fown.restore(session.context), "a thread can be one; locks change the owner"),
     Phase("aspects", finishing.aspects, "BUILD, CREDENTIALS and SEALED, in one batch a thread"),
     Phase("stops", finishing.stop, "with all threads there; the SIGCHLD that parents get is taken away in the next"),

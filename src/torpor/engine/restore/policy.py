@@ -23,6 +23,9 @@ _DEVICES = {m.TtyType.CONSOLE: "a console", m.TtyType.VT: "a virtual terminal", 
 _MACHINE = ("binfmt_misc", "devtmpfs")
 
 
+_LABELS = ("lsm_profile", "lsm_sockcreate", "torpor_lsm_exec", "torpor_lsm_fscreate", "torpor_lsm_keycreate")
+
+
 def check(session: RestoreSession) -> None:
     """NotPermittedError for what the policy of the session does not allow."""
     policy = session.options.policy
@@ -54,9 +57,12 @@ def _check_capabilities(thread: RestoreThread, allowed: int) -> None:
 def _check_label(thread: RestoreThread) -> None:
     from torpor.kernel import lsm
 
-    label = thread.core.thread_core.creds.lsm_profile
-    if label and label != lsm.parse_profile(lsm.read_label(Pid(os.getpid()), Pid(os.getpid()), "current")):
-        raise NotPermittedError(f"core-{thread.ns_tid}.img: creds: lsm_profile: {label!r} is asked for", hint=TRUST_IT)
+    creds_entry = thread.core.thread_core.creds
+    own = lsm.parse_profile(lsm.read_label(Pid(os.getpid()), Pid(os.getpid()), "current"))
+    for name in _LABELS:
+        label = getattr(creds_entry, name)
+        if label and label != own:
+            raise NotPermittedError(f"core-{thread.ns_tid}.img: creds: {name}: {label!r} is asked for", hint=TRUST_IT)
 
 
 def _check_devices(store: ImageStore) -> None:

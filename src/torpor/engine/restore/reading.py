@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-from torpor.base.errors import RestoreError
+from torpor.base.errors import TRUST_IT, NotPermittedError, RestoreError
 from torpor.base.ids import TreePid
 from torpor.base.typed import TYPE_CHECKING
 from torpor.engine import version
@@ -110,7 +110,7 @@ def _read_process(store: ImageStore, entry: m.pstree_entry) -> RestoreProcess:
 def plan_labels(session: RestoreSession) -> None:
     """RestoreError where this kernel cannot give the tree the security labels that it had."""
     inventory = load_one(session.store, kinds.INVENTORY)
-    lsm.plan(session.alive, inventory.lsmtype, session.options.lsm_profile)
+    lsm.plan(session.alive, inventory.lsmtype, session.options.lsm_profile, dict(session.options.lsm_map))
 
 
 def plan(session: RestoreSession) -> None:
@@ -141,6 +141,7 @@ def plan(session: RestoreSession) -> None:
     context.parked = parked
     files.inherited.update((name.lstrip("/"), fd) for fd, name in session.options.inherit_fds)
     _rename(session, files)
+    _label(session, files)
     session.plan(channel, context)
 
 
@@ -150,6 +151,18 @@ def _parked(session: RestoreSession, mappings: Iterable[Range]) -> Parked | None
     if ahead is None or session.options.sibling:
         return None
     return ahead.parked(session.root.ns_pid, mappings)
+
+
+def _label(session: RestoreSession, files: FileRestore) -> None:
+    """What security labels files are to have; of most, what we make has the right one."""
+    old = {entry.id: entry.xattr_security_selinux for entries in session.descriptors.values() for entry in entries}
+    labelled = [(each, old.get(each.id) or each.torpor_lsm_label) for each in files.entries.values()]
+    inventory = load_one(session.store, kinds.INVENTORY)
+    files.labels = lsm.plan_files(labelled, inventory.lsmtype, dict(session.options.lsm_map))
+    if files.labels and not session.options.policy.labels:
+        raise NotPermittedError(
+            f"files.img: the security label {next(iter(files.labels.values()))!r} is asked for", hint=TRUST_IT
+        )
 
 
 def _rename(session: RestoreSession, files: FileRestore) -> None:

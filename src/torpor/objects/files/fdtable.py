@@ -34,6 +34,8 @@ def dump_table(process: DumpProcess, context: DumpContext) -> None:
     for number in read_fds(process.pid):
         file_id, flags = context.files.add_descriptor(process, number)
         entry = m.fdinfo_entry(id=file_id, flags=max(flags, 0), type=context.files.type_of(file_id), fd=number)
+        if label := context.files.labels.get(file_id):
+            entry.xattr_security_selinux = label
         entries.append(entry)
         if flags == ASK_TASK:
             unknown.append(entry)

@@ -20,12 +20,15 @@ from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.images.store import ImageWriter
 from torpor.images.text import get_text
+from torpor.kernel import lsm
 from torpor.kernel.kcmp import KCMP_FILE, KcmpIndex
 from torpor.kernel.pidfd import getfd
 from torpor.kernel.procfs.task import read_fdinfo_lines
 from torpor.objects.model import DumpProcess, RestoreProcess
 from torpor.objects.session import DumpContext, RestoreContext
 
+#: Links of files that have a label of SELinux's by what they are, and sockets.
+_LABELLED = ("pipe:[", "/memfd:")
 #: Descriptor flags that only the task itself can tell.
 ASK_TASK = -1
 
@@ -148,6 +151,8 @@ class FileDump:
         self._known: dict[tuple[int, int, int], KcmpIndex] = {}
         self._types: dict[int, int] = {}
         self._by_key: dict[object, int] = {}
+        #: What SELinux calls files of which the label is nowhere but in the kernel's memory, by id.
+        self.labels: dict[int, str] = {}
         self._in_flight: list[OwnedFd] = []
 
     def new_id(self) -> int:
@@ -236,9 +241,20 @@ class FileDump:
             if kind.matches(file):
                 # The place is taken before the kind dumps other files that it refers to.
                 entry = self.new_entry(kind.fd_type)
+                if lsm.active() == lsm.SELINUX:
+                    self._dump_label(file, entry)
                 kind.dump(file, entry, self._context)
                 return entry.id
         raise file.refuse(f"{file.target} is of a kind that cannot be checkpointed", hint="close it and try again")
+
+    def _dump_label(self, file: OpenFile, entry: m.file_entry) -> None:
+        """A descriptor's is in its table's image; what lies in a queue has none."""
+        if not (stat.S_ISSOCK(file.stat.st_mode) or file.target.startswith(_LABELLED)):
+            return
+        if label := lsm.read_file_label(file.fd):
+            self.labels[entry.id] = label
+            if file.in_flight:
+                entry.torpor_lsm_label = label
 
     def write(self) -> None:
         """Write files.img; nothing is added any more."""
@@ -266,6 +282,9 @@ class FileRestore:
             # Two of the same id say different things of one file; what it is, the last one says.
             self.entries.setdefault(entry.id, m.file_entry()).MergeFrom(entry)
         self.inherited: dict[str, int] = {}
+        #: SELinux's labels of those that are to have others than what we make, by id; that of the one being opened.
+        self.labels: dict[int, str] = {}
+        self.label = ""
         self._context = context
         self._find_kind = kind_of_type
         self._kinds: dict[int, FileKind | None] = {}
@@ -336,12 +355,26 @@ class FileRestore:
                 raise ImageError(f"files.img: file {file_id} depends on itself")
             self._opening.add(file_id)
             try:
-                self._open[file_id] = OwnedFd(self._inherit(kind, entry) or kind.restore(entry, self._context))
+                self._open[file_id] = OwnedFd(self._inherit(kind, entry) or self._make(kind, entry))
             except OSError as error:
                 raise RestoreError(f"{kind.name} {file_id} cannot be opened: {error}") from error
             except (OverflowError, ValueError) as error:
                 raise ImageError(f"files.img: {kind.name} {file_id} has an impossible value: {error}") from error
         return self._open[file_id].fileno()
+
+    def _make(self, kind: FileKind, entry: m.file_entry) -> int:
+        label = self.labels.get(entry.id, "") if self.labels else ""
+        if label == self.label:
+            return kind.restore(entry, self._context)
+        before, self.label = self.label, label
+        try:
+            with lsm.labelling_sockets(label, before):
+                fd = kind.restore(entry, self._context)
+            if label and kind.fd_type == m.fd_types.MEMFD:
+                lsm.write_file_label(fd, label)
+            return fd
+        finally:
+            self.label = before
 
     def _kind_of(self, entry: m.file_entry) -> FileKind | None:
         if entry.type not in self._kinds:

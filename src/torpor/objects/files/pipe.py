@@ -31,6 +31,7 @@ from torpor.images.errors import ImageError
 from torpor.images.format import Entry
 from torpor.images.kinds import PIPES_DATA
 from torpor.images.store import Sorted
+from torpor.kernel import lsm
 from torpor.kernel.arch import nr
 from torpor.kernel.syscall import syscall
 from torpor.kernel.uapi.fcntl import F_GETPIPE_SZ, F_SETPIPE_SZ
@@ -211,7 +212,13 @@ class _Ends:
 
 
 def _make(pipe_id: int, context: RestoreContext) -> int:
-    reader, writer = map(OwnedFd, os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK))
+    flags, label = os.O_CLOEXEC | os.O_NONBLOCK, context.files.label
+    if label and label != lsm.own_label():
+        from torpor.objects.files.domains import Domains
+
+        reader, writer = context.part(Domains).make_pipe(label, flags)
+    else:
+        reader, writer = map(OwnedFd, os.pipe2(flags))
     # One description with both directions keeps the pipe and its contents alive while the others are opened.
     keeper = OwnedFd(os.open(f"/proc/self/fd/{reader.fileno()}", os.O_RDWR | os.O_CLOEXEC))
     for found in context.part(_Contents).take(pipe_id):

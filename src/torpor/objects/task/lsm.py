@@ -1,32 +1,50 @@
-"""Security labels of a thread: its AppArmor profile, or its SELinux context and the one for sockets that it makes.
+"""Security labels of a thread: its AppArmor profile, or its SELinux context; and those for what it makes.
 
 Kernel view
-    ``/proc/PID/task/TID/attr/current`` and ``sockcreate``.
+    ``/proc/PID/task/TID/attr/current``; ``exec``, and with SELinux ``fscreate``, ``keycreate`` and ``sockcreate``.
 Image
-    ``creds_entry.lsm_profile`` and ``lsm_sockcreate``; ``inventory_entry.lsmtype`` says whose they are.  No profile
-    stands for a task that AppArmor does not confine.
+    ``creds_entry.lsm_profile`` and ``lsm_sockcreate``, and ``torpor_lsm_*`` for the others;
+    ``inventory_entry.lsmtype`` says whose they are.  No profile stands for a task that AppArmor does not confine.
 Restore
-    The thread opens its own attribute while it may, and writes it when its credentials are set, before no_new_privs.  A
-    process with threads can change its SELinux context only before it has them.
+    The thread opens its own attributes while it may, and writes those that differ when its credentials are set, before
+    no_new_privs; its own label last, which may forbid the others.  A process with threads can change its SELinux
+    context only before it has them: they are made when all else is there (``threads_last``).
 Limits
-    Policies are not carried: a profile must be loaded on the destination, and is asked for before anything is made.
-    Labels for the next program or for new files (attr/exec, attr/fscreate) and those of sockets are not carried.
+    Policies are not carried: a profile must be loaded on the destination, and is asked for before anything is made, as
+    is whether we may give a task that SELinux context.
+    Descriptors are opened by us: a domain must be allowed to use those that ours has opened (``fd use``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from torpor.base.errors import RestoreError
+from torpor.base.errors import NotPermittedError, RestoreError
+from torpor.base.ids import Pid
 from torpor.images import messages as m
 from torpor.kernel import lsm
 from torpor.kernel.arch import nr
 from torpor.kernel.uapi.fcntl import AT_FDCWD, O_WRONLY
 from torpor.objects.model import DumpThread, RestoreProcess, RestoreThread
-from torpor.tracee.batch import Batch, RemoteCallError
+from torpor.tracee.batch import Batch
 
 _TYPES = {"": m.lsmtype.NO_LSM, lsm.SELINUX: m.lsmtype.SELINUX, lsm.APPARMOR: m.lsmtype.APPARMOR}
 _NAMES = {lsm.SELINUX: "SELinux", lsm.APPARMOR: "AppArmor", "": "no security module"}
+_CURRENT = "current"
+#: What each is called in the image.
+_FIELDS = {
+    "exec": "torpor_lsm_exec",
+    "fscreate": "torpor_lsm_fscreate",
+    "keycreate": "torpor_lsm_keycreate",
+    "sockcreate": "lsm_sockcreate",
+}
+_OF_APPARMOR = ("exec",)
+#: What is written to have none of a kind.
+_NONE = "\n"
+_CLASSES = {6: "tcp_socket", 17: "udp_socket"}
+_DGRAM = 2
+_MODULE = f"load torpor's module of policy (semodule -i {lsm.MODULE}), or allow it by one of your own"
+_PODMANS = "containers-default-"
 
 
 def type_here() -> int:
@@ -40,21 +58,23 @@ def dump(thread: DumpThread) -> None:
     if not active:
         return
     creds, pid = thread.core.thread_core.creds, thread.process.pid
-    label = lsm.read_label(pid, thread.tid, "current")
-    if active == lsm.APPARMOR:
-        label = lsm.parse_profile(label)
-    elif sockets := lsm.read_label(pid, thread.tid, "sockcreate"):
-        creds.lsm_sockcreate = sockets
-    if label:
+    if label := _read(pid, thread.tid, _CURRENT):
         creds.lsm_profile = label
+    for name in _FIELDS if active == lsm.SELINUX else _OF_APPARMOR:
+        if label := _read(pid, thread.tid, name):
+            setattr(creds, _FIELDS[name], label)
 
 
-def plan(processes: Iterable[RestoreProcess], image_type: int, wanted: str) -> None:
-    """Note what label each thread is to get.  *wanted*: ``--lsm-profile``, ``TYPE:LABEL``.
+def plan(
+    processes: Iterable[RestoreProcess], image_type: int, wanted: str, changed: Mapping[str, str] | None = None
+) -> None:
+    """Note what label each thread is to get.
 
-    RestoreError where this kernel has no such labels.
+    *wanted*: ``--lsm-profile``, ``TYPE:LABEL``.  *changed*: ``--lsm-map``, new labels by old ones.
+    RestoreError where this kernel has no such labels, NotPermittedError where its policy does not let us give them.
     """
     other = _parse(wanted)
+    checked: set[str] = set()
     for process in processes:
         for thread in process.threads:
             creds = thread.core.thread_core.creds
@@ -66,8 +86,62 @@ def plan(processes: Iterable[RestoreProcess], image_type: int, wanted: str) -> N
                     f"{_NAMES[lsm.active()]}",
                     hint="restore where that is active, or name a label of this machine's: --lsm-profile TYPE:LABEL",
                 )
-            thread.label = _known(other or creds.lsm_profile, process)
-            thread.socket_label = creds.lsm_sockcreate
+            thread.label = other or relabel(creds.lsm_profile, changed)
+            if thread.label not in checked:
+                _check(thread.label, process)
+                checked.add(thread.label)
+            if image_type == type_here():
+                thread.labels = {name: relabel(getattr(creds, field), changed) for name, field in _FIELDS.items()}
+        leader = process.threads[0]
+        process.threads_last = len(process.threads) > 1 and lsm.active() == lsm.SELINUX and _is_other(leader.label)
+
+
+def plan_files(
+    files: Iterable[tuple[m.file_entry, str]], image_type: int, changed: Mapping[str, str] | None = None
+) -> dict[int, str]:
+    """The label that each file is to have, by its id, where it is another than ours.
+
+    *files*: entries with the label that the images have for them.  NotPermittedError where we may not make such.
+    """
+    if lsm.active() != lsm.SELINUX or image_type != m.lsmtype.SELINUX:
+        return {}
+    own, found, checked = lsm.own_label(), dict[int, str](), set[tuple[str, str]]()
+    for entry, old in files:
+        label = relabel(old, changed)
+        if not label or label == own:
+            continue
+        found[entry.id] = label
+        kind = _socket_class(entry)
+        if kind and (kind, label) not in checked:
+            checked.add((kind, label))
+            for target, each, permission in ((own, "process", "setsockcreate"), (label, kind, "create")):
+                if denied := lsm.denial(own, target, each, permission):
+                    raise NotPermittedError(f"a socket with the label {label} cannot be made: {denied}", hint=_MODULE)
+    return found
+
+
+def _socket_class(entry: m.file_entry) -> str:
+    """The class of its label, of the families that most sockets are of; "" for others."""
+    if entry.HasField("isk"):
+        return _CLASSES.get(entry.isk.proto, "")
+    if entry.HasField("usk"):
+        return "unix_dgram_socket" if entry.usk.type == _DGRAM else "unix_stream_socket"
+    return ""
+
+
+def _is_other(label: str) -> bool:
+    return bool(label) and label != lsm.own_label()
+
+
+def relabel(label: str, changed: Mapping[str, str] | None) -> str:
+    """What a label becomes by ``--lsm-map``: the whole of it is named, or of SELinux's the type alone."""
+    if not changed or not label or label in changed:
+        return changed.get(label, label) if changed else label
+    parts = label.split(":", 3)
+    if len(parts) >= 3 and parts[2] in changed:
+        parts[2] = changed[parts[2]]
+        return ":".join(parts)
+    return label
 
 
 def _parse(wanted: str) -> str:
@@ -85,51 +159,61 @@ def _name_of(image_type: int) -> str:
     return next((_NAMES[name] for name, number in _TYPES.items() if number == image_type), "unknown")
 
 
-def _known(label: str, process: RestoreProcess) -> str:
+def _check(label: str, process: RestoreProcess) -> None:
     if not lsm.is_known(label):
+        load = "load it (apparmor_parser, semodule), or name another: --lsm-profile TYPE:LABEL, --lsm-map OLD=NEW"
+        if label.startswith(_PODMANS):
+            load += "; Podman loads its profile when it creates a container: podman create IMAGE"
         raise RestoreError(
-            f"pid {process.ns_pid}: this machine's {_NAMES[lsm.active()]} does not know {label}",
-            hint="load it (apparmor_parser, semodule), or name another: --lsm-profile TYPE:LABEL",
+            f"pid {process.ns_pid}: this machine's {_NAMES[lsm.active()]} does not know {label}", hint=load
         )
-    return label
-
-
-def restore_before_threads(process: RestoreProcess) -> None:
-    """In a process that is going to have threads, and is to have a SELinux context."""
-    leader = process.threads[0]
-    if lsm.active() != lsm.SELINUX or len(process.threads) == 1 or not leader.label:
+    if lsm.active() != lsm.SELINUX or not _is_other(label):
         return
-    batch = Batch()
-    open_attributes(leader, batch)
-    restore(leader, batch)
-    try:
-        process.runner.run(batch)
-    except RemoteCallError as error:
-        raise RestoreError(f"pid {process.ns_pid} does not get the label {leader.label}: {error}") from error
-    for thread in process.threads:
-        thread.label = ""
+    own = lsm.own_label()
+    for source, target, kind, permission in (
+        (own, own, "process", "setcurrent"), (own, label, "process", "dyntransition"), (label, own, "fd", "use"),
+    ):  # fmt: skip
+        if denied := lsm.denial(source, target, kind, permission):
+            raise NotPermittedError(
+                f"pid {process.ns_pid} cannot be given its context: {denied}",
+                hint=f"{_MODULE}; or name another context: --lsm-map OLD=NEW",
+            )
 
 
 def open_attributes(thread: RestoreThread, batch: Batch) -> None:
-    """While the thread may still open what belongs to root."""
-    for name, label in _labels(thread):
+    """While the thread may still open what belongs to root: those that are to be others than they are."""
+    for name, label in _to_write(thread):
         path = batch.path(f"/proc/thread-self/attr/{lsm.attribute(name)}")
         thread.attributes[name] = (batch.call(nr.openat, AT_FDCWD, path, O_WRONLY, 0), label)
 
 
 def restore(thread: RestoreThread, batch: Batch) -> None:
     """Write what was opened."""
-    for fd, label in thread.attributes.values():
+    for name, (fd, label) in thread.attributes.items():
         data = batch.data(label.encode(errors="surrogateescape"))
         batch.call(nr.write, fd, data, data.size)
         batch.call(nr.close, fd)
+        if name == _CURRENT and not lsm.may_signal_as(thread.label, thread.runner.stop_signal):
+            thread.runner.by_calls = True
     thread.attributes.clear()
 
 
-def _labels(thread: RestoreThread) -> list[tuple[str, str]]:
+def _to_write(thread: RestoreThread) -> list[tuple[str, str]]:
+    if not thread.label:
+        return []
+    is_apparmor = lsm.active() == lsm.APPARMOR
+    pid, tid = thread.process.pid, thread.runner.tid
     found = []
-    if thread.label:
-        found.append(("current", f"changeprofile {thread.label}" if lsm.active() == lsm.APPARMOR else thread.label))
-    if thread.socket_label:
-        found.append(("sockcreate", thread.socket_label))
+    for name, label in thread.labels.items():
+        if is_apparmor and (name not in _OF_APPARMOR or not label):
+            continue
+        if label != _read(pid, tid, name):
+            found.append((name, f"exec {label}" if is_apparmor else label or _NONE))
+    if thread.label != _read(pid, tid, _CURRENT):
+        found.append((_CURRENT, f"changeprofile {thread.label}" if is_apparmor else thread.label))
     return found
+
+
+def _read(pid: Pid, tid: Pid, name: str) -> str:
+    label = lsm.read_label(pid, tid, name)
+    return lsm.parse_profile(label) if lsm.active() == lsm.APPARMOR else label

@@ -16,7 +16,7 @@ from torpor.kernel.uapi.prctl import PR_SET_CHILD_SUBREAPER
 from torpor.kernel.uapi.sched import CLONE_FILES, CLONE_PARENT, CLONE_VM
 from torpor.objects.model import RestoreProcess
 from torpor.objects.policy import Policies, TerminalPolicy
-from torpor.objects.task import keyrings, lsm, registers
+from torpor.objects.task import keyrings, registers
 from torpor.tracee import puppet
 from unit.engine.restore.making import Member, read, stored
 from unit.engine.test_births import Kernel, Task
@@ -187,7 +187,6 @@ def test_threads_get_the_ids_that_they_had(world: World, monkeypatch: pytest.Mon
         return [Puppet(world, tid) for tid in tids]
 
     monkeypatch.setattr(puppet, "clone_threads", clone_threads)
-    monkeypatch.setattr(lsm, "restore_before_threads", lambda process: None)
     monkeypatch.setattr(keyrings, "restore_before_threads", lambda process: None)
     given: list[int] = []
     monkeypatch.setattr(registers, "restore_xstate", lambda thread, core: given.append(thread.tid))

@@ -1,0 +1,49 @@
+"""Restore: threads of processes whose SELinux context we give them.
+
+A process can change its context only as long as it has one thread, and once it has changed it, it may do no more than
+its domain: choose no pid, and become nobody else.  So the main thread gets all that it is to have, its context last,
+and then bears its threads, which have by birth what it has.  Their ids are chosen from outside.
+
+Where a thread has other credentials than the main one, all of them got theirs in the domain, which allows it.  There
+the context comes first, and credentials when all threads are there.
+"""
+
+from __future__ import annotations
+
+from torpor.engine.restore.finishing import run_stages
+from torpor.engine.restore.session import RestoreSession
+from torpor.objects.model import RestoreProcess
+from torpor.objects.task import lsm, posix_timers, registers
+from torpor.objects.task.table import When
+from torpor.tracee.batch import Batch
+from torpor.tracee.chooser import Chooser
+
+
+def make_threads(session: RestoreSession) -> None:
+    """Of all those whose threads come last."""
+    processes = [process for process in session.alive if process.threads_last]
+    if not processes:
+        return
+    reserved = {thread.ns_tid for thread in session.iter_threads()}
+    with Chooser(session.area, reserved) as chooser:
+        for process in processes:
+            _make(session, process, chooser)
+
+
+def _make(session: RestoreSession, process: RestoreProcess, chooser: Chooser) -> None:
+    leader, *others = process.threads
+    alike = all(thread.core.thread_core.creds == leader.core.thread_core.creds for thread in others)
+    run_stages([leader], When.BUILD)
+    if alike:
+        run_stages([leader], When.CREDENTIALS, When.SEALED)
+    else:
+        batch = Batch()
+        lsm.restore(leader, batch)
+        leader.runner.run(batch)
+    for thread in others:
+        thread.made = chooser.clone_thread(process.runner, thread.ns_tid)
+        session.live.append(thread.runner)
+        registers.restore_xstate(thread.runner.thread, thread.core)
+    run_stages(others, When.BUILD)
+    run_stages(others if alike else process.threads, When.CREDENTIALS, When.SEALED)
+    posix_timers.restore(process, Batch())

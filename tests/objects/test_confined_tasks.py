@@ -1,0 +1,21 @@
+"""Tasks in a confined domain: code is put where there is room for it, and threads come last.
+
+What a kernel with SELinux says of it is tested in tests/vm; here the ways that are gone there are.
+"""
+
+import pytest
+
+from harness import confined, engine
+from harness.flavours import Flavour, carry_through, start
+
+pytestmark = pytest.mark.root
+
+
+@pytest.mark.parametrize("flavour", [Flavour.HOST, Flavour.FRESH])
+@pytest.mark.parametrize("workload", ["threads", "posix_timers", "interrupted", "credentials"])
+def test_a_confined_task(workload: str, flavour: Flavour) -> None:
+    with start(flavour, workload) as running:
+        running.wait_ready()
+        with engine.using(confined.engine()):
+            carry_through(flavour, running)
+        running.expect_pass()
