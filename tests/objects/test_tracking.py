@@ -14,6 +14,7 @@ import pytest
 
 from harness import engine, generations, huge_pages
 from harness.events import ProcessWatch, time_limit_s
+from harness.skips import missing
 from harness.workload import Workload
 from torpor.base.ids import Pid
 from torpor.base.records import replace
@@ -29,10 +30,7 @@ from torpor.objects.memory.tracking import Tracker
 from torpor.objects.policy import FilePolicy, Policies
 from torpor.tracee import keeper
 
-pytestmark = [
-    pytest.mark.root,
-    pytest.mark.skipif(not can_track(), reason="this kernel does not tell what is written"),
-]
+pytestmark = pytest.mark.root
 
 LET_GO = next(phase for phase in DUMP if phase.name == "let go")
 POLICIES = Policies(files=FilePolicy(external_pipes=True))
@@ -40,6 +38,12 @@ WAYS = [
     "write", "kernel write", "map", "remap", "drop write", "guard write", "protect write", "library", "thp", "shared",
     "segment", "fork write", "threads", "fork map remap drop guard protect library thp shared segment kernel",
 ]  # fmt: skip
+
+
+@pytest.fixture(autouse=True, scope="module")
+def tracking() -> None:
+    if not can_track():
+        missing("a kernel that tells what is written (userfaultfd, Linux 6.7)")
 
 
 def pages_in_parents(images: Path) -> int:

@@ -20,14 +20,19 @@ def main(options: Options) -> int:
     """Serve one dump, or one ``criu lazy-pages``; the exit code."""
     with Listener(where(options)) as listener:
         log.info(f"The page server listens on {options.address or '*'}, port {listener.port}")
-        if options.restore_detached:
-            to_background(options.pidfile)
-        elif options.pidfile:
-            write_pid(options.pidfile, os.getpid())
-        notifier(options)("status-ready", 0)
-        say_ready(options.status_fd)
+        begin(options)
         serve(options, listener)
     return 0
+
+
+def begin(options: Options) -> None:
+    """Whoever has asked for a server is told that it waits, and where it is to be found."""
+    if options.restore_detached:
+        to_background(options.pidfile)
+    elif options.pidfile:
+        write_pid(options.pidfile, os.getpid())
+    notifier(options)("status-ready", 0)
+    say_ready(options.status_fd)
 
 
 class Listening:
