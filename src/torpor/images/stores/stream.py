@@ -16,12 +16,10 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import io
 import os
 import select
 import stat
 import tarfile
-import tempfile
 import termios
 import time
 from collections.abc import Sequence
@@ -29,22 +27,18 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, BinaryIO, NoReturn, Protocol, cast
 
 from torpor.base.errors import UsageError
-from torpor.base.records import replace
-from torpor.images import kinds, manifest, pack
-from torpor.images.errors import ImageMissing, StoreError
-from torpor.images.manifest import Content, Summing
-from torpor.images.store import PagesReader, check_name
-from torpor.images.stores.base import BaseStore
+from torpor.images import pack
+from torpor.images.errors import StoreError
+from torpor.images.manifest import Summing
+from torpor.images.stores.sending import INVENTORY, KeptPages, SendingStore
 
 if TYPE_CHECKING:
     from torpor.images.manifest import Manifest
 
 _BLOCK = 512
-_IN_MEMORY = 1 << 20
 _CHUNK = 1 << 20
 _PIPE_BYTES = 1 << 20
 _LOOK_EVERY_MS = 2
-_INVENTORY = kinds.INVENTORY.file_name()
 
 
 class Way(Protocol):
@@ -117,59 +111,7 @@ class Pipe:
             self._fd = -1
 
 
-class _Image(io.RawIOBase):
-    """An image that is a member when it is closed."""
-
-    def __init__(self, store: TarStore, name: str) -> None:
-        super().__init__()
-        self._store, self._name = store, name
-        self._kept = tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=store.spool)  # noqa: SIM115 - closed when it is sent
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: bytes, /) -> int:  # type: ignore[override]
-        try:
-            return self._kept.write(data)
-        except OSError as error:
-            raise StoreError(f"{self._name}: cannot keep it until it is whole: {error.strerror}") from error
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = 0, /) -> int:
-        self._kept.seek(offset, whence)
-        return self._kept.tell()
-
-    def close(self) -> None:
-        if not self.closed:
-            super().close()
-            self._store.add(self._name, cast("BinaryIO", self._kept))
-
-
-class _UntoldPages:
-    """PagesWriter of an image whose length is known when it is closed."""
-
-    supports_write_at = False
-
-    def __init__(self, image: _Image, name: str) -> None:
-        self._image, self._name = image, name
-
-    def append(self, buffers: Sequence[memoryview]) -> None:
-        for view in buffers:
-            self._image.write(view)  # type: ignore[arg-type]
-
-    def reserve(self, n_bytes: int) -> int:
-        raise StoreError(f"{self._name}: a stream is written in order")
-
-    def write_at(self, offset: int, buffers: Sequence[memoryview]) -> None:
-        raise StoreError(f"{self._name}: a stream is written in order")
-
-    def close(self) -> None:
-        self._image.close()
-
-
-class _ToldPages(_UntoldPages):
+class _ToldPages(KeptPages):
     """PagesWriter of an image of *n_bytes*, which go out as they come."""
 
     def __init__(self, store: TarStore, name: str, n_bytes: int) -> None:
@@ -180,13 +122,13 @@ class _ToldPages(_UntoldPages):
             self._left -= view.nbytes
             if self._left < 0:
                 raise StoreError(f"{self._name}: {-self._left} bytes more than it was to have")
-            self._store.send(view)
+            self._store.send_part(view)
 
     def close(self) -> None:
         self._store.end_pages(self._name, self._left)
 
 
-class TarStore(BaseStore):
+class TarStore(SendingStore):
     """ImageStore, for writing, of one archive; nothing of it is read back.
 
     *pipe*, a :class:`Pipe` or another way, becomes ours.  *how* it is compressed: as ``pack`` says.  *spool*: a
@@ -194,97 +136,58 @@ class TarStore(BaseStore):
     """
 
     def __init__(self, pipe: Way, path: str, how: str = "none", spool: str | None = None) -> None:
-        self.path, self.spool = path, spool
+        super().__init__(path, spool)
         self._pipe = pipe
         self._sink = pack.compressed(cast("BinaryIO", pipe), how)
-        #: Of the images that have gone out, or are about to.
-        self._files: dict[str, Content] = {}
         self._waiting: list[tuple[str, BinaryIO]] = []
-        self._inventory: BinaryIO | None = None
         self._pages = ""
         self._sums = Summing()
-        self._is_damaged = self._is_committed = False
+        self._is_damaged = False
         self._header(pack.MARK, 0)
-
-    @property
-    def size_bytes(self) -> int:
-        return sum(content.n_bytes for content in self._files.values())
 
     def names(self) -> list[str]:
         waiting = [name for name, _ in self._waiting]
         open_now = [self._pages] if self._pages else []
-        return sorted({*self._files, *waiting, *open_now, *([_INVENTORY] if self._inventory else [])})
+        return sorted({*super().names(), *waiting, *open_now})
 
-    def exists(self, name: str) -> bool:
-        return check_name(name) in self._files or name in self.names()
-
-    def size_of(self, name: str) -> int:
-        if name not in self._files:
-            raise ImageMissing(f"{check_name(name)}: has not been sent")
-        return self._files[name].n_bytes
-
-    def open_read(self, name: str) -> BinaryIO:
-        raise StoreError(f"{check_name(name)}: a stream is not read back")
-
-    def pages_reader(self, name: str) -> PagesReader:
-        raise StoreError(f"{check_name(name)}: a stream is not read back")
-
-    def open_write(self, name: str) -> BinaryIO:
-        return cast("BinaryIO", self._new(name))
-
-    def pages_writer(self, name: str, n_bytes: int | None = None) -> _UntoldPages:
+    def pages_writer(self, name: str, n_bytes: int | None = None) -> KeptPages:
         if n_bytes is None or self._pages:
-            return _UntoldPages(self._new(name), name)
-        self._refuse_again(name)
+            return KeptPages(self.keep(name), name)
+        self.refuse_again(name)
         self._begin(name, n_bytes)
         self._pages = name
         return _ToldPages(self, name, n_bytes)
 
-    def _new(self, name: str) -> _Image:
-        self._refuse_again(name)
-        return _Image(self, name)
-
-    def _refuse_again(self, name: str) -> None:
-        if self.exists(name) or self._is_committed:
-            raise StoreError(f"{name}: has been sent, or the stream has ended")
-
-    def delete(self, name: str) -> None:
-        if self.exists(name):
-            raise StoreError(f"{name}: has been sent")
-        raise ImageMissing(f"{name}: has not been sent")
-
     # -- members ----------------------------------------------------------------------------------------------
 
     def add(self, name: str, kept: BinaryIO) -> None:
-        """The whole image *name*, which becomes ours."""
         if self._is_damaged:
             kept.close()
-        elif name == _INVENTORY:
-            self._inventory = kept
-        elif self._pages:
+        elif self._pages and name != INVENTORY:
             self._waiting.append((name, kept))
         else:
-            self._send_whole(name, kept)
+            super().add(name, kept)
 
-    def _send_whole(self, name: str, kept: BinaryIO) -> None:
-        with kept:
-            self._begin(name, kept.seek(0, os.SEEK_END))
-            kept.seek(0)
-            while data := kept.read(_CHUNK):
-                self.send(data)
+    def send(self, name: str, kept: BinaryIO) -> None:
+        start = kept.tell()
+        n_bytes = kept.seek(0, os.SEEK_END) - start
+        kept.seek(start)
+        self._begin(name, n_bytes)
+        while data := kept.read(_CHUNK):
+            self.send_part(data)
         self._end(name)
 
     def _begin(self, name: str, n_bytes: int) -> None:
         self._header(pack.FOLDER + name, n_bytes)
         self._sums = Summing()
 
-    def send(self, data: bytes | memoryview) -> None:
+    def send_part(self, data: bytes | memoryview) -> None:
         """What comes next of the member that is being written."""
         self._sums.add(data)
         self._put(data)
 
     def _end(self, name: str) -> None:
-        made = self._files[name] = self._sums.end()
+        made = self.sent[name] = self._sums.end()
         self._put(bytes(-made.n_bytes % _BLOCK))
 
     def end_pages(self, name: str, n_missing: int) -> None:
@@ -299,7 +202,7 @@ class TarStore(BaseStore):
         self._end(name)
         waiting, self._waiting = self._waiting, []
         for each, kept in waiting:
-            self._send_whole(each, kept)
+            self.add(each, kept)
 
     def _header(self, name: str, n_bytes: int) -> None:
         if self._is_damaged:
@@ -314,22 +217,15 @@ class TarStore(BaseStore):
     # -- the end ----------------------------------------------------------------------------------------------
 
     def commit(self, made: Manifest | None = None) -> None:
-        if self._pages or self._is_damaged or self._inventory is None:
+        if self._pages or self._is_damaged:
             raise StoreError(f"{self.path}: not all of it has been written")
-        sums = Summing()
-        sums.add(self._inventory.read() if not self._inventory.seek(0) else b"")
-        if made is not None:
-            files = {**self._files, _INVENTORY: sums.end()}
-            self._send_whole(manifest.NAME, io.BytesIO(manifest.encode(replace(made, files=files))))
-        self._send_whole(_INVENTORY, self._inventory)
+        self.send_last(made)
         self._put(bytes(2 * _BLOCK))
         self._sink.close()
         self._pipe.finish()
-        self._is_committed = True
 
     def close(self) -> None:
         for _, kept in self._waiting:
             kept.close()
-        if self._inventory is not None:
-            self._inventory.close()
+        super().close()
         self._pipe.close()
