@@ -48,7 +48,6 @@ def made() -> str:
     kinds: tuple[tuple[str, Callable[[Option], bool]], ...] = (
         ("Work", lambda option: option.support == USED),
         ("Accepted; there is nothing for them to change here", lambda option: option.support == HARMLESS),
-        ("Refused: not done yet", lambda option: option.support not in (USED, HARMLESS)),
     )
     for title, belongs in kinds:
         lines += [f"### {title}", "", "| option | what for | without it | by RPC |", "|---|---|---|---|"]
@@ -66,8 +65,6 @@ def _of_criu(option: Option) -> str:
     value = {VALUE: " VALUE", MAYBE: "[=VALUE]"}.get(option.takes, "")
     names.append(f"`--{option.name}{value}`")
     text = option.text
-    if option.support not in (USED, HARMLESS):
-        text += f"; {option.support}"
     if option.note:
         text += f". *{option.note}*"
     fields = " ".join(f"`{field}`" for field in option.rpc.split())

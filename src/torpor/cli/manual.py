@@ -82,8 +82,7 @@ after signal N. restore -w and run without -d end as the root process does.
 """
 _CRIU_ABOUT = """\
 The command has the words, configuration files, log lines and images of criu(8), as CRIU 4.2 has them, and another
-engine behind them. An option that is known but not done yet is refused by its name; an unknown one is a wrong
-command line.
+engine behind them. An unknown option is a wrong command line.
 """
 _CRIU_EXIT = """\
 0 if all is done, 2 for a wrong command line, 1 for other failures, 128 + N after signal N. restore without -d ends
@@ -129,7 +128,6 @@ def criu() -> str:
     for title, chosen in (
         ("OPTIONS", [option for option in options if option.group == USED]),
         ("ACCEPTED, WITH NOTHING TO CHANGE HERE", [option for option in options if option.group == HARMLESS]),
-        ("NOT DONE YET", [option for option in options if option.group not in (USED, HARMLESS)]),
     ):
         lines.append(f".SH {title}")
         for option in chosen:

@@ -25,7 +25,6 @@ FLAG, SWITCH, VALUE, MAYBE = "flag", "switch", "value", "maybe"
 NO_WORD = ""
 
 #: The option reaches the engine; it chooses between ways that do not exist here, or allows what is allowed anyway.
-#: All other values of ``support`` name what is missing: it is refused as soon as it asks for something.
 USED, HARMLESS = "used", "harmless"
 
 #: Commands of torpor, and the functions that do the same: ``torpor.examine``, ``dump``, ``restore``.
@@ -317,7 +316,10 @@ OPTIONS = (
     Option("lazy-pages", FLAG, False, "restore: memory comes on demand, by criu lazy-pages; dump: pages stay with the "
            "processes, stopped, until all have been asked for at --port; page-server: give the pages of images",
            rpc="lazy_pages"),
-    Option("stream", SWITCH, False, "images are streamed", support="streamed images are not done yet"),
+    Option("stream", SWITCH, False, "images go by pipes to whoever listens at streamer-capture.sock in --images-dir, "
+           "as criu-image-streamer does, or come from streamer-serve.sock there",
+           note="dump, pre-dump and restore; scripts are told pre-stream before; not with --page-server, --lazy-pages "
+           "and --prev-images-dir"),
     Option("skip-mnt", VALUE, (), "leave this mount out", rpc="skip_mnt", sets="mounts.skipped_mounts",
            note="with all that is on it"),
     Option("enable-fs", VALUE, (), "mount file systems of these types again, though nothing is known of them; all: of "

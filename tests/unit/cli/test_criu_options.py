@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from torpor.base.errors import UsageError
-from torpor.cli.criu import main as command
-from torpor.cli.criu.options import Options, missing
+from torpor.cli.criu import main
+from torpor.cli.criu.options import Options
 from torpor.cli.criu.parse import parse
 
 
@@ -82,16 +82,27 @@ def test_a_bad_configuration_file_is_named(text: str, tmp_path: Path) -> None:
         parse(["dump", "--config", str(config)])
 
 
-def test_options_that_are_not_done_are_refused_only_if_they_ask_for_something() -> None:
-    assert missing(parsed("dump --tls --track-mem --log-pid --manage-cgroups=ignore --no-page-server")) == []
-    assert [line.partition(":")[0] for line in missing(parsed("dump --stream"))] == ["--stream"]
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("check", ""),
+        ("dedup", ""),
+        ("dump", "--page-server"),
+        ("restore", "--lazy-pages"),
+        ("dump", "--prev-images-dir p"),
+    ],
+)
+def test_streams_are_for_sets_that_come_or_go_as_a_whole(command: str, words: str) -> None:
+    options = parsed(f"{command} --stream -t 1 {words}")
+    with pytest.raises(UsageError, match="--stream"):
+        main.check_words(command, options)
 
 
 def test_wrong_words_end_with_2_and_a_hint(capsys: pytest.CaptureFixture[str]) -> None:
-    assert command.main(["dump", "--nonsense"]) == 2
+    assert main.main(["dump", "--nonsense"]) == 2
     assert "--nonsense" in capsys.readouterr().err
 
 
 def test_the_version_is_one_that_runtimes_read(capsys: pytest.CaptureFixture[str]) -> None:
-    assert command.main(["--version"]) == 0
+    assert main.main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("Version: 4.2\n")

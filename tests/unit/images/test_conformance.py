@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.streamer import Streamer
 from torpor.containers.archive import read_archive
 from torpor.images import kinds, manifest, pack
 from torpor.images import messages as m
@@ -24,7 +25,9 @@ from torpor.images.stores.directory import DirStore
 from torpor.images.stores.late import LateStore
 from torpor.images.stores.memory import MemStore
 from torpor.images.stores.opening import open_store, plain
+from torpor.images.stores.spooled import Spool
 from torpor.images.stores.stream import Pipe, TarStore
+from torpor.images.stores.streamer import CaptureStore, ServeStore
 
 _INVENTORY = kinds.INVENTORY.file_name()
 _ID = "0123456789abcdef0123"
@@ -105,6 +108,21 @@ def _stream(path: Path) -> Pair:
     return Pair(writer, lambda: open_store(archive, spool=path), can_change=False)
 
 
+def _streamer(path: Path) -> Pair:
+    """By the sockets of an image streamer."""
+    images: dict[str, bytes] = {}
+    capturing = Streamer(path, images)
+    writer = CaptureStore(str(path), str(path))
+
+    def reopen() -> ImageStore:
+        writer.close()
+        capturing.wait()
+        Streamer(path, images, serves=True)
+        return ServeStore(str(path), Spool(path))
+
+    return Pair(writer, reopen, can_change=False)
+
+
 def _zstd(path: Path) -> Pair:
     writer = ZstdStore(DirStore(path / "set", "w", create=True))
     return Pair(writer, lambda: plain(open_store(path / "set")))
@@ -119,7 +137,7 @@ def _zstd_in_memory(path: Path) -> Pair:
 _STORES = {
     "directory": _directory, "memory": _memory, "late": _late, "first of both": _first_of_both,
     "second of both": _second_of_both, "checked": _checked, "archive": _archive,
-    "stream": _stream, "zstd": _zstd, "zstd in memory": _zstd_in_memory,
+    "stream": _stream, "streamer": _streamer, "zstd": _zstd, "zstd in memory": _zstd_in_memory,
 }
 # fmt: on
 

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from torpor.base import log
 from torpor.base.errors import TorporError
 from torpor.base.typed import TYPE_CHECKING
+from torpor.cli.criu import place
 from torpor.cli.criu.options import Options
 from torpor.cli.criu.scripts import notifier
 from torpor.engine.dump.run import dump, pre_dump
@@ -39,8 +40,8 @@ def run(options: Options, client: Notify | None = None, *, is_pre_dump: bool = F
     work, made_by = (pre_dump, "criu pre-dump") if is_pre_dump else (dump, "criu dump")
     if client is not None:
         made_by = "criu for a container engine"
-    with _sink(options) as pages, _giving(options, notify) as give:
-        work(options.tree, options.images_dir, _options(options, made_by, notify, pages, give))
+    with _sink(options) as pages, _giving(options, notify) as give, place.new(options, notify) as images:
+        work(options.tree, images, _options(options, made_by, notify, pages, give))
     if options.display_stats:
         from torpor.cli.criu.show_stats import show_dump
 

@@ -16,11 +16,11 @@ from torpor.base.errors import TorporError, UsageError
 from torpor.base.explain import explain
 from torpor.base.fds import open_output
 from torpor.base.typed import NoReturn
-from torpor.cli.criu.options import Options, missing
+from torpor.cli.criu.options import Options
 from torpor.cli.criu.parse import parse
 from torpor.kernel import interrupts
 
-#: The command, its module, and whether options that are not done yet matter to it.
+#: The command, and its module.
 COMMANDS = {
     "dump": "dump",
     "pre-dump": "dump",
@@ -84,8 +84,6 @@ def _run(words: list[str]) -> int:
     options.command = rest[1:]
     for fd in options.close:
         os.closerange(fd, fd + 1)
-    if not COMMANDS[command]:
-        raise TorporError(f"criu {command} is not done yet")
     if command == "check":
         from torpor.cli.criu import check
 
@@ -96,7 +94,6 @@ def _run(words: list[str]) -> int:
         return service.swrk(options) if command == "swrk" else service.listen(options)
     check_words(command, options)
     enter(options)
-    refuse_missing(options)
     if command == "cpuinfo":
         from torpor.cli.criu import cpuinfo
 
@@ -123,12 +120,6 @@ def _run(words: list[str]) -> int:
     return restore.main(options)
 
 
-def refuse_missing(options: Options) -> None:
-    """TorporError for options that ask for what is not done yet."""
-    if refused := missing(options):
-        raise TorporError("; ".join(refused), hint="leave it out if you can do without")
-
-
 def check_words(command: str, options: Options) -> None:
     """What can be wrong with a command line as a whole."""
     if options.exec_cmd:
@@ -146,6 +137,12 @@ def check_words(command: str, options: Options) -> None:
         raise UsageError("--inherit-fd is for restore only")
     if command == "dump" and options.lazy_pages and options.leave_running:
         raise UsageError("--lazy-pages and --leave-running exclude each other: there would be two of each process")
+    if options.stream:
+        if command not in ("dump", "pre-dump", "restore"):
+            raise UsageError(f"--stream is not for criu {command}")
+        for name in ("page_server", "lazy_pages", "prev_images_dir"):
+            if getattr(options, name):
+                raise UsageError(f"--stream and --{name.replace('_', '-')} exclude each other")
     if options.tcp_established and options.tcp_close:
         raise UsageError("--tcp-established and --tcp-close exclude each other")
 

@@ -19,7 +19,7 @@ from torpor.engine.option_table import (
     iter_words,
 )
 
-__all__ = ["FLAG", "HARMLESS", "MAYBE", "OPTIONS", "SWITCH", "USED", "VALUE", "Option", "Options", "missing"]
+__all__ = ["FLAG", "HARMLESS", "MAYBE", "OPTIONS", "SWITCH", "USED", "VALUE", "Option", "Options"]
 
 OPTIONS = tuple(iter_words())
 #: Modes of ``--manage-cgroups`` where nothing is said (torpor.objects.cgroup.model, which need not be loaded yet).
@@ -152,15 +152,3 @@ class Options:
     def cgroup_mode(self) -> str:
         """``--manage-cgroups``; where nothing is said, only root manages them, as criu(8) has it."""
         return self.manage_cgroups or (_IGNORE if self.unprivileged or os.geteuid() else _SOFT)
-
-
-def missing(options: Options) -> list[str]:
-    """One line for each option that asks for what is not done yet."""
-    lines = []
-    for option in OPTIONS:
-        if option.support in (USED, HARMLESS):
-            continue
-        asked = getattr(options, option.field)
-        if asked and asked != option.default:
-            lines.append(f"--{option.name}: {option.support}")
-    return lines

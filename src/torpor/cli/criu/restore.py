@@ -10,6 +10,7 @@ from torpor.base import log
 from torpor.base.errors import TorporError
 from torpor.base.fds import OwnedFd, open_output
 from torpor.base.typed import TYPE_CHECKING
+from torpor.cli.criu import place
 from torpor.cli.criu.options import Options
 from torpor.cli.criu.scripts import notifier
 from torpor.engine.option_table import of_command_line
@@ -19,7 +20,6 @@ from torpor.kernel import signal
 from torpor.objects.cgroup.model import CgroupPolicy
 
 if TYPE_CHECKING:
-    from torpor.images.stores.opening import Location
     from torpor.migrate.arrival import Arrival
     from torpor.objects.memory.later import Later
 
@@ -51,14 +51,13 @@ def run(
     if options.pidfile:
         notify = _PidFile(options.pidfile, notify)
     told = of_command_line(options)
-    place: Location = options.images_dir
     arrival = _arrival(options)
     if arrival is not None:
-        place, notify = arrival.images(), arrival.notifier(notify)
+        notify = arrival.notifier(notify)
         told["restore"]["verify"] = False  # sums are for disks
-    with _later(options) as later:
+    with _later(options) as later, place.old(options, notify) if arrival is None else arrival.images() as images:
         pid = restore(
-            place,
+            images,
             RestoreOptions(
                 notify=notify,
                 orphan_master=orphan_master,

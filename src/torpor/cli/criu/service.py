@@ -187,7 +187,6 @@ def _options(order: Order, what: str, *, is_strange: bool = False) -> Options:
     command.check_words(what, options)
     command.enter(options)
     log.debug(f"RPC {what}: {' '.join(words)}")
-    command.refuse_missing(options)
     return options
 
 

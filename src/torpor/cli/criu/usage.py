@@ -21,7 +21,6 @@ def text() -> str:
     groups = (
         ("Options:", [option for option in OPTIONS if option.support == USED]),
         ("Accepted, but there is nothing for them to change here:", [o for o in OPTIONS if o.support == HARMLESS]),
-        ("Known, but not done yet (refused when used):", [o for o in OPTIONS if o.support not in (USED, HARMLESS)]),
     )
     lines = [_HEAD, "Commands:"]
     for name, what in COMMANDS.items():

@@ -95,7 +95,7 @@ class Spool(Closing):
         self._file.close()
 
 
-class _Part:
+class Part:
     """PagesReader of *size* bytes from *start* of a spool."""
 
     def __init__(self, spool: Spool, name: str, start: int, size: int) -> None:
@@ -148,7 +148,7 @@ class PlacedStore(BaseStore):
             raise ImageMissing(f"{name}: there is none in {self.path}")
         if name in self._kept:
             return MemPagesReader(bytearray(self._kept[name]), name)
-        return _Part(self._spool, name, *self._places[name])
+        return Part(self._spool, name, *self._places[name])
 
     def open_read(self, name: str) -> BinaryIO:
         if check_name(name) in self._kept:
