@@ -68,3 +68,67 @@ def test_what_the_other_host_cannot_take_runs_on(hosts: tuple[Podman, Podman]) -
     assert "podman:counter runs on here" in said, said
     assert _LOOP.step(first, container) == 2
     assert second("ps", "--all", "--quiet") == ""
+
+
+def test_volumes_go_along_and_what_is_written_to_them_meanwhile(hosts: tuple[Podman, Podman]) -> None:
+    first, second = hosts
+    writer = (
+        "import mmap, os\n"
+        "for place in ('/data/file', '/dev/shm/file', '/var/file'):\n"
+        "    with open(place, 'wb') as file: file.write(bytes(4096))\n"
+        "places = [open(place, 'r+b') for place in ('/data/file', '/dev/shm/file', '/var/file')]\n"
+        "maps = [mmap.mmap(each.fileno(), 4096) for each in places]\n"
+        "number = 0\n"
+        "os.remove('/etc/motd') if os.path.exists('/etc/motd') else None\n"
+        "while True:\n"
+        "    number += 1\n"
+        "    for each in maps: each[:8] = number.to_bytes(8, 'little')\n"
+        "    os.pwrite(places[0].fileno(), number.to_bytes(8, 'little'), 8)\n"
+        "    for at in (maps[0][:8], maps[0][8:16], maps[1][:8], maps[2][:8]):\n"
+        "        if int.from_bytes(at, 'little') != number: os._exit(3)\n"
+    )
+    first("volume", "create", "data")
+    container = first.run("--name", "counter", "-v", "data:/data", images.APPLICATIONS, "python3", "-c", writer)
+    first.wait_for(
+        lambda: first.exec(container, "sh", "-c", "ls /data /dev/shm /var").count("file") == 3, "it has begun"
+    )
+    assert "--volumes copy" in _migrate(first, check=False)
+    assert "no volume called data" in _migrate(first, "--volumes", "shared", check=False)
+    _migrate(first, "--volumes", "copy")
+    before = _number(second, "/data/file")
+    second.wait_for(lambda: _number(second, "/data/file") > before, "it goes on")
+    assert before > 0 and second.is_running("counter")
+    assert _number(second, "/dev/shm/file") > before and _number(second, "/var/file") > before
+
+
+def _number(podman: Podman, place: str) -> int:
+    said = podman.exec("counter", "python3", "-c", f"print(int.from_bytes(open('{place}', 'rb').read(8), 'little'))")
+    return int(said)
+
+
+def test_a_connection_goes_along(hosts: tuple[Podman, Podman]) -> None:
+    """It is one between two programs of the container: what is under way both ways comes, and comes once."""
+    first, second = hosts
+    program = (
+        "import os, socket, threading\n"
+        "server = socket.create_server(('', 8080))\n"
+        "near = socket.create_connection(('127.0.0.1', 8080)); far, _ = server.accept()\n"
+        "def echo():\n"
+        "    while data := far.recv(65536): far.sendall(data)\n"
+        "threading.Thread(target=echo, daemon=True).start()\n"
+        "def ask():\n"
+        "    sent = 0\n"
+        "    while True: near.sendall(sent.to_bytes(8, 'little')); sent += 1\n"
+        "threading.Thread(target=ask, daemon=True).start()\n"
+        "stream, wanted = near.makefile('rb'), 0\n"
+        "while True:\n"
+        "    if int.from_bytes(stream.read(8), 'little') != wanted: os._exit(3)\n"
+        "    wanted += 1\n"
+        "    if wanted % 1000 == 0: open('/run/n', 'w').write(str(wanted))\n"
+    )
+    container = first.run("--name", "counter", images.APPLICATIONS, "python3", "-c", program)
+    first.wait_for(lambda: "n" in first.exec(container, "ls", "/run").split(), "it has begun")
+    _migrate(first)
+    before = int(second.exec("counter", "cat", "/run/n") or 0)
+    second.wait_for(lambda: int(second.exec("counter", "cat", "/run/n") or 0) > before, "it goes on")
+    assert second.is_running("counter")

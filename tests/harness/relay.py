@@ -48,7 +48,7 @@ def _write(fd: int, data: bytes) -> None:
 
 
 def _receivers(root: int) -> list[int]:
-    """The processes below *root* that receive."""
+    """The processes below *root* that receive; those with a session of their own outlive them, and are left to."""
     found, todo = [], [root]
     for pid in todo:
         try:
@@ -56,9 +56,10 @@ def _receivers(root: int) -> list[int]:
                 todo += [int(word) for word in stream.read().split()]
             with open(f"/proc/{pid}/cmdline", "rb") as line:
                 words = line.read().split(b"\0")
+            is_own = os.getsid(pid) != os.getsid(root)
         except OSError:
             continue
-        if b"receive" in words and b"-m" in words:
+        if b"receive" in words and b"-m" in words and not is_own:
             found.append(pid)
     return found
 

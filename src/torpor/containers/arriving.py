@@ -14,9 +14,11 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import secrets
 import tarfile
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,7 +56,9 @@ ROOT, SHM, VOLUME = "root", "shm", "volume:"
 #: So long does Podman itself wait for a restore.
 WAITS_WITHIN_S = 240.0
 _RUNS_WITHIN_S = 60.0
-_MAX_NETWORKS, _MAX_DOCUMENT, _CHUNK = 64, 3 << 20, 1 << 20
+_MAX_NETWORKS, _MAX_VOLUMES, _MAX_DOCUMENT, _CHUNK = 64, 256, 3 << 20, 1 << 20
+#: As Podman has it.
+_VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 _UNPACKED = "unpacked"
 _SHM_END = "/userdata/shm"
 #: Programs that set up the networks of containers.
@@ -68,13 +72,17 @@ _CNI = ("/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni")
 def take(link: Link, message: Message, offered: Offer, name: str) -> Received | None:
     """Take the container that *message* offers: see :func:`torpor.migrate.destination.receive`."""
     words = [(str(word), "") for word in message.entries("words", len(WORDS)) if word in WORDS]
-    if problems := _problems(message, name):
+    volumes = list(_volumes_of(message))
+    if problems := [*_problems(message, name), *_of_volumes(volumes)]:
         destination.refuse(link, problems)
         return None
+    if volumes:
+        words.append(("ignore-volumes", ""))
     with ExitStack() as stack:
         importer = stack.enter_context(Importer(jobs.state_directory() / _UNPACKED, link.close))
         incoming = destination.accept(link, message, stack)
-        return _Arriving(link, incoming, offered, name, words, importer, stack).run()
+        made = [name for is_copied, name, _ in volumes if is_copied]
+        return _Arriving(link, incoming, offered, name, words, made, importer, stack).run()
 
 
 @dataclass(slots=True)
@@ -96,11 +104,13 @@ class _Arriving:
         offered: Offer,
         name: str,
         words: list[tuple[str, str]],
+        volumes: list[str],
         importer: Importer,
         stack: ExitStack,
     ) -> None:
         self._link, self._incoming, self._offer, self._name = link, incoming, offered, name
         self._words, self._importer, self._stack = words, importer, stack
+        self._volumes = volumes
         self._token = secrets.token_hex(16)
         self._archive = importer.place / "container.tar"
         self._has_documents = False
@@ -171,7 +181,7 @@ class _Arriving:
             HeldNetwork(_programs(), self._importer.pid, self._token) as held,
         ):
             renamed = self._name if self._name != self._offer.name else None
-            self._importer.begin(self._archive, self._offer.name, renamed, self._words)
+            self._importer.begin(self._archive, self._offer.name, renamed, self._words, self._volumes)
             engine = place.wait(WAITS_WITHIN_S, self._importer.check)
             self._stack.callback(engine.close)
             told = engine.expect(meeting.RESTORE)
@@ -239,6 +249,32 @@ def _is_volume(place: str) -> bool:
     """Whether it is one of Podman's."""
     known = run("podman", "volume", "ls", "--format", "{{.Mountpoint}}").splitlines()
     return place in known
+
+
+def _volumes_of(message: Message) -> Iterator[tuple[bool, str, str]]:
+    """Whether each comes along, its name ("" for a directory of the host's), and where it is on the source."""
+    for entry in message.entries("volumes", _MAX_VOLUMES):
+        match entry:
+            case [bool(is_copied), str(name), str(source)] if name != "" or not is_copied:
+                if name and not _VOLUME_NAME.fullmatch(name):
+                    message.refuse("volumes")
+                yield is_copied, name, source
+            case _:
+                message.refuse("volumes")
+
+
+def _of_volumes(volumes: list[tuple[bool, str, str]]) -> Iterator[TorporError]:
+    known = set(run("podman", "volume", "ls", "--format", "{{.Name}}").split()) if volumes else set()
+    for is_copied, name, source in volumes:
+        if not name and not os.path.isdir(source):
+            yield EngineError(f"there is no directory {source} here", hint="mount it here at the same place")
+        elif name and is_copied and name in known:
+            yield EngineError(
+                f"there is a volume called {name} here",
+                hint="--volumes shared, if it is the same one; podman volume rm",
+            )
+        elif name and not is_copied and name not in known:
+            yield EngineError(f"there is no volume called {name} here", hint="--volumes copy, or podman volume create")
 
 
 def _problems(message: Message, name: str) -> list[TorporError]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from torpor.base import log
 from torpor.base.errors import EngineError, TorporError
 from torpor.base.fds import Closing
+from torpor.containers.commands import run
 from torpor.containers.names import PODMAN
 from torpor.engine import scratch
 
@@ -46,10 +47,13 @@ class Importer(Closing):
         self.place = Path(str(self._answer(60.0).get("place", "")))
         self._has_begun = False
 
-    def begin(self, archive: Path, own_name: str, name: str | None, words: list[tuple[str, str]]) -> None:
-        """Have Podman make a container of *archive*: see ``Podman.restore_archive``."""
+    def begin(
+        self, archive: Path, own_name: str, name: str | None, words: list[tuple[str, str]], volumes: list[str]
+    ) -> None:
+        """Have Podman make *volumes* and a container of *archive*: see ``Podman.restore_archive``."""
         self._has_begun = True
-        line = json.dumps({"archive": str(archive), "own_name": own_name, "name": name, "words": words}).encode()
+        order = {"archive": str(archive), "own_name": own_name, "name": name, "words": words, "volumes": volumes}
+        line = json.dumps(order).encode()
         os.write(self._tell, line + b"\n")
 
     def check(self) -> None:
@@ -104,9 +108,16 @@ def _serve(orders: int, answers: int, room: Path) -> None:
             return
         order = json.loads(line)
         words = [(str(word), str(value)) for word, value in order["words"]]
+        volumes: list[str] = []
         try:
+            for name in order["volumes"]:
+                run("podman", "volume", "create", name)
+                volumes.append(name)
             made = PODMAN.restore_archive(Path(order["archive"]), order["own_name"], order["name"], words)
         except (TorporError, OSError) as error:
+            for name in volumes:
+                with suppress(TorporError):
+                    run("podman", "volume", "rm", name)
             _say(answers, {"error": str(error), "notes": list(getattr(error, "__notes__", ()))})
         else:
             _say(answers, {"name": made.container.name, "pid": made.container.pid})

@@ -26,9 +26,9 @@ from typing import Any
 from torpor.base import log
 from torpor.base.errors import EngineError, MigrationError, RefusedError, TorporError, UnknownEndError
 from torpor.base.ids import Pid
-from torpor.base.records import replace
+from torpor.base.records import dataclass, replace
 from torpor.containers import arriving
-from torpor.containers.arriving import BEGIN, DOCUMENTS, FILES, LOG, NAMES, REBUILD, ROOT, SHM, WAITS
+from torpor.containers.arriving import BEGIN, DOCUMENTS, FILES, LOG, NAMES, REBUILD, ROOT, SHM, VOLUME, WAITS
 from torpor.containers.commands import run
 from torpor.containers.layer import Directory
 from torpor.containers.model import Container, Words
@@ -52,20 +52,23 @@ from torpor.migrate.way import Destination, Remote
 from torpor.objects.cgroup.model import CgroupPolicy
 from torpor.objects.memory import tracking
 
+COPY, SHARED = "copy", "shared"
 _CHUNK, _MAX_DOCUMENT = 1 << 20, 3 << 20
 _RUNS_WITHIN_S, _ASKS_WITHIN_S = 60.0, 120.0
 #: What Podman leaves of a checkpoint in a container's directory.
 _LEFT = ("config.dump", "spec.dump", "network.status", "stats-dump", "devshm-checkpoint.tar", "dump.log")
 
 
-def migrate(container: Container, where: Destination, wishes: Wishes, words: Words) -> Moved | None:
+def migrate(container: Container, where: Destination, wishes: Wishes, words: Words, volumes: str = "") -> Moved | None:
     """Move *container* to the host *where*, with options of Podman's; None for a dry run.
+
+    *volumes*: COPY, SHARED (the other host has them already), or "" where there are none.
 
     MigrationError, EngineError: it runs on here.  UnknownEndError: it does not run here, and perhaps there.
     """
     began = time.monotonic()
     told = json.loads(run("podman", "container", "inspect", container.id))[0]
-    _refuse(container, told)
+    mounts = _mounts(container, told, volumes)
     words = [*words, *([] if any(word == "tcp-established" for word, _ in words) else [("tcp-established", "")])]
     networks = list((told.get("NetworkSettings") or {}).get("Networks") or {})
     made = offer.make(container.pid, container.name, {}, offer.CONTAINER)
@@ -75,26 +78,54 @@ def migrate(container: Container, where: Destination, wishes: Wishes, words: Wor
                 remote.link, made, wishes, stack, image=str(told.get("ImageName", "")),
                 image_id=str(told.get("Image", "")), networks=networks,
                 words=[word for word, _ in words if word in arriving.WORDS],
+                volumes=[[each.is_copied, each.name, each.source] for each in mounts],
             )  # fmt: skip
             if wishes.dry_run:
                 remote.link.send(protocol.CANCEL)
                 return None
-            return _Move(remote.link, way, container, told, str(where), wishes, words, stack).run(name, made, began)
+            move = _Move(remote.link, way, container, told, str(where), wishes, words, stack)
+            return move.run(name, mounts, made, began)
         except LinkLostError as error:
             remote.explain(error)
             raise
 
 
-def _refuse(container: Container, told: dict[str, Any]) -> None:
-    """What cannot be moved is named before anything is done."""
+@dataclass(frozen=True, slots=True)
+class _Mount:
+    """A volume, or (without a *name*) a directory of the host, at *point* of the container."""
+
+    name: str
+    source: str
+    point: str
+    is_copied: bool
+
+
+def _mounts(container: Container, told: dict[str, Any], volumes: str) -> list[_Mount]:
+    """The container's; RefusedError for what cannot be moved."""
     problems, _ = PODMAN.foresee(container)
     if problems:
         raise problems[0]
     if told.get("Pod"):
         raise RefusedError(f"{container.label} is in a pod, and those are not moved yet", hint="podman pod inspect")
+    network = str((told.get("HostConfig") or {}).get("NetworkMode", ""))
+    if network.startswith(("container:", "ns:")):
+        raise RefusedError(f"{container.label} is in the network of another one ({network}), which stays here")
+    found = []
     for mount in told.get("Mounts") or ():
-        where, kind = mount.get("Destination"), mount.get("Type")
-        raise RefusedError(f"{container.label} has a {kind} on {where}, and volumes are not moved yet")
+        name, source, point = (str(mount.get(key) or "") for key in ("Name", "Source", "Destination"))
+        what = f"the volume {name}" if name else f"{source} of this host"
+        if not volumes:
+            raise RefusedError(
+                f"{container.label} has {what} on {point}",
+                hint="--volumes copy has volumes copied; --volumes shared, where the other host has the same ones",
+            )
+        if volumes == COPY and not name:
+            raise RefusedError(
+                f"{container.label} has {what} on {point}, and a directory of the host's is not copied",
+                hint="--volumes shared, where the other host has the same one",
+            )
+        found.append(_Mount(name, source, point, volumes == COPY))
+    return found
 
 
 class _Move:
@@ -124,8 +155,11 @@ class _Move:
             self._directories[SHM] = Directory(Path(f"/proc/{container.pid}/root/dev/shm"))
         self._frozen_ns = self._go_ns = 0
 
-    def run(self, name: str, made: Offer, began: float) -> Moved:
+    def run(self, name: str, mounts: list[_Mount], made: Offer, began: float) -> Moved:
         """Do it."""
+        for mount in mounts:
+            if mount.is_copied:
+                self._directories[f"{VOLUME}{mount.point}"] = Directory(Path(mount.source))
         there = set(os.listdir(self._static))
         try:
             order = self._look()
@@ -175,7 +209,15 @@ class _Move:
     def _look(self) -> Message:
         """How it is configured goes over, as Podman tells it; what its engine is told at a pre-checkpoint."""
         archive = self._home / "documents.tar"
-        line = ("--pre-checkpoint", "--ignore-rootfs", "--ignore-volumes", "--compress=none", f"--export={archive}")
+        words = [f"--{word}" for word, _ in self._words if word in arriving.WORDS]
+        line = (
+            *words,
+            "--pre-checkpoint",
+            "--ignore-rootfs",
+            "--ignore-volumes",
+            "--compress=none",
+            f"--export={archive}",
+        )
         with _Podman(lambda: run("podman", "container", "checkpoint", *line, self._container.id)) as podman:
             asking = self._meeting.wait(_ASKS_WITHIN_S, podman.check)
             try:
@@ -222,7 +264,9 @@ class _Move:
 
     def _send_files(self, part: str, mapped: frozenset[str] = frozenset()) -> None:
         self._link.send(FILES, part=part)
-        n_sent = self._directories[part].send(self._way, mapped)
+        point = {ROOT: "", SHM: "/dev/shm"}.get(part, part.removeprefix(VOLUME)).rstrip("/") + "/"
+        inside = frozenset(path.removeprefix(point) for path in mapped if path.startswith(point))
+        n_sent = self._directories[part].send(self._way, inside)
         log.debug(f"{n_sent} files and directories of {part}")
 
     # -- when it is stopped ----------------------------------------------------------------------------------
@@ -231,7 +275,9 @@ class _Move:
         """Podman checkpoints it, and our engine, asked by its runtime, does so over the link."""
         is_removed = bool((self._told.get("HostConfig") or {}).get("AutoRemove"))
         archive = self._home / "container.tar" if is_removed else None
-        words = self._words if archive is None else [*self._words, ("ignore-rootfs", ""), ("ignore-volumes", "")]
+        words = self._words
+        if archive is not None:
+            words = [*words, ("ignore-rootfs", ""), ("ignore-volumes", ""), ("compress", "none")]
         stats = None
         with _Podman(lambda: PODMAN.checkpoint(self._container, archive, words)) as podman:
             asking = self._meeting.wait(_ASKS_WITHIN_S, podman.check)
@@ -283,7 +329,7 @@ class _Move:
         for pid in read_tree(Pid(self._container.pid)):
             with suppress(OSError):
                 found |= {vma.name for vma in read_maps(pid) if vma.shared and vma.is_file and vma.prot & PROT_WRITE}
-        return frozenset(name.removeprefix("/").removeprefix("dev/shm/") for name in found)
+        return frozenset(found)
 
     # -- afterwards ------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ is let go here, last of all, with its neighbours told where its addresses are no
 from __future__ import annotations
 
 import os
+import threading
 
 from torpor.base import log
 from torpor.base.errors import TorporError
@@ -14,7 +15,7 @@ from torpor.engine.options import Notify
 from torpor.images import kinds
 from torpor.images.store import ImageStore, load_all
 from torpor.migrate import held_network, meeting
-from torpor.migrate.link import Link, Message
+from torpor.migrate.link import Link
 from torpor.migrate.spent import give_back
 
 
@@ -26,6 +27,7 @@ class Arrival:
 
     def __init__(self, link: Link, root: str, external: tuple[str, ...], network: int) -> None:
         self._link, self._network = link, network
+        self._opening: threading.Thread | None = None
         link.send(meeting.RESTORE, root=root, external=list(external), network=network, pid=os.getpid())
 
     def images(self) -> ImageStore:
@@ -43,15 +45,15 @@ class Arrival:
             then(action, pid)
             if action == "post-restore":
                 self._link.send(meeting.READY)
-                message = self._link.expect(meeting.GO)
-                self._let_in(message)
+                table = self._link.expect(meeting.GO).text("table", "")
+                if self._network >= 0 and table:
+                    self._opening = threading.Thread(target=self._let_in, args=(table,))
+                    self._opening.start()
 
         return notify
 
-    def _let_in(self, message: Message) -> None:
-        table = message.text("table", "")
-        if self._network < 0 or not table:
-            return
+    def _let_in(self, table: str) -> None:
+        """While the last is done to it: connections are held back by themselves until they are there."""
         try:
             held_network.let_go(self._network, table)
         except (TorporError, OSError) as error:
@@ -59,6 +61,8 @@ class Arrival:
 
     def runs(self, pid: int) -> None:
         """It does."""
+        if self._opening is not None:
+            self._opening.join()
         try:
             self._link.send(meeting.DONE, pid=pid)
             self._link.close()

@@ -68,6 +68,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--on-timeout", choices=("stop", "cancel"), default="stop",
         help="then stop it and send the rest (the default), or give up and let it run on here",
     )  # fmt: skip
+    parser.add_argument(
+        "--volumes", choices=("copy", "shared"), default="",
+        help="of a container: they are copied, into new ones of the same names, or the other host has the same ones "
+        "already, and directories of the host's as well (default: a container that has any is refused)",
+    )  # fmt: skip
     parser.add_argument("--engine", help="podman; job, pid: what the name means")
     parser.add_argument("--json", action="store_true", help="what came of it, as JSON")
     parser.add_argument("-y", "--yes", action="store_true", help="do not ask before something is lost")
@@ -132,7 +137,7 @@ def _migrate_one(args: argparse.Namespace, word: str, where: Destination) -> Mov
     else:
         of_processes = [name for name in process_options.names(process_options.CHECK) if name not in _SHARED]
         container_options.refuse(args, tuple(of_processes), "a container of podman")
-        moved = moving.migrate(container, where, _wishes(args), container_options.given(args, _SHARED))
+        moved = moving.migrate(container, where, _wishes(args), container_options.given(args, _SHARED), args.volumes)
     if not args.json:
         _tell(word, where, moved)
     return moved

@@ -1,0 +1,131 @@
+"""Either side of a container's migration is killed, or the link cut, at every word that they say: one of it lives, on
+one host or asleep in Podman's storage on the source; it goes on where it was, and nothing else is left.
+"""
+
+import os
+import random
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from e2e.slides import SECOND, let_in
+from harness import images, relay
+from harness.applications import ShellLoop
+from harness.machine import MachineError
+from harness.podman import Podman
+from harness.rounds import rounds
+
+_LOOP = ShellLoop()
+_TORPOR = "/usr/local/sbin/torpor"
+VICTIMS = ("source", "destination", "link")
+MESSAGES = ("documents", "images", "begin", "waits", "files", "rebuild", "ready", "go", "runs")
+SEED = 20261128
+_IN_CI = [("begin", "source", 0.3), ("files", "destination", 0.0), ("rebuild", "link", 0.0), ("go", "destination", 0.0)]
+
+
+def _cases() -> list[tuple[str, str, float]]:
+    rng = random.Random(SEED)
+    every = [(message, victim, 0.0) for message in MESSAGES for victim in VICTIMS]
+    more = [(rng.choice(MESSAGES), rng.choice(VICTIMS), rng.uniform(-0.2, 0.5)) for _ in range(100)]
+    return (_IN_CI + every + more)[: rounds(len(_IN_CI), 60)]
+
+
+@pytest.fixture
+def hosts(image_stores: list[Path]) -> Iterator[tuple[Podman, Podman]]:
+    """Two, and root of the first may log in to the second."""
+    with ExitStack() as stack:
+        first = stack.enter_context(Podman(image_stores, "first"))
+        second = stack.enter_context(Podman(image_stores, SECOND))
+        first.machine.join(second.machine)
+        let_in(first.machine, second.machine)
+        for each in (first, second):
+            _write(each, _TORPOR, f'exec {sys.executable} -m torpor.cli.torpor "$@"')
+        yield first, second
+
+
+def _write(podman: Podman, path: str, line: str) -> None:
+    command = podman.machine.path(path)
+    source = os.environ["PYTHONPATH"]
+    command.write_text(f"#!/bin/sh\nexport PYTHONPATH='{source}' TORPOR_STATE=/run/torpor\n{line}\n")
+    command.chmod(0o755)
+
+
+def test_one_of_it_lives_whoever_dies(hosts: tuple[Podman, Podman]) -> None:
+    first, second = hosts
+    container, count = "", 0
+    for message, victim, delay in _cases():
+        case = f"{victim} at {message!r} {delay:+.2f} s"
+        if not _names(first):
+            container = first.run("--name", "counter", images.APPLICATIONS, *_LOOP.command)
+            count = 0
+        assert _LOOP.step(first, container) == count, case
+        code = _migrate(first, second, message, victim, delay)
+        where = _judge(first, second, case, code)
+        assert _LOOP.step(second if where == "there" else first, "counter") == count + 1, f"{case}: {where}"
+        count += 2
+        print(f"{case}: exit code {code}, it is {where}")
+        for podman in hosts:
+            left = _left(podman)
+            if victim == "source" and podman is first:
+                # Of who was killed, the next who comes removes it.
+                left = [each for each in left if ".torpor-scratch-" not in each]
+            assert not left, f"{case}: {podman.machine.name}: {left}"
+        second("rm", "--all", "--force", "--time=0")
+
+
+def _migrate(first: Podman, second: Podman, message: str, victim: str, delay: float) -> int:
+    """Try to, with that harm; how the command ended."""
+    harm = f"exec {sys.executable} {relay.__file__} {message} {delay} {victim}"
+    line = [_TORPOR, "migrate", "podman:counter", SECOND]
+    if victim == "destination":
+        _write(second, "/usr/local/sbin/harmed", f'{harm} {sys.executable} -m torpor.cli.torpor "$@"')
+        line += ["--remote-torpor", "/usr/local/sbin/harmed"]
+    else:
+        _write(first, "/usr/local/sbin/harm", f'{harm} ssh "$@"')
+        line += ["--remote-torpor", _TORPOR, "--rsh", "/usr/local/sbin/harm"]
+    return first.machine.run(*line, check=False, merge=True, timeout_s=180).returncode
+
+
+def _judge(first: Podman, second: Podman, case: str, code: int) -> str:
+    """Where it lives, once nobody is at work any more."""
+    for podman in (first, second):
+        podman.wait_for(lambda podman=podman: not _at_work(podman), f"{case}: {podman.machine.name} is at rest")  # type: ignore[misc]
+    here, there = _names(first, running=True), _names(second, running=True)
+    states = f"{case}: here {here}, there {there}, exit code {code}"
+    assert len(here) + len(there) <= 1, states
+    if there:
+        first("rm", "--all", "--force", "--time=0")  # asleep, for nobody has said that it runs
+        return "there"
+    assert not _names(second), f"{states}: {_names(second)} is left there"
+    if not here:
+        assert code in (4, 137, -9), states
+        first.machine.run(_TORPOR, "restore", "podman:counter")
+        return "asleep here"
+    return "here"
+
+
+def _names(podman: Podman, *, running: bool = False) -> list[str]:
+    return podman("ps", *([] if running else ["--all"]), "--format", "{{.Names}}").split()
+
+
+def _at_work(podman: Podman) -> bool:
+    """Whether Podman, an engine or torpor is about something there."""
+    try:
+        said = podman.machine.out("ps", "-e", "-o", "args=")
+    except MachineError:
+        return True
+    words = ("torpor.cli.torpor", "container restore", "container checkpoint", "swrk", "bin/criu", "runc ")
+    return any(word in line for line in said.splitlines() for word in words if "conmon" not in line)
+
+
+def _left(podman: Podman) -> list[str]:
+    """What nobody needs any more."""
+    found = [str(path.name) for path in podman.machine.path("/var/tmp").glob("checkpoint*")]
+    for place in ("unpacked", "migrating"):
+        found += [f"{place}/{each.name}" for each in podman.machine.path(f"/run/torpor/{place}").glob("*")]
+    containers = _names(podman, running=True)
+    namespaces = list(podman.machine.path("/run/netns").glob("netns-*"))
+    return found + ([] if len(namespaces) <= len(containers) else [each.name for each in namespaces])
