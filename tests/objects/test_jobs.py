@@ -163,4 +163,33 @@ def test_mounts_of_the_hosts_that_are_not_there_any_more_are_left_out(
     said = capfd.readouterr().err
     for name in ("whole", "part/here", "file") if gone == "points" else ("part/here", "file"):
         assert f"{mounted / name}: the host" in said and "it is left out" in said
+
+
+@pytest.mark.parametrize("content", ["", "something"])
+def test_mounts_that_the_host_had_unmounted_already(
+    mounted: Path, content: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The job has copies of them, as of those of a chroot in the making; nobody misses them, but for what is there."""
+    need_mounted_root()
+    (mounted / "terminals").mkdir()
+    subprocess.run(["mount", "-t", "devpts", "none", mounted / "terminals"], check=True)
+    if content:
+        (mounted / "whole" / content).touch()
+    jobs.start(["sh", "-c", "while :; do sleep 1000; done"], "sleeper")
+    for name in ("terminals", "whole"):
+        subprocess.run(["umount", mounted / name], check=True)
+    assert torpor.main(["checkpoint", "sleeper"]) == 0
+    for name in ("terminals", "whole"):
+        (mounted / name).rmdir()
+    capfd.readouterr()
+    code = torpor.main(["restore", "sleeper"])
+    said = capfd.readouterr().err
+    if content:
+        assert code and f"{mounted / 'whole'} cannot be mounted" in said, said
+        (mounted / "whole").mkdir()
+        assert torpor.main(["restore", "sleeper"]) == 0
+        return
+    assert code == 0, said
+    for name in ("terminals", "whole"):
+        assert f"{mounted / name}: the host's directory has none of that name any more; it is left out" in said
     assert jobs.find("sleeper").status == jobs.RUNNING

@@ -204,7 +204,8 @@ class _Builder:
             _attach_one(node)
         except OSError as error:
             is_gone = isinstance(error, FileNotFoundError | NotADirectoryError)
-            if not is_gone or not external.may_be_left_out(tree, node):
+            may_be_left_out = external.may_be_left_out(tree, node) or external.has_lost_its_place(tree, node)
+            if not is_gone or not may_be_left_out:
                 raise RestoreError(f"{node.point} cannot be mounted: {error}") from error
             log.warn(f"{node.point}: the host's directory has none of that name any more; it is left out")
             self._leave_out(tree, node)

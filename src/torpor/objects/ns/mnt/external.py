@@ -10,7 +10,7 @@ Restore
     mnt[]``), or has named a mount that it lies below.
 Limits
     Where the host has no such path any more, a mount that the tree can do without is left out with a warning; any other
-    is an error.
+    is an error. So it is with a copy that a job has of what the host had unmounted, if nothing is in it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from torpor.kernel.procfs.mountinfo import read_mountinfo
 from torpor.kernel.procfs.small import read_small
 from torpor.kernel.uapi.fcntl import AT_FDCWD
 from torpor.objects.files.paths import is_below
-from torpor.objects.ns.mnt import filesystems
+from torpor.objects.ns.mnt import filesystems, tmpfs
 from torpor.objects.ns.mnt.cgroups import OwnGroups
 from torpor.objects.ns.mnt.tree import Node, Tree
 
@@ -114,11 +114,8 @@ def _is_allowed(tree: Tree, node: Node, sources: dict[str, str]) -> bool:
         return True
     if any(is_below(path, os.path.normpath(os.path.join("/", given))) for given in sources.values()):
         return True
-    context = tree.session.context
-    if context is None or not context.policies.mounts.host_mounts:
-        return False
     # What everybody here sees at that place.
-    return tree.session.root == "/" and path == node.point
+    return _has_host_mounts(tree) and path == node.point
 
 
 def may_be_left_out(tree: Tree, node: Node) -> bool:
@@ -126,17 +123,51 @@ def may_be_left_out(tree: Tree, node: Node) -> bool:
 
     On a busy host, mounts of others come and go, copies of which are in every namespace that is not theirs.
     """
-    context = tree.session.context
-    if node is tree.root or context is None or not (is_detected(node) or _is_of_host(tree, node)):
+    if node is tree.root or not (is_detected(node) or _is_of_host(tree, node)):
         return False
+    return not _is_used(tree, node)
+
+
+def has_lost_its_place(tree: Tree, node: Node) -> bool:
+    """The same of one whose mount point the host has not any more, and with which nothing is lost.
+
+    What the host had already unmounted when the tree was dumped is not found there; the tree's copy was left.
+    """
+    if node is tree.root or node.parent is None or not _has_host_mounts(tree):
+        return False
+    if not (node.parent is tree.root or is_detected(node.parent) or _is_of_host(tree, node.parent)):
+        return False
+    return not _is_used(tree, node) and all(_holds_nothing(tree, below) for below in node.iter_below())
+
+
+def _is_used(tree: Tree, node: Node) -> bool:
+    context = tree.session.context
+    if context is None:
+        return True
     idents = {below.entry.mnt_id for below in node.iter_below()}
-    return not any(entry.reg.mnt_id in idents or entry.usk.mnt_id in idents for entry in context.files.entries.values())
+    return any(entry.reg.mnt_id in idents or entry.usk.mnt_id in idents for entry in context.files.entries.values())
+
+
+def _holds_nothing(tree: Tree, node: Node) -> bool:
+    if is_detected(node) or _is_of_host(tree, node):
+        return True
+    kind = filesystems.BY_CODE.get(node.entry.fstype)
+    if kind is None or node.is_external:
+        return False
+    if kind.code == filesystems.TMPFS:
+        return tmpfs.is_empty(tree.session.store, node.entry.root_dev)
+    return kind.dump is None
+
+
+def _has_host_mounts(tree: Tree) -> bool:
+    """Whether it is a tree that has the host's mounts, as a job has, and may have them again."""
+    context = tree.session.context
+    return context is not None and context.policies.mounts.host_mounts and tree.session.root == "/"
 
 
 def _is_of_host(tree: Tree, node: Node) -> bool:
-    """Whether it shows a part of what the host has mounted, in a tree that has the host's mounts, as a job has."""
-    context = tree.session.context
-    if context is None or not context.policies.mounts.host_mounts or tree.session.root != "/" or node.is_external:
+    """Whether it shows a part of what the host has mounted, in a tree that has the host's mounts."""
+    if not _has_host_mounts(tree) or node.is_external:
         return False
     copied = (other for other in tree.order if other is tree.root or is_detected(other))
     return any(other.entry.root_dev == node.entry.root_dev for other in copied)

@@ -63,6 +63,20 @@ def get_ready(store: ImageStore, devices: Iterable[int]) -> None:
         from torpor.objects.ns.mnt import tar  # noqa: F401
 
 
+def is_empty(store: ImageStore, device: int) -> bool:
+    """Whether there is nothing in it but its root."""
+    if not store.exists(_name(device)):
+        return True
+    import tarfile
+
+    with store.open_read(_name(device)) as stream:
+        try:
+            with tarfile.open(fileobj=stream, mode="r:gz", errorlevel=2) as archive:
+                return all(member.name in (".", "") for member in archive)
+        except (tarfile.TarError, EOFError, OSError):
+            return False
+
+
 def restore(store: ImageStore, directory: int, device: int, idmaps: IdMaps, may_be_special: bool) -> None:
     """Unpack into the descriptor *directory*, the root of an empty file system."""
     if not store.exists(_name(device)):
