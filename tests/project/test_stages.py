@@ -20,6 +20,7 @@ KEPT_ELSEWHERE = {
     ("objects/model.py", "questions"): "of one process, and they add to its batch: the phase 'ask' takes them up",
     ("objects/files/tty.py", "_openers"): "a table by the kind of terminal, which nobody adds to",
     ("migrate/filling.py", "_others"): "what is done when a descriptor is ready, in the loop of one command",
+    ("base/lean/contextlib.py", "_ends"): "the standard ExitStack, which the bundle has from there",
     ("tracee/batch.py", "_after"): "of one batch, when it has been run",
     ("tracee/pipeline.py", "_running"): "of one thread's batch, when it has been run",
 }

@@ -1,10 +1,19 @@
-"""Makes the file of :mod:`bundle`, when the installation is made."""
+"""Makes the file of :mod:`bundle`, when the installation is made.
+
+What is in it is what the sources say, without what only readers and type checkers look at: docstrings, annotations of
+functions, imports for those alone (``lean_tree``); and of the standard library's modules those parts that are wanted,
+where a stand-in has them (:mod:`torpor.base.lean`).
+"""
 
 from __future__ import annotations
 
 import ast
 import marshal
+import subprocess
+import sys
 from collections.abc import Iterator
+from functools import cache
+from importlib import import_module
 from importlib.util import MAGIC_NUMBER
 from pathlib import Path
 from types import CodeType
@@ -12,39 +21,79 @@ from types import CodeType
 #: What lies in the file: packages of ours, without what only people's commands load.
 PARTS = ("base", "kernel", "images", "tracee", "objects", "engine", "migrate", "rpc", "cli")
 LEFT_OUT = ("torpor.cli.torpor", "torpor.cli.commands", "torpor.engine.jobs")
-#: Whatever these import is read at once: the commands, and what nearly every process has.
+#: With the first of each, what all of it imports is loaded in one go: the commands, and what nearly every process has.
+HEADS = (
+    ("torpor.cli.criu.main",),
+    ("torpor.engine.dump.run", "torpor.objects.files.regular", "torpor.objects.files.refused"),
+    ("torpor.engine.restore.run", "torpor.objects.files.regular"),
+)
+#: Whatever these import is read at once.
 FIRST = (
-    "torpor.cli.criu.main", "torpor.cli.criu.dump", "torpor.cli.criu.restore", "torpor.objects.files.regular",
-    "torpor.objects.files.pipe", "torpor.objects.files.refused", "torpor.engine.dump.entered",
+    "torpor.cli.criu.dump", "torpor.cli.criu.restore", "torpor.objects.files.pipe", "torpor.engine.dump.entered",
+    *(name for head in HEADS for name in head),
 )  # fmt: skip
+_LEAN = "torpor.base.lean"
+#: What stands in for a module: ours, or what that module itself takes its names from.
+STAND_INS = {
+    "bisect": "_bisect",
+    "collections": "_collections",
+    "collections.abc": "_collections_abc",
+    "contextlib": f"{_LEAN}.contextlib",
+    "ctypes": f"{_LEAN}.ctypes",
+    "functools": f"{_LEAN}.functools",
+    "struct": "_struct",
+}
+
+_OF_TYPES = ("_collections_abc", "collections.abc", "types")
 
 
 def pack(root: Path) -> bytes:
-    """The file's contents, of the sources below ``ROOT/torpor``."""
+    """The file's contents, of the sources below ``ROOT/torpor``.
+
+    By another Python, which does not note the columns of each instruction: they are a fifth of the code, and for the
+    marks below the lines of a traceback.
+    """
+    line = [sys.executable, "-X", "no_debug_ranges", "-c", f"from {__name__} import main; main()", str(root)]
+    home = str(Path(__file__).parents[2])
+    return subprocess.run(line, stdout=subprocess.PIPE, check=True, env={"PYTHONPATH": home}).stdout
+
+
+def main() -> None:
+    """Write them to standard output."""
+    sys.stdout.buffer.write(_packed(Path(sys.argv[1])))
+
+
+def _packed(root: Path) -> bytes:
     sources = dict(iter_sources(root))
-    first = _reached(sources)
+    first = list(dict.fromkeys(name for head in FIRST for name in _reached(sources, head)))
     codes = {
         name: marshal.dumps(compiled(sources[name]))
         for name in (*first, *(name for name in sources if name not in first))
     }
+    orders = {
+        head: list(dict.fromkeys(name for each in (*others, head) for name in _reached(sources, each)))
+        for head, *others in HEADS
+    }
     n_first = sum(len(codes[name]) for name in first)
     # The index is as long with other numbers of the same size: so it is made twice.
-    head = _head(sources, codes, 0, n_first)
-    return b"".join((_head(sources, codes, len(head), n_first), *codes.values()))
+    head = _head(sources, codes, orders, 0, n_first)
+    return b"".join((_head(sources, codes, orders, len(head), n_first), *codes.values()))
 
 
-def _head(sources: dict[str, Path], codes: dict[str, bytes], at: int, n_first: int) -> bytes:
+def _head(
+    sources: dict[str, Path], codes: dict[str, bytes], orders: dict[str, list[str]], at: int, n_first: int
+) -> bytes:
     index = {}
     for name, code in codes.items():
         index[name] = (sources[name].name == "__init__.py", at, at + len(code))
         at += len(code)
-    told = marshal.dumps(index, 2)
+    told = marshal.dumps((index, orders), 2)
     return b"".join((MAGIC_NUMBER, len(told).to_bytes(4, "little"), n_first.to_bytes(4, "little"), told))
 
 
 def compiled(path: Path) -> CodeType:
     """The code of a module; the name that it has is replaced by the place where it lies then, when it is loaded."""
-    return compile(path.read_bytes(), path.name, "exec", dont_inherit=True)
+    return compile(lean_tree(path), path.name, "exec", dont_inherit=True)
 
 
 def iter_sources(root: Path) -> Iterator[tuple[str, Path]]:
@@ -56,23 +105,120 @@ def iter_sources(root: Path) -> Iterator[tuple[str, Path]]:
                 yield name, path
 
 
-def _reached(sources: dict[str, Path]) -> list[str]:
-    """The modules that ``FIRST`` import when they are imported, as the sources say it, and these themselves."""
+def _reached(sources: dict[str, Path], name: str) -> dict[str, None]:
+    """The modules that *name* imports when it is imported, and it itself: each behind those that it imports."""
     found: dict[str, None] = {}
-    waiting = list(FIRST)
-    while waiting:
-        name = waiting.pop()
-        if name in sources and name not in found:
-            found[name] = None
-            waiting += name.rpartition(".")[0], *_imports(sources[name])
-    return list(found)
+    _walk(sources, name, set(), found)
+    return found
 
 
-def _imports(path: Path) -> Iterator[str]:
+def _walk(sources: dict[str, Path], name: str, begun: set[str], found: dict[str, None]) -> None:
+    if name not in sources or name in begun:
+        return
+    begun.add(name)
+    for other in (name.rpartition(".")[0], *_imports(lean_tree(sources[name]))):
+        _walk(sources, other, begun, found)
+    found[name] = None
+
+
+def _imports(tree: ast.Module) -> Iterator[str]:
     """Names that may be modules, of the import statements outside of functions."""
-    for statement in ast.parse(path.read_bytes()).body:
+    for statement in tree.body:
         if isinstance(statement, ast.Import):
             yield from (alias.name for alias in statement.names)
         elif isinstance(statement, ast.ImportFrom) and statement.module is not None:
             yield statement.module
             yield from (f"{statement.module}.{alias.name}" for alias in statement.names)
+
+
+@cache
+def lean_tree(path: Path) -> ast.Module:
+    """The module in *path* without what is not for running, and with stand-ins."""
+    tree = ast.parse(path.read_bytes())
+    attributes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    made = ast.fix_missing_locations(_Lean(attributes).visit(tree))
+    assert isinstance(made, ast.Module)
+    _drop_unused(made)
+    return made
+
+
+def _drop_unused(tree: ast.Module) -> None:
+    """What annotations alone named of the modules of types is not imported."""
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    for statement in list(tree.body):
+        if isinstance(statement, ast.ImportFrom) and statement.module in _OF_TYPES:
+            statement.names = [alias for alias in statement.names if (alias.asname or alias.name) in used]
+            if not statement.names:
+                tree.body.remove(statement)
+
+
+class _Lean(ast.NodeTransformer):
+    """``lean_tree``'s work."""
+
+    def __init__(self, attributes: set[str]) -> None:
+        self._attributes = attributes
+
+    def visit_Module(self, node: ast.Module) -> ast.Module:
+        """All of it."""
+        _drop_docstring(node)
+        self.generic_visit(node)
+        return node
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
+        """Its annotations stay: records are made of them."""
+        _drop_docstring(node)
+        node.body = [each if isinstance(each, ast.AnnAssign) else self.visit(each) for each in node.body]
+        return node
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.stmt:
+        """Those of variables do not."""
+        made = ast.Pass() if node.value is None else ast.Assign([node.target], node.value)
+        return ast.copy_location(made, node)
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
+        """Without annotations."""
+        _drop_docstring(node)
+        node.returns = None
+        every = node.args
+        for argument in (*every.posonlyargs, *every.args, *every.kwonlyargs, every.vararg, every.kwarg):
+            if argument is not None:
+                argument.annotation = None
+        self.generic_visit(node)
+        return node
+
+    def visit_If(self, node: ast.If) -> ast.If | list[ast.stmt]:
+        """What is for type checkers only is not there."""
+        self.generic_visit(node)
+        if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            return node.orelse or [ast.Pass()]
+        return node
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.ImportFrom:
+        """From a stand-in, if that has all the names."""
+        wanted = {alias.name for alias in node.names}
+        if node.module in STAND_INS and wanted <= _names_of(STAND_INS[node.module]):
+            node.module = STAND_INS[node.module]
+        return node
+
+    def visit_Import(self, node: ast.Import) -> ast.Import:
+        """A stand-in by the same name, if that has all that is asked of any module here."""
+        for alias in node.names:
+            other = STAND_INS.get(alias.name)
+            if other and alias.asname is None and "." not in alias.name:
+                wanted = self._attributes & set(dir(import_module(alias.name)))
+                if wanted <= _names_of(other):
+                    alias.name, alias.asname = other, alias.name
+        return node
+
+
+@cache
+def _names_of(module: str) -> frozenset[str]:
+    found = import_module(module)
+    return frozenset(getattr(found, "__all__", None) or dir(found))
+
+
+def _drop_docstring(node: ast.Module | ast.ClassDef | ast.FunctionDef) -> None:
+    first = node.body[0] if node.body else None
+    if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+        # `from __future__` is to be the first, and there is no empty body.
+        node.body[:1] = [] if len(node.body) > 1 else [ast.copy_location(ast.Pass(), first)]

@@ -15,7 +15,7 @@ Limits
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
 from torpor.base.errors import TorporError
@@ -254,7 +254,9 @@ class _Groups:
         self._steps: list[Step] = []
         self._follow(births)
         #: How many stay in each group: they belong there, or are helpers.
-        self._n_staying = Counter(group for one, group in self._group.items() if _stays(one, group))
+        self._n_staying: defaultdict[TreePid, int] = defaultdict(int)
+        for one, group in self._group.items():
+            self._n_staying[group] += _stays(one, group)
 
     def _follow(self, births: list[Step]) -> None:
         for step in births:

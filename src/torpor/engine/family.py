@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from torpor.base.errors import RefusedError
@@ -77,7 +77,10 @@ def check(processes: Sequence[DumpProcess], belonging: dict[TreePid, Belonging],
 
 def _common(ids: Iterable[m.task_kobj_ids_entry]) -> frozenset[tuple[str, int]]:
     """What more than one process has."""
-    counts = Counter(pair for each in ids for pair in _pairs(each))
+    counts: defaultdict[tuple[str, int], int] = defaultdict(int)
+    for each in ids:
+        for pair in _pairs(each):
+            counts[pair] += 1
     return frozenset(pair for pair, count in counts.items() if count > 1)
 
 

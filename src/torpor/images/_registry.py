@@ -7,12 +7,12 @@ module, so where it is missing or has changed the public API makes the same clas
 from __future__ import annotations
 
 from functools import cache
-from importlib import import_module
 
+from torpor.base.late import load
 from torpor.base.typed import TYPE_CHECKING, Any
 from torpor.images._descriptors import FILE
 from torpor.images._enums import Enum
-from torpor.images._well_known import without_well_known_types
+from torpor.images._well_known import load_core, without_well_known_types
 
 if TYPE_CHECKING:
     from torpor.images.messages import Message
@@ -26,7 +26,7 @@ class _CorePool:
     """Classes straight from the C core."""
 
     def __init__(self, file: bytes) -> None:
-        self._core = import_module("google._upb._message")
+        self._core = load_core()
         self._pool = self._core.DescriptorPool()
         self._pool.AddSerializedFile(file)
         without_well_known_types(lambda: self.message_class(_ANY))
@@ -44,8 +44,8 @@ class _PublicPool:
     """Classes by the public API, for a protobuf without that C core."""
 
     def __init__(self, file: bytes) -> None:
-        self._make = import_module("google.protobuf.message_factory").GetMessageClass
-        self._pool = import_module("google.protobuf.descriptor_pool").DescriptorPool()
+        self._make = load("google.protobuf.message_factory").GetMessageClass
+        self._pool = load("google.protobuf.descriptor_pool").DescriptorPool()
         self._pool.AddSerializedFile(file)
 
     def message_class(self, name: str) -> Any:
@@ -77,7 +77,7 @@ def message_class(name: str) -> type[Message]:
 
 def decode_errors() -> tuple[type[Exception], ...]:
     """What parsing hostile bytes may raise: the core's DecodeError, and what the pure-Python parser lets through."""
-    return (import_module("google.protobuf.message").DecodeError, ValueError, IndexError)
+    return (load("google.protobuf.message").DecodeError, ValueError, IndexError)
 
 
 def lookup(name: str) -> object:
@@ -86,7 +86,7 @@ def lookup(name: str) -> object:
     Raises AttributeError for any other name.
     """
     if name == "Message":
-        return import_module("google.protobuf.message").Message
+        return load("google.protobuf.message").Message
     pool = open_pool()
     try:
         return message_class(name)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import struct
-from array import array
 
 from torpor.kernel.arch import nr
-from torpor.kernel.syscall import syscall
+from torpor.kernel.syscall import address_of, syscall
 from torpor.kernel.uapi.fcntl import O_PATH
 
 RESOLVE_NO_SYMLINKS = 0x04
@@ -28,12 +27,12 @@ def open_in_root(root_fd: int, path: str, flags: int, mode: int = 0, *, links: b
     """
     if flags & O_PATH:
         flags &= _WITH_O_PATH
-    name = array("B", os.fsencode(path or ".") + b"\0")
+    name = bytearray(os.fsencode(path or ".") + b"\0")
     resolve = RESOLVE_IN_ROOT if links else RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS
-    how = array("B", _HOW.pack(flags | os.O_CLOEXEC, mode if flags & _CREATES else 0, resolve))
+    how = bytearray(_HOW.pack(flags | os.O_CLOEXEC, mode if flags & _CREATES else 0, resolve))
     for _ in range(_TRIES):
         try:
-            return syscall("openat2", nr.openat2, root_fd, name.buffer_info()[0], how.buffer_info()[0], _HOW.size)
+            return syscall("openat2", nr.openat2, root_fd, address_of(name), address_of(how), _HOW.size)
         except OSError as error:
             # Something was renamed or mounted while ".." was being walked: openat2(2) says to try again.
             if error.errno != errno.EAGAIN:

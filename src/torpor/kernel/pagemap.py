@@ -6,7 +6,6 @@ read and say the same.
 
 from __future__ import annotations
 
-import array
 import errno
 import fcntl
 import os
@@ -128,7 +127,7 @@ class PagemapScanner:
         if run_kind:
             yield run_start, end, run_kind
 
-    def _read_words(self, start: int, end: int) -> Iterator[tuple[int, array.array[int]]]:
+    def _read_words(self, start: int, end: int) -> Iterator[tuple[int, memoryview]]:
         """The words, and the address of the first of them.  Of an empty stretch only the first is given.
 
         A terabyte that nobody has touched has 268 million of them.
@@ -137,12 +136,12 @@ class PagemapScanner:
             n_pages = min(_WORDS_AT_ONCE, (end - base) // PAGE_SIZE)
             data = os.pread(self._fd, n_pages * 8, base // PAGE_SIZE * 8)
             if data == _EMPTY[: len(data)]:
-                yield base, array.array("Q", data[:8])
+                yield base, memoryview(data[:8]).cast("Q")
                 continue
             for at in range(0, len(data), _STRETCH):
                 stretch = data[at : at + _STRETCH]
                 is_empty = stretch == _EMPTY[: len(stretch)]
-                yield base + at // 8 * PAGE_SIZE, array.array("Q", stretch[:8] if is_empty else stretch)
+                yield base + at // 8 * PAGE_SIZE, memoryview(stretch[:8] if is_empty else stretch).cast("Q")
 
 
 def _kind_of(word: int) -> int:

@@ -5,7 +5,6 @@ Both release the GIL and may be called from any thread.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import struct
 from collections.abc import Sequence
@@ -21,10 +20,7 @@ IOV_MAX = 1024
 
 #: One local and one remote iovec, for the many short transfers.
 _PAIR = struct.Struct("QQQQ")
-
-
-class _Iovec(ctypes.Structure):
-    _fields_ = (("base", ctypes.c_void_p), ("len", ctypes.c_size_t))
+_IOVEC_BYTES = 16
 
 
 def read(pid: Pid, address: int, length: int) -> bytes:
@@ -70,9 +66,10 @@ def _transfer_part(name: str, number: int, pid: Pid, ranges: Sequence[tuple[int,
     todo = list(ranges)
     done = 0
     while done < total:
-        remote = (_Iovec * len(todo))(*[_Iovec(*each) for each in todo])
-        local = _Iovec(base + done, total - done)
-        moved = syscall(name, number, pid, ctypes.addressof(local), 1, ctypes.addressof(remote), len(todo))
+        words = [word for piece in todo for word in piece]
+        vectors = bytearray(struct.pack(f"{2 + len(words)}Q", base + done, total - done, *words))
+        at = address_of(vectors)
+        moved = syscall(name, number, pid, at, 1, at + _IOVEC_BYTES, len(todo))
         done += moved
         if done < total:
             if moved == 0:

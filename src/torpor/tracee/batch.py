@@ -7,7 +7,6 @@ places in the batch's own data.  Nothing happens until a :class:`~torpor.tracee.
 from __future__ import annotations
 
 import struct
-from array import array
 from collections.abc import Callable, Sequence
 
 from torpor.base.errors import KernelError
@@ -86,7 +85,7 @@ class Batch:
     def __init__(self) -> None:
         self.payload = bytearray()
         self.results: Sequence[int] = ()
-        self._words = array("Q")
+        self._words: list[int] = []
         self._data_args: list[tuple[int, Data]] = []
         self._stores: dict[int, list[int]] = {}
         self._fixups: list[tuple[int, Data]] = []
@@ -168,13 +167,11 @@ class Batch:
         for record, targets in self._stores.items():
             for position, index in enumerate(targets):
                 words[record * _RECORD_WORDS + _FIRST_STORE + position] = base + index * _WORD
-        return bytearray(words.tobytes() + self.payload)
+        return bytearray(struct.pack(f"{len(words)}Q", *words) + self.payload)
 
     def has_ended(self, memory: bytes | bytearray) -> bool:
         """Whether the loop is through with the records in *memory*: the last has a result, or one failed."""
-        found = array("q")
-        found.frombytes(memoryview(memory)[: len(self._words) * _WORD])
-        results = found[_RESULT::_RECORD_WORDS]
+        results = self._results(memory)
         if results[-1] != _NOT_RUN:
             return True
         at = results.index(_NOT_RUN) - 1
@@ -182,17 +179,16 @@ class Batch:
 
     def results_in(self, memory: bytes | bytearray) -> list[int]:
         """The results in *memory* of the calls that have been made."""
-        found = array("q")
-        found.frombytes(memoryview(memory)[: len(self._words) * _WORD])
-        results = found[_RESULT::_RECORD_WORDS]
-        return list(results[: results.index(_NOT_RUN)] if _NOT_RUN in results else results)
+        results = self._results(memory)
+        return results[: results.index(_NOT_RUN)] if _NOT_RUN in results else results
+
+    def _results(self, memory: bytes | bytearray) -> list[int]:
+        return memoryview(memory)[: len(self._words) * _WORD].cast("q")[_RESULT::_RECORD_WORDS].tolist()
 
     def decode(self, memory: bytes | bytearray) -> None:
         """Take results and data from the scratch memory after a run; RemoteCallError where a call failed."""
         length = len(self._words) * _WORD
-        found = array("q")
-        found.frombytes(memoryview(memory)[:length])
-        self.results = found[_RESULT::_RECORD_WORDS]
+        self.results = self._results(memory)
         self.payload[:] = memoryview(memory)[length : length + len(self.payload)]
         if min(self.results) < 0:
             self._raise_failed(memory)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
-from array import array
 from collections.abc import Callable, Sequence
 
 from torpor.base.errors import TorporError
@@ -249,11 +248,12 @@ def _clone_and_settle(
 
 
 def _clone(birth: Birth, flags: int) -> int:
-    tids = array("i", birth.set_tid)
+    tids = bytearray(struct.pack(f"{len(birth.set_tid)}i", *birth.set_tid))
     flags |= birth.flags | (CLONE_PARENT if birth.sibling else 0)
     exit_signal = 0 if birth.sibling else signal.SIGCHLD
-    args = array("Q", (flags, 0, 0, 0, exit_signal, 0, 0, 0, tids.buffer_info()[0], len(tids), 0))
-    return syscall("clone3", nr.clone3, args.buffer_info()[0], args.itemsize * len(args))
+    at = address_of(tids) if tids else 0
+    args = bytearray(struct.pack("11Q", flags, 0, 0, 0, exit_signal, 0, 0, 0, at, len(birth.set_tid), 0))
+    return syscall("clone3", nr.clone3, address_of(args), len(args))
 
 
 def _become_stub(path: str, reader: int, keep_fds: dict[int, int], birth: Birth) -> None:
