@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torpor.engine.dump.preflight import Findings
     from torpor.engine.options import DumpOptions
     from torpor.engine.restore.ahead import Ahead
+    from torpor.engine.restore.template import Template
     from torpor.engine.sets.contents import Checkpoint
     from torpor.engine.stats import DumpStats
     from torpor.images.store import ImageStore
@@ -161,6 +162,7 @@ def restore(
     renames: tuple[tuple[str, str], ...] = (),
     new_network: bool = False,
     lazy: bool = False,
+    template: Template | None = None,
     trust: bool = False,
     verify: bool = True,
     notify: Callable[[str, int], None] | None = None,
@@ -181,7 +183,8 @@ def restore(
     ``verify``: images that are not as they were written are refused.
 
     ``lazy``: it runs at once, and private memory comes from the directory behind it, by a process of ours that stays
-    until all is there, and whose death is the tree's.
+    until all is there, and whose death is the tree's.  ``template`` (``torpor.engine.restore.template.Template``, to be
+    closed) holds the memory that all restores of the same images share that are given it.
 
     Images may come from strangers: mounts of the host at other places than the host has them, file systems that show or
     change the whole machine, consoles and serial lines, security labels, precedence over others (real-time scheduling
@@ -223,6 +226,7 @@ def restore(
         policies=policies_of(told),
         cgroups=CgroupPolicy(**told["cgroups"]),
         policy=RestorePolicy() if trust else STRANGERS,
+        template=template,
         **told["restore"],
     )
     from torpor.engine.destination import opened

@@ -11,6 +11,7 @@ from torpor.objects.policy import FilePolicy, MountPolicy, NetworkPolicy, Polici
 
 if TYPE_CHECKING:
     from torpor.engine.restore.ahead import Ahead
+    from torpor.engine.restore.template import Template
     from torpor.images.pages import PageSink
     from torpor.images.store import ImageStore
     from torpor.objects.memory.later import Later
@@ -153,6 +154,7 @@ class RestoreOptions:
     and our death ends it.  For a caller who has yet to tell somebody else of it, who would else make a second one.
     ``later``: brings pages that the images mark as lazy when the tree runs already; he stays the caller's.
     ``ahead``: has memory of the tree already; he stays the caller's, too.
+    ``template``: what all restores that are given it share the memory of, if the images are the same; the caller's.
     """
 
     sibling: bool = False
@@ -169,6 +171,7 @@ class RestoreOptions:
     guarded: Callable[[Callable[[], None]], None] | None = None
     later: Later | None = None
     ahead: Ahead | None = None
+    template: Template | None = None
     lsm_profile: str = ""
     lsm_map: tuple[tuple[str, str], ...] = ()
     policies: Policies = field(default_factory=Policies)

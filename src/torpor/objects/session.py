@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from torpor.objects.files.model import FileDump, FileRestore
     from torpor.objects.memory.later import Later
     from torpor.objects.memory.parked import Parked
+    from torpor.objects.memory.template import Parking
 
 PartT = TypeVar("PartT")
 StageT = TypeVar("StageT", bound=int)
@@ -213,6 +214,8 @@ class RestoreContext(_Context[RestoreStage]):
         self.later: Later | None = None
         #: What of the root's memory is there before it.
         self.parked: Parked | None = None
+        #: What the template has whose clones the puppets are; None: there is none.
+        self.parking: Parking | None = None
 
     def keep(self, fd: int) -> OwnedFd:
         """Close *fd* at the very end, however the restore ends; for what is left for a late stage."""

@@ -313,6 +313,13 @@ class Channel:
         self.far_number = far_number
         self._near, self.far = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
 
+    def again(self) -> Channel:
+        """The same channel once more, to be closed by itself."""
+        other = Channel.__new__(Channel)
+        other.far_number = self.far_number
+        other._near, other.far = _dup(self._near), _dup(self.far)
+        return other
+
     def close(self) -> None:
         """Close our end, and our copy of the far one."""
         self._near.close()
@@ -350,6 +357,10 @@ class Channel:
         if length != 16 + 4 * count:
             raise TorporError(f"pid {runner.tid} received {(length - 16) // 4} descriptors instead of {count}")
         return list(struct.unpack_from(f"{count}i", room.bytes(), 16))
+
+
+def _dup(end: _socket.socket) -> _socket.socket:
+    return _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, fileno=os.dup(end.fileno()))
 
 
 def _lowest_free(taken: set[int], count: int) -> list[int]:

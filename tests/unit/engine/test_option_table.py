@@ -63,13 +63,25 @@ _NO_OPTIONS = {
         "give",
         "later",
     },
-    "restore": {"policies", "cgroups", "policy", "notify", "orphan_master", "guarded", "renames", "later", "ahead"},
+    "restore": {
+        "policies",
+        "cgroups",
+        "policy",
+        "notify",
+        "orphan_master",
+        "guarded",
+        "renames",
+        "later",
+        "ahead",
+        "template",
+    },
 }
 #: Arguments of Python's functions for the same.
 _NO_OPTIONS_IN_PYTHON = {
     "pid",
     "path",
     "ahead",
+    "template",
     "made_by",
     "commit",
     "notes",

@@ -10,11 +10,13 @@ from torpor.base.typed import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
 
     from torpor.containers.model import Restored, Words
     from torpor.engine.jobs.generations import Generation
     from torpor.engine.jobs.note import Note
     from torpor.engine.options import Notify
+    from torpor.engine.restore.template import Template
     from torpor.images.stores.opening import Location
 
     Wake = Callable[[], list[Restored]]
@@ -151,6 +153,8 @@ def _restore_processes(args: argparse.Namespace, source: Generation | Path) -> i
 
     if args.copies != 1 and args.wait:
         raise UsageError("--wait waits for one, not for several copies")
+    if args.copies != 1 and args.lazy:
+        raise UsageError("--lazy and --copies exclude each other: copies share what the first has")
     with ExitStack() as stack:
         if isinstance(source, Path):
             images = stack.enter_context(opened(source))
@@ -186,8 +190,9 @@ def _restore_all(args: argparse.Namespace, images: Location, about: Note | None)
         names = [f"{args.name or about.name}{number}" for number in range(1, args.copies + 1)]
     made: list[tuple[str, int, float]] = []
     try:
-        for name in names:
-            made.append(_restore_one(args, images, about, name))
+        with _template(len(names)) as template:
+            for name in names:
+                made.append(_restore_one(args, images, about, name, template))
     except Exception as error:
         if made:
             running = ", ".join(label for label, _, _ in made)
@@ -198,8 +203,19 @@ def _restore_all(args: argparse.Namespace, images: Location, about: Note | None)
     return made[-1][1]
 
 
+def _template(n_copies: int) -> AbstractContextManager[Template | None]:
+    """What several copies share the memory of."""
+    from contextlib import nullcontext
+
+    if n_copies == 1:
+        return nullcontext()
+    from torpor.engine.restore.template import Template
+
+    return Template()
+
+
 def _restore_one(
-    args: argparse.Namespace, images: Location, about: Note | None, name: str | None
+    args: argparse.Namespace, images: Location, about: Note | None, name: str | None, template: Template | None
 ) -> tuple[str, int, float]:
     """Its name, its pid, and how long it took."""
     import torpor
@@ -213,6 +229,7 @@ def _restore_one(
             path,
             renames=renames,
             notify=notify,
+            template=template,
             **told,  # type: ignore[arg-type]
         )
 

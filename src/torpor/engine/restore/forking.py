@@ -52,11 +52,14 @@ def make_root(session: RestoreSession) -> None:
         first.life.close()
     seed = _seed(session, keep)
     session.guardian = Guardian(seed)
+    bearer = seed
     if not root.is_born:
-        namespaces.prepare_stub(session, seed.runner)
+        if session.options.template is not None:
+            bearer = session.options.template.bearer(session) or seed
+        namespaces.prepare_stub(session, bearer.runner)
         flags = CLONE_PARENT | session.root_clone_flags
-        _born(session, root, puppets.clone(seed.runner, flags=flags, exit_signal=0, set_tid=[root.ns_pid]))
-    session.vdso = seed.vdso
+        _born(session, root, puppets.clone(bearer.runner, flags=flags, exit_signal=0, set_tid=[root.ns_pid]))
+    session.vdso = bearer.vdso
     batch = Batch()
     # Whatever the stub inherited from us or ours from their callers, the end by which it learns of our death included.
     if channel.far_number:

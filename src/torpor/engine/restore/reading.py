@@ -126,9 +126,9 @@ def plan(session: RestoreSession) -> None:
     session.area = parked.area[0] if parked is not None else stub.find_area(mappings)
     used = {entry.fd for entries in session.descriptors.values() for entry in entries}
     # Not a number above them all: a descriptor may have the highest that the limit allows.
-    channel = Channel(
-        next(number for number in range(_FIRST_CHANNEL, len(used) + _FIRST_CHANNEL + 1) if number not in used)
-    )
+    number = next(number for number in range(_FIRST_CHANNEL, len(used) + _FIRST_CHANNEL + 1) if number not in used)
+    known = session.options.template.channel if session.options.template is not None else None
+    channel = Channel(number) if known is None or known.far_number != number else known.again()
     # Puppets inherit it, and get their own one later.
     raise_descriptor_limit()
     root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)

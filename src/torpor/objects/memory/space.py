@@ -22,6 +22,7 @@ from torpor.images.pages import Contents, Range, open_contents
 from torpor.images.store import ImageStore, PagesReader
 from torpor.kernel.arch import nr
 from torpor.kernel.procfs.maps import PROT_EXEC, PROT_WRITE, Vma
+from torpor.kernel.uapi.mman import MREMAP_FIXED, MREMAP_MAYMOVE
 from torpor.kernel.uapi.prctl import PR_SET_THP_DISABLE
 from torpor.kernel.vm import PAGE_SIZE
 from torpor.objects.arch import core as image
@@ -233,7 +234,8 @@ def _make(
     calls: list[Call] = []
     inherited = keep(parent.entries if parent else (), made.entries, calls)
     _run(runner, calls)
-    calls = [(nr.close, number) for number in _map(process, made, inherited, parent, context, channel)]
+    ready = _of_template(process, inherited, context)
+    calls = [(nr.close, number) for number in _map(process, made, inherited, parent, context, channel, ready)]
     reader = kept.reader
     if ahead is not None:
         from torpor.objects.memory.parked import still_missing
@@ -241,10 +243,22 @@ def _make(
         extents = still_missing(ahead, inherited.kept, made.extents, calls)
     else:
         extents = _to_write(made, parent, inherited, reader, context.store, calls) if parent else made.extents
+    if ready:
+        from torpor.objects.memory.template import others
+
+        extents = others(extents, (entry for entry in made.entries if entry.start in ready))
     _run(runner, calls)
     n_pages = contents.restore(process.pid, extents, reader)
     spaces[process.ids.vm_id] = made
     return n_pages
+
+
+def _of_template(process: RestoreProcess, inherited: Inheritance, context: RestoreContext) -> dict[int, int]:
+    """The mappings, by their starts, that lie parked in the puppet with their contents, and where."""
+    if context.parking is None:
+        return {}
+    places = context.parking.of(process)
+    return {entry.start: places[entry.start] for entry in inherited.made if entry.start in places}
 
 
 def _written(extents: list[Extent], entries: Iterable[m.vma_entry]) -> list[Extent]:
@@ -280,8 +294,11 @@ def _map(
     parent: Made | None,
     context: RestoreContext,
     channel: Channel,
+    parked: dict[int, int],
 ) -> list[int]:
-    """Make the mappings that are not inherited; the numbers of the descriptors to be closed."""
+    """Make the mappings that are not inherited, or move them from where they are *parked*; the numbers of the
+    descriptors to be closed.
+    """
     runner = process.runner
     remote = _give_files(process, inherited.made, context, channel)
     filled = _with_contents(made)
@@ -292,7 +309,12 @@ def _map(
         raised = entry.start in filled and not entry.prot & PROT_WRITE
         if entry.start in attached:
             continue
-        if entry.start in fresh:
+        if entry.start in parked:
+            length = entry.end - entry.start
+            batch.call(nr.mremap, parked[entry.start], length, length, MREMAP_MAYMOVE | MREMAP_FIXED, entry.start)
+            # As all that is parked it can be written to, whether it has contents or not.
+            raised = not entry.prot & PROT_WRITE
+        elif entry.start in fresh:
             key = _key(entry)
             vmas.restore_map(entry, None if key is None else remote[key], raised, batch)
         elif parent is not None and entry.start in parent.raised:
@@ -342,6 +364,9 @@ def finish(process: RestoreProcess, context: RestoreContext, channel: Channel) -
         _restore_rings(runner, mm, channel)
     exe = channel.give(runner, channel.far_number, [context.files.open(mm.exe_file_id)], {channel.far_number})[0]
     batch = Batch()
+    if context.parking is not None:
+        # Children have been cloned: what is parked here still is others'.
+        batch.call(nr.munmap, context.parking.start, context.parking.end - context.parking.start)
     for index, entry in enumerate(made.entries):
         vmas.restore_attributes(entry, entry.start in made.raised, batch)
         if not index & 0x1F:
