@@ -132,3 +132,103 @@ def test_a_connection_goes_along(hosts: tuple[Podman, Podman]) -> None:
     before = int(second.exec("counter", "cat", "/run/n") or 0)
     second.wait_for(lambda: int(second.exec("counter", "cat", "/run/n") or 0) > before, "it goes on")
     assert second.is_running("counter")
+
+
+_SERVER = """
+import socket
+server, count, last, answer = socket.create_server(("", 8080), backlog=64), 0, b"", b""
+while True:
+    connection, _ = server.accept()
+    with connection:
+        connection.settimeout(1)
+        try:
+            what = connection.recv(100)
+            if what != last:  # who asks again gets the answer that he has missed
+                last, answer, count = what, str(count).encode(), count + 1
+            connection.sendall(answer)
+        except OSError:
+            pass
+"""
+_CLIENT = """
+import os, socket, time
+number = 0
+while True:
+    try:
+        with socket.create_connection(("192.0.2.100", 8080), 0.1) as connection:
+            connection.sendall(b"%d" % number)
+            answer = connection.recv(100)
+    except OSError:
+        time.sleep(0.002)
+        continue
+    if answer:
+        if answer != b"%d" % number:
+            os._exit(3)
+        number += 1
+        with open("/run/n.new", "w") as file:
+            file.write(str(number))
+        os.rename("/run/n.new", "/run/n")
+"""
+
+
+def test_no_request_is_lost_or_answered_twice_there_and_back(hosts: tuple[Podman, Podman]) -> None:
+    """The service's address moves along between two hosts on one segment; the client is on it, too."""
+    first, second = hosts
+    for here, there in ((first, second), (second, first)):
+        parent = f"parent=to-{there.machine.name}"
+        here("network", "create", "-d", "macvlan", "-o", parent, "--subnet", "192.0.2.0/24", "segment")
+    let_in(second.machine, first.machine)
+    key = "/etc/ssh/slides_key"  # one for both directions
+    first.machine.path(key).write_text(second.machine.path(key).read_text())
+    client = (
+        "--name",
+        "client",
+        "--network",
+        "segment",
+        "--ip",
+        "192.0.2.50",
+        images.APPLICATIONS,
+        "python3",
+        "-c",
+        _CLIENT,
+    )
+    first.run(
+        "--name",
+        "counter",
+        "--network",
+        "segment",
+        "--ip",
+        "192.0.2.100",
+        images.APPLICATIONS,
+        "python3",
+        "-c",
+        _SERVER,
+    )
+    second.run(*client)
+    second.wait_for(lambda: _asked(second) > 20, "the client is answered")
+    for here, there in ((first, second), (second, first)):
+        line = [_TORPOR, "migrate", "podman:counter", there.machine.name, "--remote-torpor", _TORPOR]
+        here.machine.run(*line, timeout_s=180)
+        assert here("ps", "--all", "--quiet", "--filter", "name=counter") == ""
+        before = _asked(second)
+        second.wait_for(lambda before=before: _asked(second) > before + 20, "the client is answered again")  # type: ignore[misc]
+        assert there.inspect("counter", "{{.NetworkSettings.Networks.segment.IPAddress}}") == "192.0.2.100"
+
+
+def _asked(podman: Podman) -> int:
+    assert podman.is_running("client"), "a number was lost, or came twice"
+    return int(podman.exec("client", "sh", "-c", "cat /run/n || echo 0"))
+
+
+def test_who_has_not_been_accepted_yet_does_not_stand_in_the_way(hosts: tuple[Podman, Podman]) -> None:
+    first, second = hosts
+    program = (
+        "import socket\n"
+        "server = socket.create_server(('', 8080))\n"
+        "near = socket.create_connection(('127.0.0.1', 8080))\n"
+        "open('/run/n', 'w').write('1')\n"
+        "import time; time.sleep(100000)\n"
+    )
+    container = first.run("--name", "counter", images.APPLICATIONS, "python3", "-c", program)
+    first.wait_for(lambda: "n" in first.exec(container, "ls", "/run").split(), "it has begun")
+    _migrate(first)
+    assert second.is_running("counter")

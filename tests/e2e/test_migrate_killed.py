@@ -23,7 +23,13 @@ _TORPOR = "/usr/local/sbin/torpor"
 VICTIMS = ("source", "destination", "link")
 MESSAGES = ("documents", "images", "begin", "waits", "files", "rebuild", "ready", "go", "runs")
 SEED = 20261128
-_IN_CI = [("begin", "source", 0.3), ("files", "destination", 0.0), ("rebuild", "link", 0.0), ("go", "destination", 0.0)]
+#: The third is one whose control group is frozen (v1): who is killed leaves that to the caretaker.
+_IN_CI = [
+    ("begin", "source", 0.3),
+    ("files", "destination", 0.0),
+    ("rebuild", "source", 0.0),
+    ("go", "destination", 0.0),
+]
 
 
 def _cases() -> list[tuple[str, str, float]]:

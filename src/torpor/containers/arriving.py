@@ -116,6 +116,8 @@ class _Arriving:
         self._has_documents = False
         self._images: SpooledStore | None = None
         self._n_rounds = 0
+        #: Those that our engine has not been told of, and the pid of the root in them.
+        self._rounds: list[tuple[SpooledStore, int]] = []
         self._is_last = False
         self._table = ""
         self._waiting: _Waiting | None = None
@@ -171,6 +173,17 @@ class _Arriving:
         self._images = SpooledStore(self._incoming, name, spool, parent=self._images)
         self._stack.enter_context(self._images)
         self._is_last = message.flag("last")
+        if self._is_last:
+            return
+        self._rounds.append((self._images, message.number("root", 1, 1 << 22)))
+        self._lay_out()
+        self._link.send(protocol.TAKEN)
+
+    def _lay_out(self) -> None:
+        """Our engine, when it is there, puts memory where its restore takes it from."""
+        while self._rounds and self._waiting is not None:
+            images, root = self._rounds.pop(0)
+            meeting.give_images(self._waiting.engine, images, root=root)
 
     def _begin(self, message: Message) -> None:
         """Podman does its part, and our engine waits."""
@@ -192,6 +205,7 @@ class _Arriving:
                 held.settle(OwnedFd(fd))
                 self._table = held.table
         self._waiting = _Waiting(engine, told.text("root"), sources_by_key(external))
+        self._lay_out()
         self._link.send(WAITS)
 
     def _files(self, message: Message) -> None:

@@ -40,6 +40,7 @@ from torpor.engine.stats import DumpStats
 from torpor.images.store import ImageStore
 from torpor.images.stores.stream import TarStore
 from torpor.kernel.procfs.maps import PROT_WRITE, read_maps
+from torpor.kernel.procfs.status import read_status
 from torpor.kernel.procfs.task import read_tree
 from torpor.kernel.userfaultfd import can_track
 from torpor.migrate import meeting, offer, protocol, source
@@ -144,7 +145,8 @@ class _Move:
     ) -> None:
         self._link, self._way, self._container, self._told = link, way, container, told
         self._host, self._wishes, self._words, self._stack = host, wishes, words, stack
-        self._rounds = Rounds(wishes.aim, wishes.tell)
+        self._rounds = Rounds(wishes.aim, wishes.tell, self._taken)
+        self._root = read_status(Pid(container.pid)).ns_pids[-1]
         self._home = stack.enter_context(scratch.directory(source.home()))
         self._meeting = stack.enter_context(meeting.Meeting(meeting.of_dump(container.pid)))
         upper = str((told.get("GraphDriver") or {}).get("Data", {}).get("UpperDir", ""))
@@ -248,8 +250,11 @@ class _Move:
         return [os.readlink(f"/proc/{self._container.pid}/fd/{number}") for number in range(3)]
 
     def _images(self, is_last: bool) -> TarStore:
-        self._link.send(protocol.IMAGES, last=is_last)
+        self._link.send(protocol.IMAGES, last=is_last, root=self._root)
         return TarStore(self._way, f"the link to {self._host}", self._wishes.compress, spool=str(self._home))
+
+    def _taken(self) -> None:
+        self._link.expect(protocol.TAKEN, timeout_s=arriving.WAITS_WITHIN_S)
 
     def _pre_dumper(self, order: Message) -> Callable[..., DumpStats]:
         told = meeting.told_of(order)
@@ -358,6 +363,8 @@ class _Move:
 
 
 def _options(told: dict[str, dict[str, Any]]) -> DumpOptions:
+    # Who has not been accepted yet asks again: under a load there is always somebody.
+    told["network"]["skip_in_flight"] = True
     return DumpOptions(policies=policies_of(told), cgroups=CgroupPolicy(**told["cgroups"]), **told["dump"])
 
 

@@ -11,7 +11,9 @@ import threading
 
 from torpor.base import log
 from torpor.base.errors import TorporError
+from torpor.base.fds import Closing
 from torpor.engine.options import Notify
+from torpor.engine.restore.ahead import Ahead
 from torpor.images import kinds
 from torpor.images.store import ImageStore, load_all
 from torpor.migrate import held_network, meeting
@@ -19,24 +21,32 @@ from torpor.migrate.link import Link
 from torpor.migrate.spent import give_back
 
 
-class Arrival:
+class Arrival(Closing):
     """What comes by *link*, to a file system at *root* with *external* mounts.
 
-    *network*: a descriptor of the network namespace that it is put into; -1: none of its own.
+    *network*: a descriptor of the network namespace that it is put into; -1: none of its own.  *sibling*: it becomes a
+    child of our parent.  ``ahead`` has what of its memory is there already.
     """
 
-    def __init__(self, link: Link, root: str, external: tuple[str, ...], network: int) -> None:
-        self._link, self._network = link, network
+    def __init__(self, link: Link, root: str, external: tuple[str, ...], network: int, *, sibling: bool) -> None:
+        self._link, self._network, self._sibling = link, network, sibling
+        self.ahead: Ahead | None = None
         self._opening: threading.Thread | None = None
         link.send(meeting.RESTORE, root=root, external=list(external), network=network, pid=os.getpid())
 
     def images(self) -> ImageStore:
         """All of it, when it has come; FailedThereError, LinkLostError where it does not."""
-        images = meeting.take_images(self._link)
+        images = meeting.take_images(self._link, self._lay_out)
         if len(load_all(images, kinds.PSTREE)) == 1:
             # Of several, one may be looked at again for what it shares with another.
             images.read_once(give_back)
         return images
+
+    def _lay_out(self, images: ImageStore, root: int) -> None:
+        """Memory of a round is put where the restore takes it from."""
+        if self.ahead is None:
+            self.ahead = Ahead(root, sibling=self._sibling)
+        self.ahead.take(images)
 
     def notifier(self, then: Notify) -> Notify:
         """Waits for the word between the last that can be said against it and the first that goes on."""
@@ -65,6 +75,10 @@ class Arrival:
             self._opening.join()
         try:
             self._link.send(meeting.DONE, pid=pid)
-            self._link.close()
         except TorporError as error:
             log.warn(f"pid {pid} runs; that cannot be told any more: {error}")
+
+    def close(self) -> None:
+        if self.ahead is not None:
+            self.ahead.close()
+        self._link.close()

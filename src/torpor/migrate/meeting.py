@@ -12,7 +12,9 @@ at whose the other one is.  A dump is known by the root's pid; a restore by a nu
 
     engine                  migration at the destination
     restore                                      the file system, and the mounts, are there
-                            images               and where each of them lies
+                            images               of a round, and where each of them lies
+    taken
+                            images               the last ones
     ready                                        all is rebuilt, and nothing of it runs
                             go
     done                                         it runs
@@ -30,16 +32,17 @@ from torpor.base.typed import TYPE_CHECKING, Any
 from torpor.kernel.sockets import Socket, is_one_of_us
 
 if TYPE_CHECKING:
-    from torpor.images.stores.spooled import PlacedStore
+    from torpor.images.stores.spooled import PlacedStore, SpooledStore
     from torpor.migrate.link import Link, Message
 
 #: The image that says for which migration a restore is.
 MARK = "torpor-arrival"
-DUMP, TELL, YES, NO, DONE, RESTORE, IMAGES, READY, GO = (
-    "dump", "tell", "yes", "no", "done", "restore", "images", "ready", "go",
+DUMP, TELL, YES, NO, DONE, RESTORE, IMAGES, TAKEN, READY, GO = (
+    "dump", "tell", "yes", "no", "done", "restore", "images", "taken", "ready", "go",
 )  # fmt: skip
 _TOKEN_LENGTH = 32
 _LOOK_EVERY_MS = 200
+_TAKEN_WITHIN_S = 600.0
 
 
 def of_dump(pid: int) -> str:
@@ -180,41 +183,41 @@ def arrival(directory: str) -> Link | None:
     return link_of(end, "torpor receive")
 
 
-def take_images(link: Link) -> PlacedStore:
-    """The images, when they have come; they stay the other side's as well."""
+def take_images(link: Link, then: Callable[[PlacedStore, int], None]) -> PlacedStore:
+    """The images, when they have come; they stay the other side's as well.
+
+    Of each round before the last, *then* is told, and of the pid of the root in them.
+    """
     import json
 
     from torpor.images.stores.spooled import PlacedStore, Spool
 
-    message = link.expect(IMAGES)
-    layout = bytearray()
-    while block := link.read(1 << 20):
-        layout += block
-    pid, store = message.number("pid"), None
-    for number, (fd, found) in enumerate(json.loads(layout)):
+    store: PlacedStore | None = None
+    while True:
+        message = link.expect(IMAGES)
+        layout = bytearray()
+        while block := link.read(1 << 20):
+            layout += block
+        fd, found = json.loads(layout)
         places = {name: (start, length) for name, start, length in found}
-        opened = os.open(f"/proc/{pid}/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)
-        store = PlacedStore(f"round {number + 1}", Spool(None, opened=opened), places, parent=store)
-    if store is None:
-        raise MigrationError("there are no images")
-    return store
+        opened = os.open(f"/proc/{message.number('pid')}/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)
+        store = PlacedStore(message.text("name"), Spool(None, opened=opened), places, parent=store)
+        if message.flag("last"):
+            return store
+        then(store, message.number("root", 1, 1 << 22))
+        link.send(TAKEN)
 
 
 # -- the migration at the destination --------------------------------------------------------------------------------
 
 
-def give_images(link: Link, images: PlacedStore) -> None:
-    """Tell the engine where they lie."""
+def give_images(link: Link, images: SpooledStore, *, root: int = 0) -> None:
+    """Tell the engine where they lie: those of a round, of which the tree's root is *root*, or (0) the last ones."""
     import json
 
-    from torpor.images.stores.spooled import SpooledStore
-
-    sets = []
-    store: object = images
-    while isinstance(store, SpooledStore):
-        fd, places = store.hand_over()
-        sets.append((fd, [(name, *place) for name, place in places.items()]))
-        store = store.parent()
-    link.send(IMAGES, pid=os.getpid())
-    link.send_data(json.dumps(sets[::-1]).encode())
+    fd, places = images.hand_over()
+    link.send(IMAGES, pid=os.getpid(), name=images.path, root=root, last=not root)
+    link.send_data(json.dumps((fd, [(name, *place) for name, place in places.items()])).encode())
     link.end_data()
+    if root:
+        link.expect(TAKEN, timeout_s=_TAKEN_WITHIN_S)

@@ -93,8 +93,8 @@ class Join:
 
 @dataclass(frozen=True, slots=True)
 class Birth:
-    """How to clone the stub from ourselves: CLONE_NEW* flags, its pids (innermost namespace first), the namespaces that
-    it joins, that of pids included, and whether it is to be our sibling, a child of our own parent.
+    """How to clone the stub from ourselves: CLONE_NEW* flags, its pids (innermost namespace first; none: any), the
+    namespaces that it joins, that of pids included, and whether it is to be our sibling, a child of our own parent.
 
     ``prepare`` is done in the thread that clones it, and what it changes of that thread the stub inherits.  With a user
     namespace, ``settle`` is told the pid and maps the ids; then the stub becomes user and group ``owner`` there.

@@ -55,7 +55,11 @@ def run(
     if arrival is not None:
         notify = arrival.notifier(notify)
         told["restore"]["verify"] = False  # sums are for disks
-    with _later(options) as later, place.old(options, notify) if arrival is None else arrival.images() as images:
+    with (
+        _later(options) as later,
+        arrival or nullcontext(),
+        place.old(options, notify) if arrival is None else arrival.images() as images,
+    ):
         pid = restore(
             images,
             RestoreOptions(
@@ -63,14 +67,15 @@ def run(
                 orphan_master=orphan_master,
                 guarded=guarded,
                 later=later,
+                ahead=arrival.ahead if arrival is not None else None,
                 policies=policies_of(told),
                 cgroups=CgroupPolicy(**told["cgroups"]),
                 policy=RestorePolicy(capabilities=capabilities),
                 **told["restore"],
             ),
         )
-    if arrival is not None:
-        arrival.runs(pid)
+        if arrival is not None:
+            arrival.runs(pid)
     if options.display_stats:
         from torpor.cli.criu.show_stats import show_restore
 
@@ -90,7 +95,8 @@ def _arrival(options: Options) -> Arrival | None:
 
     load_everything()  # while it still runs elsewhere
     network = next((each for each in options.inherit_fd if each[1].endswith("NetNS")), None)
-    return Arrival(link, options.root or "", tuple(options.external), network[0] if network else -1)
+    number = network[0] if network else -1
+    return Arrival(link, options.root or "", tuple(options.external), number, sibling=options.restore_sibling)
 
 
 def _later(options: Options) -> AbstractContextManager[Later | None]:

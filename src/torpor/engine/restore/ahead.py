@@ -24,10 +24,14 @@ _CHANNEL = 3
 
 
 class Ahead(Closing):
-    """Memory of the process *ident*, the root of the tree, that lies in a stub.  A context manager."""
+    """Memory of the process *ident*, the root of the tree, that lies in a stub.  A context manager.
 
-    def __init__(self, ident: int) -> None:
+    *sibling*: the stub, and so the root that is cloned from it, is a child of our parent.
+    """
+
+    def __init__(self, ident: int, *, sibling: bool = False) -> None:
         self._ident = ident
+        self._birth = stub.Birth(0, (), sibling=True) if sibling else None
         self._channel = Channel(_CHANNEL)
         self._stub: stub.Stub | None = None
         self._parked: Parked | None = None
@@ -41,10 +45,15 @@ class Ahead(Closing):
             mappings = [(vma.start, vma.end) for vma in load_one(store, kinds.MM, self._ident).vmas]
             raise_descriptor_limit()
             area = stub.find_area(mappings)
-            self._stub = stub.spawn(area, keep_fds={_CHANNEL: self._channel.far.fileno()})
+            self._stub = stub.spawn(area, keep_fds={_CHANNEL: self._channel.far.fileno()}, birth=self._birth)
             self._parked = Parked(self._ident, (area, area + stub.AREA_SIZE))
         assert self._parked is not None
         self._parked.take(self._stub.runner, store)
+
+    @property
+    def is_sibling(self) -> bool:
+        """Whether what is cloned from it is a child of our parent."""
+        return self._birth is not None
 
     def parked(self, ident: int, mappings: Iterable[Range]) -> Parked | None:
         """The memory, if it is that of *ident*, and the stub's own lies in none of the *mappings* of the tree."""

@@ -45,7 +45,8 @@ def make_root(session: RestoreSession) -> None:
         raise RestoreError(f"the tree's root, pid {root.ns_pid}, is dead")
     inherited.check()
     keep = {channel.far_number: channel.far.fileno()}
-    if session.options.sibling or session.root_clone_flags & CLONE_NEWUSER:
+    is_sibling = session.options.sibling and session.context.parked is None
+    if is_sibling or session.root_clone_flags & CLONE_NEWUSER:
         first = stub.spawn(session.area, keep_fds=keep, birth=namespaces.birth(session))
         _born(session, root, first.runner)
         # What it was to learn of our death by, it learns by ptrace now.

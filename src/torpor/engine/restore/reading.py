@@ -146,9 +146,9 @@ def plan(session: RestoreSession) -> None:
 
 
 def _parked(session: RestoreSession, mappings: Iterable[Range]) -> Parked | None:
-    """Memory that is there already, if it can be had: a root that is cloned from ourselves has none of the stub's."""
+    """Memory that is there already, if it can be had: it is, in a stub whose children are whose the root is to be."""
     ahead = session.options.ahead
-    if ahead is None or session.options.sibling:
+    if ahead is None or ahead.is_sibling != session.options.sibling:
         return None
     return ahead.parked(session.root.ns_pid, mappings)
 
