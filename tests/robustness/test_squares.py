@@ -38,9 +38,16 @@ STOPS = {
     "many unix-named": (0, 2), "many epoll": (0, 1), "many shm": (0, 2), "threads": (4, 2.1),
     "processes side by side": (12.5, 14.5), "processes in a chain": (12.5, 14.5), "zombies": (0, 5),
 }  # fmt: skip
+#: Calls of functions for one more object, of dump and restore, which are most of what it costs: an eighth and a bit
+#: more than today.
+CALLS = {
+    "many same-file": (105, 145), "many file": (220, 160), "many eventfd": (185, 120), "many pipe": (280, 285),
+    "many unix-stream": (970, 800), "threads": (1560, 980), "processes side by side": (8900, 6500),
+}  # fmt: skip
 #: Batches are of a size, and a dump may look at a process once more.
 NO_STOPS = 0.1
 IN_CI = 5
+FEW = 16
 #: What needs namespaces of its own, and options of dump and restore.
 OWN = ("shm", "sem", "msg", "mount", "bind")
 OPTIONS = {"tcp-pair": ["--tcp-established"], "lock": ["--file-locks"], "flock": ["--file-locks"]}
@@ -87,3 +94,10 @@ def test_no_square(kind: str, counts: Path, least: dict[str, int]) -> None:
             continue
         ratio = (more[what] - base) / max(some[what] - base, base // 20)
         assert ratio <= LARGEST_RATIO, f"{what}: {base}, {some[what]}, {more[what]}: {ratio:.1f} times as much"
+
+
+@pytest.mark.parametrize("kind", CALLS)
+def test_calls_for_one_more(kind: str, counts: Path) -> None:
+    some, more = (_cost(KINDS[kind], n, counts) for n in (FEW, 3 * FEW))
+    each = [(more[what] - some[what]) / (2 * FEW) for what in ("calls of the dump", "calls of the restore")]
+    assert all(found <= most for found, most in zip(each, CALLS[kind], strict=True)), (kind, each, CALLS[kind])

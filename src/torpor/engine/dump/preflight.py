@@ -31,6 +31,7 @@ from torpor.kernel.procfs.task import read_fdinfo_lines, read_fds, read_tree
 from torpor.objects.arch import uncarried
 from torpor.objects.files import locks, settings
 from torpor.objects.files.model import FileDump, OpenFile
+from torpor.objects.files.paths import is_plain_device
 from torpor.objects.files.table import kinds_alike
 from torpor.objects.memory import room, vmas
 from torpor.objects.model import DumpProcess
@@ -314,11 +315,13 @@ def _of_memory(process: DumpProcess, context: DumpContext, thorough: bool) -> It
 def _of_files(process: DumpProcess, context: DumpContext, thorough: bool) -> Iterator[TorporError]:
     locked = context.part(_Locked).inodes
     kinds = context.part(settings.Kinds)
+    devices: set[tuple[str, int, int]] = set()
     for number in read_fds(process.pid):
         link = f"/proc/{process.pid}/fd/{number}"
         try:
             target, info = os.readlink(link), os.stat(link)
-            plain = _is_plain(target, info) and not kinds.find(info.st_dev, link)
+            device = (target, info.st_dev, info.st_ino)
+            plain = (device in devices or _is_plain(target, info)) and not kinds.find(info.st_dev, link)
         except FileNotFoundError:
             continue  # closed meanwhile
         kinds_alike(target, info)  # imported now: the tree runs on
@@ -329,6 +332,8 @@ def _of_files(process: DumpProcess, context: DumpContext, thorough: bool) -> Ite
             continue
         try:
             _of_file(process, number, target, info, context, thorough)
+            if is_plain_device(info):
+                devices.add(device)  # what was said of one is said of all
         except OSError:
             continue  # closed meanwhile, or only the descriptor itself can tell, and this pass has none
         except RefusedError as problem:

@@ -98,8 +98,10 @@ def restore_table(process: RestoreProcess, table_id: int, context: RestoreContex
         wanted.append(entry)
     wanted.sort(key=lambda entry: entry.fd)
     # What is below /proc/PID/fd and fdinfo is there only once the descriptors are.
-    early = [entry for entry in wanted if not _is_of_descriptor(entry, context)]
-    late = [entry for entry in wanted if _is_of_descriptor(entry, context)]
+    early: list[m.fdinfo_entry] = []
+    late: list[m.fdinfo_entry] = []
+    for entry in wanted:
+        (late if _is_of_descriptor(entry, context) else early).append(entry)
     far = channel.far_number
     taken = {far}
     step = 250
@@ -118,8 +120,9 @@ def restore_table(process: RestoreProcess, table_id: int, context: RestoreContex
 def _is_of_descriptor(entry: m.fdinfo_entry, context: RestoreContext) -> bool:
     if entry.type != m.fd_types.REG:
         return False
-    parts = get_text(context.files.entry(entry.id).reg.name).split("/")
-    return parts[:2] == ["", "proc"] and len(parts) > 4 and parts[-2] in ("fd", "fdinfo")
+    name = get_text(context.files.entry(entry.id).reg.name)
+    parts = name.split("/") if name.startswith("/proc/") else []
+    return len(parts) > 4 and parts[-2] in ("fd", "fdinfo")
 
 
 def restore_fs(process: RestoreProcess, context: RestoreContext, channel: Channel, taken: set[int]) -> None:

@@ -31,6 +31,8 @@ from torpor.objects.session import DumpContext, RestoreContext
 _LABELLED = ("pipe:[", "/memfd:")
 #: Descriptor flags that only the task itself can tell.
 ASK_TASK = -1
+#: Lines of fdinfo with which every file begins: pos, flags, mnt_id (fs/proc/fd.c); and ino, since 5.19.
+_N_COMMON_LINES = 3
 
 
 @dataclass(slots=True)
@@ -48,25 +50,29 @@ class OpenFile:
     stat: os.stat_result
     fdinfo: list[str]
     in_flight: bool = False
-    _flags: int = -1
+    #: O_* as fdinfo has them, without O_CLOEXEC, which belongs to the descriptor; that of the descriptor by which it
+    #: was met is ``closes_on_exec``.  Without fdinfo it is none.
+    flags: int = 0
+    closes_on_exec: bool = False
+    #: The offset.
+    pos: int = 0
     _mount_id: int = -1
+
+    def __post_init__(self) -> None:
+        lines, flags = self.fdinfo, 0
+        if len(lines) >= _N_COMMON_LINES and lines[2].startswith("mnt_id:"):
+            self.pos, flags, mount_id = int(lines[0][4:]), int(lines[1][6:], 8), int(lines[2][7:])
+            if self.number >= 0 or self.in_flight:
+                self._mount_id = mount_id
+        elif lines:
+            flags = int(self.info("flags"), 8)
+        self.closes_on_exec = bool(flags & os.O_CLOEXEC)
+        self.flags = flags & ~os.O_CLOEXEC
 
     @property
     def place(self) -> tuple[Pid, int]:
         """A process and its number for the description: ours for one that lies in a queue."""
         return (Pid(os.getpid()), self.fd) if self.in_flight else (self.process.pid, self.number)
-
-    @property
-    def flags(self) -> int:
-        """O_* as fdinfo has them, without O_CLOEXEC, which belongs to the descriptor."""
-        if self._flags < 0:
-            self._flags = int(self.info("flags"), 8)
-        return self._flags & ~os.O_CLOEXEC
-
-    @property
-    def closes_on_exec(self) -> bool:
-        """O_CLOEXEC of the descriptor by which it was met."""
-        return self.flags != self._flags
 
     @property
     def mount_id(self) -> int:
@@ -75,11 +81,6 @@ class OpenFile:
             known = self.number >= 0 or self.in_flight
             self._mount_id = int(self.info("mnt_id")) if known else mount_of(self.fd)
         return self._mount_id
-
-    @property
-    def pos(self) -> int:
-        """The offset."""
-        return int(self.info("pos"))
 
     def info(self, key: str) -> str:
         """The first fdinfo line of that key; KeyError without one."""
@@ -179,16 +180,20 @@ class FileDump:
     def add_descriptor(self, process: DumpProcess, number: int) -> tuple[int, int]:
         """Dump what is behind descriptor *number*; (file id, descriptor flags, or ASK_TASK)."""
         assert process.pidfd is not None
-        with OwnedFd(getfd(process.pidfd.fileno(), number)) as fd:
+        fd = getfd(process.pidfd.fileno(), number)
+        try:
             fdinfo = read_fdinfo_lines(process.pid, number)
             target = os.readlink(f"/proc/{process.pid}/fd/{number}")
-            file = OpenFile(process, number, fd.fileno(), target, os.fstat(fd.fileno()), fdinfo)
+            file = OpenFile(process, number, fd, target, os.fstat(fd), fdinfo)
             file_id = self._identify(file, process.pid, number)
-            self.lock_lines += [(process, number, file_id, line) for line in fdinfo if line.startswith("lock:")]
+            if len(fdinfo) > _N_COMMON_LINES:
+                self.lock_lines += [(process, number, file_id, line) for line in fdinfo if line.startswith("lock:")]
             # Where O_CLOEXEC is among the description's own flags (TIOCGPTPEER, mq_open), fdinfo shows it always.
-            if file.closes_on_exec and fcntl.fcntl(fd.fileno(), fcntl.F_GETFL) & os.O_CLOEXEC:
+            if file.closes_on_exec and fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_CLOEXEC:
                 return file_id, ASK_TASK
             return file_id, int(file.closes_on_exec)
+        finally:
+            os.close(fd)
 
     def add_opened(self, key: object, file: OpenFile) -> int:
         """Dump a file that we opened ourselves (a mapping's, the executable, a directory).

@@ -62,6 +62,15 @@ def dump(file: OpenFile, entry: m.file_entry, context: DumpContext) -> None:
     reg = entry.reg
     reg.id, reg.flags, reg.pos = entry.id, file.flags, file.pos
     fown.fill(reg.fown, file)
+    common = context.part(_Common)
+    if not common.fill(file, reg):
+        _dump_file(file, entry, context)
+        common.note(file, reg, context)
+
+
+def _dump_file(file: OpenFile, entry: m.file_entry, context: DumpContext) -> None:
+    """What is of the file, not of the description."""
+    reg = entry.reg
     external = _external_name(file, context)
     if external:
         reg.ext = True
@@ -85,6 +94,43 @@ def dump(file: OpenFile, entry: m.file_entry, context: DumpContext) -> None:
     if roots_of(context).has_own(file.process.pid):
         reg.mnt_id = file.mount_id
     set_name(reg, "name", _find_name(file, entry.id, context))
+
+
+class _Common:
+    """What entries of one file say alike: it is found once for a thousand descriptions of /dev/null.
+
+    Of files that are there by their names, and of which nothing has to be refused, or told.
+    """
+
+    def __init__(self, _context: DumpContext) -> None:
+        self._known: dict[object, m.reg_file_entry] = {}
+
+    @staticmethod
+    def _look(file: OpenFile) -> object:
+        return file.process.pid, file.mount_id, file.flags, file.target, file.stat[: stat.ST_SIZE + 1]
+
+    def fill(self, file: OpenFile, reg: m.reg_file_entry) -> bool:
+        """Add to *reg* what is known of *file*; whether it is."""
+        found = self._known.get(self._look(file)) if file.number >= 0 else None
+        if found is not None:
+            reg.MergeFrom(found)
+        return found is not None
+
+    def note(self, file: OpenFile, reg: m.reg_file_entry, context: DumpContext) -> None:
+        """Know *reg* for others, if they would be alike."""
+        if (
+            file.number < 0
+            or reg.ext
+            or stat.S_ISDIR(file.stat.st_mode)
+            or _is_silly(file.target.rpartition("/")[2])
+            or not is_there(file, file.target, context)
+            or _kind_of_setting(file, context)
+        ):
+            return
+        found = self._known[self._look(file)] = m.reg_file_entry()
+        found.CopyFrom(reg)
+        for own in ("id", "flags", "pos", "fown"):
+            found.ClearField(own)
 
 
 def _same_device(file: OpenFile, context: DumpContext) -> os.stat_result | None:
