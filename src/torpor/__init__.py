@@ -21,13 +21,14 @@ if TYPE_CHECKING:
 
     from torpor.base.errors import TorporError
     from torpor.engine.dump.preflight import Findings
-    from torpor.engine.options import DumpOptions
+    from torpor.engine.options import DumpOptions, Give
     from torpor.engine.restore.ahead import Ahead
     from torpor.engine.restore.template import Template
     from torpor.engine.sets.contents import Checkpoint
     from torpor.engine.stats import DumpStats
     from torpor.images.store import ImageStore
     from torpor.images.stores.opening import Location
+    from torpor.migrate.behind import Bringing
     from torpor.objects.memory.tracking import Tracker
 
 
@@ -59,6 +60,7 @@ def dump(
     last_word: tuple[int, bytes] | None = None,
     parent: str = "",
     tracker: Tracker | None = None,
+    give: Give | None = None,
 ) -> DumpStats:
     """Checkpoint *pid* and everything below it into the directory *path*, which is made if need be, or into one file.
 
@@ -79,7 +81,9 @@ def dump(
     path to read it by just then; an error there is one of the checkpoint.  ``notes``: small files, names and contents,
     that are to be part of it.  ``also``: a store that gets all images as well.  ``last_word``: a socket's descriptor,
     and what is sent there as soon as the processes can never run again, by another process of ours if we are killed
-    then; perhaps twice.  ``parent``, ``tracker``: as of :func:`pre_dump`, after such.
+    then; perhaps twice.  ``parent``, ``tracker``: as of :func:`pre_dump`, after such.  ``give``: memory that may come
+    after a restore is not copied; this is called when all else is done, with what reads it (pid in the tree, address,
+    bytes at most) and what has our death be theirs from then on; the processes are killed when it returns.
 
     torpor.base.errors.TorporError and its kinds; after any of them the processes run on unharmed.
     """
@@ -117,6 +121,10 @@ def dump(
         external_pipes=external_pipes,
         external=external,
     )
+    if give is not None:
+        from torpor.base.records import replace
+
+        options = replace(options, give=give)
     with going_to(path, leave_running=leave_running) as (room, finish):
         return engine.dump(pid, room, options)
 
@@ -167,6 +175,7 @@ def restore(
     verify: bool = True,
     notify: Callable[[str, int], None] | None = None,
     ahead: Ahead | None = None,
+    later: Bringing | None = None,
 ) -> int:
     """Rebuild what lies in the directory or the archive *path*; the root's pid.  It runs when this returns.
 
@@ -179,6 +188,7 @@ def restore(
     stage, by the names that criu(8) has for action scripts, and the root's pid as soon as there is one.  What allowed
     the checkpoint something (``tcp_established``, ``file_locks``, ``link_remap``, ...) may be said again.  ``ahead``:
     who has memory of it already (:mod:`torpor.engine.restore.ahead`), and stays the caller's.
+    ``later``: who brings what is not in the images (:mod:`torpor.migrate.behind`), and stays the caller's, too.
 
     ``verify``: images that are not as they were written are refused.
 
@@ -232,9 +242,12 @@ def restore(
     from torpor.engine.destination import opened
 
     with opened(path) as images:
-        if not lazy:
+        if not lazy and later is None:
             return engine.restore(images, options)
         from torpor.base.records import replace
+
+        if later is not None:
+            return engine.restore(images, replace(options, later=later, notify=later.noting(options.notify)))
         from torpor.migrate.behind import Behind
 
         with Behind(images, verify=verify) as behind:
@@ -254,6 +267,7 @@ _OF_DUMP_ONLY = {
     "last_word",
     "parent",
     "tracker",
+    "give",
 }
 
 

@@ -277,3 +277,37 @@ def _runs_on(here: Path) -> None:
     assert after == list(range(len(after)))
     assert not (here / "migrating").is_dir() or os.listdir(here / "migrating") == []
     assert not (here / "checkpoints").is_dir() or os.listdir(here / "checkpoints") == []
+
+
+#: Writes pages at random as fast as it can, and checks each before.
+_RANDOM_WRITER = """
+import random
+chance, n_pages = random.Random(1), 4096
+data, model, n = bytearray(n_pages * 4096), [0] * n_pages, 0
+while True:
+    for _ in range(2000):
+        page = chance.randrange(n_pages)
+        at = page * 4096 + page % 4000
+        assert data[at] == model[page], page
+        model[page] = data[at] = chance.randrange(256)
+    print(n, flush=True)
+    n += 1
+"""
+
+
+@pytest.mark.parametrize("words", [("--post-copy", "now"), ("--post-copy", "auto", "--downtime", "1ms")])
+def test_memory_that_comes_when_it_runs_there_is_right(
+    words: tuple[str, ...], tmp_path: Path, there: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORPOR_STATE", str(tmp_path / "here"))
+    job = jobs.start([sys.executable, "-S", "-c", _RANDOM_WRITER], "counter")
+    try:
+        _wait_for_line(job.log, 3)
+        made = json.loads(_migrate(there, "--json", *words))
+    finally:
+        _end("counter")
+    assert made["later_bytes"] > 1 << 20 and bool(made["rounds"]) == ("now" not in words)
+    after = _wait_for_line(there.state / "jobs/counter/log", 20)
+    assert after == list(range(after[0], after[0] + len(after)))
+    assert jobs.list_jobs() == [] and there.jobs() == {"counter": "running"} and there.leftovers() == []
+    assert os.listdir(tmp_path / "here/migrating") == []

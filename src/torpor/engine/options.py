@@ -31,6 +31,9 @@ Notify = Callable[[str, int], None]
 ReadPages = Callable[[int, int, int], memoryview]
 
 
+Give = Callable[[ReadPages, Callable[[], None]], None]
+
+
 def nobody(action: str, pid: int) -> None:
     """The notifier for when nobody wants to know."""
 
@@ -101,7 +104,8 @@ class DumpOptions:
     ``pages``: who takes the pages, and the page maps, instead of the set; he stays the caller's.
     ``give``: pages that can come after a restore are not copied; this is called when all else is in its place, with
     what reads them (as many of those asked for as lie together; good until the next call), and the tree is stopped
-    until it returns.
+    until it returns.  What it gets besides has our death be the tree's from then on, for who is going to say elsewhere
+    that it may run there.
     ``parent``: the directory (from that of the images) of the set before this one: of what has not been written since,
     these images say that it is there.  ``track``: what is written from now on is noted for the dump after this one, by
     a process that keeps that until the tree ends, or by the caller's own ``tracker``, which knows the set before, too,
@@ -130,7 +134,7 @@ class DumpOptions:
     also: ImageStore | None = None
     last_word: tuple[int, bytes] | None = None
     pages: PageSink | None = None
-    give: Callable[[ReadPages], None] | None = None
+    give: Give | None = None
     policies: Policies = field(default_factory=Policies)
     cgroups: CgroupPolicy = field(default_factory=CgroupPolicy)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import _socket as socket
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 from torpor.base import log
@@ -34,29 +34,29 @@ if TYPE_CHECKING:
     from torpor.images.store import ImageStore
     from torpor.images.stores.opening import Location
 
+#: What the bringer does: the link of the restore, and who holds what it holds.
+Bring = Callable[[Socket, "Keeper"], None]
 _WAIT_MS = 1000
 _PATIENCE_S = 60.0
 _CMSG_ROOM = 64
 _NUMBER = struct.Struct("=i")
 
 
-class Behind(Announcing):
-    """``Later`` of a restore from a directory, with both processes behind it; ``close`` says that it is over.
+class Bringing(Announcing):
+    """``Later`` of a restore, with both processes behind it; ``close`` says that it is over.
 
-    UsageError where the images cannot be left to somebody else.
+    *bring* is what one of them does, with the link of the restore, and its witness; the descriptors *keep* are there.
+    *whence*: where the memory comes from, for who is told that it does not.
     """
 
-    def __init__(self, place: Location, *, verify: bool = True) -> None:
-        path = _check(place)
-        with _open(path, verify) as store:
-            ident = _identity(store)
+    def __init__(self, bring: Bring, whence: str, hint: str, keep: tuple[int, ...] = ()) -> None:
         near, far = pair(socket.SOCK_STREAM)
         self._told, told = pair(socket.SOCK_SEQPACKET)
         from torpor.tracee.detached import spawn
 
         with far, told:
-            spawn(lambda: _keep(far, told, path, ident, verify), (far.fileno(), told.fileno()))
-        super().__init__(near, "whoever was to bring the memory", "try it without --lazy, which says more")
+            spawn(lambda: _keep(far, told, bring, whence), (far.fileno(), told.fileno(), *keep))
+        super().__init__(near, "whoever was to bring the memory", hint)
 
     def noting(self, notify: Notify) -> Notify:
         """*notify*, and the keeper learns which process the root is before it runs."""
@@ -80,9 +80,30 @@ class Behind(Announcing):
         if not is_there:
             log.warn("whoever was to bring the memory has gone: the processes are ended")
 
+    def wait(self) -> None:
+        """Until all is there, or will never be."""
+        with suppress(OSError):
+            self._link.settimeout(None)
+            while self._link.recv(1):
+                pass
+
     def close(self) -> None:
         super().close()
         self._told.close()
+
+
+class Behind(Bringing):
+    """From a directory.  UsageError where the images cannot be left to somebody else."""
+
+    def __init__(self, place: Location, *, verify: bool = True) -> None:
+        path = _check(place)
+        with _open(path, verify) as store:
+            ident = _identity(store)
+
+        def bring(link: Socket, keeper: Keeper) -> None:
+            _bring(link, keeper, path, ident, verify)
+
+        super().__init__(bring, path, "try it without --lazy, which says more")
 
 
 def _check(place: Location) -> str:
@@ -125,7 +146,7 @@ def _hear(link: Socket) -> tuple[int, OwnedFd | None] | None:
     return _NUMBER.unpack(data)[0], fds[0] if fds else None
 
 
-class _Keeper:
+class Keeper:
     """The bringer's witness: the keeper holds what it holds."""
 
     def __init__(self, link: Socket) -> None:
@@ -141,7 +162,7 @@ class _Keeper:
 # -- the bringer ------------------------------------------------------------------------------------------------------
 
 
-def _bring(link: Socket, keeper: Socket, path: str, ident: bytes, verify: bool) -> None:
+def _bring(link: Socket, keeper: Keeper, path: str, ident: bytes, verify: bool) -> None:
     from torpor.images.store import load_all
     from torpor.kernel.rlimits import raise_descriptor_limit
     from torpor.migrate.filling import Filler
@@ -157,14 +178,15 @@ def _bring(link: Socket, keeper: Socket, path: str, ident: bytes, verify: bool) 
         for pid in known:
             if store.exists(kinds.PAGEMAP.file_name(pid)):
                 source.prepare(pid)
-        filler = Filler(source, _Keeper(keeper))
-        daemon = Daemon(_whole(link), store, filler, known)
+        filler = Filler(source, keeper)
+        daemon = Daemon(whole_of(link), store, filler, known)
         daemon.may_run = True
         daemon.restored = lambda: _say_ready(link, store)
         daemon.run()
 
 
-def _whole(link: Socket) -> whole.socket:
+def whole_of(link: Socket) -> whole.socket:
+    """Another end of *link*, with all that Python's module has."""
     import socket as whole
 
     return whole.socket(fileno=os.dup(link.fileno()))
@@ -173,6 +195,11 @@ def _whole(link: Socket) -> whole.socket:
 def _say_ready(link: Socket, store: ImageStore) -> None:
     """All page maps have been read, and all pages images are open: others may do with the directory what they like."""
     store.close()
+    say_ready(link)
+
+
+def say_ready(link: Socket) -> None:
+    """The restore need not be there any more."""
     with suppress(OSError):
         link.send(b".", socket.MSG_NOSIGNAL)
 
@@ -180,14 +207,14 @@ def _say_ready(link: Socket, store: ImageStore) -> None:
 # -- the keeper -------------------------------------------------------------------------------------------------------
 
 
-def _keep(link: Socket, told: Socket, path: str, ident: bytes, verify: bool) -> None:
+def _keep(link: Socket, told: Socket, bring: Bring, whence: str) -> None:
     near, far = pair(socket.SOCK_SEQPACKET)
     if (child := os.fork()) == 0:
         status = 1
         try:
             near.close()
             told.close()
-            _bring(link, far, path, ident, verify)
+            bring(link, Keeper(far))
             status = 0
         finally:
             os._exit(status)
@@ -195,8 +222,8 @@ def _keep(link: Socket, told: Socket, path: str, ident: bytes, verify: bool) -> 
     far.close()
     root: OwnedFd | None = None
     faults: dict[int, OwnedFd] = {}
-    for whence, number, fd in _iter_told(near, told):
-        if whence is told:
+    for who, number, fd in _iter_told(near, told):
+        if who is told:
             root = fd
         elif fd is not None:
             faults[number] = fd
@@ -204,7 +231,7 @@ def _keep(link: Socket, told: Socket, path: str, ident: bytes, verify: bool) -> 
             faults.pop(number).close()
     _, status = os.waitpid(child, 0)
     if status:
-        _give_up(root, list(faults.values()), path, os.waitstatus_to_exitcode(status))
+        _give_up(root, list(faults.values()), whence, os.waitstatus_to_exitcode(status))
 
 
 def _iter_told(*sources: Socket) -> Iterator[tuple[Socket, int, OwnedFd | None]]:
@@ -224,10 +251,10 @@ def _iter_told(*sources: Socket) -> Iterator[tuple[Socket, int, OwnedFd | None]]
                 del talking[number]
 
 
-def _give_up(root: OwnedFd | None, faults: list[OwnedFd], path: str, code: int) -> None:
+def _give_up(root: OwnedFd | None, faults: list[OwnedFd], whence: str, code: int) -> None:
     how = f"was killed by signal {-code}" if code < 0 else "has failed"
     if root is not None and (pid := _pid_of(root)) is not None:
-        text = f"torpor: pid {pid} is ended, for who brought its memory from {path} {how} before all of it was there"
+        text = f"torpor: pid {pid} is ended, for who brought its memory from {whence} {how} before all of it was there"
         _tell(pid, text)
         _end_tree(pid)
     while faults:

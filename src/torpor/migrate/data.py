@@ -109,6 +109,10 @@ class Listener:
             stack.pop_all()
             return [each for each in taken if each is not None]
 
+    def fileno(self) -> int:
+        """Of the socket."""
+        return self._socket.fileno()
+
     def close(self) -> None:
         """Nobody else comes."""
         self._socket.close()

@@ -31,6 +31,8 @@ from torpor.migrate.spent import give_back
 
 if TYPE_CHECKING:
     from torpor.engine.restore.ahead import Ahead
+    from torpor.migrate.behind import Bringing
+    from torpor.migrate.postcopy import Taker as PagesTaker
 
 _HOME = "unpacked"
 #: It is stopped at the source meanwhile, which does not wait for longer.
@@ -129,6 +131,8 @@ class _Arrival:
         self._trust, self._room = trust, room
         self._go = 0.0
         self._ahead: Ahead | None = None
+        self._taker: PagesTaker | None = None
+        self._later: Bringing | None = None
 
     def run(self) -> Received | None:
         """Take the images, rebuild what they hold, and let it go; None where it does not come after all."""
@@ -142,11 +146,13 @@ class _Arrival:
                 # Of several, one may be looked at again for what it shares with another.
                 images.read_once(give_back)
             name, pid = self._rebuild(images)
-        us = int((time.monotonic() - self._go) * 1e6)
-        try:
-            self._link.send(protocol.RUNS, pid=pid, name=name, us=us)
-        except MigrationError as error:
-            log.warn(f"{name or f'pid {pid}'} runs here; that cannot be told any more: {error}")
+            us = int((time.monotonic() - self._go) * 1e6)
+            try:
+                self._link.send(protocol.RUNS, pid=pid, name=name, us=us)
+            except MigrationError as error:
+                log.warn(f"{name or f'pid {pid}'} runs here; that cannot be told any more: {error}")
+            if self._later is not None:
+                self._later.wait()  # whoever has started us is not to take it for done before
         return Received(name, pid)
 
     def _take(self, stack: ExitStack) -> SpooledStore | None:
@@ -154,16 +160,36 @@ class _Arrival:
         room = stack.enter_context(scratch.directory(self._room))
         images: SpooledStore | None = None
         for number in range(MAX_PARENTS):
-            message = self._link.expect(protocol.IMAGES, protocol.CANCEL)
+            message = self._link.expect(protocol.IMAGES, protocol.CANCEL, protocol.PAGES)
+            if message.name == protocol.PAGES:
+                self._prepare_for_later(message, stack)
+                message = self._link.expect(protocol.IMAGES, protocol.CANCEL)
             if message.name == protocol.CANCEL:
                 return None
             images = SpooledStore(self._source, f"round {number + 1}", spool(self._offer, room), parent=images)
             stack.enter_context(images)
             if message.flag("last"):
+                if message.flag("later"):
+                    self._bring_later(images, stack)
                 return images
             self._lay_out(images, message.number("root", 1, 1 << 22), stack)
             self._link.send(protocol.TAKEN)
         raise MigrationError("the source does not come to an end")
+
+    def _prepare_for_later(self, message: Message, stack: ExitStack) -> None:
+        from torpor.migrate import postcopy
+
+        self._taker = postcopy.prepare_to_take(self._link, message)
+        if self._taker is not None:
+            stack.callback(self._taker.close)
+
+    def _bring_later(self, images: SpooledStore, stack: ExitStack) -> None:
+        """Not all memory has come: somebody brings it when it runs here."""
+        if self._taker is None:
+            raise MigrationError("memory is to come later, and there is no way for it")
+        if isinstance(self._source, data.Receiver):
+            self._source.close()
+        self._later = stack.enter_context(self._taker.bring(images, self._link.peer))
 
     def _lay_out(self, images: SpooledStore, root: int, stack: ExitStack) -> None:
         """Do what the restore can have done before the last images come: nothing is stopped for it yet."""
@@ -192,7 +218,14 @@ class _Arrival:
         words: dict[str, Any] = dict.fromkeys(self._offer.told, True)
         # Sums are for disks: the link has its own.
         return torpor.restore(
-            images, renames=renames, notify=told, trust=self._trust, verify=False, ahead=self._ahead, **words
+            images,
+            renames=renames,
+            notify=told,
+            trust=self._trust,
+            verify=False,
+            ahead=self._ahead,
+            later=self._later,
+            **words,
         )
 
     def _wait_for_go(self) -> None:

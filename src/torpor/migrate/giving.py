@@ -24,17 +24,29 @@ def give(connection: Connection, read: ReadPages, *, given: Callable[[], None] |
             connection.send([NUMBER.pack(0)])
             connection.end()
             return True
-        if message.command != wire.GET:
-            raise WireError(f"{connection.name} sends pages, and this page server only gives them")
-        if not message.n_pages:
-            raise WireError(f"{connection.name} asks for no pages")
-        found = read(message.whose, message.vaddr, min(message.n_bytes, wire.MAX_GET_BYTES))
-        if given is not None:
-            given()
-            given = None
-        answer = Message(wire.ADD_F, found.nbytes // PAGE_SIZE, message.vaddr, message.whose, PE_PRESENT)
-        connection.send([wire.pack(answer), found])
+        _answer(connection, message, read, given)
+        given = None
     return False
+
+
+def give_one(connection: Connection, read: ReadPages) -> None:
+    """Answer the next question.  WireError, also where he hangs up."""
+    message = connection.next_message()
+    if message is None:
+        raise WireError(f"{connection.name} has hung up")
+    _answer(connection, message, read, None)
+
+
+def _answer(connection: Connection, message: Message, read: ReadPages, given: Callable[[], None] | None) -> None:
+    if message.command != wire.GET:
+        raise WireError(f"{connection.name} sends pages, and this page server only gives them")
+    if not message.n_pages:
+        raise WireError(f"{connection.name} asks for no pages")
+    found = read(message.whose, message.vaddr, min(message.n_bytes, wire.MAX_GET_BYTES))
+    if given is not None:
+        given()
+    answer = Message(wire.ADD_F, found.nbytes // PAGE_SIZE, message.vaddr, message.whose, PE_PRESENT)
+    connection.send([wire.pack(answer), found])
 
 
 class Giving:
@@ -48,8 +60,9 @@ class Giving:
         self._listener, self._ready = listener, ready
         self._has_given = False
 
-    def __call__(self, read: ReadPages) -> None:
+    def __call__(self, read: ReadPages, never_again: Callable[[], None]) -> None:
         """Until all has been given."""
+        del never_again  # nobody tells us when they run elsewhere
         log.info(f"Pages can be asked for at port {self._listener.port}; the processes stay stopped until then")
         self._ready()
         try:

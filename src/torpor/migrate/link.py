@@ -154,6 +154,10 @@ class Link:
         """What the other side's FAILED says, as an error."""
         return FailedThereError(f"{self.peer}: {message.text('text')}", hint=message.text("hint", "") or None)
 
+    def has_message(self) -> bool:
+        """Whether something has come, were it the end."""
+        return bool(select.select((self._reader,), (), (), 0)[0])
+
     def receive(self, timeout_s: float | None = None) -> Message:
         """The next message, whatever it is; LinkLostError, also after so many seconds of silence."""
         kind, length = self._head(timeout_s)

@@ -6,6 +6,9 @@
     offer                                        what it is, and what it needs
                             accept, refuse
     connect                                      to a port there, so often, or not at all
+    pages                                        memory may come when it runs there
+                            pages                by which port
+    connect                                      to that, or not
     images, cancel                               a round, or the last: then it is about to be stopped
     (data)                                       its images, one tar archive
                             taken                of a round: it lies where the restore needs it
@@ -22,8 +25,8 @@ from torpor.base.errors import MigrationError
 from torpor.migrate.link import Message
 
 VERSION = 2
-HELLO, OFFER, ACCEPT, REFUSE, CONNECT, CANCEL, IMAGES, TAKEN, READY, GO, RUNS = (
-    "hello", "offer", "accept", "refuse", "connect", "cancel", "images", "taken", "ready", "go", "runs",
+HELLO, OFFER, ACCEPT, REFUSE, CONNECT, PAGES, CANCEL, IMAGES, TAKEN, READY, GO, RUNS = (
+    "hello", "offer", "accept", "refuse", "connect", "pages", "cancel", "images", "taken", "ready", "go", "runs",
 )  # fmt: skip
 #: So long is "go" waited for by who is ready.
 GO_WITHIN_S = 60.0

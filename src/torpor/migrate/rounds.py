@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torpor.engine.stats import DumpStats
     from torpor.objects.memory.tracking import Tracker
 
-CANCEL, STOP = "cancel", "stop"
+CANCEL, STOP, POST_COPY = "cancel", "stop", "post-copy"
 #: What stopping, reading all else, rebuilding it and letting it go take, whatever has been written.
 _FLOOR_S = 0.03
 #: A round that has not become smaller than this part of the one before will not, the next time either.
@@ -32,7 +32,8 @@ _NO_BETTER = 0.9
 @dataclass(frozen=True, slots=True)
 class Aim:
     """When the rounds end: the rest would take ``downtime_s``; there have been ``most``; ``timeout_s`` is over (0:
-    never), and then the migration is given up (``on_timeout`` CANCEL), or the rest is sent with all stopped (STOP).
+    never), and then the migration is given up (``on_timeout`` CANCEL), or the rest is sent with all stopped (STOP), or
+    when it runs there (POST_COPY).
     """
 
     downtime_s: float = 0.1
@@ -61,6 +62,7 @@ class Rounds:
         #: The name of the last one's directory.
         self.last = ""
         self._aim, self._tell, self._taken = aim, tell, taken
+        self.is_timed_out = False
         self._began = time.monotonic()
 
     def run(
@@ -108,6 +110,11 @@ class Rounds:
             (us.get("freezing", 0) + us.get("frozen", 0)) / 1e6,
         )  # fmt: skip
 
+    @property
+    def is_near(self) -> bool:
+        """Whether the rest would go in the downtime that is aimed at."""
+        return bool(self.done) and self.done[-1].rest_s <= self._aim.downtime_s
+
     def _note(self, n_bytes: int, seconds: float, stopped_s: float) -> None:
         before = self.done[-1] if self.done else None
         # What a round finds has been written while the one before was under way.
@@ -121,10 +128,11 @@ class Rounds:
         if len(self.done) >= self._aim.most:
             return False
         if self._aim.timeout_s and time.monotonic() - self._began > self._aim.timeout_s:
+            self.is_timed_out = True
             if self._aim.on_timeout == CANCEL:
                 raise MigrationError(
                     f"it has written memory faster than it went for {self._aim.timeout_s:.0f} s, and runs on here",
-                    hint="--on-timeout stop sends the rest with it stopped; --downtime allows more",
+                    hint="--on-timeout stop sends the rest with it stopped, --on-timeout post-copy when it runs there",
                 )
             return False
         if len(self.done) < 2:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torpor
 from torpor.base import log
@@ -34,13 +34,17 @@ from torpor.images.stores.stream import TarStore
 from torpor.kernel import interrupts
 from torpor.kernel.procfs.status import read_status
 from torpor.kernel.userfaultfd import can_track
-from torpor.migrate import data, offer, protocol
+from torpor.kernel.vm import PAGE_SIZE
+from torpor.migrate import data, offer, protocol, rounds
 from torpor.migrate.link import DataWay, FailedThereError, Link, LinkLostError, Message, encode
 from torpor.migrate.metered import Metered
 from torpor.migrate.offer import Offer
 from torpor.migrate.rounds import Aim, Round, Rounds
 from torpor.migrate.way import Destination, Remote
 from torpor.objects.memory import tracking
+
+if TYPE_CHECKING:
+    from torpor.migrate.postcopy import Giver
 
 #: The destination waits so long for "go" at least, once it is ready, and so we do not say it later than half of that.
 _GO_WITHIN_S = protocol.GO_WITHIN_S / 2
@@ -49,6 +53,7 @@ _RUNS_WITHIN_S = 60.0
 #: It is stopped here while "ready" is waited for: so long, and as long as it takes to fill its memory there, slowly.
 READY_WITHIN_S, _FILLED_A_SECOND = 60.0, 64 << 20
 _HOME = "migrating"
+NEVER, AUTO, NOW = "never", "auto", "now"
 T = TypeVar("T")
 
 
@@ -57,8 +62,9 @@ class Wishes:
     """``name``: what a job is called there, "" for as here.  ``told``: arguments of :func:`torpor.dump`.
 
     ``via_ssh``: data go by ssh, too, and not by connections of their own (``n_connections``).  ``compress``: as a
-    stream is, "none" or "zstd".  ``bandwidth``: bytes a second that may be sent; 0: as many as can.  ``aim``: when
-    memory has gone for long enough while all runs; ``tell`` is told what each round came to.
+    stream is, "none" or "zstd".  ``bandwidth``: bytes a second that may be sent; 0: as many as can.  ``post_copy``:
+    whether memory may go when it runs there: NEVER, when rounds do not come to the aim (AUTO), or at once, without any
+    (NOW).  ``aim``: when memory has gone for long enough while all runs; ``tell`` is told what each round came to.
     """
 
     name: str = ""
@@ -71,6 +77,7 @@ class Wishes:
     n_connections: int = 2
     compress: str = "none"
     bandwidth: int = 0
+    post_copy: str = NEVER
     aim: Aim = field(default_factory=Aim)
     tell: Callable[[Round], None] = lambda made: None
     told: Mapping[str, Any] = field(default_factory=dict)
@@ -90,6 +97,8 @@ class Moved:
     total_s: float
     rounds: tuple[Round, ...] = ()
     kept: str = ""
+    #: Of memory that went when it ran there.
+    later_bytes: int = 0
 
 
 def migrate(pid: int, job: Job | None, where: Destination, wishes: Wishes) -> Moved | None:
@@ -188,6 +197,7 @@ class _Move:
         self._runs: Message | None = None
         self._lost: MigrationError | None = None
         self._go_ns = 0
+        self._giver: Giver | None = None
         self._rounds = Rounds(wishes.aim, wishes.tell, self._taken)
 
     def run(self) -> Moved:
@@ -201,6 +211,11 @@ class _Move:
             how = f"torpor restore {kept}"
         if self._runs is None:
             raise self._unknown(kept, how)
+        if self._giver is not None and not self._giver.is_complete:
+            raise UnknownEndError(
+                f"it runs on {self._host}, but not all of its memory has gone there: it ends when it touches what is "
+                "missing, and here there is nothing of it any more"
+            )
         return self._moved(stats, kept)
 
     def _is_over(self) -> bool:
@@ -234,38 +249,70 @@ class _Move:
 
     def _dump(self, place: Location, notes: tuple[tuple[str, bytes], ...], commit: Callable[[str], None]) -> DumpStats:
         def committed(images: str) -> None:
-            self._link.expect(protocol.READY, timeout_s=READY_WITHIN_S + self._offer.memory_bytes / _FILLED_A_SECOND)
+            if self._giver is not None:
+                # The restore asks for pages meanwhile, which are given when all else of the dump is done.
+                self._giver.ready_within_s = within_s
+                self._giver.commit = lambda: ready(images)
+                return
+            self._link.expect(protocol.READY, timeout_s=within_s)
+            ready(images)
+
+        def ready(images: str) -> None:
             since = time.monotonic()
             commit(images)
             if time.monotonic() - since > _GO_WITHIN_S:
                 raise MigrationError(f"{self._host} has been ready for too long: writing that down here took its time")
             self._go_ns = time.perf_counter_ns()
 
+        within_s = READY_WITHIN_S + self._offer.memory_bytes / _FILLED_A_SECOND
         with ExitStack() as stack:
             room = stack.enter_context(scratch.directory(jobs.state_directory() / _HOME))
 
             root = read_status(Pid(self._pid)).ns_pids[-1]
 
             def way(is_last: bool) -> TarStore:
-                self._link.send(protocol.IMAGES, last=is_last, root=root)
+                self._link.send(protocol.IMAGES, last=is_last, root=root, later=is_last and self._giver is not None)
                 return TarStore(self._way, f"the link to {self._host}", self._wishes.compress, spool=str(room))
 
             tracker, last = None, ""
-            if self._wishes.aim.most > 0 and can_track():
+            if self._wishes.aim.most > 0 and self._wishes.post_copy != NOW and can_track():
                 tracker = stack.enter_context(tracking.Tracker())
                 assert isinstance(place, str | os.PathLike)
                 os.mkdir(place, 0o700)
                 last = self._told_why(self._rounds.run)(self._pid, Path(place).parent, tracker, way, self._wishes.told)
+            self._giver = self._prepare_for_later(stack)
             stats = self._told_why(torpor.dump)(
                 self._pid, place, made_by="torpor migrate", notes=notes, commit=committed,
                 also=stack.enter_context(way(True)), last_word=(self._link.writer, encode(protocol.GO)),
-                parent=f"../{last}" if last else "", tracker=tracker, **self._wishes.told,
+                parent=f"../{last}" if last else "", tracker=tracker,
+                give=self._giver.give if self._giver is not None else None, **self._wishes.told,
             )  # fmt: skip
         try:
-            self._runs = self._link.expect(protocol.RUNS, timeout_s=_RUNS_WITHIN_S)
+            self._runs = (self._giver and self._giver.runs) or self._link.expect(
+                protocol.RUNS, timeout_s=_RUNS_WITHIN_S
+            )
         except MigrationError as error:
             self._lost = error
         return stats
+
+    def _prepare_for_later(self, stack: ExitStack) -> Giver | None:
+        """What gives the rest of the memory when it runs there, if that is wished, or the best that can be had."""
+        wishes = self._wishes
+        is_wished = wishes.post_copy == NOW or (self._rounds.is_timed_out and wishes.aim.on_timeout == rounds.POST_COPY)
+        is_better = wishes.post_copy == AUTO and bool(self._rounds.done) and not self._rounds.is_near
+        if not (is_wished or is_better) or wishes.keep_source:
+            return None
+        from torpor.migrate.postcopy import prepare_to_give
+
+        giver = None if wishes.via_ssh else prepare_to_give(self._link)
+        if giver is not None:
+            stack.callback(giver.close)
+        elif is_wished:
+            raise MigrationError(
+                f"memory cannot go to {self._host} when it runs there: there is no way but ssh",
+                hint="--post-copy never; or have a port of the other host reached, and openssl on both",
+            )
+        return giver
 
     def _taken(self) -> None:
         """A round lies there as it is going to be needed."""
@@ -302,6 +349,7 @@ class _Move:
             self._host, self._name or f"pid {self._runs.number('pid')}", self._runs.number("pid"),
             stats.n_processes if stats is not None else 0, self._offer.memory_bytes, self._way.n_sent, downtime_s,
             time.monotonic() - self._began, tuple(self._rounds.done), kept if self._wishes.keep_source else "",
+            stats.pages_lazy * PAGE_SIZE if stats is not None else 0,
         )  # fmt: skip
 
 

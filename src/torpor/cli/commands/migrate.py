@@ -65,8 +65,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--timeout", metavar="TIME", default="0", help="so long may they take (default: for ever)")
     parser.add_argument(
-        "--on-timeout", choices=("stop", "cancel"), default="stop",
-        help="then stop it and send the rest (the default), or give up and let it run on here",
+        "--on-timeout", choices=("stop", "cancel", "post-copy"), default="stop",
+        help="then stop it and send the rest (the default), or give up and let it run on here, or send the rest when "
+        "it runs there",
+    )  # fmt: skip
+    parser.add_argument(
+        "--post-copy", choices=("never", "auto", "now"), default="never",
+        help="whether it may run there before all of its memory has gone, which then comes as it is touched, and in "
+        "the background: never (the default), if the rounds do not come to --downtime, or at once, without rounds. "
+        "From then on it needs both hosts until all has gone",
     )  # fmt: skip
     parser.add_argument(
         "--volumes", choices=("copy", "shared"), default="",
@@ -151,7 +158,7 @@ def _wishes(args: argparse.Namespace) -> Wishes:
     tell = (lambda made: None) if args.json else _tell_round
     return source.Wishes(
         args.name or "", args.rsh, args.remote_torpor, args.trust, args.dry_run, args.keep_source,
-        args.via == "ssh", args.connections, args.compress, int(args.bandwidth * 125_000), aim, tell,
+        args.via == "ssh", args.connections, args.compress, int(args.bandwidth * 125_000), args.post_copy, aim, tell,
         process_options.keywords(args, process_options.CHECK),
     )  # fmt: skip
 
@@ -218,8 +225,9 @@ def _tell(word: str, where: Destination, moved: Moved | None) -> None:
         return
     n_processes = "1 process" if moved.n_processes == 1 else f"{moved.n_processes} processes"
     kept = f"; its images are in {moved.kept}" if moved.kept else ""
+    later = f" ({size(moved.later_bytes)} of it when it ran there)" if moved.later_bytes else ""
     n_rounds = f" in {len(moved.rounds) + 1} rounds" if moved.rounds else ""
     print(
         f"{word}: {moved.name} runs on {moved.host} with pid {moved.pid}; {n_processes}, {size(moved.sent_bytes)} "
-        f"sent{n_rounds}, {time_of(moved.total_s)} in all, stopped for {time_of(moved.downtime_s)}{kept}"
+        f"sent{n_rounds}{later}, {time_of(moved.total_s)} in all, stopped for {time_of(moved.downtime_s)}{kept}"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from torpor.base import log
@@ -14,7 +14,7 @@ from torpor.cli.criu.options import Options
 from torpor.cli.criu.scripts import notifier
 from torpor.engine.dump.run import dump, pre_dump
 from torpor.engine.option_table import of_command_line
-from torpor.engine.options import DumpOptions, Notify, ReadPages, policies_of
+from torpor.engine.options import DumpOptions, Give, Notify, policies_of
 from torpor.objects.cgroup.model import CgroupPolicy
 from torpor.objects.policy import Policies
 
@@ -56,7 +56,7 @@ def _options(
     made_by: str,
     notify: Notify,
     pages: PageSink | None,
-    give: Callable[[ReadPages], None] | None,
+    give: Give | None,
 ) -> DumpOptions:
     told = of_command_line(options)
     return DumpOptions(
@@ -80,7 +80,7 @@ def _sink(options: Options) -> AbstractContextManager[PageSink | None]:
 
 
 @contextmanager
-def _giving(options: Options, notify: Notify) -> Iterator[Callable[[ReadPages], None] | None]:
+def _giving(options: Options, notify: Notify) -> Iterator[Give | None]:
     """Who gives the pages that are not copied, where some are not to be."""
     if not options.lazy_pages:
         yield None

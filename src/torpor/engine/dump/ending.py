@@ -21,8 +21,20 @@ def give_pages(session: DumpSession) -> None:
     from torpor.engine.dump.left import Left
 
     writing.place(session)
+    keys: list[int] = []
+
+    def never_again() -> None:
+        keys.extend(session.outside.caretaker.add(_signals(session, signal.SIGKILL)))
+        for process in session.tree.processes:
+            if process.threads:
+                process.leader.end_with_us()
+
     with Left(session) as left:
-        session.options.give(left.read)
+        try:
+            session.options.give(left.read, never_again)
+        except BaseException:
+            session.outside.caretaker.drop(keys)
+            raise
 
 
 def let_go(session: DumpSession) -> None:

@@ -131,6 +131,10 @@ class PlacedStore(BaseStore):
     def parent(self) -> ImageStore | None:
         return self._parent
 
+    def fileno(self) -> int:
+        """Of the file in which large images wait: a process that reads them needs it."""
+        return self._spool.fileno()
+
     def read_once(self, give_back: Callable[[int, int, int], None]) -> None:
         """From now on all that is read of large images, here and in the parents, is read for the last time."""
         self._spool.give_back = give_back

@@ -237,8 +237,15 @@ def difference(known: Iterable[Extent], wanted: Iterable[Extent], calls: list[Ca
     return found
 
 
-def still_missing(parked: Parked, kept: Iterable[Extent], extents: Iterable[Extent], calls: list[Call]) -> list[Extent]:
-    """What of the last set's *extents* is to be written where the mappings *kept* are those that were parked."""
+def still_missing(
+    parked: Parked, kept: Sequence[Extent], extents: Iterable[Extent], lazy: Sequence[Range], calls: list[Call]
+) -> list[Extent]:
+    """What of the last set's *extents* is to be written where the mappings *kept* are those that were parked.
+
+    Where *lazy* pages come later there is to be nothing, not even what a huge page has beside those that were written.
+    """
+    for start, end, _ in _shared(((start, end, 0) for start, end in lazy), kept):
+        calls.append((nr.madvise, start, end - start, MADV_DONTNEED))
     return difference(_shared(parked.there, kept), extents, calls)
 
 

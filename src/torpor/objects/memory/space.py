@@ -208,13 +208,18 @@ def make(process: RestoreProcess, parked: ParkedVdso, context: RestoreContext, c
         later.without_huge_pages(process)
         lazy = []
     with open_contents(context.store, process.ns_pid, page_bytes=PAGE_SIZE, later=lazy) as kept:
-        n_pages = _make(process, parked, context, channel, kept)
+        n_pages = _make(process, parked, context, channel, kept, lazy or ())
     spaces[process.ids.vm_id].lazy = lazy or []
     return n_pages
 
 
 def _make(
-    process: RestoreProcess, parked: ParkedVdso, context: RestoreContext, channel: Channel, kept: Contents
+    process: RestoreProcess,
+    parked: ParkedVdso,
+    context: RestoreContext,
+    channel: Channel,
+    kept: Contents,
+    lazy: Sequence[Range],
 ) -> int:
     spaces = context.part(Spaces).made
     mm, runner = mm_object.mm_of(process), process.runner
@@ -240,7 +245,7 @@ def _make(
     if ahead is not None:
         from torpor.objects.memory.parked import still_missing
 
-        extents = still_missing(ahead, inherited.kept, made.extents, calls)
+        extents = still_missing(ahead, inherited.kept, made.extents, lazy, calls)
     else:
         extents = _to_write(made, parent, inherited, reader, context.store, calls) if parent else made.extents
     if ready:
