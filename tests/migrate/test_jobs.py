@@ -216,7 +216,7 @@ def test_a_destination_that_says_nothing_any_more_is_not_waited_for(
     rsh = tmp_path / "silent"
     rsh.write_text(f'#!/bin/sh\nexec {sys.executable} {relay.__file__} end -0.001 silence {there.rsh} "$@"\n')
     rsh.chmod(0o755)
-    monkeypatch.setattr(source, "_READY_WITHIN_S", 0.5)
+    monkeypatch.setattr(source, "READY_WITHIN_S", 0.5)
     job = jobs.find("counter")
     wishes = source.Wishes(rsh=str(rsh), remote=str(there.torpor), via_ssh=True, aim=rounds.Aim(most=0))
     with pytest.raises(MigrationError, match="said nothing"):

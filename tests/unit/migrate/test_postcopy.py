@@ -1,0 +1,138 @@
+"""Memory that goes when the tree runs there: who gives it says when it may, and comes again when the way has broken."""
+
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from torpor.kernel.vm import PAGE_SIZE
+from torpor.migrate import postcopy, protocol
+from torpor.migrate.connection import Connection
+from torpor.migrate.link import FAILED, FailedThereError, Link, own_socket
+from torpor.migrate.postcopy import Giver
+from torpor.migrate.sources import RemoteSource
+from torpor.migrate.wire import WireError
+
+PAGE = bytes(range(256)) * (PAGE_SIZE // 256)
+
+
+class Both:
+    """A giver, and the other side's ends: of the link, and of each connection that the giver has had."""
+
+    def __init__(self) -> None:
+        near, far = socket.socketpair()
+        self.link, link = own_socket(far, "the source"), own_socket(near, "there")
+        self.ends: list[Connection] = []
+        self.events: list[str] = []
+        self.giver = Giver(link, self._come(), self._come)
+        self.giver.ready_within_s = 5.0
+        self.giver.commit = lambda: self.events.append("commit")
+        self.came: list[BaseException] = []
+        self._link = link
+        self._thread = threading.Thread(target=self._give)
+
+    def _come(self) -> Connection:
+        near, far = socket.socketpair()
+        self.ends.append(Connection(far, "the source"))
+        return Connection(near, "there")
+
+    def _give(self) -> None:
+        def read(ident: int, start: int, n_bytes: int) -> memoryview:
+            return memoryview(bytearray(PAGE))
+
+        try:
+            self.giver.give(read, lambda: self.events.append("never again"))
+        except BaseException as error:
+            self.came.append(error)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def end(self) -> None:
+        self._thread.join(20)
+        assert not self._thread.is_alive()
+
+    def close(self) -> None:
+        for each in (self.giver, *self.ends):
+            each.close()
+        for link in (self.link, self._link):
+            link.close()
+
+
+@pytest.fixture
+def both(monkeypatch: pytest.MonkeyPatch) -> Iterator[Both]:
+    monkeypatch.setattr(postcopy, "_RETRY_S", 0.01)
+    made = Both()
+    made.start()
+    yield made
+    made.end()
+    made.close()
+
+
+def ask(connection: Connection) -> RemoteSource:
+    source = RemoteSource(connection)
+    source.ask(1, 0x1000, PAGE_SIZE)
+    while (found := source.answer()) is None:
+        pass
+    assert bytes(found) == PAGE
+    return source
+
+
+def test_pages_go_before_and_after_go(both: Both) -> None:
+    ask(both.ends[0])
+    assert both.events == []
+    both.link.send(protocol.READY)
+    assert both.link.expect(protocol.GO)
+    assert both.events == ["commit", "never again"]
+    ask(both.ends[0]).finish()
+    both.end()
+    assert both.giver.is_complete and both.came == []
+
+
+def test_who_hangs_up_before_go_is_an_error(both: Both) -> None:
+    both.ends[0].close()
+    both.end()
+    assert [type(error) for error in both.came] == [WireError] and both.events == []
+
+
+def test_the_source_comes_again_when_the_way_has_broken(both: Both) -> None:
+    both.link.send(protocol.READY)
+    both.link.expect(protocol.GO)
+    ask(both.ends[0])
+    both.ends[0].close()
+    while len(both.ends) < 2:
+        pass
+    ask(both.ends[1]).finish()
+    both.end()
+    assert both.giver.is_complete and both.giver.n_broken == 1 and both.came == []
+
+
+def test_a_destination_that_has_failed_is_not_come_to_again(both: Both) -> None:
+    both.link.send(protocol.READY)
+    both.link.expect(protocol.GO)
+    both.link.send(FAILED, text="no room")
+    both.ends[0].close()
+    both.end()
+    assert [type(error) for error in both.came] == [FailedThereError] and not both.giver.is_complete
+
+
+def test_after_go_nothing_else_has_it_run_here_again(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is not reached again may run it all the same: giving ends, and is not complete."""
+    monkeypatch.setattr(postcopy, "AGAIN_WITHIN_S", 0.0)
+    both.link.send(protocol.READY)
+    both.link.expect(protocol.GO)
+    both.ends[0].close()
+    both.end()
+    assert both.came == [] and not both.giver.is_complete
+
+
+def test_a_link_tells_whether_something_has_come() -> None:
+    near, far = socket.socketpair()
+    one, other = own_socket(near, "here"), own_socket(far, "there")
+    assert not one.has_message()
+    other.send(protocol.RUNS)
+    assert one.has_message() and one.receive().name == protocol.RUNS
+    for link in (one, other):
+        assert isinstance(link, Link)
+        link.close()
