@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -130,6 +131,9 @@ class _Arrival:
         self._link, self._source, self._offer, self._name = link, source, offered, name
         self._trust, self._room = trust, room
         self._go = 0.0
+        self._stack, self._place = ExitStack(), room
+        self._images: SpooledStore | None = None
+        self._n_sets = 0
         self._ahead: Ahead | None = None
         self._taker: PagesTaker | None = None
         self._later: Bringing | None = None
@@ -137,15 +141,12 @@ class _Arrival:
     def run(self) -> Received | None:
         """Take the images, rebuild what they hold, and let it go; None where it does not come after all."""
         with ExitStack() as stack:
-            images = self._take(stack)
-            if images is None:
+            self._stack, self._place = stack, stack.enter_context(scratch.directory(self._room))
+            warm_up()
+            last = self._take_rounds()
+            if last is None:
                 return None
-            if isinstance(self._source, data.Receiver):
-                self._source.close()  # and its threads: who has some cannot enter mount namespaces
-            if len(load_all(images, kinds.PSTREE)) == 1:
-                # Of several, one may be looked at again for what it shares with another.
-                images.read_once(give_back)
-            name, pid = self._rebuild(images)
+            name, pid = self._rebuild(last)
             us = int((time.monotonic() - self._go) * 1e6)
             try:
                 self._link.send(protocol.RUNS, pid=pid, name=name, us=us)
@@ -155,58 +156,68 @@ class _Arrival:
                 self._later.wait()  # whoever has started us is not to take it for done before
         return Received(name, pid)
 
-    def _take(self, stack: ExitStack) -> SpooledStore | None:
-        """The sets that come, each the parent of the next; the last of them."""
-        room = stack.enter_context(scratch.directory(self._room))
-        images: SpooledStore | None = None
-        for number in range(MAX_PARENTS):
+    def _take_rounds(self) -> Message | None:
+        """The sets that come while it runs; what is said before the last one does."""
+        for _ in range(MAX_PARENTS):
             message = self._link.expect(protocol.IMAGES, protocol.CANCEL, protocol.PAGES)
             if message.name == protocol.PAGES:
-                self._prepare_for_later(message, stack)
+                self._prepare_for_later(message)
                 message = self._link.expect(protocol.IMAGES, protocol.CANCEL)
             if message.name == protocol.CANCEL:
                 return None
-            images = SpooledStore(self._source, f"round {number + 1}", spool(self._offer, room), parent=images)
-            stack.enter_context(images)
             if message.flag("last"):
-                if message.flag("later"):
-                    self._bring_later(images, stack)
-                return images
-            self._lay_out(images, message.number("root", 1, 1 << 22), stack)
+                return message
+            self._lay_out(self._take(), message.number("root", 1, 1 << 22))
             self._link.send(protocol.TAKEN)
         raise MigrationError("the source does not come to an end")
 
-    def _prepare_for_later(self, message: Message, stack: ExitStack) -> None:
+    def _take(self) -> SpooledStore:
+        """The next set, whose parent is the one before."""
+        self._n_sets += 1
+        where = spool(self._offer, self._place)
+        self._images = SpooledStore(self._source, f"round {self._n_sets}", where, parent=self._images)
+        self._stack.enter_context(self._images)
+        return self._images
+
+    def _take_last(self, last: Message) -> SpooledStore:
+        images = self._take()
+        if isinstance(self._source, data.Receiver):
+            self._source.close()  # and its threads: who has some cannot enter mount namespaces
+        if len(load_all(images, kinds.PSTREE)) == 1:
+            # Of several, one may be looked at again for what it shares with another.
+            images.read_once(give_back)
+        if last.flag("later"):
+            if self._taker is None:
+                raise MigrationError("memory is to come later, and there is no way for it")
+            self._later = self._stack.enter_context(self._taker.bring(images, self._link.peer))
+        return images
+
+    def _prepare_for_later(self, message: Message) -> None:
         from torpor.migrate import postcopy
 
         self._taker = postcopy.prepare_to_take(self._link, message)
         if self._taker is not None:
-            stack.callback(self._taker.close)
+            self._stack.callback(self._taker.close)
 
-    def _bring_later(self, images: SpooledStore, stack: ExitStack) -> None:
-        """Not all memory has come: somebody brings it when it runs here."""
-        if self._taker is None:
-            raise MigrationError("memory is to come later, and there is no way for it")
-        if isinstance(self._source, data.Receiver):
-            self._source.close()
-        self._later = stack.enter_context(self._taker.bring(images, self._link.peer))
-
-    def _lay_out(self, images: SpooledStore, root: int, stack: ExitStack) -> None:
+    def _lay_out(self, images: SpooledStore, root: int) -> None:
         """Do what the restore can have done before the last images come: nothing is stopped for it yet."""
-        warm_up()
         if self._ahead is None:
             from torpor.engine.restore.ahead import Ahead
 
-            self._ahead = stack.enter_context(Ahead(root))
+            self._ahead = self._stack.enter_context(Ahead(root))
         self._ahead.take(images)
 
-    def _rebuild(self, images: SpooledStore) -> tuple[str, int]:
+    def _rebuild(self, last: Message) -> tuple[str, int]:
+        """What a job needs here is made while the source is about to stop it; its last images are taken then."""
+
+        def restore(place: Location, renames: tuple[tuple[str, str], ...], notify: Notify) -> int:
+            del place
+            return self._restore(self._take_last(last), renames, notify)
+
         if self._offer.kind == offer.PROCESS:
-            return "", self._restore(images, (), nobody)
-        about = jobs.note.read(images)
-        if about is None:
-            raise MigrationError("the images are no job's")
-        job = jobs.wake(images, about, self._restore, name=self._name)
+            return "", restore("", (), nobody)
+        about = jobs.note.decode(last.text("note").encode(), "the source's word")
+        job = jobs.wake("", about, restore, name=self._name)
         return job.name, job.pid
 
     def _restore(self, images: Location, renames: tuple[tuple[str, str], ...], notify: Notify) -> int:
@@ -218,15 +229,9 @@ class _Arrival:
         words: dict[str, Any] = dict.fromkeys(self._offer.told, True)
         # Sums are for disks: the link has its own.
         return torpor.restore(
-            images,
-            renames=renames,
-            notify=told,
-            trust=self._trust,
-            verify=False,
-            ahead=self._ahead,
-            later=self._later,
+            images, renames=renames, notify=told, trust=self._trust, verify=False, ahead=self._ahead, later=self._later,
             **words,
-        )
+        )  # fmt: skip
 
     def _wait_for_go(self) -> None:
         """All is there, and would run at once: whose is it?"""
@@ -243,8 +248,18 @@ def spool(offered: Offer, room: Path) -> Spool:
 
 
 def warm_up() -> None:
-    """Import what a restore needs, while nothing is stopped for it."""
-    import torpor.engine.restore.run  # noqa: F401 - for what it brings
+    """Import what a restore may need, whatever comes, while nothing is stopped for it."""
+    import torpor.engine.restore.run
+
+    top = Path(torpor.__file__).parent
+    for path in sorted((top / "objects").rglob("*.py")):
+        parts = path.relative_to(top.parent).with_suffix("").parts
+        if parts[-1] != "__init__" and not _is_of_another_machine(parts):
+            import_module(".".join(parts))
+
+
+def _is_of_another_machine(parts: Sequence[str]) -> bool:
+    return parts[2] == "arch" and len(parts) > 4 and parts[3] != os.uname().machine
 
 
 def of_standard_streams() -> Link:

@@ -23,7 +23,7 @@ from torpor.base.errors import MigrationError
 _HEAD = struct.Struct(">cI")
 _MESSAGE, _DATA, _END = b"M", b"D", b"E"
 _MAX_MESSAGE, _MAX_DATA = 4 << 20, 1 << 20
-_MAX_TEXT = 1 << 16
+_MAX_TEXT = 1 << 20
 #: A tree may be stopped on our side meanwhile.
 _TAKES_WITHIN_S = 60.0
 #: What a side says when it gives up, whatever was expected of it.

@@ -271,7 +271,9 @@ class _Move:
             root = read_status(Pid(self._pid)).ns_pids[-1]
 
             def way(is_last: bool) -> TarStore:
-                self._link.send(protocol.IMAGES, last=is_last, root=root, later=is_last and self._giver is not None)
+                note = dict(notes).get(jobs.note.NAME, b"").decode() if is_last else ""
+                later = is_last and self._giver is not None
+                self._link.send(protocol.IMAGES, last=is_last, root=root, later=later, note=note)
                 return TarStore(self._way, f"the link to {self._host}", self._wishes.compress, spool=str(room))
 
             tracker, last = None, ""

@@ -82,6 +82,7 @@ _NO_OPTIONS_IN_PYTHON = {
     "path",
     "ahead",
     "template",
+    "later",
     "made_by",
     "commit",
     "notes",
