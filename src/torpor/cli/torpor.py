@@ -46,25 +46,33 @@ def main(argv: Sequence[str] | None = None) -> int:
         module, args = _parse(words)
         log.configure(fd=2, level=log.DEBUG if args.verbose else log.WARN)
         return int(module.main(args))
-    except TorporError as error:
-        sys.stderr.write(f"torpor: {error.describe()}\n")
-        return error.exit_code
     except (interrupts.Interrupted, KeyboardInterrupt) as stop:
-        left = "; ".join(getattr(stop, "__notes__", ())) or "nothing was left half done"
-        sys.stderr.write(f"torpor: interrupted; {left}\n")
-        return 128 + (stop.number if isinstance(stop, interrupts.Interrupted) else 2)
+        return _interrupted(stop)
     except BrokenPipeError:
         return 141
     except Exception as error:
-        known = explain(error)
-        if known is not None:
-            sys.stderr.write(f"torpor: {known.describe()}\n")
-            return known.exit_code
-        if _is_verbose(words):
-            raise
-        notes = "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
-        sys.stderr.write(f"torpor: bug: {type(error).__name__}: {error}{notes} (-v shows where)\n")
-        return 1
+        return _failed(error, words)
+
+
+def _interrupted(stop: BaseException) -> int:
+    left = "; ".join(getattr(stop, "__notes__", ())) or "nothing was left half done"
+    sys.stderr.write(f"torpor: interrupted; {left}\n")
+    return 128 + (stop.number if isinstance(stop, interrupts.Interrupted) else 2)
+
+
+def _failed(error: Exception, words: Sequence[str]) -> int:
+    stop = interrupts.behind(error)
+    if stop is not None and isinstance(error, BufferError):
+        return _interrupted(stop)
+    known = error if isinstance(error, TorporError) else explain(error)
+    if known is not None:
+        sys.stderr.write(f"torpor: {'interrupted; on the way back: ' if stop else ''}{known.describe()}\n")
+        return 128 + stop.number if stop else known.exit_code
+    if _is_verbose(words):
+        raise error
+    notes = "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
+    sys.stderr.write(f"torpor: bug: {type(error).__name__}: {error}{notes} (-v shows where)\n")
+    return 1
 
 
 def _is_verbose(words: Sequence[str]) -> bool:

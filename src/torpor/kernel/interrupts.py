@@ -34,6 +34,14 @@ class Interrupted(BaseException):
         self.number = number
 
 
+def behind(error: BaseException) -> Interrupted | None:
+    """What asked us to stop, where *error* was met on the way up: a thread that still works for us cannot be asked."""
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(seen, Interrupted):
+        seen = seen.__context__
+    return seen
+
+
 def catch() -> None:
     """From now on the two signals raise."""
     signal.signal(signal.SIGINT, _raise)

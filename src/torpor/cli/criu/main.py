@@ -56,8 +56,10 @@ def report(error: BaseException) -> int:
     """One line in the log about an error of any kind; the exit code."""
     known = explain(error)
     if known is not None:
-        log.error(known.describe(), where=_origin(error))
-        return known.exit_code
+        stop = interrupts.behind(error)
+        before = f"interrupted by signal {stop.number}; on the way back: " if stop else ""
+        log.error(f"{before}{known.describe()}", where=_origin(error))
+        return 128 + stop.number if stop else known.exit_code
     if isinstance(error, interrupts.Interrupted):
         log.error(f"interrupted by signal {error.number}; nothing was left half done")
         return 128 + error.number
