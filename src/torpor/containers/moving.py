@@ -33,7 +33,6 @@ from torpor.containers.commands import run
 from torpor.containers.layer import Directory
 from torpor.containers.model import Container, Words
 from torpor.containers.names import PODMAN
-from torpor.engine import scratch
 from torpor.engine.dump import run as engine
 from torpor.engine.options import DumpOptions, policies_of
 from torpor.engine.stats import DumpStats
@@ -56,6 +55,8 @@ from torpor.objects.memory import tracking
 COPY, SHARED = "copy", "shared"
 _CHUNK, _MAX_DOCUMENT = 1 << 20, 3 << 20
 _RUNS_WITHIN_S, _ASKS_WITHIN_S = 60.0, 120.0
+#: In a container's directory; and of one that Podman has forgotten.
+_ROUNDS, _ARCHIVE = "torpor-rounds", "container.tar"
 #: What Podman leaves of a checkpoint in a container's directory.
 _LEFT = ("config.dump", "spec.dump", "network.status", "stats-dump", "devshm-checkpoint.tar", "dump.log")
 
@@ -147,7 +148,7 @@ class _Move:
         self._host, self._wishes, self._words, self._stack = host, wishes, words, stack
         self._rounds = Rounds(wishes.aim, wishes.tell, self._taken)
         self._root = read_status(Pid(container.pid)).ns_pids[-1]
-        self._home = stack.enter_context(scratch.directory(source.home()))
+        self._home = self._make_home()
         self._meeting = stack.enter_context(meeting.Meeting(meeting.of_dump(container.pid)))
         upper = str((told.get("GraphDriver") or {}).get("Data", {}).get("UpperDir", ""))
         if not upper:
@@ -155,14 +156,14 @@ class _Move:
         self._directories = {ROOT: Directory(Path(upper), whiteouts=True)}
         if _has_own_shm(told):
             self._directories[SHM] = Directory(Path(f"/proc/{container.pid}/root/dev/shm"))
-        self._frozen_ns = self._go_ns = 0
+        self._go_ns = 0
 
     def run(self, name: str, mounts: list[_Mount], made: Offer, began: float) -> Moved:
         """Do it."""
         for mount in mounts:
             if mount.is_copied:
                 self._directories[f"{VOLUME}{mount.point}"] = Directory(Path(mount.source))
-        there = set(os.listdir(self._static))
+        there = set(os.listdir(self._static)) - {_ROUNDS}
         try:
             order = self._look()
             tracker = self._stack.enter_context(tracking.Tracker()) if can_track() else None
@@ -181,8 +182,10 @@ class _Move:
             error.add_note(f"{self._container.label} runs on here")
             raise error from None
         runs = self._hear_end()
-        if not self._wishes.keep_source and PODMAN.find(self._container.id):
-            PODMAN.remove(self._container)
+        if not self._wishes.keep_source:
+            if PODMAN.find(self._container.id):
+                PODMAN.remove(self._container)
+            shutil.rmtree(self._home, ignore_errors=True)
         downtime_s = (self._go_ns - stats.watch.began_ns.get("freezing", self._go_ns)) / 1e9 + runs.number("us") / 1e6
         return Moved(
             self._host, name, runs.number("pid"), stats.n_processes, made.memory_bytes, self._way.n_sent, downtime_s,
@@ -194,8 +197,23 @@ class _Move:
     def _static(self) -> Path:
         return Path(str(self._told["StaticDir"]))
 
+    @property
+    def _is_removed(self) -> bool:
+        """Whether Podman forgets it as soon as it has ended."""
+        return bool((self._told.get("HostConfig") or {}).get("AutoRemove"))
+
+    def _make_home(self) -> Path:
+        """Where the rounds are, on which its checkpoint here depends: whoever removes that removes them."""
+        home = self._static / _ROUNDS
+        if self._is_removed:
+            home = source.home() / f"{self._container.id[:12]}-{os.urandom(4).hex()}"
+        shutil.rmtree(home, ignore_errors=True)  # of a move that was killed, and it runs
+        home.mkdir(mode=0o700, parents=True)
+        return home
+
     def _tidy(self, there: set[str]) -> None:
         """What Podman has left of us, where the container runs on."""
+        shutil.rmtree(self._home, ignore_errors=True)
         with suppress(TorporError, OSError):
             for name in (*_LEFT, "checkpoint", "pre-checkpoint"):
                 place = self._static / name
@@ -212,14 +230,8 @@ class _Move:
         """How it is configured goes over, as Podman tells it; what its engine is told at a pre-checkpoint."""
         archive = self._home / "documents.tar"
         words = [f"--{word}" for word, _ in self._words if word in arriving.WORDS]
-        line = (
-            *words,
-            "--pre-checkpoint",
-            "--ignore-rootfs",
-            "--ignore-volumes",
-            "--compress=none",
-            f"--export={archive}",
-        )
+        line = [*words, "--pre-checkpoint", "--ignore-rootfs", "--ignore-volumes", "--compress=none"]
+        line.append(f"--export={archive}")
         with _Podman(lambda: run("podman", "container", "checkpoint", *line, self._container.id)) as podman:
             asking = self._meeting.wait(_ASKS_WITHIN_S, podman.check)
             try:
@@ -278,8 +290,7 @@ class _Move:
 
     def _dump(self, tracker: tracking.Tracker | None, pre_dump: Callable[..., DumpStats]) -> DumpStats:
         """Podman checkpoints it, and our engine, asked by its runtime, does so over the link."""
-        is_removed = bool((self._told.get("HostConfig") or {}).get("AutoRemove"))
-        archive = self._home / "container.tar" if is_removed else None
+        archive = self._home / _ARCHIVE if self._is_removed else None
         words = self._words
         if archive is not None:
             words = [*words, ("ignore-rootfs", ""), ("ignore-volumes", ""), ("compress", "none")]
@@ -298,7 +309,6 @@ class _Move:
                     return stats
                 with suppress(TorporError):
                     asking.send("failed", text=str(error))
-                podman.is_expected_to_fail = True
                 raise
             finally:
                 asking.close()
@@ -347,17 +357,22 @@ class _Move:
             self._restore_here(error)
             raise
         except MigrationError as error:
+            what = str(self._home / _ARCHIVE) if self._is_removed else label
             raise UnknownEndError(
                 f"{label} does not run here any more, and whether it runs on {self._host} is not known: {error}",
-                hint=f"look on {self._host}; if it does not run there: torpor restore {label}",
+                hint=f"look on {self._host}; if it does not run there: torpor restore {what}",
             ) from None
 
     def _restore_here(self, error: BaseException) -> None:
         """It goes on where it was; *error* is told what came of that."""
         label, options = self._container.label, [word for word in self._words if word[0] in arriving.WORDS]
         try:
-            PODMAN.restore(self._container, options)
+            if self._is_removed:
+                PODMAN.restore_archive(self._home / _ARCHIVE, self._container.name, None, options)
+            else:
+                PODMAN.restore(self._container, options)
             error.add_note(f"{label} runs on here")
+            shutil.rmtree(self._home, ignore_errors=True)
         except TorporError as failure:
             error.add_note(f"{label} could not be restored here: {failure.describe()}")
 
@@ -380,7 +395,7 @@ class _Podman:
         self._command = command
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run)
-        self.is_expected_to_fail = self.has_ended_well = False
+        self.has_ended_well = False
 
     def _run(self) -> None:
         try:

@@ -30,6 +30,7 @@ class Arrival(Closing):
 
     def __init__(self, link: Link, root: str, external: tuple[str, ...], network: int, *, sibling: bool) -> None:
         self._link, self._network, self._sibling = link, network, sibling
+        self._rounds: list[ImageStore] = []
         self.ahead: Ahead | None = None
         self._opening: threading.Thread | None = None
         link.send(meeting.RESTORE, root=root, external=list(external), network=network, pid=os.getpid())
@@ -37,6 +38,7 @@ class Arrival(Closing):
     def images(self) -> ImageStore:
         """All of it, when it has come; FailedThereError, LinkLostError where it does not."""
         images = meeting.take_images(self._link, self._lay_out)
+        # The last ones are closed by whoever reads them.
         if len(load_all(images, kinds.PSTREE)) == 1:
             # Of several, one may be looked at again for what it shares with another.
             images.read_once(give_back)
@@ -44,6 +46,7 @@ class Arrival(Closing):
 
     def _lay_out(self, images: ImageStore, root: int) -> None:
         """Memory of a round is put where the restore takes it from."""
+        self._rounds.append(images)
         if self.ahead is None:
             self.ahead = Ahead(root, sibling=self._sibling)
         self.ahead.take(images)
@@ -81,4 +84,6 @@ class Arrival(Closing):
     def close(self) -> None:
         if self.ahead is not None:
             self.ahead.close()
+        for images in self._rounds:
+            images.close()
         self._link.close()
