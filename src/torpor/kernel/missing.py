@@ -42,7 +42,7 @@ FLAGS = os.O_CLOEXEC | os.O_NONBLOCK
 _WANTED = UFFD_FEATURE_EVENT_FORK | UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_EVENT_UNMAP
 _MESSAGE = struct.Struct("=B7xQQQ")
 _N_MESSAGES = 64
-_API = struct.Struct("=3Q")
+API = struct.Struct("=3Q")
 _REGISTER = struct.Struct("=4Q")
 _COPY = struct.Struct("=QQQQq")
 _ZERO = struct.Struct("=QQQq")
@@ -103,7 +103,7 @@ def is_there() -> bool:
 
 def begin(fd: int) -> None:
     """Ask a new one (made with FLAGS, in whatever process) for what is needed; OSError where it has not got it."""
-    fcntl.ioctl(fd, UFFDIO_API, _API.pack(UFFD_API, _WANTED, 0))
+    fcntl.ioctl(fd, UFFDIO_API, API.pack(UFFD_API, _WANTED, 0))
 
 
 def register(fd: int, start: int, length: int) -> None:

@@ -48,6 +48,8 @@ _SWAPPED = pagemap.PAGE_IS_SWAPPED | _STATE
 Region = tuple[Vma, int, int, int]
 #: Fills a buffer with the pages of some pieces, one behind the other.
 Read = Callable[[Sequence[Piece], memoryview], None]
+#: Write pieces likewise, by several threads.
+Write = Callable[[Sequence[Piece], memoryview], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -463,15 +465,18 @@ def without(extents: Iterable[Extent], left_out: Sequence[Range]) -> list[Extent
     return found
 
 
-def restore(pid: Pid, extents: Sequence[Extent], reader: PagesReader) -> int:
-    """Write *extents* of the pages image into the task; the number of pages."""
+def restore(pid: Pid, extents: Sequence[Extent], reader: PagesReader, write: Write | None = None) -> int:
+    """Write *extents* of the pages image into the task, by *write* if it has a way of its own; the number of pages."""
     groups = list(_groups(extents))
 
     def copy(index: int, buffer: memoryview) -> None:
         offset, ranges = groups[index]
         view = buffer[: sum(length for _, length in ranges)]
         reader.read_at(offset, view)
-        vm.write_from(pid, ranges, view)
+        if write is None:
+            vm.write_from(pid, ranges, view)
+        else:
+            write(ranges, view)
 
     in_parallel(len(groups), copy)
     return sum(length for _, ranges in groups for _, length in ranges) // PAGE_SIZE

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from torpor.objects.memory.later import Later
 
 _Key = tuple[bool, int, int]
+#: What is less is written as it comes.
+_MUCH_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +255,12 @@ def _make(
 
         extents = others(extents, (entry for entry in made.entries if entry.start in ready))
     _run(runner, calls)
-    n_pages = contents.restore(process.pid, extents, reader)
+    if context.later is None and sum(end - start for start, end, _ in extents) >= _MUCH_BYTES:
+        from torpor.objects.memory import bulk
+
+        n_pages = bulk.write(runner, (each for each in inherited.made if each.start not in ready), extents, reader)
+    else:
+        n_pages = contents.restore(process.pid, extents, reader)
     spaces[process.ids.vm_id] = made
     return n_pages
 

@@ -25,7 +25,7 @@ from torpor.images.pages import Contents, open_contents
 from torpor.images.store import ImageStore
 from torpor.kernel.uapi.mman import MAP_GROWSDOWN, MAP_HUGETLB, MAP_LOCKED
 from torpor.kernel.vm import PAGE_SIZE
-from torpor.objects.memory import contents, vmas
+from torpor.objects.memory import bulk, vmas
 from torpor.objects.memory.areas import ANON_PRIVATE, AREA_AIORING, AREA_SHSTK, MAP_DROPPABLE
 from torpor.objects.memory.inherited import keep, overlay
 from torpor.objects.model import RestoreProcess
@@ -87,17 +87,18 @@ def fill(parking: Parking, processes: Sequence[RestoreProcess], store: ImageStor
     for process in _owners(processes):
         parked = _parked(parking, process)
         batch = Batch()
+        made: list[m.vma_entry] = []
         for entry, at in parked:
-            length = entry.end - entry.start
-            moved = m.vma_entry(start=at, end=at + length, pgoff=0, shmid=0, prot=entry.prot, flags=entry.flags,
-                                status=entry.status, fd=-1)  # fmt: skip
+            moved = m.vma_entry(start=at, end=at + entry.end - entry.start, pgoff=0, shmid=0, prot=entry.prot,
+                                flags=entry.flags, status=entry.status, fd=-1, madv=entry.madv)  # fmt: skip
+            made.append(moved)
             vmas.restore_map(moved, None, True, batch)
             batch = template.flush(batch)
         template.run(batch)
         if parked:
             with open_contents(store, process.ns_pid, page_bytes=PAGE_SIZE) as kept:
-                extents = list(_moved(kept.extents, parked))
-                n_pages += contents.restore(template.tid, extents, kept.reader)
+                extents = sorted(_moved(kept.extents, parked))
+                n_pages += bulk.write(template, sorted(made, key=lambda each: each.start), extents, kept.reader)
     return n_pages
 
 
