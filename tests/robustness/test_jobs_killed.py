@@ -22,6 +22,7 @@ from torpor.base.ids import Pid
 from torpor.cli import torpor
 from torpor.engine import jobs
 from torpor.engine.jobs import generations, registry, state_directory
+from torpor.kernel import interrupts
 from torpor.kernel.procfs.status import read_status
 from torpor.kernel.procfs.task import is_dying
 
@@ -87,6 +88,8 @@ def _interrupted(line: list[str], number: int, rng: random.Random) -> int:
             os.dup2(os.open("/dev/null", os.O_WRONLY), 1)
             os.dup2(os.open(_said(), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), 2)
             code = torpor.main(line)
+        except interrupts.Interrupted as stop:
+            code = 128 + stop.number  # before it had begun: our handlers are its own until then
         finally:
             os._exit(code)
     os.close(writer)
