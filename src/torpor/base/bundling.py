@@ -44,6 +44,7 @@ STAND_INS = {
     "struct": "_struct",
 }
 
+_RECORDS = "torpor.base.records"
 _OF_TYPES = ("_collections_abc", "collections.abc", "types")
 
 
@@ -136,7 +137,8 @@ def lean_tree(path: Path) -> ast.Module:
     """The module in *path* without what is not for running, and with stand-ins."""
     tree = ast.parse(path.read_bytes())
     attributes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-    made = ast.fix_missing_locations(_Lean(attributes).visit(tree))
+    has_records = any(isinstance(each, ast.ImportFrom) and each.module == _RECORDS for each in tree.body)
+    made = ast.fix_missing_locations(_Lean(attributes, has_records=has_records).visit(tree))
     assert isinstance(made, ast.Module)
     _drop_unused(made)
     return made
@@ -155,8 +157,9 @@ def _drop_unused(tree: ast.Module) -> None:
 class _Lean(ast.NodeTransformer):
     """``lean_tree``'s work."""
 
-    def __init__(self, attributes: set[str]) -> None:
+    def __init__(self, attributes: set[str], *, has_records: bool) -> None:
         self._attributes = attributes
+        self._has_records = has_records
 
     def visit_Module(self, node: ast.Module) -> ast.Module:
         """All of it."""
@@ -168,6 +171,8 @@ class _Lean(ast.NodeTransformer):
         """Its annotations stay: records are made of them."""
         _drop_docstring(node)
         node.body = [each if isinstance(each, ast.AnnAssign) else self.visit(each) for each in node.body]
+        if self._has_records:
+            node.body += _init_of(node)
         return node
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.stmt:
@@ -222,3 +227,47 @@ def _drop_docstring(node: ast.Module | ast.ClassDef | ast.FunctionDef) -> None:
     if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
         # `from __future__` is to be the first, and there is no empty body.
         node.body[:1] = [] if len(node.body) > 1 else [ast.copy_location(ast.Pass(), first)]
+
+
+def _init_of(node: ast.ClassDef) -> list[ast.stmt]:
+    """The ``__init__`` of a record, which :mod:`records` would have to write and compile when the first one is made.
+
+    None where that is not plain: of a class with bases, with defaults that are made by a call.
+    """
+    how = next((each for each in node.decorator_list if _name_of(each) == "dataclass"), None)
+    fields = [each for each in node.body if isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name)]
+    methods = {each.name for each in node.body if isinstance(each, ast.FunctionDef)}
+    if how is None or "__init__" in methods or any(_name_of(base) != "Generic" for base in node.bases):
+        return []
+    frozen = isinstance(how, ast.Call) and any(
+        each.arg == "frozen" and isinstance(each.value, ast.Constant) and each.value.value for each in how.keywords
+    )
+    words, lines = [], []
+    for each in fields:
+        name, word, value = ast.unparse(each.target), "", ast.unparse(each.target)
+        if ast.unparse(each.annotation).startswith(("ClassVar", "'ClassVar")):
+            continue
+        if isinstance(each.value, ast.Call):
+            told = {keyword.arg: keyword.value for keyword in each.value.keywords}
+            if _name_of(each.value) != "field" or not isinstance(told.get("default_factory"), ast.Name):
+                return []
+            word, value = f"{name}=...", f"{ast.unparse(told['default_factory'])}() if {name} is ... else {name}"
+        elif isinstance(each.value, ast.Constant | ast.Name | ast.Attribute | ast.UnaryOp):
+            word = f"{name}={ast.unparse(each.value)}"
+        elif each.value is not None:
+            return []
+        words.append(word or name)
+        lines.append(f"_set(self, {name!r}, {value})" if frozen else f"self.{name} = {value}")
+    if "__post_init__" in methods:
+        lines.append("self.__post_init__()")
+    head = [f"def __init__(self, {', '.join(words)}):", *(["_set = object.__setattr__"] if frozen else [])]
+    made = ast.parse("\n ".join([*head, *lines, "pass"])).body
+    for part in ast.walk(made[0]):
+        ast.copy_location(part, node)
+    return list(made)
+
+
+def _name_of(node: ast.expr) -> str:
+    """Of what is called, subscribed, or itself."""
+    inside = node.func if isinstance(node, ast.Call) else node.value if isinstance(node, ast.Subscript) else node
+    return inside.id if isinstance(inside, ast.Name) else ""

@@ -212,6 +212,33 @@ def test_what_a_bundle_has_of_a_module(tmp_path: Path) -> None:
     assert space.get("__doc__") is None and space["work"].__doc__ is None
 
 
+def test_records_have_their_init_from_the_bundle(tmp_path: Path) -> None:
+    """Where it is plain; it takes and makes what that of a record of the sources does."""
+    path = tmp_path / "module.py"
+    path.write_text(
+        "from torpor.base.records import dataclass, field\nfrom torpor.base.typed import Generic\n"
+        "@dataclass(frozen=True, slots=True)\nclass One(Generic[int]):\n"
+        "    a: int\n    b: str = 'b'\n    c: list = field(default_factory=list)\n    d: 'ClassVar[int]' = 5\n"
+        "@dataclass(slots=True)\nclass Two:\n    a: int = -1\n    twice: int = 0\n"
+        "    def __post_init__(self):\n        self.twice = 2 * self.a\n"
+        "@dataclass(slots=True)\nclass Three(Two):\n    e: tuple = tuple()\n"
+    )
+    made: dict[str, Any] = {"__name__": "module"}
+    plain: dict[str, Any] = {"__name__": "module"}
+    exec(bundling.compiled(path), made)
+    exec(compile(path.read_bytes(), "module.py", "exec"), plain)
+    assert made["One"].__init__.__code__.co_filename == "module.py"
+    for space in (made, plain):
+        one, other = space["One"](1), space["One"](2, "x", [3])
+        assert (one.a, one.b, one.c, one.d, other.b, other.c) == (1, "b", [], 5, "x", [3])
+        assert one == space["One"](1) and one.c is not space["One"](1).c
+        assert (space["Two"](4).twice, space["Two"]().a, space["Three"](7).twice, space["Three"]().e) == (8, -1, 14, ())
+        with pytest.raises(AttributeError):
+            one.a = 2
+        with pytest.raises(TypeError):
+            space["One"]()
+
+
 def test_the_engines_path_takes_none_of_what_is_stood_in_for(tmp_path: Path) -> None:
     root = Path(bundling.__file__).parents[2]
     made = tmp_path / "torpor" / "base"
