@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from inspect import getsource
 from pathlib import Path
 
+import torpor
 from harness.cache import made
 from harness.machine import need_commands
 from harness.skips import missing
@@ -14,6 +15,11 @@ from vm.kernels import KERNELS, Kernel, kernel_files
 
 HOST_COMMANDS = {"mmdebstrap": "mmdebstrap", "mke2fs": "e2fsprogs"}
 GUEST = Path(__file__).parent / "guest"
+#: Of policy: what torpor brings, and the domain of a server of the tests.
+MODULES = (
+    Path(torpor.__file__).parent / "policy/torpor.cil",
+    Path(__file__).parent / "confined/server.cil",
+)
 
 _SUITE = "bookworm"
 _LEFT_OUT = ("/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/man/*", "/usr/share/info/*")
@@ -33,6 +39,8 @@ class Image:
     #: What is done to the tree before it becomes a file system.  Its source is a part of the recipe.
     prepare: Callable[[Path], None] | None = None
     kernels: tuple[Kernel, ...] = KERNELS
+    #: Other files that it is made of.
+    sources: tuple[Path, ...] = ()
 
 
 #: A script as init: a program's test begins five seconds after the start.
@@ -48,6 +56,25 @@ SYSTEMD = Image(
 )  # fmt: skip
 
 
+def _label(tree: Path) -> None:
+    """Our modules of policy are loaded, which takes minutes in there; files get the labels that the policy says."""
+    modules = sorted(MODULES, key=lambda path: path.name)
+    for path in modules:
+        shutil.copy(path, tree / "root")
+    contexts = "/etc/selinux/default/contexts/files/file_contexts"
+    inside = f"""
+        set -e
+        mount -t proc proc {tree}/proc
+        chroot {tree} semodule -N {" ".join(f"-i /root/{path.name}" for path in modules)}
+        chroot {tree} setfiles -F -e /proc {contexts} /
+    """
+    subprocess.run(["unshare", "--mount", "sh", "-c", inside], check=True, capture_output=True, timeout=600)
+
+
+#: SELinux with Debian's policy, or AppArmor: the kernel's command line says which, `lab-init` loads it.
+CONFINED = Image("confined", ("selinux-policy-default", "policycoreutils", "apparmor"), prepare=_label, sources=MODULES)
+
+
 def disk(image: Image) -> Path:
     """The file with the file system, to be read only: a machine writes into a copy.  Made now if it is not there."""
     need_commands(HOST_COMMANDS)
@@ -59,6 +86,7 @@ def disk(image: Image) -> Path:
     parts = [str(path) for path in (tree, *modules)] + [str(image.n_megabytes), getsource(_finish)]
     parts += [path.read_text() for path in sorted(GUEST.iterdir())]
     parts += [getsource(image.prepare)] if image.prepare else []
+    parts += [path.read_text() for path in image.sources]
     recipe = "\0".join(parts).encode()
     return made(f"vm-disk-{image.name}", recipe, lambda work: _make(image, tree, modules, work)) / "disk.ext4"
 

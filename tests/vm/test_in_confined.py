@@ -1,0 +1,42 @@
+"""A confined server, under SELinux (enforcing) and under AppArmor: tasks, sockets and pipes keep their labels."""
+
+from pathlib import Path
+
+import pytest
+
+from vm.disks import CONFINED
+from vm.kernels import Kernel
+from vm.machine import LabMachine
+from vm.payload import REPOSITORY
+
+_BEGIN = """
+set -e
+gcc -O2 -static -o /srv/server confined/server.c
+"""
+_SELINUX = """
+load_policy -i
+# Devices were made before there was a policy.
+restorecon -R /dev /srv
+chcon -t bin_t /srv/server
+runcon unconfined_u:unconfined_r:unconfined_t:s0 sh -c '
+    setenforce 1; getenforce
+    sh confined/job runcon unconfined_u:unconfined_r:labserver_t:s0'
+"""
+_APPARMOR = """
+apparmor_parser --replace confined/profile
+sh confined/job aa-exec -p labserver --
+"""
+
+
+@pytest.mark.parametrize(("module", "script"), [("selinux", _SELINUX), ("apparmor", _APPARMOR)])
+def test_a_confined_server(kernel: Kernel, installed: dict[str, Path], module: str, script: str) -> None:
+    payload = {**installed, "confined": REPOSITORY / "tests/vm/confined"}
+    with LabMachine(CONFINED, n_megabytes=2048) as machine:
+        words = [f"security={module}", f"{module}=1"]
+        result = machine.run(kernel, _BEGIN + script, payload=payload, words=words, timeout_s=600)
+    assert result.status == 0, result.output
+    said = result.output.splitlines()
+    assert "labels equal 1" in said and "labels equal 2" in said
+    assert sum("labserver" in line for line in said) >= 4, result.output
+    before, after = (next(line for line in said if line.startswith(f"denied {when}")) for when in ("before", "after"))
+    assert before.split()[-1] == after.split()[-1], result.output
