@@ -86,7 +86,7 @@ def main(args: argparse.Namespace) -> int:
 def _source(args: argparse.Namespace, words: Words) -> Wake | Generation | Path:
     """What the source is: something that makes containers, a job's checkpoint, or the place of one of processes."""
     from torpor.base.errors import UsageError
-    from torpor.containers import note, one_file, waking
+    from torpor.containers import note
     from torpor.images import pack
     from torpor.images.stores.opening import is_stream
 
@@ -94,12 +94,17 @@ def _source(args: argparse.Namespace, words: Words) -> Wake | Generation | Path:
     if is_stream(path):
         return path
     if path.is_file():
+        # Imported only here and below: what knows of containers takes longer to import than a small restore.
+        from torpor.containers import one_file, waking
+
         if pack.is_of_container(path):
             return lambda: one_file.restore(path, args.name, args.copies, words)
         if pack.is_ours(path):
             return path
         return lambda: waking.restore_archive(path, args.name, args.copies, words)
     if path.is_dir() and (told := note.read(path)) is not None:
+        from torpor.containers import waking
+
         return lambda: waking.restore_directory(path, told, args.name, args.copies, words)
     if (path / pack.FOLDER / "inventory.img").exists():
         return path / pack.FOLDER
