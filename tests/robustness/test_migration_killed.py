@@ -74,6 +74,42 @@ def test_one_of_it_lives_whoever_dies(there: Host, tmp_path: Path) -> None:
         print(f"{case}: exit code {code}, it is {_judge(there, case, code)}")
 
 
+#: Checks all of its memory, a little at each step.
+_CHECKER = """
+import time
+data, n = bytes(range(256)) * (32 << 10), 0
+while True:
+    assert data[n * 4096 * 7 % len(data) :][:256] == bytes(range(256))
+    print(n, flush=True)
+    n += 1
+    time.sleep(0.002)
+"""
+#: Until "go" anybody's death leaves it here; from then on the source's, whose memory it needs, is that of both.
+_WHILE_MEMORY_FOLLOWS = [
+    ("ready", "source"),
+    ("ready", "link"),
+    ("go", "link"),
+    ("runs", "link"),
+    ("runs", "destination"),
+]
+
+
+@pytest.mark.parametrize(("message", "victim"), _WHILE_MEMORY_FOLLOWS)
+def test_one_of_it_lives_when_memory_follows(message: str, victim: str, there: Host, tmp_path: Path) -> None:
+    jobs.start([sys.executable, "-S", "-c", _CHECKER], "counter")
+    _start(there)
+    case = f"{victim} at {message!r}, while memory follows"
+    code = _migrate(there, tmp_path, message, victim, 0.0, "now")
+    print(f"{case}: exit code {code}, it is {_judge(there, case, code)}")
+
+
+def test_it_never_runs_again_at_a_source_that_has_said_go(there: Host, tmp_path: Path) -> None:
+    jobs.start([sys.executable, "-S", "-c", _CHECKER], "counter")
+    _start(there)
+    assert _migrate(there, tmp_path, "runs", "source", 0.0, "now", ends=False) == -signal.SIGKILL
+    assert {job.name: job.status for job in jobs.list_jobs()}.get("counter") != jobs.RUNNING
+
+
 def _start(there: Host) -> None:
     """The job runs here, and nowhere else."""
     if "counter" in there.jobs():
@@ -86,17 +122,20 @@ def _start(there: Host) -> None:
     _wait_for_more(jobs.find("counter").log, 1)
 
 
-def _migrate(there: Host, base: Path, message: str, victim: str, delay: float) -> int:
-    """Try to, with that harm; how the command ended.  Nobody is at work any more when this returns."""
+def _migrate(
+    there: Host, base: Path, message: str, victim: str, delay: float, post_copy: str = "never", *, ends: bool = True
+) -> int:
+    """Try to, with that harm; how the command ended.  If all of it *ends*, nobody is at work any more then."""
     rsh = base / "harm"
     rsh.write_text(f'#!/bin/sh\nexec {sys.executable} {relay.__file__} {message} {delay} {victim} {there.rsh} "$@"\n')
     rsh.chmod(0o755)
     line = [*TORPOR, "migrate", "counter", "there", "--rsh", str(rsh), "--remote-torpor", str(there.torpor), "-y"]
+    line += ["--post-copy", post_copy]
     with open(base / "said", "w+b") as said:
         code = subprocess.run(
             line, stdin=-3, stdout=said, stderr=said, timeout=time_limit_s(60), check=False
         ).returncode
-    for pid in _receivers(there):
+    for pid in _receivers(there) if ends else ():
         try:
             watch = ProcessWatch(pid)
         except ProcessLookupError:

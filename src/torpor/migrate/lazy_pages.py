@@ -113,6 +113,8 @@ class Daemon:
         self.again: Callable[[], RemoteSource] | None = None
         #: What is done when the restore has said that all run.
         self.restored: Callable[[], None] | None = None
+        #: What is done instead of telling the page server that all is there.
+        self.finish: Callable[[], None] | None = None
         #: Whether one that hangs up before it has said so may have let all go: what it made is dead otherwise.
         self.may_run = False
         #: Of which process the descriptor is that comes next.
@@ -132,8 +134,11 @@ class Daemon:
             raise
         figures = filler.figures
         log.info(f"Brought {figures.n_brought} pages, of which {figures.n_waited} were waited for")
-        if self.remote is not None:
+        if self.finish is not None:
+            self.finish()
+        elif self.remote is not None:
             self.remote.finish()
+        if self.remote is not None:
             self.remote.close()
 
     def _step(self) -> None:

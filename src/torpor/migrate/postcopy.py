@@ -63,6 +63,9 @@ class Giver(Closing):
         """
         self._give_until_ready(read)
         self.commit()
+        if self._link.has_message():
+            # Nothing is due: it has failed or gone meanwhile.
+            self._link.expect()
         never_again()
         self._link.send(protocol.GO)
         while True:
@@ -178,7 +181,24 @@ class Taker(Closing):
         daemon = Daemon(whole_of(link), store, Filler(source, keeper), known)
         daemon.remote, daemon.again = source, self._again
         daemon.may_run = True
-        daemon.restored = lambda: say_ready(link)
+        has_come_to_run = False
+
+        def restored() -> None:
+            nonlocal has_come_to_run
+            has_come_to_run = True
+            say_ready(link)
+
+        def finish() -> None:
+            if not has_come_to_run:
+                log.warn("what was restored has gone before it ran: the source is not told that it has all of it")
+                return
+            assert daemon.remote is not None
+            try:
+                daemon.remote.finish()
+            except (WireError, OSError) as error:
+                log.warn(f"all memory is here; that cannot be told the source: {error}")
+
+        daemon.restored, daemon.finish = restored, finish
         daemon.run()
 
     def _again(self) -> RemoteSource:

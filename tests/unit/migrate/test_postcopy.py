@@ -96,6 +96,13 @@ def test_who_hangs_up_before_go_is_an_error(both: Both) -> None:
     assert [type(error) for error in both.came] == [WireError] and both.events == []
 
 
+def test_a_destination_that_fails_before_go_is_not_told_go(both: Both) -> None:
+    both.giver.commit = lambda: both.link.send(FAILED, text="no room")
+    both.link.send(protocol.READY)
+    both.end()
+    assert [type(error) for error in both.came] == [FailedThereError] and both.events == []
+
+
 def test_the_source_comes_again_when_the_way_has_broken(both: Both) -> None:
     both.link.send(protocol.READY)
     both.link.expect(protocol.GO)

@@ -70,10 +70,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "it runs there",
     )  # fmt: skip
     parser.add_argument(
-        "--post-copy", choices=("never", "auto", "now"), default="never",
+        "--post-copy", choices=("never", "auto", "now"), default="auto",
         help="whether it may run there before all of its memory has gone, which then comes as it is touched, and in "
-        "the background: never (the default), if the rounds do not come to --downtime, or at once, without rounds. "
-        "From then on it needs both hosts until all has gone",
+        "the background: never, if the rounds do not come to --downtime (auto, the default, for jobs and processes), "
+        "or at once, without rounds. From then on it needs both hosts until all has gone",
     )  # fmt: skip
     parser.add_argument(
         "--volumes", choices=("copy", "shared"), default="",
