@@ -94,15 +94,15 @@ def test_volumes_go_along_and_what_is_written_to_them_meanwhile(hosts: tuple[Pod
     )
     assert "--volumes copy" in _migrate(first, check=False)
     assert "no volume called data" in _migrate(first, "--volumes", "shared", check=False)
-    _migrate(first, "--volumes", "copy")
+    _migrate(first, "--volumes", "copy", "--name", "other")
     before = _number(second, "/data/file")
     second.wait_for(lambda: _number(second, "/data/file") > before, "it goes on")
-    assert before > 0 and second.is_running("counter")
+    assert before > 0 and second.is_running("other")
     assert _number(second, "/dev/shm/file") > before and _number(second, "/var/file") > before
 
 
 def _number(podman: Podman, place: str) -> int:
-    said = podman.exec("counter", "python3", "-c", f"print(int.from_bytes(open('{place}', 'rb').read(8), 'little'))")
+    said = podman.exec("other", "python3", "-c", f"print(int.from_bytes(open('{place}', 'rb').read(8), 'little'))")
     return int(said)
 
 
@@ -228,7 +228,9 @@ def test_who_has_not_been_accepted_yet_does_not_stand_in_the_way(hosts: tuple[Po
         "open('/run/n', 'w').write('1')\n"
         "import time; time.sleep(100000)\n"
     )
-    container = first.run("--name", "counter", images.APPLICATIONS, "python3", "-c", program)
+    container = first.run("--rm", "--name", "counter", images.APPLICATIONS, "python3", "-c", program)
     first.wait_for(lambda: "n" in first.exec(container, "ls", "/run").split(), "it has begun")
     _migrate(first)
     assert second.is_running("counter")
+    assert first("ps", "--all", "--quiet") == ""
+    assert not list(first.machine.path("/run/torpor/migrating").glob("*"))

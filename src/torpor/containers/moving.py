@@ -71,7 +71,8 @@ def migrate(container: Container, where: Destination, wishes: Wishes, words: Wor
     began = time.monotonic()
     told = json.loads(run("podman", "container", "inspect", container.id))[0]
     mounts = _mounts(container, told, volumes)
-    words = [*words, *([] if any(word == "tcp-established" for word, _ in words) else [("tcp-established", "")])]
+    if not any(word == "tcp-established" for word, _ in words) and wishes.name in ("", container.name):
+        words = [*words, ("tcp-established", "")]  # Podman has none of a container that it calls otherwise
     networks = list((told.get("NetworkSettings") or {}).get("Networks") or {})
     made = offer.make(container.pid, container.name, {}, offer.CONTAINER)
     with Remote(where, source.remote_words(wishes), wishes.rsh) as remote, ExitStack() as stack:

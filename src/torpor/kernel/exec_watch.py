@@ -1,7 +1,8 @@
 """Whoever executes one of some programs waits until it has been looked at: fanotify(7) with FAN_OPEN_EXEC_PERM.
 
 Limits
-    CAP_SYS_ADMIN, and a kernel that knows permission events.  When the watch is closed, or we die, all go on.
+    CAP_SYS_ADMIN, and a kernel that knows permission events.  When the watch is closed, or we die, all go on.  Such a
+    program must not be started by our own process, of which no thread runs until it has been (vfork holds the GIL).
 """
 
 from __future__ import annotations
