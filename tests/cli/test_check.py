@@ -17,6 +17,7 @@ TORPOR = [sys.executable, "-m", "torpor.cli.torpor"]
 @contextmanager
 def running(script: str) -> Iterator[int]:
     """A shell in a mount namespace of its own, once its script has said `ready` and waits; its pid."""
+    need_mounted_root()
     line = ["unshare", "--mount", "sh", "-c", f"{script}; echo ready; exec cat"]
     with subprocess.Popen(
         line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True, text=True

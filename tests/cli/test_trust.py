@@ -230,6 +230,7 @@ _BECOME = "import os; {do}; os.write(1, b'!'); os.dup2(os.open('/dev/null', 1), 
 
 
 def _started(line: "list[str]") -> "subprocess.Popen[bytes]":
+    need_mounted_root()
     process = subprocess.Popen(
         line,
         stdin=subprocess.DEVNULL,
