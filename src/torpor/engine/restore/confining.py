@@ -14,9 +14,11 @@ from torpor.engine.restore.finishing import run_stages
 from torpor.engine.restore.session import RestoreSession
 from torpor.objects.model import RestoreProcess
 from torpor.objects.task import lsm, posix_timers, registers
-from torpor.objects.task.table import When
+from torpor.objects.task.table import When, restore_process, restore_thread
 from torpor.tracee.batch import Batch
 from torpor.tracee.chooser import Chooser
+
+_IN_PLACE = (When.BUILD, When.CREDENTIALS, When.SEALED)
 
 
 def make_threads(session: RestoreSession) -> None:
@@ -33,17 +35,20 @@ def make_threads(session: RestoreSession) -> None:
 def _make(session: RestoreSession, process: RestoreProcess, chooser: Chooser) -> None:
     leader, *others = process.threads
     alike = all(thread.core.thread_core.creds == leader.core.thread_core.creds for thread in others)
-    run_stages([leader], When.BUILD)
+    # Attributes are opened by BUILD, and written in the same batch.
     if alike:
-        run_stages([leader], When.CREDENTIALS, When.SEALED)
+        run_stages([leader], *_IN_PLACE)
     else:
         batch = Batch()
+        restore_process(When.BUILD, process, batch)
+        restore_thread(When.BUILD, leader, batch)
         lsm.restore(leader, batch)
         leader.runner.run(batch)
     for thread in others:
         thread.made = chooser.clone_thread(process.runner, thread.ns_tid)
         session.live.append(thread.runner)
         registers.restore_xstate(thread.runner.thread, thread.core)
-    run_stages(others, When.BUILD)
-    run_stages(others if alike else process.threads, When.CREDENTIALS, When.SEALED)
+    run_stages(others, *_IN_PLACE)
+    if not alike:
+        run_stages([leader], When.CREDENTIALS, When.SEALED)
     posix_timers.restore(process, Batch())
