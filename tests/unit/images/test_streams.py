@@ -26,8 +26,9 @@ from torpor.images.stores.copying import copy
 from torpor.images.stores.directory import DirStore
 from torpor.images.stores.memory import MemStore
 from torpor.images.stores.opening import open_store
-from torpor.images.stores.spooled import Spool, SpooledStore
+from torpor.images.stores.spooled import PlacedStore, Spool, SpooledStore
 from torpor.images.stores.stream import Pipe, TarStore
+from torpor.migrate.spent import give_back
 
 _ID = "0123456789abcdef0123"
 _INVENTORY = kinds.INVENTORY.file_name()
@@ -342,3 +343,20 @@ def test_what_is_read_for_the_last_time_is_given_back_with_the_parents(tmp_path:
             reader.read_at(4096, memoryview(bytearray(100)))
             reader.close()
         assert read == [(len(big) + 4096, 100)] * 2
+
+
+def test_what_is_no_pages_is_there_as_often_as_it_is_read() -> None:
+    """In another process all images lie in the spool, small ones as well."""
+    small, pages = random.Random(3).randbytes(20_000), random.Random(4).randbytes(20_000)
+    data = _archive((f"{pack.FOLDER}cgroup.img", len(small), small), (f"{pack.FOLDER}pages-1.img", len(pages), pages))
+    with SpooledStore(io.BytesIO(data), "set", Spool(None, 1 << 24)) as images:
+        fd, places = images.hand_over()
+        with PlacedStore("set", Spool(None, opened=os.dup(fd)), places) as store:
+            store.read_once(give_back)
+            for _ in range(2):
+                with store.open_read("cgroup.img") as stream:
+                    assert stream.read() == small
+            with store.open_read("pages-1.img") as stream:
+                assert stream.read() == pages
+            with store.open_read("pages-1.img") as stream:
+                assert stream.read().count(0) > 8192

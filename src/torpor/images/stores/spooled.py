@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from torpor.base.fds import Closing
 from torpor.base.typed import BinaryIO, cast
-from torpor.images import pack
+from torpor.images import kinds, pack
 from torpor.images.errors import ImageError, ImageMissing, StoreError
 from torpor.images.store import ImageStore, PagesReader, check_name
 from torpor.images.stores.base import BaseStore, PagesStream
@@ -31,8 +31,8 @@ class Spool(Closing):
     """A file without a name in *directory*, to which is appended as long as others have room there, too; or, with
     None, one in memory, to which *most* bytes are.
 
-    ``give_back``, once it is set, is called with the descriptor, start and length of what has been read of large images
-    and is not going to be read again.
+    ``give_back``, once it is set, is called with the descriptor, start and length of what has been read of images of
+    pages and is not going to be read again.
     """
 
     def __init__(self, directory: str | os.PathLike[str] | None, most: int = 0, *, opened: int = -1) -> None:
@@ -101,13 +101,15 @@ class Part:
     def __init__(self, spool: Spool, name: str, start: int, size: int) -> None:
         self._spool, self._reader = spool, spool.reader(name)
         self._name, self._start = name, start
+        self._is_pages = kinds.PAGES.parse_file_name(name) is not None
         self.size = size
 
     def read_at(self, offset: int, into: memoryview) -> None:
         if offset < 0 or offset + into.nbytes > self.size:
             raise ImageError(f"{self._name}: truncated: {into.nbytes} bytes wanted at byte {offset} of {self.size}")
         self._reader.read_at(self._start + offset, into)
-        self._spool.was_read(self._start + offset, into.nbytes)
+        if self._is_pages:
+            self._spool.was_read(self._start + offset, into.nbytes)
 
     def close(self) -> None:
         self._reader.close()
@@ -136,7 +138,7 @@ class PlacedStore(BaseStore):
         return self._spool.fileno()
 
     def read_once(self, give_back: Callable[[int, int, int], None]) -> None:
-        """From now on all that is read of large images, here and in the parents, is read for the last time."""
+        """From now on all that is read of images of pages, here and in the parents, is read for the last time."""
         self._spool.give_back = give_back
         if isinstance(self._parent, PlacedStore):
             self._parent.read_once(give_back)
