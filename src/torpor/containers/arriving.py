@@ -19,7 +19,7 @@ import secrets
 import tarfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,7 +40,7 @@ from torpor.images.stores.spooled import Spool, SpooledStore
 from torpor.migrate import data, destination, meeting, protocol
 from torpor.migrate.destination import Received
 from torpor.migrate.held_network import HeldNetwork
-from torpor.migrate.link import Link, Message
+from torpor.migrate.link import Link, LinkLostError, Message
 from torpor.migrate.offer import Offer
 from torpor.objects.ns.mnt.external import sources_by_key
 
@@ -55,7 +55,7 @@ LOG = "ctr.log"
 ROOT, SHM, VOLUME = "root", "shm", "volume:"
 #: So long does Podman itself wait for a restore.
 WAITS_WITHIN_S = 240.0
-_RUNS_WITHIN_S = 60.0
+_RUNS_WITHIN_S, _SAYS_WITHIN_S = 60.0, 30.0
 _MAX_NETWORKS, _MAX_VOLUMES, _MAX_DOCUMENT, _CHUNK = 64, 256, 3 << 20, 1 << 20
 #: As Podman has it.
 _VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
@@ -183,7 +183,17 @@ class _Arriving:
         """Our engine, when it is there, puts memory where its restore takes it from."""
         while self._rounds and self._waiting is not None:
             images, root = self._rounds.pop(0)
-            meeting.give_images(self._waiting.engine, images, root=root)
+            with self._told_why():
+                meeting.give_images(self._waiting.engine, images, root=root)
+
+    @contextmanager
+    def _told_why(self) -> Iterator[None]:
+        """If our engine goes, Podman says why."""
+        try:
+            yield
+        except LinkLostError:
+            self._importer.result(_SAYS_WITHIN_S)
+            raise
 
     def _begin(self, message: Message) -> None:
         """Podman does its part, and our engine waits."""
@@ -232,8 +242,9 @@ class _Arriving:
         waiting, images = self._waiting, self._images
         if waiting is None or images is None or not self._is_last:
             raise MigrationError("the source does not say what is to be rebuilt")
-        meeting.give_images(waiting.engine, images)
-        waiting.engine.expect(meeting.READY, timeout_s=destination.FILLED_WITHIN_S)
+        with self._told_why():
+            meeting.give_images(waiting.engine, images)
+            waiting.engine.expect(meeting.READY, timeout_s=destination.FILLED_WITHIN_S)
         self._link.send(protocol.READY)
         self._link.expect(protocol.GO, timeout_s=protocol.GO_WITHIN_S)
         began = time.monotonic()
