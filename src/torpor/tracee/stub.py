@@ -178,9 +178,8 @@ def _exec_stub(reader: int, keep_fds: dict[int, int], birth: Birth | None) -> in
     image = os.memfd_create("torpor-stub", os.MFD_CLOEXEC)
     if image in keep_fds:
         # What the stub keeps takes this number before the program is executed by it.
-        image, taken = os.dup(image), image
+        image, taken = fcntl.fcntl(image, fcntl.F_DUPFD_CLOEXEC, max(keep_fds) + 1), image
         os.close(taken)
-        os.set_inheritable(image, False)
     path = f"/proc/self/fd/{image}"
     try:
         os.write(image, elf_of(program.ELF_MACHINE, program.CODE))
