@@ -9,7 +9,7 @@ is killed in its midst: a batch that opens something gets descriptors of its own
 from __future__ import annotations
 
 from torpor.base.errors import TargetGoneError
-from torpor.kernel import ptrace, vm
+from torpor.kernel import lsm, ptrace, vm
 from torpor.kernel.arch import loop, nr
 from torpor.kernel.signal import SIGKILL
 from torpor.kernel.uapi.sched import CLONE_CHILD_SETTID, CLONE_FILES, CLONE_FS, CLONE_PARENT_SETTID, CLONE_VM
@@ -42,7 +42,7 @@ def bear(runner: BorrowedRunner, scratch: Scratch, flags: int) -> None:
     """
     trace(runner.thread, ptrace.PTRACE_O_TRACESYSGOOD | ptrace.PTRACE_O_TRACECLONE)
     try:
-        runner.begin(_birth(scratch, flags), scratch)
+        runner.begin(_birth(scratch, flags, lsm.may_signal_itself(runner.tid, SIGKILL)), scratch)
         runner.finish()
     finally:
         runner.on_event = None
@@ -54,7 +54,7 @@ def to_wait_for(scratch: Scratch) -> int:
     return scratch.data + 2 * loop.RECORD_SIZE + loop.ARG_OFFSET
 
 
-def _birth(scratch: Scratch, flags: int) -> Batch:
+def _birth(scratch: Scratch, flags: int, may_kill: bool) -> Batch:
     batch = Batch()
     to_kill = scratch.data + loop.RECORD_SIZE + loop.ARG_OFFSET
     # The child's own kernel entry notes whom to kill, which is itself; whom to wait for must be there before it runs.
@@ -62,7 +62,8 @@ def _birth(scratch: Scratch, flags: int) -> Batch:
         "QQQQQQQQQQQ", flags | CLONE_PARENT_SETTID | CLONE_CHILD_SETTID, 0, to_kill, to_wait_for(scratch), *[0] * 7
     )
     batch.call(nr.clone3, args, _ARGUMENTS_SIZE)
-    batch.call(nr.tkill, 0, SIGKILL, may_fail=True)
+    # Where its domain forbids that, it would only be logged.
+    batch.call(nr.tkill if may_kill else nr.getpid, 0, SIGKILL, may_fail=True)
     batch.call(nr.wait4, NOBODY, 0, WALL, 0, may_fail=True)
     return batch
 

@@ -27,6 +27,7 @@ from torpor.base import log
 from torpor.base.errors import RestoreError
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
+from torpor.kernel import lsm
 from torpor.kernel.arch import nr
 from torpor.kernel.uapi.prctl import PR_FUTEX_HASH, PR_FUTEX_HASH_GET_SLOTS, PR_FUTEX_HASH_SET_SLOTS, PR_SPEC_PRCTL
 from torpor.objects.arch import switches as arch
@@ -43,10 +44,12 @@ _SPECULATION: tuple[Switch, ...] = (
     Switch("torpor_spec_indirect_branch", (nr.prctl, 52, 1, 0, 0, 0), (nr.prctl, 53, 1, VALUE, 0, 0), 2),
     Switch("torpor_spec_l1d_flush", (nr.prctl, 52, 2, 0, 0, 0), (nr.prctl, 53, 2, VALUE, 0, 0), 4),
 )
+#: For those with CAP_SYS_RESOURCE.
+_IO_FLUSHER = Switch("torpor_io_flusher", (nr.prctl, 58, 0, 0, 0, 0), (nr.prctl, 57, VALUE, 0, 0, 0), 0)
 THREAD_SWITCHES: tuple[Switch, ...] = (
     Switch("torpor_tsc", (nr.prctl, 25, ROOM), (nr.prctl, 26, VALUE), 1),
     Switch("torpor_mce_kill", (nr.prctl, 34, 0, 0, 0, 0), (nr.prctl, 33, 1, VALUE, 0, 0), 2),
-    Switch("torpor_io_flusher", (nr.prctl, 58, 0, 0, 0, 0), (nr.prctl, 57, VALUE, 0, 0, 0), 0),
+    _IO_FLUSHER,
     *arch.THREAD_SWITCHES,
     *_SPECULATION,
 )
@@ -69,7 +72,17 @@ _THP = MEMORY_SWITCHES[1]
 
 def dump_thread(thread: DumpThread, batch: Batch) -> None:
     """Ask for those of a thread."""
-    _ask(THREAD_SWITCHES, thread.core.thread_core, batch)
+    _ask(_askable(thread), thread.core.thread_core, batch)
+
+
+def _askable(thread: DumpThread) -> tuple[Switch, ...]:
+    """Without those that its domain of SELinux forbids to ask for, which would be logged."""
+    if lsm.active() != lsm.SELINUX:
+        return THREAD_SWITCHES
+    label = lsm.read_label(thread.process.pid, thread.tid, "current")
+    if lsm.allows(label, label, "capability", "sys_resource") is not False:
+        return THREAD_SWITCHES
+    return tuple(switch for switch in THREAD_SWITCHES if switch is not _IO_FLUSHER)
 
 
 def dump_memory(process: DumpProcess, batch: Batch) -> None:
