@@ -19,3 +19,12 @@ def test_a_confined_task(workload: str, flavour: Flavour) -> None:
         with engine.using(confined.engine()):
             carry_through(flavour, running)
         running.expect_pass()
+
+
+@pytest.mark.parametrize("workload", ["unix_pairs", "unix_names"])
+def test_sockets_of_a_confined_task(workload: str) -> None:
+    with start(Flavour.HOST, workload) as running:
+        running.wait_ready()
+        with engine.using(confined.engine()):
+            carry_through(Flavour.HOST, running)
+        running.expect_pass()

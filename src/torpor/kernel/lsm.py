@@ -29,6 +29,9 @@ _CONTEXT = "/sys/fs/selinux/context"
 _ACCESS = "/sys/fs/selinux/access"
 _CLASS = "/sys/fs/selinux/class"
 _XATTR = "security.selinux"
+#: Below /proc: what label a thread's sockets get; what is written for the usual one.
+SOCKCREATE = "thread-self/attr/sockcreate"
+NO_LABEL = b"\n"
 _ENFORCE = "/sys/fs/selinux/enforce"
 _CLASS_SIGNAL = 10
 _MAY_RECEIVE, _MAY_SEND = 4, 2
@@ -77,8 +80,7 @@ def is_known(label: str) -> bool:
     """Whether the running kernel can give a task that label; True where that cannot be found out."""
     try:
         if active() == SELINUX:
-            with open(_CONTEXT, "wb", buffering=0) as stream:
-                stream.write(label.encode() + b"\0")
+            _write(_CONTEXT, label.encode() + b"\0")
             return True
         loaded = set(map(parse_profile, read_small(_PROFILES).splitlines()))
     except OSError as error:
@@ -122,8 +124,7 @@ def labelling_sockets(label: str, before: str = "") -> Iterator[None]:
 
 
 def _set_socket_label(label: str) -> None:
-    with open("/proc/thread-self/attr/sockcreate", "wb", buffering=0) as stream:
-        stream.write(label.encode(errors="surrogateescape") or b"\n")
+    _write(f"/proc/{SOCKCREATE}", label.encode(errors="surrogateescape") or NO_LABEL)
 
 
 def may_signal_itself(pid: Pid, number: int) -> bool:
@@ -188,6 +189,15 @@ def _transact(path: str, query: bytes) -> str:
     try:
         os.write(fd, query)
         return os.read(fd, 4096).decode()
+    finally:
+        os.close(fd)
+
+
+def _write(path: str, data: bytes) -> None:
+    # Not to be created: that alone would be denied, and logged.
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, data)
     finally:
         os.close(fd)
 

@@ -11,6 +11,7 @@ import fcntl
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from torpor.base.errors import RefusedError, RestoreError
 from torpor.base.fds import OwnedFd
@@ -33,6 +34,7 @@ _LABELLED = ("pipe:[", "/memfd:")
 ASK_TASK = -1
 #: Lines of fdinfo with which every file begins: pos, flags, mnt_id (fs/proc/fd.c); and ino, since 5.19.
 _N_COMMON_LINES = 3
+_AS_IT_IS = nullcontext()
 
 
 @dataclass(slots=True)
@@ -368,16 +370,23 @@ class FileRestore:
         return self._open[file_id].fileno()
 
     def _make(self, kind: FileKind, entry: m.file_entry) -> int:
-        label = self.labels.get(entry.id, "") if self.labels else ""
-        if label == self.label:
-            return kind.restore(entry, self._context)
+        with self.labelling(entry.id):
+            fd = kind.restore(entry, self._context)
+        if kind.fd_type == m.fd_types.MEMFD and (label := self.labels.get(entry.id, "")):
+            lsm.write_file_label(fd, label)
+        return fd
+
+    def labelling(self, file_id: int) -> AbstractContextManager[None]:
+        """Have sockets that we make get that file's label; a puppet that makes any is to give them ``label``."""
+        label = self.labels.get(file_id, "") if self.labels else ""
+        return _AS_IT_IS if label == self.label else self._labelling(label)
+
+    @contextmanager
+    def _labelling(self, label: str) -> Iterator[None]:
         before, self.label = self.label, label
         try:
             with lsm.labelling_sockets(label, before):
-                fd = kind.restore(entry, self._context)
-            if label and kind.fd_type == m.fd_types.MEMFD:
-                lsm.write_file_label(fd, label)
-            return fd
+                yield
         finally:
             self.label = before
 

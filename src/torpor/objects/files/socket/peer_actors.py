@@ -14,20 +14,22 @@ import _socket as socket
 import errno
 import os
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 from torpor.base import log
 from torpor.base.errors import KernelError, RestoreError, TorporError
 from torpor.base.fds import OwnedFd
 from torpor.base.ids import Pid, TreePid
 from torpor.base.records import dataclass
+from torpor.kernel import lsm
 from torpor.kernel.arch import nr
 from torpor.kernel.idmap import NO_ID, IdMap
 from torpor.kernel.pidfd import getfd, open_pidfd
 from torpor.kernel.procfs.status import read_status
 from torpor.kernel.sockets import Socket
 from torpor.kernel.syscall import address_of, syscall
-from torpor.kernel.uapi.fcntl import AT_FDCWD, O_PATH
+from torpor.kernel.uapi.fcntl import AT_FDCWD, O_PATH, O_WRONLY
 from torpor.kernel.uapi.prctl import PR_GET_DUMPABLE, PR_SET_DUMPABLE
 from torpor.kernel.uapi.sched import CLONE_VM
 from torpor.objects.files.socket.make import check_type, make_pair
@@ -69,8 +71,8 @@ class Actors:
         #: By thread: as whom it comes back, which is asked once.
         self._own: dict[Pid, _Ids] = {}
         #: Pairs that ``pair`` is going to be asked for, and those of them that are made already.
-        self._expected: dict[tuple[Who, int], int] = {}
-        self._ready: dict[tuple[Who, int], list[_Pair]] = {}
+        self._expected: dict[tuple[Who, int, str], int] = {}
+        self._ready: dict[tuple[Who, int, str], list[_Pair]] = {}
         self._processes = {process.ns_pid: process for process in context.processes}
         #: Pids that nobody else may have for a moment.
         self._reserved = {
@@ -97,37 +99,56 @@ class Actors:
         batch.call(nr.close, number)
         self._run(runner, batch, who)
 
-    def expect_pairs(self, wanted: Iterable[tuple[Who | None, int]]) -> None:
-        """Say for which ends and types ``pair`` is going to be asked: these are made many at once."""
-        for who, kind in wanted:
+    def expect_pairs(self, wanted: Iterable[tuple[Who | None, int, str]]) -> None:
+        """Say for which ends, types and labels ``pair`` is going to be asked: these are made many at once."""
+        for who, kind, label in wanted:
             if who is not None:
-                self._expected[who, kind] = self._expected.get((who, kind), 0) + 1
+                self._expected[who, kind, label] = self._expected.get((who, kind, label), 0) + 1
 
     def pair(self, who: Who | None, kind: int, ns_id: int) -> _Pair:
-        """socketpair(2)."""
+        """socketpair(2); with the label that sockets get just now."""
         check_type(kind)
         if who is None:
             return make_pair(self._context, kind, ns_id)
-        if ready := self._ready.get((who, kind)):
+        key = who, kind, self._context.files.label
+        if ready := self._ready.get(key):
             return ready.pop()
         runner = self._runner_for(who)
         if runner is None:
             made: list[_Pair] = []
             self._as_ourselves(who, lambda: made.append(make_pair(self._context, kind, ns_id)))
             return made[0]
-        count = max(1, min(self._expected.get((who, kind), 0), _PAIRS_AT_ONCE))
-        self._expected[who, kind] = self._expected.get((who, kind), 0) - count
-        ready = self._ready[who, kind] = self._make_pairs(runner, who, kind, count)
+        count = max(1, min(self._expected.get(key, 0), _PAIRS_AT_ONCE))
+        self._expected[key] = self._expected.get(key, 0) - count
+        ready = self._ready[key] = self._make_pairs(runner, who, kind, count)
         return ready.pop()
+
+    @contextmanager
+    def _labelling(self, runner: Runner, batch: Batch) -> Iterator[None]:
+        """Have the sockets that the calls added meanwhile make get the label of the file that is made.
+
+        Of a socket it is its maker's SELinux context, or what its maker has written; ours is no puppet's.
+        """
+        label = self._context.files.label
+        if not label:
+            yield
+            return
+        with OwnedFd(os.open("/proc", O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as proc:
+            (at,) = self._context.lend(runner, [proc.fileno()])
+        _write_label(batch, at, label.encode(errors="surrogateescape"))
+        yield
+        _write_label(batch, at, lsm.NO_LABEL)
+        batch.call(nr.close, at)
 
     def _make_pairs(self, runner: Runner, who: Who, kind: int, count: int) -> list[_Pair]:
         batch = Batch()
         rooms = [batch.out(8) for _ in range(count)]
         with_ids = self._borrow(runner, who)
-        with_ids.enter(batch)
-        for room in rooms:
-            batch.call(nr.socketpair, socket.AF_UNIX, kind | socket.SOCK_CLOEXEC, 0, room)
-        with_ids.leave(batch)
+        with self._labelling(runner, batch):
+            with_ids.enter(batch)
+            for room in rooms:
+                batch.call(nr.socketpair, socket.AF_UNIX, kind | socket.SOCK_CLOEXEC, 0, room)
+            with_ids.leave(batch)
         self._run(runner, batch, who)
         theirs = [struct.unpack("ii", room.bytes()) for room in rooms]
         made = []
@@ -336,6 +357,12 @@ class _Borrowed:
         batch.call(nr.setresgid, _KEEP, ids.gid, _KEEP, may_fail=True)
         batch.call(nr.setfsuid, ids.fsuid)
         _set_groups(batch, ids)
+
+
+def _write_label(batch: Batch, proc: int, label: bytes) -> None:
+    attribute, data = batch.call(nr.openat, proc, batch.path(lsm.SOCKCREATE), O_WRONLY, 0), batch.data(label)
+    batch.call(nr.write, attribute, data, data.size)
+    batch.call(nr.close, attribute)
 
 
 def _set_groups(batch: Batch, ids: _Ids) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import _socket as socket
 import struct
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 
 from torpor.base import log
 from torpor.base.errors import RestoreError
@@ -157,14 +158,16 @@ class Graph:
         listeners = {self._place(node): node for node in self._inside() if node.sk.state == LISTEN and node.name.text}
         for node in self._inside():
             if not (node.is_mutual or self._is_connected_stream(node)):
-                self._make_alone(node)
+                with self._labelling(node):
+                    self._make_alone(node)
         self._actors.expect_pairs(self._plain_pairs())
         for node in self._inside():
-            if node.made is None and node.is_mutual:
-                assert node.peer is not None
-                self._make_pair(node, node.peer, listeners)
-            elif node.made is None:
-                self._make_orphan(node, listeners)
+            with self._labelling(node):
+                if node.made is None and node.is_mutual:
+                    assert node.peer is not None
+                    self._make_pair(node, node.peer, listeners)
+                elif node.made is None:
+                    self._make_orphan(node, listeners)
         unaccepted = [node for node in self._inside() if self._is_unaccepted(node)]
         for node in sorted(unaccepted, key=lambda node: node.sk.torpor_pending):
             assert node.peer is not None
@@ -176,14 +179,17 @@ class Graph:
             if node.sk.state == LISTEN:
                 self._listen(node, peer_cred.noted(node.sk))
 
-    def _plain_pairs(self) -> Iterator[tuple[Who | None, int]]:
-        """Who made each pair that ``_make_pair`` makes by one call, and of which type."""
+    def _labelling(self, node: Node) -> AbstractContextManager[None]:
+        return self._context.files.labelling(node.id)
+
+    def _plain_pairs(self) -> Iterator[tuple[Who | None, int, str]]:
+        """Who made each pair that ``_make_pair`` makes by one call, of which type and with what label."""
         for node in self._inside():
             peer = node.peer
             if node.is_mutual and peer is not None and node.id < peer.id and not (node.name.text or peer.name.text):
                 who = peer_cred.noted(node.sk)
                 if who == peer_cred.noted(peer.sk):
-                    yield who, node.sk.type
+                    yield who, node.sk.type, self._context.files.labels.get(node.id, "")
 
     def _is_connected_stream(self, node: Node) -> bool:
         return node.is_stream and node.sk.state == ESTABLISHED and not self._is_unaccepted(node)
@@ -275,7 +281,8 @@ class Graph:
     def _connect_each_other(self, node: Node, peer: Node) -> None:
         """Datagram sockets that were connected by their names: of such the kernel has noted nobody."""
         for each in (node, peer):
-            each.made = make_socket(self._context, socket.AF_UNIX, each.sk.type, 0, each.sk.ns_id)
+            with self._labelling(each):
+                each.made = make_socket(self._context, socket.AF_UNIX, each.sk.type, 0, each.sk.ns_id)
             self._namer.bind(each.id, each.made, each.name)
         self._namer.connect(node.socket, peer.id, peer.name)
         self._namer.connect(peer.socket, node.id, node.name)
@@ -287,7 +294,8 @@ class Graph:
 
     def _stand_in(self, server: Node, listeners: dict[tuple[int, str, bytes], Node]) -> Node:
         """A listener for connections whose own is closed: only so can their ends be told of different others."""
-        made = make_socket(self._context, socket.AF_UNIX, server.sk.type, 0, server.sk.ns_id)
+        with self._labelling(server):
+            made = make_socket(self._context, socket.AF_UNIX, server.sk.type, 0, server.sk.ns_id)
         listener = Node(server.sk, server.name, made=made)
         self._stand_ins.append(listener)
         if server.name.text:
@@ -302,7 +310,8 @@ class Graph:
 
     def _accept(self, client: Node, server: Node, listener: Node) -> None:
         """Let *client* connect to *listener*, which gives *server* the listener's name."""
-        client.made = make_socket(self._context, socket.AF_UNIX, client.sk.type, 0, client.sk.ns_id)
+        with self._labelling(client):
+            client.made = make_socket(self._context, socket.AF_UNIX, client.sk.type, 0, client.sk.ns_id)
         if client.name.text:
             self._namer.bind(client.id, client.made, client.name)
         # A backlog of 0 lets one connection wait, and nobody else knows the listener yet.
