@@ -12,6 +12,12 @@ from vm.payload import REPOSITORY
 _BEGIN = """
 set -e
 gcc -O2 -static -o /srv/server confined/server.c
+# What the engine takes for the sign of it: PF_MEMALLOC_NOIO.
+python3 -c '
+import ctypes
+assert ctypes.CDLL(None).prctl(57, 1, 0, 0, 0) == 0  # PR_SET_IO_FLUSHER
+assert int(open("/proc/self/stat").read().rpartition(")")[2].split()[6]) & 1 << 19
+'
 """
 _SELINUX = """
 load_policy -i
@@ -28,7 +34,9 @@ sh confined/job aa-exec -p labserver --
 """
 
 
-@pytest.mark.parametrize(("module", "script"), [("selinux", _SELINUX), ("apparmor", _APPARMOR)])
+@pytest.mark.parametrize(
+    ("module", "script"), [("selinux", _SELINUX), ("apparmor", _APPARMOR)], ids=["selinux", "apparmor"]
+)
 def test_a_confined_server(kernel: Kernel, installed: dict[str, Path], module: str, script: str) -> None:
     payload = {**installed, "confined": REPOSITORY / "tests/vm/confined"}
     with LabMachine(CONFINED, n_megabytes=2048) as machine:

@@ -29,6 +29,7 @@ from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.kernel import lsm
 from torpor.kernel.arch import nr
+from torpor.kernel.procfs.stat import read_stat
 from torpor.kernel.uapi.prctl import PR_FUTEX_HASH, PR_FUTEX_HASH_GET_SLOTS, PR_FUTEX_HASH_SET_SLOTS, PR_SPEC_PRCTL
 from torpor.objects.arch import switches as arch
 from torpor.objects.arch.switch import ROOM, VALUE, Switch
@@ -37,7 +38,9 @@ from torpor.objects.model import DumpProcess, DumpThread, RestoreProcess, Restor
 from torpor.tracee.batch import Batch, Data, Result
 
 PR_SET_MDWE, PR_GET_MDWE = 65, 66
-
+#: Of /proc/PID/stat's flags (include/linux/sched.h): one of the two that PR_SET_IO_FLUSHER sets.
+PF_MEMALLOC_NOIO = 1 << 19
+_CAP_SYS_RESOURCE = 1 << 24
 
 _SPECULATION: tuple[Switch, ...] = (
     Switch("torpor_spec_store_bypass", (nr.prctl, 52, 0, 0, 0, 0), (nr.prctl, 53, 0, VALUE, 0, 0), 2),
@@ -53,6 +56,7 @@ THREAD_SWITCHES: tuple[Switch, ...] = (
     *arch.THREAD_SWITCHES,
     *_SPECULATION,
 )
+_NOT_PRIVILEGED = tuple(switch for switch in THREAD_SWITCHES if switch is not _IO_FLUSHER)
 MEMORY_SWITCHES: tuple[Switch, ...] = (
     Switch("torpor_ksm", (nr.prctl, 68, 0, 0, 0, 0), (nr.prctl, 67, VALUE, 0, 0, 0), 0),
     Switch("torpor_thp_disable", (nr.prctl, 42, 0, 0, 0, 0), (nr.prctl, 41, 1, VALUE, 0, 0), 0),
@@ -76,13 +80,11 @@ def dump_thread(thread: DumpThread, batch: Batch) -> None:
 
 
 def _askable(thread: DumpThread) -> tuple[Switch, ...]:
-    """Without those that its domain of SELinux forbids to ask for, which would be logged."""
-    if lsm.active() != lsm.SELINUX:
+    """Without what a security module might deny, and log, to one for whom there is nothing to tell."""
+    is_able = thread.status.cap_effective & _CAP_SYS_RESOURCE
+    if is_able and (not lsm.active() or read_stat(thread.process.pid, thread.tid).flags & PF_MEMALLOC_NOIO):
         return THREAD_SWITCHES
-    label = lsm.read_label(thread.process.pid, thread.tid, "current")
-    if lsm.allows(label, label, "capability", "sys_resource") is not False:
-        return THREAD_SWITCHES
-    return tuple(switch for switch in THREAD_SWITCHES if switch is not _IO_FLUSHER)
+    return _NOT_PRIVILEGED
 
 
 def dump_memory(process: DumpProcess, batch: Batch) -> None:
