@@ -128,6 +128,15 @@ def resolve(kind: str | ImageKind[m.Message]) -> ImageKind[m.Message]:
     return kinds.by_name(kind) if isinstance(kind, str) else kind
 
 
+def identity_of(store: ImageStore) -> bytes:
+    """What tells a set of images from one that is put into its place."""
+    found = b""
+    for name in (kinds.INVENTORY.file_name(), kinds.PSTREE.file_name()):
+        with store.open_read(name) as stream:
+            found += stream.read()
+    return found
+
+
 @overload
 def iter_entries(
     store: ImageStore, kind: ImageKind[EntryT_co], ident: int | str | None = None

@@ -21,6 +21,7 @@ from torpor.base.fds import OwnedFd
 from torpor.base.ids import Pid
 from torpor.base.typed import TYPE_CHECKING
 from torpor.images import kinds
+from torpor.images.store import identity_of
 from torpor.images.stores.opening import is_stream
 from torpor.kernel import signal
 from torpor.kernel.pidfd import open_pidfd
@@ -98,7 +99,7 @@ class Behind(Bringing):
     def __init__(self, place: Location, *, verify: bool = True) -> None:
         path = _check(place)
         with _open(path, verify) as store:
-            ident = _identity(store)
+            ident = identity_of(store)
 
         def bring(link: Socket, keeper: Keeper) -> None:
             _bring(link, keeper, path, ident, verify)
@@ -119,15 +120,6 @@ def _open(path: str, verify: bool) -> ImageStore:
     from torpor.engine.sets.reading import open_set
 
     return open_set(path, verify=verify)
-
-
-def _identity(store: ImageStore) -> bytes:
-    """What tells a set of images from one that is put into its place."""
-    found = b""
-    for name in (kinds.INVENTORY.file_name(), kinds.PSTREE.file_name()):
-        with store.open_read(name) as stream:
-            found += stream.read()
-    return found
 
 
 def _say(to: Socket, number: int, fd: int | None = None) -> None:
@@ -171,7 +163,7 @@ def _bring(link: Socket, keeper: Keeper, path: str, ident: bytes, verify: bool) 
 
     raise_descriptor_limit()
     with _open(path, verify) as store:
-        if _identity(store) != ident:
+        if identity_of(store) != ident:
             raise TorporError(f"{path}: there are other images by now")
         source = ImageSource(store)
         known = {entry.pid for entry in load_all(store, kinds.PSTREE)}

@@ -12,8 +12,7 @@ from torpor.base.fds import Closing
 from torpor.base.ids import Pid
 from torpor.base.records import dataclass
 from torpor.engine.restore.session import RestoreSession
-from torpor.images import kinds
-from torpor.images.store import ImageStore
+from torpor.images.store import identity_of
 from torpor.objects.memory import template
 from torpor.objects.memory.template import Parking
 from torpor.tracee import stub
@@ -59,7 +58,7 @@ class Template(Closing):
         made = self._made
         if made is None:
             return None
-        if made.identity != _identity(session.store) or made.stub.area != session.area:
+        if made.identity != identity_of(session.store) or made.stub.area != session.area:
             raise RestoreError("there are other images by now than those that the copies before were made of")
         try:
             made.stub.runner.thread.get_regs()
@@ -76,7 +75,7 @@ class Template(Closing):
         made = stub.spawn(area, keep_fds={channel.far_number: channel.far.fileno()})
         try:
             session.stats.pages_restored += template.fill(parking, session.alive, session.store, made.runner)
-            return _Made(made, parking, channel.again(), _identity(session.store))
+            return _Made(made, parking, channel.again(), identity_of(session.store))
         except BaseException:
             _end(made)
             raise
@@ -91,11 +90,3 @@ class Template(Closing):
 def _end(made: Stub) -> None:
     kill_and_reap([made.thread])
     made.life.close()
-
-
-def _identity(store: ImageStore) -> bytes:
-    found = b""
-    for name in (kinds.INVENTORY.file_name(), kinds.PSTREE.file_name()):
-        with store.open_read(name) as stream:
-            found += stream.read()
-    return found

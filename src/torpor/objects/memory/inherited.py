@@ -16,6 +16,8 @@ from torpor.kernel.arch import nr
 from torpor.kernel.uapi.mman import MADV_DONTNEED, MAP_GROWSDOWN, MAP_HUGETLB
 from torpor.kernel.vm import PAGE_SIZE
 from torpor.objects.memory.areas import ANON_PRIVATE
+from torpor.tracee.batch import Batch
+from torpor.tracee.remote import Runner
 
 _CHUNK = 1 << 19
 _WHOLE = 8 << 20
@@ -163,3 +165,12 @@ def _unequal(sources: tuple[PageSource, PageSource], theirs: int, mine: int, len
         for page in range(0, size, PAGE_SIZE):
             if one[page : page + PAGE_SIZE] != other[page : page + PAGE_SIZE]:
                 yield at + page, at + page + PAGE_SIZE
+
+
+def run_all(runner: Runner, calls: Iterable[Call]) -> None:
+    """Make the calls, in order, by as few stops as batches need.  RemoteCallError where one fails."""
+    batch = Batch()
+    for call in calls:
+        batch.call(*call)
+        batch = runner.flush(batch)
+    runner.run(batch)

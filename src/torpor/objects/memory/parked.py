@@ -35,9 +35,8 @@ from torpor.kernel.uapi.mman import (
 from torpor.kernel.vm import PAGE_SIZE
 from torpor.objects.memory import contents, vmas
 from torpor.objects.memory.areas import ANON_PRIVATE
-from torpor.objects.memory.inherited import Call, overlay
+from torpor.objects.memory.inherited import Call, overlay, run_all
 from torpor.tracee import stub
-from torpor.tracee.batch import Batch
 from torpor.tracee.remote import Runner
 
 _NO_FD = (1 << 64) - 1
@@ -99,7 +98,7 @@ class Parked:
             known = self._lay_out(wanted, calls, entries)
             inside = _clipped(kept.extents, self._places)
             missing = difference(_moved(known, self._places), _moved(inside, self._places), calls)
-            _run(runner, calls)
+            run_all(runner, calls)
             contents.restore(runner.tid, missing, kept.reader)
             self.there = [(each[0], each[1], 0) for each in inside if not Contents.is_zero(each)]
 
@@ -111,12 +110,12 @@ class Parked:
         """
         calls: list[Call] = []
         self.there = self._lay_out([entries[number] for _, _, number in _numbered(entries)], calls)
-        _run(runner, calls)
+        run_all(runner, calls)
 
     def bring(self, runner: Runner) -> None:
         """Move all to where it belongs, in a clone of the stub."""
         flags = MREMAP_MAYMOVE | MREMAP_FIXED
-        _run(runner, [
+        run_all(runner, [
             (nr.mremap, place.start, *[place.end - place.start] * 2, flags, place.entry.start)
             for place in self._places
         ])  # fmt: skip
@@ -247,11 +246,3 @@ def still_missing(
     for start, end, _ in _shared(((start, end, 0) for start, end in lazy), kept):
         calls.append((nr.madvise, start, end - start, MADV_DONTNEED))
     return difference(_shared(parked.there, kept), extents, calls)
-
-
-def _run(runner: Runner, calls: Iterable[Call]) -> None:
-    batch = Batch()
-    for call in calls:
-        batch.call(*call)
-        batch = runner.flush(batch)
-    runner.run(batch)

@@ -30,7 +30,7 @@ from torpor.objects.files import memfd
 from torpor.objects.memory import contents, shared, sysv, vdso, vmas
 from torpor.objects.memory import mm as mm_object
 from torpor.objects.memory.areas import ANON_PRIVATE, AREA_MEMFD, AREA_SOCKET
-from torpor.objects.memory.inherited import Call, Inheritance, PageSource, differing, keep, overlay
+from torpor.objects.memory.inherited import Call, Inheritance, PageSource, differing, keep, overlay, run_all
 from torpor.objects.memory.segments import DumpedPages, SegmentDump
 from torpor.objects.model import DumpProcess, RestoreProcess
 from torpor.objects.session import DumpContext, RestoreContext
@@ -240,7 +240,7 @@ def _make(
         parent = Made(ahead.entries, ahead.there, process.ns_pid, vdso_plan, ahead.raised)
     calls: list[Call] = []
     inherited = keep(parent.entries if parent else (), made.entries, calls)
-    _run(runner, calls)
+    run_all(runner, calls)
     ready = _of_template(process, inherited, context)
     calls = [(nr.close, number) for number in _map(process, made, inherited, parent, context, channel, ready)]
     reader = kept.reader
@@ -254,7 +254,7 @@ def _make(
         from torpor.objects.memory.template import others
 
         extents = others(extents, (entry for entry in made.entries if entry.start in ready))
-    _run(runner, calls)
+    run_all(runner, calls)
     if context.later is None and sum(end - start for start, end, _ in extents) >= _MUCH_BYTES:
         from torpor.objects.memory import bulk
 
@@ -289,14 +289,6 @@ def _plan_vdso(process: RestoreProcess, parked: ParkedVdso, kept: Contents, cont
     sharing = [each for each in context.processes if each.ids.vm_id == process.ids.vm_id and not each.is_zombie]
     threads = [thread for each in sharing or [process] for thread in each.threads]
     return vdso.plan(mm_object.mm_of(process), parked, process.pid, kept.between, threads)
-
-
-def _run(runner: Runner, calls: list[Call]) -> None:
-    batch = Batch()
-    for call in calls:
-        batch.call(*call)
-        batch = runner.flush(batch)
-    runner.run(batch)
 
 
 def _map(
