@@ -9,6 +9,7 @@ from torpor.base.fds import OwnedFd
 from torpor.base.ids import Pid, TreePid
 from torpor.base.records import dataclass, field
 from torpor.images import messages as m
+from torpor.images.pages import Range
 from torpor.kernel.idmap import IDENTITY, IdMaps
 from torpor.kernel.procfs.maps import Vma
 from torpor.kernel.procfs.stat import Stat
@@ -62,6 +63,8 @@ class DumpProcess:
     idmaps: IdMaps = IDENTITY
     #: What its files have for its main thread to do, with the other questions to it.
     questions: list[Callable[[Batch], None]] = field(default_factory=list)
+    #: Where there is something in its vast mappings, where the kernel does not tell that quickly and it has been asked.
+    populated: list[Range] | None = None
     #: Limits that are others for now, as they were: soft and hard by number.
     limits: dict[int, tuple[int, int]] = field(default_factory=dict)
 
@@ -69,6 +72,14 @@ class DumpProcess:
     def is_zombie(self) -> bool:
         """Dead, waiting for its parent."""
         return self.tracee.is_zombie
+
+    @property
+    def pending(self) -> int:
+        """The signals that wait for any of its threads, as a mask."""
+        pending = 0
+        for thread in self.threads:
+            pending |= thread.status.pending
+        return pending
 
     @property
     def has_entered(self) -> bool:

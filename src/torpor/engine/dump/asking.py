@@ -27,14 +27,12 @@ def ask(session: DumpSession) -> None:
 
 
 def _ask(session: DumpSession, process: DumpProcess) -> None:
-    pending = 0
     for thread in process.threads:
-        pending |= thread.status.pending
         user_dispatch.dump(thread)
     met: list[Met] = []
     with (
         room.made(process, session.context),
-        inject(process.tracee.leader, process.maps, process.leftovers, pending=pending) as injection,
+        inject(process.tracee.leader, process.maps, process.leftovers, pending=process.pending) as injection,
     ):
         _ask_threads(process, injection, met)
         with injection.borrow(process.tracee.leader) as runner:

@@ -6,6 +6,7 @@ from torpor.engine.dump.session import DumpSession
 from torpor.engine.options import NEVER
 from torpor.images import messages as m
 from torpor.images.store import ImageStore, store_one
+from torpor.kernel.pagemap import PagemapScanner
 from torpor.objects.files import fdtable
 from torpor.objects.memory import space
 from torpor.objects.memory.segments import DumpedPages
@@ -37,9 +38,20 @@ def plan_snapshots(session: DumpSession) -> None:
         session.snapshots = snapshots.plan(session)
 
 
+def plan_holes(session: DumpSession) -> None:
+    """What finds the holes of vast mappings, on a kernel that does not."""
+    with open("/proc/self/pagemap", "rb", buffering=0) as file:
+        if not PagemapScanner(file.fileno()).skips_holes():
+            from torpor.objects.memory import sparse
+
+            session.find_populated = sparse.find
+
+
 def scan(session: DumpSession) -> None:
     """Look through the page tables."""
     for process in session.alive:
+        if session.find_populated is not None:
+            process.populated = session.find_populated(process, session.context)
         if session.snapshots is None or not session.snapshots.wants(process):
             session.scans[process.pid] = scanned = _scan(session, process)
             if session.is_pre_dump:

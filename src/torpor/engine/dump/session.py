@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 
 from torpor.base.ids import Pid, TreePid
@@ -70,6 +71,8 @@ class DumpSession:
     seccomp: m.seccomp_entry = field(default_factory=m.seccomp_entry)
     #: Of each living process, by its pid: what is in its page tables.
     scans: dict[int, Scan] = field(default_factory=dict)
+    #: What finds the holes of vast mappings, where the kernel does not.
+    find_populated: Callable[[DumpProcess, DumpContext], list[Range] | None] | None = None
     #: What is copied when the tree runs again, if anything is.
     snapshots: Snapshots | None = None
     #: What is known of writes to memory since the images before, by pid, and which pages those have, by pid inside.

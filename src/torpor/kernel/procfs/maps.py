@@ -127,19 +127,19 @@ def read_smaps(pid: Pid) -> list[Vma]:
     return list(parse_smaps(read_small(f"/proc/{pid}/smaps")))
 
 
-def read_empty(pid: Pid) -> set[int]:
-    """The starts of the mappings of which nothing is present or swapped; of huge pages smaps counts none."""
-    found: set[int] = set()
-    start, n_kilobytes = 0, 0
+def read_populated(pid: Pid) -> list[tuple[int, int]]:
+    """The mappings, as (start, end), of which something is present or swapped; of huge pages smaps counts none."""
+    found: list[tuple[int, int]] = []
+    start, end, n_kilobytes = 0, 0, 0
     for line in read_small(f"/proc/{pid}/smaps").split("\n"):
         if line.startswith(("Rss:", "Swap:")):
             n_kilobytes += int(line.split()[1])
         elif line.startswith("VmFlags:"):
-            if n_kilobytes == 0 and " ht" not in line:
-                found.add(start)
+            if n_kilobytes or " ht" in line:
+                found.append((start, end))
             n_kilobytes = 0
         elif line and line[0] in "0123456789abcdef":
-            start = int(line.partition("-")[0], 16)
+            start, end = (int(word, 16) for word in line.partition(" ")[0].split("-"))
     return found
 
 

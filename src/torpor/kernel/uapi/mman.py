@@ -1,5 +1,8 @@
 """``asm-generic/mman-common.h``, ``asm-generic/mman.h``, ``linux/mman.h``."""
 
+MADV_NORMAL = 0
+MADV_RANDOM = 1
+MADV_SEQUENTIAL = 2
 MADV_DONTNEED = 4
 MAP_SHARED = 0x01
 MAP_PRIVATE = 0x02

@@ -40,7 +40,7 @@ _MAX_WORKERS = 4
 _GAP = 1 << 24
 #: Where to look page by page takes seconds, and once more through smaps, whose kernel side skips page tables that are
 #: not there, does not: programs reserve a terabyte and touch none of it.
-_VAST = 1 << 30
+VAST = 1 << 30
 _ANON = pagemap.PAGE_IS_PRESENT | pagemap.PAGE_IS_SWAPPED
 _STATE = pagemap.PAGE_IS_WPALLOWED | pagemap.PAGE_IS_WRITTEN
 _SWAPPED = pagemap.PAGE_IS_SWAPPED | _STATE
@@ -74,14 +74,22 @@ class Found:
     unwritten: list[Range] = field(default_factory=list)
 
 
-def scan(pid: Pid, vmas: Sequence[Vma], noted: Noted | None = None) -> Found:
-    """The pages in *vmas* that only this task has."""
+def scan(pid: Pid, vmas: Sequence[Vma], noted: Noted | None = None, populated: Sequence[Range] | None = None) -> Found:
+    """The pages in *vmas* that only this task has; *populated*, if it is known: all else of vast ones is empty."""
     with open(f"/proc/{pid}/pagemap", "rb", buffering=0) as stream:
         scanner = pagemap.PagemapScanner(stream.fileno())
-        if any(vma.length > _VAST for vma in vmas) and not scanner.skips_holes():
-            empty = maps.read_empty(pid)
-            vmas = [vma for vma in vmas if vma.length <= _VAST or vma.start not in empty]
+        if any(vma.length > VAST for vma in vmas) and not scanner.skips_holes():
+            vmas = list(_without_holes(vmas, maps.read_populated(pid) if populated is None else populated))
         return _scan(pid, scanner, vmas, noted)
+
+
+def _without_holes(vmas: Iterable[Vma], populated: Sequence[Range]) -> Iterator[Vma]:
+    for vma in vmas:
+        if vma.length <= VAST:
+            yield vma
+        else:
+            for start, end in divide([(vma.start, vma.end)], populated)[0]:
+                yield replace(vma, start=start, end=end)
 
 
 def _scan(pid: Pid, scanner: pagemap.PagemapScanner, vmas: Sequence[Vma], noted: Noted | None = None) -> Found:

@@ -81,7 +81,7 @@ def scan(process: DumpProcess, noted: contents.Noted | None = None, held: Sequen
     *held*: the pages that the images before have; what has not been written since, by what is *noted*, stays there.
     """
     private = _private(process)
-    found = contents.scan(process.pid, private, noted)
+    found = contents.scan(process.pid, private, noted, process.populated)
     vdso.join_vvar(process.mm)
     vmas.add_guards(process.mm, found.guards)
     if not found.unwritten:
@@ -156,14 +156,14 @@ class Halved:
         self._process = process
         self._inherited = [vma for vma in private if vmas.is_inherited(vma)]
         self._others = [vma for vma in private if not vmas.is_inherited(vma)]
-        self._found = contents.scan(process.pid, self._others)
+        self._found = contents.scan(process.pid, self._others, populated=process.populated)
         unreadable = any(contents.is_unreadable(vma) for vma in self._others)
         with contents.Memory(process.pid, gentle=True, unreadable=unreadable) as memory:
             self._aside = contents.Aside(self._found.ranges, memory.read)
 
     def dump_contents(self, pid: Pid, context: DumpContext) -> PagesDumped:
         """Copy the private pages, those of the snapshot *pid* among them, and complete the mappings."""
-        found = contents.scan(pid, self._inherited)
+        found = contents.scan(pid, self._inherited, populated=self._process.populated)
         vmas.add_guards(self._process.mm, sorted(found.guards + self._found.guards))
         both = contents.Found(sorted(found.ranges + self._found.ranges), [])
         scanned = Scan(self._inherited + self._others, both)

@@ -55,7 +55,7 @@ class Tracked(Closing):
         TorporError or OSError where it cannot be: its descriptors are used up, or the kernel has no such thing.
         """
         with room.made(process, context), inject(
-            process.tracee.leader, process.maps, process.leftovers, pending=_pending(process)
+            process.tracee.leader, process.maps, process.leftovers, pending=process.pending
         ) as injection, injection.borrow(process.tracee.leader) as runner:  # fmt: skip
             batch = Batch()
             made = batch.call(nr.userfaultfd, userfaultfd.FLAGS)
@@ -179,10 +179,3 @@ class Tracker(Closing):
 def _can_be_noted(vma: Vma) -> bool:
     """Private memory, but for huge pages of hugetlbfs: one that is dropped, and read, passes for the old one."""
     return not vma.shared and not (vma.is_vdso or vma.is_vvar or vma.is_vsyscall or "ht" in vma.flags)
-
-
-def _pending(process: DumpProcess) -> int:
-    pending = 0
-    for thread in process.threads:
-        pending |= thread.status.pending
-    return pending

@@ -1,0 +1,60 @@
+/* Terabytes of which a few pages here and there are touched, one of them with advice of its own. */
+#define _GNU_SOURCE
+#include "workload.h"
+
+#include <stdio.h>
+#include <sys/mman.h>
+
+enum { PAGE = 4096, N_PLACES = 7 };
+static const size_t TERABYTE = (size_t)1 << 40;
+
+static const size_t places[N_PLACES] = {
+    0, PAGE, (size_t)2 << 20, ((size_t)1 << 39) - PAGE, (size_t)1 << 39, (size_t)123456789 * PAGE,
+    ((size_t)1 << 40) - PAGE,
+};
+
+/* How many mappings there are between two addresses. */
+static int n_mappings(const char *from, const char *to)
+{
+    char line[512];
+    unsigned long start, end;
+    int n = 0;
+
+    FILE *maps = fopen("/proc/self/maps", "re");
+    WL_CHECK(maps != NULL, "no maps");
+    while (fgets(line, sizeof(line), maps) != NULL)
+        if (sscanf(line, "%lx-%lx ", &start, &end) == 2)
+            n += (uintptr_t)from < end && start < (uintptr_t)to;
+    fclose(maps);
+    return n;
+}
+
+int main(int argc, char **argv)
+{
+    char *areas[3];
+
+    wl_init(argc, argv);
+    for (int i = 0; i < 3; i++) {
+        areas[i] = WL_TRY(mmap(NULL, TERABYTE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+        /* Not to become one with the next. */
+        WL_TRY(mmap(NULL, PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    }
+    WL_TRY(madvise(areas[1], TERABYTE, MADV_RANDOM));
+    WL_TRY(mprotect(areas[2], TERABYTE / 2, PROT_READ));
+    for (int i = 0; i < 2; i++)
+        for (int n = 0; n < N_PLACES; n++)
+            wl_fill(areas[i] + places[n], PAGE, (unsigned)(10 * i + n));
+    wl_ready();
+    wl_wait();
+
+    for (int i = 0; i < 2; i++)
+        for (int n = 0; n < N_PLACES; n++)
+            wl_check_fill(areas[i] + places[n], PAGE, (unsigned)(10 * i + n), "a page");
+    for (int i = 0; i < 2; i++)
+        WL_CHECK(areas[i][places[1] + PAGE] == 0 && areas[i][TERABYTE - 3 * PAGE] == 0, "pages beside");
+    for (int i = 0; i < 3; i++) {
+        int n = n_mappings(areas[i], areas[i] + TERABYTE);
+        WL_CHECK(n == (i == 2 ? 2 : 1), "area %d is %d mappings", i, n);
+    }
+    wl_pass();
+}
