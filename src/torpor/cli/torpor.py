@@ -34,6 +34,7 @@ COMMANDS = {
     "inspect": "show what a checkpoint holds",
     "verify": "whether a checkpoint is still as it was written",
     "check": "what this machine can do, or what stops a process from being checkpointed",
+    "survive": "mark what outlives a reboot, and see what became of it",
     "setup": "make torpor the criu that container runtimes find",
 }
 

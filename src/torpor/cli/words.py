@@ -16,6 +16,7 @@ _NAMES = {
     "restore": "torpor checkpoints -q", "inspect": "torpor checkpoints -q", "tag": "torpor checkpoints -q",
     "rm": "torpor checkpoints -q", "checkpoints": "torpor ps -aq", "prune": "torpor ps -aq",
     "verify": "torpor checkpoints -q", "migrate": "torpor ps -q",
+    "survive": "torpor ps -q",
 }  # fmt: skip
 _WITH_FILES = frozenset({"restore", "inspect", "verify"})
 

@@ -29,6 +29,10 @@ _MAX_LOG_BYTES = 1 << 20
 _N_LINES_SHOWN = 3
 
 
+class TookTooLongError(EngineError):
+    """It has been ended, as Ctrl-C would have, because its time was over."""
+
+
 def command_of(engine: str) -> list[str]:
     """The words that *engine*'s command line begins with; none if it is not here."""
     other = os.environ.get(f"TORPOR_{engine.upper().replace('-', '_')}")
@@ -48,10 +52,11 @@ def run(engine: str, *words: str | os.PathLike[str], timeout_s: float | None = N
     begin = command_of(engine)
     if not begin:
         raise EngineError(f"there is no {engine} on this machine", hint="`torpor setup --status` says what there is")
-    return _run(engine, [*begin, *(os.fspath(word) for word in words)], timeout_s, to_its_end)
+    return run_line(engine, [*begin, *(os.fspath(word) for word in words)], timeout_s, to_its_end)
 
 
-def _run(engine: str, line: Sequence[str], timeout_s: float | None, to_its_end: bool) -> str:
+def run_line(engine: str, line: Sequence[str], timeout_s: float | None, to_its_end: bool) -> str:
+    """As ``run``, of a command line whose every word is known.  TookTooLongError after *timeout_s*."""
     # Files, not pipes: what the command leaves running behind it keeps them open.
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         process = _Process(line, out, err)
@@ -61,7 +66,7 @@ def _run(engine: str, line: Sequence[str], timeout_s: float | None, to_its_end: 
             raise EngineError(f"{engine} cannot be run: {error.strerror}") from None
         except subprocess.TimeoutExpired:
             process.end()
-            raise EngineError(f"{engine} does not answer ({shlex.join(line[:4])} ...)") from None
+            raise TookTooLongError(f"{engine} does not answer ({shlex.join(line[:4])} ...)") from None
         except BaseException:
             if to_its_end:
                 process.finish()

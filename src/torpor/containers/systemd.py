@@ -5,10 +5,11 @@ Not an engine: what systemd does about a service that has ended is systemd's.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from torpor.base.errors import TorporError, UsageError
-from torpor.containers.commands import run
+from torpor.containers.commands import command_of, run
 
 SUFFIX = ".service"
 _ASKED = ("LoadState", "ActiveState", "MainPID", "Restart")
@@ -41,3 +42,19 @@ def find(name: str) -> Service:
     if not pid.isdigit() or int(pid) == 0:
         raise TorporError(f"{name} has no main process ({state})", hint=f"`systemctl status {name}` shows what it does")
     return Service(name, int(pid), found.get("Restart", "no"))
+
+
+def is_here() -> bool:
+    """Whether systemd is this machine's init (sd_booted(3))."""
+    return os.path.isdir("/run/systemd/system") and bool(command_of("systemctl"))
+
+
+def scope_of(name: str) -> list[str]:
+    """Words before a command line that has a scope of its own, torpor-NAME.scope; none without systemd."""
+    words = command_of("systemd-run") if is_here() else []
+    return [*words, "--scope", "--quiet", "--collect", f"--unit=torpor-{name}.scope", "--"] if words else []
+
+
+def is_going_down() -> bool:
+    """Whether the machine is: a unit that is only stopped or restarted is no reason to put anything to sleep."""
+    return run("systemctl", "show", "--property=SystemState", "--value", timeout_s=30).strip() == "stopping"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import sys
 import time
 
 from torpor.base.typed import TYPE_CHECKING
@@ -46,7 +47,23 @@ def main(args: argparse.Namespace) -> int:
             for job, kept in found
         ]  # fmt: skip
         print_table(rows)
+        _tell_of_reboot()
     return 0
+
+
+def _tell_of_reboot() -> None:
+    """In a line, what did not make it through the last one, until `torpor survive` has shown it."""
+    from contextlib import suppress
+
+    from torpor.base.errors import TorporError
+    from torpor.containers.reboot import ledger
+
+    with suppress(TorporError, OSError):
+        last = ledger.load()
+        if last.restored_at and last.missing and not last.is_seen:
+            names = ", ".join(entry.target for entry in last.missing)
+            what = f"{len(last.missing)} of {len(last.entries)} did not make it through the reboot"
+            sys.stderr.write(f"torpor: {what}: {names} (torpor survive shows why)\n")
 
 
 def print_table(rows: list[tuple[str, ...]]) -> None:

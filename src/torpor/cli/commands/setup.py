@@ -25,6 +25,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--directory", metavar="DIR", type=Path, help="where to, if the runtimes' PATH begins elsewhere"
     )
+    parser.add_argument(
+        "--survive-reboot", action="store_true",
+        help="also have systemd save at shutdown what torpor survive marks, and restore it at boot; --undo: only that",
+    )  # fmt: skip
+    parser.add_argument(
+        "--timeout", type=int, metavar="SEC", help="with --survive-reboot: how long all that may take (default 300)"
+    )
     parser.add_argument("--json", action="store_true", help="what was found, as JSON")
 
 
@@ -33,7 +40,11 @@ def main(args: argparse.Namespace) -> int:
     from torpor.containers import installation
 
     directory = args.directory or installation.DIRECTORY
+    if args.undo and args.survive_reboot:
+        return _no_reboots()
     if args.undo:
+        if directory == installation.DIRECTORY:
+            _no_reboots(if_any=True)
         gone = installation.remove(directory, _texts())
         print(f"{gone} is gone" if gone else f"there was none in {directory}: nothing to undo")
         return 0
@@ -42,8 +53,29 @@ def main(args: argparse.Namespace) -> int:
         if not args.json:
             names = f"{made.path} and {made.path.parent / 'torpor'}"
             print(f"{names} run torpor {made.version}{'' if changed else ', as before'}")
+        if args.survive_reboot:
+            _reboots(args, made.path.parent / "torpor")
     all_run_it = _show(directory, args.json)
     return 0 if all_run_it or not args.status else 1
+
+
+def _reboots(args: argparse.Namespace, command: Path) -> None:
+    from torpor.containers.reboot import units
+
+    changed = units.install(command, args.timeout or units.TIMEOUT_S)
+    if not args.json:
+        print(f"{units.SAVE} and {units.RESTORE} are on{'' if changed else ', as before'}: torpor survive NAME marks")
+
+
+def _no_reboots(*, if_any: bool = False) -> int:
+    from torpor.containers.reboot import units
+
+    gone = units.remove()
+    if gone:
+        print(f"{units.SAVE} and {units.RESTORE} are gone; what sleeps is woken by torpor survive --restore")
+    elif not if_any:
+        print("there were no units: nothing to undo")
+    return 0
 
 
 def _texts() -> dict[str, str]:
