@@ -82,8 +82,8 @@ def dump(
     that are to be part of it.  ``also``: a store that gets all images as well.  ``last_word``: a socket's descriptor,
     and what is sent there as soon as the processes can never run again, by another process of ours if we are killed
     then; perhaps twice.  ``parent``, ``tracker``: as of :func:`pre_dump`, after such.  ``give``: memory that may come
-    after a restore is not copied; this is called when all else is done, with what reads it (pid in the tree, address,
-    bytes at most) and what has our death be theirs from then on; the processes are killed when it returns.
+    after a restore is not copied; this is called when all else is done, with what remains
+    (:class:`torpor.engine.options.Remaining`), and the processes are killed when it returns.
 
     torpor.base.errors.TorporError and its kinds; after any of them the processes run on unharmed.
     """

@@ -4,8 +4,8 @@
 
 It is the command that leads to another host, and hands on what the two sides say.  When it sees MESSAGE (``end``: that
 of data which go the same way) it waits so many seconds, before it has handed it on if the number is negative, and then
-VICTIM is at its end: ``source`` and ``destination`` are killed, ``link`` is cut, and of ``silence`` the destination is
-stopped until the source has gone.
+VICTIM is at its end: ``source`` and ``destination`` are killed, ``host`` with all that runs there, ``link`` is cut, and
+of ``silence`` the destination is stopped until the source has gone.
 """
 
 import os
@@ -105,6 +105,10 @@ def harm(inner: int, victim: str, delay_s: float) -> None:
     elif victim in ("destination", "silence"):
         for pid in _receivers(inner):
             os.kill(pid, signal.SIGKILL if victim == "destination" else signal.SIGSTOP)
+    elif victim == "host":
+        # As ``harness.hosts`` leads there: nsenter -t PID, of the first process of a pid namespace.
+        with open(f"/proc/{inner}/cmdline", "rb") as line:
+            os.kill(int(line.read().split(b"\0")[2]), signal.SIGKILL)
     else:
         os._exit(0)
 

@@ -68,6 +68,7 @@ def migrate(container: Container, where: Destination, wishes: Wishes, words: Wor
 
     MigrationError, EngineError: it runs on here.  UnknownEndError: it does not run here, and perhaps there.
     """
+    source.check(wishes, container.label)
     began = time.monotonic()
     told = json.loads(run("podman", "container", "inspect", container.id))[0]
     mounts = _mounts(container, told, volumes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from torpor.base.records import dataclass, field
-from torpor.base.typed import TYPE_CHECKING, Any
+from torpor.base.typed import TYPE_CHECKING, Any, Protocol
 from torpor.objects.cgroup.model import CgroupPolicy
 from torpor.objects.policy import FilePolicy, MountPolicy, NetworkPolicy, Policies, TerminalPolicy
 
@@ -31,7 +31,23 @@ Notify = Callable[[str, int], None]
 ReadPages = Callable[[int, int, int], memoryview]
 
 
-Give = Callable[[ReadPages, Callable[[], None]], None]
+class Remaining(Protocol):
+    """What a dump has not copied of the tree, which stays stopped; good for as long as the call that it is given to."""
+
+    def read(self, ident: int, start: int, n_bytes: int, /) -> memoryview:
+        """As ``ReadPages``; good until the next call.  TorporError for what is not left."""
+
+    def never_again(self) -> None:
+        """From now on our death is the tree's: somebody is going to say elsewhere that it may run there."""
+
+    def complete(self) -> None:
+        """Have all that is left in the set of images, which is whole by itself then, and on the disk.
+
+        StoreError, OSError, and what ``read`` raises: the set is as it was.
+        """
+
+
+Give = Callable[[Remaining], None]
 
 
 def nobody(action: str, pid: int) -> None:
@@ -103,9 +119,7 @@ class DumpOptions:
     die then.  It may be sent twice.
     ``pages``: who takes the pages, and the page maps, instead of the set; he stays the caller's.
     ``give``: pages that can come after a restore are not copied; this is called when all else is in its place, with
-    what reads them (as many of those asked for as lie together; good until the next call), and the tree is stopped
-    until it returns.  What it gets besides has our death be the tree's from then on, for who is going to say elsewhere
-    that it may run there.
+    those that remain, and the tree is stopped until it returns, and ended then.
     ``parent``: the directory (from that of the images) of the set before this one: of what has not been written since,
     these images say that it is there.  ``track``: what is written from now on is noted for the dump after this one, by
     a process that keeps that until the tree ends, or by the caller's own ``tracker``, which knows the set before, too,

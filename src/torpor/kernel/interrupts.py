@@ -7,7 +7,7 @@ is for whoever passes a point of no return: from there to the end of the block n
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -85,3 +85,27 @@ def held() -> Iterator[None]:
                 log.warn(f"signal {number} came when there was no way back any more")
             else:
                 os.kill(os.getpid(), number)
+
+
+@contextmanager
+def told(action: Callable[[int], None]) -> Iterator[None]:
+    """Within the block *action* is called with the number of each signal that asks us to end, and nothing else happens.
+
+    Also where they are ``held``, of which nobody hears of these then.  Elsewhere than in the main thread nothing is
+    done.
+    """
+
+    def tell(number: int, frame: FrameType | None) -> None:
+        action(number)
+
+    before: dict[int, object] = {}
+    try:
+        for which in (signal.SIGINT, signal.SIGTERM):
+            try:
+                before[which] = signal.signal(which, tell)
+            except ValueError:
+                break
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]

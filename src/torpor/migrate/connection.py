@@ -10,6 +10,7 @@ import select
 import socket
 import struct
 from collections.abc import Iterable
+from contextlib import suppress
 
 from torpor.base.errors import TorporError, UsageError
 from torpor.base.fds import Closing
@@ -181,6 +182,12 @@ class Connection(Closing):
                 self._link.recv(1)
         except OSError:
             return  # gone already
+
+    def abort(self) -> None:
+        """Whatever is waited for on it comes to an end, as if the other end had gone."""
+        with suppress(OSError):
+            # Of the socket beneath TLS, which has no part in this.
+            socket.socket.shutdown(self._link, socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Hang up."""

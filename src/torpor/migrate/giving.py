@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from torpor.base import log
-from torpor.engine.options import ReadPages
+from torpor.engine.options import ReadPages, Remaining
 from torpor.images.pagemap import PE_PRESENT
 from torpor.kernel import interrupts
 from torpor.kernel.vm import PAGE_SIZE
@@ -60,13 +60,12 @@ class Giving:
         self._listener, self._ready = listener, ready
         self._has_given = False
 
-    def __call__(self, read: ReadPages, never_again: Callable[[], None]) -> None:
+    def __call__(self, remaining: Remaining) -> None:
         """Until all has been given."""
-        del never_again  # nobody tells us when they run elsewhere
         log.info(f"Pages can be asked for at port {self._listener.port}; the processes stay stopped until then")
         self._ready()
         try:
-            while not self._serve(read):
+            while not self._serve(remaining.read):
                 log.warn("whoever asked for pages has gone before he had all: waiting for him to come again")
         except interrupts.Interrupted as error:
             if not self._has_given:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torpor
 from torpor.base import log
-from torpor.base.errors import MigrationError, UnknownEndError
+from torpor.base.errors import MigrationError, UnknownEndError, UsageError
 from torpor.base.ids import Pid
 from torpor.engine import jobs, scratch
 from torpor.engine.jobs import Job
@@ -101,11 +101,30 @@ class Moved:
     later_bytes: int = 0
 
 
+def check(wishes: Wishes, label: str = "") -> None:
+    """UsageError where memory is wished to come later, and something else that cannot be with it.
+
+    *label* is that of a container, whose memory never does.
+    """
+    asked = "--post-copy now" if wishes.post_copy == NOW else "--on-timeout post-copy"
+    if wishes.post_copy != NOW and wishes.aim.on_timeout != rounds.POST_COPY:
+        return
+    if label:
+        raise UsageError(f"{asked}: {label} is a container, which has all of its memory there before it runs")
+    if wishes.keep_source:
+        raise UsageError(f"{asked} and --keep-source exclude each other: what runs there needs the memory here")
+    if wishes.via_ssh:
+        raise UsageError(
+            f"{asked} and --via ssh exclude each other: memory that comes later has a connection of its own"
+        )
+
+
 def migrate(pid: int, job: Job | None, where: Destination, wishes: Wishes) -> Moved | None:
     """Move *pid* and everything below it, the root of *job* if it is one's, to the host *where*; None for a dry run.
 
     MigrationError and the errors of a dump: it runs on here.  UnknownEndError: it does not run here, and perhaps there.
     """
+    check(wishes)
     began = time.monotonic()
     made = offer.make(pid, job.name if job is not None else "", wishes.told)
     with Remote(where, remote_words(wishes), wishes.rsh) as remote:
@@ -209,17 +228,16 @@ class _Move:
         else:
             stats, kept = self._move_process()
             how = f"torpor restore {kept}"
+        if self._giver is not None and (self._runs is None or not self._giver.is_complete):
+            raise self._left_behind(self._giver, stats, kept, how)
         if self._runs is None:
             raise self._unknown(kept, how)
-        if self._giver is not None and not self._giver.is_complete:
-            raise UnknownEndError(
-                f"it runs on {self._host}, but not all of its memory has gone there: it ends when it touches what is "
-                "missing, and here there is nothing of it any more"
-            )
         return self._moved(stats, kept)
 
     def _is_over(self) -> bool:
         """Whether it runs there, and nothing of it is to stay here."""
+        if self._giver is not None:
+            return self._giver.is_complete
         return self._runs is not None and not self._wishes.keep_source
 
     def _move_process(self) -> tuple[DumpStats | None, str]:
@@ -290,9 +308,8 @@ class _Move:
                 give=self._giver.give if self._giver is not None else None, **self._wishes.told,
             )  # fmt: skip
         try:
-            self._runs = (self._giver and self._giver.runs) or self._link.expect(
-                protocol.RUNS, timeout_s=_RUNS_WITHIN_S
-            )
+            within_s = _RUNS_WITHIN_S if self._giver is None or self._giver.is_complete else 0.0
+            self._runs = (self._giver and self._giver.runs) or self._link.expect(protocol.RUNS, timeout_s=within_s)
         except MigrationError as error:
             self._lost = error
         return stats
@@ -306,7 +323,7 @@ class _Move:
             return None
         from torpor.migrate.postcopy import prepare_to_give
 
-        giver = None if wishes.via_ssh else prepare_to_give(self._link)
+        giver = None if wishes.via_ssh else prepare_to_give(self._link, wishes.bandwidth)
         if giver is not None:
             stack.callback(giver.close)
         elif is_wished:
@@ -331,9 +348,31 @@ class _Move:
 
         return run
 
+    @property
+    def _what(self) -> str:
+        return self._job.name if self._job is not None else f"pid {self._pid}"
+
+    def _left_behind(self, giver: Giver, stats: DumpStats | None, kept: str, how: str) -> UnknownEndError:
+        """What is known where memory was to come later, and one of the two things that end that well has not come."""
+        what, host = self._what, self._host
+        if giver.is_complete:
+            return UnknownEndError(
+                f"{what} has come to run on {host}, with all of its memory, and not here any more; how it is called "
+                f"there has not been told: {self._lost}",
+                hint=f"look on {host}",
+            )
+        left = f" ({stats.pages_lazy * PAGE_SIZE >> 20} MB of it were to go when it runs there)" if stats else ""
+        if self._runs is not None:
+            known = f"has come to run on {host}, where not all of its memory has gone{left}: it ends there without that"
+        else:
+            known = f"has been given to {host}, and whether it has come to run there is not known: {self._lost}{left}"
+        return UnknownEndError(
+            f"{what} does not run here any more; it {known}. All of it, as it was when it was stopped, is in {kept}",
+            hint=f"look on {host}; only if it does not run there: {how}",
+        )
+
     def _unknown(self, kept: str, how: str) -> MigrationError:
-        error = self._lost
-        what = self._job.name if self._job is not None else f"pid {self._pid}"
+        error, what = self._lost, self._what
         if isinstance(error, FailedThereError):
             return MigrationError(f"{error.describe()}: {what} runs nowhere; its images are in {kept}", hint=how)
         return UnknownEndError(

@@ -89,7 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Move what was named, one after the other, and say what came of it; the exit code of the first that was not."""
     from torpor.base.errors import TorporError, UsageError
-    from torpor.migrate import way
+    from torpor.migrate import source, way
 
     where = way.destination(args.words[-1])
     wanted = args.words[:-1]
@@ -97,7 +97,7 @@ def main(args: argparse.Namespace) -> int:
         raise UsageError("torpor migrate: what to move, and where to?", hint="PID|NAME... HOST, or --all HOST")
     if not 1 <= args.connections <= 16 or args.bandwidth < 0:
         raise UsageError("--connections is 1 to 16, and --bandwidth no less than 0")
-    _check_post_copy(args)
+    source.check(_wishes(args))
     wanted = wanted or _all()
     if args.name and len(wanted) != 1:
         raise UsageError("--name is for one")
@@ -116,21 +116,6 @@ def main(args: argparse.Namespace) -> int:
     if len(wanted) != 1 and not args.json:
         print(f"{len(came)} of {len(wanted)} {'can be' if args.dry_run else 'have been'} moved to {where}")
     return code
-
-
-def _check_post_copy(args: argparse.Namespace) -> None:
-    """UsageError where memory is wished to come later, and something else that cannot be with it."""
-    from torpor.base.errors import UsageError
-
-    asked = "--post-copy now" if args.post_copy == "now" else "--on-timeout post-copy"
-    if args.post_copy != "now" and args.on_timeout != "post-copy":
-        return
-    if args.keep_source:
-        raise UsageError(f"{asked} and --keep-source exclude each other: what runs there needs the memory here")
-    if args.via == "ssh":
-        raise UsageError(
-            f"{asked} and --via ssh exclude each other: memory that comes later has a connection of its own"
-        )
 
 
 def _all() -> list[str]:

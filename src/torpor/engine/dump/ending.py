@@ -29,9 +29,9 @@ def give_pages(session: DumpSession) -> None:
             if process.threads:
                 process.leader.end_with_us()
 
-    with Left(session) as left:
+    with Left(session, never_again) as left:
         try:
-            session.options.give(left.read, never_again)
+            session.options.give(left)
         except BaseException:
             session.outside.caretaker.drop(keys)
             raise

@@ -49,7 +49,7 @@ _KNOWN = frozenset({
 #: A file on its way into place.
 _LINK = ".torpor-link"
 #: A file system without links, or with no room for another (in a tmpfs each is an inode of its own).
-_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.ENOSPC, errno.EDQUOT)
+NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.ENOSPC, errno.EDQUOT)
 _INVENTORY = kinds.INVENTORY.file_name()
 
 
@@ -295,7 +295,7 @@ class Inside(Place):
         try:
             os.link(name, _LINK, src_dir_fd=staging, dst_dir_fd=self.fd, follow_symlinks=False)
         except OSError as error:
-            if error.errno not in _NO_LINKS:
+            if error.errno not in NO_LINKS:
                 raise
             with suppress(FileNotFoundError):  # there already
                 os.rename(name, name, src_dir_fd=staging, dst_dir_fd=self.fd)

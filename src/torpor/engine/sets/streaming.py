@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager
 from types import TracebackType
 
 from torpor.base.typed import Self
 from torpor.images import manifest
+from torpor.images.errors import StoreError
 from torpor.images.store import ImageStore
 from torpor.images.stores.opening import compressing
 
@@ -46,6 +48,10 @@ class StoreSet:
 
     def finish(self) -> None:
         """The same."""
+
+    def amended(self) -> AbstractContextManager[ImageStore]:
+        """StoreError: what has been given to a store stays as it is."""
+        raise StoreError(f"{self.path}: nothing can be added to these images")
 
     def __enter__(self) -> Self:
         return self

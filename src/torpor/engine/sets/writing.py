@@ -12,8 +12,8 @@ set; what of the new one has not reached the disk is seen by its length (settlin
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from fcntl import LOCK_SH
 from types import TracebackType
 
@@ -44,7 +44,7 @@ class NewSet:
         self.ident = os.urandom(10).hex()
         self._place = place
         self._made_by = made_by
-        self._parent = parent
+        self._parent, self._compress = parent, compress
         self._name = place.prefix + self.ident
         self._fd = -1
         self._made: Manifest | None = None
@@ -142,6 +142,26 @@ class NewSet:
         except OSError as error:
             _fail(self._place.path, "put the images into place", error)
         self._is_placed = True
+
+    @contextmanager
+    def amended(self) -> Iterator[ImageStore]:
+        """A store of the sealed set in its place, whose images may be written anew, or removed.
+
+        At the end of the block all of that takes its place at once, and is on the disk.  StoreError, and whatever is
+        raised in the block: the set is as it was then.
+        """
+        from torpor.engine.sets import amending
+
+        assert self._made is not None and self._is_placed
+        try:
+            with amending.amended(self._place, self._place.home(self._fd), self._made, self._parent) as new:
+                yield compressing(new.directory, borrowed=True) if self._compress else new.directory
+                self._made = new.put()
+            os.close(self._fd)
+            self._fd, self._directory = new.fd, new.directory
+            self._place.clear(new.name)
+        except OSError as error:
+            _fail(self._place.path, "add to the set of images", error)
 
     def _settle(self) -> Manifest:
         assert self._made is not None
