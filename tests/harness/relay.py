@@ -5,7 +5,8 @@
 It is the command that leads to another host, and hands on what the two sides say.  When it sees MESSAGE (``end``: that
 of data which go the same way) it waits so many seconds, before it has handed it on if the number is negative, and then
 VICTIM is at its end: ``source`` and ``destination`` are killed, ``host`` with all that runs there, ``link`` is cut, and
-of ``silence`` the destination is stopped until the source has gone.
+of ``silence`` the destination is stopped until the source has gone.  ``runc`` is killed where it makes a checkpoint, on
+the side that we are on.
 """
 
 import os
@@ -64,6 +65,16 @@ def _receivers(root: int) -> list[int]:
     return found
 
 
+def _checkpointing() -> list[int]:
+    found = []
+    for name in os.listdir("/proc"):
+        with suppress(OSError):
+            if name.isdigit() and os.readlink(f"/proc/{name}/exe").endswith("/runc"):
+                with open(f"/proc/{name}/cmdline", "rb") as line:
+                    found += [int(name)] if b"checkpoint" in line.read().split(b"\0") else []
+    return found
+
+
 def main() -> None:
     """Hand on until one side is gone."""
     message, delay, victim = sys.argv[1], float(sys.argv[2]), sys.argv[3]
@@ -102,6 +113,10 @@ def harm(inner: int, victim: str, delay_s: float) -> None:
     if victim == "source":
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(_SOURCE, signal.SIGKILL)
+    elif victim == "runc":
+        for pid in _checkpointing():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
     elif victim in ("destination", "silence"):
         for pid in _receivers(inner):
             os.kill(pid, signal.SIGKILL if victim == "destination" else signal.SIGSTOP)

@@ -30,6 +30,7 @@ from torpor.containers.commands import command_of, run
 from torpor.containers.importing import Importer
 from torpor.containers.layer import Copy
 from torpor.containers.names import PODMAN
+from torpor.containers.oci import RUNC
 from torpor.engine import jobs
 from torpor.images import kinds
 from torpor.images import messages as m
@@ -71,6 +72,10 @@ _CNI = ("/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni")
 
 def take(link: Link, message: Message, offered: Offer, name: str) -> Received | None:
     """Take the container that *message* offers: see :func:`torpor.migrate.destination.receive`."""
+    if message.text("engine", PODMAN.name) == RUNC.name:
+        from torpor.containers import arriving_bundle
+
+        return arriving_bundle.take(link, message, offered, name)
     words = [(str(word), "") for word in message.entries("words", len(WORDS)) if word in WORDS]
     volumes = list(_volumes_of(message))
     if problems := [*_problems(message, name), *_of_volumes(volumes)]:
@@ -82,20 +87,20 @@ def take(link: Link, message: Message, offered: Offer, name: str) -> Received | 
         importer = stack.enter_context(Importer(jobs.state_directory() / _UNPACKED, link.close))
         incoming = destination.accept(link, message, stack)
         made = [name for is_copied, name, _ in volumes if is_copied]
-        return _Arriving(link, incoming, offered, name, words, made, importer, stack).run()
+        return _PodmanArriving(link, incoming, offered, name, words, importer, stack, made).run()
 
 
 @dataclass(slots=True)
-class _Waiting:
-    """Podman's restore, as far as our engine knows of it."""
+class Waiting:
+    """An engine's restore, as far as our engine knows of it."""
 
     engine: Link
     root: str
     sources: dict[str, str] = field(default_factory=dict)
 
 
-class _Arriving:
-    """One in progress."""
+class Arriving:
+    """One in progress, whatever the engine is."""
 
     def __init__(
         self,
@@ -104,15 +109,12 @@ class _Arriving:
         offered: Offer,
         name: str,
         words: list[tuple[str, str]],
-        volumes: list[str],
         importer: Importer,
         stack: ExitStack,
     ) -> None:
         self._link, self._incoming, self._offer, self._name = link, incoming, offered, name
         self._words, self._importer, self._stack = words, importer, stack
-        self._volumes = volumes
         self._token = secrets.token_hex(16)
-        self._archive = importer.place / "container.tar"
         self._has_documents = False
         self._images: SpooledStore | None = None
         self._n_rounds = 0
@@ -120,7 +122,7 @@ class _Arriving:
         self._rounds: list[tuple[SpooledStore, int]] = []
         self._is_last = False
         self._table = ""
-        self._waiting: _Waiting | None = None
+        self._waiting: Waiting | None = None
         self._copies: dict[str, Copy] = {}
 
     def run(self) -> Received | None:
@@ -136,33 +138,21 @@ class _Arriving:
                 return self._rebuild()
             steps[message.name](message)
 
-    # -- what comes before it is stopped ---------------------------------------------------------------------
+    # -- what engines differ in ------------------------------------------------------------------------------
 
     def _documents(self, message: Message) -> None:
-        """Make of them the archive that Podman restores."""
-        if self._has_documents:
-            message.refuse("documents")
-        self._has_documents = True
-        contents = {name: message.text(name, limit=_MAX_DOCUMENT).encode() for name in NAMES}
-        descriptors = [str(each) for each in message.entries("descriptors", 3)]
-        contents["checkpoint/descriptors.json"] = json.dumps(descriptors).encode()
-        store = MemStore()
-        store_one(store, "INVENTORY", m.inventory_entry(img_version=1, fdinfo_per_id=True))
-        inventory = kinds.INVENTORY.file_name()
-        contents[f"checkpoint/{inventory}"] = bytes(store.images[inventory])
-        contents[f"checkpoint/{meeting.MARK}"] = self._token.encode()
-        said = self._importer.place / LOG
-        with open(said, "xb", buffering=0) as file, Spool(said.parent) as room:
-            while block := self._incoming.read(_CHUNK):
-                room.check_room("what it has said", len(block))
-                file.write(block)
-        with tarfile.open(self._archive, "x") as archive:
-            for name, content in contents.items():
-                about = tarfile.TarInfo(name)
-                about.size, about.mode = len(content), 0o600
-                archive.addfile(about, io.BytesIO(content))
-            if said.stat().st_size:
-                archive.add(said, LOG)
+        """What is told of it becomes what its engine restores it from."""
+        raise NotImplementedError
+
+    def _have_it_made(self) -> Waiting:
+        """Its engine does its part, and ours waits."""
+        raise NotImplementedError
+
+    def _place_of(self, part: str) -> Path:
+        """Where files of *part* go; MigrationError where there is no place for them."""
+        raise NotImplementedError
+
+    # -- what comes before it is stopped ---------------------------------------------------------------------
 
     def _take_images(self, message: Message) -> None:
         self._n_rounds += 1
@@ -196,45 +186,42 @@ class _Arriving:
             raise
 
     def _begin(self, message: Message) -> None:
-        """Podman does its part, and our engine waits."""
         if not self._has_documents or self._waiting is not None:
             message.refuse("begin")
-        with (
-            meeting.Meeting(meeting.of_restore(self._token)) as place,
-            HeldNetwork(_programs(), self._importer.pid, self._token) as held,
-        ):
-            renamed = self._name if self._name != self._offer.name else None
-            self._importer.begin(self._archive, self._offer.name, renamed, self._words, self._volumes)
-            engine = place.wait(WAITS_WITHIN_S, self._importer.check)
-            self._stack.callback(engine.close)
-            told = engine.expect(meeting.RESTORE)
-            external = tuple(str(each) for each in told.entries("external", 4096))
-            network, pid = told.number("network", -1), told.number("pid", 1)
-            if network >= 0:
-                fd = os.open(f"/proc/{pid}/fd/{network}", os.O_RDONLY | os.O_CLOEXEC)
-                held.settle(OwnedFd(fd))
-                self._table = held.table
-        self._waiting = _Waiting(engine, told.text("root"), sources_by_key(external))
+        self._waiting = self._have_it_made()
         self._lay_out()
         self._link.send(WAITS)
+
+    def _meet(self, place: meeting.Meeting) -> tuple[Waiting, Message]:
+        """Our engine, which comes to *place*."""
+        engine = place.wait(WAITS_WITHIN_S, self._importer.check)
+        self._stack.callback(engine.close)
+        told = engine.expect(meeting.RESTORE)
+        external = tuple(str(each) for each in told.entries("external", 4096))
+        return Waiting(engine, told.text("root"), sources_by_key(external)), told
+
+    def _once(self, message: Message) -> list[str]:
+        """Documents come once; the descriptors in them."""
+        if self._has_documents:
+            message.refuse("documents")
+        self._has_documents = True
+        return [str(each) for each in message.entries("descriptors", 3)]
+
+    def _contents(self, descriptors: list[str]) -> dict[str, bytes]:
+        """Files of a checkpoint that is only a word: by them ours knows which migration it is to ask."""
+        store = MemStore()
+        store_one(store, "INVENTORY", m.inventory_entry(img_version=1, fdinfo_per_id=True))
+        inventory = kinds.INVENTORY.file_name()
+        return {
+            "descriptors.json": json.dumps(descriptors).encode(), inventory: bytes(store.images[inventory]),
+            meeting.MARK: self._token.encode(),
+        }  # fmt: skip
 
     def _files(self, message: Message) -> None:
         part = message.text("part")
         if part not in self._copies:
             self._copies[part] = self._stack.enter_context(Copy(self._place_of(part)))
         self._copies[part].take(self._incoming)
-
-    def _place_of(self, part: str) -> Path:
-        waiting = self._waiting
-        if waiting is None:
-            raise MigrationError("the source sends files before there is a place for them")
-        if part == ROOT:
-            return Path(waiting.root)
-        place = waiting.sources.get("/dev/shm" if part == SHM else part.removeprefix(VOLUME), "")
-        is_ours = place.endswith(_SHM_END) if part == SHM else part.startswith(VOLUME) and _is_volume(place)
-        if not is_ours:
-            raise MigrationError(f"there is no place here for {part}")
-        return Path(place)
 
     # -- what comes when it is -------------------------------------------------------------------------------
 
@@ -260,6 +247,70 @@ class _Arriving:
         except TorporError as error:
             log.error(f"{self._name} runs here, but: {error.describe()}")
         return Received(self._name, pid)
+
+
+class _PodmanArriving(Arriving):
+    """Of a container of Podman."""
+
+    def __init__(
+        self,
+        link: Link,
+        incoming: Link | data.Receiver,
+        offered: Offer,
+        name: str,
+        words: list[tuple[str, str]],
+        importer: Importer,
+        stack: ExitStack,
+        volumes: list[str],
+    ) -> None:
+        super().__init__(link, incoming, offered, name, words, importer, stack)
+        self._volumes = volumes
+        self._archive = importer.place / "container.tar"
+
+    def _documents(self, message: Message) -> None:
+        """Make of them the archive that Podman restores."""
+        descriptors = self._once(message)
+        contents = {name: message.text(name, limit=_MAX_DOCUMENT).encode() for name in NAMES}
+        contents |= {f"checkpoint/{name}": content for name, content in self._contents(descriptors).items()}
+        said = self._importer.place / LOG
+        with open(said, "xb", buffering=0) as file, Spool(said.parent) as room:
+            while block := self._incoming.read(_CHUNK):
+                room.check_room("what it has said", len(block))
+                file.write(block)
+        with tarfile.open(self._archive, "x") as archive:
+            for name, content in contents.items():
+                about = tarfile.TarInfo(name)
+                about.size, about.mode = len(content), 0o600
+                archive.addfile(about, io.BytesIO(content))
+            if said.stat().st_size:
+                archive.add(said, LOG)
+
+    def _have_it_made(self) -> Waiting:
+        with (
+            meeting.Meeting(meeting.of_restore(self._token)) as place,
+            HeldNetwork(_programs(), self._importer.pid, self._token) as held,
+        ):
+            renamed = self._name if self._name != self._offer.name else None
+            self._importer.begin(self._archive, self._offer.name, renamed, self._words, self._volumes)
+            waiting, told = self._meet(place)
+            network, pid = told.number("network", -1), told.number("pid", 1)
+            if network >= 0:
+                fd = os.open(f"/proc/{pid}/fd/{network}", os.O_RDONLY | os.O_CLOEXEC)
+                held.settle(OwnedFd(fd))
+                self._table = held.table
+        return waiting
+
+    def _place_of(self, part: str) -> Path:
+        waiting = self._waiting
+        if waiting is None:
+            raise MigrationError("the source sends files before there is a place for them")
+        if part == ROOT:
+            return Path(waiting.root)
+        place = waiting.sources.get("/dev/shm" if part == SHM else part.removeprefix(VOLUME), "")
+        is_ours = place.endswith(_SHM_END) if part == SHM else part.startswith(VOLUME) and _is_volume(place)
+        if not is_ours:
+            raise MigrationError(f"there is no place here for {part}")
+        return Path(place)
 
 
 def _programs() -> list[str]:

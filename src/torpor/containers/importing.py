@@ -1,4 +1,5 @@
-"""A process that has Podman make a container, and takes away what is left where it cannot, whatever becomes of us.
+"""A process that has Podman or runc make a container, and takes away what is left where it cannot, whatever becomes of
+us.
 
 It is forked before there are threads, and waits to be told of what; when we end before that, so does it.
 """
@@ -11,15 +12,40 @@ import select
 import signal
 import traceback
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from torpor.base import log
 from torpor.base.errors import EngineError, TorporError
 from torpor.base.fds import Closing
+from torpor.containers import note
 from torpor.containers.commands import run
+from torpor.containers.model import Restored
 from torpor.containers.names import PODMAN
+from torpor.containers.oci import RUNC
 from torpor.engine import scratch
+from torpor.kernel import netdevice
+from torpor.kernel.namespaces import CLONE_NEWNET, inside
+from torpor.migrate import held_network
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A container of runc: its *name*, the *images* that it is restored from, and runc's options.
+
+    *network*: the namespace that it is put into, where *links* are up from then on; until it is let go, that is locked
+    by *table*.
+    """
+
+    place: str
+    name: str
+    images: str
+    words: list[tuple[str, str]]
+    network: str
+    links: list[str]
+    table: str
 
 
 class Importer(Closing):
@@ -51,10 +77,15 @@ class Importer(Closing):
         self, archive: Path, own_name: str, name: str | None, words: list[tuple[str, str]], volumes: list[str]
     ) -> None:
         """Have Podman make *volumes* and a container of *archive*: see ``Podman.restore_archive``."""
+        self._order(archive=str(archive), own_name=own_name, name=name, words=words, volumes=volumes)
+
+    def begin_bundle(self, bundle: Bundle) -> None:
+        """Have runc make a container."""
+        self._order(bundle=asdict(bundle))
+
+    def _order(self, **order: object) -> None:
         self._has_begun = True
-        order = {"archive": str(archive), "own_name": own_name, "name": name, "words": words, "volumes": volumes}
-        line = json.dumps(order).encode()
-        os.write(self._tell, line + b"\n")
+        os.write(self._tell, json.dumps(order).encode() + b"\n")
 
     def check(self) -> None:
         """EngineError if Podman has failed; nothing where it is at work, or is done."""
@@ -73,10 +104,10 @@ class Importer(Closing):
 
     def _answer(self, timeout_s: float) -> dict[str, object]:
         if not select.select((self._answers,), (), (), timeout_s)[0]:
-            raise EngineError(f"podman has not come to an end within {timeout_s:.0f} s")
+            raise EngineError(f"the container's engine has not come to an end within {timeout_s:.0f} s")
         line = self._answers.readline()
         if not line:
-            raise EngineError("who had podman make the container has ended")
+            raise EngineError("who had the container made has ended")
         found: dict[str, object] = json.loads(line)
         return found
 
@@ -107,20 +138,57 @@ def _serve(orders: int, answers: int, room: Path) -> None:
         if not line:
             return
         order = json.loads(line)
-        words = [(str(word), str(value)) for word, value in order["words"]]
-        volumes: list[str] = []
         try:
-            for name in order["volumes"]:
-                run("podman", "volume", "create", name)
-                volumes.append(name)
-            made = PODMAN.restore_archive(Path(order["archive"]), order["own_name"], order["name"], words)
+            made = _of_bundle(Bundle(**order["bundle"])) if "bundle" in order else _of_archive(order)
         except (TorporError, OSError) as error:
-            for name in volumes:
-                with suppress(TorporError):
-                    run("podman", "volume", "rm", name)
             _say(answers, {"error": str(error), "notes": list(getattr(error, "__notes__", ()))})
         else:
             _say(answers, {"name": made.container.name, "pid": made.container.pid})
+
+
+def _of_archive(order: dict[str, Any]) -> Restored:
+    """By Podman."""
+    words = [(str(word), str(value)) for word, value in order["words"]]
+    volumes: list[str] = []
+    try:
+        for name in order["volumes"]:
+            run("podman", "volume", "create", name)
+            volumes.append(name)
+        return PODMAN.restore_archive(Path(order["archive"]), order["own_name"], order["name"], words)
+    except (TorporError, OSError):
+        for name in volumes:
+            with suppress(TorporError):
+                run("podman", "volume", "rm", name)
+        raise
+
+
+def _of_bundle(order: Bundle) -> Restored:
+    """By runc; the namespace that it is put into is as it was, where that fails."""
+    told = note.Note(RUNC.name, order.name, order.name, place=order.place)
+    words = [(str(word), str(value)) for word, value in order.words]
+    with ExitStack() as undo:
+        if order.network:
+            _hold(order, undo)
+        undo.callback(_remove, order.name)
+        made = RUNC.restore_directory(Path(order.images), told, None, words)
+        undo.pop_all()
+    return made
+
+
+def _hold(order: Bundle, undo: ExitStack) -> None:
+    network = os.open(order.network, os.O_RDONLY | os.O_CLOEXEC)
+    undo.callback(held_network.let_go, network, order.table, is_told=False)
+    held_network.hold(network, order.table)
+    down = set(order.links) - set(inside(network, CLONE_NEWNET, netdevice.names_up))
+    undo.callback(inside, network, CLONE_NEWNET, lambda: netdevice.set_up(down, up=False))
+    inside(network, CLONE_NEWNET, lambda: netdevice.set_up(down))
+
+
+def _remove(name: str) -> None:
+    """What runc has left of a container that it could not restore."""
+    with suppress(TorporError, OSError, ValueError):
+        for container in RUNC.find(name):
+            RUNC.remove(container)
 
 
 def _say(fd: int, told: dict[str, object]) -> None:

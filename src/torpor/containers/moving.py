@@ -33,6 +33,7 @@ from torpor.containers.commands import run
 from torpor.containers.layer import Directory
 from torpor.containers.model import Container, Words
 from torpor.containers.names import PODMAN
+from torpor.containers.oci import RUNC
 from torpor.engine.dump import run as engine
 from torpor.engine.options import DumpOptions, policies_of
 from torpor.engine.stats import DumpStats
@@ -54,21 +55,28 @@ from torpor.objects.memory import tracking
 
 COPY, SHARED = "copy", "shared"
 _CHUNK, _MAX_DOCUMENT = 1 << 20, 3 << 20
-_RUNS_WITHIN_S, _ASKS_WITHIN_S = 60.0, 120.0
+ASKS_WITHIN_S, _RUNS_WITHIN_S = 120.0, 60.0
 #: In a container's directory; and of one that Podman has forgotten.
 _ROUNDS, _ARCHIVE = "torpor-rounds", "container.tar"
 #: What Podman leaves of a checkpoint in a container's directory.
 _LEFT = ("config.dump", "spec.dump", "network.status", "stats-dump", "devshm-checkpoint.tar", "dump.log")
 
 
-def migrate(container: Container, where: Destination, wishes: Wishes, words: Words, volumes: str = "") -> Moved | None:
-    """Move *container* to the host *where*, with options of Podman's; None for a dry run.
+def migrate(
+    container: Container, where: Destination, wishes: Wishes, words: Words, volumes: str = "", bundle: str = ""
+) -> Moved | None:
+    """Move *container* to the host *where*, with options of its engine's; None for a dry run.
 
-    *volumes*: COPY, SHARED (the other host has them already), or "" where there are none.
+    *volumes*: COPY, SHARED (the other host has them already), or "" where there are none.  *bundle*: where that of a
+    container of runc is on the other host, "" for where it is here.
 
     MigrationError, EngineError: it runs on here.  UnknownEndError: it does not run here, and perhaps there.
     """
     source.check(wishes, container.label)
+    if container.engine == RUNC.name:
+        from torpor.containers import moving_bundle
+
+        return moving_bundle.migrate(container, where, wishes, words, bundle)
     began = time.monotonic()
     told = json.loads(run("podman", "container", "inspect", container.id))[0]
     mounts = _mounts(container, told, volumes)
@@ -87,8 +95,8 @@ def migrate(container: Container, where: Destination, wishes: Wishes, words: Wor
             if wishes.dry_run:
                 remote.link.send(protocol.CANCEL)
                 return None
-            move = _Move(remote.link, way, container, told, str(where), wishes, words, stack)
-            return move.run(name, mounts, made, began)
+            move = _PodmanMove(remote.link, way, container, str(where), wishes, words, stack, told)
+            return move.run_with(mounts, name, made, began)
         except LinkLostError as error:
             remote.explain(error)
             raise
@@ -132,40 +140,72 @@ def _mounts(container: Container, told: dict[str, Any], volumes: str) -> list[_M
     return found
 
 
-class _Move:
-    """One in progress."""
+class Move:
+    """One in progress, whatever the engine is."""
+
+    engine = ""
 
     def __init__(
         self,
         link: Link,
         way: Metered,
         container: Container,
-        told: dict[str, Any],
         host: str,
         wishes: Wishes,
         words: Words,
         stack: ExitStack,
     ) -> None:
-        self._link, self._way, self._container, self._told = link, way, container, told
+        self._link, self._way, self._container = link, way, container
         self._host, self._wishes, self._words, self._stack = host, wishes, words, stack
         self._rounds = Rounds(wishes.aim, wishes.tell, self._taken)
         self._root = read_status(Pid(container.pid)).ns_pids[-1]
         self._home = self._make_home()
         self._meeting = stack.enter_context(meeting.Meeting(meeting.of_dump(container.pid)))
-        upper = str((told.get("GraphDriver") or {}).get("Data", {}).get("UpperDir", ""))
-        if not upper:
-            raise RefusedError(f"{container.label} has no overlay as its file system")
-        self._directories = {ROOT: Directory(Path(upper), whiteouts=True)}
-        if _has_own_shm(told):
-            self._directories[SHM] = Directory(Path(f"/proc/{container.pid}/root/dev/shm"))
+        self._directories: dict[str, Directory] = {}
         self._go_ns = 0
 
-    def run(self, name: str, mounts: list[_Mount], made: Offer, began: float) -> Moved:
+    # -- what engines differ in ------------------------------------------------------------------------------
+
+    def _make_home(self) -> Path:
+        """Where the rounds are, on which its checkpoint here depends."""
+        home = source.home() / f"{self._container.id[:12]}-{os.urandom(4).hex()}"
+        home.mkdir(mode=0o700, parents=True)
+        return home
+
+    def _tidy(self) -> None:
+        """What is left of us, where the container runs on."""
+        shutil.rmtree(self._home, ignore_errors=True)
+
+    def _look(self) -> Message:
+        """How it is configured goes over; what its engine is told at a pre-checkpoint."""
+        raise NotImplementedError
+
+    def _checkpoint(self) -> None:
+        """Have its engine checkpoint it."""
+        raise NotImplementedError
+
+    def _forget(self) -> None:
+        """It runs there: nothing of it is to stay here."""
+        raise NotImplementedError
+
+    def _wake(self) -> None:
+        """It goes on where it was, from its checkpoint; the errors of that."""
+        raise NotImplementedError
+
+    @property
+    def _kept(self) -> str:
+        """Where its images are here afterwards."""
+        return str(self._home)
+
+    @property
+    def _by_hand(self) -> str:
+        """What ``torpor restore`` would be told."""
+        return self._container.label
+
+    # -- all of it -------------------------------------------------------------------------------------------
+
+    def run(self, name: str, made: Offer, began: float) -> Moved:
         """Do it."""
-        for mount in mounts:
-            if mount.is_copied:
-                self._directories[f"{VOLUME}{mount.point}"] = Directory(Path(mount.source))
-        there = set(os.listdir(self._static)) - {_ROUNDS}
         try:
             order = self._look()
             tracker = self._stack.enter_context(tracking.Tracker()) if can_track() else None
@@ -178,90 +218,22 @@ class _Move:
                 self._send_files(part)
             stats = self._dump(tracker, pre_dump)
         except BaseException as error:
-            self._tidy(there)
+            self._tidy()
             if isinstance(error, LinkLostError):
                 error = self._link.why(error)
             error.add_note(f"{self._container.label} runs on here")
             raise error from None
         runs = self._hear_end()
         if not self._wishes.keep_source:
-            if PODMAN.find(self._container.id):
-                PODMAN.remove(self._container)
+            self._forget()
             shutil.rmtree(self._home, ignore_errors=True)
         downtime_s = (self._go_ns - stats.watch.began_ns.get("freezing", self._go_ns)) / 1e9 + runs.number("us") / 1e6
         return Moved(
             self._host, name, runs.number("pid"), stats.n_processes, made.memory_bytes, self._way.n_sent, downtime_s,
-            time.monotonic() - began, tuple(self._rounds.done),
-            kept="podman's storage" if self._wishes.keep_source else "",
+            time.monotonic() - began, tuple(self._rounds.done), kept=self._kept if self._wishes.keep_source else "",
         )  # fmt: skip
 
-    @property
-    def _static(self) -> Path:
-        return Path(str(self._told["StaticDir"]))
-
-    @property
-    def _is_removed(self) -> bool:
-        """Whether Podman forgets it as soon as it has ended."""
-        return bool((self._told.get("HostConfig") or {}).get("AutoRemove"))
-
-    def _make_home(self) -> Path:
-        """Where the rounds are, on which its checkpoint here depends: whoever removes that removes them."""
-        home = self._static / _ROUNDS
-        if self._is_removed:
-            home = source.home() / f"{self._container.id[:12]}-{os.urandom(4).hex()}"
-        shutil.rmtree(home, ignore_errors=True)  # of a move that was killed, and it runs
-        home.mkdir(mode=0o700, parents=True)
-        return home
-
-    def _tidy(self, there: set[str]) -> None:
-        """What Podman has left of us, where the container runs on."""
-        shutil.rmtree(self._home, ignore_errors=True)
-        with suppress(TorporError, OSError):
-            for name in (*_LEFT, "checkpoint", "pre-checkpoint"):
-                place = self._static / name
-                if name in there:
-                    continue
-                if place.is_dir():
-                    shutil.rmtree(place, ignore_errors=True)
-                else:
-                    place.unlink(missing_ok=True)
-
     # -- while it runs ---------------------------------------------------------------------------------------
-
-    def _look(self) -> Message:
-        """How it is configured goes over, as Podman tells it; what its engine is told at a pre-checkpoint."""
-        archive = self._home / "documents.tar"
-        words = [f"--{word}" for word, _ in self._words if word in arriving.WORDS]
-        line = [*words, "--pre-checkpoint", "--ignore-rootfs", "--ignore-volumes", "--compress=none"]
-        line.append(f"--export={archive}")
-        with _Podman(lambda: run("podman", "container", "checkpoint", *line, self._container.id)) as podman:
-            asking = self._meeting.wait(_ASKS_WITHIN_S, podman.check)
-            try:
-                order = asking.expect(meeting.DUMP)
-                asking.send(meeting.DONE)
-            finally:
-                asking.close()
-        documents = {}
-        with tarfile.open(archive) as found:
-            for name in NAMES:
-                member = found.extractfile(name)
-                documents[name] = member.read(_MAX_DOCUMENT).decode() if member is not None else ""
-            self._link.send(DOCUMENTS, descriptors=self._descriptors(), **documents)
-            with suppress(KeyError):
-                if (said := found.extractfile(LOG)) is not None:
-                    while block := said.read(_CHUNK):
-                        self._way.write(block)
-        self._way.finish()
-        archive.unlink()
-        return order
-
-    def _descriptors(self) -> list[str]:
-        """What standard input, output and error were when it was started."""
-        for root in ("/run/runc", "/run/crun"):
-            with suppress(OSError, ValueError, KeyError):
-                state = json.loads(Path(root, self._container.id, "state.json").read_text())
-                return [str(each) for each in state["external_descriptors"]][:3]
-        return [os.readlink(f"/proc/{self._container.pid}/fd/{number}") for number in range(3)]
 
     def _images(self, is_last: bool) -> TarStore:
         self._link.send(protocol.IMAGES, last=is_last, root=self._root)
@@ -291,30 +263,26 @@ class _Move:
     # -- when it is stopped ----------------------------------------------------------------------------------
 
     def _dump(self, tracker: tracking.Tracker | None, pre_dump: Callable[..., DumpStats]) -> DumpStats:
-        """Podman checkpoints it, and our engine, asked by its runtime, does so over the link."""
-        archive = self._home / _ARCHIVE if self._is_removed else None
-        words = self._words
-        if archive is not None:
-            words = [*words, ("ignore-rootfs", ""), ("ignore-volumes", ""), ("compress", "none")]
+        """Its engine checkpoints it, and ours, asked by that, does so over the link."""
         stats = None
-        with _Podman(lambda: PODMAN.checkpoint(self._container, archive, words)) as podman:
-            asking = self._meeting.wait(_ASKS_WITHIN_S, podman.check)
+        with Asking(self._checkpoint, self.engine) as command:
+            asking = self._meeting.wait(ASKS_WITHIN_S, command.check)
             try:
                 if self._rounds.last and tracker is not None:
-                    # Both Podmans have taken their time since the last one.
+                    # Both engines have taken their time since the last one.
                     self._rounds.one_more(self._container.pid, self._home, tracker, self._images, {}, pre_dump)
                 stats = self._answer(asking, tracker)
                 asking.send(meeting.DONE)
             except BaseException as error:
                 if stats is not None:
-                    log.warn(f"podman has not heard that it has been moved: {error}")
+                    log.warn(f"{self.engine} has not heard that it has been moved: {error}")
                     return stats
                 with suppress(TorporError):
                     asking.send("failed", text=str(error))
                 raise
             finally:
                 asking.close()
-                podman.has_ended_well = stats is not None
+                command.has_ended_well = stats is not None
         return stats
 
     def _answer(self, asking: Link, tracker: tracking.Tracker | None) -> DumpStats:
@@ -359,24 +327,145 @@ class _Move:
             self._restore_here(error)
             raise
         except MigrationError as error:
-            what = str(self._home / _ARCHIVE) if self._is_removed else label
             raise UnknownEndError(
                 f"{label} does not run here any more, and whether it runs on {self._host} is not known: {error}",
-                hint=f"look on {self._host}; if it does not run there: torpor restore {what}",
+                hint=f"look on {self._host}; if it does not run there: torpor restore {self._by_hand}",
             ) from None
 
     def _restore_here(self, error: BaseException) -> None:
         """It goes on where it was; *error* is told what came of that."""
-        label, options = self._container.label, [word for word in self._words if word[0] in arriving.WORDS]
+        label = self._container.label
         try:
-            if self._is_removed:
-                PODMAN.restore_archive(self._home / _ARCHIVE, self._container.name, None, options)
-            else:
-                PODMAN.restore(self._container, options)
+            self._wake()
             error.add_note(f"{label} runs on here")
             shutil.rmtree(self._home, ignore_errors=True)
         except TorporError as failure:
             error.add_note(f"{label} could not be restored here: {failure.describe()}")
+
+
+class _PodmanMove(Move):
+    """Of a container of Podman."""
+
+    engine = PODMAN.name
+
+    def __init__(
+        self,
+        link: Link,
+        way: Metered,
+        container: Container,
+        host: str,
+        wishes: Wishes,
+        words: Words,
+        stack: ExitStack,
+        told: dict[str, Any],
+    ) -> None:
+        self._told = told
+        super().__init__(link, way, container, host, wishes, words, stack)
+        self._there = set(os.listdir(self._static)) - {_ROUNDS}
+
+    def run_with(self, mounts: list[_Mount], name: str, made: Offer, began: float) -> Moved:
+        """Do it, and the volumes among *mounts* that are copied come along."""
+        upper = str((self._told.get("GraphDriver") or {}).get("Data", {}).get("UpperDir", ""))
+        if not upper:
+            raise RefusedError(f"{self._container.label} has no overlay as its file system")
+        self._directories = {ROOT: Directory(Path(upper), whiteouts=True)}
+        if _has_own_shm(self._told):
+            self._directories[SHM] = Directory(Path(f"/proc/{self._container.pid}/root/dev/shm"))
+        for mount in mounts:
+            if mount.is_copied:
+                self._directories[f"{VOLUME}{mount.point}"] = Directory(Path(mount.source))
+        return self.run(name, made, began)
+
+    @property
+    def _static(self) -> Path:
+        return Path(str(self._told["StaticDir"]))
+
+    @property
+    def _is_removed(self) -> bool:
+        """Whether Podman forgets it as soon as it has ended."""
+        return bool((self._told.get("HostConfig") or {}).get("AutoRemove"))
+
+    @property
+    def _kept(self) -> str:
+        return "podman's storage"
+
+    @property
+    def _by_hand(self) -> str:
+        return str(self._home / _ARCHIVE) if self._is_removed else self._container.label
+
+    def _make_home(self) -> Path:
+        """Whoever removes its checkpoint removes the rounds."""
+        if self._is_removed:
+            return super()._make_home()
+        home = self._static / _ROUNDS
+        shutil.rmtree(home, ignore_errors=True)  # of a move that was killed, and it runs
+        home.mkdir(mode=0o700, parents=True)
+        return home
+
+    def _tidy(self) -> None:
+        super()._tidy()
+        with suppress(TorporError, OSError):
+            for name in (*_LEFT, "checkpoint", "pre-checkpoint"):
+                place = self._static / name
+                if name in self._there:
+                    continue
+                if place.is_dir():
+                    shutil.rmtree(place, ignore_errors=True)
+                else:
+                    place.unlink(missing_ok=True)
+
+    def _look(self) -> Message:
+        """How it is configured goes over, as Podman tells it; what its engine is told at a pre-checkpoint."""
+        archive = self._home / "documents.tar"
+        words = [f"--{word}" for word, _ in self._words if word in arriving.WORDS]
+        line = [*words, "--pre-checkpoint", "--ignore-rootfs", "--ignore-volumes", "--compress=none"]
+        line.append(f"--export={archive}")
+        command = lambda: run("podman", "container", "checkpoint", *line, self._container.id)  # noqa: E731
+        with Asking(command, self.engine) as podman:
+            asking = self._meeting.wait(ASKS_WITHIN_S, podman.check)
+            try:
+                order = asking.expect(meeting.DUMP)
+                asking.send(meeting.DONE)
+            finally:
+                asking.close()
+        documents = {}
+        with tarfile.open(archive) as found:
+            for name in NAMES:
+                member = found.extractfile(name)
+                documents[name] = member.read(_MAX_DOCUMENT).decode() if member is not None else ""
+            self._link.send(DOCUMENTS, descriptors=self._descriptors(), **documents)
+            with suppress(KeyError):
+                if (said := found.extractfile(LOG)) is not None:
+                    while block := said.read(_CHUNK):
+                        self._way.write(block)
+        self._way.finish()
+        archive.unlink()
+        return order
+
+    def _descriptors(self) -> list[str]:
+        """What standard input, output and error were when it was started."""
+        for root in ("/run/runc", "/run/crun"):
+            with suppress(OSError, ValueError, KeyError):
+                state = json.loads(Path(root, self._container.id, "state.json").read_text())
+                return [str(each) for each in state["external_descriptors"]][:3]
+        return [os.readlink(f"/proc/{self._container.pid}/fd/{number}") for number in range(3)]
+
+    def _checkpoint(self) -> None:
+        words = self._words
+        if self._is_removed:
+            words = [*words, ("ignore-rootfs", ""), ("ignore-volumes", ""), ("compress", "none")]
+        PODMAN.checkpoint(self._container, self._home / _ARCHIVE if self._is_removed else None, words)
+
+    def _forget(self) -> None:
+        if PODMAN.find(self._container.id):
+            PODMAN.remove(self._container)
+
+    def _wake(self) -> None:
+        options = [word for word in self._words if word[0] in arriving.WORDS]
+        if self._is_removed:
+            PODMAN.restore_archive(self._home / _ARCHIVE, self._container.name, None, options)
+        else:
+            PODMAN.restore(self._container, options)
 
 
 def _options(told: dict[str, dict[str, Any]]) -> DumpOptions:
@@ -390,11 +479,11 @@ def _has_own_shm(told: dict[str, Any]) -> bool:
     return mode in ("", "private", "shareable")
 
 
-class _Podman:
-    """A command of Podman's that runs while its runtime's engine asks us to do what it is about."""
+class Asking:
+    """A command of *engine* that runs while ours, started by its runtime, asks us to do what it is about."""
 
-    def __init__(self, command: Callable[[], object]) -> None:
-        self._command = command
+    def __init__(self, command: Callable[[], object], engine: str) -> None:
+        self._command, self._engine = command, engine
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run)
         self.has_ended_well = False
@@ -408,9 +497,9 @@ class _Podman:
     def check(self) -> None:
         """Its error, if it has failed; EngineError if it has ended without having asked for anything."""
         if not self._thread.is_alive():
-            raise self._error or EngineError("podman has not had its runtime ask for anything")
+            raise self._error or EngineError(f"{self._engine} has not had our engine asked for anything")
 
-    def __enter__(self) -> _Podman:
+    def __enter__(self) -> Asking:
         self._thread.start()
         return self
 
@@ -419,4 +508,4 @@ class _Podman:
         if error is None and self._error is not None:
             if not self.has_ended_well:
                 raise self._error
-            log.warn(f"it has been moved, but podman says: {self._error}")
+            log.warn(f"it has been moved, but {self._engine} says: {self._error}")

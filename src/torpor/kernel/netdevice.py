@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import struct
+from collections.abc import Iterable
 
+from torpor.base.typed import Self
 from torpor.kernel.uapi.if_h import IFF_UP
 
 _SIOCGIFFLAGS = 0x8913
@@ -19,16 +22,47 @@ def names() -> list[str]:
     return [name for _, name in if_nameindex()]
 
 
+def names_up() -> list[str]:
+    """Those that are up, but for ``lo``."""
+    with _Control() as control:
+        return [name for name in names() if name != "lo" and control.flags(name) & IFF_UP]
+
+
+def set_up(wanted: Iterable[str], *, up: bool = True) -> None:
+    """Bring those of *wanted* that there are up, or down.  OSError."""
+    there = set(names())
+    with _Control() as control:
+        for name in wanted:
+            if name in there:
+                flags = control.flags(name)
+                control.set_flags(name, flags | IFF_UP if up else flags & ~IFF_UP)
+
+
 def loopback_up() -> None:
     """Bring ``lo`` up, which has its addresses from then on."""
-    from _socket import AF_INET, SOCK_CLOEXEC, SOCK_DGRAM, socket
+    set_up(["lo"])
 
-    control = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC)
-    try:
-        request = bytearray(struct.pack(_IFREQ, b"lo", 0))
-        fcntl.ioctl(control.fileno(), _SIOCGIFFLAGS, request)
-        (flags,) = struct.unpack_from("H", request, 16)
-        if not flags & IFF_UP:
-            fcntl.ioctl(control.fileno(), _SIOCSIFFLAGS, struct.pack(_IFREQ, b"lo", flags | IFF_UP))
-    finally:
-        control.close()
+
+class _Control:
+    """A socket that interfaces are asked by."""
+
+    def __init__(self) -> None:
+        from _socket import AF_INET, SOCK_CLOEXEC, SOCK_DGRAM, socket
+
+        self._socket = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC)
+
+    def flags(self, name: str) -> int:
+        request = bytearray(struct.pack(_IFREQ, os.fsencode(name), 0))
+        fcntl.ioctl(self._socket.fileno(), _SIOCGIFFLAGS, request)
+        found: int = struct.unpack_from("H", request, 16)[0]
+        return found
+
+    def set_flags(self, name: str, flags: int) -> None:
+        if flags != self.flags(name):
+            fcntl.ioctl(self._socket.fileno(), _SIOCSIFFLAGS, struct.pack(_IFREQ, os.fsencode(name), flags))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()

@@ -23,10 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from torpor.cli import process_options
 
     parser.description = (
-        "Move a process and everything below it, a job, or a container of Podman to another host, which is reached by "
-        "ssh and has torpor as well. Nothing is stopped before the other host has agreed. Until it has rebuilt "
-        "everything, any failure, Ctrl-C included, lets it run on here; afterwards it runs there, and never again here "
-        "by itself. A container keeps its open connections, which live on where its address moves along."
+        "Move a process and everything below it, a job, or a container of Podman or runc to another host, which is "
+        "reached by ssh and has torpor as well. Nothing is stopped before the other host has agreed. Until it has "
+        "rebuilt everything, any failure, Ctrl-C included, lets it run on here; afterwards it runs there, and never "
+        "again here by itself. A container keeps its open connections, which live on where its address moves along."
     )
     parser.add_argument(
         "words", nargs="+", metavar="PID|NAME... [ssh://][USER@]HOST[:PORT]",
@@ -80,7 +80,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of a container: they are copied, into new ones of the same names, or the other host has the same ones "
         "already, and directories of the host's as well (default: a container that has any is refused)",
     )  # fmt: skip
-    parser.add_argument("--engine", help="podman; job, pid: what the name means")
+    parser.add_argument(
+        "--bundle", metavar="PATH", default="",
+        help="of a container of runc: where its bundle is on the other host (default: where it is here)",
+    )  # fmt: skip
+    parser.add_argument("--engine", help="podman, runc; job, pid: what the name means")
     parser.add_argument("--json", action="store_true", help="what came of it, as JSON")
     parser.add_argument("-y", "--yes", action="store_true", help="do not ask before something is lost")
     process_options.add(parser, process_options.CHECK)
@@ -144,8 +148,13 @@ def _migrate_one(args: argparse.Namespace, word: str, where: Destination) -> Mov
         moved = source.migrate(target.pid, target.job, where, _wishes(args))
     else:
         of_processes = [name for name in process_options.names(process_options.CHECK) if name not in _SHARED]
-        container_options.refuse(args, tuple(of_processes), "a container of podman")
-        moved = moving.migrate(container, where, _wishes(args), container_options.given(args, _SHARED), args.volumes)
+        container_options.refuse(args, tuple(of_processes), f"a container of {container.engine}")
+        if container.engine == "runc" and args.volumes:
+            raise UsageError("--volumes is for containers of podman: what a bundle mounts is on both hosts")
+        if container.engine != "runc" and args.bundle:
+            raise UsageError("--bundle is for containers of runc")
+        words = container_options.given(args, _SHARED)
+        moved = moving.migrate(container, where, _wishes(args), words, args.volumes, args.bundle)
     if not args.json:
         _tell(word, where, moved)
     return moved
@@ -197,7 +206,7 @@ def _refuse_others(target: Target) -> None:
     from torpor.base.errors import UsageError
 
     container = target.container
-    if container is not None and container.engine != "podman":
+    if container is not None and container.engine not in ("podman", "runc"):
         raise UsageError(
             f"{target.label}: containers of {container.engine} are not migrated yet",
             hint="torpor checkpoint NAME -o DIRECTORY, and torpor restore DIRECTORY on the other host",

@@ -75,6 +75,11 @@ def _table_names(run_id: str) -> list[str]:
     return list(dict.fromkeys((f"CRIU-{run_id}", f"inet CRIU-{run_id}"[:31].removeprefix("inet "))))
 
 
+def table_of(run_id: str) -> str:
+    """The table that a dump of ours makes."""
+    return _table_names(run_id)[-1]
+
+
 def check(method: str) -> None:
     """RefusedError where neither nftables nor iptables can be had."""
     if METHODS[method] == NFTABLES and _has_nftables():
@@ -109,7 +114,7 @@ class NetLock:
     """What one dump or restore has locked.  *run_id* names it."""
 
     def __init__(self, run_id: str, method: str) -> None:
-        self._table = _table_names(run_id)[-1]
+        self._table = table_of(run_id)
         self._wanted = method
         #: A whole namespace does not answer for its addresses either, and stays locked for as long as it is there.
         self._holds_all = False
