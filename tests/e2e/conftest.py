@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from e2e.moving import two_hosts
 from harness import images
 from harness.podman import Podman
 
@@ -20,6 +21,13 @@ def podman(image_stores: list[Path]) -> Iterator[Podman]:
     """A host with a Podman that has the images and no containers."""
     with Podman(image_stores) as found:
         yield found
+
+
+@pytest.fixture
+def hosts(image_stores: list[Path]) -> Iterator[tuple[Podman, Podman]]:
+    """Two between which containers move."""
+    with two_hosts(image_stores) as made:
+        yield made
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,43 +1,16 @@
 """``torpor migrate``: a container of Podman moves from one host to another by ssh, and runs on where it cannot."""
 
-import os
-import sys
-from collections.abc import Iterator
-from contextlib import ExitStack
-from pathlib import Path
-
-import pytest
-
+from e2e.moving import TORPOR
 from e2e.slides import SECOND, let_in
 from harness import images
 from harness.applications import ShellLoop
 from harness.podman import Podman
 
 _LOOP = ShellLoop()
-_TORPOR = "/usr/local/sbin/torpor"
-
-
-@pytest.fixture
-def hosts(image_stores: list[Path]) -> Iterator[tuple[Podman, Podman]]:
-    """Two, and root of the first may log in to the second."""
-    with ExitStack() as stack:
-        first = stack.enter_context(Podman(image_stores, "first"))
-        second = stack.enter_context(Podman(image_stores, SECOND))
-        first.machine.join(second.machine)
-        let_in(first.machine, second.machine)
-        for each in (first, second):
-            command = each.machine.path(_TORPOR)
-            source = os.environ["PYTHONPATH"]
-            command.write_text(
-                f"#!/bin/sh\nexport PYTHONPATH='{source}' TORPOR_STATE=/run/torpor\n"
-                f'exec {sys.executable} -m torpor.cli.torpor "$@"\n'
-            )
-            command.chmod(0o755)
-        yield first, second
 
 
 def _migrate(first: Podman, *words: str, check: bool = True) -> str:
-    line = [_TORPOR, "migrate", "podman:counter", SECOND, "--remote-torpor", _TORPOR, *words]
+    line = [TORPOR, "migrate", "podman:counter", SECOND, "--remote-torpor", TORPOR, *words]
     done = first.machine.run(*line, check=check, merge=True, timeout_s=180)
     assert check or done.returncode != 0
     return done.stdout
@@ -206,7 +179,7 @@ def test_no_request_is_lost_or_answered_twice_there_and_back(hosts: tuple[Podman
     second.run(*client)
     second.wait_for(lambda: _asked(second) > 20, "the client is answered")
     for here, there in ((first, second), (second, first)):
-        line = [_TORPOR, "migrate", "podman:counter", there.machine.name, "--remote-torpor", _TORPOR]
+        line = [TORPOR, "migrate", "podman:counter", there.machine.name, "--remote-torpor", TORPOR]
         here.machine.run(*line, timeout_s=180)
         assert here("ps", "--all", "--quiet", "--filter", "name=counter") == ""
         before = _asked(second)

@@ -2,16 +2,11 @@
 one host or asleep in Podman's storage on the source; it goes on where it was, and nothing else is left.
 """
 
-import os
 import random
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack
-from pathlib import Path
 
-import pytest
-
-from e2e.slides import SECOND, let_in
+from e2e.moving import TORPOR, write_command
+from e2e.slides import SECOND
 from harness import images, relay
 from harness.applications import ShellLoop
 from harness.machine import MachineError
@@ -19,7 +14,6 @@ from harness.podman import Podman
 from harness.rounds import rounds
 
 _LOOP = ShellLoop()
-_TORPOR = "/usr/local/sbin/torpor"
 VICTIMS = ("source", "destination", "link")
 MESSAGES = ("documents", "images", "begin", "waits", "files", "rebuild", "ready", "go", "runs")
 SEED = 20261128
@@ -37,26 +31,6 @@ def _cases() -> list[tuple[str, str, float]]:
     every = [(message, victim, 0.0) for message in MESSAGES for victim in VICTIMS]
     more = [(rng.choice(MESSAGES), rng.choice(VICTIMS), rng.uniform(-0.2, 0.5)) for _ in range(100)]
     return (_IN_CI + every + more)[: rounds(len(_IN_CI), 60)]
-
-
-@pytest.fixture
-def hosts(image_stores: list[Path]) -> Iterator[tuple[Podman, Podman]]:
-    """Two, and root of the first may log in to the second."""
-    with ExitStack() as stack:
-        first = stack.enter_context(Podman(image_stores, "first"))
-        second = stack.enter_context(Podman(image_stores, SECOND))
-        first.machine.join(second.machine)
-        let_in(first.machine, second.machine)
-        for each in (first, second):
-            _write(each, _TORPOR, f'exec {sys.executable} -m torpor.cli.torpor "$@"')
-        yield first, second
-
-
-def _write(podman: Podman, path: str, line: str) -> None:
-    command = podman.machine.path(path)
-    source = os.environ["PYTHONPATH"]
-    command.write_text(f"#!/bin/sh\nexport PYTHONPATH='{source}' TORPOR_STATE=/run/torpor\n{line}\n")
-    command.chmod(0o755)
 
 
 def test_one_of_it_lives_whoever_dies(hosts: tuple[Podman, Podman]) -> None:
@@ -81,13 +55,13 @@ def test_one_of_it_lives_whoever_dies(hosts: tuple[Podman, Podman]) -> None:
 def _migrate(first: Podman, second: Podman, message: str, victim: str, delay: float) -> int:
     """Try to, with that harm; how the command ended."""
     harm = f"exec {sys.executable} {relay.__file__} {message} {delay} {victim}"
-    line = [_TORPOR, "migrate", "podman:counter", SECOND]
+    line = [TORPOR, "migrate", "podman:counter", SECOND]
     if victim == "destination":
-        _write(second, "/usr/local/sbin/harmed", f'{harm} {sys.executable} -m torpor.cli.torpor "$@"')
+        write_command(second, "/usr/local/sbin/harmed", f'{harm} {sys.executable} -m torpor.cli.torpor "$@"')
         line += ["--remote-torpor", "/usr/local/sbin/harmed"]
     else:
-        _write(first, "/usr/local/sbin/harm", f'{harm} ssh "$@"')
-        line += ["--remote-torpor", _TORPOR, "--rsh", "/usr/local/sbin/harm"]
+        write_command(first, "/usr/local/sbin/harm", f'{harm} ssh "$@"')
+        line += ["--remote-torpor", TORPOR, "--rsh", "/usr/local/sbin/harm"]
     return first.machine.run(*line, check=False, merge=True, timeout_s=180).returncode
 
 
@@ -104,7 +78,7 @@ def _judge(first: Podman, second: Podman, case: str, code: int) -> str:
     assert not _names(second), f"{states}: {_names(second)} is left there"
     if not here:
         assert code in (4, 137, -9), states
-        first.machine.run(_TORPOR, "restore", "podman:counter")
+        first.machine.run(TORPOR, "restore", "podman:counter")
         return "asleep here"
     return "here"
 

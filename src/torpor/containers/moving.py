@@ -43,7 +43,7 @@ from torpor.kernel.procfs.maps import PROT_WRITE, read_maps
 from torpor.kernel.procfs.status import read_status
 from torpor.kernel.procfs.task import read_tree
 from torpor.kernel.userfaultfd import can_track
-from torpor.migrate import meeting, offer, protocol, source
+from torpor.migrate import homes, meeting, offer, protocol, source
 from torpor.migrate.link import FailedThereError, Link, LinkLostError, Message, encode
 from torpor.migrate.metered import Metered
 from torpor.migrate.offer import Offer
@@ -73,12 +73,14 @@ def migrate(
     MigrationError, EngineError: it runs on here.  UnknownEndError: it does not run here, and perhaps there.
     """
     source.check(wishes, container.label)
+    homes.sweep()
     if container.engine == RUNC.name:
         from torpor.containers import moving_bundle
 
         return moving_bundle.migrate(container, where, wishes, words, bundle)
     began = time.monotonic()
     told = json.loads(run("podman", "container", "inspect", container.id))[0]
+    _sweep(Path(str(told["StaticDir"])))
     mounts = _mounts(container, told, volumes)
     if not any(word == "tcp-established" for word, _ in words) and wishes.name in ("", container.name):
         words = [*words, ("tcp-established", "")]  # Podman has none of a container that it calls otherwise
@@ -100,6 +102,15 @@ def migrate(
         except LinkLostError as error:
             remote.explain(error)
             raise
+
+
+def _sweep(static: Path) -> None:
+    """Remove what killed moves have left of containers that run: *static* is the directory of any of them."""
+    left = [place for place in static.parent.parent.glob(f"*/{static.name}/{_ROUNDS}") if homes.is_left(place)]
+    running = {container.id for container in PODMAN.containers() if container.runs} if left else set()
+    for place in left:
+        if place.parent.parent.name in running:
+            shutil.rmtree(place, ignore_errors=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,9 +179,8 @@ class Move:
 
     def _make_home(self) -> Path:
         """Where the rounds are, on which its checkpoint here depends."""
-        home = source.home() / f"{self._container.id[:12]}-{os.urandom(4).hex()}"
-        home.mkdir(mode=0o700, parents=True)
-        return home
+        home = homes.home() / f"{self._container.id[:12]}-{os.urandom(4).hex()}"
+        return self._stack.enter_context(homes.held(home))
 
     def _tidy(self) -> None:
         """What is left of us, where the container runs on."""
@@ -399,8 +409,7 @@ class _PodmanMove(Move):
             return super()._make_home()
         home = self._static / _ROUNDS
         shutil.rmtree(home, ignore_errors=True)  # of a move that was killed, and it runs
-        home.mkdir(mode=0o700, parents=True)
-        return home
+        return self._stack.enter_context(homes.held(home))
 
     def _tidy(self) -> None:
         super()._tidy()

@@ -35,7 +35,7 @@ from torpor.kernel import interrupts
 from torpor.kernel.procfs.status import read_status
 from torpor.kernel.userfaultfd import can_track
 from torpor.kernel.vm import PAGE_SIZE
-from torpor.migrate import data, offer, protocol, rounds
+from torpor.migrate import data, homes, offer, protocol, rounds
 from torpor.migrate.link import DataWay, FailedThereError, Link, LinkLostError, Message, encode
 from torpor.migrate.metered import Metered
 from torpor.migrate.offer import Offer
@@ -52,7 +52,6 @@ _GO_WITHIN_S = protocol.GO_WITHIN_S / 2
 _RUNS_WITHIN_S = 60.0
 #: It is stopped here while "ready" is waited for: so long, and as long as it takes to fill its memory there, slowly.
 READY_WITHIN_S, _FILLED_A_SECOND = 60.0, 64 << 20
-_HOME = "migrating"
 NEVER, AUTO, NOW = "never", "auto", "now"
 T = TypeVar("T")
 
@@ -125,6 +124,7 @@ def migrate(pid: int, job: Job | None, where: Destination, wishes: Wishes) -> Mo
     MigrationError and the errors of a dump: it runs on here.  UnknownEndError: it does not run here, and perhaps there.
     """
     check(wishes)
+    homes.sweep()
     began = time.monotonic()
     made = offer.make(pid, job.name if job is not None else "", wishes.told)
     with Remote(where, remote_words(wishes), wishes.rsh) as remote:
@@ -242,12 +242,11 @@ class _Move:
 
     def _move_process(self) -> tuple[DumpStats | None, str]:
         """As of a job, for a process: its images lie where they are found by hand until it runs there."""
-        home = jobs.state_directory() / _HOME / f"{self._pid}-{os.urandom(4).hex()}"
-        home.mkdir(mode=0o700, parents=True)
-        place = home / "images"
         stats: DumpStats | None = None
         is_whole = False
         with ExitStack() as stack:
+            home = stack.enter_context(homes.held(homes.home() / homes.of_process(self._pid)))
+            place = home / homes.IMAGES
 
             def commit(images: str) -> None:
                 nonlocal is_whole
@@ -284,7 +283,7 @@ class _Move:
 
         within_s = READY_WITHIN_S + self._offer.memory_bytes / _FILLED_A_SECOND
         with ExitStack() as stack:
-            room = stack.enter_context(scratch.directory(jobs.state_directory() / _HOME))
+            room = stack.enter_context(scratch.directory(homes.home()))
 
             root = read_status(Pid(self._pid)).ns_pids[-1]
 
@@ -392,8 +391,3 @@ class _Move:
             time.monotonic() - self._began, tuple(self._rounds.done), kept if self._wishes.keep_source else "",
             stats.pages_lazy * PAGE_SIZE if stats is not None else 0,
         )  # fmt: skip
-
-
-def home() -> Path:
-    """Where images of processes are that were not known to run elsewhere when their migration ended."""
-    return jobs.state_directory() / _HOME
