@@ -23,6 +23,8 @@ PORT = 8080
 _CONFIGURATION = '[containers]\ndefault_ulimits = []\n[engine]\nruntime = "runc"\ncgroup_manager = "cgroupfs"\n'
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _INSIDE = (
+    # What others have there would be hidden, and a job has copies of all mounts.
+    "for each in /run/netns/*; do umount -l $each 2>/dev/null; done; "
     "mkdir -p /run/netns && mount -t tmpfs tmpfs /run/netns && mount -t tmpfs tmpfs /usr/local/sbin && "
     "mount -t tmpfs tmpfs /usr/local/share && "
     "ip link set lo up && echo ready && exec cat"
@@ -103,9 +105,12 @@ class PrivatePodman:
         """`podman container inspect --format`."""
         return self.podman("container", "inspect", "--format", template, name)
 
-    def ask(self, name: str) -> int:
-        """What the program in the container answers on its address: how many have asked before."""
-        address = self.inspect(name, "{{.NetworkSettings.IPAddress}}")
+    def ask(self, name: str, of: str = "") -> int:
+        """What the program in the container answers on its address: how many have asked before.
+
+        *of*: the container that has the address, if it is another one.
+        """
+        address = self.inspect(of or name, "{{.NetworkSettings.IPAddress}}")
         program = (
             "import socket, time\n"
             f"deadline = time.monotonic() + {time_limit_s(30)}\n"

@@ -74,7 +74,7 @@ def run_line(engine: str, line: Sequence[str], timeout_s: float | None, to_its_e
                 process.end()
             raise
         if code:
-            raise failure(engine, _text(err), code)
+            raise failure(engine, _text(err) or _text(out), code)
         return _text(out)
 
 

@@ -32,6 +32,7 @@ class Entry:
     """``target`` is KIND:NAME, ``id`` a container's; ``checkpoint`` the number of a job's.
 
     ``after``: targets that are restored before it; ``starts``: containers that it needs and that nobody has marked.
+    ``shares``: pids of containers that it may have namespaces of, when it was saved, each with a colon and the id.
     ``why`` and ``hint`` are of what went wrong; ``began`` is when its checkpoint was.
     """
 
@@ -46,6 +47,7 @@ class Entry:
     timeout_s: float = 0.0
     after: tuple[str, ...] = ()
     starts: tuple[str, ...] = ()
+    shares: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
 
     @property
@@ -110,7 +112,7 @@ def load() -> Ledger:
 
 def _entry(told: dict[str, object]) -> Entry:
     values = {each.name: told[each.name] for each in fields(Entry)}
-    for name in ("after", "starts", "options"):
+    for name in ("after", "starts", "shares", "options"):
         values[name] = tuple(told[name])  # type: ignore[arg-type]
     return Entry(**values)  # type: ignore[arg-type]
 

@@ -37,7 +37,13 @@ def plan() -> list[Entry]:
         reached = _reached(target, needs)
         starts = tuple(each for each in _in_order(reached, needs) if each not in entries)
         after = tuple(sorted({*entry.after, *(each for each in reached if each in entries)}))
-        entries[target] = replace(entry, after=after, starts=tuple(str(by_name[each]["Id"]) for each in starts))
+        shares = [by_name[each] for each in needs.get(target, ())]
+        entries[target] = replace(
+            entry,
+            after=after,
+            starts=tuple(str(by_name[each]["Id"]) for each in starts),
+            shares=tuple(f"{_pid(each)}:{each['Id']}" for each in shares if _pid(each)),
+        )
     return [entries[target] for target in reversed(_sorted(entries, needs))]
 
 
@@ -59,6 +65,10 @@ def _containers() -> dict[str, dict[str, Any]]:
 
 def _labels(told: dict[str, Any]) -> dict[str, str]:
     return (told.get("Config") or {}).get("Labels") or {}
+
+
+def _pid(told: dict[str, Any]) -> int:
+    return int((told.get("State") or {}).get("Pid") or 0)
 
 
 def _needs(told: dict[str, Any], containers: dict[str, dict[str, Any]]) -> list[str]:

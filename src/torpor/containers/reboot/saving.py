@@ -19,6 +19,7 @@ from torpor.containers.reboot.ledger import LEFT, PENDING, SAVED, SAVING, WAITIN
 from torpor.containers.reboot.marks import CHECKPOINT_OPTIONS
 from torpor.engine.jobs import generations
 
+_IN_THE_WAY = ": in the way: "
 #: Runs a torpor command line for so long at most; what it prints.  EngineError where it fails.
 Run = Callable[[Sequence[str], float | None], str]
 #: Is told each entry whose state has changed.
@@ -112,5 +113,8 @@ def _look(run: Run, entry: Entry) -> Entry:
     try:
         run(words, None)
     except TorporError as error:
-        return replace(entry, state=LEFT, why=str(error), hint=error.hint or "")
+        # It says what it is looking at as well, and what would be lost.
+        said = [part for part in str(error).split("; ") if _IN_THE_WAY in part]
+        why = "; ".join(part.partition(_IN_THE_WAY)[2] for part in said) or str(error)
+        return replace(entry, state=LEFT, why=why, hint=error.hint or "")
     return entry

@@ -14,7 +14,7 @@ from dataclasses import replace
 from torpor.base.errors import EngineError, TorporError
 from torpor.containers.commands import TookTooLongError, command_of
 from torpor.containers.commands import run as run_engine
-from torpor.containers.reboot import facts, ledger, stored
+from torpor.containers.reboot import facts, ledger, sharing, stored
 from torpor.containers.reboot.ledger import FAILED, GONE, LEFT, RESTORED, RESTORING, SAVING, WAITING, Entry, Ledger
 from torpor.containers.reboot.marks import RESTORE_OPTIONS
 from torpor.containers.reboot.saving import Run, Tell, settle, spelling
@@ -102,6 +102,8 @@ def _start_others(entry: Entry) -> None:
     for ident in entry.starts:
         if command_of("podman"):
             run_engine("podman", "start", ident, to_its_end=True)
+    if entry.shares:
+        sharing.find_again(entry.id, entry.shares)
 
 
 def scope_words(words: list[str]) -> list[str]:
