@@ -7,24 +7,31 @@ Image
 Restore
     The same calls in the thread itself.
 Limits
-    A kernel before 5.13 does not tell the rseq area. A robust list whose head has another size than this kernel's is
-    left out.
+    A kernel before 5.13 does not tell the rseq area.  There it is looked for where C libraries have it, near the thread
+    pointer, by taking it back with a wrong signature, which fails and tells; one that is elsewhere is refused by name.
+    A robust list whose head has another size than this kernel's is left out.
 """
 
 from __future__ import annotations
 
-from torpor.base.ids import Pid
+import errno
+
+from torpor.base.errors import RefusedError
 from torpor.images import messages as m
 from torpor.images.text import get_text, set_text
 from torpor.kernel import ptrace
-from torpor.kernel.arch import nr
+from torpor.kernel.arch import nr, regs
 from torpor.kernel.syscall import address_of, syscall
 from torpor.kernel.uapi.prctl import PR_GET_TID_ADDRESS, PR_SET_NAME
+from torpor.kernel.uapi.rseq import RSEQ_FLAG_UNREGISTER
 from torpor.objects.arch import core as image
 from torpor.objects.model import DumpThread
+from torpor.tracee import rseq
 from torpor.tracee.batch import Batch
 
 _ROBUST_HEAD_SIZE = 24
+#: No address of a program's.
+_NOWHERE = 1 << 63
 
 
 def dump(thread: DumpThread, batch: Batch) -> None:
@@ -36,11 +43,12 @@ def dump(thread: DumpThread, batch: Batch) -> None:
     syscall("get_robust_list", nr.get_robust_list, thread.tid, at, at + 8)
     core.thread_core.futex_rla = int.from_bytes(room[:8], "little")
     core.thread_core.futex_rla_len = int.from_bytes(room[8:], "little")
-    address, size, signature, _flags = _rseq(thread.tid)
-    if address:
-        core.thread_core.rseq_entry.rseq_abi_pointer = address
-        core.thread_core.rseq_entry.rseq_abi_size = size
-        core.thread_core.rseq_entry.signature = signature
+    try:
+        address, size, signature, _flags = ptrace.get_rseq(thread.tid)
+    except OSError:
+        _look_for_rseq(thread, batch)
+    else:
+        _set_rseq(core, address, size, signature)
     tid_room = batch.out(8)
     batch.call(nr.prctl, PR_GET_TID_ADDRESS, tid_room)
 
@@ -50,11 +58,35 @@ def dump(thread: DumpThread, batch: Batch) -> None:
     batch.then(collect)
 
 
-def _rseq(tid: Pid) -> tuple[int, int, int, int]:
-    try:
-        return ptrace.get_rseq(tid)
-    except OSError:
-        return 0, 0, 0, 0  # before 5.13: glibc of that time registers none
+def _set_rseq(core: m.core_entry, address: int, size: int, signature: int) -> None:
+    if address:
+        core.thread_core.rseq_entry.rseq_abi_pointer = address
+        core.thread_core.rseq_entry.rseq_abi_size = size
+        core.thread_core.rseq_entry.signature = signature
+
+
+def _look_for_rseq(thread: DumpThread, batch: Batch) -> None:
+    """Have the thread try, without changing anything, whether it has an area, and which of some places that is."""
+    is_there = batch.call(nr.rseq, _NOWHERE, rseq.SIZE, 0, 0, may_fail=True)
+    tried = [
+        (at, batch.call(nr.rseq, at, rseq.SIZE, RSEQ_FLAG_UNREGISTER, regs.RSEQ_SIGNATURE ^ 1, may_fail=True))
+        for at in rseq.likely_areas(thread.tid)
+    ]
+
+    def collect() -> None:
+        # Where none is registered the address is looked at, and is no one's; where one is, it is another's.
+        if is_there.errno != errno.EINVAL:
+            return
+        address = next((at for at, answer in tried if answer.errno == errno.EPERM), 0)
+        if not address:
+            raise RefusedError(
+                f"thread {thread.tid} of {thread.process.describe()} has restartable sequences (rseq), and this kernel "
+                "(before 5.13) does not tell where",
+                hint="start it with GLIBC_TUNABLES=glibc.pthread.rseq=0 if it does not need them, or on a newer kernel",
+            )
+        _set_rseq(thread.core, address, rseq.SIZE, regs.RSEQ_SIGNATURE)
+
+    batch.then(collect)
 
 
 def restore(core: m.core_entry, batch: Batch) -> None:

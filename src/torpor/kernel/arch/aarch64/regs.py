@@ -18,6 +18,9 @@ from torpor.kernel.syscall import address_of, syscall
 _PTRACE_GETREGSET = 0x4204
 _PTRACE_SETREGSET = 0x4205
 _NT_PRSTATUS = 1
+_NT_ARM_TLS = 0x401
+#: What stands before the code to which a restartable sequence is aborted (``bits/rseq.h``).
+RSEQ_SIGNATURE = 0xD428BC00
 
 _FORMAT = struct.Struct("34Q")
 SIZE = _FORMAT.size
@@ -126,6 +129,14 @@ def write_regs(tid: Pid, values: UserRegs) -> None:
     buffer = bytearray(values.pack())
     iov = bytearray(struct.pack("QQ", address_of(buffer), SIZE))
     syscall("ptrace(SETREGSET)", nr.ptrace, _PTRACE_SETREGSET, tid, _NT_PRSTATUS, address_of(iov))
+
+
+def read_thread_pointer(tid: Pid) -> int:
+    """Near which the C library of a stopped tracee keeps what is its thread's."""
+    buffer = bytearray(8)
+    iov = bytearray(struct.pack("QQ", address_of(buffer), len(buffer)))
+    syscall("ptrace(GETREGSET)", nr.ptrace, _PTRACE_GETREGSET, tid, _NT_ARM_TLS, address_of(iov))
+    return int.from_bytes(buffer, "little")
 
 
 #: All members at once, in the kernel's order.

@@ -30,6 +30,8 @@ EINTR = 4
 
 _CS_64BIT = 0x33
 _USER_SS = 0x2B
+#: What stands before the code to which a restartable sequence is aborted (``bits/rseq.h``).
+RSEQ_SIGNATURE = 0x53053053
 _INTERRUPTS_ENABLED = 0x202
 
 
@@ -124,6 +126,11 @@ def write_regs(tid: Pid, values: UserRegs) -> None:
     """The counterpart, all at once."""
     buffer = bytearray(values.pack())
     syscall("ptrace(SETREGS)", nr.ptrace, _PTRACE_SETREGS, tid, 0, address_of(buffer))
+
+
+def read_thread_pointer(tid: Pid) -> int:
+    """Near which the C library of a stopped tracee keeps what is its thread's."""
+    return read_regs(tid).fs_base
 
 
 #: All members at once, in the kernel's order; ``dataclasses.astuple`` copies deeply and takes fifty times as long.

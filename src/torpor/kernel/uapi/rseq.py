@@ -1,0 +1,3 @@
+"""``linux/rseq.h``."""
+
+RSEQ_FLAG_UNREGISTER = 1
