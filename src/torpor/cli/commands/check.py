@@ -32,7 +32,6 @@ PURPOSES = (
     ("sk_unix_file", False, "unix sockets bound to files"),
     ("tcp_half_closed", False, "TCP connections"),
     ("sockopt_buf_lock", False, "sizes of socket buffers set by hand"),
-    ("ns_pid", False, "pidfds and pid namespaces"),
     ("userns", False, "user namespaces"),
     ("cgroupns", False, "cgroup namespaces"),
     ("timens", False, "time namespaces"),
