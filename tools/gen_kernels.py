@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "src"))
 sys.path.insert(0, str(ROOT / "tests"))
 
-from vm.objects import EXPLAINED, FAILED, MISSING, PASSED, Outcome, read  # noqa: E402
+from vm.objects import EXPLAINED, FAILED, MISSING, PASSED, Outcome, order, read  # noqa: E402
 
 PAGE = ROOT / "docs/support-matrix.md"
 BEGIN = "<!-- made by tools/gen_kernels.py from docs/kernels.tsv, which make test-vm writes: change neither by hand -->"
@@ -33,8 +33,8 @@ def made(found: list[Outcome]) -> str:
     """The table, and the reasons below it."""
     if not found:
         return "No run is kept yet."
-    kernels = sorted({each.kernel for each in found}, key=_order)
-    releases = {each.kernel: each.release for each in found}
+    kernels = sorted({each.kernel for each in found}, key=order)
+    releases = {each.kernel: f"{each.release} {each.kernel.partition(' ')[2]}".strip() for each in found}
     lines = [
         "| object | " + " | ".join(releases[kernel] for kernel in kernels) + " |",
         "|---" * (len(kernels) + 1) + "|",
@@ -47,10 +47,6 @@ def made(found: list[Outcome]) -> str:
     counts = [_count(found, kernel) for kernel in kernels]
     lines.append("| **passed / missing / failed** | " + " | ".join(counts) + " |")
     return "\n".join([*lines, "", *(f"{number}. {note}" for number, note in enumerate(notes, 1))])
-
-
-def _order(kernel: str) -> list[int]:
-    return [int(part) if part.isdigit() else sys.maxsize for part in kernel.split(".")]
 
 
 def _count(found: list[Outcome], kernel: str) -> str:

@@ -30,6 +30,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture(scope="session")
+def peer(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The payload with another CRIU, whose root $TORPOR_VM_PEER is (`/usr/sbin/criu`, and its libraries), if any."""
+    place = os.environ.get("TORPOR_VM_PEER")
+    return payload.peer(Path(place), tmp_path_factory.mktemp("peer")) if place else {}
+
+
+@pytest.fixture(scope="session")
 def installed() -> dict[str, Path]:
     """The payload with torpor installed, and our tests."""
     return {**payload.environment(), **payload.tests()}

@@ -22,6 +22,8 @@ REPOSITORY = Path(__file__).parent.parent.parent
 #: Of the disks' suite.
 PYTHON_VERSION = (3, 11)
 PREFIX = Path("/opt/torpor")
+PEER = Path("/srv/peer/criu")
+_PEER_LIBRARIES, _PEER_PROGRAM = "usr/lib/x86_64-linux-gnu", "usr/sbin/criu"
 
 _REQUIREMENTS = ("protobuf>=4.25", "xxhash>=3.0", "pytest>=8.2", "pexpect>=4.9")
 _SITE = PREFIX / f"lib/python{PYTHON_VERSION[0]}.{PYTHON_VERSION[1]}/site-packages"
@@ -38,6 +40,18 @@ def environment() -> dict[str, Path]:
 def tests() -> dict[str, Path]:
     """The payload that gives a machine our tests, in /lab/tests."""
     return {name: REPOSITORY / name for name in ("tests", "pyproject.toml")}
+
+
+def peer(root: Path, scratch: Path) -> dict[str, Path]:
+    """The payload that gives a machine PEER, another CRIU, which is below *root* here; it brings its own libraries."""
+    place, loader = PEER.parent, f"{_PEER_LIBRARIES}/ld-linux-x86-64.so.2"
+    command = scratch / "criu"
+    command.write_text(
+        f'#!/bin/sh\nexec {place}/{loader} --library-path {place}/{_PEER_LIBRARIES} {place}/{_PEER_PROGRAM} "$@"\n'
+    )
+    command.chmod(0o755)
+    parts = {f"root{place}/{name}": root / name for name in (_PEER_LIBRARIES, _PEER_PROGRAM)}
+    return {**parts, f"root{PEER}": command}
 
 
 def _sources() -> list[Path]:

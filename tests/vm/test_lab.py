@@ -26,12 +26,24 @@ def test_the_worst_of_an_object_counts(tmp_path: Path, monkeypatch: pytest.Monke
         ("udp", "passed", ""),
     ]
     monkeypatch.setattr(objects, "RESULTS", tmp_path / "kept.tsv")
-    objects.keep("6.12", [Outcome("6.12", "6.12.1", "udp", "failed", "x")])
-    objects.keep("6.1", found)
-    objects.keep("6.12", [Outcome("6.12", "6.12.2", "udp", "passed", "")])
+    objects.keep([Outcome("6.12 peer", "6.12.1", "udp", "failed", "x")])
+    objects.keep([Outcome("6.12", "6.12.1", "udp", "failed", "x")])
+    objects.keep(found)
+    objects.keep([Outcome("6.12", "6.12.2", "udp", "passed", "")])
     assert [(each.kernel, each.name, each.release) for each in objects.read()] == [
         ("6.1", "numa", "6.1.0-1"), ("6.1", "pipe", "6.1.0-1"), ("6.1", "udp", "6.1.0-1"), ("6.12", "udp", "6.12.2"),
+        ("6.12 peer", "udp", "6.12.1"),
     ]  # fmt: skip
+
+
+def test_a_run_that_was_cut_off_says_what_it_had(tmp_path: Path) -> None:
+    output = """
+tests/objects/test_pipe.py::test_pipe[host] PASSED                       [ 11%]
+tests/objects/test_udp.py::test_udp[host] PASSED                         [ 22%]
+tests/objects/test_udp.py::test_more[host] FAILED                        [ 33%]
+tests/objects/test_tcp.py::test_tcp[host] """
+    found = objects.outcomes("6.1", "6.1.0-1", tmp_path / "no-junit.xml", output)
+    assert [(each.name, each.result) for each in found] == [("pipe", "passed"), ("udp", "failed")]
 
 
 def test_what_a_killed_machine_has_left_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
