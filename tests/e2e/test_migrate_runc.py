@@ -152,12 +152,15 @@ def test_it_counts_on_there(hosts: tuple[Host, Host]) -> None:
     said = _migrate(first, check=False)
     assert f"{_NAME}" in said and "is in use here" in said and "--name" in said, said
     assert first.wait_counting(before) > before
-    assert f"other runs on {SECOND}" in _migrate(first, "--name", "other")
+    assert f"other runs on {SECOND}" in _migrate(first, "--name", "other", "--persist", "/run/copy")
     before = first.count()
     assert second.wait_counting(before) > before
     assert (first.status(), second.status("other")) == ("", "running")
     assert not list(first.path("/run/torpor/migrating").glob("*"))
     assert not list(second.path("/run/torpor/unpacked").glob("*"))
+    second.run("runc", "delete", "--force", "other")
+    first.run(_TORPOR, "restore", "/run/copy/images")
+    assert first.wait_counting(before) > before
 
 
 def test_what_stands_in_the_way_is_said_before(hosts: tuple[Host, Host]) -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from harness import relay
 from harness.events import IN_MODIFY, FileWatch, time_limit_s
 from harness.hosts import Host, host
+from harness.skips import missing
 from torpor.base.errors import MigrationError
 from torpor.engine import jobs
 from torpor.migrate import rounds, source
@@ -84,11 +86,48 @@ def test_a_job_moves_and_is_gone_here(here: Path, there: Host) -> None:
     assert there.leftovers() == [] and os.listdir(here / "migrating") == []
 
 
-@pytest.mark.parametrize("words", [("--via", "ssh"), ("--compress", "zstd"), ("--connections", "5")])
+@pytest.mark.parametrize(
+    "words", [("--via", "ssh"), ("--compress", "zstd"), ("--compress", "lz4"), ("--connections", "5")]
+)
 def test_the_ways_that_its_data_may_go(words: tuple[str, ...], here: Path, there: Host) -> None:
+    if "lz4" in words and find_spec("lz4") is None:
+        missing("the package lz4 (pip install lz4, Debian: python3-lz4)")
     sent = json.loads(_migrate(there, "--json", *words))["sent_bytes"]
-    assert (sent < 16 << 20) == ("zstd" in words)
+    assert (sent < 16 << 20) == ("--compress" in words)
     assert jobs.list_jobs() == [] and there.jobs() == {"counter": "running"} and there.leftovers() == []
+
+
+@pytest.mark.parametrize("lacks", ["here", "there"])
+def test_who_has_no_lz4_says_so_before_anything_is_stopped(
+    lacks: str, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "without").mkdir()
+    (tmp_path / "without/lz4.py").write_text("raise ImportError\n")
+    path = f"{tmp_path / 'without'}:{os.environ['PYTHONPATH']}"
+    if lacks == "there" and find_spec("lz4") is None:
+        missing("the package lz4 (pip install lz4, Debian: python3-lz4)")
+    with host(tmp_path, "there", {"PYTHONPATH": path} if lacks == "there" else None) as there:
+        if lacks == "here":
+            monkeypatch.setenv("PYTHONPATH", path)
+        said = _migrate(there, "--compress", "lz4", "--dry-run", returncode=1)
+        assert "there is no lz4 here" in said and "Debian: python3-lz4" in said, said
+        assert ("refuses" in said) == (lacks == "there")
+        assert jobs.find("counter").status == jobs.RUNNING
+
+
+def test_a_copy_of_the_last_images_stays(here: Path, there: Host, tmp_path: Path) -> None:
+    place = tmp_path / "copy"
+    place.mkdir()
+    (place / "file").touch()
+    assert "something already" in _migrate(there, "--persist", str(place), returncode=2)
+    (place / "file").unlink()
+    made = json.loads(_migrate(there, "--json", "--persist", str(place)))
+    assert made["kept"] == str(place / "images") and made["rounds"]
+    assert jobs.list_jobs() == [] and there.jobs() == {"counter": "running"}
+    assert os.listdir(here / "migrating") == []
+    line = [*TORPOR, "restore", str(place / "images")]
+    subprocess.run(line, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True)
+    _wait_for_line(jobs.find("counter").log, 3)
 
 
 #: Writes into all of its memory again and again, each time another byte, and says so after each pass that was right.

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from torpor.base import log
-from torpor.base.errors import EngineError, MigrationError, RefusedError, TorporError, UnknownEndError
+from torpor.base.errors import EngineError, MigrationError, RefusedError, TorporError, UnknownEndError, UsageError
 from torpor.base.ids import Pid
 from torpor.base.records import dataclass, replace
 from torpor.containers import arriving
@@ -43,7 +43,7 @@ from torpor.kernel.procfs.maps import PROT_WRITE, read_maps
 from torpor.kernel.procfs.status import read_status
 from torpor.kernel.procfs.task import read_tree
 from torpor.kernel.userfaultfd import can_track
-from torpor.migrate import homes, meeting, offer, protocol, source
+from torpor.migrate import homes, keeping, meeting, offer, protocol, source
 from torpor.migrate.link import FailedThereError, Link, LinkLostError, Message, encode
 from torpor.migrate.metered import Metered
 from torpor.migrate.offer import Offer
@@ -84,8 +84,12 @@ def migrate(
     mounts = _mounts(container, told, volumes)
     if not any(word == "tcp-established" for word, _ in words) and wishes.name in ("", container.name):
         words = [*words, ("tcp-established", "")]  # Podman has none of a container that it calls otherwise
+    if wishes.persist and (told.get("HostConfig") or {}).get("AutoRemove"):
+        raise UsageError(f"--persist: podman forgets {container.label} as it ends (--rm)", hint="--keep-source")
     networks = list((told.get("NetworkSettings") or {}).get("Networks") or {})
     made = offer.make(container.pid, container.name, {}, offer.CONTAINER)
+    if wishes.persist:
+        keeping.check(wishes.persist, made.memory_bytes)
     with Remote(where, source.remote_words(wishes), wishes.rsh) as remote, ExitStack() as stack:
         try:
             name, way = source.agree(
@@ -208,6 +212,11 @@ class Move:
         return str(self._home)
 
     @property
+    def _images_here(self) -> Path:
+        """The last ones."""
+        raise NotImplementedError
+
+    @property
     def _by_hand(self) -> str:
         """What ``torpor restore`` would be told."""
         return self._container.label
@@ -234,13 +243,19 @@ class Move:
             error.add_note(f"{self._container.label} runs on here")
             raise error from None
         runs = self._hear_end()
-        if not self._wishes.keep_source:
+        kept = self._kept if self._wishes.keep_source else ""
+        is_to_stay = self._wishes.keep_source
+        if self._wishes.persist:
+            names = [f"round{made.number}" for made in self._rounds.done]
+            kept = keeping.keep_if_possible(self._wishes.persist, self._images_here, self._home, names)
+            is_to_stay = is_to_stay or not kept
+        if not is_to_stay:
             self._forget()
             shutil.rmtree(self._home, ignore_errors=True)
         downtime_s = (self._go_ns - stats.watch.began_ns.get("freezing", self._go_ns)) / 1e9 + runs.number("us") / 1e6
         return Moved(
             self._host, name, runs.number("pid"), stats.n_processes, made.memory_bytes, self._way.n_sent, downtime_s,
-            time.monotonic() - began, tuple(self._rounds.done), kept=self._kept if self._wishes.keep_source else "",
+            time.monotonic() - began, tuple(self._rounds.done), kept=kept,
         )  # fmt: skip
 
     # -- while it runs ---------------------------------------------------------------------------------------
@@ -398,6 +413,10 @@ class _PodmanMove(Move):
     @property
     def _kept(self) -> str:
         return "podman's storage"
+
+    @property
+    def _images_here(self) -> Path:
+        return self._static / "checkpoint"
 
     @property
     def _by_hand(self) -> str:

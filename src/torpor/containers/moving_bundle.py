@@ -28,7 +28,7 @@ from torpor.images.store import load_one
 from torpor.images.stores.opening import open_store
 from torpor.kernel import netdevice
 from torpor.kernel.namespaces import CLONE_NEWNET, inside
-from torpor.migrate import held_network, meeting, offer, protocol, source
+from torpor.migrate import held_network, keeping, meeting, offer, protocol, source
 from torpor.migrate.link import LinkLostError, Message
 from torpor.migrate.source import Moved, Wishes
 from torpor.migrate.way import Destination, Remote
@@ -44,6 +44,8 @@ def migrate(container: Container, where: Destination, wishes: Wishes, words: Wor
     config = bundles.read(Path(container.place))
     _check(container, config)
     made = offer.make(container.pid, container.name, {}, offer.CONTAINER)
+    if wishes.persist:
+        keeping.check(wishes.persist, made.memory_bytes)
     if not any(word == "tcp-established" for word, _ in words):
         words = [*words, ("tcp-established", "")]
     with ExitStack() as stack, Remote(where, source.remote_words(wishes), wishes.rsh) as remote:
@@ -164,7 +166,11 @@ class _BundleMove(Move):
 
     @property
     def _kept(self) -> str:
-        return str(self._home / _IMAGES)
+        return str(self._images_here)
+
+    @property
+    def _images_here(self) -> Path:
+        return self._home / _IMAGES
 
     @property
     def _by_hand(self) -> str:

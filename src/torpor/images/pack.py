@@ -24,6 +24,7 @@ from typing import BinaryIO, Protocol, cast
 from torpor.images.errors import ImageError, StoreError
 from torpor.images.tarstream import Content, Member, Readable, iter_members, open_compressed
 from torpor.images.zstd import ZstdWriter
+from torpor.images.zstd import load_library as load_zstd
 
 #: What a name may end with, and how such an archive is compressed.
 SUFFIXES = {
@@ -98,10 +99,24 @@ def _rank(name: str) -> int:
     return _FIRST.index(name) if name in _FIRST else len(_FIRST)
 
 
+def check(how: str) -> None:
+    """ImageError where what compresses so is not installed; it is loaded from then on."""
+    if how == "zstd":
+        load_zstd()
+    elif how == "lz4":
+        from torpor.images import lz4
+
+        lz4.load_library()
+
+
 def compressed(stream: BinaryIO, how: str) -> Sink:
     """What is written there goes into *stream*, compressed *how*; closing it leaves that open."""
     if how == "zstd":
         return ZstdWriter(stream)
+    if how == "lz4":
+        from torpor.images.lz4 import Lz4Writer
+
+        return Lz4Writer(stream)
     return _Gzip(stream) if how == "gzip" else _Plain(stream)
 
 

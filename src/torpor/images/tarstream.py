@@ -211,6 +211,10 @@ def decompressed(stream: Readable) -> Iterator[tuple[Readable, str]]:
             yield reader, "zstd"
         finally:
             reader.close()
+    elif begin.startswith(b"\x04\x22\x4d\x18"):
+        from torpor.images.lz4 import Lz4Reader
+
+        yield Lz4Reader(whole), "lz4"
     elif begin.startswith(b"\x1f\x8b"):
         with gzip.GzipFile(fileobj=whole, mode="rb") as unzipped:
             yield unzipped, "gzip"

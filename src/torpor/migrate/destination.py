@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from importlib import import_module
@@ -20,7 +20,7 @@ from torpor.base import log
 from torpor.base.errors import MigrationError, TorporError
 from torpor.engine import jobs, scratch
 from torpor.engine.options import Notify, nobody
-from torpor.images import kinds
+from torpor.images import kinds, pack
 from torpor.images.pages import MAX_PARENTS
 from torpor.images.store import load_all
 from torpor.images.stores.opening import Location
@@ -81,7 +81,7 @@ def _receive(link: Link, trust: bool, taker: Taker | None) -> Received | None:
     offered, name = offer.of(message), message.text("called", "")
     room = jobs.state_directory() / _HOME
     room.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if problems := offer.problems(offered, name, room):
+    if problems := [*offer.problems(offered, name, room), *_of_compression(message)]:
         refuse(link, problems)
         return None
     if offered.kind == offer.CONTAINER:
@@ -91,6 +91,13 @@ def _receive(link: Link, trust: bool, taker: Taker | None) -> Received | None:
     with ExitStack() as stack:
         source = accept(link, message, stack)
         return _Arrival(link, source, offered, name, trust, room).run()
+
+
+def _of_compression(message: Message) -> Iterator[TorporError]:
+    try:
+        pack.check(message.text("compress", "none"))
+    except TorporError as error:
+        yield error
 
 
 def refuse(link: Link, problems: list[TorporError]) -> None:

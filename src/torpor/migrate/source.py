@@ -29,13 +29,14 @@ from torpor.base.ids import Pid
 from torpor.engine import jobs, scratch
 from torpor.engine.jobs import Job
 from torpor.engine.stats import DumpStats
+from torpor.images import pack
 from torpor.images.stores.opening import Location
 from torpor.images.stores.stream import TarStore
 from torpor.kernel import interrupts
 from torpor.kernel.procfs.status import read_status
 from torpor.kernel.userfaultfd import can_track
 from torpor.kernel.vm import PAGE_SIZE
-from torpor.migrate import data, homes, offer, protocol, rounds
+from torpor.migrate import data, homes, keeping, offer, protocol, rounds
 from torpor.migrate.link import DataWay, FailedThereError, Link, LinkLostError, Message, encode
 from torpor.migrate.metered import Metered
 from torpor.migrate.offer import Offer
@@ -61,9 +62,11 @@ class Wishes:
     """``name``: what a job is called there, "" for as here.  ``told``: arguments of :func:`torpor.dump`.
 
     ``via_ssh``: data go by ssh, too, and not by connections of their own (``n_connections``).  ``compress``: as a
-    stream is, "none" or "zstd".  ``bandwidth``: bytes a second that may be sent; 0: as many as can.  ``post_copy``:
-    whether memory may go when it runs there: NEVER, when rounds do not come to the aim (AUTO), or at once, without any
-    (NOW).  ``aim``: when memory has gone for long enough while all runs; ``tell`` is told what each round came to.
+    stream is, "none", "zstd" or "lz4".  ``bandwidth``: bytes a second that may be sent; 0: as many as can.
+    ``post_copy``: whether memory may go when it runs there: NEVER, when rounds do not come to the aim (AUTO), or at
+    once, without any (NOW).  ``aim``: when memory has gone for long enough while all runs; ``tell`` is told what each
+    round came to.
+    ``persist``: a directory that gets a copy of the last images, "" for none.
     """
 
     name: str = ""
@@ -80,6 +83,7 @@ class Wishes:
     aim: Aim = field(default_factory=Aim)
     tell: Callable[[Round], None] = lambda made: None
     told: Mapping[str, Any] = field(default_factory=dict)
+    persist: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,15 +107,17 @@ class Moved:
 def check(wishes: Wishes, label: str = "") -> None:
     """UsageError where memory is wished to come later, and something else that cannot be with it.
 
-    *label* is that of a container, whose memory never does.
+    *label* is that of a container, whose memory never does.  ImageError where nothing here compresses as is wished.
     """
+    pack.check(wishes.compress)
     asked = "--post-copy now" if wishes.post_copy == NOW else "--on-timeout post-copy"
     if wishes.post_copy != NOW and wishes.aim.on_timeout != rounds.POST_COPY:
         return
     if label:
         raise UsageError(f"{asked}: {label} is a container, which has all of its memory there before it runs")
-    if wishes.keep_source:
-        raise UsageError(f"{asked} and --keep-source exclude each other: what runs there needs the memory here")
+    if wishes.keep_source or wishes.persist:
+        word = "--keep-source" if wishes.keep_source else "--persist"
+        raise UsageError(f"{asked} and {word} exclude each other: what runs there needs the memory here")
     if wishes.via_ssh:
         raise UsageError(
             f"{asked} and --via ssh exclude each other: memory that comes later has a connection of its own"
@@ -127,6 +133,8 @@ def migrate(pid: int, job: Job | None, where: Destination, wishes: Wishes) -> Mo
     homes.sweep()
     began = time.monotonic()
     made = offer.make(pid, job.name if job is not None else "", wishes.told)
+    if wishes.persist:
+        keeping.check(wishes.persist, made.memory_bytes)
     with Remote(where, remote_words(wishes), wishes.rsh) as remote:
         link = remote.link
         try:
@@ -156,7 +164,8 @@ def agree(link: Link, made: Offer, wishes: Wishes, stack: ExitStack, **more: obj
     protocol.check(answer, link.peer)
     name = wishes.name or made.name
     ours = None if wishes.via_ssh or wishes.dry_run else data.make_identity()
-    link.send(protocol.OFFER, **made.fields(), called=name, certificate=ours.certificate if ours else "", **more)
+    link.send(protocol.OFFER, **made.fields(), called=name, certificate=ours.certificate if ours else "",
+              compress=wishes.compress, **more)  # fmt: skip
     answer = link.expect(protocol.ACCEPT, protocol.REFUSE)
     if answer.name == protocol.REFUSE:
         raise _refusal(answer, link.peer)
@@ -216,6 +225,7 @@ class _Move:
         self._runs: Message | None = None
         self._lost: MigrationError | None = None
         self._go_ns = 0
+        self._copy, self._place = "", Path()
         self._giver: Giver | None = None
         self._rounds = Rounds(wishes.aim, wishes.tell, self._taken)
 
@@ -235,10 +245,15 @@ class _Move:
         return self._moved(stats, kept)
 
     def _is_over(self) -> bool:
-        """Whether it runs there, and nothing of it is to stay here."""
+        """Whether it runs there, and nothing of it is to stay here; a copy of it, if one is wished, is made now."""
         if self._giver is not None:
             return self._giver.is_complete
-        return self._runs is not None and not self._wishes.keep_source
+        if self._runs is None or self._wishes.keep_source:
+            return False
+        if self._wishes.persist:
+            names = [f"round{made.number}" for made in self._rounds.done]
+            self._copy = keeping.keep_if_possible(self._wishes.persist, self._place, self._place.parent, names)
+        return not self._wishes.persist or bool(self._copy)
 
     def _move_process(self) -> tuple[DumpStats | None, str]:
         """As of a job, for a process: its images lie where they are found by hand until it runs there."""
@@ -293,6 +308,8 @@ class _Move:
                 self._link.send(protocol.IMAGES, last=is_last, root=root, later=later, note=note)
                 return TarStore(self._way, f"the link to {self._host}", self._wishes.compress, spool=str(room))
 
+            if isinstance(place, str | os.PathLike):
+                self._place = Path(place)
             tracker, last = None, ""
             if self._wishes.aim.most > 0 and self._wishes.post_copy != NOW and can_track():
                 tracker = stack.enter_context(tracking.Tracker())
@@ -318,7 +335,7 @@ class _Move:
         wishes = self._wishes
         is_wished = wishes.post_copy == NOW or (self._rounds.is_timed_out and wishes.aim.on_timeout == rounds.POST_COPY)
         is_better = wishes.post_copy == AUTO and bool(self._rounds.done) and not self._rounds.is_near
-        if not (is_wished or is_better) or wishes.keep_source:
+        if not (is_wished or is_better) or wishes.keep_source or wishes.persist:
             return None
         from torpor.migrate.postcopy import prepare_to_give
 
@@ -385,9 +402,10 @@ class _Move:
         frozen_ns = stats.watch.began_ns.get("freezing", self._go_ns) if stats is not None else self._go_ns
         # What the destination did since it heard "go" is told by its own clock.
         downtime_s = (self._go_ns - frozen_ns) / 1e9 + self._runs.number("us") / 1e6
+        is_kept = self._wishes.keep_source or self._wishes.persist
         return Moved(
             self._host, self._name or f"pid {self._runs.number('pid')}", self._runs.number("pid"),
             stats.n_processes if stats is not None else 0, self._offer.memory_bytes, self._way.n_sent, downtime_s,
-            time.monotonic() - self._began, tuple(self._rounds.done), kept if self._wishes.keep_source else "",
+            time.monotonic() - self._began, tuple(self._rounds.done), self._copy or (kept if is_kept else ""),
             stats.pages_lazy * PAGE_SIZE if stats is not None else 0,
         )  # fmt: skip

@@ -39,6 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", help="what the job or container is called there (default: as here)")
     parser.add_argument("--dry-run", action="store_true", help="ask both hosts what stands in the way, and no more")
     parser.add_argument("--keep-source", action="store_true", help="keep the images here, where a restore finds them")
+    parser.add_argument(
+        "--persist", metavar="DIR", default="",
+        help="keep a copy of the last images in DIR, a new directory: DIR/images is what it was when it was stopped",
+    )  # fmt: skip
     parser.add_argument("--rsh", metavar="COMMAND", default="", help="instead of ssh (also $TORPOR_RSH)")
     parser.add_argument(
         "--remote-torpor", metavar="PATH", default="torpor", help="the command there (default: torpor, by PATH)"
@@ -53,7 +57,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "where that is not to be reached, or always, through ssh, as what is said does",
     )  # fmt: skip
     parser.add_argument("--connections", type=int, default=2, metavar="N", help="so many of them (default: 2)")
-    parser.add_argument("--compress", choices=("none", "zstd"), default="none", help="what is sent (default: none)")
+    parser.add_argument(
+        "--compress", choices=("none", "zstd", "lz4"), default="none",
+        help="what is sent (default: none); lz4, which is quicker, needs the package lz4 on both hosts",
+    )  # fmt: skip
     parser.add_argument("--bandwidth", metavar="MBIT", type=float, default=0, help="send no more than so many Mbit/s")
     parser.add_argument(
         "--downtime", metavar="TIME", default="100ms",
@@ -103,8 +110,8 @@ def main(args: argparse.Namespace) -> int:
         raise UsageError("--connections is 1 to 16, and --bandwidth no less than 0")
     source.check(_wishes(args))
     wanted = wanted or _all()
-    if args.name and len(wanted) != 1:
-        raise UsageError("--name is for one")
+    if (args.name or args.persist) and len(wanted) != 1:
+        raise UsageError("--name and --persist are for one")
     code = 0
     came: list[Moved | None] = []
     for word in wanted:
@@ -169,7 +176,7 @@ def _wishes(args: argparse.Namespace) -> Wishes:
     return source.Wishes(
         args.name or "", args.rsh, args.remote_torpor, args.trust, args.dry_run, args.keep_source,
         args.via == "ssh", args.connections, args.compress, int(args.bandwidth * 125_000), args.post_copy, aim, tell,
-        process_options.keywords(args, process_options.CHECK),
+        process_options.keywords(args, process_options.CHECK), args.persist,
     )  # fmt: skip
 
 
