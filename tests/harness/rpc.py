@@ -60,11 +60,11 @@ class Client:
 
 
 @contextmanager
-def worker() -> Iterator[Client]:
-    """A worker, waited for at the end."""
+def worker(*fds: int) -> Iterator[Client]:
+    """A worker, which has *fds* by the same numbers; waited for at the end."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     line = [sys.executable, "-m", "torpor.cli.criu.main", "swrk", str(theirs.fileno())]
-    process = subprocess.Popen(line, pass_fds=[theirs.fileno()])
+    process = subprocess.Popen(line, pass_fds=[theirs.fileno(), *fds])
     theirs.close()
     ours.settimeout(_TIME_LIMIT_S)
     try:

@@ -1,12 +1,13 @@
 """Page servers and pages that come later, as container runtimes ask for them."""
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
 
 from harness import rpc
-from harness.events import ProcessWatch, time_limit_s
+from harness.events import become_subreaper
 from harness.peers import LOOPBACK, free_port, waiting
 from harness.workload import Workload
 from torpor.images import messages as m
@@ -42,18 +43,63 @@ def test_a_dump_to_a_page_server_of_the_same_client() -> None:
         workload.expect_pass()
 
 
-def test_a_page_server_that_is_a_child_ends_with_its_client(tmp_path: Path) -> None:
-    """Nobody would know of it any more, and it would listen for ever."""
-    with rpc.worker() as serving:
-        images = directory(tmp_path)
-        ps = m.criu_page_server_info(address=LOOPBACK)
-        opts = m.criu_opts(images_dir_fd=images, log_file="ps.log", log_level=4, ps=ps)
-        answer = serving.ask(m.criu_req(type=_TYPE.PAGE_SERVER_CHLD, opts=opts, keep_open=True))
-        os.close(images)
+def serve_pages(images: Path, link: socket.socket, parent: str) -> int:
+    """As go-criu has a server: the worker is gone, and the directory closed, as soon as there is an answer; its pid."""
+    with rpc.worker(link.fileno()) as serving:
+        fd = directory(images)
+        ps = m.criu_page_server_info(fd=link.fileno())
+        opts = m.criu_opts(images_dir_fd=fd, log_file="ps.log", log_level=4, ps=ps)
+        if parent:
+            opts.parent_img = parent
+        answer = serving.ask(m.criu_req(type=_TYPE.PAGE_SERVER_CHLD, opts=opts))
+        os.close(fd)
         assert answer.success, answer.cr_errmsg
-        watch = ProcessWatch(answer.ps.pid)
-    assert watch.wait_ended(time_limit_s(20))
-    watch.close()
+        return answer.ps.pid
+
+
+def test_rounds_over_one_connection_that_the_caller_has(tmp_path: Path) -> None:
+    """go-criu's phaul: a server for each round, the rounds in one worker that is not told to stay."""
+    ours, theirs = socket.socketpair()
+    rounds = [tmp_path / "0", tmp_path / "1"]
+    ahead = tmp_path / "ahead"
+    for path in (*rounds, ahead):
+        path.mkdir()
+    become_subreaper()
+    with ours, theirs, Workload.start("private_memory") as workload, rpc.worker(ours.fileno()) as dumping:
+        workload.wait_ready()
+        ps = m.criu_page_server_info(fd=ours.fileno())
+        for kind, images, parent in ((_TYPE.PRE_DUMP, ahead, ""), (_TYPE.DUMP, workload.images, str(ahead))):
+            server = serve_pages(rounds[bool(parent)], theirs, "../0" if parent else "")
+            fd = directory(images)
+            opts = m.criu_opts(images_dir_fd=fd, log_file="d.log", log_level=4, ps=ps, pid=workload.pid, track_mem=True)
+            if parent:
+                opts.parent_img = parent
+            done = dumping.ask(m.criu_req(type=kind, opts=opts))
+            os.close(fd)
+            assert done.success, done.cr_errmsg
+            assert os.waitstatus_to_exitcode(os.waitpid(server, 0)[1]) == 0
+        workload.wait_gone()
+        sizes = [sum(path.stat().st_size for path in each.glob("pages-*.img")) for each in rounds]
+        assert 0 < sizes[1] < sizes[0] / 4
+        for path in rounds[1].glob("page*.img"):
+            path.rename(workload.images / path.name)
+        (workload.images / "parent").unlink()
+        (workload.images / "parent").symlink_to(rounds[0])
+        workload.restore()
+        workload.expect_pass()
+
+
+@pytest.mark.parametrize("kind", [_TYPE.RESTORE, _TYPE.VERSION])
+def test_after_a_pre_dump_comes_another_or_a_dump(kind: int, tmp_path: Path) -> None:
+    with Workload.start("counter") as workload, rpc.worker() as worker:
+        workload.wait_ready()
+        images = directory(tmp_path)
+        opts = m.criu_opts(images_dir_fd=images, log_file="d.log", log_level=4, pid=workload.pid)
+        assert worker.ask(m.criu_req(type=_TYPE.PRE_DUMP, opts=opts)).success
+        refused = worker.ask(m.criu_req(type=kind, opts=opts))
+        os.close(images)
+        assert not refused.success and refused.cr_errmsg == "Bad req seq"
+        workload.expect_pass()
 
 
 def test_a_dump_that_gives_its_pages_later(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import stranger
+from harness import rpc, stranger
 from harness.edited import forget_manifest
 from harness.events import ProcessWatch, time_limit_s
 from harness.workload import Workload
@@ -500,6 +500,22 @@ def test_nothing_of_another_s_is_touched(world: World) -> None:
     process.wait()
     assert not wrong
     assert (world.images / "who").read_text().strip() == str(_USER)
+
+
+def test_a_page_server_that_is_a_child_ends_with_its_client(place: Path) -> None:
+    """Of a service, which nobody would ever ask about it again."""
+    with service(place) as address, socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+        connection.connect(str(address))
+        images = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+        ps = m.criu_page_server_info(address="127.0.0.1")
+        opts = m.criu_opts(images_dir_fd=images, log_file="ps.log", log_level=4, ps=ps)
+        answer = rpc.Client(connection).ask(m.criu_req(type=_TYPE.PAGE_SERVER_CHLD, opts=opts, keep_open=True))
+        os.close(images)
+        assert answer.success, answer.cr_errmsg
+        watch = ProcessWatch(answer.ps.pid)
+        connection.close()
+        assert watch.wait_ended(time_limit_s(20))
+        watch.close()
 
 
 def _put_back(world: World, pristine: Path) -> None:

@@ -12,7 +12,7 @@ from torpor.objects.policy import FilePolicy, MountPolicy, NetworkPolicy, Polici
 if TYPE_CHECKING:
     from torpor.engine.restore.ahead import Ahead
     from torpor.engine.restore.template import Template
-    from torpor.images.pages import PageSink
+    from torpor.images.pages import PageServer
     from torpor.images.store import ImageStore
     from torpor.objects.memory.later import Later
     from torpor.objects.memory.tracking import Tracker
@@ -147,7 +147,7 @@ class DumpOptions:
     notes: tuple[tuple[str, bytes], ...] = ()
     also: ImageStore | None = None
     last_word: tuple[int, bytes] | None = None
-    pages: PageSink | None = None
+    pages: PageServer | None = None
     give: Give | None = None
     policies: Policies = field(default_factory=Policies)
     cgroups: CgroupPolicy = field(default_factory=CgroupPolicy)

@@ -100,6 +100,13 @@ class PageSink(Protocol):
         """All streams have been closed: whoever takes the pages has them, or this raises what he says."""
 
 
+class PageServer(PageSink, Protocol):
+    """A sink elsewhere."""
+
+    def has_parent(self, kind: ImageKind[m.pagemap_head], ident: int) -> bool:
+        """Whether there are parent images there, and a page map of this task or segment among them."""
+
+
 class BasePageStream:
     """What streams have in common: the end of a ``with`` closes or abandons them."""
 

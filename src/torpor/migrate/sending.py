@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from _thread import allocate_lock
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
@@ -75,11 +76,13 @@ class RemoteStream(BasePageStream):
         self.has_parent = has_parent
         self._lazy = lazy
         self._pieces: Sequence[Piece] = ()
+        #: Told, but not sent: there may be pages before them in the room that is asked for next.
+        self._runs: deque[PageRun] = deque()
 
     def run(self, run: PageRun) -> None:
         if run.present:
             raise ValueError(f"{run} is told without its bytes")
-        self._connection.say(Message(wire.ADD_F, run.n_pages, run.vaddr, self._whose, run.flags))
+        self._runs.append(run)
 
     def room(self, pieces: Sequence[Piece]) -> int:
         self._pieces = pieces
@@ -90,11 +93,20 @@ class RemoteStream(BasePageStream):
         out: list[bytes | memoryview] = []
         done = 0
         for first, length in self._pieces:
+            out += self._runs_before(first)
             for start, end, flags in self._marked(first, first + length):
                 message = Message(wire.ADD_F, (end - start) // PAGE_SIZE, start, self._whose, flags)
                 out += (wire.pack(message), content[done : done + end - start])
                 done += end - start
         self._connection.send(out)
+
+    def _runs_before(self, end: int) -> list[bytes]:
+        """Messages about the runs that have been told and lie before *end*."""
+        found = []
+        while self._runs and self._runs[0].vaddr < end:
+            run = self._runs.popleft()
+            found.append(wire.pack(Message(wire.ADD_F, run.n_pages, run.vaddr, self._whose, run.flags)))
+        return found
 
     def _marked(self, start: int, end: int) -> Iterator[tuple[int, int, int]]:
         """The parts of a range, each with the flags of its run; of what may come later, the rest is at hand."""
@@ -104,7 +116,10 @@ class RemoteStream(BasePageStream):
         return marked_lazy([(start, end)], islice(lazy, first, None))
 
     def close(self) -> None:
-        self._at_end()
+        try:
+            self._connection.send(self._runs_before(_TOP))
+        finally:
+            self._at_end()
 
     def abandon(self) -> None:
         # The server is not told that all is there, and keeps nothing.

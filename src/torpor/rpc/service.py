@@ -27,6 +27,8 @@ _REPEATABLE = (
     _TYPE.PAGE_SERVER, _TYPE.PAGE_SERVER_CHLD, _TYPE.CPUINFO_DUMP, _TYPE.CPUINFO_CHECK, _TYPE.FEATURE_CHECK,
     _TYPE.VERSION,
 )  # fmt: skip
+#: After a PRE_DUMP, and with no word about it, the connection stays open for these (SINGLE_PRE_DUMP is for one alone).
+_AFTER_PRE_DUMP = (_TYPE.PRE_DUMP, _TYPE.DUMP)
 _HIGHEST_PID = (1 << 22) - 1
 #: Notifications that bear the root's pid.
 _WITH_PID = ("setup-namespaces", "post-restore")
@@ -83,10 +85,13 @@ class Work:
     version: tuple[int, int, int, str]
     #: An exception (of any kind) as one line in the log.
     report: Callable[[BaseException], None]
+    #: Whether the worker is the client's own (``criu swrk``), so that what it starts may outlive the connection.
+    is_own: bool
 
 
 def serve(channel: Channel, work: Work) -> bool:
     """Answer requests until the client has had enough; whether the last one succeeded."""
+    pre_dumped = False
     while True:
         try:
             request = channel.receive()
@@ -94,11 +99,14 @@ def serve(channel: Channel, work: Work) -> bool:
             work.report(error)
             return refuse(channel, "Invalid req")
         if request is None:
-            return False
-        if request.keep_open and request.type not in _REPEATABLE:
+            return pre_dumped
+        if pre_dumped and request.type not in _AFTER_PRE_DUMP:
+            return refuse(channel, "Bad req seq")
+        pre_dumped = request.type == _TYPE.PRE_DUMP
+        if request.keep_open and not pre_dumped and request.type not in _REPEATABLE:
             return False
         succeeded = _Request(channel, work, request).run()
-        if not (succeeded and request.keep_open):
+        if not (succeeded and (request.keep_open or pre_dumped)):
             return succeeded
 
 
@@ -219,7 +227,8 @@ class _Request:
         server = self._work.page_server(self._order())
         is_orphan = self._request.type == _TYPE.PAGE_SERVER
         response.ps.port = server.port
-        response.ps.pid = _start(server, self._channel, self._work.report, is_orphan=is_orphan)
+        may_outlive = is_orphan or self._work.is_own
+        response.ps.pid = _start(server, self._channel, self._work.report, is_orphan=is_orphan, may_outlive=may_outlive)
         server.close()
 
     # -- what a request says ----------------------------------------------------------------------------------
@@ -259,10 +268,13 @@ class _Request:
             raise ActionScriptError(f"the client said no at {action}")
 
 
-def _start(server: Server, channel: Channel, report: Callable[[BaseException], None], *, is_orphan: bool) -> int:
+def _start(
+    server: Server, channel: Channel, report: Callable[[BaseException], None], *, is_orphan: bool, may_outlive: bool
+) -> int:
     """Have *server* serve in a process of its own: a child, that the client may wait for (WAIT_PID), or nobody's.
 
-    A child ends with us: once the client has gone nobody would ever know of it.
+    A child that may not outlive us ends with us: once the client of a service has gone nobody would ever know of it.
+    The one of a worker of the client's own does outlive it: go-criu ends its worker as soon as it has the answer.
     """
     told, tell = os.pipe()
     ours = os.getpid()
@@ -274,7 +286,7 @@ def _start(server: Server, channel: Channel, report: Callable[[BaseException], N
                 os.setsid()
                 if os.fork():
                     os._exit(0)
-            else:
+            elif not may_outlive:
                 syscall("prctl(PR_SET_PDEATHSIG)", nr.prctl, PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
                 if os.getppid() != ours:
                     os._exit(1)  # gone before it was said

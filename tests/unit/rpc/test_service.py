@@ -75,6 +75,7 @@ class Deeds:
             execute=self.executed.append,
             version=(4, 2, 0, "torpor"),
             report=self.reported.append,
+            is_own=False,
         )
 
 

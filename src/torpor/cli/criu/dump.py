@@ -19,7 +19,7 @@ from torpor.objects.cgroup.model import CgroupPolicy
 from torpor.objects.policy import Policies
 
 if TYPE_CHECKING:
-    from torpor.images.pages import PageSink
+    from torpor.images.pages import PageServer
 
 
 def run(options: Options, client: Notify | None = None, *, is_pre_dump: bool = False) -> None:
@@ -55,7 +55,7 @@ def _options(
     options: Options,
     made_by: str,
     notify: Notify,
-    pages: PageSink | None,
+    pages: PageServer | None,
     give: Give | None,
 ) -> DumpOptions:
     told = of_command_line(options)
@@ -70,7 +70,7 @@ def _options(
     )
 
 
-def _sink(options: Options) -> AbstractContextManager[PageSink | None]:
+def _sink(options: Options) -> AbstractContextManager[PageServer | None]:
     """Who takes the pages, where they do not go into the images."""
     if not options.page_server or options.lazy_pages:
         return nullcontext()

@@ -9,6 +9,8 @@ from torpor.base.background import say_ready, to_background, write_pid
 from torpor.cli.criu.options import Options
 from torpor.cli.criu.scripts import notifier
 from torpor.engine.sets.reading import open_set
+from torpor.images.errors import StoreError
+from torpor.images.stores.opening import open_directory
 from torpor.migrate.connection import Listener, Tls, Where
 from torpor.migrate.giving import give
 from torpor.migrate.receiving import take
@@ -18,6 +20,7 @@ from torpor.migrate.sources import ImageSource
 
 def main(options: Options) -> int:
     """Serve one dump, or one ``criu lazy-pages``; the exit code."""
+    hold(options)
     with Listener(where(options)) as listener:
         log.info(f"The page server listens on {options.address or '*'}, port {listener.port}")
         begin(options)
@@ -35,10 +38,30 @@ def begin(options: Options) -> None:
     say_ready(options.status_fd)
 
 
+def hold(options: Options) -> None:
+    """Enter the images directory for good, with the link to its parent if it is to have one.
+
+    By RPC its path leads through a descriptor of the client's, which may be another's by the time that pages come.
+    StoreError.
+    """
+    fd = os.open(options.images_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    parent = options.prev_images_dir
+    if parent and not options.lazy_pages:
+        if not os.access(parent, os.R_OK, dir_fd=fd):
+            raise StoreError(
+                f"{options.images_dir}: the parent images {parent} are not there",
+                hint="--prev-images-dir is relative to the images directory",
+            )
+        with open_directory(fd, "w", options.images_dir) as store:
+            store.set_parent(parent)
+    options.images_dir = f"/proc/self/fd/{fd}"
+
+
 class Listening:
     """A page server that listens, for a client by RPC."""
 
     def __init__(self, options: Options) -> None:
+        hold(options)
         self._options, self._listener = options, Listener(where(options))
         self.port = self._listener.port
 

@@ -165,6 +165,7 @@ def _work(*, may_be_parent: bool, peer: Peer | None = None) -> Work:
         execute,
         (major, minor, 0, f"torpor {__version__}"),
         _report,
+        is_own=may_be_parent,
     )
 
 

@@ -18,8 +18,11 @@ from torpor.objects.memory.segments import DumpedPages
 from torpor.tracee import keeper
 
 if TYPE_CHECKING:
+    from torpor.images.pages import Range
     from torpor.images.store import ImageStore
     from torpor.objects.memory.tracking import Tracker
+
+_NOWHERE: dict[TreePid, list[Range]] = {}
 
 
 def find(session: DumpSession) -> None:
@@ -39,32 +42,32 @@ def find(session: DumpSession) -> None:
     if not can_track():
         log.warn("this kernel does not tell what was written to memory (userfaultfd, Linux 6.7): all of it is copied")
         return
-    ident = "" if tracker is None else tracker.ident
+    ident, elsewhere = "" if tracker is None else tracker.ident, _NOWHERE
     if tracker is None:
         tracker = tracking.Tracker()
         session.hold.enter_context(tracker)
-        ident = _take_kept(session, tracker)
+        ident, elsewhere = _take_kept(session, tracker)
     session.tracker, session.tracks = tracker, options.track and options.leave_running
     if before is not None:
-        _read_held(session, before, ident)
+        _read_held(session, before, ident, elsewhere)
     elif options.tracker is not None and ident:
         session.held = tracker.held
 
 
-def _take_kept(session: DumpSession, tracker: Tracker) -> str:
-    """Have *tracker* be what a keeper has; the set that it is newer than."""
+def _take_kept(session: DumpSession, tracker: Tracker) -> tuple[str, dict[TreePid, list[Range]]]:
+    """Have *tracker* be what a keeper has; the set that it is newer than, and which pages a page server has of it."""
     from torpor.objects.memory import tracking
 
     kept = session.kept
     if kept is None:
-        return ""
+        return "", _NOWHERE
     session.hold.callback(kept.close)
-    ident, spaces = kept.known or ("", [])
+    ident, spaces, elsewhere = kept.known
     for (pid, start_time), fd in zip(spaces, kept.fds, strict=False):
         tracker.spaces[Pid(pid)] = tracking.Tracked(Pid(pid), start_time, fd)
     for fd in kept.fds[len(spaces) :]:
         fd.close()
-    return str(ident)
+    return ident, {TreePid(pid): ranges for pid, ranges in elsewhere}
 
 
 def _open_parent(session: DumpSession) -> ImageStore:
@@ -87,8 +90,11 @@ def _open_parent(session: DumpSession) -> ImageStore:
     return store
 
 
-def _read_held(session: DumpSession, before: ImageStore, ident: str) -> None:
-    """Which pages the images before have, if they are those of the last look."""
+def _read_held(session: DumpSession, before: ImageStore, ident: str, elsewhere: dict[TreePid, list[Range]]) -> None:
+    """Which pages the images before have, here or *elsewhere*, if they are those of the last look.
+
+    What the page server that is to take the pages of this dump has not is not lent on.  WireError.
+    """
     from torpor.images import kinds
     from torpor.images.pagemap import Source, load_pagemap
     from torpor.images.store import load_one
@@ -104,6 +110,14 @@ def _read_held(session: DumpSession, before: ImageStore, ident: str) -> None:
             continue
         runs = load_pagemap(before, found[1], page_bytes=PAGE_SIZE).runs
         session.held[TreePid(found[1])] = [(run.vaddr, run.end) for run in runs if run.source != Source.LAZY]
+    if session.options.pages is not None:
+        has_parent, held = session.options.pages.has_parent, {**elsewhere, **session.held}
+        session.held = {pid: ranges for pid, ranges in held.items() if has_parent(kinds.PAGEMAP, pid)}
+        if len(session.held) < len(held):
+            log.warn(
+                "the page server has not the parent images of all processes, whose memory is copied as a whole "
+                "(criu page-server --prev-images-dir names them there)"
+            )
 
 
 def follow(session: DumpSession) -> None:
@@ -151,7 +165,9 @@ def _keep(session: DumpSession, tracker: Tracker) -> None:
     spaces = list(tracker.spaces.values())
     whose = [(tracked.pid, tracked.start_time) for tracked in spaces]
     # That memory is protected by us is true also of a dump that forgets what is known, and dies.
-    known, forgotten = (tracker.ident, whose), ("", whose)
+    elsewhere = [] if session.new.has_pages else list(tracker.held.items())
+    known = tracker.ident, whose, elsewhere
+    forgotten: tuple[str, list[tuple[Pid, int]], list[object]] = "", whose, []
     try:
         keeper.keep(session.pid, known, [tracked.fd.fileno() for tracked in spaces], forgotten=forgotten)
     except OSError as error:
