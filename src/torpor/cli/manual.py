@@ -50,6 +50,12 @@ CONTAINER_EXAMPLES = (
         ),
     ),
 )
+REBOOT_EXAMPLES = (
+    (
+        "A job and a container outlive a reboot:",
+        ("torpor setup --survive-reboot", "torpor survive counter web", "torpor reboot --dry-run", "torpor survive"),
+    ),
+)
 CRIU_EXAMPLES = (
     (
         "A shell's job:",
@@ -107,7 +113,8 @@ def torpor() -> str:
     lines += [".TP", r"\fB\-\-version\fR", "Say which version this is.", ".SH COMMANDS"]
     for command in commands:
         lines += _command(command)
-    lines += [".SH EXAMPLES", *_examples((*EXAMPLES, *CONTAINER_EXAMPLES)), ".SH EXIT STATUS", *_prose(_EXIT)]
+    lines += [".SH EXAMPLES", *_examples((*EXAMPLES, *CONTAINER_EXAMPLES, *REBOOT_EXAMPLES))]
+    lines += [".SH EXIT STATUS", *_prose(_EXIT)]
     lines += [".SH ENVIRONMENT", ".TP", ".B TORPOR_STATE", "Where jobs and their checkpoints are kept:"]
     lines += [_safe("/var/lib/torpor for root, ~/.local/state/torpor for anybody else, if this says nothing.")]
     lines += [".TP", ".B TORPOR_PODMAN, TORPOR_DOCKER, TORPOR_RUNC, TORPOR_CRUN, TORPOR_CTR"]

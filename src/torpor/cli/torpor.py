@@ -35,6 +35,7 @@ COMMANDS = {
     "verify": "whether a checkpoint is still as it was written",
     "check": "what this machine can do, or what stops a process from being checkpointed",
     "survive": "mark what outlives a reboot, and see what became of it",
+    "reboot": "reboot, and lose nothing of what is marked",
     "setup": "make torpor the criu that container runtimes find",
 }
 
