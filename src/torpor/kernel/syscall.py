@@ -14,6 +14,8 @@ _raw = _libc.syscall
 _raw.restype = ctypes.c_long
 _raw.argtypes = [ctypes.c_long] + [ctypes.c_ulong] * 6
 _get_errno = ctypes.get_errno
+_address = ctypes.addressof
+_at = (ctypes.c_char * 0).from_buffer
 
 #: The call itself, with five arguments: -1 for a failure.  For loops in which the funnel's own time tells.
 raw5 = _libc["syscall"]
@@ -32,4 +34,4 @@ def syscall(name: str, nr: int, a0: int = 0, a1: int = 0, a2: int = 0, a3: int =
 
 def address_of(buffer: bytearray | memoryview) -> int:
     """Address of a writable buffer's first byte; the caller keeps the buffer alive while the address is in use."""
-    return ctypes.addressof((ctypes.c_char * 0).from_buffer(buffer))
+    return _address(_at(buffer))

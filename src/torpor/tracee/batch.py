@@ -191,16 +191,44 @@ class Batch:
         self.results = self._results(memory)
         self.payload[:] = memoryview(memory)[length : length + len(self.payload)]
         if min(self.results) < 0:
-            self._raise_failed(memory)
+            self._raise_failed(memory, self.results)
         for action in self._after:
             action()
 
-    def _raise_failed(self, memory: bytes | bytearray) -> None:
-        for index, value in enumerate(self.results):
+    def _raise_failed(self, memory: bytes | bytearray, results: Sequence[int]) -> None:
+        for index, value in enumerate(results):
             head = self._words[index * _RECORD_WORDS]
             if value == _NOT_RUN or (-_ERRNO_MAX <= value < 0 and not head >> 32):
                 args = struct.unpack_from("<6Q", memory, index * loop.RECORD_SIZE + loop.ARG_OFFSET)
                 raise RemoteCallError(head & 0xFFFFFFFF, args, -value if value != _NOT_RUN else 0)
+
+
+class RepeatedBatch(Batch):
+    """Calls that one thread makes after the other.  What each has answered is kept, for a time when there is any."""
+
+    __slots__ = ("_encoded", "answers")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._encoded: tuple[int, bytes] = (0, b"")
+        #: What ``read`` takes, of the last run.
+        self.answers: bytes | bytearray = b""
+
+    def encode(self, base: int) -> bytearray:
+        """As for any batch; at the same place as before, by a copy."""
+        if self._encoded[0] != base:
+            self._encoded = (base, bytes(super().encode(base)))
+        return bytearray(self._encoded[1])
+
+    def decode(self, memory: bytes | bytearray) -> None:
+        """RemoteCallError where a call failed; what was left for after the run is not done yet."""
+        if min(self._results(memory)) < 0:
+            self._raise_failed(memory, self._results(memory))
+        self.answers = memory
+
+    def read(self, answers: bytes | bytearray) -> None:
+        """Have results and data be those of *answers*, and do what was left for after the run."""
+        super().decode(answers)
 
 
 def name_of(number: int) -> str:

@@ -21,6 +21,8 @@ from torpor.tracee.thread import Stop, Thread
 
 _ALLOW = 0
 _SIGSYS = 1 << (signal.SIGSYS - 1)
+#: What this kernel has answered: nothing yet, or that it can tell.
+_answered: set[bool] = set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +42,18 @@ def read(thread: Thread) -> Dispatch | None:
 
 def _ask(thread: Thread) -> tuple[int, int, int, int] | None:
     try:
-        return ptrace.get_user_dispatch(thread.tid)
+        found = ptrace.get_user_dispatch(thread.tid)
     except OSError as error:
         if error.errno in (errno.EIO, errno.EINVAL):
             return None
         raise
+    _answered.add(True)
+    return found
 
 
 def may_be_unseen(thread: Thread) -> bool:
     """Whether *thread*, which is stopped, may have one that this kernel does not tell of: it handles SIGSYS."""
-    return _ask(thread) is None and bool(read_status(thread.tgid).caught & _SIGSYS)
+    return not _answered and _ask(thread) is None and bool(read_status(thread.tgid).caught & _SIGSYS)
 
 
 def mask_for_calls(thread: Thread, mask: int) -> int:

@@ -6,7 +6,7 @@ import struct
 import pytest
 
 from torpor.kernel.arch import loop, nr
-from torpor.tracee.batch import Batch, RemoteCallError
+from torpor.tracee.batch import Batch, RemoteCallError, RepeatedBatch
 
 BASE = 0x10000
 
@@ -81,3 +81,25 @@ def test_large_results_are_no_errors() -> None:
     address = batch.call(nr.mmap, 0)
     finish(batch, batch.encode(BASE), 0x7F0000000000)
     assert (address.value, address.errno) == (0x7F0000000000, 0)
+
+
+def test_a_batch_of_several_keeps_the_answers_of_each() -> None:
+    batch = RepeatedBatch()
+    room = batch.out(8)
+    result = batch.call(nr.read, 0, room, 8)
+    done: list[tuple[int, bytes]] = []
+    batch.then(lambda: done.append((result.value, room.bytes())))
+    answers = []
+    for number, content in ((3, b"abc"), (2, b"de")):
+        memory = batch.encode(BASE)
+        at = words(memory, 0)[3] - BASE
+        assert memory[at : at + 8] == bytes(8)
+        memory[at : at + number] = content
+        finish(batch, memory, number)
+        answers.append(batch.answers)
+    assert not done
+    for each in reversed(answers):
+        batch.read(each)
+    assert done == [(2, b"de" + bytes(6)), (3, b"abc" + bytes(5))]
+    with pytest.raises(RemoteCallError, match="Bad file descriptor"):
+        finish(batch, batch.encode(BASE), -errno.EBADF)

@@ -29,6 +29,7 @@ from torpor.objects.session import DumpContext
 from torpor.tracee.tree import FrozenTree
 
 if TYPE_CHECKING:
+    from torpor.engine.dump.asking import Answered
     from torpor.engine.dump.cgroups import CgroupDump
     from torpor.engine.dump.snapshots import Snapshots
     from torpor.engine.family import Belonging
@@ -73,6 +74,8 @@ class DumpSession:
     scans: dict[int, Scan] = field(default_factory=dict)
     #: What finds the holes of vast mappings, where the kernel does not.
     find_populated: Callable[[DumpProcess, DumpContext], list[Range] | None] | None = None
+    #: Who has been asked, and what of it is not in the images yet.
+    answered: list[Answered] = field(default_factory=list)
     #: What is copied when the tree runs again, if anything is.
     snapshots: Snapshots | None = None
     #: What is known of writes to memory since the images before, by pid, and which pages those have, by pid inside.

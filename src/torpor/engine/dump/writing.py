@@ -15,9 +15,24 @@ from torpor.objects.model import DumpProcess
 from torpor.objects.task import lsm, zombie
 
 
-def write_images(session: DumpSession) -> None:
-    """All that are not written yet, but the inventory."""
+def write_before_end(session: DumpSession) -> None:
+    """All images that are not written yet, unless the tree runs on and nobody looks at them before."""
+    if session.late is None:
+        _write_images(session)
+        _write_inventory(session)
+
+
+def write_late(session: DumpSession) -> None:
+    """The same where the tree runs, but for the inventory."""
+    if session.late is not None:
+        _write_images(session)
+
+
+def _write_images(session: DumpSession) -> None:
+    """All but the inventory."""
     store = session.store
+    for answered in session.answered:
+        answered.write()
     for process in session.processes:
         _finish_core(process)
         for thread in process.threads:
@@ -34,7 +49,12 @@ def write_images(session: DumpSession) -> None:
 
 
 def write_inventory(session: DumpSession) -> None:
-    """The image that says that the others are there."""
+    """The image that says that the others are there, where the tree runs."""
+    if session.late is not None:
+        _write_inventory(session)
+
+
+def _write_inventory(session: DumpSession) -> None:
     inventory = m.inventory_entry(
         img_version=version.of(session.processes), fdinfo_per_id=True, ns_per_id=True, lsmtype=lsm.type_here(),
         network_lock_method=session.outside.lock_method, dump_criu_run_id=session.outside.run_id,

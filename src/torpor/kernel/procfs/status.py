@@ -77,6 +77,13 @@ class Status:
         return self._four("Gid")
 
     @property
+    def identity(self) -> str:
+        """The lines that say who it is, and what it may do: the same for threads that do not differ in that."""
+        text = self._text
+        start, caps = text.find("\nUid:"), text.find("\nCapInh:")
+        return text[start : text.find("\nNStgid:", start)] + text[caps : text.find("\nSeccomp:", caps)] + "\n"
+
+    @property
     def groups(self) -> tuple[int, ...]:
         return self._numbers("Groups")
 

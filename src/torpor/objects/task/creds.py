@@ -47,19 +47,27 @@ from torpor.tracee.batch import Batch
 _CAPABILITY_VERSION_3 = 0x20080522
 _N_CAPS = 64
 _CAP_SETPCAP = 1 << 8
+_FEW = 64
+#: By the lines of status that say who a task is.
+_known: dict[str, tuple[IdMaps, m.creds_entry]] = {}
 
 
-def dump(thread: DumpThread, batch: Batch) -> None:
-    """Fill in ``creds`` and ``pdeath_sig``."""
-    creds = thread.core.thread_core.creds
-    fill(creds, thread.status, thread.process.idmaps)
-    check(thread.process.describe(), thread.status, thread.process.idmaps)
+def look(thread: DumpThread) -> None:
+    """Fill in ``creds``, as far as /proc tells."""
+    found = _creds_of(thread.status, thread.process.idmaps)
+    if not _is_mapped(found):
+        check(thread.process.describe(), thread.status, thread.process.idmaps)
+    thread.core.thread_core.creds.MergeFrom(found)
+
+
+def ask(thread: DumpThread, batch: Batch) -> None:
+    """Ask for the rest, and for ``pdeath_sig``."""
     bits = batch.call(nr.prctl, PR_GET_SECUREBITS)
     room = batch.out(4)
     batch.call(nr.prctl, PR_GET_PDEATHSIG, room)
 
     def collect() -> None:
-        creds.secbits = bits.value
+        thread.core.thread_core.creds.secbits = bits.value
         if number := int.from_bytes(room.bytes(), "little"):
             thread.core.thread_core.pdeath_sig = number
 
@@ -68,15 +76,36 @@ def dump(thread: DumpThread, batch: Batch) -> None:
 
 def check(who: str, status: Status, idmaps: IdMaps) -> None:
     """RefusedError for a thread that its user namespace has no id for."""
-    if NO_ID in map(idmaps.users.inside, status.uids) or NO_ID in map(idmaps.groups.inside, status.gids):
+    if not _is_mapped(_creds_of(status, idmaps)):
         raise RefusedError(
             f"{who} has a user or group id that its user namespace does not know",
             hint="checkpoint it once it has changed to one that is mapped (/proc/PID/uid_map, gid_map)",
         )
 
 
+def _is_mapped(found: m.creds_entry) -> bool:
+    users = (found.uid, found.euid, found.suid, found.fsuid)
+    return NO_ID not in users and NO_ID not in (found.gid, found.egid, found.sgid, found.fsgid)
+
+
 def fill(creds: m.creds_entry, status: Status, idmaps: IdMaps) -> None:
     """All but the securebits, which /proc does not tell."""
+    creds.MergeFrom(_creds_of(status, idmaps))
+
+
+def _creds_of(status: Status, idmaps: IdMaps) -> m.creds_entry:
+    """The same, of which there are few different ones in a tree of thousands of threads."""
+    identity = status.identity
+    known = _known.get(identity)
+    if known is None or known[0] is not idmaps:
+        if len(_known) == _FEW:
+            _known.clear()
+        known = _known[identity] = (idmaps, _read(status, idmaps))
+    return known[1]
+
+
+def _read(status: Status, idmaps: IdMaps) -> m.creds_entry:
+    creds = m.creds_entry()
     creds.uid, creds.euid, creds.suid, creds.fsuid = map(idmaps.users.inside, status.uids)
     creds.gid, creds.egid, creds.sgid, creds.fsgid = map(idmaps.groups.inside, status.gids)
     groups = [idmaps.groups.inside(group) for group in status.groups]
@@ -93,6 +122,7 @@ def fill(creds: m.creds_entry, status: Status, idmaps: IdMaps) -> None:
         words.extend((value & 0xFFFFFFFF, value >> 32))
     if status.no_new_privs:
         creds.no_new_privs = 1
+    return creds
 
 
 def restore(core: m.core_entry, current: Status, idmaps: IdMaps, batch: Batch) -> None:

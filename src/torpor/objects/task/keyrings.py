@@ -31,21 +31,22 @@ _HIDDEN_NUMBER = 1
 _NAMES = {_THREAD: "thread", _PROCESS: "process", _SESSION: "session"}
 
 
-def dump(thread: DumpThread, batch: Batch) -> None:
-    """Fill in the number; warn of keys."""
+def ask(thread: DumpThread, batch: Batch) -> None:
+    """Ask for the number, and for keys, of which the log warns."""
     session = batch.call(nr.keyctl, _GET_ID, _SESSION, 0, may_fail=True)
     user = batch.call(nr.keyctl, _GET_ID, _USER_SESSION, 0, may_fail=True)
     sizes = {which: batch.call(nr.keyctl, _READ, which, 0, 0, may_fail=True) for which in _NAMES}
 
     def collect() -> None:
+        is_common = False
         if session.errno in _HIDDEN:
             thread.core.thread_core.torpor_session_keyring = _HIDDEN_NUMBER
         elif session.errno or session.value == user.value:
-            del sizes[_SESSION]
+            is_common = True
         else:
             thread.core.thread_core.torpor_session_keyring = session.value
         for which, size in sizes.items():
-            if size.value > 0:
+            if size.value > 0 and not (is_common and which == _SESSION):
                 log.warn(f"{thread.process.describe()}: the keys in its {_NAMES[which]} keyring are not carried")
 
     batch.then(collect)

@@ -52,7 +52,7 @@ def type_here() -> int:
     return _TYPES[lsm.active()]
 
 
-def dump(thread: DumpThread) -> None:
+def look(thread: DumpThread) -> None:
     """Fill in the labels, if this kernel gives any."""
     active = lsm.active()
     if not active:

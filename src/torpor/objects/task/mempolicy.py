@@ -23,7 +23,7 @@ _DEFAULT = 0
 _MAX_NODES = 1024
 
 
-def dump(thread: DumpThread, batch: Batch) -> None:
+def ask(thread: DumpThread, batch: Batch) -> None:
     """Ask for the policy."""
     mode, nodes = batch.out(8), batch.out(_MAX_NODES // 8)
     asked = batch.call(nr.get_mempolicy, mode, nodes, _MAX_NODES, 0, 0, may_fail=True)  # a kernel without NUMA

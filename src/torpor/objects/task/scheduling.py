@@ -55,8 +55,8 @@ DEFAULT_SLACK_NS = 50000
 _CPU_MASK_BYTES = 1024
 
 
-def dump(thread: DumpThread, batch: Batch) -> None:
-    """Fill in the fields."""
+def look(thread: DumpThread) -> None:
+    """Fill in what can be seen from outside."""
     core = thread.core.thread_core
     policy, flags, nice, priority, *deadline, low, high = _get_attr(thread.tid)
     if policy in _REALTIME:
@@ -78,11 +78,15 @@ def dump(thread: DumpThread, batch: Batch) -> None:
     ioprio = _get_ioprio(thread.tid)
     if ioprio not in (0, _IOPRIO_BEST_EFFORT | (nice + 20) // 5):  # before 5.18 the kernel told the effective one
         core.torpor_ioprio = ioprio
+
+
+def ask(thread: DumpThread, batch: Batch) -> None:
+    """Ask for the rest."""
     slack = batch.call(nr.prctl, PR_GET_TIMERSLACK)
 
     def collect() -> None:
         if slack.value not in (0, DEFAULT_SLACK_NS):  # a realtime thread has none
-            core.torpor_timer_slack = slack.value
+            thread.core.thread_core.torpor_timer_slack = slack.value
 
     batch.then(collect)
 

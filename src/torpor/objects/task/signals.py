@@ -61,15 +61,19 @@ def dump_process(process: DumpProcess, batch: Batch) -> None:
     batch.then(collect)
 
 
-def dump_thread(thread: DumpThread, sigmask: int, batch: Batch) -> None:
-    """Mask (as it was when the thread was stopped) and alternate stack."""
-    core = thread.core.thread_core
-    core.blk_sigset = sigmask
+def look_at_thread(thread: DumpThread, sigmask: int) -> None:
+    """The mask, as it was when the thread was stopped."""
+    thread.core.thread_core.blk_sigset = sigmask
+
+
+def ask_thread(thread: DumpThread, batch: Batch) -> None:
+    """Ask for the alternate stack."""
     room = batch.out(_STACK.size)
     batch.call(nr.sigaltstack, 0, room)
 
     def collect() -> None:
-        core.sas.ss_sp, core.sas.ss_flags, _, core.sas.ss_size = _STACK.unpack(room.bytes())
+        sas = thread.core.thread_core.sas
+        sas.ss_sp, sas.ss_flags, _, sas.ss_size = _STACK.unpack(room.bytes())
 
     batch.then(collect)
 

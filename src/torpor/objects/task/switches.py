@@ -21,7 +21,7 @@ Limits
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from torpor.base import log
 from torpor.base.errors import RestoreError
@@ -47,6 +47,7 @@ _SPECULATION: tuple[Switch, ...] = (
     Switch("torpor_spec_indirect_branch", (nr.prctl, 52, 1, 0, 0, 0), (nr.prctl, 53, 1, VALUE, 0, 0), 2),
     Switch("torpor_spec_l1d_flush", (nr.prctl, 52, 2, 0, 0, 0), (nr.prctl, 53, 2, VALUE, 0, 0), 4),
 )
+_SPECULATION_FIELDS = frozenset(switch.field for switch in _SPECULATION)
 #: For those with CAP_SYS_RESOURCE.
 _IO_FLUSHER = Switch("torpor_io_flusher", (nr.prctl, 58, 0, 0, 0, 0), (nr.prctl, 57, VALUE, 0, 0, 0), 0)
 THREAD_SWITCHES: tuple[Switch, ...] = (
@@ -74,22 +75,23 @@ _LEAST_SLOTS, _MOST_SLOTS = 16, 1 << 16
 _THP = MEMORY_SWITCHES[1]
 
 
-def dump_thread(thread: DumpThread, batch: Batch) -> None:
+def ask_thread(thread: DumpThread, batch: Batch) -> None:
     """Ask for those of a thread."""
-    _ask(_askable(thread), thread.core.thread_core, batch)
+    switches = THREAD_SWITCHES if may_be_flusher(thread) else _NOT_PRIVILEGED
+    _ask(switches, lambda: thread.core.thread_core, batch)
 
 
-def _askable(thread: DumpThread) -> tuple[Switch, ...]:
-    """Without what a security module might deny, and log, to one for whom there is nothing to tell."""
+def may_be_flusher(thread: DumpThread) -> bool:
+    """Whether it is asked for PR_GET_IO_FLUSHER, which a security module might deny, and log, to others."""
     is_able = thread.status.cap_effective & _CAP_SYS_RESOURCE
-    if is_able and (not lsm.active() or read_stat(thread.process.pid, thread.tid).flags & PF_MEMALLOC_NOIO):
-        return THREAD_SWITCHES
-    return _NOT_PRIVILEGED
+    if not is_able or not lsm.active():
+        return bool(is_able)
+    return bool(read_stat(thread.process.pid, thread.tid).flags & PF_MEMALLOC_NOIO)
 
 
 def dump_memory(process: DumpProcess, batch: Batch) -> None:
     """Ask for those of the memory."""
-    _ask((*MEMORY_SWITCHES, _MDWE), process.mm, batch)
+    _ask((*MEMORY_SWITCHES, _MDWE), lambda: process.mm, batch)
     slots = batch.call(*_FUTEX_SLOTS.read, may_fail=True)  # type: ignore[arg-type]
 
     def collect() -> None:
@@ -107,7 +109,7 @@ def _is_the_kernels(n_slots: int, n_threads: int) -> bool:
     return _LEAST_SLOTS <= n_slots <= max(_LEAST_SLOTS, 1 << (most - 1).bit_length())
 
 
-def _ask(switches: tuple[Switch, ...], entry: m.thread_core_entry | m.mm_entry, batch: Batch) -> None:
+def _ask(switches: tuple[Switch, ...], entry_of: Callable[[], m.thread_core_entry | m.mm_entry], batch: Batch) -> None:
     asked: list[tuple[Switch, Result, Data | None]] = []
     for switch in switches:
         room = batch.out(8) if ROOM in switch.read else None
@@ -119,14 +121,14 @@ def _ask(switches: tuple[Switch, ...], entry: m.thread_core_entry | m.mm_entry, 
             value = result.value if room is None else int.from_bytes(room.bytes()[:4], "little")
             if result.errno:
                 continue  # a kernel or processor without it, or a switch that is for others
-            if switch in _SPECULATION:
+            if switch.field in _SPECULATION_FIELDS:
                 # Without the bit it is not the thread's to choose.
                 value = value & ~PR_SPEC_PRCTL if value & PR_SPEC_PRCTL else switch.default
             elif switch is _THP:
-                entry.thp_disabled = bool(value)  # type: ignore[union-attr]
+                entry_of().thp_disabled = bool(value)  # type: ignore[union-attr]
                 value &= ~1
             if value != switch.default:
-                setattr(entry, switch.field, value)
+                setattr(entry_of(), switch.field, value)
 
     batch.then(collect)
 

@@ -56,10 +56,15 @@ class When(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class ThreadAspect:
-    """``dump(thread, mask when stopped, batch)``; ``restore(thread, batch)``."""
+    """``look(thread, mask when stopped)`` and ``ask(thread, batch)`` of a dump; ``restore(thread, batch)``.
+
+    What is asked is the same for all threads of the same :func:`shape`, so a batch may be run by one after the other:
+    *thread* is whoever has answered when what ``ask`` leaves for then is done, which may be when it runs again.
+    """
 
     name: str
-    dump: Callable[[DumpThread, int, Batch], None] | None
+    look: Callable[[DumpThread, int], None] | None
+    ask: Callable[[DumpThread, Batch], None] | None
     restore: Callable[[RestoreThread, Batch], None] | None
     when: When = When.BUILD
 
@@ -102,39 +107,61 @@ PROCESS_ASPECTS: tuple[ProcessAspect, ...] = (
 THREAD_ASPECTS: tuple[ThreadAspect, ...] = (
     ThreadAspect(
         "alternate stack, mask",
-        signals.dump_thread,
+        signals.look_at_thread,
+        signals.ask_thread,
         lambda thread, batch: signals.restore_thread(thread.core, batch),
     ),
     ThreadAspect(
         "library registrations",
-        lambda thread, mask, batch: threading.dump(thread, batch),
+        lambda thread, mask: threading.look(thread),
+        threading.ask,
         lambda thread, batch: threading.restore(thread.core, batch),
     ),
-    ThreadAspect(
-        "scheduling", lambda thread, mask, batch: scheduling.dump(thread, batch), scheduling.restore, When.BUILD
-    ),
-    ThreadAspect("switches", lambda thread, mask, batch: switches.dump_thread(thread, batch), switches.restore_thread),
-    ThreadAspect("keyrings", lambda thread, mask, batch: keyrings.dump(thread, batch), keyrings.restore),
-    ThreadAspect("memory policy", lambda thread, mask, batch: mempolicy.dump(thread, batch), mempolicy.restore),
+    ThreadAspect("scheduling", lambda thread, mask: scheduling.look(thread), scheduling.ask, scheduling.restore),
+    ThreadAspect("switches", None, switches.ask_thread, switches.restore_thread),
+    ThreadAspect("keyrings", None, keyrings.ask, keyrings.restore),
+    ThreadAspect("memory policy", None, mempolicy.ask, mempolicy.restore),
     # With the privileges that installing filters needs; dumped for the whole tree at once (seccomp.dump).
-    ThreadAspect("seccomp", None, seccomp.restore),
+    ThreadAspect("seccomp", None, None, seccomp.restore),
     # Behind everything that a confined task may not do.
-    ThreadAspect("security labels, opened", lambda thread, mask, batch: lsm.dump(thread), lsm.open_attributes),
+    ThreadAspect("security labels, opened", lambda thread, mask: lsm.look(thread), None, lsm.open_attributes),
     ThreadAspect(
         "credentials",
-        lambda thread, mask, batch: creds.dump(thread, batch),
+        lambda thread, mask: creds.look(thread),
+        creds.ask,
         lambda thread, batch: creds.restore(thread.core, thread.status, thread.process.idmaps, batch),
         When.CREDENTIALS,
     ),
     # With no_new_privs a profile can only be narrowed.
-    ThreadAspect("security labels", None, lsm.restore, When.SEALED),
+    ThreadAspect("security labels", None, None, lsm.restore, When.SEALED),
     ThreadAspect(
-        "no_new_privs", None, lambda thread, batch: creds.restore_no_new_privs(thread.core, batch), When.SEALED
+        "no_new_privs", None, None, lambda thread, batch: creds.restore_no_new_privs(thread.core, batch), When.SEALED
     ),
     # A change of credentials clears it.
-    ThreadAspect("parent-death signal", None, creds.restore_pdeath_signal, When.SEALED),
-    ThreadAspect("pending signals", None, signals.restore_pending, When.LAST),
+    ThreadAspect("parent-death signal", None, None, creds.restore_pdeath_signal, When.SEALED),
+    ThreadAspect("pending signals", None, None, signals.restore_pending, When.LAST),
 )
+
+
+def shape(thread: DumpThread) -> object:
+    """What the questions to a thread, which has been looked at, go by; None for one that has questions of its own."""
+    if not threading.is_rseq_told():
+        return None
+    return switches.may_be_flusher(thread)
+
+
+def look_at_thread(thread: DumpThread, mask: int) -> None:
+    """Note what of a thread can be seen from outside; *mask*: its signal mask when it was stopped."""
+    for aspect in THREAD_ASPECTS:
+        if aspect.look is not None:
+            aspect.look(thread, mask)
+
+
+def ask_thread(thread: DumpThread, batch: Batch) -> None:
+    """Add the questions to a thread."""
+    for aspect in THREAD_ASPECTS:
+        if aspect.ask is not None:
+            aspect.ask(thread, batch)
 
 
 def restore_process(when: When, process: RestoreProcess, batch: Batch) -> None:

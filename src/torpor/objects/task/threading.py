@@ -32,10 +32,12 @@ from torpor.tracee.batch import Batch
 _ROBUST_HEAD_SIZE = 24
 #: No address of a program's.
 _NOWHERE = 1 << 63
+#: That this kernel has told of an area, or that there is none.
+_told: set[bool] = set()
 
 
-def dump(thread: DumpThread, batch: Batch) -> None:
-    """Fill in the fields."""
+def look(thread: DumpThread) -> None:
+    """Fill in what can be seen from outside."""
     core = thread.core
     set_text(core.thread_core, "comm", thread.status.name)
     room = bytearray(16)
@@ -46,14 +48,25 @@ def dump(thread: DumpThread, batch: Batch) -> None:
     try:
         address, size, signature, _flags = ptrace.get_rseq(thread.tid)
     except OSError:
+        return
+    _told.add(True)
+    _set_rseq(core, address, size, signature)
+
+
+def is_rseq_told() -> bool:
+    """Whether this kernel tells of rseq areas, once a thread has been looked at."""
+    return bool(_told)
+
+
+def ask(thread: DumpThread, batch: Batch) -> None:
+    """Ask for the rest."""
+    if not is_rseq_told():
         _look_for_rseq(thread, batch)
-    else:
-        _set_rseq(core, address, size, signature)
     tid_room = batch.out(8)
     batch.call(nr.prctl, PR_GET_TID_ADDRESS, tid_room)
 
     def collect() -> None:
-        image.set_clear_tid(core, int.from_bytes(tid_room.bytes(), "little"))
+        image.set_clear_tid(thread.core, int.from_bytes(tid_room.bytes(), "little"))
 
     batch.then(collect)
 
