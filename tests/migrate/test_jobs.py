@@ -283,8 +283,25 @@ def test_all_that_can_be_moved_is(here: Path, there: Host) -> None:
         _end("other")
     assert done.returncode == 1 and "torpor: job:counter: there refuses" in done.stderr
     assert "job:other: other runs on there" in done.stdout and "1 of 2 have been moved" in done.stdout
+    assert "job:counter  NOT MOVED: there refuses" in done.stdout and "job:other    stopped for" in done.stdout
     assert there.jobs() == {"counter": "running", "other": "running"}
     _runs_on(here)
+
+
+def test_several_at_a_time(here: Path, there: Host) -> None:
+    names = ("counter", "other", "third")
+    for name in names[1:]:
+        jobs.start([sys.executable, "-S", "-c", _COUNTER], name)
+    try:
+        line = [*TORPOR, "migrate", *names, "nobody", "there", *there.words, "--parallel", "3", "--json"]
+        done = subprocess.run(line, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    finally:
+        for name in names[1:]:
+            _end(name)
+    came = {each["what"]: each for each in json.loads(done.stdout)}
+    assert done.returncode == came["nobody"]["exit_code"] == 1 and "nobody" in came["nobody"]["error"]
+    assert all(came[name]["host"] == "there" and came[name]["downtime_s"] > 0 for name in names)
+    assert jobs.list_jobs() == [] and there.jobs() == dict.fromkeys(names, "running") and there.leftovers() == []
 
 
 def test_a_dry_run_changes_nothing(here: Path, there: Host) -> None:

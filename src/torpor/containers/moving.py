@@ -133,7 +133,11 @@ def _mounts(container: Container, told: dict[str, Any], volumes: str) -> list[_M
     if problems:
         raise problems[0]
     if told.get("Pod"):
-        raise RefusedError(f"{container.label} is in a pod, and those are not moved yet", hint="podman pod inspect")
+        raise RefusedError(
+            f"{container.label} is in a pod, whose containers share namespaces and are not moved by themselves",
+            hint="podman container checkpoint --export for each, podman pod create on the other host, and there "
+            "podman container restore --import --pod",
+        )
     network = str((told.get("HostConfig") or {}).get("NetworkMode", ""))
     if network.startswith(("container:", "ns:")):
         raise RefusedError(f"{container.label} is in the network of another one ({network}), which stays here")

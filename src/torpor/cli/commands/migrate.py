@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 
-from torpor.base.typed import TYPE_CHECKING
+from torpor.base.typed import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from torpor.cli.side_by_side import Outcome
     from torpor.containers.names import Target
     from torpor.migrate.rounds import Round
     from torpor.migrate.source import Moved, Wishes
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
 #: Options for processes that Podman has as well.
 _SHARED = ("tcp-established", "file-locks")
+_MOST_AT_A_TIME = 64
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--all", action="store_true",
-        help="all jobs and containers of Podman that run here, one after the other; who cannot be moved runs on here",
+        help="all jobs and containers of Podman that run here; who cannot be moved runs on here",
+    )  # fmt: skip
+    parser.add_argument(
+        "--parallel", type=int, default=1, metavar="N",
+        help="so many of several at a time (default: 1), which share --bandwidth; nothing is asked then",
     )  # fmt: skip
     parser.add_argument("--name", help="what the job or container is called there (default: as here)")
     parser.add_argument("--dry-run", action="store_true", help="ask both hosts what stands in the way, and no more")
@@ -99,7 +106,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Move what was named, one after the other, and say what came of it; the exit code of the first that was not."""
-    from torpor.base.errors import TorporError, UsageError
+    from torpor.base.errors import UsageError
     from torpor.migrate import source, way
 
     where = way.destination(args.words[-1])
@@ -108,25 +115,65 @@ def main(args: argparse.Namespace) -> int:
         raise UsageError("torpor migrate: what to move, and where to?", hint="PID|NAME... HOST, or --all HOST")
     if not 1 <= args.connections <= 16 or args.bandwidth < 0:
         raise UsageError("--connections is 1 to 16, and --bandwidth no less than 0")
+    if not 1 <= args.parallel <= _MOST_AT_A_TIME:
+        raise UsageError(f"--parallel is 1 to {_MOST_AT_A_TIME}")
     source.check(_wishes(args))
     wanted = wanted or _all()
+    args.parallel = max(1, min(args.parallel, len(wanted)))
     if (args.name or args.persist) and len(wanted) != 1:
         raise UsageError("--name and --persist are for one")
-    code = 0
-    came: list[Moved | None] = []
-    for word in wanted:
+    if len(wanted) == 1:
+        moved = _migrate_one(args, wanted[0], where)
+        if args.json:
+            print(json.dumps(_fields(moved), indent=1))
+        return 0
+    return _report(args, wanted, _several(args, wanted, where), where)
+
+
+def _several(args: argparse.Namespace, wanted: list[str], where: Destination) -> dict[str, Outcome]:
+    """What came of each that had its turn."""
+    from torpor.base.errors import TorporError
+    from torpor.cli import side_by_side
+
+    def work(word: str) -> object:
         try:
-            came.append(_migrate_one(args, word, where))
+            return _fields(_migrate_one(args, word, where))
         except TorporError as error:
-            if len(wanted) == 1:
-                raise
             print(f"torpor: {word}: {error.describe()}", file=sys.stderr)
-            code = code or error.exit_code
+            raise
+
+    return side_by_side.run(wanted, args.parallel, work)
+
+
+def _report(args: argparse.Namespace, wanted: list[str], came: dict[str, Outcome], where: Destination) -> int:
+    """Say it at the end; the exit code of the first that was not moved."""
+    from torpor.cli.progress import size, time_of
+
+    not_begun = (None, "not begun: it runs on here", 130)
+    every = [(word, came.get(word, not_begun)) for word in wanted]
+    failed = [code for _, (_, _, code) in every if code]
     if args.json:
-        _print_json(came, len(wanted) == 1)
-    if len(wanted) != 1 and not args.json:
-        print(f"{len(came)} of {len(wanted)} {'can be' if args.dry_run else 'have been'} moved to {where}")
-    return code
+        told = []
+        for word, (value, error, code) in every:
+            fields = value if isinstance(value, dict) else {}
+            told.append({"what": word, **fields, **({"error": error, "exit_code": code} if code else {})})
+        print(json.dumps(told, indent=1))
+        return failed[0] if failed else 0
+    width = max(len(word) for word in wanted)
+    for word, (value, error, code) in every:
+        if code:
+            print(f"{word:{width}}  NOT MOVED: {error}")
+        elif isinstance(value, dict) and value:
+            downtime, total = time_of(value["downtime_s"]), time_of(value["total_s"])
+            print(f"{word:{width}}  stopped for {downtime}, {total} in all, {size(value['sent_bytes'])} sent")
+    print(f"{len(wanted) - len(failed)} of {len(wanted)} {'can be' if args.dry_run else 'have been'} moved to {where}")
+    return failed[0] if failed else 0
+
+
+def _fields(moved: Moved | None) -> dict[str, Any]:
+    import dataclasses
+
+    return dataclasses.asdict(moved) if moved is not None else {}
 
 
 def _all() -> list[str]:
@@ -151,7 +198,9 @@ def _migrate_one(args: argparse.Namespace, word: str, where: Destination) -> Mov
     if args.name and target.job is None and container is None:
         raise UsageError("--name is for jobs and containers")
     if container is None:
-        insist(target, process_options.keywords(args, process_options.CHECK), may_ask=not args.yes)
+        insist(
+            target, process_options.keywords(args, process_options.CHECK), may_ask=not args.yes and args.parallel == 1
+        )
         moved = source.migrate(target.pid, target.job, where, _wishes(args))
     else:
         of_processes = [name for name in process_options.names(process_options.CHECK) if name not in _SHARED]
@@ -175,7 +224,8 @@ def _wishes(args: argparse.Namespace) -> Wishes:
     tell = (lambda made: None) if args.json else _tell_round
     return source.Wishes(
         args.name or "", args.rsh, args.remote_torpor, args.trust, args.dry_run, args.keep_source,
-        args.via == "ssh", args.connections, args.compress, int(args.bandwidth * 125_000), args.post_copy, aim, tell,
+        args.via == "ssh", args.connections, args.compress, int(args.bandwidth * 125_000 / args.parallel),
+        args.post_copy, aim, tell,
         process_options.keywords(args, process_options.CHECK), args.persist,
     )  # fmt: skip
 
@@ -224,14 +274,6 @@ def _refuse_others(target: Target) -> None:
         target.service.insist_it_stays_ended()
     if not target.pid:
         raise UsageError(f"{target.label} does not run", hint="`torpor ps -a` shows what it does")
-
-
-def _print_json(came: list[Moved | None], is_one: bool) -> None:
-    import dataclasses
-    import json
-
-    told = [dataclasses.asdict(moved) if moved is not None else {} for moved in came]
-    print(json.dumps(told[0] if is_one else told, indent=1))
 
 
 def _tell(word: str, where: Destination, moved: Moved | None) -> None:
