@@ -1,5 +1,6 @@
 """Restartable sequences: of a program's own, and those that the C library has registered for its threads."""
 
+import os
 from contextlib import nullcontext
 
 import pytest
@@ -7,6 +8,8 @@ import pytest
 from harness import engine, without
 from harness.flavours import Flavour, carry_through, start, workload_test
 from harness.workload import Workload
+from torpor.base.ids import Pid
+from torpor.tracee import rseq
 
 test_rseq_of_the_library = workload_test("rseq_library")
 
@@ -45,6 +48,11 @@ def test_what_is_not_found_is_refused() -> None:
         ):
             workload.dump()
         workload.expect_pass()
+
+
+def test_without_thread_local_storage_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rseq, "read_thread_pointer", lambda tid: 0)
+    assert rseq.likely_areas(Pid(os.getpid())) == []
 
 
 @pytest.mark.root

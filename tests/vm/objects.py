@@ -21,10 +21,10 @@ FLAVOURS = tuple(os.environ.get("TORPOR_VM_FLAVOURS", "host").split(","))
 PEER_NAME = os.environ.get("TORPOR_VM_PEER_NAME", "peer")
 #: One of each sort of object, and what has met other kernels' ways before: minutes, where all of them take an hour.
 CHOSEN = (
-    "counter", "threads", "private_memory", "shared_anonymous", "memfd", "growing_stack", "vdso", "rseq", "signals",
-    "posix_timers", "itimers", "timerfd", "eventfd", "signalfd", "epoll", "inotify", "pidfd", "pipe_contents", "fifos",
-    "pty", "plain_files", "ghost_files", "file_locks", "unix_pairs", "tcp_pair", "tcp_listen", "udp", "mqueue",
-    "sysv_ipc", "seccomp_filters", "scheduling", "credentials", "zombies",
+    "counter", "threads", "private_memory", "sparse", "shared_anonymous", "memfd", "growing_stack", "vdso", "rseq",
+    "signals", "posix_timers", "itimers", "timerfd", "eventfd", "signalfd", "epoll", "inotify", "pidfd",
+    "pipe_contents", "fifos", "pty", "plain_files", "ghost_files", "file_locks", "unix_pairs", "tcp_pair",
+    "tcp_listen", "udp", "mqueue", "sysv_ipc", "seccomp_filters", "scheduling", "credentials", "zombies",
 )  # fmt: skip
 PASSED, MISSING, FAILED = "passed", "missing", "failed"
 
