@@ -119,6 +119,7 @@ def torpor() -> str:
     lines += [_safe("/var/lib/torpor for root, ~/.local/state/torpor for anybody else, if this says nothing.")]
     lines += [".TP", ".B TORPOR_PODMAN, TORPOR_DOCKER, TORPOR_RUNC, TORPOR_CRUN, TORPOR_CTR"]
     lines += [_safe("The command of an engine with its first words, such as podman --root /srv/podman.")]
+    lines += [".TP", ".B TORPOR_LIST_TIMEOUT", "How long an engine may take to list its containers, in seconds (20)."]
     lines += [".SH SEE ALSO", ".BR torpor\\-criu (8),", ".BR criu (8)"]
     return "\n".join(lines) + "\n"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,19 @@ from torpor.base.errors import UsageError
 #: Options as the engine's own command has them, without the dashes, each with its value ("" for a switch).
 Words = Sequence[tuple[str, str]]
 
+#: What says that in seconds instead.
+LIST_TIMEOUT_VARIABLE = "TORPOR_LIST_TIMEOUT"
+
+
+def _list_timeout_s() -> float:
+    try:
+        return float(os.environ[LIST_TIMEOUT_VARIABLE])
+    except (KeyError, ValueError):
+        return 20.0
+
+
 #: How long an engine may take to say what containers there are: one that hangs must not keep the others from answering.
-LIST_TIMEOUT_S = 20.0
+LIST_TIMEOUT_S = _list_timeout_s()
 _MIN_ID = 4
 
 RUNNING = frozenset({"running", "paused", "up"})

@@ -56,6 +56,9 @@ class World:
 def world(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> World:
     made = World()
     monkeypatch.setenv("TORPOR_STATE", str(tmp_path))
+    # They are said to others from here on, and not taken back.
+    monkeypatch.setenv("TORPOR_LIST_TIMEOUT", "20")
+    monkeypatch.setattr(waking, "_OF_SERVICES", ())
     monkeypatch.setattr(facts, "of", made.fact)
     monkeypatch.setattr(planning, "plan", lambda: [plan_of(mark, made) for mark in reversed(marks.all_marks())])
     return made
@@ -209,6 +212,42 @@ def test_what_has_ended_or_was_started_anew_is_told(world: World, monkeypatch: p
     assert [entry.state for entry in made.missing] == ["gone", "gone"]
     assert "anew" in made.missing[1].why and "no such" in made.missing[0].why
     assert "restore" not in " ".join(world.done)
+
+
+def test_a_podman_that_says_nothing_keeps_nobody_from_anything(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither before a step nor after it: what is true is asked again at boot, and until it is known."""
+    mark(world, "job:a", "podman:b", "job:c")
+    was, is_silent = facts.of, [True]
+
+    def of(entry: Entry) -> facts.Fact:
+        silent = is_silent[0] and entry.kind == "podman"
+        return facts.Fact(facts.UNKNOWN, why="podman does not answer") if silent else was(entry)
+
+    def run(words: Sequence[str], timeout_s: float | None) -> str:
+        return world.run([words[0], f"{words[1]}@7" if words[1].startswith("podman") else words[1]], timeout_s)
+
+    monkeypatch.setattr(facts, "of", of)
+    monkeypatch.setattr(facts, "forget_checkpoint", lambda entry: None)
+    saving.save(run, silent, 100)
+    assert states() == {"job:a": "saved", "podman:b": "saving", "job:c": "saved"}
+    world.reboot()
+    made = waking.wake(run, silent)
+    assert states() == {"job:a": "restored", "podman:b": "failed", "job:c": "restored"}
+    assert "podman does not answer" in made.missing[0].why
+    is_silent[0] = False
+    waking.wake(run, silent)
+    assert world.running == {"job:a", "podman:b", "job:c"} and set(states().values()) == {"restored"}
+
+
+def test_jobs_are_planned_where_podman_fails(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> dict[str, dict[str, object]]:
+        raise EngineError("podman does not answer")
+
+    monkeypatch.setenv("TORPOR_STATE", str(tmp_path))
+    monkeypatch.setattr(planning, "_containers", fail)
+    marks.add([marks.Mark("podman:web"), marks.Mark("job:one")])
+    planned = {entry.target: (entry.state, entry.why) for entry in planning.plan()}
+    assert planned == {"podman:web": ("left", "podman does not answer"), "job:one": ("idle", "")}
 
 
 def test_marks_may_not_be_after_each_other(world: World) -> None:

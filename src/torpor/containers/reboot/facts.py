@@ -12,11 +12,13 @@ from typing import Any
 
 from torpor.base.errors import EngineError, JobError
 from torpor.containers.commands import command_of, run
-from torpor.containers.model import LIST_TIMEOUT_S, RUNNING
+from torpor.containers.model import LIST_TIMEOUT_VARIABLE, RUNNING
 from torpor.containers.reboot.ledger import Entry
 from torpor.engine import jobs
 
-ASLEEP, RUNS, ANEW, ENDED, ABSENT = "asleep", "runs", "anew", "ended", "absent"
+ASLEEP, RUNS, ANEW, ENDED, ABSENT, UNKNOWN = "asleep", "runs", "anew", "ended", "absent", "unknown"
+#: How long Podman may take to answer: a machine that goes down, or comes up, has much to do.
+ASK_TIMEOUT_S = 120.0
 #: Files of a checkpoint that Podman keeps beside its images, and removes after a restore.
 _BESIDE = ("devshm-checkpoint.tar", "network.status", "config.dump", "spec.dump")
 _CLOCK_S = 2.0
@@ -24,16 +26,30 @@ _CLOCK_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """``state`` is one of this module's; ANEW: it runs, but not from its checkpoint.  ``checkpoint``: a job's."""
+    """``state`` is one of this module's; ANEW: it runs, but not from its checkpoint; UNKNOWN, and ``why``.
+
+    ``checkpoint`` is the number of a job's, ``id`` a container's.
+    """
 
     state: str
     checkpoint: int = 0
     id: str = ""
+    why: str = ""
+
+
+def be_patient() -> None:
+    """Have what is called from here on wait so long for engines, too."""
+    os.environ.setdefault(LIST_TIMEOUT_VARIABLE, f"{ASK_TIMEOUT_S:g}")
 
 
 def of(entry: Entry) -> Fact:
     """What is true of it."""
-    return _of_job(entry) if entry.kind == "job" else _of_container(entry)
+    if entry.kind == "job":
+        return _of_job(entry)
+    try:
+        return _of_container(entry)
+    except (EngineError, ValueError, LookupError, TypeError, AttributeError) as error:
+        return Fact(UNKNOWN, id=entry.id, why=f"podman does not say what it does: {error}")
 
 
 def _of_job(entry: Entry) -> Fact:
@@ -66,7 +82,7 @@ def inspect(word: str) -> dict[str, Any] | None:
     if not command_of("podman"):
         return None
     try:
-        found = json.loads(run("podman", "container", "inspect", word, timeout_s=LIST_TIMEOUT_S))
+        found = json.loads(run("podman", "container", "inspect", word, timeout_s=ASK_TIMEOUT_S))
     except EngineError as error:
         if "no such" in str(error).lower():
             return None

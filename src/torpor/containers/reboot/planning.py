@@ -12,8 +12,11 @@ from dataclasses import replace
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
+from torpor.base import log
+from torpor.base.errors import EngineError
 from torpor.containers.commands import command_of, run
-from torpor.containers.model import LIST_TIMEOUT_S, RUNNING
+from torpor.containers.model import RUNNING
+from torpor.containers.reboot.facts import ASK_TIMEOUT_S
 from torpor.containers.reboot.ledger import IDLE, LEFT, WAITING, Entry
 from torpor.containers.reboot.marks import LABEL, Mark, all_marks
 from torpor.engine import jobs
@@ -22,8 +25,13 @@ _UNIT = "PODMAN_SYSTEMD_UNIT"
 
 
 def plan() -> list[Entry]:
-    """One entry for everything marked; EngineError if Podman does not answer, and something of it is marked."""
-    containers = _containers()
+    """One entry for everything marked; where Podman does not answer, its containers are LEFT, with what it said."""
+    silent = ""
+    try:
+        containers = _containers()
+    except (EngineError, ValueError, LookupError, TypeError) as error:
+        silent, containers = str(error), {}
+        log.warn(f"containers with the label {LABEL} are not known: {silent}")
     marks = {mark.target: mark for mark in all_marks()}
     for told in containers.values():
         target = f"podman:{told['Name']}"
@@ -32,6 +40,12 @@ def plan() -> list[Entry]:
     by_name = {f"podman:{told['Name']}": told for told in containers.values()}
     running = {f"job:{job.name}" for job in jobs.list_jobs() if job.status == jobs.RUNNING}
     entries = {target: _entry(mark, by_name.get(target), running) for target, mark in marks.items()}
+    if silent:
+        entries |= {
+            target: replace(entry, state=LEFT, why=silent, hint="podman ps")
+            for target, entry in entries.items()
+            if entry.kind == "podman"
+        }
     needs = {target: _needs(told, containers) for target, told in by_name.items()}
     for target, entry in entries.items():
         reached = _reached(target, needs)
@@ -56,10 +70,10 @@ def _containers() -> dict[str, dict[str, Any]]:
     """What ``podman inspect`` says of each container, by ids."""
     if not command_of("podman"):
         return {}
-    ids = run("podman", "ps", "--all", "--quiet", "--no-trunc", timeout_s=LIST_TIMEOUT_S).split()
+    ids = run("podman", "ps", "--all", "--quiet", "--no-trunc", timeout_s=ASK_TIMEOUT_S).split()
     if not ids:
         return {}
-    found = json.loads(run("podman", "container", "inspect", *ids, timeout_s=LIST_TIMEOUT_S))
+    found = json.loads(run("podman", "container", "inspect", *ids, timeout_s=ASK_TIMEOUT_S))
     return {str(told["Id"]): told for told in found}
 
 

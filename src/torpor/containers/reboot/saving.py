@@ -29,9 +29,10 @@ Tell = Callable[[Entry], None]
 def save(run: Run, tell: Tell, limit_s: float) -> Ledger:
     """Checkpoint what is marked and runs; what sleeps since an earlier shutdown is still to be restored.
 
-    TorporError while somebody else is at it, or where Podman does not answer.
+    TorporError while somebody else is at it.
     """
     deadline = time.monotonic() + limit_s
+    facts.be_patient()
     with stored.held("ledger"):
         before = ledger.load()
         planned = planning.plan()
@@ -49,14 +50,16 @@ def _with_older(planned: list[Entry], before: Ledger) -> list[Entry]:
     here = {entry.target for entry in planned if entry.state == WAITING}
     known = PENDING | {SAVING}
     older = [entry for entry in before.entries if entry.state in known and entry.target not in here]
-    older = [_still(entry) for entry in older if facts.of(entry).state == facts.ASLEEP]
+    older = [_still(entry) for entry in older if facts.of(entry).state in (facts.ASLEEP, facts.UNKNOWN)]
     targets = {entry.target for entry in older}
     return [*(entry for entry in planned if entry.target not in targets), *older]
 
 
 def _still(entry: Entry) -> Entry:
     """Who died while it was being saved has not written down that it was."""
-    return replace(entry, state=SAVED, checkpoint=facts.of(entry).checkpoint) if entry.state == SAVING else entry
+    fact = facts.of(entry)
+    is_saved = entry.state == SAVING and fact.state == facts.ASLEEP
+    return replace(entry, state=SAVED, checkpoint=fact.checkpoint) if is_saved else entry
 
 
 def _save(run: Run, made: Ledger, entry: Entry, left_s: float) -> Entry:
@@ -79,11 +82,13 @@ def _save(run: Run, made: Ledger, entry: Entry, left_s: float) -> Entry:
 
 
 def settle(made: Ledger, entry: Entry, why: str, hint: str) -> Entry:
-    """What has become of one that was being saved: SAVED, or LEFT for this reason."""
+    """What has become of one that was being saved: SAVED, or LEFT for this reason; SAVING where nobody knows yet."""
     seconds = max(0.0, time.time() - entry.began)
     fact = facts.of(entry)
     if fact.state == facts.ASLEEP:
         return made.update(entry, SAVED, checkpoint=fact.checkpoint, seconds=seconds)
+    if fact.state == facts.UNKNOWN:
+        return made.update(entry, SAVING, why=fact.why, seconds=seconds)
     return made.update(entry, LEFT, why=why, hint=hint, seconds=seconds)
 
 

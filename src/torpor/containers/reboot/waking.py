@@ -33,6 +33,7 @@ def wake(run: Run, tell: Tell, limit_s: float | None = None) -> Ledger:
     TorporError while somebody else is at it.
     """
     deadline = time.monotonic() + limit_s if limit_s is not None else None
+    facts.be_patient()
     for name in _OF_SERVICES:
         os.environ.pop(name, None)
     with stored.held("ledger"):
@@ -42,7 +43,10 @@ def wake(run: Run, tell: Tell, limit_s: float | None = None) -> Ledger:
             if entry.state == WAITING:
                 tell(made.update(entry, LEFT, why=_NOT_ITS_TURN, hint=_MORE_TIME))
             elif entry.state == SAVING:
-                settle(made, entry, _NOT_WHOLE, _MORE_TIME)
+                now = settle(made, entry, _NOT_WHOLE, _MORE_TIME)
+                if now.state == SAVING:
+                    # It is asked again below.
+                    made.update(now, FAILED, why=now.why)
         for entry in made.pending:
             left_s = max(1.0, deadline - time.monotonic()) if deadline is not None else None
             tell(_wake(run, made, entry, left_s))
@@ -75,6 +79,8 @@ def _wake(run: Run, made: Ledger, entry: Entry, left_s: float | None) -> Entry:
 
 def _is_not_asleep(made: Ledger, entry: Entry, fact: facts.Fact) -> Entry:
     """It runs, as it should, or something else has become of it."""
+    if fact.state == facts.UNKNOWN:
+        return made.update(entry, FAILED, why=fact.why, hint="torpor survive --restore, when podman answers")
     if fact.state == facts.RUNS:
         entry = made.update(entry, RESTORED)
         if entry.kind == "podman":
