@@ -6,7 +6,8 @@ It is the command that leads to another host, and hands on what the two sides sa
 of data which go the same way) it waits so many seconds, before it has handed it on if the number is negative, and then
 VICTIM is at its end: ``source`` and ``destination`` are killed, ``host`` with all that runs there, ``link`` is cut, and
 of ``silence`` the destination is stopped until the source has gone.  ``runc`` is killed where it makes a checkpoint, on
-the side that we are on.
+the side that we are on.  Any other VICTIM is a command that does the harm,
+while what is said goes on.
 """
 
 import os
@@ -15,6 +16,7 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 
@@ -103,7 +105,9 @@ def main() -> None:
                         _write(way.writer, frame)
                     except BrokenPipeError:
                         os._exit(0)
-                    if is_it and delay >= 0:
+                    if is_it and delay >= 0 and "/" in victim:
+                        threading.Thread(target=harm, args=(inner.pid, victim, delay)).start()
+                    elif is_it and delay >= 0:
                         harm(inner.pid, victim, delay)
 
 
@@ -124,8 +128,10 @@ def harm(inner: int, victim: str, delay_s: float) -> None:
         # As ``harness.hosts`` leads there: nsenter -t PID, of the first process of a pid namespace.
         with open(f"/proc/{inner}/cmdline", "rb") as line:
             os.kill(int(line.read().split(b"\0")[2]), signal.SIGKILL)
-    else:
+    elif victim == "link":
         os._exit(0)
+    else:
+        subprocess.run([victim], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=False)
 
 
 if __name__ == "__main__":

@@ -370,7 +370,8 @@ def _take(found: Pagemap, wanted: list[Range], base: int, where: str, extents: l
         else:
             raise ImageMissing(
                 f"{where}: {run.n_pages} pages at {run.vaddr:#x} are in no image: they were left to a page server",
-                hint="criu restore --lazy-pages, with criu lazy-pages --page-server, while the dump gives them",
+                hint="criu restore --lazy-pages, with criu lazy-pages --page-server, while the dump gives them; those "
+                "of a migration whose source has been killed are lost",
             )
     return further
 

@@ -324,7 +324,7 @@ class _Move:
                 give=self._giver.give if self._giver is not None else None, **self._wishes.told,
             )  # fmt: skip
         try:
-            within_s = _RUNS_WITHIN_S if self._giver is None or self._giver.is_complete else 0.0
+            within_s = _RUNS_WITHIN_S if self._giver is None or self._giver.is_complete else 1.0
             self._runs = (self._giver and self._giver.runs) or self._link.expect(protocol.RUNS, timeout_s=within_s)
         except MigrationError as error:
             self._lost = error
