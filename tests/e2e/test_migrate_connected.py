@@ -1,23 +1,20 @@
 """``torpor migrate``: a client on a third host keeps its connection, with bytes in flight both ways all the time."""
 
-import os
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
-from e2e.slides import SECOND, let_in
+from e2e.segment import SERVICE, TORPOR, segment
+from e2e.slides import SECOND
 from harness import images
 from harness.events import time_limit_s
 from harness.machine import Machine
 from harness.podman import Podman
 from harness.streams import PUMP
 
-_TORPOR = "/usr/local/sbin/torpor"
-_SERVICE, _CLIENT, _PORT = "192.0.2.100", "192.0.2.50", 8080
+_PORT = 8080
+hosts = segment
 #: Both ends check every byte by its place; what they have sent and received they write down when the client hangs up.
 _SERVER = (
     PUMP
@@ -33,21 +30,11 @@ _TALKER = (
     PUMP
     + f"""
 import os
-peer = socket.create_connection(("{_SERVICE}", {_PORT}), 30)
+peer = socket.create_connection(("{SERVICE}", {_PORT}), 30)
 open("/run/talks", "w").close()
 print("%d %d " % pump(peer, lambda: os.path.exists("/run/enough")), flush=True)
 """
 )
-
-
-def _write_torpor(machine: Machine) -> None:
-    command = machine.path(_TORPOR)
-    source = os.environ["PYTHONPATH"]
-    command.write_text(
-        f"#!/bin/sh\nexport PYTHONPATH='{source}' TORPOR_STATE=/run/torpor\n"
-        f'exec {sys.executable} -m torpor.cli.torpor "$@"\n'
-    )
-    command.chmod(0o755)
 
 
 def _wait(is_true: Callable[[], bool], what: str) -> None:
@@ -57,33 +44,6 @@ def _wait(is_true: Callable[[], bool], what: str) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError(what)
         time.sleep(0.02)
-
-
-@pytest.fixture
-def hosts(image_stores: list[Path]) -> Iterator[tuple[Podman, Podman]]:
-    """Two on one segment, each of which lets the other in; a bridge on the second leads to the client."""
-    with ExitStack() as stack:
-        first = stack.enter_context(Podman(image_stores, "first"))
-        second = stack.enter_context(Podman(image_stores, SECOND))
-        first.machine.join(second.machine)
-        let_in(first.machine, second.machine)
-        for each in (first, second):
-            _write_torpor(each.machine)
-        first.machine.run("ip", "address", "add", "192.0.2.1/24", "dev", f"to-{SECOND}")
-        for line in (
-            "link add br0 type bridge",
-            "address flush dev to-first",
-            "link set to-first master br0",
-            "link set br0 up",
-            "address add 192.0.2.2/24 dev br0",
-            "netns add client",
-            "link add c0 type veth peer name c1 netns client",
-            "link set c0 master br0 up",
-            f"-n client address add {_CLIENT}/24 dev c1",
-            "-n client link set c1 up",
-        ):
-            second.machine.run("ip", *line.split())
-        yield first, second
 
 
 class _Client:
@@ -109,11 +69,11 @@ def test_a_container_keeps_it(hosts: tuple[Podman, Podman]) -> None:
     first, second = hosts
     for each, parent in ((first, f"to-{SECOND}"), (second, "br0")):
         each("network", "create", "-d", "macvlan", "-o", f"parent={parent}", "--subnet", "192.0.2.0/24", "segment")
-    network = ("--network", "segment", "--ip", _SERVICE)
+    network = ("--network", "segment", "--ip", SERVICE)
     first.run("--name", "counter", *network, images.APPLICATIONS, "python3", "-c", _SERVER)
     first.wait_listening("counter", _PORT)
     client = _Client(second.machine)
-    first.machine.run(_TORPOR, "migrate", "podman:counter", SECOND, "--remote-torpor", _TORPOR, timeout_s=180)
+    first.machine.run(TORPOR, "migrate", "podman:counter", SECOND, "--remote-torpor", TORPOR, timeout_s=180)
     assert second.is_running("counter")
     place = Path(f"/proc/{second.machine.pid}/root/proc/{second.pid('counter')}/root/run/counts")
     client.finish(place)
@@ -123,12 +83,12 @@ def test_a_job_keeps_it_where_its_address_moves(hosts: tuple[Podman, Podman]) ->
     """It is in its host's network: whose host answers for its address is up to who moves it."""
     first, second = (each.machine for each in hosts)
     for each, ignore in ((first, "0"), (second, "1")):
-        each.run("ip", "address", "add", f"{_SERVICE}/32", "dev", "lo")
+        each.run("ip", "address", "add", f"{SERVICE}/32", "dev", "lo")
         _answer(each, ignore)
-    first.run(_TORPOR, "run", "--detach", "--name", "server", sys.executable, "-c", _SERVER)
+    first.run(TORPOR, "run", "--detach", "--name", "server", sys.executable, "-c", _SERVER)
     client = _Client(second)
-    words = ("--remote-torpor", _TORPOR, "--tcp-established", "--yes")
-    first.run(_TORPOR, "migrate", "job:server", SECOND, *words, timeout_s=180)
+    words = ("--remote-torpor", TORPOR, "--tcp-established", "--yes")
+    first.run(TORPOR, "migrate", "job:server", SECOND, *words, timeout_s=180)
     _answer(first, "1")
     _answer(second, "0")
     second.run("ip", "-n", "client", "neighbour", "flush", "all")

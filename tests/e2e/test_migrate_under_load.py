@@ -1,0 +1,100 @@
+"""``torpor migrate``: databases in containers move under the load of their own benchmarks.
+
+The clients notice nothing but some silence: no connection breaks, and what the server has is what they were told.
+"""
+
+import json
+import re
+from pathlib import Path
+
+from e2e.segment import SERVICE, TORPOR, segment
+from harness import images
+from harness.events import time_limit_s
+from harness.machine import Machine
+from harness.podman import Podman
+from harness.skips import missing
+
+hosts = segment
+_REDIS = ("redis-server", "--protected-mode", "no", "--save", "", "--appendonly", "no", "--port", "8080")
+_AT_ONCE = 5_000
+_POSTGRESQL = """
+PATH=$(echo /usr/lib/postgresql/*/bin):$PATH
+install -d -o postgres /run/postgresql /srv/pg
+su postgres -c "$(command -v initdb) -D /srv/pg -A trust" && echo "host all all all trust" >>/srv/pg/pg_hba.conf
+exec su postgres -c "exec $(command -v postgres) -D /srv/pg -p 8080 -c listen_addresses='*' -c fsync=off"
+"""
+
+
+def _networks(first: Podman, second: Podman) -> tuple[str, ...]:
+    for each, parent in ((first, f"to-{second.machine.name}"), (second, "br0")):
+        each("network", "create", "-d", "macvlan", "-o", f"parent={parent}", "--subnet", "192.0.2.0/24", "segment")
+    return ("--network", "segment", "--ip", SERVICE)
+
+
+def _migrate(first: Podman, second: Podman) -> None:
+    line = [TORPOR, "migrate", "podman:counter", second.machine.name, "--remote-torpor", TORPOR, "--json"]
+    told = json.loads(first.machine.run(*line, timeout_s=180).stdout)
+    rounds = ", ".join(f"{each['n_bytes'] / 1e6:.1f}" for each in told["rounds"])
+    print(
+        f"stopped for {told['downtime_s']:.2f} s, {told['total_s']:.1f} s in all; {told['memory_bytes'] / 1e6:.1f} MB "
+        f"of memory, {told['sent_bytes'] / 1e6:.1f} MB sent; rounds of {rounds} MB"
+    )
+    assert second.is_running("counter")
+
+
+def _in_client(*line: str) -> list[str]:
+    return ["ip", "netns", "exec", "client", *line]
+
+
+class _Load:
+    """A benchmark that is run again and again, each time with new connections, until it is told that it is enough."""
+
+    def __init__(self, machine: Machine, *line: str) -> None:
+        self._machine, self._log = machine, machine.base / "benchmark.log"
+        again = 'while "$@"; do echo AGAIN; if test -e /run/enough; then exit 0; fi; done; exit 1'
+        self._process = machine.spawn(*_in_client("sh", "-c", again, "sh", *line), log=self._log)
+
+    def finish(self) -> str:
+        """What all of them have printed."""
+        assert self._process.poll() is None, self._log.read_text()
+        self._machine.path("/run/enough").touch()
+        assert self._process.wait(time_limit_s(60)) == 0, self._log.read_text()
+        return self._log.read_text()
+
+
+def test_redis_under_its_benchmark(hosts: tuple[Podman, Podman]) -> None:
+    first, second = hosts
+    first.run("--name", "counter", *_networks(first, second), images.APPLICATIONS, *_REDIS)
+    first.wait_listening("counter", 8080)
+    benchmark = ("redis-benchmark", "-h", SERVICE, "-p", "8080", "-q", "-n")
+    fill = ("100000", "-P", "100", "-r", "1000000", "-d", "500", "-t", "set")
+    second.machine.run(*_in_client(*benchmark, *fill))
+    load = _Load(second.machine, *benchmark, str(_AT_ONCE), "-c", "20", "incr", "counter")
+    _migrate(first, second)
+    said = load.finish()
+    assert "rror" not in said, said
+    get = _in_client("redis-cli", "-h", SERVICE, "-p", "8080", "get", "counter")
+    assert int(second.machine.out(*get)) == said.count("AGAIN") * _AT_ONCE > 0
+
+
+def test_postgresql_under_pgbench(hosts: tuple[Podman, Podman]) -> None:
+    first, second = hosts
+    network = _networks(first, second)
+    first.run("--name", "counter", *network, images.APPLICATIONS, "sh", "-c", _POSTGRESQL)
+    first.wait_listening("counter", 8080)
+    bench = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin/pgbench"))), None)
+    if bench is None:
+        missing("the command pgbench (Debian: postgresql-client)")
+    words = ("-h", SERVICE, "-p", "8080", "-U", "postgres")
+    second.machine.run(*_in_client(str(bench), *words, "-i", "-s", "3", "-q", "postgres"))
+    load = _Load(second.machine, str(bench), *words, "-c", "4", "-T", "2", "-n", "postgres")
+    _migrate(first, second)
+    said = load.finish()
+    done = sum(int(each) for each in re.findall(r"actually processed: (\d+)", said))
+    assert said.count("failed transactions: 0 ") == said.count("AGAIN") and done > 0, said
+    query = (
+        "select (select count(*) from pgbench_history), "
+        "(select sum(delta) from pgbench_history) = (select sum(abalance) from pgbench_accounts)"
+    )
+    told = second.machine.out(*_in_client(str(bench.with_name("psql")), *words, "-At", "-c", query, "postgres"))
+    assert told == f"{done}|t"
