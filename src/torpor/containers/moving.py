@@ -286,8 +286,10 @@ class Move:
         self._link.send(FILES, part=part)
         point = {ROOT: "", SHM: "/dev/shm"}.get(part, part.removeprefix(VOLUME)).rstrip("/") + "/"
         inside = frozenset(path.removeprefix(point) for path in mapped if path.startswith(point))
+        began, before = time.monotonic(), self._way.n_sent
         n_sent = self._directories[part].send(self._way, inside)
-        log.debug(f"{n_sent} files and directories of {part}")
+        n_bytes, seconds = self._way.n_sent - before, time.monotonic() - began
+        log.debug(f"{n_sent} files and directories of {part}: {n_bytes} bytes in {seconds:.2f} s")
 
     # -- when it is stopped ----------------------------------------------------------------------------------
 
@@ -298,8 +300,10 @@ class Move:
             asking = self._meeting.wait(ASKS_WITHIN_S, command.check)
             try:
                 if self._rounds.last and tracker is not None:
-                    # Both engines have taken their time since the last one.
+                    # Both engines have taken their time since the last one, and since what was written was sent.
                     self._rounds.one_more(self._container.pid, self._home, tracker, self._images, {}, pre_dump)
+                for part in self._directories:
+                    self._send_files(part)
                 stats = self._answer(asking, tracker)
                 asking.send(meeting.DONE)
             except BaseException as error:
