@@ -14,11 +14,12 @@ import struct
 
 from torpor.base.ids import Pid
 from torpor.kernel import ptrace, vm
-from torpor.kernel.arch.regs import UserRegs, read_thread_pointer
+from torpor.kernel.arch.regs import RSEQ_SIGNATURE, UserRegs, read_thread_pointer
 from torpor.kernel.vm import PAGE_SIZE
 
 _RSEQ_CS_OFFSET = 8
 _RSEQ_CS = struct.Struct("<IIQQQ")
+_SIGNATURE_SIZE = 4
 #: Of the area as all C libraries have registered it, until kernels told of it; it is aligned likewise.
 SIZE = 32
 #: In the descriptor of a thread (glibc 2.35 to 2.40), or behind, or in thread-local storage, below or above.
@@ -29,13 +30,13 @@ _MAX_PROCESSORS = 8192
 def ip_outside_critical_section(tid: Pid, regs: UserRegs) -> UserRegs:
     """*regs*, at the abort handler if their ip is inside the thread's current critical section."""
     try:
-        area, _size, _signature, _flags = ptrace.get_rseq(tid)
+        area, _size, signature, _flags = ptrace.get_rseq(tid)
     except OSError:
-        areas = likely_areas(tid)
+        areas, signature = likely_areas(tid), RSEQ_SIGNATURE
     else:
         areas = [area] if area else []
     for area in areas:
-        abort = _abort_of(tid, area, regs.ip)
+        abort = _abort_of(tid, area, signature, regs.ip)
         if abort is not None:
             regs = regs.copy()
             regs.ip = abort
@@ -43,16 +44,20 @@ def ip_outside_critical_section(tid: Pid, regs: UserRegs) -> UserRegs:
     return regs
 
 
-def _abort_of(tid: Pid, area: int, ip: int) -> int | None:
-    """The handler of the critical section, noted in *area*, in which *ip* is."""
+def _abort_of(tid: Pid, area: int, signature: int, ip: int) -> int | None:
+    """The handler, behind its *signature*, of the critical section noted in *area*, if *ip* is in that."""
     try:
         (cs_address,) = struct.unpack("<Q", vm.read(tid, area + _RSEQ_CS_OFFSET, 8))
         if not cs_address:
             return None
         _version, _cs_flags, start, length, abort = _RSEQ_CS.unpack(vm.read(tid, cs_address, _RSEQ_CS.size))
-    except OSError:
-        return None  # a pointer that leads nowhere: nothing to protect
-    return int(abort) if start <= ip < start + length else None
+        if not start <= ip < start + length:
+            return None
+        (found,) = struct.unpack("<I", vm.read(tid, abort - _SIGNATURE_SIZE, _SIGNATURE_SIZE))
+    except (OSError, struct.error):
+        return None  # what leads nowhere: nothing to protect
+    # What stands elsewhere may look like an area; the kernel asks for this as well before it goes there.
+    return int(abort) if found == signature else None
 
 
 def likely_areas(tid: Pid) -> list[int]:
