@@ -6,6 +6,8 @@ the image; the destination has the whole file system mounted, and removes what i
 
     length (4 bytes, big endian)    a JSON object: path, kind, ...    as many bytes as its "size" says
 
+Of a large file that goes once more only the blocks go whose sums have changed: "parts" says which those are.
+
 The destination takes nothing on trust: each path is gone along directory by directory, and no link is followed.
 """
 
@@ -23,6 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from xxhash import xxh3_128_digest
+
 from torpor.base.errors import MigrationError, RefusedError
 from torpor.base.fds import Closing, OwnedFd
 from torpor.images.stores.stream import Way
@@ -30,6 +34,8 @@ from torpor.images.tarstream import Readable
 
 _HEAD = struct.Struct(">I")
 _MAX_ENTRY, _CHUNK = 1 << 20, 1 << 20
+#: What is compared, of files that are no smaller than that; and no more parts of one than an entry has room for.
+_BLOCK, _LARGE, _MAX_PARTS = 1 << 16, 1 << 20, 16384
 _OVERLAY = "trusted.overlay."
 #: What the clock of files may be behind.
 _COARSE_NS = 20_000_000
@@ -64,6 +70,8 @@ class Directory:
     def __init__(self, path: Path, *, whiteouts: bool = False) -> None:
         self._path, self._whiteouts = os.fspath(path), whiteouts
         self._seen: dict[str, _Seen] = {}
+        #: Of large files: the sums of the blocks that the destination has.
+        self._sums: dict[str, list[bytes]] = {}
 
     def send(self, way: Way, mapped: Set[str] = frozenset()) -> int:
         """What is new since the last time, and the end; how many files and directories that were.
@@ -77,9 +85,12 @@ class Directory:
             before = self._seen.get(path)
             seen[path] = _Seen(about.st_ino, about.st_ctime_ns, about.st_size, about.st_mode, time.time_ns())
             if before is None or not before.is_still(about) or path in mapped:
+                if before is None or before.ino != about.st_ino or about.st_nlink > 1:
+                    self._sums.pop(path, None)
                 self._send_one(way, path, about, links)
                 n_sent += 1
         for path in self._seen.keys() - seen.keys():
+            self._sums.pop(path, None)
             _put(way, {"path": path, "kind": "gone"})
             n_sent += 1
         self._seen = seen
@@ -124,7 +135,12 @@ class Directory:
             elif about.st_nlink > 1 and links.setdefault(about.st_ino, path) != path:
                 _put(way, {"path": path, "kind": "link", "target": links[about.st_ino]})
             else:
-                _send_file(way, place, entry)
+                with open(place, "rb", buffering=0) as file:
+                    sums = _send_file(way, file.fileno(), entry, self._sums.get(path))
+                if about.st_nlink == 1 and len(sums) * _BLOCK >= _LARGE:
+                    self._sums[path] = sums
+                else:
+                    self._sums.pop(path, None)
 
     def _attributes(self, place: str, entry: dict[str, object]) -> dict[str, str]:
         found = {}
@@ -141,15 +157,52 @@ class Directory:
         return found
 
 
-def _send_file(way: Way, place: str, entry: dict[str, object]) -> None:
-    with open(place, "rb", buffering=0) as file:
-        left = os.fstat(file.fileno()).st_size
-        _put(way, {**entry, "size": left})
-        while left:
-            # One that has become shorter meanwhile is sent once more when nobody writes to it.
-            data = file.read(min(left, _CHUNK)) or bytes(min(left, _CHUNK))
+def _send_file(way: Way, fd: int, entry: dict[str, object], known: list[bytes] | None) -> list[bytes]:
+    """The file, or what is not as in *known*, the sums of the blocks that the other side has; the sums it has then.
+
+    One that is written to meanwhile is sent once more when nobody does.
+    """
+    size = os.fstat(fd).st_size
+    sums = list(known or ())[: -(-size // _BLOCK)]
+    parts = _changed(fd, size, sums) if known is not None else []
+    if known is None or len(parts) > _MAX_PARTS:
+        parts = [(0, size)] if size else []
+        _put(way, {**entry, "size": size})
+    else:
+        _put(way, {**entry, "size": size, "parts": parts})
+    sums += [b""] * (-(-size // _BLOCK) - len(sums))
+    for start, length in parts:
+        for at in range(start, start + length, _CHUNK):
+            data = _read(fd, at, min(_CHUNK, start + length - at))
             way.write(data)
-            left -= len(data)
+            for offset in range(0, len(data), _BLOCK):
+                sums[(at + offset) // _BLOCK] = xxh3_128_digest(data[offset : offset + _BLOCK])
+    return sums
+
+
+def _changed(fd: int, size: int, sums: list[bytes]) -> list[tuple[int, int]]:
+    """Where it is other than *sums* say, in blocks: start and length."""
+    found: list[tuple[int, int]] = []
+    for at in range(0, size, _CHUNK):
+        data = _read(fd, at, min(_CHUNK, size - at))
+        for offset in range(0, len(data), _BLOCK):
+            block, start = data[offset : offset + _BLOCK], at + offset
+            number = start // _BLOCK
+            if number < len(sums) and sums[number] == xxh3_128_digest(block):
+                continue
+            if found and sum(found[-1]) == start:
+                found[-1] = (found[-1][0], found[-1][1] + len(block))
+            else:
+                found.append((start, len(block)))
+    return found
+
+
+def _read(fd: int, at: int, n_bytes: int) -> bytes:
+    """So much from there; zeroes where the file has become shorter."""
+    data = b""
+    while len(data) < n_bytes and (more := os.pread(fd, n_bytes - len(data), at + len(data))):
+        data += more
+    return data + bytes(n_bytes - len(data))
 
 
 def _put(way: Way, entry: dict[str, object]) -> None:
@@ -256,23 +309,46 @@ def _parts(path: str) -> list[str]:
 
 def _take_file(parent: int, name: str, entry: dict[str, object], reader: _Reader) -> None:
     """Into the file that is there, if one is: who has it mapped or open already sees the same one."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    try:
-        about = os.stat(name, dir_fd=parent, follow_symlinks=False)
-        if not stat.S_ISREG(about.st_mode) or about.st_nlink > 1:
-            _remove(parent, name)
-    except FileNotFoundError:
-        pass
+    size = _number(entry, "size")
+    flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    parts = _parts_of(entry, size)
+    if parts is None:
+        parts = [(0, size)]
+        flags |= os.O_CREAT
+        try:
+            about = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            if not stat.S_ISREG(about.st_mode) or about.st_nlink > 1:
+                _remove(parent, name)
+        except FileNotFoundError:
+            pass
     with OwnedFd(os.open(name, flags, 0o600, dir_fd=parent)) as file:
-        left = _number(entry, "size")
-        os.ftruncate(file.fileno(), left)
-        at = 0
-        while left:
-            data = reader.some(min(left, _CHUNK))
-            os.pwrite(file.fileno(), data, at)
-            at += len(data)
-            left -= len(data)
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            _refuse(name)
+        os.ftruncate(file.fileno(), size)
+        for start, length in parts:
+            at = start
+            while left := start + length - at:
+                data = reader.some(min(left, _CHUNK))
+                os.pwrite(file.fileno(), data, at)
+                at += len(data)
         _settle(f"/proc/self/fd/{file.fileno()}", entry)
+
+
+def _parts_of(entry: dict[str, object], size: int) -> list[tuple[int, int]] | None:
+    """What comes of it, start and length, in their order; None for all of it."""
+    told = entry.get("parts")
+    if told is None:
+        return None
+    found: list[tuple[int, int]] = []
+    end = 0
+    for each in told if isinstance(told, list) else _refuse("parts"):
+        match each:
+            case [int(start), int(length)] if end <= start and 0 < length <= size - start:
+                found.append((start, length))
+                end = start + length
+            case _:
+                _refuse("parts")
+    return found
 
 
 def _settle(place: str, entry: dict[str, object], *, is_link: bool = False) -> None:

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import random
 import struct
 from pathlib import Path
 
@@ -73,6 +74,65 @@ def test_a_file_that_has_just_been_written_to_goes_again(tmp_path: Path) -> None
     directory = Directory(source)
     assert _send(directory, target) == 1
     assert _send(directory, target) == 1
+
+
+def test_of_a_large_file_only_what_has_changed_goes_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, target = _pair(tmp_path)
+    place, rng = source / "file", random.Random(7)
+    place.write_bytes(rng.randbytes(5_000_000))
+    directory = Directory(source)
+    assert _n_bytes(directory, target) > 5_000_000
+
+    def change(at: int, data: bytes) -> None:
+        with open(place, "r+b") as file:
+            file.seek(at)
+            file.write(data)
+
+    def same(least: int, most: int) -> None:
+        assert least <= _n_bytes(directory, target) <= most
+        assert (target / "file").read_bytes() == place.read_bytes()
+
+    inode = (target / "file").stat().st_ino
+    same(0, 2000)
+    change(70_000, b"x")
+    change(4_999_999, b"y")
+    same(2 * 5_000_000 % 65536, 2 * 65536 + 2000)
+    change(7_000_000, b"behind a hole")
+    same(2_000_000, 2_200_000)
+    os.truncate(place, 3_000_001)
+    same(1, 65536 + 2000)
+    change(3_000_001, b"z" * 100_000)
+    same(100_000, 3 * 65536 + 2000)
+    assert (target / "file").stat().st_ino == inode
+    # Another file of that name, one with a second name, and one that gets small, go as a whole.
+    place.unlink()
+    place.write_bytes(rng.randbytes(2_000_000))
+    same(2_000_000, 2_010_000)
+    os.link(place, source / "other")
+    same(2_000_000, 2_010_000)
+    (source / "other").unlink()
+    same(2_000_000, 2_010_000)
+    place.write_bytes(b"small")
+    same(1, 70_000)
+
+
+def _n_bytes(directory: Directory, target: Path) -> int:
+    """How many a look takes."""
+    pipe = _Pipe()
+    directory.send(pipe)
+    with Copy(target) as copy:
+        copy.take(pipe)
+    return len(pipe.getvalue())
+
+
+@pytest.mark.parametrize("parts", [[[0, 0]], [[90, 20]], [[50, 10], [0, 10]], [[-1, 5]], [["0", 5]], 7, [[0]]])
+def test_parts_that_cannot_be_are_refused(parts: object, tmp_path: Path) -> None:
+    _, target = _pair(tmp_path)
+    (target / "file").write_bytes(bytes(100))
+    entry = {"path": "file", "kind": "file", "mode": 0o600, "uid": 0, "gid": 0, "mtime": 0, "size": 100, "parts": parts}
+    data = json.dumps(entry).encode()
+    with Copy(target) as copy, pytest.raises(MigrationError, match="makes no sense"):
+        copy.take(io.BytesIO(struct.pack(">I", len(data)) + data + bytes(200)))
 
 
 def test_a_mapped_file_goes_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
