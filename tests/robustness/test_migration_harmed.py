@@ -40,7 +40,13 @@ source._RUNS_WITHIN_S, source.READY_WITHIN_S = 8.0, 8.0
 """
 #: Checks some of what it has at each step, and each byte of it now and then; and writes there, all the time.
 _COUNTER = """
-import time
+import os, time
+def say(line):
+    while line:
+        try:
+            line = line[os.write(1, line) :]
+        except OSError:
+            time.sleep(0.05)  # the disk is full
 chance = __import__("random").Random(1)
 data = bytearray(chance.randbytes(12 << 20))
 kept, n = bytes(data), 0
@@ -52,7 +58,7 @@ while True:
     time.sleep(0.002)
     assert int.from_bytes(data[at : at + 8], "little") == n
     data[at : at + 8] = kept[at : at + 8]
-    print(n, flush=True)
+    say(b"%d\\n" % n)
     n += 1
 """
 MESSAGES = ("offer", "accept", "images", "taken", "pages", "ready", "go", "runs")
@@ -290,6 +296,7 @@ def test_one_of_it_lives_whatever_happens(world: World) -> None:
             if len(cases) == len(_IN_CI):
                 raise
             failed.append(f"{case}: {error}")
+            print(failed[-1], flush=True)
             case.came = "WRONG"
         print(f"{case}: it is {case.came} ({time.monotonic() - began:.1f} s)", flush=True)
         world.mend()
