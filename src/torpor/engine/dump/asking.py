@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from torpor.base.records import replace
 from torpor.base.typed import TYPE_CHECKING
 from torpor.engine.dump.session import DumpSession
@@ -78,6 +80,7 @@ def _ask(session: DumpSession, process: DumpProcess, known: dict[object, Questio
             batch = Batch()
             look_at_thread(process.threads[0], runner.sigmask)
             ask_thread(process.threads[0], batch)
+            looked = landlock.ask(process.threads[0], batch)
             for process_aspect in PROCESS_ASPECTS:
                 if process_aspect.dump is not None:
                     process_aspect.dump(process, batch)
@@ -88,7 +91,8 @@ def _ask(session: DumpSession, process: DumpProcess, known: dict[object, Questio
             met.append(Answered(process.threads[0], runner.regs, runner.xstate))
             if session.snapshots is not None:
                 session.snapshots.take(process, runner, injection.covered)
-        _look_for_domains(process, injection)
+        is_free = looked is not None and not looked.errno
+        _look_for_domains(process.threads[1:] if is_free else process.threads, injection)
     signals.dump_pending(process)
 
 
@@ -120,9 +124,9 @@ def _ask_threads(
             runner.give_back()
 
 
-def _look_for_domains(process: DumpProcess, injection: Injection) -> None:
+def _look_for_domains(threads: Iterable[DumpThread], injection: Injection) -> None:
     """RefusedError for threads that Landlock confines."""
-    for thread in process.threads:
+    for thread in threads:
         if landlock.is_suspect(thread):
             with injection.borrow(thread.thread) as runner:
                 landlock.check(thread, runner)

@@ -37,6 +37,6 @@ def warm_up() -> None:
     for coding in _CODINGS:
         codecs.lookup(coding)
     scheduling.base_slice()
-    landlock.is_possible()
+    landlock.are_we_free()
     for name in _MESSAGES:
         getattr(m, name)

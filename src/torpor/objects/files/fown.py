@@ -21,6 +21,7 @@ import select
 import stat
 import struct
 from collections.abc import Iterator
+from functools import cache
 
 from torpor.base import log
 from torpor.base.ids import Pid
@@ -53,15 +54,21 @@ _POLL_IN, _SI_KERNEL, _SIGINFO_BYTES = 1, 0x80, 128
 
 def fill(fown: m.fown_entry, file: OpenFile) -> None:
     """Fill in the owner of *file*; one that we opened ourselves has none."""
-    fown.uid = fown.euid = fown.signum = fown.pid_type = fown.pid = 0
+    fown.MergeFrom(_nobody())
     if (file.number < 0 and not file.in_flight) or file.flags & O_PATH:
         return
-    fown.signum = fcntl.fcntl(file.fd, F_GETSIG)
+    if signum := fcntl.fcntl(file.fd, F_GETSIG):
+        fown.signum = signum
     kind, pid = owner_of(file.fd)
     if pid:
         fown.pid_type, fown.pid = kind, _seen_inside(kind, pid)
         uids = struct.unpack("II", fcntl.fcntl(file.fd, F_GETOWNER_UIDS, _EMPTY))
         fown.uid, fown.euid = map(file.process.idmaps.users.inside, uids)
+
+
+@cache
+def _nobody() -> m.fown_entry:
+    return m.fown_entry(uid=0, euid=0, signum=0, pid_type=0, pid=0)
 
 
 def owner_of(fd: int) -> tuple[int, Pid]:

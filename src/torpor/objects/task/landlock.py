@@ -1,9 +1,11 @@
 """Landlock domains, by which a program confines itself: landlock_restrict_self(2).
 
 Kernel view
-    None: the kernel tells nobody who is in one.  It does refuse to nest more than sixteen (E2BIG), so a twin of the
-    task (``tracee.twin``), which inherits its domain, enters one after the other: fewer than sixteen means that it was
-    in some.
+    None: the kernel tells nobody who is in one.  It does forbid who is in one to look at a task that is not
+    (hook_ptrace_access_check in security/landlock), so a task whose capabilities allow it everything else is asked to
+    compare itself with us (kcmp(2)).  Of others, or where that fails: the kernel refuses to nest more than sixteen
+    (E2BIG), so a twin of the task (``tracee.twin``), which inherits its domain, enters one after the other: fewer than
+    sixteen means that it was in some.
 Image
     None: a domain cannot be read, so a task in one is refused.
 Restore
@@ -17,23 +19,26 @@ from __future__ import annotations
 
 import errno
 import functools
+import os
 import struct
 
 from torpor.base import log
 from torpor.base.errors import KernelError, RefusedError
 from torpor.base.fds import OwnedFd
+from torpor.kernel import lsm
 from torpor.kernel.arch import nr
+from torpor.kernel.kcmp import KCMP_VM
 from torpor.kernel.namespaces import isolated
 from torpor.kernel.syscall import address_of, syscall
 from torpor.kernel.uapi.prctl import PR_SET_NO_NEW_PRIVS
 from torpor.objects.model import DumpThread
 from torpor.tracee import twin
-from torpor.tracee.batch import Batch
+from torpor.tracee.batch import Batch, Result
 from torpor.tracee.borrow import BorrowedRunner
 
 _MAX_LAYERS = 16
 _FEW = 16
-_CAP_SYS_ADMIN = 1 << 21
+_CAP_SYS_PTRACE, _CAP_SYS_ADMIN = 1 << 19, 1 << 21
 _CREATE_RULESET_VERSION = 1
 _ACCESS_FS_MAKE_BLOCK = 1 << 11
 _CLOSE_RANGE_UNSHARE = 2
@@ -73,6 +78,24 @@ def confines_us() -> bool:
         return isolated(count) < _MAX_LAYERS
     except OSError:
         return False
+
+
+@functools.cache
+def are_we_free() -> bool:
+    """Whether we are in no domain; a task in one is forbidden to look at us then."""
+    return is_possible() and not confines_us()
+
+
+def ask(thread: DumpThread, batch: Batch) -> Result | None:
+    """Have a thread look at us, if a domain is all that could forbid it; a result that is no error says there is none.
+
+    None where something else could, or would log that it did.
+    """
+    status = thread.status
+    may = status.cap_effective & _CAP_SYS_PTRACE and len(status.ns_tgids) == 1 and not lsm.active()
+    if not may or not is_suspect(thread) or not are_we_free():
+        return None
+    return batch.call(nr.kcmp, thread.tid, os.getpid(), KCMP_VM, 0, 0, may_fail=True)
 
 
 def check(thread: DumpThread, runner: BorrowedRunner) -> None:

@@ -30,9 +30,8 @@ _MAX_INSTRUCTIONS = 4096
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def dump(connection: Socket, opts: m.sk_opts_entry) -> None:
-    """Fill in ``so_filter``."""
-    count = _get(connection, None, 0)
+def dump(connection: Socket, count: int, opts: m.sk_opts_entry) -> None:
+    """Fill in ``so_filter``, of *count* instructions, if there are any."""
     if not count:
         return
     room = ctypes.create_string_buffer(count * _INSTRUCTION.size)
@@ -41,10 +40,10 @@ def dump(connection: Socket, opts: m.sk_opts_entry) -> None:
         opts.so_filter.append(code << 48 | jt << 40 | jf << 32 | k)
 
 
-def check(file: OpenFile, connection: Socket) -> None:
-    """Refuse a program of bpf(2): the kernel tells of it, but does not give it out."""
+def count(file: OpenFile, connection: Socket) -> int:
+    """How many instructions its filter has; RefusedError for a program of bpf(2), which nobody is given."""
     try:
-        _get(connection, None, 0)
+        return _get(connection, None, 0)
     except PermissionError:
         raise file.refuse("a socket with an eBPF program as its filter", hint="detach it (SO_DETACH_FILTER)") from None
 

@@ -79,7 +79,7 @@ def check(file: OpenFile, context: DumpContext) -> None:
     with Borrowed(file.fd) as connection:
         shape = _shape(connection)
         _check_shape(file, shape)
-        filters.check(file, connection)
+        filters.count(file, connection)
         if shape.type == socket.SOCK_RAW or shape.protocol not in _TCPS:
             udp.check(file, 0 if shape.type == socket.SOCK_RAW else shape.protocol)
             return

@@ -64,7 +64,7 @@ def dump(file: OpenFile, entry: m.file_entry, context: DumpContext) -> None:
 def check(file: OpenFile, context: DumpContext) -> None:
     """Refuse a filter that cannot be read."""
     with Borrowed(file.fd) as connection:
-        filters.check(file, connection)
+        filters.count(file, connection)
 
 
 def _check_empty(file: OpenFile, connection: Socket) -> None:

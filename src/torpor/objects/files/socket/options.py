@@ -59,6 +59,11 @@ _SWITCHES = (
 _REUSE = (Field("reuseaddr", uapi.SO_REUSEADDR), Field("so_reuseport", uapi.SO_REUSEPORT))
 #: All of these, and whether the value is the number itself.
 _ALWAYS = tuple((field, field in _NUMBERS) for field in (*_NUMBERS, *_SWITCHES, *_REUSE))
+#: Beside them, as numbers and as structures of so many bytes.
+_BUFFERS = (uapi.SO_SNDBUF, uapi.SO_RCVBUF)
+_STRUCTURES = (
+    (uapi.SO_SNDTIMEO_OLD, 16), (uapi.SO_RCVTIMEO_OLD, 16), (uapi.SO_LINGER, 8), (uapi.SO_BINDTODEVICE, 16),
+)  # fmt: skip
 _PASSING = (uapi.SO_PASSPIDFD, uapi.SO_PASSRIGHTS)
 _SWITCH_FAMILIES = {
     "so_passcred": (socket.AF_UNIX, socket.AF_NETLINK),
@@ -72,11 +77,63 @@ _PYTHON_MAX = 1024
 _INFO_SND_MSS = slice(16, 20)
 
 
+class Alike:
+    """What sockets of one shape have answered, and what that comes to: most of them answer all questions alike."""
+
+    def __init__(self, shape: Shape, options: list[Opaque]) -> None:
+        self.known: dict[tuple[int | bytes, ...], m.sk_opts_entry] = {}
+        fields = [
+            field.option for field, _ in _ALWAYS if shape.family in _SWITCH_FAMILIES.get(field.name, (shape.family,))
+        ]
+        asked: list[tuple[int, ...]] = [(SOL_SOCKET, number) for number in (*_BUFFERS, *fields, uapi.SO_MARK)]
+        asked += [(SOL_SOCKET, number, size) for number, size in _STRUCTURES]
+        asked += [(option.level, option.name, min(option.size, _PYTHON_MAX)) for option in options]
+        # What size TCP says is not what was set.
+        self._can_tell = (tcp_repair.TCP, option_tables.TCP_MAXSEG) not in [each[:2] for each in asked]
+        self._asked: list[tuple[int, ...]] = []
+        self._unanswered: list[tuple[int, ...]] = []
+        with new_socket(shape.family, shape.type, shape.protocol) as fresh:
+            for each in asked:
+                (self._asked if _answers(fresh, each) else self._unanswered).append(each)
+
+    def ask(self, connection: Socket) -> tuple[int | bytes, ...] | None:
+        """The answers; None where they do not tell all: it must be asked one by one."""
+        if not self._can_tell or any(_answers(connection, each) for each in self._unanswered):
+            return None
+        get = connection.getsockopt
+        try:
+            return tuple([get(*each) for each in self._asked])
+        except OSError:
+            return None
+
+    def note(self, answers: tuple[int | bytes, ...], opts: m.sk_opts_entry) -> None:
+        """What *answers* come to, unless there may be more to one of them."""
+        if not any(isinstance(each, bytes) and len(each) == _PYTHON_MAX for each in answers):
+            copy = self.known[answers] = m.sk_opts_entry()
+            copy.MergeFrom(opts)
+
+
+def _answers(connection: Socket, question: tuple[int, ...]) -> bool:
+    try:
+        connection.getsockopt(*question)
+    except OSError:
+        return False
+    return True
+
+
 class Defaults:
     """The options of new sockets, asked for once a shape: a server has thousands of sockets of one."""
 
     def __init__(self, context: DumpContext) -> None:
         self._known: dict[tuple[int, int, int], list[tuple[Opaque, bytes]]] = {}
+        self._alike: dict[tuple[int, int, int], Alike] = {}
+
+    def alike(self, shape: Shape) -> Alike:
+        """What is known of the sockets of that shape."""
+        key = (shape.family, shape.type, shape.protocol)
+        if key not in self._alike:
+            self._alike[key] = Alike(shape, [option for option, _ in self.of(shape)])
+        return self._alike[key]
 
     def of(self, shape: Shape) -> list[tuple[Opaque, bytes]]:
         """Every opaque option that this kernel has for such sockets, and a new one's value (empty: none yet)."""
@@ -115,41 +172,53 @@ def _is_of_the_moment(connection: Socket, option: Opaque, content: bytes) -> boo
 
 def dump(file: OpenFile, shape: Shape, opts: m.sk_opts_entry, context: DumpContext) -> None:
     """Fill in *opts*."""
+    alike = context.part(Defaults).alike(shape)
     with Borrowed(file.fd) as connection:
-        get = connection.getsockopt
-        opts.so_sndbuf, opts.so_rcvbuf = get(SOL_SOCKET, uapi.SO_SNDBUF), get(SOL_SOCKET, uapi.SO_RCVBUF)
-        for field, as_is in _ALWAYS:
-            if shape.family not in _SWITCH_FAMILIES.get(field.name, (shape.family,)):
-                continue
-            try:
-                value = get(SOL_SOCKET, field.option)
-            except OSError:
-                continue
-            setattr(opts, field.name, value if as_is else bool(value))
-        if mark := get(SOL_SOCKET, uapi.SO_MARK):
-            opts.so_mark = mark
-        opts.so_snd_tmo_sec, opts.so_snd_tmo_usec = struct.unpack("QQ", get(SOL_SOCKET, uapi.SO_SNDTIMEO_OLD, 16))
-        opts.so_rcv_tmo_sec, opts.so_rcv_tmo_usec = struct.unpack("QQ", get(SOL_SOCKET, uapi.SO_RCVTIMEO_OLD, 16))
-        is_lingering, linger_s = struct.unpack("ii", get(SOL_SOCKET, uapi.SO_LINGER, 8))
-        if is_lingering:
-            opts.so_linger = linger_s
-        if device := get(SOL_SOCKET, uapi.SO_BINDTODEVICE, 16).rstrip(b"\0"):
-            opts.so_bound_dev = device.decode()
-        filters.check(file, connection)
-        filters.dump(connection, opts)
-        for option, default in context.part(Defaults).of(shape):
-            try:
-                if option.size <= _PYTHON_MAX and get(option.level, option.name, option.size) == default:
-                    continue  # nearly all of them, of every socket
-            except OSError:
-                if not default:
-                    continue
-            content = _read_opaque(connection, option)
-            if content and content != default and not _is_of_the_moment(connection, option, content):
-                opts.torpor_option.add(level=option.level, name=option.name, value=content)
+        n_filter = filters.count(file, connection)
+        answers = alike.ask(connection) if not n_filter else None
+        known = alike.known.get(answers) if answers is not None else None
+        if known is not None:
+            opts.MergeFrom(known)
+        else:
+            _dump_each(connection, shape, opts, context)
+            filters.dump(connection, n_filter, opts)
+            if answers is not None:
+                alike.note(answers, opts)
     user, group = file.process.idmaps.inside(file.stat.st_uid, file.stat.st_gid)
     if user or group:
         opts.torpor_uid, opts.torpor_gid = user, group
+
+
+def _dump_each(connection: Socket, shape: Shape, opts: m.sk_opts_entry, context: DumpContext) -> None:
+    get = connection.getsockopt
+    opts.so_sndbuf, opts.so_rcvbuf = get(SOL_SOCKET, uapi.SO_SNDBUF), get(SOL_SOCKET, uapi.SO_RCVBUF)
+    for field, as_is in _ALWAYS:
+        if shape.family not in _SWITCH_FAMILIES.get(field.name, (shape.family,)):
+            continue
+        try:
+            value = get(SOL_SOCKET, field.option)
+        except OSError:
+            continue
+        setattr(opts, field.name, value if as_is else bool(value))
+    if mark := get(SOL_SOCKET, uapi.SO_MARK):
+        opts.so_mark = mark
+    opts.so_snd_tmo_sec, opts.so_snd_tmo_usec = struct.unpack("QQ", get(SOL_SOCKET, uapi.SO_SNDTIMEO_OLD, 16))
+    opts.so_rcv_tmo_sec, opts.so_rcv_tmo_usec = struct.unpack("QQ", get(SOL_SOCKET, uapi.SO_RCVTIMEO_OLD, 16))
+    is_lingering, linger_s = struct.unpack("ii", get(SOL_SOCKET, uapi.SO_LINGER, 8))
+    if is_lingering:
+        opts.so_linger = linger_s
+    if device := get(SOL_SOCKET, uapi.SO_BINDTODEVICE, 16).rstrip(b"\0"):
+        opts.so_bound_dev = device.decode()
+    for option, default in context.part(Defaults).of(shape):
+        try:
+            if option.size <= _PYTHON_MAX and get(option.level, option.name, option.size) == default:
+                continue  # nearly all of them, of every socket
+        except OSError:
+            if not default:
+                continue
+        content = _read_opaque(connection, option)
+        if content and content != default and not _is_of_the_moment(connection, option, content):
+            opts.torpor_option.add(level=option.level, name=option.name, value=content)
 
 
 def widen(connection: Socket) -> None:

@@ -83,7 +83,7 @@ def check(file: OpenFile, context: DumpContext) -> None:
     """Refuse one of another network namespace."""
     context.part(Networks).check(file)
     with Borrowed(file.fd) as connection:
-        filters.check(file, connection)
+        filters.count(file, connection)
 
 
 def restore(entry: m.file_entry, context: RestoreContext) -> int:

@@ -85,7 +85,7 @@ def check(file: OpenFile, context: DumpContext) -> None:
     """Refuse, when all are known, connections to sockets outside of the tree."""
     context.part(Networks).check(file)
     with Borrowed(file.fd) as connection:
-        filters.check(file, connection)
+        filters.count(file, connection)
     table = context.part(Table)
     row = table.sockets.get(file.stat.st_ino)
     if row is None:
