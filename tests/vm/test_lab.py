@@ -41,7 +41,8 @@ def test_a_run_that_was_cut_off_says_what_it_had(tmp_path: Path) -> None:
 tests/objects/test_pipe.py::test_pipe[host] PASSED                       [ 11%]
 tests/objects/test_udp.py::test_udp[host] PASSED                         [ 22%]
 tests/objects/test_udp.py::test_more[host] FAILED                        [ 33%]
-tests/objects/test_tcp.py::test_tcp[host] """
+tests/objects/test_tcp.py::test_tcp[host] PASSED                         [ 44%]
+tests/objects/test_tcp.py::test_more[host] """
     found = objects.outcomes("6.1", "6.1.0-1", tmp_path / "no-junit.xml", output)
     assert [(each.name, each.result) for each in found] == [("pipe", "passed"), ("udp", "failed")]
 
