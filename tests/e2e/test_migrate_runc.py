@@ -197,26 +197,34 @@ def test_who_is_frozen_can_be_taken_away(hosts: tuple[Host, Host]) -> None:
     assert first.status() == ""
 
 
-@pytest.mark.parametrize("message", ["images", "rebuild"])
-def test_one_of_it_lives_when_runc_is_killed_in_its_checkpoint(hosts: tuple[Host, Host], message: str) -> None:
+@pytest.mark.parametrize(
+    ("message", "victim"),
+    [("images", "runc"), ("rebuild", "runc"), ("rebuild", "destination"), ("rebuild", "source"), ("go", "source")],
+)
+def test_one_of_it_lives_whoever_is_killed(hosts: tuple[Host, Host], message: str, victim: str) -> None:
     first, second = hosts
     for each in hosts:
         each.set_up(["sh", "-c", COUNTER], network=False)
     first.start()
     first.wait_counting(3)
-    harm = f"exec {sys.executable} {relay.__file__} {message} -0.001 runc"
-    first.write("/usr/local/sbin/harm", f'{harm} ssh "$@"')
-    words = ("--name", "other", "--rsh", "/usr/local/sbin/harm", "--rounds", "0")
-    line = [_TORPOR, "migrate", f"runc:{_NAME}", SECOND, "--remote-torpor", _TORPOR, *words]
+    harm = f"exec {sys.executable} {relay.__file__} {message} -0.001 {victim}"
+    line = [_TORPOR, "migrate", f"runc:{_NAME}", SECOND, "--name", "other", "--rounds", "0"]
+    if victim == "destination":
+        second.write("/usr/local/sbin/harmed", f'{harm} {sys.executable} -m torpor.cli.torpor "$@"')
+        line += ["--remote-torpor", "/usr/local/sbin/harmed"]
+    else:
+        first.write("/usr/local/sbin/harm", f'{harm} ssh "$@"')
+        line += ["--remote-torpor", _TORPOR, "--rsh", "/usr/local/sbin/harm"]
     done = first.run(*line, check=False, merge=True, timeout_s=180)
-    wait_until(lambda: not _at_work(second), "nobody is at work")
+    wait_until(lambda: not (_at_work(first) or _at_work(second)), "nobody is at work")
     here, there = first.status(), second.status("other")
     print(done.returncode, done.stdout, here, there)
     if there:
-        assert (here, there) == ("", "running")
+        assert there == "running" and here in (("", "stopped") if victim == "source" else ("",))
         second.wait_counting(first.count())
     else:
         assert here == "running" and done.returncode != 0, done.stdout
+        assert not second.out("runc", "list", "--quiet")
         first.wait_counting(first.count())
 
 
