@@ -1,17 +1,21 @@
 """Missing pages of a process, brought from whatever source: late, few at a time, never."""
 
+import errno
 import hashlib
 import mmap
 import os
 import random
 import signal
 import socket
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
+from harness.events import become_subreaper, time_limit_s
 from torpor.base.fds import OwnedFd
 from torpor.kernel import missing
 from torpor.kernel.arch import nr
@@ -165,6 +169,31 @@ def test_given_up_nobody_gets_zeroes_for_what_has_not_come() -> None:
         assert talk.recv(32) == b""
         info = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
         assert info is not None and info.si_status == signal.SIGBUS
+
+
+def test_given_up_on_a_kernel_that_poisons_nothing_whoever_touches_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one who holds it ends with the last who has the memory."""
+
+    def cannot(fd: int, start: int, length: int) -> int:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(missing, "can_poison", lambda: False)
+    monkeypatch.setattr(missing, "poison", cannot)
+    become_subreaper()
+    with child(digest) as (pid, start, faults, talk):
+        filler = Filler(Memory(start, CONTENT, silent=True))
+        filler.add(IDENT, faults, [(start, start + N_PAGES * PAGE_SIZE)])
+        assert filler.give_up() == 1
+        talk.sendall(b"x")
+        deadline = time.monotonic() + time_limit_s(20)
+        # proc_pid_syscall(5): blocked, and not in a system call.
+        while not Path(f"/proc/{pid}/syscall").read_text().startswith("-1 "):
+            assert time.monotonic() < deadline
+            os.sched_yield()
+        talk.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            talk.recv(32)
+    assert os.wait()[1] == 0
 
 
 def test_areas_against_a_model() -> None:

@@ -28,6 +28,7 @@ from torpor.kernel.uapi.userfaultfd import (
     UFFD_FEATURE_EVENT_REMAP,
     UFFD_FEATURE_EVENT_REMOVE,
     UFFD_FEATURE_EVENT_UNMAP,
+    UFFD_FEATURE_POISON,
     UFFDIO_API,
     UFFDIO_COPY,
     UFFDIO_POISON,
@@ -99,6 +100,13 @@ def is_there() -> bool:
     except OSError:
         return False
     return True
+
+
+def can_poison() -> bool:
+    """Whether this kernel has UFFDIO_POISON (Linux 6.6).  OSError."""
+    with OwnedFd(syscall("userfaultfd", nr.userfaultfd, FLAGS)) as fd:
+        answer = fcntl.ioctl(fd.fileno(), UFFDIO_API, API.pack(UFFD_API, 0, 0))
+    return bool(API.unpack(answer)[1] & UFFD_FEATURE_POISON)
 
 
 def begin(fd: int) -> None:

@@ -26,6 +26,7 @@ from torpor.images.stores.opening import is_stream
 from torpor.kernel import signal
 from torpor.kernel.pidfd import open_pidfd
 from torpor.kernel.sockets import Socket, pair
+from torpor.migrate import lost
 from torpor.migrate.announcing import Announcing
 
 if TYPE_CHECKING:
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 
 #: What the bringer does: the link of the restore, and who holds what it holds.
 Bring = Callable[[Socket, "Keeper"], None]
-_WAIT_MS = 1000
 _PATIENCE_S = 60.0
 _CMSG_ROOM = 64
 _NUMBER = struct.Struct("=i")
@@ -249,9 +249,7 @@ def _give_up(root: OwnedFd | None, faults: list[OwnedFd], whence: str, code: int
         text = f"torpor: pid {pid} is ended, for who brought its memory from {whence} {how} before all of it was there"
         _tell(pid, text)
         _end_tree(pid)
-    while faults:
-        faults = [fd for fd in faults if _is_waited_for(fd)]
-        _poison_touched(faults)
+    lost.keep(faults)
 
 
 def _pid_of(pidfd: OwnedFd) -> Pid | None:
@@ -292,37 +290,3 @@ def _end_tree(root: Pid) -> None:
     for pid in found:
         with suppress(OSError):
             os.kill(pid, signal.SIGKILL)
-
-
-def _is_waited_for(faults: OwnedFd) -> bool:
-    """Whether the memory is there still: of what no mapping has another error is told than of what is gone."""
-    from torpor.kernel import missing
-
-    try:
-        missing.zero(faults.fileno(), 0, os.sysconf("SC_PAGE_SIZE"))
-    except missing.Gone:
-        return False
-    except (missing.Changing, OSError):
-        return True
-    return True
-
-
-def _poison_touched(faults: list[OwnedFd]) -> None:
-    import select
-
-    from torpor.kernel import missing
-    from torpor.kernel.vm import PAGE_SIZE
-
-    poll = select.poll()
-    by_number = {fd.fileno(): fd for fd in faults}
-    for number in by_number:
-        os.set_blocking(number, False)
-        poll.register(number, select.POLLIN)
-    for number, _ in poll.poll(_WAIT_MS):
-        for event in missing.read_events(number):
-            match event:
-                case missing.Fault(address):
-                    with suppress(OSError, missing.Gone, missing.Changing):
-                        missing.poison(number, address & -PAGE_SIZE, PAGE_SIZE)
-                case missing.Forked(fd):
-                    faults.append(OwnedFd(fd))

@@ -24,6 +24,7 @@ from torpor.base.typed import Protocol
 from torpor.images.pages import Range
 from torpor.kernel import missing
 from torpor.kernel.vm import PAGE_SIZE
+from torpor.migrate import lost
 from torpor.migrate.areas import Areas, Piece
 
 #: What is asked for in the background: at first, and after a fault; and at most, when nobody has waited for long.
@@ -333,8 +334,17 @@ class Filler:
         space.faults.close()
 
     def give_up(self) -> int:
-        """The pages will not come: whoever touches one of them dies of it.  How many processes lack some."""
+        """The pages will not come: whoever touches one of them dies of it.  How many processes lack some.
+
+        On kernels that have no such pages (before 6.6) he waits for ever, and a process of ours that is nobody's child
+        sees to that until the last of them has ended.
+        """
         n_spaces = len(self._spaces)
+        if n_spaces and not missing.can_poison():
+            lost.hold(list(self._spaces))
+            for space in list(self._spaces.values()):
+                self._end(space)
+            return n_spaces
         for space in list(self._spaces.values()):
             for areas in self._areas_of(space):
                 for start, end, _ in areas:

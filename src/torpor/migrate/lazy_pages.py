@@ -25,6 +25,7 @@ from torpor.images import kinds
 from torpor.images.pagemap import load_pagemap
 from torpor.images.pages import Range
 from torpor.images.store import ImageStore, load_all, load_one
+from torpor.kernel import missing
 from torpor.kernel.uapi.socket import SO_PEERCRED
 from torpor.kernel.vm import PAGE_SIZE
 from torpor.migrate.announcing import RESTORED, SOCKET_NAME, WORD
@@ -130,7 +131,8 @@ class Daemon:
                 self._step()
         except BaseException:
             if n_spaces := filler.give_up():
-                log.error(f"{n_spaces} processes lack pages: whichever touches one of them gets SIGBUS")
+                fate = "gets SIGBUS" if missing.can_poison() else "stands still until it is killed (before Linux 6.6)"
+                log.error(f"{n_spaces} processes lack pages: whichever touches one of them {fate}")
             raise
         figures = filler.figures
         log.info(f"Brought {figures.n_brought} pages, of which {figures.n_waited} were waited for")

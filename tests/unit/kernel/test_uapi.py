@@ -22,6 +22,7 @@ NEWER: dict[str, str] = {
     "SO_PASSPIDFD": "6.5",
     "SO_PASSRIGHTS": "6.16",
     "UFFDIO_POISON": "6.6",
+    "UFFD_FEATURE_POISON": "6.6",
     "UFFD_FEATURE_WP_ASYNC": "6.7",
     "UFFD_FEATURE_WP_UNPOPULATED": "6.4",
 }
