@@ -8,12 +8,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.events import time_limit_s
+from harness.events import ProcessWatch, time_limit_s
+from harness.processes import reap_adopted
 
 #: Addresses of the caller and of a host, where there is a cable between them.
 HERE, THERE = "192.0.2.1", "192.0.2.2"
@@ -90,18 +92,34 @@ def host(
             assert holder.stdout is not None and holder.stdout.readline() == b"ready\n"
             children = Path(f"/proc/{holder.pid}/task/{holder.pid}/children").read_text().split()
             with ExitStack() as stack:
+                stack.callback(_see_it_end, holder, stack.enter_context(ProcessWatch(int(children[0]))))
                 made = _make(int(children[0]), base, state, environment or {}, main, network=network)
                 if network:
                     lay_cable(made)
                     stack.enter_context(_served(made))
                 yield made
         finally:
-            assert holder.stdin is not None
-            holder.stdin.close()
-            try:
-                holder.wait(time_limit_s(10))
-            except subprocess.TimeoutExpired:
-                holder.send_signal(signal.SIGKILL)
+            _end(holder)
+
+
+def _end(holder: "subprocess.Popen[bytes]") -> None:
+    assert holder.stdin is not None
+    holder.stdin.close()
+    try:
+        holder.wait(time_limit_s(10))
+    except subprocess.TimeoutExpired:
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+
+
+def _see_it_end(holder: "subprocess.Popen[bytes]", init: ProcessWatch) -> None:
+    """Its first process ends when all others have been waited for: by us, of those who entered it from outside."""
+    _end(holder)
+    deadline = time.monotonic() + time_limit_s(10)
+    while not init.wait_ended(0.05) and time.monotonic() < deadline:
+        reap_adopted()
+    assert init.has_ended()
+    reap_adopted()
 
 
 def _make(pid: int, base: Path, state: Path, environment: Mapping[str, str], main: str, *, network: bool) -> Host:
