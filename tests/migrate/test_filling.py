@@ -17,8 +17,10 @@ import pytest
 
 from harness.events import become_subreaper, time_limit_s
 from torpor.base.fds import OwnedFd
+from torpor.base.ids import Pid
 from torpor.kernel import missing
 from torpor.kernel.arch import nr
+from torpor.kernel.procfs.task import read_children
 from torpor.kernel.syscall import address_of, syscall
 from torpor.kernel.vm import PAGE_SIZE
 from torpor.migrate.areas import Areas
@@ -183,7 +185,9 @@ def test_given_up_on_a_kernel_that_poisons_nothing_whoever_touches_waits(monkeyp
     with child(digest) as (pid, start, faults, talk):
         filler = Filler(Memory(start, CONTENT, silent=True))
         filler.add(IDENT, faults, [(start, start + N_PAGES * PAGE_SIZE)])
+        before = read_children(Pid(os.getpid()))
         assert filler.give_up() == 1
+        (holder,) = set(read_children(Pid(os.getpid()))) - set(before)
         talk.sendall(b"x")
         deadline = time.monotonic() + time_limit_s(20)
         # proc_pid_syscall(5): blocked, and not in a system call.
@@ -193,7 +197,7 @@ def test_given_up_on_a_kernel_that_poisons_nothing_whoever_touches_waits(monkeyp
         talk.setblocking(False)
         with pytest.raises(BlockingIOError):
             talk.recv(32)
-    assert os.wait()[1] == 0
+    assert os.waitpid(holder, 0)[1] == 0
 
 
 def test_areas_against_a_model() -> None:
