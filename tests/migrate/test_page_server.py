@@ -10,6 +10,7 @@ import pytest
 
 from harness import engine
 from harness.engine import EngineError
+from harness.events import time_limit_s
 from harness.peers import LOOPBACK, Waiting, free_port, waiting
 from harness.workload import Workload
 
@@ -57,6 +58,20 @@ def test_server_and_dump_may_have_the_same_directory(port: int) -> None:
         assert {each for each in names if each.startswith("pages-")} == {"pages-65537.img"}
         assert not [each for each in names if each.startswith(".torpor-")]
         workload.expect_pass()
+
+
+def test_a_set_keeps_the_parent_that_it_has(port: int, tmp_path: Path) -> None:
+    """Until the pages have come, what lies there is the set that depends on it."""
+    images = tmp_path / "images"
+    for path in (images, tmp_path / "0", tmp_path / "1"):
+        path.mkdir()
+    (images / "parent").symlink_to("../0")
+    line = [*engine.command(), "page-server", "--address", LOOPBACK, "--port", str(port), "-D", str(images)]
+    done = subprocess.run(
+        [*line, "--prev-images-dir", "../1"], capture_output=True, text=True, check=False, timeout=time_limit_s(20)
+    )
+    assert done.returncode == 1 and "its parent images are ../0 already, and not ../1" in done.stderr
+    assert os.readlink(images / "parent") == "../0"
 
 
 def test_without_the_pages_nothing_is_restored(server: Waiting, port: int) -> None:

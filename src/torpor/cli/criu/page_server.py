@@ -52,9 +52,25 @@ def hold(options: Options) -> None:
                 f"{options.images_dir}: the parent images {parent} are not there",
                 hint="--prev-images-dir is relative to the images directory",
             )
-        with open_directory(fd, "w", options.images_dir) as store:
-            store.set_parent(parent)
+        _link(fd, options.images_dir, parent)
     options.images_dir = f"/proc/self/fd/{fd}"
+
+
+def _link(fd: int, directory: str, parent: str) -> None:
+    """A link that is there stays as it is: the set that lies in the directory until ours has come may depend on it."""
+    try:
+        there = os.readlink("parent", dir_fd=fd)
+    except FileNotFoundError:
+        with open_directory(fd, "w", directory) as store:
+            store.set_parent(parent)
+        return
+    except OSError as error:
+        raise StoreError(f"{directory}/parent: {error.strerror}") from error
+    if there != parent:
+        raise StoreError(
+            f"{directory}: its parent images are {there} already, and not {parent}",
+            hint="each dump that leans on another has a directory of its own",
+        )
 
 
 class Listening:

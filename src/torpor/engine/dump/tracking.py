@@ -62,7 +62,9 @@ def _take_kept(session: DumpSession, tracker: Tracker) -> tuple[str, dict[TreePi
     if kept is None:
         return "", _NOWHERE
     session.hold.callback(kept.close)
-    ident, spaces, elsewhere = kept.known
+    # A keeper of an engine before this one, from before an update, knows of no page server.
+    ident, spaces, *others = kept.known
+    elsewhere = others[0] if others else ()
     for (pid, start_time), fd in zip(spaces, kept.fds, strict=False):
         tracker.spaces[Pid(pid)] = tracking.Tracked(Pid(pid), start_time, fd)
     for fd in kept.fds[len(spaces) :]:
