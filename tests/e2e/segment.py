@@ -1,41 +1,21 @@
 """Two hosts with a Podman each, and a client, on one Ethernet segment: the service's address moves along with it."""
 
-import os
-import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from e2e.slides import SECOND, let_in
-from harness.machine import Machine
+from e2e.moving import two_hosts
+from e2e.slides import SECOND
 from harness.podman import Podman
 
-TORPOR = "/usr/local/sbin/torpor"
 SERVICE, CLIENT = "192.0.2.100", "192.0.2.50"
-
-
-def _write_torpor(machine: Machine) -> None:
-    command = machine.path(TORPOR)
-    source = os.environ["PYTHONPATH"]
-    command.write_text(
-        f"#!/bin/sh\nexport PYTHONPATH='{source}' TORPOR_STATE=/run/torpor\n"
-        f'exec {sys.executable} -m torpor.cli.torpor "$@"\n'
-    )
-    command.chmod(0o755)
 
 
 @pytest.fixture
 def segment(image_stores: list[Path]) -> Iterator[tuple[Podman, Podman]]:
     """Two on one segment, each of which lets the other in; a bridge on the second leads to the client."""
-    with ExitStack() as stack:
-        first = stack.enter_context(Podman(image_stores, "first"))
-        second = stack.enter_context(Podman(image_stores, SECOND))
-        first.machine.join(second.machine)
-        let_in(first.machine, second.machine)
-        for each in (first, second):
-            _write_torpor(each.machine)
+    with two_hosts(image_stores) as (first, second):
         first.machine.run("ip", "address", "add", "192.0.2.1/24", "dev", f"to-{SECOND}")
         for line in (
             "link add br0 type bridge",

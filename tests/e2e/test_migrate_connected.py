@@ -5,7 +5,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from e2e.segment import SERVICE, TORPOR, segment
+from e2e.moving import TORPOR
+from e2e.segment import SERVICE, segment
 from e2e.slides import SECOND
 from harness import images
 from harness.events import time_limit_s

@@ -7,7 +7,8 @@ import json
 import re
 from pathlib import Path
 
-from e2e.segment import SERVICE, TORPOR, segment
+from e2e.moving import TORPOR
+from e2e.segment import SERVICE, segment
 from harness import images
 from harness.events import time_limit_s
 from harness.machine import Machine

@@ -209,6 +209,27 @@ def whole_because(workload: Workload, images: Path, *options: str) -> str:
     return line
 
 
+def test_a_keeper_that_an_earlier_engine_has_left() -> None:
+    """It knows of no page server: torpor was updated between the two dumps."""
+    with Workload.start("private_memory") as workload:
+        workload.wait_ready()
+        (first,) = before(workload, 1)
+        criu("pre-dump", workload, first, "--track-mem")
+        kept = keeper.find(Pid(workload.pid))
+        assert kept is not None
+        ident, spaces, _ = kept.known
+        kept.end()
+        fds = [fd.fileno() for fd in kept.fds]
+        keeper.keep(Pid(workload.pid), (ident, spaces), fds, forgotten=("", spaces))
+        for fd in kept.fds:
+            fd.close()
+        kept.close()
+        workload.dump(options=["--track-mem", "--prev-images-dir", "../before-0"])
+        assert pages_in_parents(workload.images) > 0
+        workload.restore()
+        workload.expect_pass()
+
+
 def test_without_a_keeper_all_is_copied_and_said() -> None:
     with Workload.start("counter") as workload:
         workload.wait_ready()
