@@ -16,7 +16,8 @@ from torpor.images.store import load_all, load_one
 from torpor.images.stores.directory import DirStore
 
 PAGE = 4096
-_MAX_PAGES = 2048
+_EMPTY = bytes(PAGE)
+_MAX_PAGES = 16384
 _RSEQ_SIZE = 32
 #: What of each page is changed, in its midst.
 _AT, _MASK = 2048, 0x5A
@@ -36,12 +37,29 @@ def processes_of(workload: Workload) -> list[int]:
 
 
 def mappings(pid: int) -> Iterator[tuple[int, int, bool]]:
-    """(start, end, is it shared) of what *pid* can write and nobody needs to run."""
+    """(start, end, is it shared) of what *pid* can write and nobody needs to run, as far as it is not vast.
+
+    Neighbours are one: which of them the kernel joins depends on what has become of them, and not on what they hold.
+    """
+    first = last = 0
+    was_shared = False
+    for start, end, is_shared in _each_mapping(pid):
+        if start == last and is_shared is was_shared:
+            last = end
+            continue
+        if first < last:
+            yield first, min(last, first + _MAX_PAGES * PAGE), was_shared
+        first, last, was_shared = start, end, is_shared
+    if first < last:
+        yield first, min(last, first + _MAX_PAGES * PAGE), was_shared
+
+
+def _each_mapping(pid: int) -> Iterator[tuple[int, int, bool]]:
     for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
         place, mode, *_, name = (*line.split(None, 5), "")[:6]
         start, end = (int(each, 16) for each in place.split("-"))
         if mode.startswith("rw") and not name.startswith("[") and not name.endswith((".so", ".2", ".6")):
-            yield start, min(end, start + _MAX_PAGES * PAGE), mode.endswith("s")
+            yield start, end, mode.endswith("s")
 
 
 def memory_of(workload: Workload) -> dict[tuple[int, int], bytes]:
@@ -51,15 +69,25 @@ def memory_of(workload: Workload) -> dict[tuple[int, int], bytes]:
         if Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0] == "Z":
             continue  # nobody has waited for it yet
         with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
+            inner = inner_pid(pid)
             for start, end, _ in mappings(pid):
-                try:
-                    content = os.pread(memory.fileno(), end - start, start)
-                except OSError:
-                    continue  # beyond the end of a file
-                for at in range(0, len(content), PAGE):
-                    if any(content[at : at + PAGE]):
-                        found[inner_pid(pid), start + at] = content[at : at + PAGE]
+                for address, page in _pages(memory.fileno(), start, end):
+                    if page != _EMPTY:
+                        found[inner, address] = page
     return found
+
+
+def _pages(memory: int, start: int, end: int) -> Iterator[tuple[int, bytes]]:
+    at = start
+    while at < end:
+        try:
+            content = os.pread(memory, end - at, at)
+        except OSError:
+            at += PAGE  # beyond the end of a file; what follows may be another mapping
+            continue
+        for offset in range(0, len(content), PAGE):
+            yield at + offset, content[offset : offset + PAGE]
+        at += len(content)
 
 
 def changes_in(workload: Workload, memory: dict[tuple[int, int], bytes]) -> list[str]:
