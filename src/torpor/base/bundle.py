@@ -44,7 +44,7 @@ def use() -> None:
 
 
 def open_bundle(directory: str) -> Finder | None:
-    """What finds modules in the file of that directory (of the package `base`); None where there is none for us."""
+    """What finds modules in the file of that directory (of the package ``base``); None where there is none for us."""
     path = f"{directory}/{NAME}"
     try:
         with open(path, "rb", buffering=0) as stream:
@@ -108,11 +108,11 @@ class Finder:
         setattr(sys.modules[package], tail, module)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        """Python's own."""
+        """None: Python makes the module object itself."""
         return None
 
     def exec_module(self, module: ModuleType) -> None:
-        """Run it."""
+        """Run the module's code in it, with the file names of its source set where the package lies."""
         spec = module.__spec__
         assert spec is not None and spec.origin is not None
         code = self.get_code(module.__name__)

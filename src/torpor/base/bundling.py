@@ -162,7 +162,7 @@ class _Lean(ast.NodeTransformer):
         self._has_records = has_records
 
     def visit_Module(self, node: ast.Module) -> ast.Module:
-        """All of it."""
+        """The module without its docstring, and all that is in it made lean."""
         _drop_docstring(node)
         self.generic_visit(node)
         return node
@@ -181,7 +181,7 @@ class _Lean(ast.NodeTransformer):
         return ast.copy_location(made, node)
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
-        """Without annotations."""
+        """The function without its docstring and without annotations of its arguments and its result."""
         _drop_docstring(node)
         node.returns = None
         every = node.args

@@ -63,7 +63,7 @@ def warn(text: str) -> None:
 
 
 def info(text: str) -> None:
-    """Progress."""
+    """Write a line of level INFO: a step of the work that is done."""
     _write(INFO, text)
 
 

@@ -24,7 +24,7 @@ def files() -> dict[str, str]:
 
 
 def bash(program: str, commands: Sequence[Command], common: Sequence[Option] = ()) -> str:
-    """For bash; *common*: options that every command takes."""
+    """The text of a completion for bash; *common*: options that every command takes."""
     lines = [
         _MADE,
         f"_{program}_complete() {{",
@@ -79,7 +79,7 @@ def _bash_values(options: Sequence[Option]) -> Iterator[str]:
 
 
 def zsh(program: str, commands: Sequence[Command], common: Sequence[Option] = ()) -> str:
-    """For zsh."""
+    """The text of a completion for zsh; *common*: options that every command takes."""
     lines = [f"#compdef {program}", _MADE, f"_{program}() {{", "    local -a commands", "    commands=("]
     lines += [f"        {_quoted(f'{command.name}:{command.purpose}')}" for command in commands]
     lines += [
@@ -117,7 +117,7 @@ def _zsh_option(name: str, option: Option) -> str:
 
 
 def fish(program: str, commands: Sequence[Command], common: Sequence[Option] = ()) -> str:
-    """For fish."""
+    """The text of a completion for fish; *common*: options that every command takes."""
     names = " ".join(command.name for command in commands)
     lines = [_MADE, f"complete -c {program} -f"]
     for command in commands:

@@ -102,7 +102,7 @@ def pages() -> dict[str, str]:
 
 
 def torpor() -> str:
-    """torpor(1)."""
+    """The manual page torpor(1), as man(7) has it."""
     commands = commands_of_torpor()
     lines = [*_head("torpor", 1, "put running processes to sleep in files, and wake them again")]
     lines.append(".SH SYNOPSIS")
@@ -125,7 +125,7 @@ def torpor() -> str:
 
 
 def criu() -> str:
-    """torpor-criu(8)."""
+    """The manual page torpor-criu(8), as man(7) has it."""
     from torpor.cli.criu.options import HARMLESS, USED
 
     lines = [*_head("torpor-criu", 8, "torpor's criu command"), ".SH SYNOPSIS", ".B criu", r"\fICOMMAND\fR [options]"]

@@ -20,7 +20,7 @@ _BAR = 24
 
 
 def size(n_bytes: float) -> str:
-    """``12.3 MiB``."""
+    """A number of bytes for people, in the largest unit that fits: ``12.3 MiB``."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if n_bytes < 1024 or unit == "GiB":
             return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"

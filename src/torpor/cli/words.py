@@ -33,7 +33,7 @@ class Option:
 
     @property
     def long(self) -> str:
-        """The longest name."""
+        """The longest of its names, dashes included."""
         return max(self.names, key=len)
 
 

@@ -41,7 +41,7 @@ def name_in(reference: str) -> str:
 
 
 class Containerd:
-    """See ContainerEngine."""
+    """ContainerEngine for containerd, by the command ``ctr``."""
 
     name = "containerd"
 

@@ -38,7 +38,7 @@ _OTHER_OPTIONS = "docker has no such option: put it, without the dashes, into /e
 
 
 class Docker:
-    """See ContainerEngine."""
+    """ContainerEngine for Docker, by the command ``docker``."""
 
     name = "docker"
 

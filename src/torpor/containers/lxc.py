@@ -14,7 +14,7 @@ _CHECKPOINT = "lxc-checkpoint"
 
 
 class Lxc:
-    """See ContainerEngine."""
+    """ContainerEngine for LXC, by its commands (``lxc-checkpoint``, ...)."""
 
     name = "lxc"
 

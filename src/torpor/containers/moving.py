@@ -228,7 +228,10 @@ class Move:
     # -- all of it -------------------------------------------------------------------------------------------
 
     def run(self, name: str, made: Offer, began: float) -> Moved:
-        """Do it."""
+        """Move the container, which is to be called *name* there; *began* is when that was, by time.monotonic().
+
+        TorporError or OSError: until "go" it runs on here whatever fails, which a note on the error says.
+        """
         try:
             order = self._look()
             tracker = self._stack.enter_context(tracking.Tracker()) if can_track() else None

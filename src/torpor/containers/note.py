@@ -31,7 +31,7 @@ class Note:
 
 
 def write(directory: Path, container: Container) -> None:
-    """Leave the note."""
+    """Write the note of whose checkpoint *directory* holds, in place of any that is there.  OSError."""
     note = Note(container.engine, container.name, container.id, container.image, container.place)
     (directory / NAME).write_text(json.dumps(asdict(note), indent=1) + "\n", encoding="utf-8")
 

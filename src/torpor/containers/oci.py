@@ -35,7 +35,7 @@ _RESTORE_WORDS = frozenset({"console-socket", "empty-ns", "ext-unix-sk", "file-l
 
 
 class OciRuntime:
-    """See ContainerEngine."""
+    """ContainerEngine for a runtime on its own, ``runc`` or ``crun``, by its command."""
 
     def __init__(self, name: str) -> None:
         self.name = name

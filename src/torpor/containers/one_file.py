@@ -1,6 +1,6 @@
 """One file of a container's checkpoint, for engines that write directories (runc, crun, LXC, Docker).
 
-The engine writes a directory beside the file, which becomes the file and is removed. If that fails the container is
+The engine writes a directory beside the file, which becomes the file and is removed.  If that fails the container is
 gone already: then the directory stays, and is said to be what it is restored from.  Whether there is room for both is
 looked at first.
 """

@@ -36,7 +36,7 @@ _OTHER_OPTIONS = "podman has no such option: put it, without the dashes, into /e
 
 
 class Podman:
-    """See ContainerEngine."""
+    """ContainerEngine for Podman, by the command ``podman``."""
 
     name = "podman"
 

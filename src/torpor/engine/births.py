@@ -83,7 +83,7 @@ class Orphan:
 
 @dataclass(frozen=True, slots=True)
 class SetSid:
-    """*who* calls setsid."""
+    """*who* calls setsid(2), and leads a new session and group."""
 
     who: Member
 
@@ -133,7 +133,7 @@ class _Births:
         self._steps: list[Step] = []
 
     def run(self) -> list[Step]:
-        """The plan."""
+        """The steps that bear all but the root.  PlanError where no steps lead there."""
         for member in reversed(self._family):
             self._needs[member] = self._need(member)
         self._take_in(self._root, TreePid(0) if self._root.leads_session else self._root.sid)
@@ -274,7 +274,7 @@ class _Groups:
                     raise ValueError("births have no groups")
 
     def run(self) -> list[Step]:
-        """The plan."""
+        """The steps that bring everyone into their groups, and end the helpers.  PlanError where none do."""
         wrong = [member for member in self._family if self._group[member] != member.pgid]
         passing: list[Member] = []
         for member in wrong:

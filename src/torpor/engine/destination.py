@@ -24,8 +24,8 @@ from torpor.images.stores.opening import Location, is_stream, open_store
 def going_to(place: Location, *, leave_running: bool = False) -> Iterator[tuple[Location, Callable[[str], None]]]:
     """What to dump into, and what is to be done once the images are whole, given where they are just then.
 
-    An archive is made while the processes are still there: if there is no room for it, nothing is lost. So is a stream,
-    which may take as long as its reader likes; whoever is to run on does not wait for that.
+    An archive is made while the processes are still there: if there is no room for it, nothing is lost.  So is a
+    stream, which may take as long as its reader likes; whoever is to run on does not wait for that.
     """
     if not isinstance(place, str | os.PathLike):
         yield place, nothing

@@ -24,7 +24,7 @@ def number(text: str, low: int = 0) -> int:
 
 
 def port(text: str) -> int:
-    """Of TCP; 0 is any that is free."""
+    """A port of TCP; 0 is any that is free.  ValueError."""
     value = number(text)
     if value > 0xFFFF:
         raise ValueError("too large")
@@ -32,7 +32,7 @@ def port(text: str) -> int:
 
 
 def mode(text: str) -> int:
-    """``0660``: octal."""
+    """The permissions that *text* gives in octal (``0660``).  ValueError."""
     value = int(text, 8)
     if not 0 <= value <= 0o777:
         raise ValueError("must look like 0660")
@@ -40,7 +40,7 @@ def mode(text: str) -> int:
 
 
 def size(text: str) -> int:
-    """``10``, ``8M``, ``1G``: bytes."""
+    """The number of bytes that *text* gives (``10``, ``8M``, ``1G``; units are powers of 1024).  ValueError."""
     shift = {"K": 10, "M": 20, "G": 30}.get(text[-1:].upper(), 0)
     return number(text[:-1] if shift else text) << shift
 
@@ -48,7 +48,7 @@ def size(text: str) -> int:
 def verbosity(text: str) -> int:
     """A level; one that is no number is 0, as for CRIU.
 
-    Its own test suite says `-verbosity=0`, which getopt takes for the level "erbosity=0".
+    Its own test suite says ``-verbosity=0``, which getopt takes for the level "erbosity=0".
     """
     return int(text) if text.isascii() and text.isdigit() else 0
 
@@ -65,7 +65,7 @@ def one_of(*allowed: str) -> Callable[[str], str]:
 
 
 def inherited(text: str) -> tuple[int, str]:
-    """``fd[NUM]:KEY``."""
+    """``fd[NUM]:KEY`` as the descriptor's number and the key.  ValueError."""
     fd, colon, key = text.removeprefix("fd[").partition("]:")
     if not text.startswith("fd[") or not colon or not key:
         raise ValueError("must look like fd[NUM]:KEY")
@@ -82,7 +82,7 @@ def join_ns(text: str) -> tuple[str, str, str]:
 
 
 def relabel(text: str) -> tuple[str, str]:
-    """``OLD=NEW``."""
+    """``OLD=NEW`` as the two, neither of them empty.  ValueError."""
     old, equals, new = text.partition("=")
     if not equals or not old or not new:
         raise ValueError("must look like OLD=NEW")
@@ -90,7 +90,7 @@ def relabel(text: str) -> tuple[str, str]:
 
 
 def veth(text: str) -> str:
-    """``IN=OUT``."""
+    """``IN=OUT`` (names of a pair's ends) as --external has it: ``veth[IN]:OUT``.  ValueError."""
     inside, equals, outside = text.partition("=")
     if not equals:
         raise ValueError("must look like IN=OUT")
@@ -98,7 +98,7 @@ def veth(text: str) -> str:
 
 
 def mount(text: str) -> str:
-    """``KEY:VALUE`` or ``auto``."""
+    """``KEY:VALUE`` or ``auto`` as --external has it: ``mnt[KEY]:VALUE``, ``mnt[]``.  ValueError."""
     if text == "auto":
         return "mnt[]"
     key, colon, value = text.partition(":")
@@ -152,7 +152,7 @@ def joined(texts: Iterable[str]) -> tuple[str, ...]:
 
 
 def joins(words: Iterable[tuple[str, str, str]]) -> tuple[JoinNs, ...]:
-    """As records."""
+    """What ``join_ns`` has parsed (kind, path, what follows), as records."""
     from torpor.engine.options import JoinNs
 
     return tuple(JoinNs(*each) for each in words)

@@ -43,7 +43,7 @@ class DumpStats:
     n_processes: int = 0
 
     def write(self, store: ImageStore) -> None:
-        """Into ``stats-dump``."""
+        """Write ``stats-dump``: the times that the watch has, in microseconds, and the numbers of pages."""
         entry = m.stats_entry()
         dump, us = entry.dump, self.watch.us
         dump.freezing_time = us.get("freezing", 0)
@@ -67,7 +67,7 @@ class RestoreStats:
     pages_restored: int = 0
 
     def write(self, store: ImageStore) -> None:
-        """Into ``stats-restore``."""
+        """Write ``stats-restore``: the times that the watch has, in microseconds, and the number of pages."""
         entry = m.stats_entry()
         restore, us = entry.restore, self.watch.us
         restore.pages_compared = 0

@@ -42,7 +42,7 @@ class ExecWatch(Closing):
             raise
 
     def fileno(self) -> int:
-        """To wait at."""
+        """A descriptor that can be polled for reading: somebody waits to be looked at."""
         return self._fd.fileno()
 
     def look(self, timeout_ms: int, then: Callable[[Pid], None]) -> None:

@@ -1,7 +1,7 @@
 """userfaultfd(2) as it gives memory its pages: whoever touches one that is missing waits until somebody brings it.
 
 Whoever holds the descriptor is told of faults, and of what becomes of the memory meanwhile: fork(2), mremap(2),
-munmap(2), madvise(2). When the last descriptor is closed nobody waits any more, and what is missing is zeroes.
+munmap(2), madvise(2).  When the last descriptor is closed nobody waits any more, and what is missing is zeroes.
 userfaultfd(2), ioctl_userfaultfd(2), Documentation/admin-guide/mm/userfaultfd.rst.
 """
 

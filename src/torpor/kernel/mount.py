@@ -72,13 +72,13 @@ def _text(value: str | None) -> tuple[int, bytearray | None]:
 
 
 def mount(source: str | None, target: str, fstype: str | None, flags: int, data: str | None = None) -> None:
-    """mount(2)."""
+    """mount(2) at *target*, with MS_* as *flags*; None is a null pointer.  OSError."""
     words = [_text(value) for value in (source, target, fstype, data)]
     syscall(f"mount {target}", nr.mount, words[0][0], words[1][0], words[2][0], flags, words[3][0])
 
 
 def filesystem_type(path: str) -> int:
-    """f_type of statfs(2)."""
+    """The number of the file system that *path* is on: f_type of statfs(2), ``*_SUPER_MAGIC``.  OSError."""
     at, _keep = _text(path)
     buffer = bytearray(120)
     syscall(f"statfs {path}", nr.statfs, at, address_of(buffer))
@@ -86,20 +86,20 @@ def filesystem_type(path: str) -> int:
 
 
 def filesystem_type_of(fd: int) -> int:
-    """f_type of fstatfs(2)."""
+    """The number of the file system that *fd* is on: f_type of fstatfs(2), ``*_SUPER_MAGIC``.  OSError."""
     buffer = bytearray(120)
     syscall("fstatfs", nr.fstatfs, fd, address_of(buffer))
     return int.from_bytes(buffer[:8], "little")
 
 
 def unmount(target: str, flags: int = 0) -> None:
-    """umount2(2)."""
+    """umount2(2) of what is mounted at *target*, with MNT_* and UMOUNT_* as *flags*.  OSError."""
     at, _keep = _text(target)
     syscall(f"umount {target}", nr.umount2, at, flags)
 
 
 def pivot_root(new: str, old: str) -> None:
-    """pivot_root(2)."""
+    """pivot_root(2): *new* becomes the root of the mount namespace, whose old one is put at *old*.  OSError."""
     new_at, _keep_new = _text(new)
     old_at, _keep_old = _text(old)
     syscall("pivot_root", nr.pivot_root, new_at, old_at)
@@ -138,7 +138,10 @@ def set_attributes(fd: int, attributes: int = 0, *, propagation: int = 0) -> Non
 
 
 def attributes_of(flags: int) -> int:
-    """MOUNT_ATTR_* for MS_*."""
+    """The MOUNT_ATTR_* of ``set_attributes`` that mean the same as the MS_* in *flags*.
+
+    What says neither noatime nor relatime is strictatime, as mountinfo shows a mount's flags.
+    """
     found = sum(attribute for flag, attribute in _ATTR_OF_MS if flags & flag)
     if flags & MS_NOATIME:
         return found | MOUNT_ATTR_NOATIME

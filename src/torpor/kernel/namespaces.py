@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 def unshare(flags: int) -> None:
-    """unshare(2)."""
+    """unshare(2): the calling thread gets new ones of what the CLONE_* in *flags* name.  OSError."""
     syscall("unshare", nr.unshare, flags)
 
 

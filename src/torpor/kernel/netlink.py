@@ -105,7 +105,7 @@ def _explained(error: KernelError, flags: int, body: bytes) -> KernelError:
 
 
 def encode(kind: int, flags: int, payload: bytes) -> bytes:
-    """A message."""
+    """A message of type *kind*, with its header and what pads it to 4 bytes; its sequence number is always 1."""
     size = _HEADER.size + len(payload)
     return _HEADER.pack(size, kind, flags, 1, 0) + payload + bytes(-size & 3)
 

@@ -76,7 +76,7 @@ def _pseudo(way: Way, protocol: int, length: int) -> bytes:
 
 
 def checksum(data: bytes) -> int:
-    """RFC 1071."""
+    """The Internet checksum of *data* (RFC 1071), of 16 bits; an odd last byte counts as if a zero followed."""
     data += bytes(len(data) % 2)
     total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total >> 16:

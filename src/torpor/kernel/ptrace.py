@@ -65,7 +65,7 @@ def interrupt(tid: Pid) -> None:
 
 
 def cont(tid: Pid, signal: int = 0) -> None:
-    """PTRACE_CONT."""
+    """PTRACE_CONT: let the stopped tracee go on, and deliver *signal* to it unless that is 0."""
     syscall("ptrace(CONT)", nr.ptrace, PTRACE_CONT, tid, 0, signal)
 
 
@@ -80,7 +80,7 @@ def listen(tid: Pid) -> None:
 
 
 def detach(tid: Pid, signal: int = 0) -> None:
-    """PTRACE_DETACH."""
+    """PTRACE_DETACH: stop tracing, let the tracee go on, and deliver *signal* to it unless that is 0."""
     syscall("ptrace(DETACH)", nr.ptrace, PTRACE_DETACH, tid, 0, signal)
 
 
@@ -90,12 +90,12 @@ def set_options(tid: Pid, options: int) -> None:
 
 
 def get_regs(tid: Pid) -> UserRegs:
-    """General registers."""
+    """The general registers of a stopped tracee; OSError EINVAL where the machine cannot give 32-bit code's."""
     return read_regs(tid)
 
 
 def set_regs(tid: Pid, values: UserRegs) -> None:
-    """General registers, all at once."""
+    """Set the general registers of a stopped tracee, all at once."""
     write_regs(tid, values)
 
 
@@ -171,7 +171,7 @@ def get_user_dispatch(tid: Pid) -> tuple[int, int, int, int]:
 
 
 def set_user_dispatch(tid: Pid, mode: int, selector: int, offset: int, length: int) -> None:
-    """The counterpart; mode 0 is off."""
+    """Set what ``get_user_dispatch`` tells; mode 0 is off.  OSError where the kernel is older than 6.4."""
     buffer = bytearray(struct.pack("4Q", mode, selector, offset, length))
     request = PTRACE_SET_SYSCALL_USER_DISPATCH_CONFIG
     syscall("ptrace(SET_SYSCALL_USER_DISPATCH)", nr.ptrace, request, tid, len(buffer), address_of(buffer))

@@ -99,7 +99,7 @@ def _string(value: bytes) -> str:
 
 
 def parse_link(payload: bytes) -> Link:
-    """One RTM_NEWLINK."""
+    """The interface that the payload of an RTM_NEWLINK tells of, with its attributes taken apart."""
     _, kind, index, flags, _ = ifinfomsg.unpack_from(payload)
     attributes = netlink.parse_attributes(payload[ifinfomsg.size :])
     info = netlink.parse_attributes(attributes.get(IFLA_LINKINFO, b""))

@@ -67,12 +67,12 @@ def set_next_id(kind: str, ident: int) -> None:
 
 
 def shmget(key: int, size: int, flags: int) -> int:
-    """shmget(2)."""
+    """shmget(2): the id of the segment of *key*, or of a new one of *size* bytes.  OSError."""
     return syscall("shmget", nr.shmget, key, size, flags)
 
 
 def shmctl(ident: int, command: int, at: int = 0) -> int:
-    """shmctl(2)."""
+    """shmctl(2) with IPC_* or SHM_* as *command*; *at* is the address of its structure, 0 for none.  OSError."""
     return syscall("shmctl", nr.shmctl, ident, command, at)
 
 
@@ -116,7 +116,7 @@ def peek_message(ident: int, index: int, size: int) -> tuple[int, bytes]:
 
 
 def send_message(ident: int, mtype: int, text: bytes) -> None:
-    """msgsnd(2), not blocking."""
+    """msgsnd(2): put a message into the queue *ident*; OSError EAGAIN where it is full, without waiting."""
     room = bytearray(mtype.to_bytes(8, "little") + text)
     syscall("msgsnd", nr.msgsnd, ident, address_of(room), len(text), IPC_NOWAIT)
 
@@ -129,6 +129,6 @@ def semaphore_values(ident: int, count: int) -> bytes:
 
 
 def set_semaphore_values(ident: int, values: bytes) -> None:
-    """Set them."""
+    """Set the values of all semaphores of a set, u16 each, as ``semaphore_values`` gives them.  OSError."""
     room = bytearray(values)
     syscall("semctl", nr.semctl, ident, 0, SETALL, address_of(room))

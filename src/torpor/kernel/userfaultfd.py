@@ -1,8 +1,8 @@
 """userfaultfd(2) as it is used to learn what is written: asynchronous write protection, in which nobody handles faults.
 
 A page that is protected loses the protection by the first write to it, which the kernel lets happen by itself;
-PAGEMAP_SCAN (:mod:`torpor.kernel.pagemap`) tells which have it still, and protects again. All of it goes when the last
-descriptor is closed. In the kernel since 6.7; Documentation/admin-guide/mm/userfaultfd.rst.
+PAGEMAP_SCAN (:mod:`torpor.kernel.pagemap`) tells which have it still, and protects again.  All of it goes when the last
+descriptor is closed.  In the kernel since 6.7; Documentation/admin-guide/mm/userfaultfd.rst.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ class Arrival(Closing):
             log.error(f"what comes for it over the network is still held back: {error}")
 
     def runs(self, pid: int) -> None:
-        """It does."""
+        """Tell whoever has sent the images that all run, *pid* first; that it cannot be told is a warning."""
         if self._opening is not None:
             self._opening.join()
         try:

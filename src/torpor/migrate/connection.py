@@ -52,7 +52,7 @@ class Where:
     tls: Tls | None = None
 
     def describe(self) -> str:
-        """For messages."""
+        """The place as messages name it: ``HOST:PORT``, an IPv6 address in brackets, ``*`` for any address."""
         if self.fd >= 0:
             return _REUSED
         host = f"[{self.address}]" if ":" in self.address else self.address or "*"
@@ -73,7 +73,7 @@ class Connection(Closing):
         link.settimeout(WITHIN_S)
 
     def fileno(self) -> int:
-        """The socket's descriptor."""
+        """The descriptor of the socket, which stays the connection's."""
         return self._link.fileno()
 
     @property
@@ -93,7 +93,7 @@ class Connection(Closing):
     # -- out ----------------------------------------------------------------------------------------------------
 
     def say(self, message: Message) -> None:
-        """Send a message."""
+        """Send one message, without pages behind it.  WireError."""
         self.send([pack(message)])
 
     def send(self, buffers: Iterable[bytes | memoryview]) -> None:
@@ -190,7 +190,7 @@ class Connection(Closing):
             socket.socket.shutdown(self._link, socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the socket; nothing is waited for (``end`` does that)."""
         self._link.close()
 
 
@@ -264,7 +264,7 @@ class Listener(Closing):
         return _dressed(link, self._where, is_server=True)
 
     def close(self) -> None:
-        """Wait no more."""
+        """Stop listening; a connection that was accepted stays."""
         if self._server is not None:
             self._server.close()
 

@@ -110,11 +110,11 @@ class Listener:
             return [each for each in taken if each is not None]
 
     def fileno(self) -> int:
-        """Of the socket."""
+        """The descriptor of the socket, which stays the listener's."""
         return self._socket.fileno()
 
     def close(self) -> None:
-        """Nobody else comes."""
+        """Stop listening; connections that were accepted stay."""
         self._socket.close()
 
 

@@ -145,7 +145,7 @@ class Filler:
         self._poll.register(fd, select.POLLIN)
 
     def unwatch(self, fd: int) -> None:
-        """Not any more."""
+        """End a ``watch``: *fd* is polled no longer, and may be closed."""
         del self._others[fd]
         self._poll.unregister(fd)
 

@@ -105,7 +105,7 @@ def serve(waiting: Waiting, store: ImageStore, where: Where | None) -> None:
 
 
 class Daemon:
-    """One restore."""
+    """What brings the pages of one restore: its connection by *link*, its processes (*known*), their pages."""
 
     def __init__(self, link: socket.socket, store: ImageStore, filler: Filler, known: set[int]) -> None:
         self._link, self._store, self._filler, self._known = link, store, filler, known

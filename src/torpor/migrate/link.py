@@ -105,7 +105,7 @@ class Link:
         return self._writer
 
     def send(self, name: str, /, **fields: object) -> None:
-        """Say it; LinkLostError."""
+        """Send the message *name* with these fields.  LinkLostError, FailedThereError where the other side gave up."""
         self._write([encode(name, **fields)])
 
     def send_data(self, data: bytes | memoryview) -> None:
@@ -221,7 +221,7 @@ class Link:
             return data
 
     def close(self) -> None:
-        """No more."""
+        """Close both descriptors; nothing can be sent or received afterwards."""
         for fd in {self._reader, self._writer}:
             os.close(fd)
         self._reader = self._writer = -1
@@ -234,7 +234,7 @@ class DataWay:
         self._link = link
 
     def write(self, data: bytes | memoryview, /) -> int:
-        """All of it."""
+        """Send all of *data*; its length, as file objects give it.  LinkLostError, FailedThereError."""
         self._link.send_data(data)
         return memoryview(data).nbytes
 

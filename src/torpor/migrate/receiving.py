@@ -50,7 +50,7 @@ def take(connection: Connection, directory: str) -> int:
 
 
 class Staging:
-    """The images that come, until all have; `store` takes them.  A context manager: what was not published goes."""
+    """The images that come, until all have; ``store`` takes them.  A context manager: what was not published goes."""
 
     def __init__(self, directory: str) -> None:
         self._path = directory

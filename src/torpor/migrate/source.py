@@ -230,7 +230,10 @@ class _Move:
         self._rounds = Rounds(wishes.aim, wishes.tell, self._taken)
 
     def run(self) -> Moved:
-        """Do it."""
+        """Move it, and tell what came of it once it runs there.
+
+        MigrationError: it runs on here, or sleeps in images here, or where it runs is not known, as the error says.
+        """
         if self._job is not None:
             made = jobs.checkpoint(self._job, self._dump, by=f"torpor migrate to {self._host}", has_moved=self._is_over)
             kept, how = str(made.place), f"torpor restore {self._job.name}@{made.number}"

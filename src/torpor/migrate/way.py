@@ -37,7 +37,7 @@ class Destination:
 
 
 def destination(word: str) -> Destination:
-    """``[ssh://][USER@]HOST[:PORT]``; UsageError."""
+    """The host that ``[ssh://][USER@]HOST[:PORT]`` names; port 0 is ssh's own.  UsageError."""
     found = _DESTINATION.fullmatch(word)
     if found is None or (found["user"] or "").startswith("-"):
         raise UsageError(f"{word!r} names no host", hint="[ssh://][USER@]HOST[:PORT]")

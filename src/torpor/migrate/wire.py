@@ -61,7 +61,7 @@ class Message:
 
     @property
     def n_bytes(self) -> int:
-        """Of its pages."""
+        """How long its pages are together, in bytes."""
         return self.n_pages * PAGE_SIZE
 
     @property
@@ -71,7 +71,7 @@ class Message:
 
 
 def pack(message: Message) -> bytes:
-    """As it travels."""
+    """The HEADER_BYTES bytes of a message; the bytes of its pages come behind."""
     return _HEADER.pack(message.command | message.flags << 16, message.n_pages, message.vaddr, message.whose)
 
 

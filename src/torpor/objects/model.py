@@ -92,7 +92,7 @@ class DumpProcess:
         return False
 
     def describe(self) -> str:
-        """``pid 123 (postgres)``."""
+        """The process for messages: ``pid 123 (postgres)``."""
         return f"pid {self.pid} ({self.stat.comm})"
 
 

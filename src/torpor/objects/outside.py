@@ -36,7 +36,7 @@ class Lasting:
 
 
 class Outside:
-    """Of one dump."""
+    """What one dump has changed outside of the tree: the changes, and the caretaker that knows of them."""
 
     def __init__(self) -> None:
         #: Whether nothing was on its way when the tree was stopped: what has come since has come too late.

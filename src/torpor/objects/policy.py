@@ -50,7 +50,7 @@ class NetworkPolicy:
 
 @dataclass(frozen=True, slots=True)
 class MountPolicy:
-    """For mounts."""
+    """For mounts, and for file systems that are mounted in the tree."""
 
     root: str = "/"
     #: The security label of file systems that are mounted with one.

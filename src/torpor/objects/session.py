@@ -144,7 +144,7 @@ class _Context(Generic[StageT]):
 
 
 class DumpContext(_Context[DumpStage]):
-    """Of one dump."""
+    """What the objects of one dump share: the images, the policies, the processes, what each has left for a stage."""
 
     files: FileDump
     _last = DumpStage.CLOSED
@@ -194,7 +194,7 @@ def _lend_nothing(_: Runner, fds: Sequence[int]) -> list[int]:
 
 
 class RestoreContext(_Context[RestoreStage]):
-    """Of one restore."""
+    """What the objects of one restore share: the images, the policies, the processes, the ways into puppets."""
 
     files: FileRestore
     _last = RestoreStage.CLOSED

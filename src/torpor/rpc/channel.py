@@ -93,5 +93,5 @@ class Channel:
             raise ClientError(f"the client does not take an answer: {error.strerror}") from error
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection to the client."""
         self._socket.close()

@@ -58,13 +58,13 @@ class Server(Protocol):
 
     @property
     def port(self) -> int:
-        """Where."""
+        """The TCP port at which it listens."""
 
     def serve(self) -> None:
         """Serve the one who comes.  TorporError."""
 
     def close(self) -> None:
-        """Listen no more."""
+        """Stop listening: whoever connects from now on is refused."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,7 +90,7 @@ def suspend(thread: Thread) -> Dispatch | None:
 
 
 def resume(thread: Thread, found: Dispatch | None) -> None:
-    """Arm it again."""
+    """Have *thread* dispatch as before ``suspend``, whose answer *found* is; nothing where that is None.  OSError."""
     if found is not None:
         arm(thread, found)
 

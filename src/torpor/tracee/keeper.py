@@ -1,8 +1,8 @@
 """A process that keeps descriptors from one command of ours to the next, for as long as the process lives that they are
 about.
 
-It is found by the pid and the start time of that (in an abstract socket's name, in our network namespace), and
-answers root and the user who it is. It holds nothing else: no terminal, no directory, no file. Its death closes what it
+It is found by the pid and the start time of that (in an abstract socket's name, in our network namespace), and answers
+root and the user who it is.  It holds nothing else: no terminal, no directory, no file.  Its death closes what it
 keeps, and with that ends whatever the kernel does for these descriptors.
 """
 
@@ -31,7 +31,7 @@ _ROOM = 1 << 20
 
 
 class Kept:
-    """What a keeper gave out: ``known``, which its maker told it, and ours from now on, ``fds``. Close it."""
+    """What a keeper gave out: ``known``, which its maker told it, and ours from now on, ``fds``.  Close it."""
 
     def __init__(self, connection: Socket, known: Any, fds: list[OwnedFd]) -> None:
         self._connection = connection

@@ -298,7 +298,7 @@ def event_message(tid: Pid) -> Pid:
 
 
 def set_options(thread: Thread, options: int) -> None:
-    """PTRACE_SETOPTIONS."""
+    """PTRACE_SETOPTIONS: *options* (PTRACE_O_*) instead of those that the thread has.  OSError."""
     syscall("ptrace(SETOPTIONS)", nr.ptrace, 0x4200, thread.tid, 0, options)
 
 

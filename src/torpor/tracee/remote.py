@@ -67,7 +67,7 @@ class Runner:
 
     @property
     def tid(self) -> Pid:
-        """The thread's id."""
+        """The id of the thread in our pid namespace."""
         return self.thread.tid
 
     def spare_signals(self, numbers: Collection[int]) -> None:

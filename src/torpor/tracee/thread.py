@@ -75,7 +75,7 @@ class Thread:
             raise self._gone_or(error) from error
 
     def wait(self) -> Stop:
-        """The next stop."""
+        """Wait for the thread to stop, whatever for; the stop.  TargetGoneError where it ends instead."""
         try:
             _, status = os.waitpid(self.tid, WALL)
         except ChildProcessError as error:
@@ -96,7 +96,7 @@ class Thread:
             self.cont(stop.signal if stop.is_signal else 0)
 
     def cont(self, signal_number: int = 0) -> None:
-        """Run on."""
+        """Let the stopped thread run on, and deliver the signal *signal_number* to it unless that is 0."""
         try:
             ptrace.cont(self.tid, signal_number)
         except OSError as error:
@@ -128,14 +128,14 @@ class Thread:
             ptrace.set_options(self.tid, ptrace.PTRACE_O_EXITKILL)
 
     def get_regs(self) -> UserRegs:
-        """General registers."""
+        """The general registers.  KernelError where the machine cannot give those of 32-bit code."""
         try:
             return ptrace.get_regs(self.tid)
         except OSError as error:
             raise self._gone_or(error) from error
 
     def set_regs(self, regs: UserRegs) -> None:
-        """General registers, atomically."""
+        """Set the general registers, all at once."""
         try:
             ptrace.set_regs(self.tid, regs)
         except OSError as error:
@@ -156,14 +156,14 @@ class Thread:
             raise self._gone_or(error) from error
 
     def get_sigmask(self) -> int:
-        """Blocked signals, bit n-1 for signal n."""
+        """The blocked signals, bit n-1 for signal n."""
         try:
             return ptrace.get_sigmask(self.tid)
         except OSError as error:
             raise self._gone_or(error) from error
 
     def set_sigmask(self, mask: int) -> None:
-        """Blocked signals."""
+        """Set the blocked signals, bit n-1 for signal n; the kernel leaves out SIGKILL and SIGSTOP."""
         try:
             ptrace.set_sigmask(self.tid, mask)
         except OSError as error:

@@ -150,7 +150,7 @@ class Held:
 def _is_in_vfork(parent: Pid, child: Pid) -> bool:
     """Whether a child has its parent's memory, as from vfork(2) until it executes something.
 
-    Until then its parent waits, and stops for nobody. Such a child may run when all is thawed, and is stopped later.
+    Until then its parent waits, and stops for nobody.  Such a child may run when all is thawed, and is stopped later.
     """
     try:
         return kcmp(parent, child, KCMP_VM) == 0

@@ -36,7 +36,7 @@ def run(runner: BorrowedRunner, batch: Batch) -> None:
 
 
 def bear(runner: BorrowedRunner, scratch: Scratch, flags: int) -> None:
-    """Have a child born, traced by us, which `runner.on_event` is called to see to, while its parent is stopped.
+    """Have a child born, traced by us, which ``runner.on_event`` is called to see to, while its parent is stopped.
 
     RemoteCallError: it cannot be made.
     """

@@ -120,7 +120,7 @@ class ExitStack(AbstractContextManager):
         return other
 
     def close(self) -> None:
-        """End all."""
+        """End all that has been entered, the last first, as if no error had occurred."""
         self.__exit__(None, None, None)
 
     def __exit__(self, kind: _Kind, error: BaseException | None, trace: TracebackType | None) -> bool:

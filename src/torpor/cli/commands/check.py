@@ -50,7 +50,7 @@ _CAPABILITIES = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options."""
+    """Give *parser* the description, the arguments and the options of ``torpor check``."""
     from torpor.cli import process_options
 
     parser.description = (
@@ -111,7 +111,7 @@ def _check_target(args: argparse.Namespace) -> int:
 
 
 def insist(target: Target, told: dict[str, object], *, may_ask: bool) -> None:
-    """What `torpor check` would say of a process or job, before it is checkpointed.
+    """What ``torpor check`` would say of a process or job, before it is checkpointed.
 
     RefusedError with all that is in the way.  What will be lost is said, and somebody at a terminal is asked.
     """

@@ -22,7 +22,7 @@ _SHARED = ("leave-running", "tcp-established", "file-locks", "link-remap", "shel
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options."""
+    """Give *parser* the description, the arguments and the options of ``torpor checkpoint``."""
     from torpor.cli import container_options, process_options
 
     parser.description = (

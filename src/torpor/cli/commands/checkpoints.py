@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options."""
+    """Give *parser* the description, the arguments and the options of ``torpor checkpoints``."""
     parser.description = (
         "List the checkpoints of all jobs, or of some, the oldest first. NAME@NUMBER or NAME@TAG is what "
         "torpor restore, inspect, tag and rm take; NAME alone is the newest."
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Print the list."""
+    """Print the checkpoints of the jobs named, or of all; 0.  JobError where there is no such job."""
     from torpor.cli.commands.ps import print_table
     from torpor.engine import jobs
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options."""
+    """Give *parser* the description, the arguments and the options of ``torpor inspect``."""
     parser.description = (
         "Show what a checkpoint holds and what it needs where it is restored. Needs no privileges, and unpacks nothing."
     )
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Print it."""
+    """Print what the checkpoint holds, as lines or as JSON; 0.  TorporError where it cannot be read."""
     from torpor.containers.archive import read_archive, read_directory
     from torpor.containers.overview import overview_of
     from torpor.engine.sets.contents import Checkpoint

@@ -7,7 +7,7 @@ import signal
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options."""
+    """Give *parser* the description, the arguments and the options of ``torpor kill``."""
     parser.description = (
         "End a job: SIGTERM, and SIGKILL if it has not ended after a while (at once if it has no handler, since the "
         "first process of a pid namespace does not get such signals)."
@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """End them."""
+    """End the jobs named, and with --remove forget them; 0.  JobError where there is none, or it is in use."""
     from torpor.base.errors import JobError
     from torpor.engine import jobs
 

@@ -7,7 +7,7 @@ import sys
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options."""
+    """Give *parser* the description, the arguments and the options of ``torpor logs``."""
     parser.description = "Show what a job wrote to its standard output and error."
     parser.add_argument("-f", "--follow", action="store_true", help="go on until the job ends")
     parser.add_argument("--path", action="store_true", help="print the name of the file instead")
@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Print the log."""
+    """Print what a job wrote, or the name of its log; 0, also where the reader has gone or Ctrl-C ends it."""
     from torpor.engine import jobs
     from torpor.kernel import interrupts
 

@@ -22,7 +22,7 @@ _MOST_AT_A_TIME = 64
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options."""
+    """Give *parser* the description, the arguments and the options of ``torpor migrate``."""
     from torpor.cli import process_options
 
     parser.description = (

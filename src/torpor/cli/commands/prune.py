@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options."""
+    """Give *parser* the description, the arguments and the options of ``torpor prune``."""
     parser.description = (
         "Remove the older checkpoints of all jobs, or of some. What has a tag stays, and so does what a job sleeps in, "
         "and what is being restored just now."
@@ -24,7 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Do it."""
+    """Remove all but the newest checkpoints of the jobs named, or of all, and print what was removed; 0.
+
+    UsageError where none would be kept; JobError where somebody is at work on a job that was named.
+    """
     from contextlib import ExitStack
 
     from torpor.base.errors import JobError, UsageError

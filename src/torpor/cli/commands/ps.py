@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options."""
+    """Give *parser* the description, the arguments and the options of ``torpor ps``."""
     parser.description = "List the jobs that run, sleep in a checkpoint, or have ended and have a checkpoint."
     parser.add_argument("-a", "--all", action="store_true", help="those that have ended without a checkpoint, too")
     parser.add_argument("-q", "--quiet", action="store_true", help="names only")
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Print the list."""
+    """Print the jobs, as a table, as names or as JSON, those that have left nothing but with --all only; 0."""
     from torpor.engine import jobs
 
     found = [(job, jobs.generations.list_of(job.name)) for job in jobs.list_jobs()]
@@ -52,7 +52,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _tell_of_reboot() -> None:
-    """In a line, what did not make it through the last one, until `torpor survive` has shown it."""
+    """In a line, what did not make it through the last one, until ``torpor survive`` has shown it."""
     from contextlib import suppress
 
     from torpor.base.errors import TorporError
@@ -83,7 +83,7 @@ def _status(job: Job) -> str:
 
 
 def ago(moment: float) -> str:
-    """``3 h ago``."""
+    """How long ago *moment* (seconds since the epoch) was, in one unit: ``3 h ago``."""
     seconds = max(0, int(time.time() - moment))
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
         if seconds >= size:

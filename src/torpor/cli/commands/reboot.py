@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options."""
+    """Give *parser* the description, the arguments and the options of ``torpor reboot``."""
     parser.description = (
         "Reboot the machine, once everything that torpor survive has marked is seen to be saved: what cannot be is "
         "listed, and nothing is done. With --kernel, kexec starts that kernel directly. If the machine cannot do that, "
@@ -31,7 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Do it."""
+    """Reboot once all that is marked is known to be saved, or (--dry-run) only say what would be; 0.
+
+    RefusedError where something cannot be saved, unless with --force; nothing has been done then.
+    """
     from torpor.base.errors import RefusedError, UsageError
     from torpor.cli import itself
     from torpor.containers.reboot import jump, ledger, saving

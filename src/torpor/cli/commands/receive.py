@@ -6,7 +6,7 @@ import argparse
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options."""
+    """Give *parser* the description, the arguments and the options of ``torpor receive``."""
     parser.description = (
         "Take what torpor migrate sends from another host. It is started by that, through ssh, and by nobody else; "
         "whoever may log in may send. Until the other host has given up what comes, an error, a lost link or a signal "
@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Take it."""
+    """Take what the other side of standard input and output sends; 0 if it runs here then, 1 otherwise."""
     from torpor.containers import arriving
     from torpor.migrate import destination
 

@@ -31,7 +31,7 @@ _SHARED = ("shell-job", "tcp-close", "tcp-established", "file-locks", "external-
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options."""
+    """Give *parser* the description, the arguments and the options of ``torpor restore``."""
     from torpor.cli import container_options, process_options
 
     parser.description = (

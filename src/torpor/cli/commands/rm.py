@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options."""
+    """Give *parser* the description, the arguments and the options of ``torpor rm``."""
     parser.description = (
         "Remove a checkpoint (NAME@NUMBER, NAME@TAG), or with --all a job that does not run: its checkpoints, its "
         "record and its log. What a job sleeps in is removed with --force only. A directory or an archive that was "
@@ -25,7 +25,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Do it."""
+    """Remove the checkpoints named, or with --all everything of the jobs named, and print what that frees; 0.
+
+    JobError where there is no such thing or somebody is at work on it; UsageError for one checkpoint and --all.
+    """
     from torpor.base.errors import UsageError
     from torpor.cli.progress import size
     from torpor.engine import jobs

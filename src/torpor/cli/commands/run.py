@@ -8,7 +8,7 @@ import sys
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options."""
+    """Give *parser* the description, the arguments and the options of ``torpor run``."""
     parser.description = (
         "Start a command in pid, mount, uts and ipc namespaces of its own, as a job that can be checkpointed and "
         "restored by its name. Its output goes to a log; without -d it is shown until the command ends."

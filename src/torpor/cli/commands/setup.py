@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options."""
+    """Give *parser* the description, the arguments and the options of ``torpor setup``."""
     parser.description = (
         "Put a criu command that runs torpor where container runtimes look first, torpor beside it, manual pages and "
         "completions into share, and say what was found of each engine. A criu of the distribution stays where it is. "

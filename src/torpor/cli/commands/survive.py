@@ -19,7 +19,7 @@ _JOURNAL_ERROR = "<3>"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options."""
+    """Give *parser* the description, the arguments and the options of ``torpor survive``."""
     from torpor.containers.reboot import marks
 
     parser.description = (
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Do it."""
+    """Mark, forget, list, save or restore, as the options say; the exit code.  UsageError for a wrong mixture."""
     from torpor.base.errors import UsageError
 
     if args.timeout is not None and args.timeout <= 0:

@@ -6,7 +6,7 @@ import argparse
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options."""
+    """Give *parser* the description, the arguments and the options of ``torpor tag``."""
     parser.description = (
         "Call a checkpoint NAME@TAG, too. Another one of the job that was called so is not any more. What has a tag is "
         "not removed by torpor prune."
@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Do it."""
+    """Give a checkpoint a tag, or take one away; 0.  UsageError without a tag, JobError without a checkpoint."""
     import json
 
     from torpor.base.errors import UsageError

@@ -6,7 +6,7 @@ import argparse
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options."""
+    """Give *parser* the description, the arguments and the options of ``torpor verify``."""
     parser.description = (
         "Read every image of a checkpoint and compare it with the sums that were written beside it. Ends with 0 where "
         "all are as they were written; names those that are not otherwise. A checkpoint made by CRIU has no sums."

@@ -82,17 +82,17 @@ class Listening:
         self.port = self._listener.port
 
     def serve(self) -> None:
-        """The one who comes."""
+        """Say that it is ready, then serve the client that comes, and no other.  TorporError."""
         say_ready(self._options.status_fd)
         serve(self._options, self._listener)
 
     def close(self) -> None:
-        """Listen no more."""
+        """Stop listening: whoever connects from now on is refused."""
         self._listener.close()
 
 
 def serve(options: Options, listener: Listener) -> None:
-    """The one who comes."""
+    """Take the pages that the client sends, or with --lazy-pages give it those of the images.  TorporError."""
     if options.lazy_pages:
         with open_set(options.images_dir, verify=options.verify) as store, ImageSource(store) as source:
             with listener.accept() as connection:

@@ -10,7 +10,7 @@ from torpor.images.stores.opening import Location
 
 
 def new(options: Options, notify: Notify) -> AbstractContextManager[Location]:
-    """Where they go."""
+    """Where the images of a dump go: a directory, or with --stream the streamer.  To be used in a ``with``."""
     if not options.stream:
         return nullcontext(options.images_dir)
     from torpor.images.stores.streamer import CaptureStore
@@ -20,7 +20,7 @@ def new(options: Options, notify: Notify) -> AbstractContextManager[Location]:
 
 
 def old(options: Options, notify: Notify) -> AbstractContextManager[Location]:
-    """Where they come from."""
+    """Where the images of a restore come from: a directory, or with --stream the streamer.  Use it in a ``with``."""
     if not options.stream:
         return nullcontext(options.images_dir)
     from torpor.images.stores.spooled import Spool

@@ -17,7 +17,7 @@ _WIDTH, _INDENT = 79, 30
 
 
 def text() -> str:
-    """The whole help."""
+    """The text of ``criu --help``: the commands, the options that are used, those that change nothing here."""
     groups = (
         ("Options:", [option for option in OPTIONS if option.support == USED]),
         ("Accepted, but there is nothing for them to change here:", [o for o in OPTIONS if o.support == HARMLESS]),

@@ -52,12 +52,12 @@ class Entry:
 
     @property
     def kind(self) -> str:
-        """job or podman."""
+        """What it is, ``job`` or ``podman``: the first part of ``target``."""
         return self.target.partition(":")[0]
 
     @property
     def name(self) -> str:
-        """Without the kind."""
+        """What it is called: ``target`` without the kind."""
         return self.target.partition(":")[2]
 
 
@@ -83,7 +83,7 @@ class Ledger:
         return new
 
     def write(self) -> None:
-        """On the disk."""
+        """Exchange the file for one with these entries; it is on the disk when this returns.  OSError."""
         stored.write(_FILE, asdict(self))
 
     @property

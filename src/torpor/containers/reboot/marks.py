@@ -38,7 +38,7 @@ class Mark:
 
     @property
     def name(self) -> str:
-        """Without the kind."""
+        """What it is called: ``target`` without the kind."""
         return self.target.partition(":")[2]
 
 

@@ -108,7 +108,7 @@ def _forget_older(before: Ledger, entry: Entry) -> None:
 
 
 def look(run: Run) -> list[Entry]:
-    """What `save` would do, without doing anything: entries that would fail are LEFT, with what is in the way."""
+    """What ``save`` would do, without doing anything: entries that would fail are LEFT, with what is in the way."""
     return [_look(run, entry) if entry.state == WAITING else entry for entry in planning.plan()]
 
 

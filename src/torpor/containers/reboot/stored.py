@@ -20,7 +20,7 @@ _MAX_BYTES = 16 << 20
 
 
 def directory() -> Path:
-    """Where they lie."""
+    """The directory of these files, STATE/reboot; it need not be there."""
     return state_directory() / "reboot"
 
 

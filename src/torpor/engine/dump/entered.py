@@ -1,4 +1,4 @@
-"""Processes that entered a pid namespace of the tree's from outside, as `podman exec` and nsenter(1) make them.
+"""Processes that entered a pid namespace of the tree's from outside, as ``podman exec`` and nsenter(1) make them.
 
 They are not below the namespace's first process, and so not in the tree; but the kernel kills them with that first
 process.  They are found by the namespace before anything is frozen, and looked for once more before the tree ends.

@@ -75,7 +75,10 @@ def _tell_mappings(session: DumpSession, also: ImageStore) -> None:
 
 
 def copy(session: DumpSession) -> None:
-    """The private pages."""
+    """Write the private pages of all processes into the images, but those that a restore may be given later, and count.
+
+    Of a process with a snapshot it is done later, by ``copy_snapshots``.
+    """
     if session.is_pre_dump and session.options.also is not None:
         _tell_mappings(session, session.options.also)
     with session.stats.watch.span("memdump"):

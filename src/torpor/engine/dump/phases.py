@@ -46,7 +46,7 @@ class Reached:
         self.stage = stage
 
     def __call__(self, session: DumpSession) -> None:
-        """Do it."""
+        """Do what objects have left for the stage."""
         session.context.reach(self.stage)
 
 

@@ -92,7 +92,7 @@ class DumpSession:
 
     @property
     def tree(self) -> FrozenTree:
-        """The stopped tree."""
+        """The tree, which must have been stopped."""
         assert self.stopped is not None
         return self.stopped
 

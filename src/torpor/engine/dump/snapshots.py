@@ -82,7 +82,7 @@ class _Taken:
 
 
 class Snapshots:
-    """Of one dump."""
+    """The snapshots of one dump: which processes get one, those that were taken, and copying from them."""
 
     def __init__(self, session: DumpSession) -> None:
         self._session = session

@@ -198,7 +198,7 @@ class New:
         """It is whole; *place* is where its images are, if not in ``directory``.
 
         Nothing need be on the disk yet, which would take its time just before the job is killed: if the machine goes
-        down before it is, the checkpoint does not count (`_is_cut_off`).
+        down before it is, the checkpoint does not count (``_is_cut_off``).
         """
         home = self.directory.parent
         if place is not None:
@@ -208,7 +208,7 @@ class New:
         note.write(self.directory, about)
 
     def secure(self) -> None:
-        """Have on the disk what `commit` has written; OSError."""
+        """Have on the disk what ``commit`` has written; OSError."""
         files = [path for path in self.directory.iterdir() if path.is_file()]
         for path in (*files, self.directory, self.directory.parent):
             with OwnedFd(os.open(path, os.O_RDONLY | os.O_CLOEXEC)) as fd:

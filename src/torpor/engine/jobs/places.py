@@ -20,7 +20,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 
 
 def state_directory() -> Path:
-    """STATE."""
+    """STATE, the directory of all that is kept of jobs, as an absolute path; it need not be there."""
     if given := os.environ.get("TORPOR_STATE"):
         return Path(given).absolute()
     if os.geteuid() == 0:
@@ -29,12 +29,12 @@ def state_directory() -> Path:
 
 
 def job_directory(name: str) -> Path:
-    """Of one job."""
+    """Where the record and the log of the job *name* lie; it need not be there."""
     return state_directory() / "jobs" / name
 
 
 def checkpoints_directory(name: str) -> Path:
-    """Of one job."""
+    """Where the checkpoints of the job *name* lie; it need not be there."""
     return state_directory() / "checkpoints" / name
 
 

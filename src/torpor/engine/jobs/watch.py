@@ -50,7 +50,7 @@ class RestoreWatch:
             socket.send_fds(self._near, [f"{job.pid} {job.start_time}".encode()], [pidfd.fileno()])
 
     def runs(self) -> None:
-        """It runs."""
+        """Tell the watcher that the job has been let go: it goes on from now on, whatever becomes of us."""
         with suppress(OSError):  # the watcher has been killed: then nobody sees the job's end, and no more is lost
             self._near.send(b"runs")
 

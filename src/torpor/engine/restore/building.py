@@ -46,7 +46,7 @@ def directories(session: RestoreSession) -> None:
 
 
 def descriptors(session: RestoreSession) -> None:
-    """Descriptor tables."""
+    """Give each process its descriptor table; one that several share is filled once."""
     for process in session.iter_owners("files_id"):
         fdtable.restore_table(process, process.ids.files_id, session.context, session.channel)
 

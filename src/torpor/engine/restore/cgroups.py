@@ -151,7 +151,7 @@ def set_properties(session: RestoreSession) -> None:
 
 
 def freeze(session: RestoreSession) -> None:
-    """What was frozen."""
+    """Freeze again the control groups that were frozen when the tree was dumped."""
     if session.cgroups is not None:
         session.cgroups.maker.freeze()
 

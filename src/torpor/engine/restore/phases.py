@@ -47,7 +47,7 @@ class Reached:
         self.stage = stage
 
     def __call__(self, session: RestoreSession) -> None:
-        """Do it."""
+        """Do what objects have left for the stage."""
         session.reach(self.stage)
 
 

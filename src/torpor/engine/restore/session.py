@@ -95,7 +95,7 @@ class RestoreSession:
 
     @property
     def root(self) -> RestoreProcess:
-        """The tree's root."""
+        """The process that all others of the tree are below, once the images have been read."""
         return self.everyone[0]
 
     @property

@@ -1,17 +1,17 @@
 """Where a set of images is to be, and how a new one gets there.
 
 A set is written into a directory of its own, its *staging*, on the same file system, and put into its place when it is
-whole; whoever is killed in between leaves it to the next one who comes (settling.py). There are two kinds of places:
+whole; whoever is killed in between leaves it to the next one who comes (settling.py).  There are two kinds of places:
 
 ``Beside``: a directory that is ours as a whole.
-    The staging lies beside it, and the two are exchanged (renameat2) before the tree is killed. The earlier set stays
+    The staging lies beside it, and the two are exchanged (renameat2) before the tree is killed.  The earlier set stays
     beside it, and is removed when the new one is on the disk.
 ``Inside``: a directory of somebody else's (``criu dump -D``), who may hold it open and have files of his own in it.
-    The staging lies in it. When it is whole, it counts; then its files are linked into the directory one by one, while
+    The staging lies in it.  When it is whole, it counts; then its files are linked into the directory one by one, while
     the directory is locked and has no inventory.
 
 Names: ``PREFIX ID`` while it is written, ``PREFIX ID.whole`` when it is whole (inside), ``PREFIX ID.old`` for the set
-that the set ID has taken the place of (beside). Locks (flock): who writes a staging has it locked; who reads a set has
+that the set ID has taken the place of (beside).  Locks (flock): who writes a staging has it locked; who reads a set has
 its directory locked, shared.
 """
 
@@ -125,7 +125,7 @@ def is_image(name: str) -> bool:
 
 
 class Place:
-    """Where a set is to be. `fd`, which is ours, is the directory of the stagings; their names begin with `prefix`."""
+    """Where a set is to be.  *fd*, which is ours, is the directory of the stagings; their names begin with *prefix*."""
 
     def __init__(self, fd: int, prefix: str, path: str) -> None:
         self.fd, self.prefix, self.path = fd, prefix, path
@@ -142,7 +142,7 @@ class Place:
         """Wait until nobody reads what would be in the way, for some seconds."""
 
     def has_earlier(self) -> bool:
-        """Whether `put` does away with an earlier set at once."""
+        """Whether ``put`` does away with an earlier set at once."""
         return False
 
     def put(self, staging: int, name: str, made: Manifest) -> None:
@@ -213,7 +213,7 @@ class Beside(Place):
         os.rename(name, new, src_dir_fd=self.fd, dst_dir_fd=self.fd)
 
     def take_back(self, name: str, new: int) -> None:
-        """Undo `put`, however far it came: what was there is there again, and the set *new* is called *name*."""
+        """Undo ``put``, however far it came: what was there is there again, and the set *new* is called *name*."""
         if not is_at(self.fd, self._name, new):
             # Perhaps nothing is there: between the two renames of `_exchange`.
             if not _is_in(self.fd, self._name) and _is_in(self.fd, name + OLD):

@@ -1,9 +1,9 @@
 """What those leave who are killed while they write a set, settled by the next one who comes.
 
-A staging whose writer lives is locked, and left alone. A whole one (inside) is finished: its tree may have been killed,
-and it is all that there is of it. An earlier set (beside) gets its place back if the machine went down before the new
-one was on the disk. Anything else is removed. Stagings of somebody whom the place does not belong to are not believed,
-and not touched.
+A staging whose writer lives is locked, and left alone.  A whole one (inside) is finished: its tree may have been
+killed, and it is all that there is of it.  An earlier set (beside) gets its place back if the machine went down before
+the new one was on the disk.  Anything else is removed.  Stagings of somebody whom the place does not belong to are not
+believed, and not touched.
 """
 
 from __future__ import annotations

@@ -44,10 +44,10 @@ class StoreSet:
         self.is_sealed = True
 
     def place(self) -> None:
-        """It is where it is to be."""
+        """Nothing: what the store has taken is where it is to be."""
 
     def finish(self) -> None:
-        """The same."""
+        """Nothing: what the store has taken is where it is to be."""
 
     def amended(self) -> AbstractContextManager[ImageStore]:
         """StoreError: what has been given to a store stays as it is."""

@@ -4,9 +4,9 @@
     seal        all images are written: the set is whole, and counts
     finish      written through to the disk, then sums; the earlier set is removed
 
-Between `seal` and `finish` the tree is killed, if it is: what takes time is done when nothing is frozen any more, and
-what can fail for want of space or permission has not failed before. A crash of the machine in between leaves the old
-set; what of the new one has not reached the disk is seen by its length (settling.py).  docs/internals/sets.md
+Between ``seal`` and ``finish`` the tree is killed, if it is: what takes time is done when nothing is frozen any more,
+and what can fail for want of space or permission has not failed before.  A crash of the machine in between leaves the
+old set; what of the new one has not reached the disk is seen by its length (settling.py).  docs/internals/sets.md
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ _MANY_BYTES = 16 << 20
 class NewSet:
     """One set being written into *place*, which becomes ours.  A context manager: what was not sealed is removed.
 
-    `store` takes the images; `ident` is the set's id; `parent` is where, from the place, the set before this one is.
-    StoreError.
+    ``store`` takes the images; ``ident`` is the set's id; *parent* is where, from the place, the set before this one
+    is.  StoreError.
     """
 
     def __init__(self, place: Place, made_by: str = "", *, compress: bool = False, parent: str = "") -> None:
@@ -211,8 +211,8 @@ def finish(place: Place, staging: int, name: str, made: Manifest, *, is_placed: 
 
 
 def secure(directory: int, made: Manifest, known: Mapping[str, Content] | None = None) -> Manifest:
-    """First part of `finish`: have the whole set in *directory* on the disk, and then its sums: what has sums has been
-    there.  The earlier set is not touched.  *known*: the sums of some of its files.  OSError.
+    """First part of ``finish``: have the whole set in *directory* on the disk, and then its sums: what has sums has
+    been there.  The earlier set is not touched.  *known*: the sums of some of its files.  OSError.
     """
     _sync(directory, made)
     made = add_sums(directory, made, known)

@@ -37,7 +37,7 @@ class Vma:
 
     @property
     def length(self) -> int:
-        """Bytes."""
+        """How long the mapping is, in bytes."""
         return self.end - self.start
 
     @property

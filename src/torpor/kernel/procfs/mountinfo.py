@@ -43,7 +43,7 @@ def unescape(text: str) -> str:
 
 
 def parse_line(line: str) -> Mount:
-    """One line."""
+    """The mount that one line of the file tells of, without its newline; what was escaped is undone."""
     head, _, tail = line.partition(" - ")
     mount_id, parent_id, device, root, point, options, *tags = head.split(" ")
     fstype, source, *rest = tail.split(" ")

@@ -45,12 +45,12 @@ class Status:
 
     @property
     def name(self) -> str:
-        """The comm."""
+        """What the kernel calls the thread (its comm), without the escapes that this file has."""
         return _unescape(self._get("Name"))
 
     @property
     def state(self) -> str:
-        """One letter."""
+        """Its state as one letter, such as R, S or Z: see proc_pid_status(5)."""
         return self._get("State")[:1]
 
     @property
@@ -146,12 +146,12 @@ class Status:
 
     @property
     def pending(self) -> int:
-        """The thread's own pending signals."""
+        """The thread's own pending signals, bit n-1 for signal n."""
         return self.bits("SigPnd")
 
     @property
     def shared_pending(self) -> int:
-        """The process's."""
+        """The pending signals of the process as a whole, bit n-1 for signal n."""
         return self.bits("ShdPnd")
 
     @property

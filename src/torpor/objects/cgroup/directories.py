@@ -11,7 +11,7 @@ Restore
     refuses it; NONE and PROPS refuse one that is missing.  Other properties are for when the tasks are there.  A
     restore that fails or is killed removes what it made.
 Limits
-    Extended attributes of a group are not carried. A group that is removed while the tree is read is left out; what
+    Extended attributes of a group are not carried.  A group that is removed while the tree is read is left out; what
     comes or goes afterwards makes the dump read it once more.
 """
 

@@ -54,7 +54,7 @@ def read(path: str, only: Sequence[str] = ()) -> tuple[Member, ...]:
 
 
 def parse(text: bytes, only: Sequence[str] = ()) -> tuple[Member, ...]:
-    """What :func:`read` reads."""
+    """The groups in the *text* of such a file, sorted by hierarchy; of *only* these hierarchies, if any."""
     found = []
     for line in text.decode(errors="surrogateescape").split("\n"):
         if line:
@@ -86,12 +86,12 @@ class Sets:
 
     @property
     def others(self) -> dict[int, tuple[Member, ...]]:
-        """All but ours."""
+        """The groups of each set met so far but ours, by its id."""
         return {number: members for members, number in self._sets.items() if number != OURS}
 
     @property
     def all(self) -> dict[int, tuple[Member, ...]]:
-        """Ours, too."""
+        """The groups of each set met so far, ours included, by its id."""
         return {number: members for members, number in self._sets.items()}
 
 
@@ -117,7 +117,7 @@ def with_prefixes(members: Iterable[Member], tops: dict[str, str]) -> tuple[Memb
 
 
 def dump_set(number: int, members: Iterable[Member]) -> m.cg_set_entry:
-    """Its image."""
+    """The image's entry for the set *number*, which is of these groups."""
     entry = m.cg_set_entry(id=number)
     for member in members:
         found = entry.ctls.add()
@@ -132,7 +132,7 @@ def dump_set(number: int, members: Iterable[Member]) -> m.cg_set_entry:
 
 
 def load_set(entry: m.cg_set_entry) -> tuple[Member, ...]:
-    """What ``dump_set`` made."""
+    """The groups of a set in the image.  ImageError for a path or a hierarchy that cannot be."""
     found = []
     for member in entry.ctls:
         path = get_text(member.path)

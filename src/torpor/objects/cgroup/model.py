@@ -74,5 +74,5 @@ def describe(hierarchy: str) -> str:
 
 
 def describe_group(hierarchy: str, path: str) -> str:
-    """``/a/b (cpu,cpuacct)``."""
+    """A group for messages, with its hierarchy: ``/a/b (cpu,cpuacct)``."""
     return f"{path} ({describe(hierarchy)})"

@@ -13,7 +13,7 @@ Restore
     EARLY ones while the group is still empty, the others when the tasks are in it; the freezer last of all.  A value
     that is there already is not written: some files refuse even that.
 Limits
-    What has been counted (time, bytes, events) begins anew. A property that the table does not name is not carried.
+    What has been counted (time, bytes, events) begins anew.  A property that the table does not name is not carried.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ class Yard:
             os.close(fd)
 
     def close(self) -> None:
-        """Close them all."""
+        """Close the descriptors of all hierarchies; one that is asked for later is opened anew."""
         while self._open:
             self._open.popitem()[1].close()
 

@@ -34,7 +34,7 @@ def matches(file: OpenFile) -> bool:
 
 
 def dump(file: OpenFile, entry: m.file_entry, context: DumpContext) -> None:
-    """Fill in ``entry.efd``."""
+    """Fill in ``entry.efd``: the counter, and whether it is a semaphore.  RefusedError where it has overflowed."""
     efd = entry.efd
     efd.id, efd.flags = entry.id, file.flags
     fown.fill(efd.fown, file)

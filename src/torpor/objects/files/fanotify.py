@@ -42,12 +42,15 @@ _KEPT = 0x40 | 0x200 | 0x400
 
 
 def matches(file: OpenFile) -> bool:
-    """fanotify_init(2)'s."""
+    """Whether it is a group of fanotify_init(2), by its link."""
     return file.target == _LINK
 
 
 def dump(file: OpenFile, entry: m.file_entry, context: DumpContext) -> None:
-    """Fill in ``entry.ffy``."""
+    """Fill in ``entry.ffy``: the flags of the group, and its marks.  Events that wait are lost, with a warning.
+
+    RefusedError for a group that decides about accesses, and for marks that cannot be carried.
+    """
     group = entry.ffy
     group.id, group.flags = entry.id, file.flags
     fown.fill(group.fown, file)

@@ -35,12 +35,12 @@ _IN_IGNORABLE = 0x800
 
 
 def matches(file: OpenFile) -> bool:
-    """inotify_init1(2)'s."""
+    """Whether it is an instance of inotify_init1(2), by its link."""
     return file.target == "anon_inode:inotify"
 
 
 def dump(file: OpenFile, entry: m.file_entry, context: DumpContext) -> None:
-    """Fill in ``entry.ify``."""
+    """Fill in ``entry.ify`` with the watches; events that wait are lost, with a warning."""
     inotify = entry.ify
     inotify.id, inotify.flags = entry.id, file.flags
     fown.fill(inotify.fown, file)

@@ -443,7 +443,7 @@ class FileRestore:
         self._shared.clear()
 
     def close(self) -> None:
-        """Close all."""
+        """Close our copies, and the directories from which names are looked up."""
         self.release()
         os.close(self.root_fd)
         for fd in (*self._roots, *self._makers.values(), *(fd for fd, _ in self._hidden.values())):

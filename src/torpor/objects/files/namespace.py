@@ -44,7 +44,7 @@ def matches(file: OpenFile) -> bool:
 
 
 def dump(file: OpenFile, entry: m.file_entry, context: DumpContext) -> None:
-    """Fill in ``entry.nsf``."""
+    """Fill in ``entry.nsf``: which namespace it is.  RefusedError for one that cannot be carried (see above)."""
     link = file.target.partition(":[")[0]
     field, flag = _KINDS[link]
     for process in context.processes:

@@ -193,7 +193,7 @@ def _open_root(pid: Pid) -> int:
 
 
 def roots_of(context: DumpContext) -> Roots:
-    """This dump's roots."""
+    """The root directories of the dump's mount namespaces, which all its objects share."""
     return context.part(Roots)
 
 

@@ -45,7 +45,7 @@ def matches(file: OpenFile) -> bool:
 
 
 def dump(file: OpenFile, entry: m.file_entry, context: DumpContext) -> None:
-    """Fill in ``entry.pidfd``."""
+    """Fill in ``entry.pidfd``: which process, or how it ended.  RefusedError for one outside of the tree."""
     pidfd = entry.pidfd
     pidfd.id, pidfd.flags = entry.id, file.flags & ~os.O_ACCMODE
     pidfd.ino = file.stat.st_ino & 0xFFFFFFFF

@@ -47,7 +47,7 @@ _OPENING = os.O_CREAT | os.O_EXCL | os.O_TRUNC
 
 
 def matches(file: OpenFile) -> bool:
-    """Anonymous pipes."""
+    """Whether it is an end of a pipe without a name, of pipe(2)."""
     return stat.S_ISFIFO(file.stat.st_mode) and file.target.startswith("pipe:")
 
 

@@ -68,7 +68,7 @@ def matches(file: OpenFile) -> bool:
 
 
 def dump(file: OpenFile, entry: m.file_entry, context: DumpContext) -> None:
-    """Never reached."""
+    """Raise RefusedError; never reached, since ``matches`` does so before."""
     raise file.refuse(f"{file.target} is of a kind that cannot be checkpointed")
 
 

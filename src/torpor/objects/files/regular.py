@@ -58,7 +58,7 @@ def matches(file: OpenFile) -> bool:
 
 
 def dump(file: OpenFile, entry: m.file_entry, context: DumpContext) -> None:
-    """Fill in ``entry.reg``."""
+    """Fill in ``entry.reg``, the name and what a restore compares; what stands for a lost name is dumped, too."""
     reg = entry.reg
     reg.id, reg.flags, reg.pos = entry.id, file.flags, file.pos
     fown.fill(reg.fown, file)
@@ -136,7 +136,7 @@ class _Common:
 def _same_device(file: OpenFile, context: DumpContext) -> os.stat_result | None:
     """The node of the same plain device by the same name inside, for one that was opened outside and handed in.
 
-    So has `podman exec` its /dev/null.  None where the very file is there, or nothing stands for it.
+    So has ``podman exec`` its /dev/null.  None where the very file is there, or nothing stands for it.
     """
     if not is_plain_device(file.stat) or is_there(file, file.target, context):
         return None
@@ -267,7 +267,7 @@ def _is_silly(name: str) -> bool:
 
 
 class Remaps:
-    """``remap-fpath.img``, read once."""
+    """What stands for each file whose name is gone, by the file's id: ``remap-fpath.img``, read once."""
 
     def __init__(self, context: RestoreContext) -> None:
         try:

@@ -31,7 +31,7 @@ def matches(file: OpenFile) -> bool:
 
 
 def dump(file: OpenFile, entry: m.file_entry, context: DumpContext) -> None:
-    """Fill in ``entry.sgfd``."""
+    """Fill in ``entry.sgfd`` with the signals that it takes, bit 0 for signal 1."""
     sgfd = entry.sgfd
     sgfd.id, sgfd.flags = entry.id, file.flags
     fown.fill(sgfd.fown, file)
@@ -39,7 +39,7 @@ def dump(file: OpenFile, entry: m.file_entry, context: DumpContext) -> None:
 
 
 def restore(entry: m.file_entry, context: RestoreContext) -> int:
-    """A new signalfd."""
+    """A new signalfd with the mask and flags of the image, which the caller owns.  OSError."""
     mask = bytearray(entry.sgfd.sigmask.to_bytes(_SIGSET_SIZE, "little"))
     fd = syscall("signalfd4", nr.signalfd4, _NEW, address_of(mask), _SIGSET_SIZE, SFD_CLOEXEC)
     status_flags.restore(fd, entry.sgfd.flags)

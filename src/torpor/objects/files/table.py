@@ -24,7 +24,7 @@ class Row:
     looks_alike: Callable[[str, int, int], bool]
 
     def kind(self) -> FileKind:
-        """The kind itself."""
+        """The KIND of the module, which is imported if it has not been."""
         found: FileKind = load(f"torpor.objects.files.{self.module}").KIND
         return found
 

@@ -45,7 +45,7 @@ def matches(file: OpenFile) -> bool:
 
 
 def dump(file: OpenFile, entry: m.file_entry, context: DumpContext) -> None:
-    """Fill in ``entry.tfd``."""
+    """Fill in ``entry.tfd``: clock, times and ticks.  An expired periodic timer goes on because of it."""
     tfd = entry.tfd
     tfd.id, tfd.flags = entry.id, file.flags
     fown.fill(tfd.fown, file)

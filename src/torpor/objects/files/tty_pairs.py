@@ -58,7 +58,7 @@ class Pair:
     slave: OwnedFd | None = None
 
     def close(self) -> None:
-        """Close our copies."""
+        """Close our copies of both ends; those of the tree stay."""
         self.master.close()
         if self.slave is not None:
             self.slave.close()

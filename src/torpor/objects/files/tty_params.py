@@ -104,12 +104,12 @@ def changed(settings: bytes, *, iflag: int, oflag: int, lflag: int, cc: dict[int
 
 
 def lflag_of(settings: bytes) -> int:
-    """The local flags."""
+    """The local flags (``c_lflag``: ICANON, ECHO, ...) of what ``read_termios`` gives."""
     return int(_termios2.unpack(settings)[3])
 
 
 def cc_of(settings: bytes, index: int) -> int:
-    """A control character."""
+    """The control character *index* (VEOF, VMIN, ...) of what ``read_termios`` gives."""
     return int(_termios2.unpack(settings)[5][index])
 
 

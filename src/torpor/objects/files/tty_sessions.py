@@ -11,7 +11,7 @@ Restore
     of its own, and left to it otherwise.  In the background of a shell (``&``) it stays the shell's altogether: its
     foreground, its settings, its session.
 Limits
-    A foreground group that has died out is left out. ``/dev/tty`` of a session whose leader is not in the tree cannot
+    A foreground group that has died out is left out.  ``/dev/tty`` of a session whose leader is not in the tree cannot
     be opened again.
 """
 

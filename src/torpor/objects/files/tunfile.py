@@ -42,7 +42,7 @@ def _is_tun(info: os.stat_result) -> bool:
 
 
 def dump(file: OpenFile, entry: m.file_entry, context: DumpContext) -> None:
-    """Fill in ``entry.tunf``."""
+    """Fill in ``entry.tunf`` and the file's name: the device it is attached to, if any.  RefusedError (see above)."""
     tunf = entry.tunf
     tunf.id, tunf.ns_id = entry.id, context.part(Networks).id_of_device(file)
     named = context.files.new_twin(entry, m.fd_types.REG).reg

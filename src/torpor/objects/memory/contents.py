@@ -7,7 +7,7 @@ Image
 Restore
     process_vm_writev into fresh mappings.
 Limits
-    Shared memory is ``segments``' to copy. Guard pages are found here, and have no contents.
+    Shared memory is ``segments``' to copy.  Guard pages are found here, and have no contents.
 
 Zero pages that were only read are not stored.  Both ways several threads move large vectors; all the calls release the
 GIL.

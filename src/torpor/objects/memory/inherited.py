@@ -42,7 +42,7 @@ class PageSource:
         self._whole = self._read(0, reader.size) if reader.size <= _WHOLE else None
 
     def close(self) -> None:
-        """Close the reader."""
+        """Close the reader of the image, which has become the source's."""
         self._reader.close()
 
     def _read(self, offset: int, length: int) -> bytearray:

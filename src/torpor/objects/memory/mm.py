@@ -10,7 +10,7 @@ Restore
     PR_SET_MM_MAP, which needs CAP_CHECKPOINT_RESTORE only, and checks that the addresses lie in mappings; the
     executable by descriptor, possible once no mapping of the old one is left.
 Limits
-    A dumpable flag of 2 (root only) is what the kernel gives by itself; nobody can set it. A coredump_filter that
+    A dumpable flag of 2 (root only) is what the kernel gives by itself; nobody can set it.  A coredump_filter that
     cannot be written is warned of.
 """
 

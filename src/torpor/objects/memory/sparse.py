@@ -2,7 +2,7 @@
 
 Kernel view
     Without PAGEMAP_SCAN (before 6.7) each word of pagemap is read: seconds for a terabyte.
-    smaps goes by page tables and takes no time over what is not there, but counts by mappings. So the mappings are cut
+    smaps goes by page tables and takes no time over what is not there, but counts by mappings.  So the mappings are cut
     into pieces for a moment, by advice that means nothing to memory without a file (MADV_RANDOM for every other one),
     and those pieces in which nothing is counted are left out; what is left is cut again.
 Dump

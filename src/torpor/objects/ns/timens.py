@@ -45,7 +45,7 @@ _STALL_NS = 2 * _SECOND
 
 
 def dump(session: NsDump) -> None:
-    """Both clocks."""
+    """Write what the monotonic and the boot-time clock show in the namespace now."""
     offsets, ours = _read_offsets(session.pid), _read_offsets("self")
     entry = m.timens_entry()
     for name, clock in _CLOCKS:

@@ -63,7 +63,7 @@ def check(pid: Pid, links: Iterable[str]) -> None:
 
 
 def dump(session: NsDump) -> None:
-    """Both maps."""
+    """Write the maps of user and group ids, and whether setgroups(2) is forbidden."""
     maps = read_idmaps(session.pid)
     entry = m.userns_entry()
     for field, one in ((entry.uid_map, maps.users), (entry.gid_map, maps.groups)):

@@ -7,7 +7,7 @@ Image
 Restore
     sethostname(2), and the sysctl.
 Limits
-    A name of more than 64 characters is refused. The kernel's own names (release, version, machine) are this one's.
+    A name of more than 64 characters is refused.  The kernel's own names (release, version, machine) are this one's.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SYSCTL = "/proc/sys/kernel"
 
 
 def dump(session: NsDump) -> None:
-    """Both names."""
+    """Write the host name and the domain name of the namespace."""
 
     def read() -> tuple[str, str]:
         with open(f"{_SYSCTL}/domainname", encoding="utf-8", errors="surrogateescape") as stream:
@@ -36,7 +36,7 @@ def dump(session: NsDump) -> None:
 
 
 def restore(session: NsRestore) -> None:
-    """Both names."""
+    """Set the host name and the domain name of the namespace.  RestoreError for one of more than 64 characters."""
     entry = load_one(session.store, kinds.UTSNS, session.ident)
 
     def write() -> None:

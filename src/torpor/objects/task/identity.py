@@ -44,7 +44,7 @@ def dump(process: DumpProcess, batch: Batch) -> None:
 
 
 def restore(process: RestoreProcess, batch: Batch) -> None:
-    """Set them."""
+    """Set personality, OOM score, login uid and the session's nice value; what we may not set is a warning."""
     core = process.core.tc
     batch.call(nr.personality, core.personality)
     if core.HasField("oom_score_adj"):

@@ -39,7 +39,7 @@ _NAMES = (
 
 
 def dump(process: DumpProcess, batch: Batch) -> None:
-    """Fill in ``rlimits``."""
+    """Ask the task for all its limits, soft and hard, and fill in ``task_core_entry.rlimits`` with them."""
     rooms = [batch.out(_RLIMIT.size) for _ in range(N_LIMITS)]
     for number, room in enumerate(rooms):
         batch.call(nr.prlimit64, 0, number, 0, room)

@@ -32,7 +32,7 @@ def dump(process: DumpProcess, batch: Batch) -> None:
 
 
 def restore(process: RestoreProcess, batch: Batch) -> None:
-    """Register."""
+    """Register the process for the commands of the image, by a call each."""
     mask = process.core.tc.membarrier_registration_mask
     for bit in range(_N_COMMANDS):
         if mask & 1 << bit:

@@ -74,7 +74,7 @@ def parse_timers(text: str) -> Iterator[Timer]:
 
 
 def dump(process: DumpProcess, batch: Batch) -> None:
-    """Fill in ``timers.posix``."""
+    """Fill in ``timers.posix`` with the process's timers, of which the task itself is asked the rest."""
     text = read_small(f"/proc/{process.pid}/timers")
     for timer in sorted(parse_timers(text), key=lambda timer: timer.number):
         _dump_one(process, timer, batch)

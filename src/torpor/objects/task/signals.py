@@ -131,7 +131,7 @@ def reset(ignored: int, batch: Batch) -> None:
 
 
 def restore_process(process: RestoreProcess, batch: Batch) -> None:
-    """Actions."""
+    """Set the actions of the process's signals; one that is all zeroes is the default, and left alone."""
     for number, action in zip(_NUMBERS, process.core.tc.sigactions, strict=False):
         if not (action.sigaction or action.flags or action.mask):
             continue

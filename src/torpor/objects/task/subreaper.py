@@ -30,6 +30,6 @@ def dump(process: DumpProcess, batch: Batch) -> None:
 
 
 def restore(process: RestoreProcess, batch: Batch) -> None:
-    """Set it."""
+    """Have the process adopt orphans below it, if it did (PR_SET_CHILD_SUBREAPER)."""
     if process.core.tc.child_subreaper:
         batch.call(nr.prctl, PR_SET_CHILD_SUBREAPER, 1)

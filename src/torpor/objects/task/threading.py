@@ -103,7 +103,7 @@ def _look_for_rseq(thread: DumpThread, batch: Batch) -> None:
 
 
 def restore(core: m.core_entry, batch: Batch) -> None:
-    """Register everything again."""
+    """Name the thread, and register what the images have: tid address, robust list, rseq area."""
     thread = core.thread_core
     comm = thread.comm if thread.HasField("comm") else core.tc.comm
     batch.call(nr.prctl, PR_SET_NAME, batch.path(get_text(comm)))

@@ -33,7 +33,7 @@ def dump(thread: DumpThread) -> None:
 
 
 def restore(thread: RestoreThread) -> None:
-    """Arm it."""
+    """Have the thread's calls dispatched as the image says.  RestoreError where this kernel (before 6.4) cannot."""
     core = thread.core.thread_core
     if not core.HasField("torpor_dispatch"):
         return

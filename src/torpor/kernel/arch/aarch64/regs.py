@@ -73,16 +73,16 @@ class UserRegs:
         return cls(*_FORMAT.unpack(data))
 
     def pack(self) -> bytes:
-        """The kernel's bytes."""
+        """The bytes of the kernel's ``struct user_pt_regs``, ``SIZE`` of them."""
         return _FORMAT.pack(*_values(self))
 
     def copy(self) -> UserRegs:
-        """An independent copy."""
+        """Other registers with the same values, which may be changed by themselves."""
         return UserRegs(*_values(self))
 
     @property
     def in_syscall(self) -> bool:
-        """Never: see above."""
+        """Always false: the kernel does not let it be seen (see above)."""
         return False
 
     @property

@@ -11,7 +11,7 @@ from torpor.kernel.arch.aarch64.regs import UserRegs
 
 
 def transparent(regs: UserRegs) -> UserRegs:
-    """*regs*."""
+    """*regs* as they are: the kernel has put the call back already."""
     return regs
 
 

@@ -57,7 +57,7 @@ class Cpuid:
         return eax, ebx, ecx, edx
 
     def close(self) -> None:
-        """Unmap the code."""
+        """Unmap the code; nothing can be asked afterwards."""
         del self._call
         syscall("munmap", nr.munmap, self._start, mmap.PAGESIZE)
 

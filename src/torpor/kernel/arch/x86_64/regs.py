@@ -73,11 +73,11 @@ class UserRegs:
         return cls(*_FORMAT.unpack(data))
 
     def pack(self) -> bytes:
-        """The kernel's bytes."""
+        """The bytes of the kernel's ``struct user_regs_struct``, ``SIZE`` of them."""
         return _FORMAT.pack(*_values(self))
 
     def copy(self) -> UserRegs:
-        """An independent copy."""
+        """Other registers with the same values, which may be changed by themselves."""
         return UserRegs(*_values(self))
 
     @property

@@ -2,8 +2,8 @@
 
 Kernel view
     The general registers of a stopped thread, and NT_X86_XSTATE: the extended state as XSAVE lays it out, whose
-    software-reserved bytes say which components this kernel keeps. The offsets of components differ between Intel's and
-    AMD's processors.
+    software-reserved bytes say which components this kernel keeps.  The offsets of components differ between Intel's
+    and AMD's processors.
 Image
     ``thread_info_x86.gpregs`` and ``.fpregs``, which know components up to PKRU; where there is more (AMX in use, or
     a layout that is not known), ``torpor_xstate`` holds the bytes as the kernel gave them.
@@ -149,7 +149,7 @@ def ip_of(core: m.core_entry) -> int:
 
 
 def sp_of(core: m.core_entry) -> int:
-    """The stack pointer."""
+    """The stack pointer with which the task goes on."""
     return core.thread_info.gpregs.sp
 
 
@@ -164,7 +164,7 @@ def clear_tid_of(core: m.core_entry) -> int:
 
 
 def set_clear_tid(core: m.core_entry, address: int) -> None:
-    """The counterpart."""
+    """Note the address that the thread has given to set_tid_address(2), for ``clear_tid_of``."""
     core.thread_info.clear_tid_addr = address
 
 

@@ -87,7 +87,7 @@ def read() -> m.cpuinfo_x86_entry:
 
 
 def dump(store: ImageStore) -> None:
-    """cpuinfo.img."""
+    """Write ``cpuinfo.img``: what this processor can do, without what the kernel hides."""
     store_one(store, "CPUINFO", m.cpuinfo_entry(x86_entry=[without_hidden(read())]))
 
 

@@ -44,12 +44,15 @@ _TYPES = (socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_RAW)
 
 
 def matches(file: OpenFile) -> bool:
-    """AF_INET and AF_INET6."""
+    """Whether it is a socket of AF_INET or AF_INET6."""
     return family_of(file) in _FAMILIES
 
 
 def dump(file: OpenFile, entry: m.file_entry, context: DumpContext) -> None:
-    """Fill in ``entry.isk``."""
+    """Fill in ``entry.isk``: addresses, state, options, and what its protocol has.
+
+    RefusedError for what cannot be carried, or what the policy does not allow to be.
+    """
     sk = entry.isk
     sk.id, sk.ino, sk.flags = entry.id, file.stat.st_ino & 0xFFFFFFFF, file.flags
     sk.ns_id = context.part(Networks).id_of(file)

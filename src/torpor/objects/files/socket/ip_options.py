@@ -8,7 +8,7 @@ Restore
     setsockopt(2) of each field that is there; the others stay as a new socket has them.
 Limits
     An option that this kernel, or this type of socket, does not have is left out of the image; one that is there and
-    cannot be set is an error. All further options are ``options``' and opaque.
+    cannot be set is an error.  All further options are ``options``' and opaque.
 """
 
 from __future__ import annotations

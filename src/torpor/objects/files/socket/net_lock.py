@@ -124,7 +124,7 @@ class NetLock:
 
     @property
     def is_locked(self) -> bool:
-        """Whether anything is."""
+        """Whether this lock holds back any packets now."""
         return bool(self._locked)
 
     def lock(self, netns: OwnedFd, ends: Iterable[Ends] | None, keeper: Callable[[], caretaker.Caretaker]) -> None:
@@ -316,7 +316,10 @@ def _table_messages(table: str, ends: Sequence[Ends] | None) -> list[bytes]:
 
 
 def hold_all(table: str) -> list[bytes]:
-    """What holds back all packets of a network namespace, and has nobody learn where its addresses are."""
+    """The nftables messages that hold back all packets of a network namespace, those of ARP included.
+
+    So nobody learns where its addresses are either.
+    """
     messages = [*_table_messages(table, None), nftables.new_table(table, nftables.NFPROTO_ARP)]
     for chain, hook in _ARP_CHAINS:
         messages.append(nftables.new_chain(table, chain, hook, nftables.DROP, nftables.NFPROTO_ARP))
@@ -324,7 +327,7 @@ def hold_all(table: str) -> list[bytes]:
 
 
 def let_all_through(table: str) -> list[bytes]:
-    """What undoes that."""
+    """The messages that undo those of ``hold_all``."""
     return [nftables.delete_table(table), nftables.delete_table(table, nftables.NFPROTO_ARP)]
 
 

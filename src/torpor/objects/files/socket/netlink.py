@@ -37,12 +37,12 @@ _MAX_GROUPS = 1024
 
 
 def matches(file: OpenFile) -> bool:
-    """AF_NETLINK."""
+    """Whether it is a socket of AF_NETLINK."""
     return family_of(file) == socket.AF_NETLINK
 
 
 def dump(file: OpenFile, entry: m.file_entry, context: DumpContext) -> None:
-    """Fill in ``entry.nlsk``."""
+    """Fill in ``entry.nlsk``: protocol, port, groups and peer.  RefusedError where messages wait to be read."""
     sk = entry.nlsk
     sk.id, sk.ino, sk.flags = entry.id, file.stat.st_ino & 0xFFFFFFFF, file.flags
     sk.ns_id = context.part(Networks).id_of(file)

@@ -171,7 +171,7 @@ def _is_of_the_moment(connection: Socket, option: Opaque, content: bytes) -> boo
 
 
 def dump(file: OpenFile, shape: Shape, opts: m.sk_opts_entry, context: DumpContext) -> None:
-    """Fill in *opts*."""
+    """Fill in *opts* with the options of the socket, which is of that *shape*.  RefusedError (see above)."""
     alike = context.part(Defaults).alike(shape)
     with Borrowed(file.fd) as connection:
         n_filter = filters.count(file, connection)

@@ -51,12 +51,15 @@ class Table:
 
 
 def matches(file: OpenFile) -> bool:
-    """AF_PACKET."""
+    """Whether it is a socket of AF_PACKET."""
     return family_of(file) == socket.AF_PACKET
 
 
 def dump(file: OpenFile, entry: m.file_entry, context: DumpContext) -> None:
-    """Fill in ``entry.psk``."""
+    """Fill in ``entry.psk`` with what the kernel's table has of the socket, and its options.
+
+    RefusedError where the table has no such socket.
+    """
     sk = entry.psk
     sk.id, sk.flags = entry.id, file.flags
     sk.ns_id = context.part(Networks).id_of(file)

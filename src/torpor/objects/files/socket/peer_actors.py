@@ -82,7 +82,7 @@ class Actors:
         }
 
     def listen(self, who: Who | None, listener: Socket, backlog: int) -> None:
-        """listen(2)."""
+        """Have *listener* listen(2) as *who* did, whom its clients are told; as ourselves for None."""
         if who is None:
             listener.listen(backlog)
             return

@@ -5,7 +5,7 @@ Kernel view
 Image
     ``sk_shutdown``, whose values are those bits.
 Restore
-    shutdown(2), when all queues are filled. A socket that is not connected answers ENOTCONN, and remembers.
+    shutdown(2), when all queues are filled.  A socket that is not connected answers ENOTCONN, and remembers.
 Limits
     Where there is no table to look into, sending alone is not seen.
 """

@@ -101,7 +101,7 @@ class _Met:
         context.noticed.marks.add("connections")
 
     def add(self, sk: m.inet_sk_entry) -> None:
-        """One more."""
+        """Note a connection, for the check of the stage KNOWN: whether one leads outside of the tree."""
         self._all.append(net_lock.ends_of(sk))
 
     def _check(self) -> None:

@@ -76,7 +76,7 @@ class RawSockets:
         return self._known[key]
 
     def close(self) -> None:
-        """Close them."""
+        """Close all raw sockets; one that is asked for later is made anew."""
         for raw in self._known.values():
             raw.close()
         self._known.clear()

@@ -97,12 +97,12 @@ def send_all(connection: Socket, data: bytes) -> None:
 
 
 def begin(connection: Socket) -> None:
-    """Into repair mode."""
+    """Put the socket into repair mode.  OSError EPERM without CAP_NET_ADMIN, or for a listener."""
     connection.setsockopt(TCP, REPAIR, ON)
 
 
 def end(connection: Socket) -> None:
-    """Out of it; the peer is asked for an acknowledgement."""
+    """End repair mode; the kernel asks the peer for an acknowledgement by a packet."""
     connection.setsockopt(TCP, REPAIR, OFF)
 
 

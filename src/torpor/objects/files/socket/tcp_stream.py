@@ -129,7 +129,7 @@ class Connections(Lasting):
         raise torn[0].file.refuse("its TCP connection does not come to rest", hint="try again")
 
     def last_steps(self) -> list[caretaker.Step]:
-        """Repair mode."""
+        """Steps of a caretaker that put the sockets into repair mode: closed in it, they send nothing."""
         return [caretaker.option(each.fd.fileno(), _TCP, tcp_repair.REPAIR, tcp_repair.ON) for each in self._all]
 
     def settle(self) -> None:

@@ -47,7 +47,7 @@ def is_readable(fd: int) -> bool:
 
 
 def dump(file: OpenFile, file_id: int, sk: m.inet_sk_entry, context: DumpContext) -> None:
-    """Write what waits."""
+    """Write the datagrams that wait in the socket as entries of *file_id*, and leave them in it."""
     image = context.image("SK_QUEUES")
     with Borrowed(file.fd, sk.family) as connection, peeking(connection, context):
         for _ in range(_MAX_MESSAGES):

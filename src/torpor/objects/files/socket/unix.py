@@ -50,7 +50,7 @@ class Table:
 
 
 def matches(file: OpenFile) -> bool:
-    """AF_UNIX."""
+    """Whether it is a socket of AF_UNIX."""
     return family_of(file) == socket.AF_UNIX
 
 

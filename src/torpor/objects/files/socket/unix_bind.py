@@ -135,7 +135,7 @@ class _Made:
         self._directories = directories
 
     def remove(self, root: int) -> None:
-        """Remove the directories."""
+        """Remove the directories that were made, which hold nothing any more, below *root*.  OSError."""
         for path in reversed(self._directories):
             os.rmdir(path, dir_fd=root)
 

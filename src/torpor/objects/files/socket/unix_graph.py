@@ -56,7 +56,7 @@ class Node:
 
     @property
     def id(self) -> int:
-        """The file id."""
+        """The id of the file in the images."""
         return self.sk.id
 
     @property
@@ -412,7 +412,7 @@ def borrowed(fd: int, kind: int) -> Socket:
 
 
 def disconnect(fd: int) -> None:
-    """connect(2) with AF_UNSPEC."""
+    """Take away the peer of a datagram socket: connect(2) with AF_UNSPEC.  OSError."""
     address = bytearray(struct.pack("H", socket.AF_UNSPEC))
     syscall("connect", nr.connect, fd, address_of(address), len(address))
 

@@ -75,7 +75,7 @@ def restore(store: ImageStore, directory: int, device: int, idmaps: IdMaps, may_
 
 
 def line_of(entry: m.binfmt_misc_entry) -> str:
-    """What registers it."""
+    """The line that registers the interpreter when it is written to ``register``."""
     tail = f"{get_text(entry.interpreter)}:{get_text(entry.flags)}"
     if entry.HasField("extension"):
         return f":{get_text(entry.name)}:E::{get_text(entry.extension).removeprefix('.')}::{tail}"

@@ -99,7 +99,10 @@ class _Builder:
             self._yard.close()
 
     def run(self, pidfd: int, flags: int) -> None:
-        """All of it."""
+        """Make all mounts of all trees; to be called in a thread of its own.
+
+        Done in the namespaces *flags* (CLONE_NEW*, 0 for none) of the process behind *pidfd*.  RestoreError.
+        """
         for tree in self._trees:
             tmpfs.get_ready(tree.session.store, [node.entry.root_dev for node in tree.order])
         self._yard = Yard()

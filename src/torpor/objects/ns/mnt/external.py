@@ -10,7 +10,7 @@ Restore
     mnt[]``), or has named a mount that it lies below.
 Limits
     Where the host has no such path any more, a mount that the tree can do without is left out with a warning; any other
-    is an error. So it is with a copy that a job has of what the host had unmounted, if nothing is in it.
+    is an error.  So it is with a copy that a job has of what the host had unmounted, if nothing is in it.
 """
 
 from __future__ import annotations

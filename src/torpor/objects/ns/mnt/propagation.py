@@ -71,7 +71,7 @@ class _Groups:
         self._leaders: dict[int, int] = {}
 
     def run(self) -> None:
-        """Masters first."""
+        """Make all groups, masters before their slaves; what depends on itself stays private, with a warning."""
         waiting = dict(self._groups)
         while waiting:
             ready = [key for key in waiting if key[1] not in self._inner or key[1] in self._leaders]

@@ -9,7 +9,8 @@ Restore
     Unpacked by a thread whose root is the new file system, so that no name or link in the archive leads elsewhere.
     Socket files are made as well; those that a socket of the tree is bound to are replaced when it is.
 Limits
-    Those of ``tar``. An archive that is damaged is refused, and what it holds of set-uid files and devices needs leave.
+    Those of ``tar``.  An archive that is damaged is refused, and what it holds of set-uid files and devices needs
+    leave.
 """
 
 from __future__ import annotations

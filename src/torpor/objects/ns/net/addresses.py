@@ -45,7 +45,7 @@ Key = tuple[int, int, int, bytes]
 
 
 def dump(store: ImageStore, ident: int, connection: Netlink) -> None:
-    """All addresses."""
+    """Write all addresses of the namespace of *connection* into the image number *ident*."""
     found = [(RTM_NEWADDR, payload) for payload in _read(connection)]
     raw.store(store, kinds.IFADDR, ident, found, raw.ADDRESSES)
 

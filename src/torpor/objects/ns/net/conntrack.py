@@ -40,7 +40,7 @@ _TABLES: tuple[tuple[ImageKind[m.Message], int], ...] = (
 
 
 def dump(store: ImageStore, ident: int) -> None:
-    """Both tables."""
+    """Write the connections followed and those expected of the thread's namespace; no image where there are none."""
     if sysctls.read(_COUNT) == "0":
         return  # to list nothing, the kernel looks at all connections of the machine
     for kind, subsystem in _TABLES:
@@ -53,7 +53,7 @@ def dump(store: ImageStore, ident: int) -> None:
 
 
 def restore(store: ImageStore, ident: int) -> None:
-    """Both tables."""
+    """Enter the connections of both images in the thread's namespace; what it does not take, a warning tells."""
     for kind, subsystem in _TABLES:
         found = raw.load(store, kind, ident, [(subsystem | _NEW, _NFGENMSG_SIZE)])
         if not found:

@@ -161,7 +161,10 @@ def _lacking(piece: _Piece, known: set[tuple[int, int]], automatic: set[tuple[in
 
 
 def restore(store: ImageStore, ident: int, connection: Netlink) -> None:
-    """Attach them."""
+    """Attach the disciplines and classes of the image, each after what it hangs below.
+
+    ImageError for a kind that no dump writes, RestoreError where this kernel does not have one.
+    """
     expected = [(RTM_NEWQDISC, tcmsg.size), (RTM_NEWTCLASS, tcmsg.size)]
     pieces = [_parse(*each) for each in raw.load(store, kinds.TORPOR_QDISC, ident, expected)]
     for piece in pieces:

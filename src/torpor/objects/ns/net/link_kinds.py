@@ -109,7 +109,7 @@ def _only(wanted: frozenset[int], data: bytes) -> bytes:
 
 
 def dump_macvlan(entry: m.net_device_entry, data: bytes) -> None:
-    """``macvlan_link_entry``."""
+    """Fill in ``entry.macvlan`` (``macvlan_link_entry``) from the driver's words, IFLA_INFO_DATA."""
     attributes = netlink.parse_attributes(data)
     entry.macvlan.mode = int.from_bytes(attributes.get(_MACVLAN_MODE, b""), "little")
     if _MACVLAN_FLAGS in attributes:
@@ -134,7 +134,7 @@ _6RD_PREFIX, _6RD_RELAY_PREFIX, _6RD_PREFIXLEN, _6RD_RELAY_PREFIXLEN = 11, 12, 1
 
 
 def dump_sit(entry: m.net_device_entry, data: bytes) -> None:
-    """``sit_entry``."""
+    """Fill in ``entry.sit`` (``sit_entry``) from the driver's words, IFLA_INFO_DATA."""
     attributes = netlink.parse_attributes(data)
     sit = entry.sit
     for number, name, form in _SIT_NUMBERS:

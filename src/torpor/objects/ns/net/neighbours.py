@@ -78,7 +78,7 @@ def _is_static(payload: bytes, own_addresses: set[tuple[int, bytes]]) -> bool:
 
 
 def restore(store: ImageStore, ident: int, connection: Netlink) -> None:
-    """Enter them."""
+    """Enter the neighbours of the image; what this kernel does not take is left out with a warning."""
     for _, payload in raw.load(store, kinds.TORPOR_NEIGH, ident, [(RTM_NEWNEIGH, ndmsg.size)]):
         family, index, state, flags, kind = ndmsg.unpack_from(payload)
         attributes = netlink.parse_attributes(payload[ndmsg.size :])

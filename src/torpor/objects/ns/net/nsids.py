@@ -43,7 +43,7 @@ def read(connection: Netlink, context: DumpContext) -> dict[int, int]:
 
 
 def dump(entry: m.netns_entry, ids: dict[int, int]) -> None:
-    """Fill in ``entry.nsids``."""
+    """Fill in ``entry.nsids`` with *ids*, as ``read`` gives them: the image's id by the kernel's number."""
     for number, ident in ids.items():
         entry.nsids.add(target_ns_id=ident, netnsid_value=number)
 

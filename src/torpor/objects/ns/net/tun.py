@@ -107,7 +107,7 @@ def attach(fd: int, name: str, flags: int) -> None:
 
 
 def fill(entry: m.net_device_entry, link: Link, devices: Devices, ident: int) -> None:
-    """``entry.tun``."""
+    """Fill in ``entry.tun`` with what *link* and a descriptor tell of the device, which *devices* notes as carried."""
     devices.carried.add((ident, link.name))
     attributes = netlink.parse_attributes(link.data)
     attached = devices.seen.get((ident, link.name)) or _look_briefly(link, _flags(attributes))
