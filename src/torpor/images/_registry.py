@@ -1,6 +1,6 @@
 """Message classes made from the schema on first use.
 
-Start-up time decides the form: protobuf's public package takes 30 ms to import, its C core 4. The core is a private
+Start-up time decides the form: protobuf's public package takes 30 ms to import, its C core 4.  The core is a private
 module, so where it is missing or has changed the public API makes the same classes, slower.
 """
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torpor.images.messages import Message
 
 _MODULE = "torpor.images.messages"
-#: Some message that each file has.
+#: A message that every set of descriptors has: the first whose class is made.
 _ANY = "core_entry"
 
 
@@ -32,7 +32,7 @@ class _CorePool:
         without_well_known_types(lambda: self.message_class(_ANY))
 
     def message_class(self, name: str) -> Any:
-        """Raises KeyError for an unknown name. A class exists once: the core hands out the one it has."""
+        """The class of the message *name*; KeyError where there is none.  The core makes each once, and keeps it."""
         descriptor = self._pool.FindMessageTypeByName(name)
         return self._core.MessageMeta(name, (), {"DESCRIPTOR": descriptor, "__module__": _MODULE})
 
@@ -70,7 +70,7 @@ def open_pool() -> _CorePool | _PublicPool:
 
 
 def message_class(name: str) -> type[Message]:
-    """The class of the message `name`; KeyError where the schema has none."""
+    """The class of the message *name*; KeyError where the schema has none."""
     made: type[Message] = open_pool().message_class(name)
     return made
 
@@ -81,7 +81,7 @@ def decode_errors() -> tuple[type[Exception], ...]:
 
 
 def lookup(name: str) -> object:
-    """What ``torpor.images.messages`` has under `name`: a message class, an enum, or Message.
+    """What ``torpor.images.messages`` has under *name*: a message class, an enum, or Message.
 
     Raises AttributeError for any other name.
     """

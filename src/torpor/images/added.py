@@ -1,13 +1,13 @@
 """Fields that torpor adds to CRIU's messages, kept out of CRIU's images: ``core-5.img.torpor`` beside ``core-5.img``.
 
-Other programs do not know these fields: `crit decode` and `crit encode` would lose them. So they are taken out of the
-messages when an image is stored, and put back when it is loaded; what writes and reads messages uses them like any
-others. An image without added fields has no such file, and fields that stand in an image are read as well.
+Other programs do not know these fields: ``crit decode`` and ``crit encode`` would lose them.  So they are taken out of
+the messages when an image is stored, and put back when it is loaded; what writes and reads messages uses them like any
+others.  An image without added fields has no such file, and fields that stand in an image are read as well.
 
 The file has the magic, a ``torpor_added_head``, and for the image's entries messages of their type in which everything
-is left out but the added fields and the way to them. An entry, or one of several submessages, is known by its key
+is left out but the added fields and the way to them.  An entry, or one of several submessages, is known by its key
 (``HOLDERS``: a file's id, a mapping's start), so that an image may be changed and encoded again; those of types without
-a key by their place among all, the others being empty. What then does not fit is told.
+a key by their place among all, the others being empty.  What then does not fit is told.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def _move(message: Any, own: Any) -> bool:
                 own.ClearField(field.name)
         elif hasattr(value, "add"):
             several.append((field.name, value))
-    # Of which there may be thousands, and hardly one with an added field.
+    # There may be thousands of these, and hardly one with an added field: the bytes of all are searched for one first.
     for name, values in several:
         if _MARK in message.SerializePartialToString():
             found |= _move_each(getattr(message, name), values, own, name)

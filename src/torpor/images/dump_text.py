@@ -1,7 +1,7 @@
 """Messages and images as structures for JSON: what ``torpor inspect`` shows.
 
-Numbers stay numbers, bytes become base64, enums their names, strings that are not UTF-8 hold surrogates. Fields that
-are not set are left out. It goes one way only.
+Numbers stay numbers, bytes become base64, enums their names, strings that are not UTF-8 hold surrogates.  Fields that
+are not set are left out.  It goes one way only.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def _value(field: m._FieldDescriptor, value: object) -> object:
 
 
 def entry_to_json(message: m.Message) -> dict[str, object]:
-    """The set fields of `message`, in the order of their numbers."""
+    """The set fields of *message*, in the order of their numbers."""
     out: dict[str, object] = {}
     for field, value in message.ListFields():
         repeated = not isinstance(value, (int, float, str, bytes)) and hasattr(value, "append")

@@ -8,7 +8,7 @@ from torpor.base.errors import TorporError
 class ImageError(TorporError):
     """An image is damaged, missing, or does not hold what it must.
 
-    The text names the file and, where known, the offset or entry; `hint` says what a user can do.
+    The text names the file and, where known, the offset or entry; ``hint`` says what a user can do.
     """
 
 

@@ -4,7 +4,7 @@
     every other image    u32 common (or service) magic, u32 kind magic, entries
     entry                u32 length, message, payload
 
-Integers are little-endian. What a payload is stands in ``payloads.py``. Images are untrusted: whatever is in them,
+Integers are little-endian.  What a payload is stands in ``payloads.py``.  Images are untrusted: whatever is in them,
 reading gives entries or ImageError, and allocates no more than the file really holds.
 """
 
@@ -36,8 +36,8 @@ _AT_ONCE = 16 << 20
 class Entry(Generic[EntryT_co]):
     """One message of an image, with what follows it.
 
-    `payload` has no padding; `parts` are the messages of an IPC queue, each with its own payload; `offset` is where
-    the entry begins in the file, in bytes (0 for one not read from a file).
+    ``payload`` has no padding; ``parts`` are the messages of an IPC queue, each with its own payload; ``offset`` is
+    where the entry begins in the file, in bytes (0 for one not read from a file).
     """
 
     message: EntryT_co
@@ -64,7 +64,7 @@ class Source:
             raise self.error(f"cannot read: {error.strerror}") from error
 
     def read(self, n_bytes: int, what: str) -> bytes:
-        """Exactly `n_bytes`; ImageError where the file ends before.
+        """Exactly *n_bytes*; ImageError where the file ends before.
 
         Reads in steps, so a lie about a length costs nothing.
         """
@@ -118,7 +118,7 @@ _TRUNCATED = "the image was cut off, or its dump did not finish; dump again or c
 
 
 def parse_message(message_type: type[EntryT_co], data: bytes, name: str, index: int = 0, offset: int = 0) -> EntryT_co:
-    """`data`, which is entry `index` of the file `name`, at byte `offset`, as a message.
+    """*data*, which is entry *index* of the file *name*, at byte *offset*, as a message.
 
     Raises ImageError for bytes that are no such message, and for missing required fields.
     """
@@ -135,7 +135,7 @@ def parse_message(message_type: type[EntryT_co], data: bytes, name: str, index: 
 
 
 def serialize(message: m.Message, where: str) -> bytes:
-    """The bytes of `message`; ImageError where a required field is not set."""
+    """The bytes of *message*; ImageError where a required field is not set."""
     if not message.IsInitialized():
         missing = ", ".join(message.FindInitializationErrors())
         raise ImageError(f"{where}: cannot write {message.DESCRIPTOR.name} without {missing}")
@@ -143,7 +143,7 @@ def serialize(message: m.Message, where: str) -> bytes:
 
 
 def read_header(source: Source, kind: ImageKind[m.Message]) -> None:
-    """Takes the magics of `kind` from the beginning; ImageError for any others."""
+    """Take the magics of *kind* from the beginning; ImageError for any others."""
     if kind.magic is None:
         raise ImageError(f"{source.name}: {kind.name} is a raw image, without entries")
     expected = [kind.magic]
@@ -160,7 +160,7 @@ def read_header(source: Source, kind: ImageKind[m.Message]) -> None:
 
 
 def header(kind: ImageKind[m.Message]) -> bytes:
-    """The magics with which an image of `kind` begins."""
+    """The magics with which an image of *kind* begins."""
     if kind.magic is None:
         raise ImageError(f"{kind.name} is a raw image, without entries")
     if kind.name == kinds.INVENTORY.name:
@@ -169,10 +169,10 @@ def header(kind: ImageKind[m.Message]) -> bytes:
 
 
 def read_entries(stream: BinaryIO, kind: ImageKind[EntryT_co], name: str | None = None) -> Iterator[Entry[EntryT_co]]:
-    """The entries of an image of `kind`, in order. `name` is for errors: the file's.
+    """The entries of an image of *kind*, in order.  *name* is for errors: the file's.
 
     The later entries of a pagemap (pagemap_entry) and of a ghost file (ghost_chunk_entry) differ in type from the
-    first. Raises ImageError for anything that is not such an image.
+    first.  Raises ImageError for anything that is not such an image.
     """
     from torpor.images.payloads import READERS, later_entry
 
@@ -197,7 +197,7 @@ def read_entries(stream: BinaryIO, kind: ImageKind[EntryT_co], name: str | None 
 
 
 def read_messages(stream: BinaryIO, kind: ImageKind[EntryT_co], name: str | None = None) -> list[EntryT_co]:
-    """The messages of an image of `kind`, without payloads; raises as ``read_entries`` does.
+    """The messages of an image of *kind*, without payloads; raises as ``read_entries`` does.
 
     Images of many small entries are read at once; one that is not as it should be is left to ``read_entries``.
     """
@@ -240,7 +240,7 @@ def _split(data: bytes, kind: ImageKind[EntryT_co], later: str | None) -> list[E
 
 
 def encode_entry(kind: ImageKind[m.Message], entry: Entry[m.Message], moved: Moved | None = None) -> bytes:
-    """An entry as it stands in the file, without what *moved* takes. ImageError where its payload is not what the
+    """An entry as it stands in the file, without what *moved* takes.  ImageError where its payload is not what the
     message says.
     """
     from torpor.images.payloads import encode_payload
@@ -252,7 +252,7 @@ def encode_entry(kind: ImageKind[m.Message], entry: Entry[m.Message], moved: Mov
 
 
 def write_entry(stream: BinaryIO, kind: ImageKind[m.Message], entry: Entry[m.Message] | m.Message) -> None:
-    """Appends one entry to an image whose header is written."""
+    """Append one entry to an image whose header is written."""
     stream.write(encode_entry(kind, entry if isinstance(entry, Entry) else Entry(entry)))
 
 
@@ -263,7 +263,7 @@ def encode_image(
     if kind.payload:
         whole = [encode_entry(kind, entry if isinstance(entry, Entry) else Entry(entry), moved) for entry in entries]
         return b"".join((header(kind), *whole))
-    # The same without a payload, of which there may be thousands.
+    # ``encode_entry`` for entries without payload, in one loop: there may be thousands of them.
     parts = [header(kind)]
     for entry in entries:
         data = serialize(entry.message if isinstance(entry, Entry) else entry, kind.file_pattern)

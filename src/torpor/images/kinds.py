@@ -1,6 +1,6 @@
 """The kinds of images: magic, file name and entry of each.
 
-A kind is named by its constant (``kinds.CORE``, which carries the type of its entries) or by its name ("CORE"). Raw
+A kind is named by its constant (``kinds.CORE``, which carries the type of its entries) or by its name ("CORE").  Raw
 kinds have neither magic nor entries; their files are opened as they are.
 """
 
@@ -24,9 +24,9 @@ _DIGITS = {"u": "0123456789", "lu": "0123456789", "x": "0123456789abcdef", "s": 
 class ImageKind(Generic[EntryT_co]):
     """One kind of image file.
 
-    `magic` is None for raw files. `file_pattern` holds at most one of %u, %lu, %x, %s. `entry` is the name of the
-    (first) entry's message; `payload` names what follows an entry (see format.py), None where nothing does. `service`
-    kinds begin with the other common magic.
+    ``magic`` is None for raw files.  ``file_pattern`` holds at most one of %u, %lu, %x, %s.  ``entry`` is the name of
+    the (first) entry's message; ``payload`` names what follows an entry (see format.py), None where nothing does.
+    ``service`` kinds begin with the other common magic.
     """
 
     name: str
@@ -37,14 +37,14 @@ class ImageKind(Generic[EntryT_co]):
     service: bool = False
 
     def file_name(self, ident: int | str | None = None) -> str:
-        """The file's name; ImageError where `ident` is missing, too many, or of the wrong type."""
+        """The file's name; ImageError where *ident* is missing, too many, or of the wrong type."""
         try:
             return self.file_pattern % (() if ident is None else (ident,))
         except TypeError:
             raise ImageError(f"{ident!r} does not complete the file name {self.file_pattern}") from None
 
     def parse_file_name(self, file_name: str) -> int | str | None:
-        """The id in `file_name` ("" where the kind has none), None where this is no file of the kind."""
+        """The id in *file_name* ("" where the kind has none), None where this is no file of the kind."""
         head, percent, tail = self.file_pattern.partition("%")
         if not percent:
             return "" if file_name == head else None
@@ -294,7 +294,7 @@ _BY_MAGIC = {kind.magic: kind for kind in reversed(ALL) if kind.magic is not Non
 
 
 def by_name(name: str) -> ImageKind[m.Message]:
-    """The kind called `name`; ImageError where there is none."""
+    """The kind called *name*; ImageError where there is none."""
     try:
         return _BY_NAME[name]
     except KeyError:

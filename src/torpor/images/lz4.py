@@ -69,7 +69,7 @@ class Lz4Writer:
         stream.write(self._work.begin())
 
     def write(self, data: bytes | memoryview) -> int:
-        """All of *data*."""
+        """Compress all of *data*, and write what is ready; its length, as file objects give it."""
         if made := self._work.compress(data):
             self._stream.write(made)
         return len(data)

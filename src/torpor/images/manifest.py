@@ -1,12 +1,12 @@
 """The manifest of a set of images: what made it, when and where, and how each file of it reads.
 
 A file of our own beside CRIU's, ``torpor.manifest``, which other readers do not know: lines of a word and what it is,
-so that a restore need not import what reads more. One dump has one id: it
-stands here and in the inventory, and images whose inventory has another are no set. Of each image its length and a sum
-(xxh3, 64 bits) of each 256 KiB: damage is found in what is read, without reading the rest. That is against accidents;
+so that a restore need not import what reads more.  One dump has one id: it
+stands here and in the inventory, and images whose inventory has another are no set.  Of each image its length and a sum
+(xxh3, 64 bits) of each 256 KiB: damage is found in what is read, without reading the rest.  That is against accidents;
 who may write images can write a manifest as well.
 
-What a dump writes beside its images (stats, logs, the link `parent`) is not in it.
+What a dump writes beside its images (stats, logs, the link ``parent``) is not in it.
 """
 
 from __future__ import annotations
@@ -216,7 +216,8 @@ class BlockSums:
     def __init__(self) -> None:
         self._digest = load_module("xxhash").xxh3_64_digest
         self._found: dict[int, bytes] = {}
-        #: The same of what a piece has of its last block, by where it ends: of the file's last block that is all.
+        #: The sums of blocks that a piece has the beginning of, by the offset at which the piece ends: of a file's last
+        #: block, that is all there is.
         self._short: dict[int, bytes] = {}
 
     def add(self, offset: int, data: memoryview) -> None:
@@ -250,7 +251,7 @@ class Summing:
         self._n_bytes = 0
 
     def add(self, data: bytes | memoryview) -> None:
-        """What comes next."""
+        """Count *data*, which is written next, behind all that came before."""
         view = memoryview(data).cast("B")
         while view.nbytes:
             piece = view[: BLOCK_BYTES - self._n_bytes % BLOCK_BYTES]
@@ -265,7 +266,7 @@ class Summing:
         self._work = self._new()
 
     def end(self) -> Content:
-        """That was all."""
+        """The length and the sums of all that was added; nothing may be added afterwards."""
         if self._n_bytes % BLOCK_BYTES:
             self._end_block()
         return Content(self._n_bytes, bytes(self._found))

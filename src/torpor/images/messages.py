@@ -4,7 +4,7 @@
     core = m.core_entry(tc=m.task_core_entry(task_state=1))
     core.tc.comm = "sh"
 
-Each class is made when first asked for. Their static types are in ``messages.pyi``; both come from ``schema/``.
+Each class is made when first asked for.  Their static types are in ``messages.pyi``; both come from ``schema/``.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """pagemap-*.img: which pages of a task (or shared segment) an image holds, and where in pages-*.img.
 
-A pagemap_head names the pages image; each pagemap_entry is a run of pages, in ascending order of address. Runs with
+A pagemap_head names the pages image; each pagemap_entry is a run of pages, in ascending order of address.  Runs with
 PE_PRESENT lie in the pages image one after the other; runs with PE_PARENT are to be looked up in the parent images;
-PE_LAZY marks what may be fetched later: from a page server, where the pages are not present as well. A run with none of
-them is of zero pages. ``pages.py`` finds the pages wherever they are.
+PE_LAZY marks what may be fetched later: from a page server, where the pages are not present as well.  A run with none
+of them is of zero pages.  ``pages.py`` finds the pages wherever they are.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class PageRun:
-    """`n_pages` pages of `page_bytes` from address `vaddr` (bytes). Where they are is what `source` says."""
+    """``n_pages`` pages of ``page_bytes`` from address ``vaddr`` (bytes).  Where they are is what ``source`` says."""
 
     vaddr: int
     n_pages: int
@@ -81,7 +81,7 @@ class PageRun:
 
 @dataclass(frozen=True, slots=True)
 class Pagemap:
-    """A whole pagemap. `n_present` counts the pages in the pages image."""
+    """A whole pagemap.  ``n_present`` counts the pages in the pages image."""
 
     pages_id: int
     runs: tuple[PageRun, ...]
@@ -104,12 +104,12 @@ class Pagemap:
         return ((run.vaddr, run.end, offset) for run, offset in self.laid_out() if run.present)
 
     def places(self, start: int, end: int) -> list[tuple[int, int]]:
-        """Where the bytes from address `start` up to `end` lie in the pages image; none unless all are there."""
+        """Where the bytes from address *start* up to *end* lie in the pages image; none unless all are there."""
         return places(self.extents(), start, end)
 
 
 def places(extents: Iterable[Extent], start: int, end: int) -> list[tuple[int, int]]:
-    """Where the bytes from address `start` up to `end` of `extents` lie; none unless all are there."""
+    """Where the bytes from address *start* up to *end* of *extents* lie; none unless all are there."""
     found = []
     at = start
     for first, last, offset in extents:
@@ -137,10 +137,10 @@ def load_pagemap(
     page_bytes: int = PAGE_BYTES,
     check_pages: bool = True,
 ) -> Pagemap:
-    """The pagemap of task (or segment) `ident`, whose pages have `page_bytes`.
+    """The pagemap of task (or segment) *ident*, whose pages have *page_bytes*.
 
     Raises ImageError where runs are empty, unaligned, out of order, overlapping or beyond the address space, contradict
-    themselves, or say more pages than the pages image has (unless not `check_pages`).
+    themselves, or say more pages than the pages image has (unless not *check_pages*).
     """
     name = kind.file_name(ident)
     with store.open_read(name) as stream:
@@ -201,9 +201,9 @@ def store_pagemap(
     runs: Sequence[PageRun],
     kind: ImageKind[m.pagemap_head] = kinds.PAGEMAP,
 ) -> None:
-    """Writes a pagemap in one write. The present runs must lie in the pages image in this order, without gaps.
+    """Write a pagemap in one write.  The present runs must lie in the pages image in this order, without gaps.
 
-    Raises ImageError where `runs` is what `load_pagemap` would refuse.
+    Raises ImageError where *runs* is what ``load_pagemap`` would refuse.
     """
     name = kind.file_name(ident)
     out = [encode_image(kind, (m.pagemap_head(pages_id=pages_id),))]

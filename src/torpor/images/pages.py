@@ -1,13 +1,13 @@
 """Pages: how the contents of memory go into images, and how they come out of them again.
 
 A sink takes them in: each address space (or segment) is a stream, which is told its runs and given their bytes, and
-alone knows where they go: into a page map and a pages image (``StoreSink``). What comes later is another
+alone knows where they go: into a page map and a pages image (``StoreSink``).  What comes later is another
 sink: one that sends both through a socket, one that looks whether it has the bytes already.
 
 Contents give them out: a page map says of a run that its pages lie beside it, in the parent images, with a page server,
-or that they are zeroes. Here this is one list, and the pages images of all the stores in the chain are one reader: each
-has a span of offsets of its own. What the parent images should have and have not is an error, and so is what a page
-server should send.
+or that they are zeroes.  Here this is one list, and the pages images of all the stores in the chain are one reader:
+each has a span of offsets of its own.  What the parent images should have and have not is an error, and so is what a
+page server should send.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ from torpor.images.store import ImageStore, PagesReader, PagesWriter, load_one
 _SPAN_BITS = 56
 _SPAN = 1 << _SPAN_BITS
 _ZEROES = 1 << 80
-#: Each has a directory and a page map that must be looked at; nobody's last dump comes after so many others.
+#: How many sets of parent images may stand behind a set.  Of each a directory and a page map are read; no series of
+#: pre-dumps is that long, so a longer chain is damage, or somebody's trap.
 MAX_PARENTS = 128
 Range = tuple[int, int]
 #: (address, length) of pages that lie together.
@@ -50,10 +51,10 @@ Piece = tuple[int, int]
 
 
 class PageStream(Protocol):
-    """The pages of one address space or segment on their way into images. A context manager.
+    """The pages of one address space or segment on their way into images.  A context manager.
 
-    Those whose bytes come are told by `room`, all others by `run`; each of the two in ascending order of address, and a
-    run before the room of pages behind it, so that what is sent as it comes can be sent in order.
+    Those whose bytes come are told by ``room``, all others by ``run``; each of the two in ascending order of address,
+    and a run before the room of pages behind it, so that what is sent as it comes can be sent in order.
     """
 
     @property
@@ -67,7 +68,7 @@ class PageStream(Protocol):
         """Pages of which no bytes come: they are in the parent images, come later, or are zeroes."""
 
     def room(self, pieces: Sequence[Piece]) -> int:
-        """Room for the bytes of some pages: what `write_at` is told."""
+        """Room for the bytes of some pages: what ``write_at`` is told."""
 
     def write_at(self, room: int, buffers: Sequence[memoryview]) -> None:
         """All the bytes of a room, whose length they have together."""
@@ -86,14 +87,14 @@ class PageStream(Protocol):
 
 
 class PageSink(Protocol):
-    """Where the pages of one checkpoint go. Safe for several threads at once."""
+    """Where the pages of one checkpoint go.  Safe for several threads at once."""
 
     def open(
         self, kind: ImageKind[m.pagemap_head], ident: int, n_bytes: int | None = None, lazy: Sequence[Range] = ()
     ) -> PageStream:
-        """The stream of task (or segment) `ident`; `n_bytes` are going to come, if that is known.
+        """The stream of task (or segment) *ident*; *n_bytes* are going to come, if that is known.
 
-        `lazy`, ascending, is what a restore may leave for later: page maps say so of pages with bytes, too.
+        *lazy*, ascending, is what a restore may leave for later: page maps say so of pages with bytes, too.
         """
 
     def settle(self) -> None:
@@ -101,7 +102,7 @@ class PageSink(Protocol):
 
 
 class PageServer(PageSink, Protocol):
-    """A sink elsewhere."""
+    """A sink on the other side of a connection, which may have parent images of its own."""
 
     def has_parent(self, kind: ImageKind[m.pagemap_head], ident: int) -> bool:
         """Whether there are parent images there, and a page map of this task or segment among them."""
@@ -125,7 +126,7 @@ class BasePageStream:
 class StoreSink:
     """PageSink of a store: a page map and a pages image for each stream.
 
-    Gives out the numbers of pages images, from the one behind `last_id` on.
+    Gives out the numbers of pages images, from the one behind *last_id* on.
     """
 
     def __init__(self, store: ImageStore, page_bytes: int = PAGE_BYTES, last_id: int = 0) -> None:
@@ -143,7 +144,7 @@ class StoreSink:
         return StoreStream(self._store, kind, ident, pages_id, writer, self._page_bytes, lazy)
 
     def settle(self) -> None:
-        # When they are safe is the store's business.
+        # Nobody takes the pages from us: it is the store's commit that makes them safe.
         pass
 
 
@@ -223,7 +224,7 @@ def marked_lazy(here: Iterable[Range], lazy: Iterable[Range]) -> Iterator[tuple[
 class _Chain:
     """PagesReader of several pages images; the number of one is the upper part of its offsets."""
 
-    #: More than any image: it is not to be read as a whole.
+    #: More than any image has: who reads small images as a whole reads this one piece by piece.
     size = _ZEROES << 1
 
     def __init__(self, readers: list[PagesReader]) -> None:
@@ -241,9 +242,9 @@ class _Chain:
 
 
 class Contents(Closing):
-    """The pages of one address space or segment. A context manager that closes its reader.
+    """The pages of one address space or segment.  A context manager that closes its reader.
 
-    `extents` are in ascending order, and say where in `reader` the pages lie.
+    *extents* are in ascending order, and say where in *reader* the pages lie.
     """
 
     def __init__(self, extents: list[Extent], reader: PagesReader) -> None:
@@ -251,7 +252,7 @@ class Contents(Closing):
         self.reader = reader
 
     def read(self, vaddr: int, into: memoryview) -> bool:
-        """Fills `into` from address `vaddr` on; not at all (False) unless all of it is there."""
+        """Fill *into* from address *vaddr* on; not at all (False) unless all of it is there."""
         first = bisect_right(self.extents, (vaddr, _ZEROES, 0))
         found = places(islice(self.extents, max(first - 1, 0), None), vaddr, vaddr + into.nbytes)
         view, done = into.cast("B"), 0
@@ -261,7 +262,7 @@ class Contents(Closing):
         return bool(found)
 
     def between(self, start: int, end: int) -> bytes | None:
-        """What is at the addresses from `start` up to `end`; None unless all of it is there."""
+        """What is at the addresses from *start* up to *end*; None unless all of it is there."""
         content = bytearray(max(end - start, 0))
         return bytes(content) if content and self.read(start, memoryview(content)) else None
 
@@ -297,11 +298,11 @@ def open_contents(
     page_bytes: int = PAGE_BYTES,
     later: list[Range] | None = None,
 ) -> Contents:
-    """The contents of task (or segment) `ident`, whose pages have `page_bytes`.
+    """The contents of task (or segment) *ident*, whose pages have *page_bytes*.
 
-    With `later`, what is marked as lazy is not among them, but put there.
+    With *later*, what is marked as lazy is not among them, but put there.
 
-    Each page map of the chain is read once. Raises ImageError where pages are with a page server, or where the parent
+    Each page map of the chain is read once.  Raises ImageError where pages are with a page server, or where the parent
     images are not there or have not what they should; and what ``load_pagemap`` raises.
     """
     found = load_pagemap(store, ident, kind, page_bytes=page_bytes)
@@ -336,7 +337,7 @@ def _resolve(
     readers: list[PagesReader],
     page_bytes: int,
 ) -> list[Extent]:
-    """Where what is `wanted` of `found` lies in a chain of `readers`, to which those of the parents are appended."""
+    """Where what is *wanted* of *found* lies in a chain of *readers*, to which those of the parents are appended."""
     extents: list[Extent] = []
     name = kind.file_name(ident)
     while True:
@@ -347,14 +348,14 @@ def _resolve(
         store = _parent_of(store, name, wanted[0][0], len(readers))
         found = _load_parent(store, ident, kind, wanted[0][0], page_bytes)
         readers.append(store.pages_reader(found.pages_name))
-    # One ascending list behind the other: to sort them is to merge them.
+    # Each set's extents are ascending, and stand one set behind the other: such lists Python's sort merges.
     extents.sort()
     return extents
 
 
 def _take(found: Pagemap, wanted: list[Range], base: int, where: str, extents: list[Extent]) -> list[Range]:
-    """Add to `extents` what `found`, whose pages image begins at `base`, has of the `wanted`; what its parent should
-    have. ImageError for what it should have and has not, or has with a page server.
+    """Add to *extents* what *found*, whose pages image begins at *base*, has of the *wanted*; what its parent should
+    have.  ImageError for what it should have and has not, or has with a page server.
     """
     further: list[Range] = []
     for run, offset, start, end in _look_up(found, wanted, where):
@@ -411,7 +412,7 @@ def _load_parent(store: ImageStore, ident: int, kind: ImageKind[m.pagemap_head],
 def check_in_parent(
     parent: ImageStore | None, ident: int, kind: ImageKind[m.pagemap_head], wanted: Iterable[Range], page_bytes: int
 ) -> None:
-    """ImageError unless the page map of `ident` in the *parent* images has all the *wanted* ranges (ascending)."""
+    """ImageError unless the page map of *ident* in the *parent* images has all the *wanted* ranges (ascending)."""
     name = kind.file_name(ident)
     if parent is None or not parent.exists(name):
         raise ImageMissing(f"{name}: pages were left to parent images, of which there are none")
@@ -421,7 +422,7 @@ def check_in_parent(
 
 
 def _look_up(found: Pagemap, wanted: Iterable[Range], where: str) -> Iterator[tuple[PageRun, int, int, int]]:
-    """The parts of runs that make up the ranges `wanted`, all in ascending order, as (run, where it lies in the pages
+    """The parts of runs that make up the ranges *wanted*, all in ascending order, as (run, where it lies in the pages
     image if it does, start, end); ImageError where one is missing.
     """
     rest = found.laid_out()

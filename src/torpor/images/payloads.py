@@ -1,14 +1,15 @@
 """What follows an entry in the images that hold more than messages.
 
-    pipes_data       `bytes` of pipe contents
-    sk_queues        `length` bytes of one packet
-    tcp_stream       `inq_len` bytes received, then `outq_len` bytes not yet acknowledged
-    bpfmap_data      `keys_bytes`, then `values_bytes`
-    ipc_shm          `size` bytes padded to 4, none where the contents are in pagemaps
-    ipc_sem          `nsems` u16 values, padded to 8
-    ipc_msg_queue    `qnum` messages, each: u32 length, ipc_msg, `msize` bytes padded to 8
-    ghost_file       after a ghost_file_entry with `chunks`: ghost_chunk_entry each with `len` bytes; else the rest of
-    the file pagemap          nothing: a pagemap_head, then pagemap_entry messages
+    pipes_data       ``bytes`` of pipe contents
+    sk_queues        ``length`` bytes of one packet
+    tcp_stream       ``inq_len`` bytes received, then ``outq_len`` bytes not yet acknowledged
+    bpfmap_data      ``keys_bytes``, then ``values_bytes``
+    ipc_shm          ``size`` bytes padded to 4, none where the contents are in pagemaps
+    ipc_sem          ``nsems`` u16 values, padded to 8
+    ipc_msg_queue    ``qnum`` messages, each: u32 length, ipc_msg, ``msize`` bytes padded to 8
+    ghost_file       after a ghost_file_entry with ``chunks``: ghost_chunk_entry each with ``len`` bytes; else the rest
+                     of the file
+    pagemap          nothing: a pagemap_head, then pagemap_entry messages
 
 Payloads with padding are given and taken without it.
 """

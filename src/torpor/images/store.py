@@ -1,7 +1,7 @@
 """Stores: where the images of one checkpoint lie, and how images go in and come out.
 
 A directory is one store (stores/directory.py), memory another (stores/memory.py); archives, compression and other hosts
-come as further ones. Whatever a store is, names are plain file names and errors are ImageError.
+come as further ones.  Whatever a store is, names are plain file names and errors are ImageError.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 
 class PagesReader(Protocol):
-    """Random access to one raw image. Safe for several threads at once."""
+    """Random access to one raw image.  Safe for several threads at once."""
 
     @property
     def size(self) -> int:
         """The image's length in bytes."""
 
     def read_at(self, offset: int, into: memoryview) -> None:
-        """Fills `into` from byte `offset`; ImageError where the image ends before."""
+        """Fill *into* from byte *offset*; ImageError where the image ends before."""
 
     def close(self) -> None: ...
 
@@ -39,23 +39,23 @@ class PagesWriter(Protocol):
 
     @property
     def supports_write_at(self) -> bool:
-        """Whether `reserve` and `write_at` work here; `append` always does."""
+        """Whether ``reserve`` and ``write_at`` work here; ``append`` always does."""
 
     def append(self, buffers: Sequence[memoryview]) -> None:
-        """Writes the buffers at the end, in order."""
+        """Write the buffers at the end, in order."""
 
     def reserve(self, n_bytes: int) -> int:
-        """Makes room at the end and gives its offset; thread-safe."""
+        """Make room for *n_bytes* at the end; its offset.  Thread-safe."""
 
     def write_at(self, offset: int, buffers: Sequence[memoryview]) -> None:
-        """Writes the buffers into room reserved before; thread-safe."""
+        """Write the buffers from byte *offset* on, into room reserved before.  Thread-safe."""
 
     def close(self) -> None:
-        """Ends the image; errors held back until now are raised."""
+        """End the image; errors held back until now are raised."""
 
 
 class ImageStore(Protocol):
-    """The images of one checkpoint. A context manager that closes itself."""
+    """The images of one checkpoint.  A context manager that closes itself."""
 
     #: What messages call it.
     path: str
@@ -80,7 +80,7 @@ class ImageStore(Protocol):
         """What the manifest says is wrong with the image; "" for nothing, and where there is no manifest."""
 
     def open_read(self, name: str) -> BinaryIO:
-        """Raises ImageMissing where there is no such image."""
+        """The image, open for reading from its beginning; ImageMissing where there is none of that name."""
 
     def open_write(self, name: str) -> BinaryIO:
         """A new image, which replaces one of that name."""
@@ -94,10 +94,10 @@ class ImageStore(Protocol):
         """
 
     def delete(self, name: str) -> None:
-        """Removes an image; ImageMissing."""
+        """Remove an image; ImageMissing."""
 
     def parent(self) -> ImageStore | None:
-        """The store of the pre-dump before this one, None for the first. Opened once; it stays ours to close."""
+        """The store of the pre-dump before this one, None for the first.  Opened once; it stays ours to close."""
 
     def commit(self, made: Manifest | None = None) -> None:
         """All is written: what lies here is a set from now on.
@@ -117,7 +117,7 @@ class ImageStore(Protocol):
 
 
 def check_name(name: str) -> str:
-    """`name`, if it is a plain file name; ImageError otherwise. Names may come out of images and are not trusted."""
+    """*name*, if it is a plain file name; ImageError otherwise.  Names may come out of images and are not trusted."""
     if not name or name in (".", "..") or "/" in name or "\0" in name or len(name.encode(errors="replace")) > 255:
         raise ImageError(f"{name!r} is not the name of an image")
     return name
@@ -146,7 +146,7 @@ def iter_entries(store: ImageStore, kind: str, ident: int | str | None = None) -
 def iter_entries(
     store: ImageStore, kind: str | ImageKind[m.Message], ident: int | str | None = None
 ) -> Iterator[Entry[m.Message]]:
-    """The entries of one image with their payloads. Raises ImageMissing, and ImageError for a damaged image."""
+    """The entries of one image with their payloads.  Raises ImageMissing, and ImageError for a damaged image."""
     found = resolve(kind)
     name = found.file_name(ident)
     with store.open_read(name) as stream:
@@ -219,7 +219,7 @@ def store_all(
     entries: Iterable[Entry[m.Message] | m.Message],
     ident: int | str | None = None,
 ) -> None:
-    """Writes one image, in one write, and beside it what torpor adds. ImageError where an entry is incomplete; nothing
+    """Write one image, in one write, and beside it what torpor adds.  ImageError where an entry is incomplete; nothing
     is written then.
     """
     found = resolve(kind)
@@ -241,7 +241,7 @@ def store_one(
     entry: Entry[m.Message] | m.Message,
     ident: int | str | None = None,
 ) -> None:
-    """Writes an image of one entry."""
+    """Write an image of one entry."""
     store_all(store, kind, (entry,), ident)
 
 

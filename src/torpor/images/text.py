@@ -1,6 +1,6 @@
 """String fields that are not UTF-8: file names and comm may hold any byte.
 
-The schema calls them strings, and the C core gives a value which is not UTF-8 as bytes and takes none. Here they are
+The schema calls them strings, and the C core gives a value which is not UTF-8 as bytes and takes none.  Here they are
 str with surrogates, as ``os.fsdecode`` has them; on the wire they are the bytes themselves, as in CRIU.
 """
 
@@ -20,7 +20,7 @@ def get_text(value: str | bytes) -> str:
 
 
 def set_text(message: m.Message, field: str, value: str | bytes) -> None:
-    """Sets the string field `field` (appends, where it is repeated) to `value`, surrogates and other bytes included."""
+    """Set the string field *field* (appends, where it is repeated) to *value*, surrogates and other bytes included."""
     raw = value.encode(errors="surrogateescape") if isinstance(value, str) else value
     number = next(f.number for f in message.DESCRIPTOR.fields if f.name == field)
     message.MergeFromString(_varint(number << 3 | _LENGTH_DELIMITED) + _varint(len(raw)) + raw)

@@ -16,7 +16,7 @@ from torpor.images.errors import ImageError
 _LEVEL, _CHECKSUM, _WORKERS = 100, 201, 400
 _CONTINUE, _END = 0, 2
 _GOOD_LEVEL = 3
-#: Where somebody waits for it.
+#: For what somebody waits for.
 _FAST_LEVEL = 1
 _MAX_WORKERS = 8
 _N_IN = 1 << 17
@@ -88,7 +88,7 @@ def compress(data: bytes) -> bytes:
 
 
 def decompress(data: bytes, into: memoryview) -> bool:
-    """Fills *into*; False where *data* does not hold just that much.  No more than that is ever made of it."""
+    """Fill *into*; False where *data* does not hold just that much.  No more than that is ever made of it."""
     library = _library()
     n_bytes = library.ZSTD_decompress((ctypes.c_char * len(into)).from_buffer(into), len(into), data, len(data))
     return not library.ZSTD_isError(n_bytes) and n_bytes == len(into)
@@ -173,7 +173,7 @@ class ZstdWriter:
             self._zstd.ZSTD_CCtx_setParameter(self._context, key, value)
 
     def write(self, data: bytes | memoryview) -> int:
-        """All of *data*."""
+        """Compress all of *data*, and write what is ready; its length, as file objects give it.  ImageError."""
         data = bytes(data)
         room = ctypes.create_string_buffer(data, len(data))
         source = _Buffer(ctypes.addressof(room), len(data), 0)

@@ -100,7 +100,7 @@ class BothStore(BaseStore):
         return self._first.parent()
 
     def commit(self, made: Manifest | None = None) -> None:
-        """Of the first."""
+        """Commit the first store; the second one's commit is its owner's."""
         self._first.commit(made)
 
     def close(self) -> None:

@@ -1,6 +1,6 @@
 """A set of images as it is read: one whole set, each image as its manifest says that it was written.
 
-Names that the manifest does not know are not there: they are of another set, or somebody else's. Small images are
+Names that the manifest does not know are not there: they are of another set, or somebody else's.  Small images are
 looked at as a whole when they are opened, pages block by block as they are read, so what nobody reads costs nothing.
 A set without a manifest (CRIU's own) is what its directory holds.
 """
@@ -24,7 +24,7 @@ class CheckedPagesReader:
         self._reader = reader
         self._content = content
         self._where = where
-        #: For each block, shared by all readers of the image.
+        #: For each block whether it has been compared with its sum; shared by all readers of the image.
         self._is_seen = is_seen
         self.size = reader.size
 
@@ -54,9 +54,9 @@ class CheckedPagesReader:
 
 
 class CheckedStore(BaseStore):
-    """ImageStore, for reading, of one set. Raises ImageError where the images are of several sets.
+    """ImageStore, for reading, of one set.  Raises ImageError where the images are of several sets.
 
-    `store` becomes ours, unless it is `borrowed`.  Without `verify` the sums are not looked at.
+    *store* becomes ours, unless it is *borrowed*.  Without *verify* the sums are not looked at.
     """
 
     def __init__(

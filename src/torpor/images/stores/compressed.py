@@ -1,8 +1,8 @@
 """A store over another one whose pages are compressed, and read at any place without what lies before it.
 
 ``pages-N.img`` is ``pages-N.img.zst`` there: frames of zstd, each of which can be read alone, and behind them one that
-readers of zstd skip and that says how long each is, before and after (the seekable format of zstd's contrib). So
-``zstd -d`` makes the image of it. Whatever else there is stays as it is; what lies uncompressed is read as well.
+readers of zstd skip and that says how long each is, before and after (the seekable format of zstd's contrib).  So
+``zstd -d`` makes the image of it.  Whatever else there is stays as it is; what lies uncompressed is read as well.
 
 What a table says is a stranger's: a block that it calls longer than blocks are is refused, and what comes out of one is
 as long as it says, or damaged.
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 #: How much is compressed at once, and so read at once: as much as a dump copies in one piece.
 _BLOCK = 1 << 19
-#: What others make is read up to this.
+#: The largest block that is read, in bytes: other programs make larger ones than we.
 _MAX_BLOCK = 16 << 20
 _N_CACHED = 4
 
@@ -50,7 +50,7 @@ class ZstdPagesWriter:
         self._lock = _thread.allocate_lock()
         self._tail = bytearray()
         self._end = self._done = 0
-        #: Blocks that are compressed before what comes before them, by where they begin.
+        #: Blocks that were compressed before those in front of them, by the offset at which they begin.
         self._early: dict[int, tuple[bytes, int]] = {}
         self._table: list[tuple[int, int]] = []
 

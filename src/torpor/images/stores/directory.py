@@ -1,7 +1,7 @@
 """A store that is a directory of files, as CRIU's is.
 
-Files are opened relative to the directory's descriptor and never through symbolic links, except for the link `parent`,
-which must lead to a directory. What is there may have come from somebody else.
+Files are opened relative to the directory's descriptor and never through symbolic links, except for the link
+``parent``, which must lead to a directory.  What is there may have come from somebody else.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ class DirPagesWriter:
 class DirStore(BaseStore):
     """ImageStore over a directory.
 
-    `mode` "r" refuses to write; "w" reads too. The directory must exist unless `create`. Raises ImageMissing or
+    *mode* "r" refuses to write; "w" reads too.  The directory must exist unless *create*.  Raises ImageMissing or
     StoreError.
     """
 
@@ -186,7 +186,7 @@ class DirStore(BaseStore):
 
     @classmethod
     def from_fd(cls, fd: int, mode: Literal["r", "w"] = "r", path: str = "images directory") -> Self:
-        """A store over an open directory; `fd` stays the caller's. `path` is for messages."""
+        """A store over an open directory; *fd* stays the caller's.  *path* is for messages."""
         try:
             own = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
         except OSError as error:
@@ -333,7 +333,7 @@ class DirStore(BaseStore):
         return True
 
     def set_parent(self, path: str) -> None:
-        """Makes `path` (relative to this directory, or absolute) the parent; replaces an earlier link."""
+        """Make *path* (relative to this directory, or absolute) the parent, in the place of an earlier one."""
         self._close_parent()
         try:
             if self._has_parent_link():

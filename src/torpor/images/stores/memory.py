@@ -27,7 +27,7 @@ class _Growing(io.BytesIO):
 
 
 class MemPagesReader:
-    """PagesReader of bytes."""
+    """PagesReader of the bytes of an image in memory."""
 
     def __init__(self, data: bytearray, name: str) -> None:
         self._data = data
@@ -46,7 +46,7 @@ class MemPagesReader:
 
 
 class MemPagesWriter:
-    """PagesWriter into bytes."""
+    """PagesWriter into the bytes of an image in memory."""
 
     supports_write_at = True
 

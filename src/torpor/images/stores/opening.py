@@ -1,7 +1,7 @@
 """Which store a place is: here alone a store is made of a path.
 
 ``-``, ``/dev/fd/63`` and a FIFO by an archive's name are streams: one tar archive, from its beginning to its end.
-A file is an archive, for reading. Anything else is a directory, as CRIU has it.
+A file is an archive, for reading.  Anything else is a directory, as CRIU has it.
 """
 
 from __future__ import annotations

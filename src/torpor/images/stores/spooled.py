@@ -68,7 +68,7 @@ class Spool(Closing):
             )
 
     def append(self, name: str, data: bytes) -> None:
-        """Add *data*; StoreError."""
+        """Write all of *data*, of the image *name*, at the end.  StoreError."""
         view = memoryview(data)
         while view:
             try:
@@ -88,7 +88,7 @@ class Spool(Closing):
             self.give_back(self._file.fileno(), start, n_bytes)
 
     def fileno(self) -> int:
-        """Of the file."""
+        """The descriptor of the file, which stays the spool's."""
         return self._file.fileno()
 
     def close(self) -> None:

@@ -6,10 +6,10 @@
                              at the commit: lengths and sums of all, and what makes them a set
     two empty blocks         the end of an archive; without it, all this is cut off
 
-A tar archive says how long a member is before its contents. Small images are written when they are closed. How long an
-image of pages is going to be is known before it is copied, since what is copied does not run; who does not say it has
-the image wait in a file until it is whole. So each image is one member, and what plain tar unpacks is a set that any
-reader of the format takes. docs/internals/streams.md
+A tar archive says how long a member is before its contents.  Small images are written when they are closed.  How long
+an image of pages is going to be is known before it is copied, since what is copied does not run; who does not say it
+has the image wait in a file until it is whole.  So each image is one member, and what plain tar unpacks is a set that
+any reader of the format takes. docs/internals/streams.md
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Way(Protocol):
         """All of it; StoreError."""
 
     def finish(self) -> None:
-        """Returns when all has been taken by whoever reads it; StoreError."""
+        """Return when all has been taken by whoever reads it; StoreError."""
 
     def close(self) -> None: ...
 
@@ -68,7 +68,7 @@ class Pipe:
                 fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
     def write(self, data: bytes | memoryview, /) -> int:
-        """All of it."""
+        """Write all of *data*, however long the reader takes; its length.  StoreError where the reader has gone."""
         view = memoryview(data).cast("B")
         n_bytes = len(view)
         while view:
@@ -81,7 +81,7 @@ class Pipe:
         return n_bytes
 
     def finish(self) -> None:
-        """Returns when all has been taken: out of the pipe by its reader, by the disk if it is a file."""
+        """Return when all has been taken: out of the pipe by its reader, by the disk if it is a file."""
         if not self._is_pipe:
             try:
                 os.fsync(self._fd)
@@ -196,7 +196,7 @@ class TarStore(SendingStore):
             return
         self._pages = ""
         if n_missing:
-            # Whoever writes them fails of something else, which is to be told: nothing more goes out.
+            # Who writes the pages has failed, and tells why: here nothing more goes out.
             self._is_damaged = True
             return
         self._end(name)

@@ -55,7 +55,7 @@ class Streamer:
         try:
             opened = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
-                # However long the path is.
+                # By the directory's descriptor, since the address of a socket has room for 107 bytes only.
                 self._socket.connect(f"/proc/self/fd/{opened}/{name}")
             finally:
                 os.close(opened)
@@ -64,14 +64,14 @@ class Streamer:
             raise StoreError(f"--stream: nobody listens at {self.path}: {error.strerror}", hint=_HINT) from error
 
     def ask(self, name: str) -> None:
-        """Name an image."""
+        """Say which image is meant next; ImageError for what is no plain file name, StoreError where nobody listens."""
         encoded = check_name(name).encode()
         length = bytes([len(encoded)]) if len(encoded) < 128 else bytes([len(encoded) & 127 | 128, len(encoded) >> 7])
         message = _FILENAME + length + encoded
         self._do(lambda: self._socket.sendall(_LENGTH.pack(len(message)) + message))
 
     def is_there(self) -> bool:
-        """The answer."""
+        """Wait for the answer to ``ask``, whether there is such an image.  StoreError."""
         (n_bytes,) = _LENGTH.unpack(self._receive(_LENGTH.size))
         if n_bytes > _MAX_REPLY:
             raise StoreError(f"{self.path}: an answer of {n_bytes} bytes")
