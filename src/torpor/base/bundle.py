@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _Module: type[ModuleType] = type(sys)
 #: Sets `co_filename` of a code object and of all within, as the import of a .pyc file does.
 _set_place: Callable[[CodeType, str], None] = getattr(_imp, "_fix_co_filename")  # noqa: B009 - stubs do not have it
-#: Before the index.
+#: What stands before the index: the magic number, and two lengths.
 _N_HEAD = len(MAGIC_NUMBER) + 8
 
 
@@ -68,7 +68,7 @@ class Finder:
     ) -> None:
         self.index, self.orders = index, orders
         self._root, self._path = root, path
-        #: What follows the head.
+        #: The bytes behind the head, as far as they are read at once.
         self._read = memoryview(read)
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:

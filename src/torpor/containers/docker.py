@@ -99,7 +99,7 @@ class Docker:
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
             images = directory / FOLDER
-            # What comes out of one file has them beside the note.
+            # Images that came out of one file lie in a folder beside the note, all others in the directory itself.
             shutil.copytree(
                 images if images.is_dir() else directory, place, symlinks=True, ignore=lambda *_: [note.NAME]
             )

@@ -56,7 +56,8 @@ from torpor.objects.memory import tracking
 COPY, SHARED = "copy", "shared"
 _CHUNK, _MAX_DOCUMENT = 1 << 20, 3 << 20
 ASKS_WITHIN_S, _RUNS_WITHIN_S = 120.0, 60.0
-#: In a container's directory; and of one that Podman has forgotten.
+#: The directory of a move's rounds, in the container's own; in it the checkpoint of a container with --rm, which Podman
+#: forgets.
 _ROUNDS, _ARCHIVE = "torpor-rounds", "container.tar"
 #: What Podman leaves of a checkpoint in a container's directory.
 _LEFT = ("config.dump", "spec.dump", "network.status", "stats-dump", "devshm-checkpoint.tar", "dump.log")
@@ -303,7 +304,8 @@ class Move:
             asking = self._meeting.wait(ASKS_WITHIN_S, command.check)
             try:
                 if self._rounds.last and tracker is not None:
-                    # Both engines have taken their time since the last one, and since what was written was sent.
+                    # Both engines have taken their time since the last round, and since the files were sent: both are
+                    # done once more, so that little is left for the time that it is stopped.
                     self._rounds.one_more(self._container.pid, self._home, tracker, self._images, {}, pre_dump)
                 for part in self._directories:
                     self._send_files(part)
@@ -508,7 +510,8 @@ class _PodmanMove(Move):
 
 
 def _options(told: dict[str, dict[str, Any]]) -> DumpOptions:
-    # Who has not been accepted yet asks again: under a load there is always somebody.
+    # Connections that nobody has accepted yet are left behind, for their clients ask again: under a load there are
+    # always some, and the dump would be refused for them.
     told["network"]["skip_in_flight"] = True
     return DumpOptions(policies=policies_of(told), cgroups=CgroupPolicy(**told["cgroups"]), **told["dump"])
 

@@ -14,7 +14,7 @@ from torpor.base.fds import only_files
 from torpor.containers.model import Container
 from torpor.images.errors import ImageError
 
-#: What it is called.
+#: The name of the file.
 NAME = "torpor-container.json"
 _MAX_BYTES = 1 << 20
 

@@ -38,7 +38,7 @@ from torpor.kernel.uapi.userfaultfd import (
     UFFDIO_ZEROPAGE,
 )
 
-#: Of the call that makes one: faults of the kernel's are handled as well, and nobody waits for a message.
+#: For userfaultfd(2): faults of the kernel's are handled as well, and reading does not wait for a message.
 FLAGS = os.O_CLOEXEC | os.O_NONBLOCK
 _WANTED = UFFD_FEATURE_EVENT_FORK | UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_EVENT_UNMAP
 _MESSAGE = struct.Struct("=B7xQQQ")

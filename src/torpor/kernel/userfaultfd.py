@@ -28,7 +28,7 @@ from torpor.kernel.uapi.userfaultfd import (
     UFFDIO_REGISTER_MODE_WP,
 )
 
-#: Of the call that makes one. Whoever may not have others' faults wait may make one that handles none of the kernel's.
+#: For userfaultfd(2).  One that handles no faults of the kernel's (UFFD_USER_MODE_ONLY) everybody may make.
 FLAGS = os.O_CLOEXEC | UFFD_USER_MODE_ONLY
 _WANTED = (
     UFFD_FEATURE_PAGEFAULT_FLAG_WP

@@ -66,7 +66,7 @@ class _Space:
     faults: OwnedFd
     missing: Areas
     n_asked: int = 0
-    #: It is complete, or nobody has it any more.
+    #: Whether it is complete, or no process has it any more.
     has_ended: bool = False
 
     @property
@@ -108,9 +108,9 @@ class Filler:
         self._n_bytes = FIRST_BYTES
         self._poll = select.poll()
         self._others: dict[int, Callable[[], None]] = {}
-        #: The descriptor of the source's that is polled.
+        #: The descriptor of the source that is polled; -1: none.
         self._watched = -1
-        #: Whether what nobody waits for may come too.
+        #: Whether pages that nobody waits for are brought as well.
         self.in_background = False
         self.figures = Figures()
 

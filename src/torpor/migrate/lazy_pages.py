@@ -116,9 +116,10 @@ class Daemon:
         self.restored: Callable[[], None] | None = None
         #: What is done instead of telling the page server that all is there.
         self.finish: Callable[[], None] | None = None
-        #: Whether one that hangs up before it has said so may have let all go: what it made is dead otherwise.
+        #: Whether a restore that hangs up before it has said that all run may have let them go; otherwise what it made
+        #: is dead.
         self.may_run = False
-        #: Of which process the descriptor is that comes next.
+        #: The process whose userfaultfd comes next.
         self._pid = 0
 
     def run(self) -> None:

@@ -24,7 +24,7 @@ _HEAD = struct.Struct(">cI")
 _MESSAGE, _DATA, _END = b"M", b"D", b"E"
 _MAX_MESSAGE, _MAX_DATA = 4 << 20, 1 << 20
 _MAX_TEXT = 1 << 20
-#: A tree may be stopped on our side meanwhile.
+#: So long may the other side take nothing: not longer, for a tree of ours may be stopped meanwhile.
 _TAKES_WITHIN_S = 60.0
 #: What a side says when it gives up, whatever was expected of it.
 FAILED = "failed"
@@ -92,7 +92,7 @@ class Link:
     def __init__(self, reader: int, writer: int, peer: str) -> None:
         self._reader, self._writer, self.peer = reader, writer, peer
         self.n_sent = 0
-        #: Of the data frame that is being read.
+        #: How many bytes of the data frame that is being read are still to come.
         self._left = 0
 
     def fileno(self) -> int:

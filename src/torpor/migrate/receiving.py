@@ -28,9 +28,9 @@ from torpor.migrate.wire import NUMBER, Message, WireError
 #: Numbers of pages images begin above those of a dump that writes into the same directory, as CRIU's do.
 _LAST_ID = 1 << 16
 _CHUNK = 512 << 10
-#: A dump is silent while it looks at a tree; one that has been so long has forgotten us.
+#: A dump says nothing while it looks at its tree; one that has said nothing for so long is given up.
 _SILENT_S = 3600
-#: Of each page map: some hundred bytes of memory each.
+#: The most runs that a page map may have (each takes some hundred bytes of memory), and the most page maps.
 _MAX_RUNS = 1 << 23
 _MAX_MAPS = 1 << 20
 

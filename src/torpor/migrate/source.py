@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 #: The destination waits so long for "go" at least, once it is ready, and so we do not say it later than half of that.
 _GO_WITHIN_S = protocol.GO_WITHIN_S / 2
-#: Who has been told "go" has little left to do.
+#: For how long "runs" is waited for: whoever has been told "go" has little left to do.
 _RUNS_WITHIN_S = 60.0
 #: It is stopped here while "ready" is waited for: so long, and as long as it takes to fill its memory there, slowly.
 READY_WITHIN_S, _FILLED_A_SECOND = 60.0, 64 << 20
@@ -100,7 +100,7 @@ class Moved:
     total_s: float
     rounds: tuple[Round, ...] = ()
     kept: str = ""
-    #: Of memory that went when it ran there.
+    #: How much memory was sent only when it ran there already.
     later_bytes: int = 0
 
 

@@ -29,7 +29,7 @@ NUMBER = struct.Struct("=i")
 
 ADD, HOLE, OPEN, OPEN2, PARENT, ADD_F, GET = range(1, 8)
 CLOSE, FORCE_CLOSE = 0x1023, 0x1024
-#: Whoever asks for more than this at once asks for too much.
+#: The most bytes that one GET may ask for.
 MAX_GET_BYTES = 4 << 20
 
 _COMMANDS = frozenset((ADD, HOLE, OPEN, OPEN2, PARENT, ADD_F, GET, CLOSE, FORCE_CLOSE))

@@ -110,7 +110,7 @@ class RestoreThread:
     #: Its own security label, "" for none, and those for what it makes, by their names in /proc/PID/attr.
     label: str = ""
     labels: dict[str, str] = field(default_factory=dict)
-    #: Files of /proc that it has opened for them, and what is to be written.
+    #: By the same names, the files that it has opened to set them (results of its batch), and what is to be written.
     attributes: dict[str, tuple[Result, str]] = field(default_factory=dict)
     _status: Status | None = None
 

@@ -138,7 +138,7 @@ class ExitStack(AbstractContextManager):
             try:
                 raise error
             except BaseException:
-                # `raise` has put another in its place.
+                # ``raise`` has set another context.
                 error.__context__ = context
                 raise
         return was_raised and kind is None

@@ -118,7 +118,7 @@ def _look(run: Run, entry: Entry) -> Entry:
     try:
         run(words, None)
     except TorporError as error:
-        # It says what it is looking at as well, and what would be lost.
+        # The message says what was looked at and what would be lost as well: only what is in the way is wanted.
         said = [part for part in str(error).split("; ") if _IN_THE_WAY in part]
         why = "; ".join(part.partition(_IN_THE_WAY)[2] for part in said) or str(error)
         return replace(entry, state=LEFT, why=why, hint=error.hint or "")

@@ -12,7 +12,7 @@ from torpor.objects.memory import space
 from torpor.objects.memory.segments import DumpedPages
 from torpor.objects.model import DumpProcess
 
-#: What the image must have, and is not known while nothing has been asked.
+#: The required fields of ``mm_entry`` that are not known as long as the task has not been asked.
 _NUMBERS = (
     "mm_start_code", "mm_end_code", "mm_start_data", "mm_end_data", "mm_start_stack", "mm_start_brk", "mm_brk",
     "mm_arg_start", "mm_arg_end", "mm_env_start", "mm_env_end", "exe_file_id",
@@ -55,7 +55,8 @@ def scan(session: DumpSession) -> None:
         if session.snapshots is None or not session.snapshots.wants(process):
             session.scans[process.pid] = scanned = _scan(session, process)
             if session.is_pre_dump:
-                # Later, by this descriptor, it is the same process still.
+                # Opened now, and read when the process runs again: its pid may be of another one by then, the
+                # descriptor is not.
                 memory = space.open_memory(process.pid, scanned, is_shared=True, runs=True)
                 session.memories[process.pid] = session.hold.enter_context(memory)
 

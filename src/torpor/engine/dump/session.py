@@ -74,7 +74,7 @@ class DumpSession:
     scans: dict[int, Scan] = field(default_factory=dict)
     #: What finds the holes of vast mappings, where the kernel does not.
     find_populated: Callable[[DumpProcess, DumpContext], list[Range] | None] | None = None
-    #: Who has been asked, and what of it is not in the images yet.
+    #: The processes that have been asked, each with those of its answers that are not in the images yet.
     answered: list[Answered] = field(default_factory=list)
     #: What is copied when the tree runs again, if anything is.
     snapshots: Snapshots | None = None

@@ -35,10 +35,10 @@ from torpor.tracee.tree import freeze_alone
 
 #: Below so many bytes of its own a process is copied in less time than it takes to have it forked and to stop it again.
 WORTH_IT = 4 << 20
-#: What must be left of memory for a snapshot to be taken: a part of what the process has, and so many bytes.
+#: A snapshot is taken only where so much memory is free: one 16th of what the process has, and so many bytes.
 _SHARE, _RESERVE = 16, 64 << 20
 _LOOK_EVERY_S = 0.01
-#: What a snapshot does not show of its process's mappings.
+#: The VmFlags that a snapshot's mappings do not show of its process's: locks, and what is registered for userfaultfd.
 _UNSEEN = frozenset(("lo", "lf", "um", "uw", "ui"))
 #: Namespaces that a child would begin, or be the first to enter, and which the process means for another one.
 _FOR_CHILDREN = ("pid", "time")

@@ -58,7 +58,8 @@ def prepare(session: RestoreSession) -> None:
         model.check_hierarchy(",".join(controller.cnames))
         for head in controller.dirs:
             if not head.dir_name.strip("/"):
-                # Those of a hierarchy's root, which no other group may have, wherever --cgroup-root puts it.
+                # The properties of a hierarchy's root, which no other group can have: --cgroup-root may make it one of
+                # those.
                 head.ClearField("properties")
     sets = rewriting.rewrite(controllers, sets, policy)
     inventory = load_one(session.store, kinds.INVENTORY)
@@ -159,5 +160,5 @@ def freeze(session: RestoreSession) -> None:
 def _set_of(process: RestoreProcess) -> int:
     if process.is_zombie:
         return 0
-    # Older images have it in the other place.
+    # In older images it stands with the task, not with the thread.
     return process.core.thread_core.cg_set or process.core.tc.cg_set

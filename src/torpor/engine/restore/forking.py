@@ -49,7 +49,7 @@ def make_root(session: RestoreSession) -> None:
     if is_sibling or session.root_clone_flags & CLONE_NEWUSER:
         first = stub.spawn(session.area, keep_fds=keep, birth=namespaces.birth(session))
         _born(session, root, first.runner)
-        # What it was to learn of our death by, it learns by ptrace now.
+        # The pipe that would tell it of our death: a traced process dies with us (PTRACE_O_EXITKILL).
         first.life.close()
     seed = _seed(session, keep)
     session.guardian = Guardian(seed)
@@ -62,7 +62,8 @@ def make_root(session: RestoreSession) -> None:
         _born(session, root, puppets.clone(bearer.runner, flags=flags, exit_signal=0, set_tid=[root.ns_pid]))
     session.vdso = bearer.vdso
     batch = Batch()
-    # Whatever the stub inherited from us or ours from their callers, the end by which it learns of our death included.
+    # All descriptors but the channel's are closed: those that the stub, whose clone the root is, has from us, those
+    # that we have from our own caller, and the end of the pipe by which the stub learns of our death.
     if channel.far_number:
         batch.call(nr.close_range, 0, channel.far_number - 1, 0)
     batch.call(nr.close_range, channel.far_number + 1, _LAST_FD, 0)
@@ -87,7 +88,8 @@ def make_children(session: RestoreSession, before: Sequence[ProcessStep] = ()) -
     members = family_of(session.everyone)
     root = members[0]
     _check_outside(session, root)
-    # Only now, for until here the root puppet was made to have what is nobody's own.
+    # A session keyring of the root's own, for its children to be born with.  Not earlier: ``make_root`` gives the root
+    # the one that is common to all processes of its user (``keyrings.reset``).
     keyrings.restore_at_birth(session.root)
     midwife = _Midwife(session, dict(zip(members, session.everyone, strict=True)), before)
     births = plan_births(root)
@@ -118,7 +120,7 @@ class _Midwife:
         self._before = before
         self._runners: dict[Member, Runner] = {}
         self._pids: set[TreePid] = set()
-        #: Whose address space each one's is a copy of.
+        #: By member, the process of whose address space its own is a copy, by fork.
         self._image: dict[Member, RestoreProcess] = {}
         self._reserved = {thread.ns_tid for process in processes.values() for thread in process.threads}
         self._reserved |= {number for member in processes for number in (member.sid, member.pgid)}

@@ -36,7 +36,7 @@ def hold(session: RestoreSession) -> None:
     if session.held is not None:
         return
     inventory = load_one(session.store, kinds.INVENTORY)
-    # Nothing gets into the other namespaces of the tree yet.
+    # Only those of the main network namespace: into the tree's other ones no packet can come yet.
     home = session.root.ids.net_ns_id
     connections = [sk for sk in _connections(session) if sk.ns_id in (home, 0)]
     if not connections or _method(inventory) == _SKIP:
@@ -54,7 +54,8 @@ def hold(session: RestoreSession) -> None:
     try:
         session.held.lock(netns, [net_lock.ends_of(sk) for sk in connections], lambda: caretaker)
     except RefusedError as error:
-        # It only narrows a gap that a restore after all that time has in any case.
+        # No reason to fail.  As long as the images lay there nothing was locked either, and any packet for one of the
+        # connections was answered by a reset: the lock would only have spared them that during the restore itself.
         log.warn(error.describe())
 
 

@@ -203,7 +203,8 @@ class Beside(Place):
         except OSError as error:
             if error.errno not in (errno.EINVAL, errno.ENOSYS):
                 raise
-            # Whoever is killed between these two has killed nothing yet: what is old gets its name again.
+            # Should we be killed between these two, nothing has the name.  The tree lives still, and whoever comes next
+            # gives the earlier set its name again.
             self._rename(self._name, old)
             self._rename(new, self._name)
         else:
@@ -232,7 +233,7 @@ class Beside(Place):
         self._rename(name, self._name)
 
     def clear(self, name: str) -> None:
-        # Unless somebody reads it: then the next one who comes does.
+        # A set that somebody still reads stays: the next one who comes removes it.
         with suppress(FileNotFoundError):
             fd = open_at(self.fd, name + OLD)
             try:
@@ -262,7 +263,8 @@ class Inside(Place):
             deadline = time.monotonic() + _WITHIN_S
             while not try_lock(own) and time.monotonic() < deadline:
                 time.sleep(_LOOK_EVERY_S)
-            # Whoever still reads, or has locked it for another reason: a reader would see by the sums what it has read.
+            # Without the lock, if it was not to be had in time: somebody may hold it for another reason, and a reader
+            # would see by the sums that the set has changed.
             yield
         finally:
             os.close(own)
@@ -273,7 +275,8 @@ class Inside(Place):
     def put(self, staging: int, name: str, made: Manifest) -> None:
         with self._locked():
             if not _is_in(staging, _INVENTORY):
-                # Whoever was killed had all of it in its place, and was about to remove the staging.
+                # All of it is in its place already: whoever put it there was killed just before the staging was
+                # removed.
                 return remove(self.fd, name, staging)
             self._unlink(_INVENTORY)
             for each in (NEW_MANIFEST, _LINK):

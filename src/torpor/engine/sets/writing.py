@@ -27,7 +27,8 @@ from torpor.images.manifest import Content, Manifest
 from torpor.images.store import ImageStore
 from torpor.images.stores.opening import compressing, open_directory
 
-#: More that is yet to be written than so much above the set's own: then only the set's files are written, one by one.
+#: Where more than the set and so many bytes waits to be written to the disk, the set's files are synced one by one, and
+#: not the whole file system.
 _DIRTY_BYTES = 64 << 20
 #: From so many bytes on a file is read by several threads.
 _MANY_BYTES = 16 << 20
@@ -97,7 +98,7 @@ class NewSet:
                 for name in self._directory.written
             }
             if self._parent:
-                # Only now: the way that it tells is one from where the images are going to be.
+                # Not earlier: the path in the link starts from where the images are going to be.
                 self._directory.set_parent(self._parent)
             made = replace(
                 manifest.made_here(self.ident, self._made_by, __version__, has_pages=self.has_pages), files=files
@@ -122,13 +123,13 @@ class NewSet:
             return
         try:
             if self._place.has_earlier():
-                # It is going to be gone: this one is to be safe before.
+                # This one is to be on the disk before it does away with the earlier one.
                 self._made = self._settle()
             self._is_begun = True
             self._place.put(self._fd, self._name, self._made)
         except OSError as error:
             _fail(self._place.path, "put the images into place", error)
-        # Who reads it does not take it for a dead one's.
+        # A lock for as long as we live: by it a reader knows that the writer of the set is not dead.
         try_lock(self._place.home(self._fd), LOCK_SH)
         self._is_placed = True
 

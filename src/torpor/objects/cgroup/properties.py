@@ -119,7 +119,8 @@ def parse_spec(text: str) -> list[tuple[str, bool, tuple[str, ...]]]:
     found: list[tuple[str, bool, tuple[str, ...]]] = []
     name: str | None = None
     strategy = ""
-    # The manual's example, typed into a shell, has the two characters.
+    # A backslash and an n stand for the end of a line: so the example in CRIU's manual has it when a shell passes it
+    # on.
     for line in (line.strip() for line in text.replace("\\n", "\n").split("\n")):
         if not line:
             continue

@@ -30,7 +30,7 @@ from torpor.objects.session import DumpContext, RestoreContext, RestoreStage
 
 _IN_CLOEXEC = os.O_CLOEXEC
 _MAX_WATCH = 1 << 22
-#: A mask that the kernel takes and that no event meets for long: the watch is removed at once.
+#: The mask of watches that only use up a number: the kernel takes it, and they are removed at once.
 _IN_IGNORABLE = 0x800
 
 

@@ -28,7 +28,8 @@ from torpor.kernel.procfs.task import read_fdinfo_lines
 from torpor.objects.model import DumpProcess, RestoreProcess
 from torpor.objects.session import DumpContext, RestoreContext
 
-#: Links of files that have a label of SELinux's by what they are, and sockets.
+#: How the links begin of files whose SELinux label stands nowhere but in the kernel's memory.  Sockets, which are told
+#: by their mode, have such labels as well.
 _LABELLED = ("pipe:[", "/memfd:")
 #: Descriptor flags that only the task itself can tell.
 ASK_TASK = -1
@@ -52,11 +53,11 @@ class OpenFile:
     stat: os.stat_result
     fdinfo: list[str]
     in_flight: bool = False
-    #: O_* as fdinfo has them, without O_CLOEXEC, which belongs to the descriptor; that of the descriptor by which it
-    #: was met is ``closes_on_exec``.  Without fdinfo it is none.
+    #: O_* as fdinfo has them, but for O_CLOEXEC, which belongs to a descriptor: ``closes_on_exec`` says whether that by
+    #: which the file was met has it.  0 where there is no fdinfo.
     flags: int = 0
     closes_on_exec: bool = False
-    #: The offset.
+    #: The offset in the file, in bytes.
     pos: int = 0
     _mount_id: int = -1
 
@@ -190,7 +191,8 @@ class FileDump:
             file_id = self._identify(file, process.pid, number)
             if len(fdinfo) > _N_COMMON_LINES:
                 self.lock_lines += [(process, number, file_id, line) for line in fdinfo if line.startswith("lock:")]
-            # Where O_CLOEXEC is among the description's own flags (TIOCGPTPEER, mq_open), fdinfo shows it always.
+            # Some calls (TIOCGPTPEER, mq_open) put O_CLOEXEC among the description's own flags.  fdinfo shows it for
+            # all descriptors then, so that only the task can tell whether this one has it.
             if file.closes_on_exec and fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_CLOEXEC:
                 return file_id, ASK_TASK
             return file_id, int(file.closes_on_exec)
@@ -286,10 +288,12 @@ class FileRestore:
         self.root_fd = root_fd
         self.entries: dict[int, m.file_entry] = {}
         for entry in entries:
-            # Two of the same id say different things of one file; what it is, the last one says.
+            # Entries of one id are of one file, and complete each other (``FileDump.new_twin``): the type of the last
+            # one is the file's.
             self.entries.setdefault(entry.id, m.file_entry()).MergeFrom(entry)
         self.inherited: dict[str, int] = {}
-        #: SELinux's labels of those that are to have others than what we make, by id; that of the one being opened.
+        #: By file id, the SELinux labels of files that would get another one when we make them; and ``label``, that of
+        #: the file that is being opened.
         self.labels: dict[int, str] = {}
         self.label = ""
         self._context = context
@@ -432,7 +436,7 @@ class FileRestore:
         for file_id, fd in list(self._open.items()):
             kind = self._kind_of(self.entry(file_id))
             if kind is not None and kind.attach is not None:
-                # What lies in a queue is nowhere else.
+                # One that only lies in a queue (SCM_RIGHTS) is no process's: there is but our own descriptor.
                 kind.attach(self.entry(file_id), self._context, self._placed.get(file_id) or Placed(fd.fileno()))
 
     def release(self) -> None:

@@ -188,7 +188,7 @@ def attach(entry: m.file_entry, context: RestoreContext, placed: Placed) -> None
 def _open_end(of: int, flags: int) -> int:
     fd = os.open(f"/proc/self/fd/{of}", flags & ~(os.O_DIRECT | _OPENING) | os.O_CLOEXEC)
     if flags & os.O_DIRECT:
-        # Packet mode, which open(2) takes for something else.
+        # Packet mode is set afterwards: for open(2) O_DIRECT has its other meaning.
         fcntl.fcntl(fd, fcntl.F_SETFL, flags)
     return fd
 

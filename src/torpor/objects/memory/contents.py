@@ -38,8 +38,8 @@ from torpor.kernel.vm import PAGE_SIZE
 CHUNK_BYTES = 512 * 1024
 _MAX_WORKERS = 4
 _GAP = 1 << 24
-#: Where to look page by page takes seconds, and once more through smaps, whose kernel side skips page tables that are
-#: not there, does not: programs reserve a terabyte and touch none of it.
+#: A larger mapping (in bytes) is first cut down to what smaps says is there, which passes over page tables that are not
+#: there: to look at it page by page takes seconds.  Programs reserve a terabyte and touch none of it.
 VAST = 1 << 30
 _ANON = pagemap.PAGE_IS_PRESENT | pagemap.PAGE_IS_SWAPPED
 _STATE = pagemap.PAGE_IS_WPALLOWED | pagemap.PAGE_IS_WRITTEN
@@ -217,7 +217,7 @@ class Memory(Closing):
     """
 
     def __init__(self, pid: Pid, *, gentle: bool, unreadable: bool, runs: bool = False) -> None:
-        # By a number whose process may have ended nothing is read.
+        # One that runs may end, and its pid become another's: it is read by the descriptor only, as *gentle* does.
         self._pid, self._gentle, self._unreadable, self._runs = pid, gentle or runs, unreadable, runs
         self._file = OwnedFd(os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC))
 

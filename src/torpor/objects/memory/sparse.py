@@ -89,7 +89,8 @@ def _cut(runner: BorrowedRunner, process: DumpProcess, cuts: Sequence[tuple[Rang
         runner.run_pausing(batch, look)
     finally:
         if not found:
-            # Whatever kept the batch from its end, as a task that may not send itself a signal.
+            # The batch did not come to its end (a task may not send itself a signal, say): what it has cut is undone
+            # here.
             batch = Batch()
             for (start, end), _, before in cuts:
                 batch.call(nr.madvise, start, end - start, before, may_fail=True)

@@ -34,14 +34,14 @@ from torpor.objects.outside import Lasting
 from torpor.objects.session import DumpContext, DumpStage
 from torpor.tracee import caretaker
 
-#: Packets with this mark pass (CRIU's, and ours that stand for a peer's).
+#: Packets with this mark pass the lock: it is CRIU's, and we send those with it that we make in a peer's name.
 MARK = 0xC114
 IPTABLES, NFTABLES, SKIP = 0, 1, 2
 METHODS = {"": NFTABLES, "nftables": NFTABLES, "iptables": IPTABLES, "skip": SKIP}
 _CHAINS = (("output", nftables.LOCAL_OUT), ("input", nftables.LOCAL_IN))
 _ARP_CHAINS = (("output", nftables.ARP_OUT), ("input", nftables.ARP_IN))
 _SETS = (("conns4", nftables.NFPROTO_IPV4, 4), ("conns6", nftables.NFPROTO_IPV6, 16))
-#: A caretaker takes no longer messages.
+#: A text of more bytes is not left to a caretaker: a message to it is one packet, and limited.
 _ROOM = 60_000
 _HINT = "iptables, or a kernel with nftables; --network-lock skip goes without, if nothing can reach the connections"
 T = TypeVar("T")
@@ -116,10 +116,11 @@ class NetLock:
     def __init__(self, run_id: str, method: str) -> None:
         self._table = table_of(run_id)
         self._wanted = method
-        #: A whole namespace does not answer for its addresses either, and stays locked for as long as it is there.
+        #: Whether a namespace that is locked as a whole answers no ARP either, and stays locked as long as it is there
+        #: (``NetworkPolicy.holds_all``).
         self._holds_all = False
         self._locked: list[_Locked] = []
-        #: What was used: for the image.
+        #: How it was locked, for the image: NFTABLES, IPTABLES or SKIP.
         self.method = SKIP
 
     @property
@@ -309,7 +310,7 @@ def _table_messages(table: str, ends: Sequence[Ends] | None) -> list[bytes]:
         messages.append(nftables.new_set(table, name, family, ident + 1))
         messages += [nftables.drop_connections(table, chain, name, family) for chain, _ in _CHAINS]
         keys = {key for each in ends if len(each.here) == length for key in _both_ways(each)}
-        # An attribute has room for 64 KiB.
+        # In several messages, for one attribute of netlink holds at most 64 KiB.
         ordered = sorted(keys)
         messages += [nftables.new_elements(table, name, ordered[at : at + 1000]) for at in range(0, len(ordered), 1000)]
     return messages
@@ -345,7 +346,8 @@ def _iptables_texts(ends: Sequence[Ends] | None, *, lock: bool) -> list[dict[int
             lines = [":CRIU - [0:0]", "-I INPUT -j CRIU", "-I OUTPUT -j CRIU"]
             return [{n: [*lines, f"-A CRIU -m mark --mark {MARK:#x} -j ACCEPT", "-A CRIU -j DROP"] for n in (4, 16)}]
         jumps = [":CRIU - [0:0]", "-D INPUT -j CRIU", "-D OUTPUT -j CRIU"]
-        # The chain can go only when nothing jumps to it any more, which the nftables variant minds within one text.
+        # A chain can be removed only when nothing jumps to it.  iptables' nftables variant still finds a jump that the
+        # same text takes away: so the chain is removed by a second one.
         return [{n: jumps for n in (4, 16)}, {n: [":CRIU - [0:0]", "-X CRIU"] for n in (4, 16)}]
     found: dict[int, list[str]] = {}
     for each in ends:

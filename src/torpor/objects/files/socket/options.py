@@ -71,7 +71,7 @@ _SWITCH_FAMILIES = {
 }
 _ABSENT = (errno.ENOPROTOOPT, errno.EOPNOTSUPP, errno.EINVAL)
 _MAX_OPAQUE = 2048
-#: The most that Python asks for.
+#: The longest value that getsockopt of Python gives, in bytes.
 _PYTHON_MAX = 1024
 #: Where ``struct tcp_info`` has the size in use.
 _INFO_SND_MSS = slice(16, 20)
@@ -88,7 +88,8 @@ class Alike:
         asked: list[tuple[int, ...]] = [(SOL_SOCKET, number) for number in (*_BUFFERS, *fields, uapi.SO_MARK)]
         asked += [(SOL_SOCKET, number, size) for number, size in _STRUCTURES]
         asked += [(option.level, option.name, min(option.size, _PYTHON_MAX)) for option in options]
-        # What size TCP says is not what was set.
+        # TCP_MAXSEG is answered with the size in use, not the one that was set: where it is asked for, equal answers do
+        # not mean equal options.
         self._can_tell = (tcp_repair.TCP, option_tables.TCP_MAXSEG) not in [each[:2] for each in asked]
         self._asked: list[tuple[int, ...]] = []
         self._unanswered: list[tuple[int, ...]] = []
@@ -318,7 +319,7 @@ def _set_number(connection: Socket, field: Field, value: bytes, what: str) -> No
         _set(connection, SOL_SOCKET, field.option, value, what)
     except RestoreError:
         is_right = connection.getsockopt(SOL_SOCKET, field.option, len(value)) == value
-        # Whoever was given a buffer's size by force has it locked, which there cannot be taken back.
+        # A buffer whose size was set by force is locked by that, and a kernel without SO_BUF_LOCK cannot take it back.
         if not is_right and field.option != uapi.SO_BUF_LOCK:
             raise
 

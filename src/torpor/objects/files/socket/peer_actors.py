@@ -57,7 +57,7 @@ class _Ids:
     uid: int
     gid: int
     fsuid: int
-    #: None: they stay as they are.
+    #: The supplementary groups; None: those that the task has stay.
     groups: tuple[int, ...] | None
 
 
@@ -66,9 +66,9 @@ class Actors:
 
     def __init__(self, context: RestoreContext) -> None:
         self._context = context
-        #: By the pid that each is taken for.
+        #: The tasks that were made for it, by the pid that each has in the tree.
         self._made: dict[TreePid, Runner] = {}
-        #: By thread: as whom it comes back, which is asked once.
+        #: By thread, the ids that it has itself and comes back to; they are asked for once.
         self._own: dict[Pid, _Ids] = {}
         #: Pairs that ``pair`` is going to be asked for, and those of them that are made already.
         self._expected: dict[tuple[Who, int, str], int] = {}
@@ -173,7 +173,7 @@ class Actors:
         if failure:
             if failure not in (errno.EPERM, errno.EACCES):
                 raise OSError(failure, os.strerror(failure))
-            # It has no right to the socket's file, whose owner its user namespace does not know.
+            # Its user namespace does not know the owner of the socket's file, so that it has no right to that.
             log.warn(f"a unix socket's peer that was {who} is now seen with another pid")
         if failure or runner is None:
             self._as_ourselves(who, lambda: client.connect(own_name))

@@ -39,7 +39,7 @@ class Namer:
     def __init__(self, context: RestoreContext) -> None:
         self._context = context
         self._nowhere: OwnedFd | None = None
-        #: Where it is, if it could not be made without a name.
+        #: The path of that directory, if it had to be made with one.
         self._nowhere_path = ""
         self._n_apart = 0
         #: Sockets that were bound where nobody sees it, and their files.
@@ -54,7 +54,8 @@ class Namer:
             return
         root_fd, path = self._context.files.place_of(name.mount, name.path)
         if name.is_deleted or path != name.path or (root_fd, path) in self._bound:
-            # Nor is a name to be seen that lies under another mount.
+            # Bound where nobody sees it: its file was deleted, lies under another mount, or has lost its name to
+            # another socket.
             self.bind_apart(ident, connection, name)
             return
         self._bound.add((root_fd, path))
@@ -190,7 +191,7 @@ def _check_way(root_fd: int, name: Name) -> None:
             raise RestoreError(
                 f"unix socket {name}: its name leads elsewhere", hint="the image is not obeyed"
             ) from None
-        # Anything else is told by whoever uses the name.
+        # Any other error comes again, and is told, when the name is used.
 
 
 def _open_directory(root_fd: int, path: str, name: Name) -> OwnedFd:

@@ -100,9 +100,9 @@ class Graph:
         }
         self._namer = Namer(context)
         self._actors = context.part(Actors)
-        #: Whom each listener shows for now, by its file id.
+        #: By the file id of a listener, the process that clients take it for at the moment (SO_PEERCRED).
         self._shown: dict[int, Who | None] = {}
-        #: Listeners in the place of such as are closed.
+        #: Listeners that we made in the place of those that are closed by now.
         self._stand_ins: list[Node] = []
         self._link()
 
@@ -171,7 +171,7 @@ class Graph:
         unaccepted = [node for node in self._inside() if self._is_unaccepted(node)]
         for node in sorted(unaccepted, key=lambda node: node.sk.torpor_pending):
             assert node.peer is not None
-            # A backlog that was made smaller since must not make us wait.
+            # If the backlog was made smaller since, connect(2) would wait for ever.
             node.socket.setblocking(False)
             options.restore_passing(node.peer.socket, node.peer.sk.opts, str(node.peer))
             self._connect_as(peer_cred.connector(node.sk), node, node.peer)
@@ -235,7 +235,7 @@ class Graph:
         receiver, sender = self._actors.pair(peer_cred.noted(node.sk), node.sk.type, node.sk.ns_id)
         # connect(2) to AF_UNSPEC takes away the peer; Python has no address for that.
         disconnect(receiver.fileno())
-        # The sender is told of it by one error, which reading takes away.
+        # The kernel tells the sender of that by ECONNRESET; reading the error takes it away.
         sender.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         return receiver, sender
 

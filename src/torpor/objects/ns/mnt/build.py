@@ -160,7 +160,8 @@ class _Builder:
         if not path:
             return mounts.open_tree(base[0], path)
         if not node.entry.deleted:
-            # Contents come from the images: a link among them would lead to what the yard shows of ours.
+            # What lies there comes from the images: through a symbolic link among it we would mount something of our
+            # own.
             with OwnedFd(open_in_root(base[0], path, O_PATH, links=False)) as fd:
                 return mounts.open_tree(fd.fileno(), "")
         # It can be mounted only as long as it has a name.

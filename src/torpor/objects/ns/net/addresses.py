@@ -34,7 +34,7 @@ from torpor.kernel.uapi.netlink import NLM_F_CREATE, NLM_F_EXCL
 from torpor.kernel.uapi.rtnetlink import RTMGRP_IPV6_IFADDR
 from torpor.objects.ns.net import raw
 
-#: What the kernel says of an address, and nobody else.
+#: The flags by which the kernel says how an address is doing; nobody sets them.
 _STATE = IFA_F_DADFAILED | IFA_F_DEPRECATED | IFA_F_TENTATIVE
 
 _SETTLING_S = 0.5

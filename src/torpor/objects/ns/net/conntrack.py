@@ -75,7 +75,7 @@ def _liberal(payload: bytes) -> bytes:
         for number in _TCP_FLAGS:
             place = netlink.find(message[: tcp[1]], tcp[0], (number,))
             if place is not None:
-                # What is set, and what of it is meant.
+                # Two bytes (struct nf_ct_tcp_flags): the flags, and the mask of those that are to be set.
                 for at in range(*place):
                     message[at] |= _BE_LIBERAL
     return bytes(message)
