@@ -34,6 +34,9 @@ def explain(error: BaseException) -> TorporError | None:
         return error
     if isinstance(error, MemoryError):
         return TorporError(_NO_MEMORY, hint=_HINTS[errno.ENOMEM][1])
+    if isinstance(error, RuntimeError) and str(error) == "can't start new thread":
+        # EAGAIN, of which Python does not say why.
+        return TorporError("no thread can be started", hint="raise the limit: ulimit -u, ulimit -v, or pids.max")
     if isinstance(error, BufferError):
         # Raised while a buffer was given back, on the way up from something else, which is what counts.
         return explain(error.__context__) if error.__context__ is not None else None

@@ -26,6 +26,7 @@ def _error(number: int, name: str | None = None) -> OSError:
         (ProcessLookupError(errno.ESRCH, "No such process", "/proc/17/fd/3"), TargetGoneError, "pid 17 has ended"),
         (KernelError("ptrace", errno.ESRCH), TargetGoneError, "a process has ended"),
         (MemoryError(), TorporError, "not enough memory"),
+        (RuntimeError("can't start new thread"), TorporError, "no thread can be started"),
         (_error(errno.ENOMEM), TorporError, "not enough memory"),
         (_error(errno.EMFILE, "/some/file"), TorporError, "torpor itself may not open more files"),
         (_error(errno.ENFILE), TorporError, "this machine may not open more files"),
@@ -46,7 +47,8 @@ def test_one_of_ours_is_itself() -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [KeyError("x"), ValueError("x"), AssertionError(), AttributeError("x"), RecursionError()]
+    "error",
+    [KeyError("x"), ValueError("x"), RuntimeError("x"), AssertionError(), AttributeError("x"), RecursionError()],
 )
 def test_a_bug_is_a_bug(error: Exception) -> None:
     assert explain(error) is None
