@@ -157,6 +157,19 @@ def test_criu_starts_with_standard_streams_closed(closed: str) -> None:
     assert (done.returncode, done.stdout.splitlines()[0]) == (0, "Version: 4.2")
 
 
+@pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-"])
+def test_torpor_works_with_standard_streams_closed(
+    closed: str, sleeper: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    for words in (["checkpoint", str(sleeper.pid), "-o", str(tmp_path / "nap")], ["restore", str(tmp_path / "nap")]):
+        line = ["sh", "-c", f'exec "$0" "$@" {closed}', *TORPOR, *words]
+        done = subprocess.run(line, stdout=subprocess.DEVNULL, timeout=time_limit_s(60), check=False)
+        assert done.returncode == 0
+        if words[0] == "checkpoint":
+            assert sleeper.wait() == -signal.SIGKILL
+    os.kill(sleeper.pid, 0)
+
+
 @pytest.mark.parametrize("name", ["fifo", "device", "directory"])
 @pytest.mark.parametrize("command", ["restore", "inspect"])
 def test_what_is_no_file_is_not_waited_for(command: str, name: str, tmp_path: Path) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
 from types import TracebackType
 
 from torpor.base.typed import Self
 
 _NULL = os.makedev(1, 3)
+#: Of 0, 1 and 2: what nobody gave us, and ``open_standard`` has opened.
+closed_at_first: set[int] = set()
 
 
 def open_output(path: str, flags: int = os.O_TRUNC, mode: int = 0o600) -> int:
@@ -50,6 +53,20 @@ def only_given(path: str, flags: int) -> int:
         if not (stat.S_ISREG(info.st_mode) or is_null or is_pipe):
             raise OSError(errno.EINVAL, "it is no regular file", path)
         return os.open(own, flags | os.O_NOCTTY | os.O_CLOEXEC)
+
+
+def open_standard() -> None:
+    """Have none of 0, 1 and 2 closed, where a command begins: what is opened next would be taken for them."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest that is free, which is this one.
+            os.set_inheritable(os.open("/dev/null", os.O_RDWR), True)
+            closed_at_first.add(number)
+    sys.stdin = sys.stdin or os.fdopen(0, "r", closefd=False)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
 
 
 class Closing:

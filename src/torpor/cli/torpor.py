@@ -13,6 +13,7 @@ from torpor import __version__
 from torpor.base import log
 from torpor.base.errors import TorporError, UsageError
 from torpor.base.explain import explain
+from torpor.base.fds import open_standard
 from torpor.base.nearby import near
 from torpor.base.typed import NoReturn
 from torpor.kernel import interrupts
@@ -138,6 +139,7 @@ def command() -> NoReturn:
     It ends at once: while the interpreter takes itself apart a signal would be the end, and the exit code it, of what
     has been done and cannot be taken back.
     """
+    open_standard()
     code = main()
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -146,8 +148,6 @@ def command() -> NoReturn:
             code = code or 141
         except (OSError, ValueError):
             code = code or 120  # as Python has it
-        except AttributeError:
-            pass  # it was closed when we began
     os._exit(code)
 
 

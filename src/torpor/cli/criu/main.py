@@ -14,7 +14,7 @@ from contextlib import suppress
 from torpor.base import log
 from torpor.base.errors import TorporError, UsageError
 from torpor.base.explain import explain
-from torpor.base.fds import open_output
+from torpor.base.fds import open_output, open_standard
 from torpor.base.typed import NoReturn
 from torpor.cli.criu.options import Options
 from torpor.cli.criu.parse import parse
@@ -204,25 +204,13 @@ def command() -> NoReturn:
     looks for garbage, of which there is little.
     """
     gc.set_threshold(100_000)
-    _open_standard_streams()
+    open_standard()  # callers such as LXC start us with some of them closed
     code = main()
     for stream in (sys.stdout, sys.stderr):
         # A reader that has gone away does not make what was done any worse.
         with suppress(OSError, ValueError):
             stream.flush()
     os._exit(code)
-
-
-def _open_standard_streams() -> None:
-    """Callers such as LXC start us with some of them closed: what is opened next would be taken for them."""
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            # The lowest that is free, which is this one.
-            os.set_inheritable(os.open("/dev/null", os.O_RDWR), True)
-    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
-    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
 
 
 if __name__ == "__main__":

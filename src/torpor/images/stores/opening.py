@@ -11,6 +11,7 @@ import stat
 import sys
 
 from torpor.base.errors import UsageError
+from torpor.base.fds import closed_at_first
 from torpor.base.late import load
 from torpor.base.typed import Literal
 from torpor.images.errors import StoreError
@@ -82,12 +83,13 @@ def is_stream(place: str | os.PathLike[str]) -> bool:
 
 def _open_stream(path: str, mode: Literal["r", "w"], spool: str | os.PathLike[str] | None) -> ImageStore:
     name = {"r": "standard input", "w": "standard output"}[mode] if path == STANDARD else path
-    if path == STANDARD and (sys.stdin if mode == "r" else sys.stdout) is None:
+    number = 0 if mode == "r" else 1
+    if path == STANDARD and (number in closed_at_first or (sys.stdin, sys.stdout)[number] is None):
         # It was closed when we began, and another file may have its number by now.
         raise StoreError(f"{name} is closed")
     try:
         if path == STANDARD:
-            fd = os.dup(0 if mode == "r" else 1)
+            fd = os.dup(number)
         else:
             fd = os.open(path, (os.O_RDONLY if mode == "r" else os.O_WRONLY) | os.O_CLOEXEC | os.O_NOCTTY)
     except OSError as error:
