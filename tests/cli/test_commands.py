@@ -170,6 +170,20 @@ def test_torpor_works_with_standard_streams_closed(
     os.kill(sleeper.pid, 0)
 
 
+@pytest.mark.parametrize("out", ["> /dev/full", "| true"])
+def test_what_is_done_is_no_failure_because_nobody_hears_of_it(
+    out: str, sleeper: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    for words in (["checkpoint", str(sleeper.pid), "-o", str(tmp_path / "nap")], ["restore", str(tmp_path / "nap")]):
+        line = ["bash", "-c", f'"$0" "$@" {out}; exit ${{PIPESTATUS[0]}}', *TORPOR, *words]
+        done = run(*line)
+        assert done.returncode == 0, done.stderr
+        assert ("this is done" in done.stderr) == ("full" in out)
+        if words[0] == "checkpoint":
+            assert sleeper.wait() == -signal.SIGKILL
+    os.kill(sleeper.pid, 0)
+
+
 @pytest.mark.parametrize("name", ["fifo", "device", "directory"])
 @pytest.mark.parametrize("command", ["restore", "inspect"])
 def test_what_is_no_file_is_not_waited_for(command: str, name: str, tmp_path: Path) -> None:

@@ -60,6 +60,7 @@ def _checkpoint_container(container: Container, args: argparse.Namespace) -> int
     from torpor.base.errors import UsageError
     from torpor.cli import container_options, process_options
     from torpor.cli.progress import Progress, size, time_of
+    from torpor.cli.telling import tell
     from torpor.containers import names, one_file
     from torpor.images.stores.opening import is_stream
 
@@ -82,7 +83,7 @@ def _checkpoint_container(container: Container, args: argparse.Namespace) -> int
         _print_json({"target": container.label, "in": made, "size_bytes": n_bytes, "seconds": progress.seconds})
         return 0
     amount = f" ({size(n_bytes)})" if n_bytes is not None else ""
-    print(f"{container.label}: in {made}{amount}, after {time_of(progress.seconds)}")
+    tell(f"{container.label}: in {made}{amount}, after {time_of(progress.seconds)}")
     return 0
 
 
@@ -91,6 +92,7 @@ def _checkpoint_process(target: Target, args: argparse.Namespace) -> int:
     from torpor.cli import container_options, process_options
     from torpor.cli.commands.check import insist
     from torpor.cli.progress import Progress, is_stopped, memory_of_tree, size, time_of
+    from torpor.cli.telling import tell
     from torpor.engine import jobs
     from torpor.engine.destination import going_to
 
@@ -135,14 +137,16 @@ def _checkpoint_process(target: Target, args: argparse.Namespace) -> int:
     stopped = f", stopped for {time_of(frozen_s)}" if frozen_s is not None else ""
     processes = "1 process" if n_processes == 1 else f"{n_processes} processes"
     amount = f"{processes}, {size(n_bytes)} in {where}" if n_bytes is not None else f"{processes}, all sent"
-    print(f"{label}: {amount}; {time_of(progress.seconds)} in all{stopped}", file=out)
+    tell(f"{label}: {amount}; {time_of(progress.seconds)} in all{stopped}", out)
     return 0
 
 
 def _print_json(told: dict[str, object], out: TextIO | None = None) -> None:
     import json
 
-    print(json.dumps(told, indent=1), file=out)
+    from torpor.cli.telling import tell
+
+    tell(json.dumps(told, indent=1), out)
 
 
 def _dump(

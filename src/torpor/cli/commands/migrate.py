@@ -107,6 +107,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Move what was named, one after the other, and say what came of it; the exit code of the first that was not."""
     from torpor.base.errors import UsageError
+    from torpor.cli.telling import tell
     from torpor.migrate import source, way
 
     where = way.destination(args.words[-1])
@@ -125,7 +126,7 @@ def main(args: argparse.Namespace) -> int:
     if len(wanted) == 1:
         moved = _migrate_one(args, wanted[0], where)
         if args.json:
-            print(json.dumps(_fields(moved), indent=1))
+            tell(json.dumps(_fields(moved), indent=1))
         return 0
     return _report(args, wanted, _several(args, wanted, where), where)
 
@@ -148,6 +149,7 @@ def _several(args: argparse.Namespace, wanted: list[str], where: Destination) ->
 def _report(args: argparse.Namespace, wanted: list[str], came: dict[str, Outcome], where: Destination) -> int:
     """Say it at the end; the exit code of the first that was not moved."""
     from torpor.cli.progress import size, time_of
+    from torpor.cli.telling import tell
 
     not_begun = (None, "not begun: it runs on here", 130)
     every = [(word, came.get(word, not_begun)) for word in wanted]
@@ -157,16 +159,16 @@ def _report(args: argparse.Namespace, wanted: list[str], came: dict[str, Outcome
         for word, (value, error, code) in every:
             fields = value if isinstance(value, dict) else {}
             told.append({"what": word, **fields, **({"error": error, "exit_code": code} if code else {})})
-        print(json.dumps(told, indent=1))
+        tell(json.dumps(told, indent=1))
         return failed[0] if failed else 0
     width = max(len(word) for word in wanted)
     for word, (value, error, code) in every:
         if code:
-            print(f"{word:{width}}  NOT MOVED: {error}")
+            tell(f"{word:{width}}  NOT MOVED: {error}")
         elif isinstance(value, dict) and value:
             downtime, total = time_of(value["downtime_s"]), time_of(value["total_s"])
-            print(f"{word:{width}}  stopped for {downtime}, {total} in all, {size(value['sent_bytes'])} sent")
-    print(f"{len(wanted) - len(failed)} of {len(wanted)} {'can be' if args.dry_run else 'have been'} moved to {where}")
+            tell(f"{word:{width}}  stopped for {downtime}, {total} in all, {size(value['sent_bytes'])} sent")
+    tell(f"{len(wanted) - len(failed)} of {len(wanted)} {'can be' if args.dry_run else 'have been'} moved to {where}")
     return failed[0] if failed else 0
 
 
@@ -278,15 +280,16 @@ def _refuse_others(target: Target) -> None:
 
 def _tell(word: str, where: Destination, moved: Moved | None) -> None:
     from torpor.cli.progress import size, time_of
+    from torpor.cli.telling import tell
 
     if moved is None:
-        print(f"{word}: nothing stands in the way, here or on {where}")
+        tell(f"{word}: nothing stands in the way, here or on {where}")
         return
     n_processes = "1 process" if moved.n_processes == 1 else f"{moved.n_processes} processes"
     kept = f"; its images are in {moved.kept}" if moved.kept else ""
     later = f" ({size(moved.later_bytes)} of it when it ran there)" if moved.later_bytes else ""
     n_rounds = f" in {len(moved.rounds) + 1} rounds" if moved.rounds else ""
-    print(
+    tell(
         f"{word}: {moved.name} runs on {moved.host} with pid {moved.pid}; {n_processes}, {size(moved.sent_bytes)} "
         f"sent{n_rounds}{later}, {time_of(moved.total_s)} in all, stopped for {time_of(moved.downtime_s)}{kept}"
     )

@@ -62,6 +62,7 @@ def main(args: argparse.Namespace) -> int:
     from torpor.base.errors import UsageError
     from torpor.cli import container_options
     from torpor.cli.progress import Progress, time_of
+    from torpor.cli.telling import tell
 
     if args.copies < 1:
         raise UsageError(f"{args.copies} copies cannot be made")
@@ -78,8 +79,8 @@ def main(args: argparse.Namespace) -> int:
         return 0
     for each in made:
         addresses = f", {', '.join(each.addresses)}" if each.addresses else ""
-        print(f"{each.container.label}: pid {each.container.pid}{addresses}")
-    print(f"after {time_of(progress.seconds)}")
+        tell(f"{each.container.label}: pid {each.container.pid}{addresses}")
+    tell(f"after {time_of(progress.seconds)}")
     return 0
 
 
@@ -226,6 +227,7 @@ def _restore_one(
     import torpor
     from torpor.cli import process_options
     from torpor.cli.progress import Progress, size_of_pages, time_of
+    from torpor.cli.telling import tell
     from torpor.engine import jobs
 
     def restore(path: Location, renames: tuple[tuple[str, str], ...] = (), notify: Notify | None = None) -> int:
@@ -245,12 +247,14 @@ def _restore_one(
             job = jobs.wake(images, about, restore, name=name)
             label, pid = job.name, job.pid
     if not args.json:
-        print(f"{label}: pid {pid}, after {time_of(progress.seconds)}")
+        tell(f"{label}: pid {pid}, after {time_of(progress.seconds)}")
     return label, pid, progress.seconds
 
 
 def _print_json(made: Sequence[tuple[str, int, Sequence[str]]], seconds: float) -> None:
     import json
 
+    from torpor.cli.telling import tell
+
     restored = [{"name": name, "pid": pid, "addresses": list(addresses)} for name, pid, addresses in made]
-    print(json.dumps({"restored": restored, "seconds": seconds}, indent=1))
+    tell(json.dumps({"restored": restored, "seconds": seconds}, indent=1))

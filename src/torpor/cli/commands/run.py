@@ -21,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Run; the command's exit status, or 0 with -d."""
     from torpor.base.errors import UsageError
+    from torpor.cli.telling import tell
     from torpor.engine import jobs
     from torpor.kernel import interrupts
 
@@ -29,7 +30,7 @@ def main(args: argparse.Namespace) -> int:
         raise UsageError("torpor run: a command is missing", hint="torpor run [--name N] [-d] -- CMD...")
     job = jobs.start(command, args.name or _free_name(command[0]))
     if args.detach:
-        print(job.name)
+        tell(job.name)
         return 0
     try:
         for chunk in jobs.follow_log(job, follow=True):

@@ -1,0 +1,37 @@
+"""What came of a deed that cannot be taken back, told to whoever asked for it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+
+from torpor.base.typed import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import TextIO
+
+
+def tell(text: str, out: TextIO | None = None) -> None:
+    """Write *text* as a line to *out* (standard output), at once.
+
+    That it cannot be written (a full disk, a terminal or a reader that has gone away) makes nothing undone, and no
+    failure of what was done: it goes to standard error instead.
+    """
+    stream = sys.stdout if out is None else out
+    try:
+        print(text, file=stream, flush=True)
+    except OSError as error:
+        _drop(stream)
+        if not isinstance(error, BrokenPipeError):
+            with suppress(OSError):
+                sys.stderr.write(f"torpor: this is done, but standard output takes no more: {error.strerror}\n{text}\n")
+                sys.stderr.flush()
+
+
+def _drop(stream: TextIO) -> None:
+    """What the stream holds back is not to fail once more at the end."""
+    with suppress(OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        os.dup2(null, stream.fileno())
+        os.close(null)
