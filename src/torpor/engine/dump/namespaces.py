@@ -127,6 +127,24 @@ def prepare(pid: Pid, policies: Policies) -> None:
     nested.prepare(pid, policies)
 
 
+def look_at_limits(pid: Pid, context: DumpContext) -> None:
+    """Before the freeze, for it needs processes of ours: what confines *pid* in a user or pid namespace of its own."""
+    flags = 0
+    for kind in NAMESPACES:
+        if kind.clone_flag not in (CLONE_NEWUSER, CLONE_NEWPID):
+            continue
+        with suppress(OSError):  # gone, or not ours to look at: told by whoever needs it
+            if os.readlink(f"/proc/{pid}/ns/{kind.link}") == os.readlink(f"/proc/self/ns/{kind.link}"):
+                continue
+            if foreign.external_key(kind, pid, context.policies.external) is None:
+                flags |= kind.clone_flag
+    if flags:
+        from torpor.objects.ns import limits
+
+        with OwnedFd(open_pidfd(pid)) as pidfd:
+            limits.look(context, pidfd.fileno(), flags)
+
+
 def dump(processes: Sequence[DumpProcess], root_ids: m.task_kobj_ids_entry, context: DumpContext) -> None:
     """The images of all namespaces of the tree's own, of a kind the root's first."""
     root = processes[0]
@@ -147,6 +165,10 @@ def dump(processes: Sequence[DumpProcess], root_ids: m.task_kobj_ids_entry, cont
         for (flag, ident), fd in context.held.items():
             if flag == kind.clone_flag and kind.dump is not None:
                 kind.dump(_ns_dump(context, root.pid, fd.fileno(), ident, root.idmaps))
+    if own_kinds(root.ids, root_ids):
+        from torpor.objects.ns import limits
+
+        limits.dump(root, context)
     if root.ids.time_ns_id == root_ids.time_ns_id:
         from torpor.objects.ns import timens
 

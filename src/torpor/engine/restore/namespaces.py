@@ -27,6 +27,7 @@ from torpor.kernel.pidfd import open_pidfd
 from torpor.objects.model import RestoreProcess
 from torpor.objects.ns.model import NsKind, NsRestore
 from torpor.objects.ns.table import NAMESPACES, own_kinds
+from torpor.objects.session import RestoreStage
 from torpor.objects.task import creds, keyrings
 from torpor.tracee import stub
 from torpor.tracee.batch import Batch
@@ -247,11 +248,20 @@ def leave(session: RestoreSession) -> None:
 
 
 def finish(session: RestoreSession) -> None:
-    """What can be done only with all memory in place."""
+    """What can be done only with all memory in place, and what confines the tree when all is made."""
+    if session.root.core.tc.torpor_confined:
+        session.context.at(RestoreStage.TIDY, lambda: _confine(session))
     for kind, places in _iter_places(session):
         if kind.finish is not None:
             for place in places:
                 kind.finish(place)
+
+
+def _confine(session: RestoreSession) -> None:
+    from torpor.objects.ns import limits
+
+    with OwnedFd(open_pidfd(session.root.pid)) as pidfd:
+        limits.restore(session.root, pidfd.fileno(), session.root_clone_flags & (CLONE_NEWUSER | CLONE_NEWPID))
 
 
 def connect(session: RestoreSession) -> None:
