@@ -225,6 +225,7 @@ def test_a_tun_device_of_the_hosts_network(images: Path, tmp_path: Path) -> None
     assert not os.path.exists("/sys/class/net/torpor-evil0")
 
 
+_CAPABILITY = "0100000200040000000000000000000000000000"
 _OPEN_DELETED = "p = '{name}'; f = open(p, 'w'); f.write('x'); os.fchmod(f.fileno(), {mode:#o}); os.unlink(p)"
 _BECOME = "import os; {do}; os.write(1, b'!'); os.dup2(os.open('/dev/null', 1), 1); import signal; signal.pause()"
 
@@ -257,14 +258,18 @@ def _refused_then_trusted(process: "subprocess.Popen[bytes]", images: Path, word
     return ProcessWatch(process.pid)
 
 
-@pytest.mark.parametrize("mode", [0o4755, 0o2711])
-def test_a_deleted_file_with_set_uid(mode: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("mode", "capability"), [(0o4755, ""), (0o2711, ""), (0o755, _CAPABILITY)])
+def test_a_deleted_file_that_gives_rights(mode: int, capability: str, tmp_path: Path) -> None:
     become_subreaper()
     do = _OPEN_DELETED.format(name=tmp_path / "file", mode=mode)
+    if capability:
+        do += f"; os.setxattr(f.fileno(), 'security.capability', bytes.fromhex('{capability}'))"
     process = _started([sys.executable, "-c", _BECOME.format(do=do)])
-    with _refused_then_trusted(process, tmp_path / "images", ("ghost-file-1.img", "mode")) as watch:
-        found = [os.stat(f"/proc/{process.pid}/fd/{number}") for number in os.listdir(f"/proc/{process.pid}/fd")]
-        assert mode in [info.st_mode & 0o7777 for info in found]
+    said = ("ghost-file-1.img", "capabilities" if capability else "mode")
+    with _refused_then_trusted(process, tmp_path / "images", said) as watch:
+        found = [Path(f"/proc/{process.pid}/fd/{number}") for number in os.listdir(f"/proc/{process.pid}/fd")]
+        deleted = next(each for each in found if each.stat().st_mode & 0o7777 == mode and not each.stat().st_nlink)
+        assert bool(capability) == ("security.capability" in os.listxattr(deleted))
         watch.signal(signal.SIGKILL)
         assert watch.wait_ended(time_limit_s(10))
         watch.reap()
@@ -279,7 +284,6 @@ _IN_TMPFS = {
         "a file with capabilities",
     ),
 }
-_CAPABILITY = "0100000200040000000000000000000000000000"
 
 
 @pytest.mark.parametrize("what", _IN_TMPFS)

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include "workload.h"
@@ -37,11 +38,13 @@ int main(int argc, char **argv)
     WL_TRY(pwrite(rw, buffer, PIECE, 100 << 20));
     WL_TRY(ftruncate(rw, BIG));
     WL_TRY(lseek(rw, 12345, SEEK_SET));
+    /* Not every file system has them. */
+    int has_attribute = fsetxattr(rw, "user.of", "a ghost", 7, 0) == 0;
     WL_TRY(fchmod(rw, 0451));
     WL_TRY(fchown(rw, 12, 34));
     char *map = WL_TRY((char *)mmap(NULL, PIECE, PROT_READ | PROT_WRITE, MAP_SHARED, rw, 0));
     WL_TRY(unlink("sparse"));
-    struct timespec times[2] = {{1000000, 0}, {2000000, 123456000}};
+    struct timespec times[2] = {{1000000, 0}, {2000000, 123456789}};
     WL_TRY(futimens(rw, times));
     struct stat before;
     WL_TRY(fstat(rw, &before));
@@ -72,7 +75,10 @@ int main(int argc, char **argv)
     WL_TRY(fstat(rw, &now));
     WL_CHECK(now.st_size == BIG && now.st_nlink == 0, "size %lld, links %d", (long long)now.st_size, (int)now.st_nlink);
     WL_CHECK(now.st_mode == before.st_mode && now.st_uid == 12 && now.st_gid == 34, "mode %o", now.st_mode);
-    WL_CHECK(now.st_mtim.tv_sec == 2000000 && now.st_mtim.tv_nsec == 123456000, "mtime %ld", (long)now.st_mtim.tv_sec);
+    WL_CHECK(now.st_mtim.tv_sec == 2000000 && now.st_mtim.tv_nsec == 123456789, "mtime %ld.%ld",
+             (long)now.st_mtim.tv_sec, now.st_mtim.tv_nsec);
+    if (has_attribute)
+        WL_CHECK(fgetxattr(rw, "user.of", buffer, PIECE) == 7 && memcmp(buffer, "a ghost", 7) == 0, "its attribute");
     WL_CHECK(now.st_blocks * 512LL < 4 << 20, "the holes are filled: %lld", now.st_blocks * 512LL);
     WL_CHECK(lseek(rw, 0, SEEK_CUR) == 12345, "the offset is lost");
     WL_TRY(pread(rw, buffer, PIECE, 100 << 20));

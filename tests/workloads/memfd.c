@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #ifndef F_SEAL_EXEC
@@ -59,6 +60,7 @@ int main(int argc, char **argv)
     int reader = WL_TRY(open("/proc/self/fd/3", O_RDONLY));
     WL_TRY(lseek(plain, 1234, SEEK_SET));
     WL_TRY(fchmod(plain, 0640));
+    int has_attribute = fsetxattr(plain, "user.of", "a memfd", 7, 0) == 0; /* since 6.6 */
     char *private = WL_TRY(mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE, plain, 0));
     private[PAGE] = 'p';
     char *shared = WL_TRY(mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, plain, 0));
@@ -74,6 +76,8 @@ int main(int argc, char **argv)
     int gone = make("no descriptor left", 0, 4);
     char *kept = WL_TRY(mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, gone, 2 * PAGE));
     WL_TRY(close(gone));
+    struct timespec times[2] = {{1000000, 1}, {2000000, 123456789}};
+    WL_TRY(futimens(plain, times));
     wl_ready();
     wl_wait();
 
@@ -81,6 +85,10 @@ int main(int argc, char **argv)
     struct stat info;
     WL_TRY(fstat(plain, &info));
     WL_CHECK((info.st_mode & 07777) == 0640, "mode %o", info.st_mode);
+    WL_CHECK(info.st_mtim.tv_sec == 2000000 && info.st_mtim.tv_nsec == 123456789, "mtime %ld", (long)info.st_mtim.tv_sec);
+    char value[16];
+    if (has_attribute)
+        WL_CHECK(fgetxattr(plain, "user.of", value, 16) == 7 && memcmp(value, "a memfd", 7) == 0, "its attribute");
     WL_CHECK(lseek(plain, 0, SEEK_CUR) == 1234, "offset");
     check_contents(plain, 1);
     WL_CHECK(fcntl(plain, F_GETFD) == FD_CLOEXEC && fcntl(reader, F_GETFD) == 0, "close-on-exec");

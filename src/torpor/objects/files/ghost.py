@@ -4,13 +4,13 @@ Kernel view
     No link is left (st_nlink 0); the contents are read through the descriptor, holes by SEEK_DATA and SEEK_HOLE.
 Image
     ``ghost-file-ID.img`` per inode: ``ghost_file_entry``, then the pieces that are no holes; ``remap-fpath.img`` says
-    which ``reg_file_entry`` is which ghost.
+    which ``reg_file_entry`` is which ghost, and in ``torpor_inode`` what the ghost's own message has no field for.
 Restore
     A file is made under its old name (another one where that is taken), opened and unlinked at once, then filled; every
     description of it is opened through ``/proc/self/fd``.  So with each of its names, on each mount, while the first is
     there.  A restore that fails leaves no trace.
 Limits
-    Extended attributes are not kept; several names of one deleted directory become one.
+    Several names of one deleted directory become one.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from torpor.images.format import Entry, header, write_entry
 from torpor.images.store import iter_entries
 from torpor.images.text import get_text
 from torpor.kernel.uapi.fcntl import O_PATH
-from torpor.objects.files import paths
+from torpor.objects.files import inode, paths
 from torpor.objects.files.model import OpenFile
 from torpor.objects.session import DumpContext, RestoreContext
 
@@ -56,12 +56,13 @@ def dump(file: OpenFile, file_id: int, context: DumpContext) -> None:
     """Put the deleted *file* into the checkpoint, once an inode, and tie ``reg_file_entry`` *file_id* to it."""
     ghosts = context.part(Ghosts)
     info = file.stat
-    ghost_id = ghosts.find(info.st_dev, info.st_ino)
-    if ghost_id is None:
-        check(file, context)
-        ghost_id = ghosts.add(info.st_dev, info.st_ino)
-        _write(file, ghost_id, context)
+    known = ghosts.find(info.st_dev, info.st_ino)
+    ghost_id = ghosts.add(info.st_dev, info.st_ino)
     remap = m.remap_file_path_entry(orig_id=file_id, remap_id=ghost_id, remap_type=m.remap_type.GHOST)
+    if known is None:
+        check(file, context)
+        inode.fill(remap.torpor_inode, f"/proc/self/fd/{file.fd}", info)
+        _write(file, ghost_id, context)
     context.image("REMAP_FPATH").add(remap)
 
 
@@ -168,6 +169,12 @@ class Restored:
         self.names: dict[int, tuple[int, str]] = {}
         self._context = context
         self._all_names: dict[int, dict[tuple[int, str], m.reg_file_entry]] = {}
+        self._inodes: dict[int, m.torpor_inode] = {}
+
+    def inode_of(self, ghost_id: int) -> m.torpor_inode | None:
+        """What CRIU's message of the ghost does not say."""
+        self._look()
+        return self._inodes.get(ghost_id)
 
     def add_names(self, fd: int, ghost_id: int) -> None:
         """The ghost behind *fd* still has the name that it was made by: it gets all others, for as long."""
@@ -178,14 +185,20 @@ class Restored:
                     self._context.files.shared(("ghost", ghost_id, name), lambda opened=opened: opened)  # type: ignore[misc]
 
     def _names_of(self, ghost_id: int) -> dict[tuple[int, str], m.reg_file_entry]:
-        if not self._all_names:
-            from torpor.objects.files.regular import Remaps
-
-            for file_id, remap in self._context.part(Remaps).by_file.items():
-                entry = self._context.files.entries.get(file_id)
-                if entry is not None and remap.remap_type == m.remap_type.GHOST:
-                    self._all_names.setdefault(remap.remap_id, {}).setdefault(_name_of(entry.reg), entry.reg)
+        self._look()
         return self._all_names.get(ghost_id, {})
+
+    def _look(self) -> None:
+        if self._all_names:
+            return
+        from torpor.objects.files.regular import Remaps
+
+        for file_id, remap in self._context.part(Remaps).by_file.items():
+            entry = self._context.files.entries.get(file_id)
+            if entry is not None and remap.remap_type == m.remap_type.GHOST:
+                self._all_names.setdefault(remap.remap_id, {}).setdefault(_name_of(entry.reg), entry.reg)
+                if remap.HasField("torpor_inode"):
+                    self._inodes.setdefault(remap.remap_id, remap.torpor_inode)
 
 
 def _open_by(fd: int, reg: m.reg_file_entry, context: RestoreContext) -> int:
@@ -236,6 +249,8 @@ def _make(reg: m.reg_file_entry, ghost_id: int, context: RestoreContext) -> int:
             os.chmod(path, stat.S_IMODE(entry.mode))
         if entry.HasField("mtim"):
             os.utime(path, ns=(_ns(entry.atim), _ns(entry.mtim)))
+        if (more := context.part(Restored).inode_of(ghost_id)) is not None:
+            inode.restore(more, path, f"ghost-file-{ghost_id:x}.img", context)
         return fd.release()
 
 

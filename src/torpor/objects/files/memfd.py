@@ -7,10 +7,10 @@ Kernel view
 Image
     ``memfd_file_entry`` per description, ``memfd_inode_entry`` per file; the contents are a segment's.
 Restore
-    memfd_create, mode, size, contents; the seals once every mapping is made, since F_SEAL_FUTURE_WRITE leaves alone the
-    writable mappings that there are.
+    memfd_create, mode, size, contents, extended attributes, times; the seals once every mapping is made, since
+    F_SEAL_FUTURE_WRITE leaves alone the writable mappings that there are.
 Limits
-    The times of the inode are new.
+    An attribute that the kernel refuses (before 6.6) is lost with a warning.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from torpor.kernel import sharedmem
 from torpor.kernel.uapi.fcntl import F_ADD_SEALS, F_GET_SEALS, F_SEAL_SEAL, F_SEAL_WRITE, O_PATH
 from torpor.kernel.uapi.memfd import MFD_ALLOW_SEALING, MFD_HUGETLB
 from torpor.objects.files import fown
+from torpor.objects.files import inode as inodes
 from torpor.objects.files.model import FileKind, OpenFile
 from torpor.objects.memory import segments
 from torpor.objects.memory.segments import SegmentDump
@@ -77,6 +78,7 @@ def _inode(file: OpenFile, fd: int, shmid: int, inode_id: int) -> m.memfd_inode_
         name=name, uid=user, gid=group, size=info.st_size, shmid=shmid, inode_id=inode_id,
         mode=info.st_mode, seals=fcntl.fcntl(fd, F_GET_SEALS),
     )  # fmt: skip
+    inodes.fill(inode.torpor_inode, f"/proc/self/fd/{fd}", info)
     if info.st_dev != sharedmem.internal_device():
         inode.hugetlb_flag = MFD_HUGETLB | (info.st_blksize.bit_length() - 1) << _HUGE_SHIFT
     return inode
@@ -138,6 +140,8 @@ def _make(inode: m.memfd_inode_entry, context: RestoreContext) -> int:
             if inode.HasField("mode"):
                 os.fchmod(fd, stat.S_IMODE(inode.mode))
         segments.restore(context.store, inode.shmid, fd, inode.size)
+        if inode.HasField("torpor_inode") and not is_anonymous:
+            inodes.restore(inode.torpor_inode, f"/proc/self/fd/{fd}", f"memfd {inode.name!r}", context)
     except BaseException:
         os.close(fd)
         raise
