@@ -252,6 +252,16 @@ def test_copies_are_each_from_one_moment_while_checkpoints_go_on(tmp_path: Path)
     assert jobs.find("pair").status == jobs.RUNNING
 
 
+def test_the_state_directory_may_be_a_relative_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TORPOR_STATE", "state")
+    _start()
+    _run("checkpoint", "clock")
+    _run("restore", "clock")
+    monkeypatch.chdir("/")
+    assert [job.status for job in jobs.list_jobs()] == [jobs.RUNNING]
+
+
 def test_what_is_being_read_is_not_removed(capsys: pytest.CaptureFixture[str]) -> None:
     _start()
     _run("checkpoint", "clock", "--leave-running")

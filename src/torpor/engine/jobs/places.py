@@ -22,7 +22,9 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 def state_directory() -> Path:
     """STATE, the directory of all that is kept of jobs, as an absolute path; it need not be there."""
     if given := os.environ.get("TORPOR_STATE"):
-        return Path(given).absolute()
+        # Whoever we start for a job works in another directory.
+        os.environ["TORPOR_STATE"] = os.path.abspath(given)
+        return Path(os.environ["TORPOR_STATE"])
     if os.geteuid() == 0:
         return Path("/var/lib/torpor")
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state").absolute() / "torpor"
