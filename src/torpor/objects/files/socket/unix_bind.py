@@ -270,8 +270,8 @@ def _bind_file(connection: Socket, name: Name) -> None:
     finally:
         os.umask(before)
     if name.mode:
+        # Whose the directory is may have put a link there by now: nothing that follows one is done by the name.
         os.chown(name.text, name.uid, name.gid, follow_symlinks=False)
-        os.chmod(name.text, stat.S_IMODE(name.mode))
     for key, value in name.xattrs:
         try:
             os.setxattr(name.text, key, value, follow_symlinks=False)
