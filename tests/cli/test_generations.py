@@ -8,6 +8,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -260,6 +261,40 @@ def test_the_state_directory_may_be_a_relative_path(tmp_path: Path, monkeypatch:
     _run("restore", "clock")
     monkeypatch.chdir("/")
     assert [job.status for job in jobs.list_jobs()] == [jobs.RUNNING]
+
+
+@pytest.mark.parametrize(
+    ("command", "why"), [("there-is-none", "No such file or directory"), ("/etc/passwd", "Permission denied")]
+)
+def test_a_command_that_cannot_be_run(command: str, why: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert torpor.main(["run", "-d", "--name", "none", "--", command]) == 1
+    assert capsys.readouterr().err == f"torpor: {command} cannot be run as a job: {why}\n"
+    assert jobs.list_jobs() == []
+
+
+def test_a_full_disk_is_named_and_made_room_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "small", small], check=True)
+    try:
+        monkeypatch.setenv("TORPOR_STATE", str(small))
+        _start(program="sleep 1000 & echo 2; wait")
+        for _ in range(2):
+            _run("checkpoint", "clock", "--leave-running")
+        with suppress(OSError), open(small / "fill", "wb", buffering=0) as fill:
+            while fill.write(bytes(512)):
+                pass
+        capsys.readouterr()
+        assert torpor.main(["run", "-d", "--name", "other", "--", "sleep", "1"]) == 1
+        assert "no space is left" in (said := capsys.readouterr().err) and str(small) in said, said
+        _run("rm", "clock@1")
+        assert [each.number for each in generations.list_of("clock")] == [2]
+        assert not list(small.rglob(".state.new"))
+        _kill_all()
+    finally:
+        subprocess.run(["umount", "-l", small], check=True)
 
 
 def test_what_is_being_read_is_not_removed(capsys: pytest.CaptureFixture[str]) -> None:

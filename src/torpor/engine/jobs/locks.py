@@ -12,7 +12,7 @@ import re
 import struct
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from torpor.base.errors import JobError, NotPermittedError
@@ -52,7 +52,9 @@ def held(name: str, doing: str) -> Iterator[None]:
             if not is_at(path, fd.fileno()):
                 continue  # its last holder has removed it since we opened it
             os.ftruncate(fd.fileno(), 0)
-            os.pwrite(fd.fileno(), f"{doing} by pid {os.getpid()}\n".encode(), 0)
+            # On a full disk the lock holds without a word: what frees space (rm, prune) has to go on.
+            with suppress(OSError):
+                os.pwrite(fd.fileno(), f"{doing} by pid {os.getpid()}\n".encode(), 0)
             try:
                 yield
             finally:

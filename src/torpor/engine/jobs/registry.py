@@ -189,11 +189,16 @@ def save(job: Job) -> Job:
 
 def _write(job: Job) -> Job:
     temporary = job.directory / ".state.new"
-    with open(temporary, "w", encoding="utf-8") as stream:
-        stream.write(json.dumps(asdict(job), indent=1) + "\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(job.directory / "state.json")
+    try:
+        with open(temporary, "w", encoding="utf-8") as stream:
+            stream.write(json.dumps(asdict(job), indent=1) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(job.directory / "state.json")
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        # write(2) does not say where.
+        raise OSError(error.errno, error.strerror, str(job.directory)) from error
     return job
 
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from torpor.base.errors import JobError, NotPermittedError
+from torpor.base.explain import explain
 from torpor.base.fds import OwnedFd
 from torpor.engine.jobs import locks, registry, watch
 from torpor.engine.jobs.registry import Job
@@ -93,7 +94,7 @@ class _Watcher:
             job = registry.running(self._job, pid)
             watch.mark(job)
         except OSError as error:
-            os.write(self._far, f"error {error}".encode())
+            os.write(self._far, f"error {_told(error)}".encode())
             return
         # The first process holds a copy that exec closes; if exec fails it says so there, behind our words.
         os.write(self._far, f"pid {pid}".encode())
@@ -112,7 +113,7 @@ class _Watcher:
                 os.close(self._far)
                 self._become()
             except OSError as error:
-                os.write(writer, str(error).encode())
+                os.write(writer, _told(error).encode())
             finally:
                 os._exit(127)
         os.close(writer)
@@ -138,7 +139,16 @@ class _Watcher:
         # Python ignores these, and what is ignored stays so across exec.
         for number in (signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_DFL)
-        os.execvpe(self._job.command[0], list(self._job.command), self._environment)
+        try:
+            os.execvpe(self._job.command[0], list(self._job.command), self._environment)
+        except OSError as error:
+            # Not the last of the places in which it was looked for.
+            raise OSError(error.errno, error.strerror) from None
+
+
+def _told(error: OSError) -> str:
+    known = explain(error)
+    return str(error) if known is None else known.describe()
 
 
 def make_mounts() -> None:
