@@ -184,6 +184,34 @@ def test_what_is_done_is_no_failure_because_nobody_hears_of_it(
     os.kill(sleeper.pid, 0)
 
 
+def test_names_of_any_bytes_are_shown_and_do_nothing_to_a_terminal(tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONIOENCODING": "utf-8:strict", "TORPOR_STATE": str(tmp_path / "state")}
+    name = b"\x1b]0;evil\x07\xff"
+    (tmp_path / "s").write_text('printf x > "$1"; exec 3< "$1" 4> "dir$1/x"; cd "dir$1"; read x < /dev/zero')
+    (tmp_path / "dir\x1b]0;evil\x07\udcff").mkdir()
+
+    def torpor(*words: "str | bytes | Path") -> bytes:
+        done = subprocess.run(
+            [*TORPOR, *words], capture_output=True, env=environment, cwd=tmp_path, timeout=time_limit_s(60), check=False
+        )
+        said = done.stdout + done.stderr
+        assert b"bug" not in said and b"\x1b" not in said and b"\xff" not in said, said
+        assert done.returncode == (words[0] == b"verify")
+        return said
+
+    torpor("run", "--name", "odd", "-d", "--", "sh", "s", name)
+    try:
+        assert b"udcff" in torpor("ps")
+        torpor("check", "odd")
+        torpor("checkpoint", "odd")
+        assert b"udcff" in torpor("inspect", "odd@1", "--files")
+        assert json.loads(torpor("inspect", "odd@1", "--json"))["processes"]
+        torpor("restore", "odd")
+        torpor(b"verify", name)
+    finally:
+        torpor("kill", "odd", "-s", "KILL")
+
+
 @pytest.mark.parametrize("name", ["fifo", "device", "directory"])
 @pytest.mark.parametrize("command", ["restore", "inspect"])
 def test_what_is_no_file_is_not_waited_for(command: str, name: str, tmp_path: Path) -> None:

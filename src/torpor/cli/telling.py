@@ -1,4 +1,4 @@
-"""What came of a deed that cannot be taken back, told to whoever asked for it."""
+"""What is told to whoever asked: what came of a deed that cannot be taken back; names that are somebody else's."""
 
 from __future__ import annotations
 
@@ -27,6 +27,13 @@ def tell(text: str, out: TextIO | None = None) -> None:
             with suppress(OSError):
                 sys.stderr.write(f"torpor: this is done, but standard output takes no more: {error.strerror}\n{text}\n")
                 sys.stderr.flush()
+
+
+def printable(line: str) -> str:
+    """Without what would make a terminal do things, and what no terminal shows: names may hold any byte."""
+    if line.isprintable():
+        return line
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in line)
 
 
 def _drop(stream: TextIO) -> None:

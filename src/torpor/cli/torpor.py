@@ -16,6 +16,7 @@ from torpor.base.explain import explain
 from torpor.base.fds import open_standard
 from torpor.base.nearby import near
 from torpor.base.typed import NoReturn
+from torpor.cli.telling import printable
 from torpor.kernel import interrupts
 
 #: Subcommand and what it is for, in the order of the help.
@@ -69,13 +70,17 @@ def _failed(error: Exception, words: Sequence[str]) -> int:
         return _interrupted(stop)
     known = error if isinstance(error, TorporError) else explain(error)
     if known is not None:
-        sys.stderr.write(f"torpor: {'interrupted; on the way back: ' if stop else ''}{known.describe()}\n")
+        sys.stderr.write(f"torpor: {'interrupted; on the way back: ' if stop else ''}{_shown(known.describe())}\n")
         return 128 + stop.number if stop else known.exit_code
     if _is_verbose(words):
         raise error
     notes = "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
-    sys.stderr.write(f"torpor: bug: {type(error).__name__}: {error}{notes} (-v shows where)\n")
+    sys.stderr.write(f"torpor: bug: {type(error).__name__}: {_shown(str(error))}{notes} (-v shows where)\n")
     return 1
+
+
+def _shown(text: str) -> str:
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def _is_verbose(words: Sequence[str]) -> bool:

@@ -42,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Print what the checkpoint holds, as lines or as JSON; 0.  TorporError where it cannot be read."""
+    from torpor.cli.telling import printable
     from torpor.containers.archive import read_archive, read_directory
     from torpor.containers.overview import overview_of
     from torpor.engine.sets.contents import Checkpoint
@@ -68,9 +69,9 @@ def main(args: argparse.Namespace) -> int:
             print(json.dumps(told, indent=1))
             return 0
         for line in _lines(checkpoint, overview, archive, args):
-            print(_printable(line))
+            print(printable(line))
         for remark in archive.remarks:
-            print(_printable(f"ODD: {remark}"))
+            print(printable(f"ODD: {remark}"))
     return 0
 
 
@@ -100,11 +101,6 @@ def _noted(path: Path) -> Overview | None:
 
     told = note.read(path) if path.is_dir() else None
     return Overview(told.engine, told.name, told.id, told.image) if told is not None else None
-
-
-def _printable(line: str) -> str:
-    """Without what would make a terminal do things: names in an archive are somebody else's."""
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in line)
 
 
 def _plain(value: object) -> object:

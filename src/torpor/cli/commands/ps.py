@@ -68,6 +68,9 @@ def _tell_of_reboot() -> None:
 
 def print_table(rows: list[tuple[str, ...]]) -> None:
     """Columns as wide as they must be."""
+    from torpor.cli.telling import printable
+
+    rows = [tuple(map(printable, row)) for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
     for row in rows:
         print("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]))

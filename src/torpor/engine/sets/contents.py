@@ -15,6 +15,7 @@ from torpor.images.pagemap import load_pagemap
 from torpor.images.pages import open_contents, page_bytes_of
 from torpor.images.store import ImageStore, load_all, load_one
 from torpor.images.stores.opening import Location
+from torpor.images.text import get_text
 
 _DEAD = 2
 _STATES = {1: "running", 2: "zombie", 3: "stopped"}
@@ -224,14 +225,14 @@ class Checkpoint:
         core = load_one(self._store, kinds.CORE, entry.pid)
         if core.tc.task_state == _DEAD:
             return CheckpointedProcess(
-                entry.pid, entry.ppid, core.tc.comm, "zombie", (entry.pid,), "", 0, 0, 0, ()
+                entry.pid, entry.ppid, get_text(core.tc.comm), "zombie", (entry.pid,), "", 0, 0, 0, ()
             )  # fmt: skip
         mm = load_one(self._store, kinds.MM, entry.pid)
         directory, root = self._places_of(entry.pid)
         return CheckpointedProcess(
             pid=entry.pid,
             parent=entry.ppid,
-            name=core.tc.comm,
+            name=get_text(core.tc.comm),
             state=_STATES.get(core.tc.task_state, str(core.tc.task_state)),
             threads=tuple(entry.threads),
             executable=self._target(mm.exe_file_id)[1],
@@ -341,7 +342,7 @@ def _describe(entry: m.file_entry) -> tuple[str, str]:
     """Kind and target of a file, for people."""
     kind = _type_name(entry)
     if entry.HasField("reg"):
-        return "file", entry.reg.name
+        return "file", get_text(entry.reg.name)
     if entry.HasField("isk"):
         return "socket", _inet(entry.isk)
     if entry.HasField("usk"):
