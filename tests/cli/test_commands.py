@@ -212,6 +212,29 @@ def test_names_of_any_bytes_are_shown_and_do_nothing_to_a_terminal(tmp_path: Pat
         torpor("kill", "odd", "-s", "KILL")
 
 
+def test_names_in_images_are_those_of_the_kernel_in_every_locale(tmp_path: Path) -> None:
+    """Python's encoding of names is ASCII in the one that the restore has."""
+    images, directory = tmp_path / "images", tmp_path / "\xe9"
+    images.mkdir()
+    directory.mkdir()
+    null = subprocess.DEVNULL
+    environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    sleeper = subprocess.Popen(
+        ["sleep", "1000"], stdin=null, stdout=null, stderr=null, start_new_session=True, cwd=directory
+    )
+    try:
+        done = run(*CRIU, "dump", "-t", str(sleeper.pid), "-D", images, "-o", "dump.log")
+        assert done.returncode == 0 and sleeper.wait() == -signal.SIGKILL
+        line = [*CRIU, "restore", "-d", "-D", str(images), "-o", "restore.log"]
+        restored = subprocess.run(line, env=environment, timeout=time_limit_s(60), check=False)
+        assert restored.returncode == 0, (images / "restore.log").read_text()
+        assert os.readlink(f"/proc/{sleeper.pid}/cwd") == str(directory)
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(sleeper.pid, signal.SIGKILL)
+        sleeper.poll()
+
+
 @pytest.mark.parametrize("name", ["fifo", "device", "directory"])
 @pytest.mark.parametrize("command", ["restore", "inspect"])
 def test_what_is_no_file_is_not_waited_for(command: str, name: str, tmp_path: Path) -> None:

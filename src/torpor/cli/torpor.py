@@ -10,7 +10,7 @@ from importlib import import_module
 from types import ModuleType
 
 from torpor import __version__
-from torpor.base import log
+from torpor.base import log, utf8
 from torpor.base.errors import TorporError, UsageError
 from torpor.base.explain import explain
 from torpor.base.fds import open_standard
@@ -144,6 +144,7 @@ def command() -> NoReturn:
     It ends at once: while the interpreter takes itself apart a signal would be the end, and the exit code it, of what
     has been done and cannot be taken back.
     """
+    utf8.insist()
     open_standard()
     code = main()
     for stream in (sys.stdout, sys.stderr):

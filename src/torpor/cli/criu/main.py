@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
-from torpor.base import log
+from torpor.base import log, utf8
 from torpor.base.errors import TorporError, UsageError
 from torpor.base.explain import explain
 from torpor.base.fds import open_output, open_standard
@@ -203,6 +203,7 @@ def command() -> NoReturn:
     It ends without taking the interpreter apart, which would take a twentieth of the time of a small dump, and seldom
     looks for garbage, of which there is little.
     """
+    utf8.insist()
     gc.set_threshold(100_000)
     open_standard()  # callers such as LXC start us with some of them closed
     code = main()
