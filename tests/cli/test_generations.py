@@ -1,5 +1,6 @@
 """Checkpoints of jobs, one beside the other, as a user calls the commands."""
 
+import errno
 import json
 import os
 import shlex
@@ -270,6 +271,21 @@ def test_a_command_that_cannot_be_run(command: str, why: str, capsys: pytest.Cap
     assert torpor.main(["run", "-d", "--name", "none", "--", command]) == 1
     assert capsys.readouterr().err == f"torpor: {command} cannot be run as a job: {why}\n"
     assert jobs.list_jobs() == []
+
+
+def test_what_cannot_be_noted_does_not_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/state")
+
+    monkeypatch.setattr(jobs.registry, "running", fail)
+    mark = f"sleep {uuid.uuid4().int % 10**9 + 10**6}"
+    assert torpor.main(["run", "-d", "--name", "none", "--", *mark.split()]) == 1
+    assert "/state: no space is left" in capsys.readouterr().err
+    commands = []
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            commands.append(place.read_bytes().replace(b"\0", b" ").decode(errors="replace").strip())
+    assert mark not in commands and jobs.list_jobs() == []
 
 
 def test_a_full_disk_is_named_and_made_room_on(

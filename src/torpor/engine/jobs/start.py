@@ -91,8 +91,14 @@ class _Watcher:
         """Start the job, report it, wait for it, record how it ended."""
         try:
             pid = self._start()
-            job = registry.running(self._job, pid)
-            watch.mark(job)
+            try:
+                job = registry.running(self._job, pid)
+                watch.mark(job)
+            except BaseException:
+                # Nobody would know of it.
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+                raise
         except OSError as error:
             os.write(self._far, f"error {_told(error)}".encode())
             return
