@@ -15,13 +15,20 @@ Limits
 from __future__ import annotations
 
 import os
+import select
+import signal
 from collections.abc import Callable
 
 from torpor.base import log
 from torpor.base.errors import RestoreError
+from torpor.base.fds import OwnedFd
+from torpor.base.typed import NoReturn
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
+from torpor.kernel.arch import nr
 from torpor.kernel.namespaces import CLONE_NEWPID, CLONE_NEWUSER, setns
+from torpor.kernel.syscall import syscall
+from torpor.kernel.uapi.prctl import PR_SET_DUMPABLE, PR_SET_PDEATHSIG
 from torpor.objects.model import DumpProcess, RestoreProcess
 from torpor.objects.session import DumpContext
 
@@ -30,6 +37,8 @@ _USER, _NOEXEC, _PID_MAX = "user", "vm/memfd_noexec", "kernel/pid_max"
 _NONE = (1 << 31) - 1
 #: What a pid namespace begins with (include/linux/threads.h).
 _PID_MAX_LIMIT = 1 << 22
+#: How long an answer from there may take.
+_PATIENCE_S = 10.0
 
 
 class Seen:
@@ -115,17 +124,30 @@ def _there(pidfd: int, flags: int, work: Callable[[], str]) -> str:
     reader, writer = os.pipe2(os.O_CLOEXEC)
     child = os.fork()
     if not child:
-        try:
-            setns(pidfd, flags)
-            inner = os.fork() if flags & CLONE_NEWPID else 0
-            if inner:
-                os.waitpid(inner, 0)
-            else:
-                os.write(writer, work().encode())
-        finally:
-            os._exit(0)
+        _go(pidfd, flags, work, writer)
     os.close(writer)
-    with open(reader, encoding="utf-8", errors="replace") as stream:
-        told = stream.read()
+    told = b""
+    with OwnedFd(reader):
+        while (answers := select.select([reader], [], [], _PATIENCE_S)[0]) and (more := os.read(reader, 1 << 16)):
+            told += more
+    if not answers:
+        # Whoever lives there has stopped the child that is there.  Not otherwise: that child is to be reaped by its
+        # parent, for a pid namespace ends no sooner.
+        os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    return told
+    return told.decode(errors="replace")
+
+
+def _go(pidfd: int, flags: int, work: Callable[[], str], writer: int) -> NoReturn:
+    try:
+        # Who has rights in the user namespace, whose member this becomes, is not to trace it: it has all of our files.
+        syscall("prctl(PR_SET_DUMPABLE)", nr.prctl, PR_SET_DUMPABLE, 0)
+        setns(pidfd, flags)
+        if flags & CLONE_NEWPID and (inner := os.fork()):
+            os.close(writer)
+            os.waitpid(inner, 0)
+        else:
+            syscall("prctl(PR_SET_PDEATHSIG)", nr.prctl, PR_SET_PDEATHSIG, signal.SIGKILL)
+            os.write(writer, work().encode())
+    finally:
+        os._exit(0)
