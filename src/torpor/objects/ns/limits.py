@@ -142,12 +142,17 @@ def _go(pidfd: int, flags: int, work: Callable[[], str], writer: int) -> NoRetur
     try:
         # Who has rights in the user namespace, whose member this becomes, is not to trace it: it has all of our files.
         syscall("prctl(PR_SET_DUMPABLE)", nr.prctl, PR_SET_DUMPABLE, 0)
+        _die_with_parent()
         setns(pidfd, flags)
         if flags & CLONE_NEWPID and (inner := os.fork()):
             os.close(writer)
             os.waitpid(inner, 0)
         else:
-            syscall("prctl(PR_SET_PDEATHSIG)", nr.prctl, PR_SET_PDEATHSIG, signal.SIGKILL)
+            _die_with_parent()  # fork(2) does not hand that on
             os.write(writer, work().encode())
     finally:
         os._exit(0)
+
+
+def _die_with_parent() -> None:
+    syscall("prctl(PR_SET_PDEATHSIG)", nr.prctl, PR_SET_PDEATHSIG, signal.SIGKILL)
