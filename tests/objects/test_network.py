@@ -68,6 +68,12 @@ _SYSCTLS = {
     "net/core/somaxconn": "1234",
     "net/ipv4/ip_unprivileged_port_start": "90",
     "net/ipv4/tcp_syn_retries": "3",
+    "net/ipv6/conf/all/ndisc_tclass": "8",
+    "net/ipv6/conf/default/addr_gen_mode": "1",
+    "net/ipv6/conf/br0/enhanced_dad": "0",
+    "net/ipv4/conf/br0/bc_forwarding": "1",
+    "net/ipv4/neigh/br0/mcast_solicit": "7",
+    "net/ipv6/neigh/v1/base_reachable_time_ms": "31004",
 }
 
 #: Nobody listens there, but somebody must say so.

@@ -102,6 +102,7 @@ def _fill(work: Work, wanted: list[links.Wanted], maker: links.Maker) -> None:
     store, ident, connection = work.store, work.ident, work.inside
     for each in wanted:
         sysctls.restore_device(each.entry, weak=work.weak_sysctls)
+    sysctls.restore_others_of(store, ident, [each.entry.name for each in wanted])
     maker.join(ident)
     with _left_alone(work, wanted):
         maker.bring_up(ident)

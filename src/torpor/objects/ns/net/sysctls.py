@@ -5,15 +5,17 @@ Kernel view
 Image
     ``sysctl_entry`` lists in ``net_device_entry`` and ``netns_entry``; the place in the list is the name (CONF4,
     CONF6).  An entry without a value is a sysctl that the kernel does not have.  ``torpor-sysctl-%u.img``, ours: a line
-    ``name=value`` for each of the others.
+    ``name=value`` for each of the others, those of ``conf`` and ``neigh`` of each interface among them.
 Restore
     What is not yet as it was is written; ``forwarding`` before ``accept_redirects``, which it changes.
 Limits
-    Of ours, what this kernel does not have or want is left out with a warning.
+    Of ours, what this kernel does not have or want is left out with a warning.  How a bridge calls packet filters
+    (``bridge``, of the module br_netfilter) is only carried where it is not as in a new namespace.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -52,10 +54,27 @@ _FAMILIES = (("ipv4", CONF4), ("ipv6", CONF6))
 _TEXTS = ("stable_secret", "ping_group_range")
 _MTU = "mtu"
 _NO_GROUP = ("1", "0")
-#: What other sysctls there are: all below these but what has its own place in the images or goes by itself.
-_OTHERS = ("core", "ipv4", "ipv6", "unix", "netfilter", "mptcp", "sctp")
-_NOT_OTHERS = ("conf", "neigh")
-_WRITABLE, _READABLE = 0o200, 0o400
+#: What other sysctls there are: all below these but what has its own place in the images or says the same as another.
+_OTHERS = ("core", "ipv4", "ipv6", "unix", "netfilter", "mptcp", "sctp", "bridge")
+_SAID_TWICE = frozenset(("base_reachable_time", "retrans_time", "unres_qlen"))
+_NOT_OTHERS = {
+    "unix": frozenset(_UNIX),
+    "ipv4": frozenset(_IPV4),
+    "ipv4/conf": frozenset(CONF4),
+    "ipv6/conf": frozenset(CONF6),
+    "ipv4/neigh": _SAID_TWICE,
+    "ipv6/neigh": _SAID_TWICE,
+}
+_AS_IN_A_NEW_ONE = frozenset(
+    ("bridge/bridge-nf-call-arptables=1", "bridge/bridge-nf-call-iptables=1", "bridge/bridge-nf-call-ip6tables=1",
+     "bridge/bridge-nf-filter-pppoe-tagged=0", "bridge/bridge-nf-filter-vlan-tagged=0",
+     "bridge/bridge-nf-pass-vlan-input-dev=0")
+)  # fmt: skip
+#: Of the link: links.py carries it, and while addresses are made it is another.
+_GEN_MODE = "addr_gen_mode"
+_ALL, _DEFAULT = "all", "default"
+_PER_DEVICE = ("ipv4/conf", "ipv6/conf", "ipv4/neigh", "ipv6/neigh")
+_WRITABLE = 0o200
 
 
 def read(path: str) -> str | None:
@@ -128,33 +147,67 @@ def _entry(directory: str, name: str) -> m.sysctl_entry:
 
 def dump_others(store: ImageStore, ident: int) -> None:
     """All that has no place in CRIU's images."""
-    lines = []
-    for path in _iter_others():
-        value = read(path)
-        if value is not None and "\n" not in value:
-            lines.append(f"{path}={value}\n")
+    lines = [f"{path}={value}\n" for path, value in _iter_others()]
     with store.open_write(kinds.TORPOR_SYSCTL.file_name(ident)) as stream:
         stream.write("".join(lines).encode(errors="surrogateescape"))
 
 
-def _iter_others() -> Iterator[str]:
-    todo = list(_OTHERS)
-    while todo:
-        directory = todo.pop()
+def _iter_others() -> Iterator[tuple[str, str]]:
+    for directory in _OTHERS:
+        for path, value in _iter_below(directory, None, directory):
+            if f"{path}={value}" not in _AS_IN_A_NEW_ONE:
+                yield path, value
+
+
+def _iter_below(path: str, above: int | None, name: str) -> Iterator[tuple[str, str]]:
+    """What can be read and set below *path*, which is *name* in the directory *above*; with its value.
+
+    The tree stands still meanwhile: names are looked up where they are, and nothing is asked about a file that opening
+    it for both does not say.
+    """
+    try:
+        place = f"{_ROOT}/{path}" if above is None else name
+        fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=above)
+    except OSError:
+        return
+    left_out = _left_out(path)
+    try:
+        with os.scandir(fd) as entries:
+            found = [(each.name, each.is_dir(follow_symlinks=False)) for each in entries]
+        # Writing to "all" sets those of each interface, too.
+        found.sort(key=lambda each: (each[0] != _ALL, each[0] != _DEFAULT))
+        for each, is_directory in found:
+            if is_directory:
+                yield from _iter_below(f"{path}/{each}", fd, each)
+            elif each not in left_out and (value := _read_setting(each, fd)) is not None and "\n" not in value:
+                yield f"{path}/{each}", value
+    finally:
+        os.close(fd)
+
+
+def _left_out(path: str) -> frozenset[str]:
+    place, _, device = path.rpartition("/")
+    found = _NOT_OTHERS.get(path) or _NOT_OTHERS.get(place) or frozenset()
+    return found | {_GEN_MODE} if place == "ipv6/conf" and device not in (_ALL, _DEFAULT) else found
+
+
+def _read_setting(name: str, directory: int) -> str | None:
+    """The value of what can be read and set; None for anything else, and for what has none."""
+    try:
+        fd = os.open(name, os.O_RDWR | os.O_CLOEXEC, dir_fd=directory)
+    except OSError as error:
+        if error.errno != errno.EROFS:  # as containers have it
+            return None
         try:
-            found = list(os.scandir(f"{_ROOT}/{directory}"))
+            fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
         except OSError:
-            continue
-        for each in found:
-            path = f"{directory}/{each.name}"
-            if each.is_dir(follow_symlinks=False):
-                if each.name not in _NOT_OTHERS:
-                    todo.append(path)
-            elif each.stat().st_mode & (_WRITABLE | _READABLE) == _WRITABLE | _READABLE and each.name not in (
-                *_UNIX,
-                *_IPV4,
-            ):
-                yield path
+            return None
+    try:
+        return os.read(fd, 4096).decode(errors="surrogateescape").strip() if os.fstat(fd).st_mode & _WRITABLE else None
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
 
 
 # -- restore ---------------------------------------------------------------------------------------------------------
@@ -223,7 +276,22 @@ def _write_if_other(path: str, value: str, weak: bool) -> None:
 
 
 def restore_others(store: ImageStore, ident: int) -> None:
-    """The others, as far as this kernel has them."""
+    """The others, as far as this kernel has them, but for those of interfaces."""
+    for path, value, device in _load_others(store, ident):
+        if device in (None, _ALL, _DEFAULT):
+            _write_if_other(path, value, weak=True)
+
+
+def restore_others_of(store: ImageStore, ident: int, devices: Iterable[str]) -> None:
+    """The others of the interfaces *devices*, once there are these."""
+    names = frozenset(devices)
+    for path, value, device in _load_others(store, ident):
+        if device in names:
+            _write_if_other(path, value, weak=True)
+
+
+def _load_others(store: ImageStore, ident: int) -> Iterator[tuple[str, str, str | None]]:
+    """(name, value, whose): an interface, all, those to come; None: of the namespace."""
     name = kinds.TORPOR_SYSCTL.file_name(ident)
     if not store.exists(name):
         return
@@ -234,4 +302,6 @@ def restore_others(store: ImageStore, ident: int) -> None:
         if not equals or not path.startswith(tuple(f"{each}/" for each in _OTHERS)) or ".." in path:
             log.warn(f"{name}: a line that is none: {line!r}")
             continue
-        _write_if_other(path, value, weak=True)
+        place, _, _ = path.rpartition("/")
+        of, _, device = place.rpartition("/")
+        yield path, value, device if of in _PER_DEVICE else None
