@@ -75,6 +75,7 @@ def picture(pid: int) -> dict[str, str]:
     commands = (
         "ip -j -d link", "ip -j addr", "ip -j route show table all", "ip -j -6 route show table all", "ip -j rule",
         "ip -j -6 rule", "ip -j neigh show nud permanent", "ip -j neigh show proxy", "bridge -j fdb show state static",
+        "ip -j addrlabel",
     )  # fmt: skip
     shown = {command: json.loads(ask(pid, *command.split()) or "[]") for command in commands}
     return {command: json.dumps(_steady(each), indent=1, sort_keys=True) for command, each in shown.items()}

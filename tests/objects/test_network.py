@@ -50,6 +50,9 @@ ip rule del lookup default
 ip -6 rule add from fd00::/64 lookup 100
 ip neigh add 10.1.0.77 lladdr 02:00:00:00:00:77 dev br0 nud permanent
 ip neigh add proxy 10.1.0.78 dev br0
+ip addrlabel add prefix fd00::/16 label 99
+ip addrlabel add prefix fd01::/16 dev br0 label 98
+ip addrlabel del prefix 3ffe::/16 label 12
 bridge fdb add 02:00:00:00:00:99 dev v0 master static
 """.strip()
     .replace("\\\n", "")

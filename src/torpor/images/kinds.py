@@ -190,6 +190,7 @@ NFTABLES = _raw("NFTABLES", "nftables-%u.img")
 NETNS_CT = _raw("NETNS_CT", "netns-ct-%u.img")
 NETNS_EXP = _raw("NETNS_EXP", "netns-exp-%u.img")
 #: Ours: what the network images of CRIU's do not say (netlink messages; sysctls as lines).
+TORPOR_LABEL = _raw("TORPOR_LABEL", "torpor-label-%u.img")
 TORPOR_LINK = _raw("TORPOR_LINK", "torpor-link-%u.img")
 TORPOR_NEIGH = _raw("TORPOR_NEIGH", "torpor-neigh-%u.img")
 TORPOR_QDISC = _raw("TORPOR_QDISC", "torpor-qdisc-%u.img")
@@ -279,6 +280,7 @@ ALL: tuple[ImageKind[m.Message], ...] = (
     NFTABLES,
     NETNS_CT,
     NETNS_EXP,
+    TORPOR_LABEL,
     TORPOR_LINK,
     TORPOR_NEIGH,
     TORPOR_NFT,

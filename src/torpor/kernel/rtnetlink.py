@@ -1,7 +1,8 @@
 """rtnetlink(7): the messages about interfaces, addresses, routes, rules and neighbours, and their numbers.
 
 Source
-    ``include/uapi/linux/rtnetlink.h``, ``if_link.h``, ``if_addr.h``, ``fib_rules.h``, ``neighbour.h``, ``if.h``.
+    ``include/uapi/linux/rtnetlink.h``, ``if_link.h``, ``if_addr.h``, ``if_addrlabel.h``, ``fib_rules.h``,
+    ``neighbour.h``, ``if.h``.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ rtmsg = struct.Struct("=BBBBBBBBI")
 fib_rule_hdr = struct.Struct("=BBBBBBBBI")
 ndmsg = struct.Struct("=BxxxiHBB")
 tcmsg = struct.Struct("=BxxxiIII")
+ifaddrlblmsg = struct.Struct("=BxBBII")
 
 
 @dataclass(frozen=True, slots=True)

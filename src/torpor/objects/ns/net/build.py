@@ -25,6 +25,7 @@ from torpor.objects.ns.net import (
     conntrack,
     disciplines,
     firewall,
+    labels,
     links,
     neighbours,
     nsids,
@@ -113,6 +114,7 @@ def _fill(work: Work, wanted: list[links.Wanted], maker: links.Maker) -> None:
     has_all = store.exists(kinds.TORPOR_LINK.file_name(ident))
     routes.restore(store, ident, connection, has_all=has_all)
     rules.restore(store, ident, connection)
+    labels.restore(store, ident, connection)
     neighbours.restore(store, ident, connection)
     disciplines.restore(store, ident, connection)
     firewall.restore(store, ident)

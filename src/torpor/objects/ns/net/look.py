@@ -17,6 +17,7 @@ from torpor.objects.ns.net import (
     conntrack,
     disciplines,
     firewall,
+    labels,
     link_kinds,
     links,
     neighbours,
@@ -80,6 +81,7 @@ def _dump_inside(session: NsDump) -> None:
             addresses.dump(store, ident, connection)
             routes.dump(store, ident, connection)
             rules.dump(store, ident, connection)
+            labels.dump(store, ident, connection)
             neighbours.dump(store, ident, connection, link_kinds.own_addresses(found))
             disciplines.dump(store, ident, connection, found)
         firewall.dump(store, ident, session.pid)
