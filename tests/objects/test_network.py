@@ -50,6 +50,8 @@ ip rule del lookup default
 ip -6 rule add from fd00::/64 lookup 100
 ip neigh add 10.1.0.77 lladdr 02:00:00:00:00:77 dev br0 nud permanent
 ip neigh add proxy 10.1.0.78 dev br0
+ip maddr add 33:33:00:00:00:77 dev v1
+ip maddr add 01:00:5e:01:02:03 dev v0
 ip addrlabel add prefix fd00::/16 label 99
 ip addrlabel add prefix fd01::/16 dev br0 label 98
 ip addrlabel del prefix 3ffe::/16 label 12
@@ -104,6 +106,8 @@ def test_what_is_in_a_network_namespace_is_there_again() -> None:
     with _workload(f"{_INSIDE}; sysctl -qw {settings}") as workload:
         before = picture(workload.pid)
         values = sysctl(workload.pid, *_SYSCTLS)
+        received = _received(workload.pid)
+        assert received == ["20: v0 link  01:00:5e:01:02:03", "21: v1 link  33:33:00:00:00:77"]
         assert values == list(_SYSCTLS.values())
         workload.dump()
         workload.restore()
@@ -111,7 +115,19 @@ def test_what_is_in_a_network_namespace_is_there_again() -> None:
         if changes:
             pytest.fail(changes)
         assert sysctl(workload.pid, *_SYSCTLS) == values
+        assert _received(workload.pid) == received
         workload.expect_pass()
+
+
+def _received(pid: int) -> list[str]:
+    """The link-layer multicast addresses that somebody has an interface receive."""
+    lines, interface = [], ""
+    for line in ask(pid, "ip", "maddr").splitlines():
+        if not line.startswith("\t"):
+            interface = " ".join(line.split())
+        elif "static" in line:
+            lines.append(f"{interface} {line.split(' users ')[0].removesuffix(' static').strip()}")
+    return sorted(lines)
 
 
 def _need(*tools: str) -> None:

@@ -9,10 +9,12 @@ from collections.abc import Iterable
 
 from torpor.base.typed import Self
 from torpor.kernel.uapi.if_h import IFF_UP
+from torpor.kernel.uapi.sockios import SIOCADDMULTI
 
 _SIOCGIFFLAGS = 0x8913
 _SIOCSIFFLAGS = 0x8914
 _IFREQ = "16sH22x"
+_IFREQ_ADDRESS = "16sH14s8x"
 
 
 def names() -> list[str]:
@@ -43,6 +45,28 @@ def loopback_up() -> None:
     set_up(["lo"])
 
 
+def multicast() -> dict[int, list[bytes]]:
+    """The link-layer multicast addresses that were given by ``add_multicast`` and ip-maddress(8), by interface."""
+    found: dict[int, list[bytes]] = {}
+    try:
+        with open("/proc/thread-self/net/dev_mcast", encoding="utf-8", errors="surrogateescape") as stream:
+            lines = stream.read().splitlines()
+    except FileNotFoundError:
+        return {}
+    for line in lines:
+        # Number, name, users, whether of those one is for good, address: net/core/dev_addr_lists.c.
+        words = line.split()
+        if int(words[-2]):
+            found.setdefault(int(words[0]), []).append(bytes.fromhex(words[-1]))
+    return found
+
+
+def add_multicast(name: str, address: bytes) -> None:
+    """Have the interface receive what is sent to a link-layer *address*.  OSError."""
+    with _Control() as control:
+        control.add_multicast(name, address)
+
+
 class _Control:
     """A socket that interfaces are asked by."""
 
@@ -60,6 +84,10 @@ class _Control:
     def set_flags(self, name: str, flags: int) -> None:
         if flags != self.flags(name):
             fcntl.ioctl(self._socket.fileno(), _SIOCSIFFLAGS, struct.pack(_IFREQ, os.fsencode(name), flags))
+
+    def add_multicast(self, name: str, address: bytes) -> None:
+        request = struct.pack(_IFREQ_ADDRESS, os.fsencode(name), 0, address)
+        fcntl.ioctl(self._socket.fileno(), SIOCADDMULTI, request)
 
     def __enter__(self) -> Self:
         return self

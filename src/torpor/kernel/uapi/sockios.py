@@ -1,5 +1,6 @@
 """``linux/sockios.h``."""
 
+SIOCADDMULTI = 0x8931
 SIOCGSKNS = 0x894C
 SIOCINQ = 0x541B
 SIOCOUTQ = 0x5411

@@ -1,13 +1,20 @@
-"""What can be said only of an interface that is there: options of a bridge and its ports, alias, other names."""
+"""What can be said only of an interface that is there: options of a bridge and its ports, names, what it receives."""
 
 from __future__ import annotations
 
+import errno
+import os
+
 from torpor.base import log
 from torpor.base.errors import KernelError
-from torpor.kernel import netlink, rtnetlink
+from torpor.images import messages as m
+from torpor.kernel import netdevice, netlink, rtnetlink
 from torpor.kernel.rtnetlink import RTM_NEWLINK, RTM_SETLINK, Link, link_message
 from torpor.kernel.uapi.netlink import NLM_F_CREATE, NLM_F_EXCL
 from torpor.objects.ns.net.work import Work
+
+#: sockaddr.sa_data, which it is given in.
+_ADDRESS_MAX = 14
 
 
 def set_options(work: Work, index: int, name: str, member: int, data: bytes) -> None:
@@ -40,3 +47,16 @@ def set_names(work: Work, saved: Link) -> None:
         words = [netlink.attribute(rtnetlink.IFLA_ALT_IFNAME, value) for value in others]
         properties = netlink.nested(rtnetlink.IFLA_PROP_LIST, *words)
         work.inside.request(rtnetlink.RTM_NEWLINKPROP, link_message(saved.index, properties), NLM_F_CREATE | NLM_F_EXCL)
+
+
+def receive(entry: m.net_device_entry) -> None:
+    """By the thread that is in its namespace: the multicast addresses that it was given to receive."""
+    for address in entry.torpor_multicast:
+        try:
+            if len(address) > _ADDRESS_MAX:
+                raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+            netdevice.add_multicast(entry.name, address)
+        except FileExistsError:
+            continue  # it is one of ours, and does already
+        except OSError as error:
+            log.warn(f"{entry.name} does not receive what is sent to {address.hex(':')}: {error.strerror}")

@@ -1,10 +1,10 @@
 """Interfaces of a network namespace.
 
 Kernel view
-    RTM_GETLINK.
+    RTM_GETLINK; ``/proc/net/dev_mcast`` for the link-layer multicast addresses that one was given to receive.
 Image
     ``net_device_entry``.  ``torpor-link-%u.img``, ours: the kernel's own messages, which say more (queue length, bridge
-    options, kinds that CRIU does not know); other readers do without.
+    options, kinds that CRIU does not know), and ``torpor_multicast``; other readers do without.
 Restore
     Made under their own numbers and still down, those before that others lie on; then what belongs together is joined;
     then they are brought up.
@@ -23,13 +23,13 @@ from torpor.images import kinds
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.images.store import ImageStore, iter_entries, store_all
-from torpor.kernel import netlink, rtnetlink
+from torpor.kernel import netdevice, netlink, rtnetlink
 from torpor.kernel.netlink import Netlink
 from torpor.kernel.rtnetlink import RTM_NEWLINK, RTM_SETLINK, Link, link_message
 from torpor.kernel.uapi.if_h import IFF_UP
 from torpor.kernel.uapi.netlink import NLM_F_CREATE, NLM_F_EXCL
 from torpor.objects.ns.net import given, link_kinds, raw, sysctls
-from torpor.objects.ns.net.link_options import set_names, set_options
+from torpor.objects.ns.net.link_options import receive, set_names, set_options
 from torpor.objects.ns.net.work import Work, external_value
 
 _NAME_MAX = 15
@@ -72,8 +72,10 @@ def dump(store: ImageStore, ident: int, links: list[Link], ids: dict[int, int], 
     """
     carried = [link for link in links if not link_kinds.is_automatic(link)]
     entries = []
+    received = netdevice.multicast()
     for link in carried:
         entry = _entry(link, ident, ids)
+        entry.torpor_multicast.extend(received.get(link.index, ()))
         if link.kind == "macvlan":
             link_kinds.dump_macvlan(entry, link.data)
         elif link.kind == "sit":
@@ -306,6 +308,7 @@ class Maker:
                 self._enslave(work, each)
             if each.saved is not None:
                 set_names(work, each.saved)
+            receive(each.entry)
 
     def _enslave(self, work: Work, each: Wanted) -> None:
         index, master = each.entry.ifindex, netlink.number(rtnetlink.IFLA_MASTER, each.entry.master)
