@@ -12,6 +12,7 @@ from types import TracebackType
 
 from torpor.base.errors import RefusedError, RestoreError
 from torpor.base.fds import OwnedFd
+from torpor.base.ids import Pid
 from torpor.base.typed import TYPE_CHECKING, Generic, IntEnum, Protocol, Self, TypeVar, cast
 from torpor.images.store import ImageStore, ImageWriter
 from torpor.kernel.idmap import IDENTITY
@@ -85,6 +86,8 @@ class Noticed:
         self.restless: list[Restless] = []
         #: What will not be there any more after a restore.
         self.losses: list[str] = []
+        #: Where mappings begin that have a NUMA policy of their own.
+        self.placed: dict[Pid, list[int]] = {}
 
     def is_restless(self) -> bool:
         """Whether stopping the tree now would catch something on its way."""

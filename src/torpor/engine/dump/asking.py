@@ -85,6 +85,10 @@ def _ask(session: DumpSession, process: DumpProcess, known: dict[object, Questio
                 if process_aspect.dump is not None:
                     process_aspect.dump(process, batch)
             mm_object.dump(process, batch)
+            if process.pid in session.context.noticed.placed:
+                from torpor.objects.memory import placement
+
+                placement.ask(process, session.context.noticed, batch)
             for question in process.questions:
                 question(batch)
             runner.run(batch)

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 _FROZEN_IN = ("get_signal", "do_freezer_trap")
 #: Processes for each of which we may have a descriptor without a thought.
 _FEW = 200
+_NODES_ONLINE = "/sys/devices/system/node/online"
 _LANDLOCK = "whether it has confined itself by Landlock: a checkpoint, which stops it, finds out, and refuses if so"
 #: Mappings whose name alone says that nothing can be done.
 _SUSPECT = ("/[aio]", "anon_inode:")
@@ -304,6 +305,10 @@ def _of_memory(process: DumpProcess, context: DumpContext, thorough: bool) -> It
 
     process.maps = read_smaps(process.pid) if thorough else read_maps(process.pid)
     yield from room.check(process, len(process.maps), context.noticed)
+    if context.part(_Nodes).are_many:
+        from torpor.objects.memory import placement
+
+        placement.look(process, context.noticed)
     suspects = process.maps if thorough else [vma for vma in process.maps if is_suspect(vma)]
     for vma in suspects:
         try:
@@ -344,6 +349,15 @@ def _leading_out(context: DumpContext) -> LeadingOut:
     from torpor.objects.files import leading_out
 
     return context.part(leading_out.LeadingOut)
+
+
+class _Nodes:
+    """Whether this machine has several NUMA nodes, which memory can come from."""
+
+    def __init__(self, context: DumpContext) -> None:
+        self.are_many = False
+        with suppress(OSError):  # a kernel without NUMA
+            self.are_many = not read_small(_NODES_ONLINE).strip().isdigit()
 
 
 class _Locked:

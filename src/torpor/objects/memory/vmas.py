@@ -188,6 +188,10 @@ def restore_attributes(entry: m.vma_entry, raised: bool, batch: Batch) -> None:
     if entry.torpor_name:
         name = batch.path(entry.torpor_name)
         batch.call(nr.prctl, PR_SET_VMA, PR_SET_VMA_ANON_NAME, start, length, name, may_fail=True)
+    if entry.HasField("torpor_mempolicy"):
+        from torpor.objects.memory import placement
+
+        placement.restore(entry, batch)
 
 
 def restore_seals(mm: m.mm_entry, batch: Batch) -> None:

@@ -7,7 +7,7 @@ Image
 Restore
     set_mempolicy(2).  Nodes that this machine has not are a warning, not a failure.
 Limits
-    Policies of single mappings (mbind(2)) are not carried.
+    Policies of single mappings (mbind(2)) are ``memory.placement``'s.
 """
 
 from __future__ import annotations
