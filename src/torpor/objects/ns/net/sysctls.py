@@ -18,10 +18,12 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from itertools import groupby
 
 from torpor.base import log
 from torpor.base.errors import RestoreError
+from torpor.base.fds import OwnedFd
 from torpor.images import kinds
 from torpor.images import messages as m
 from torpor.images.store import ImageStore
@@ -76,6 +78,7 @@ _GEN_MODE = "addr_gen_mode"
 _ALL, _DEFAULT = "all", "default"
 _PER_DEVICE = ("ipv4/conf", "ipv6/conf", "ipv4/neigh", "ipv6/neigh")
 _WRITABLE = 0o200
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 def read(path: str) -> str | None:
@@ -135,7 +138,7 @@ def dump_namespace(entry: m.netns_entry, groups_seen: IdMap) -> None:
 
 def _conf(family: str, device: str, names: Sequence[str]) -> Iterator[m.sysctl_entry]:
     try:
-        directory = os.open(f"{_ROOT}/{family}/conf/{device}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        directory = os.open(f"{_ROOT}/{family}/conf/{device}", _DIRECTORY)
     except OSError:
         yield from (_entry(name, None) for name in names)  # a kernel without that family
         return
@@ -180,7 +183,7 @@ def _iter_below(path: str, above: int | None, name: str) -> Iterator[tuple[str, 
     """
     try:
         place = f"{_ROOT}/{path}" if above is None else name
-        fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=above)
+        fd = os.open(place, _DIRECTORY, dir_fd=above)
     except OSError:
         return
     left_out = _left_out(path)
@@ -274,7 +277,7 @@ def _write_conf(
 
 def _write_if_other(path: str, value: str, weak: bool) -> None:
     found = read(path)
-    if found is not None and found.split() == value.split():
+    if _is(found, value):
         return
     try:
         write(path, value)
@@ -290,31 +293,46 @@ def _write_if_other(path: str, value: str, weak: bool) -> None:
 
 def restore_others(store: ImageStore, ident: int) -> None:
     """The others, as far as this kernel has them, but for those of interfaces."""
-    for path, value, device in _load_others(store, ident):
-        if device in (None, _ALL, _DEFAULT):
-            _write_if_other(path, value, weak=True)
+    found = _load_others(store, ident)
+    _write_all((place, name, value) for place, name, value, device in found if device in (None, _ALL, _DEFAULT))
 
 
 def restore_others_of(store: ImageStore, ident: int, devices: Iterable[str]) -> None:
     """The others of the interfaces *devices*, once there are these."""
     names = frozenset(devices)
-    for path, value, device in _load_others(store, ident):
-        if device in names:
-            _write_if_other(path, value, weak=True)
+    found = _load_others(store, ident)
+    _write_all((place, name, value) for place, name, value, device in found if device in names)
 
 
-def _load_others(store: ImageStore, ident: int) -> Iterator[tuple[str, str, str | None]]:
-    """(name, value, whose): an interface, all, those to come; None: of the namespace."""
-    name = kinds.TORPOR_SYSCTL.file_name(ident)
-    if not store.exists(name):
+def _load_others(store: ImageStore, ident: int) -> Iterator[tuple[str, str, str, str | None]]:
+    """(directory, name, value, whose): an interface, all, those to come; None: of the namespace."""
+    image = kinds.TORPOR_SYSCTL.file_name(ident)
+    if not store.exists(image):
         return
-    with store.open_read(name) as stream:
+    with store.open_read(image) as stream:
         lines = stream.read().decode(errors="surrogateescape").splitlines()
+    known = tuple(f"{each}/" for each in _OTHERS)
     for line in lines:
         path, equals, value = line.partition("=")
-        if not equals or not path.startswith(tuple(f"{each}/" for each in _OTHERS)) or ".." in path:
-            log.warn(f"{name}: a line that is none: {line!r}")
+        if not equals or not path.startswith(known) or ".." in path:
+            log.warn(f"{image}: a line that is none: {line!r}")
             continue
-        place, _, _ = path.rpartition("/")
+        place, _, name = path.rpartition("/")
         of, _, device = place.rpartition("/")
-        yield path, value, device if of in _PER_DEVICE else None
+        yield place, name, value, device if of in _PER_DEVICE else None
+
+
+def _write_all(wanted: Iterable[tuple[str, str, str]]) -> None:
+    """Of (directory, name, value) what is another."""
+    for place, settings in groupby(wanted, key=lambda setting: setting[0]):
+        with ExitStack() as stack:
+            directory = None
+            with suppress(OSError):  # there is none: each is told
+                directory = stack.enter_context(OwnedFd(os.open(f"{_ROOT}/{place}", _DIRECTORY))).fileno()
+            for _, name, value in settings:
+                if directory is None or not _is(_read_at(name, directory), value):
+                    _write_if_other(f"{place}/{name}", value, weak=True)
+
+
+def _is(found: str | None, value: str) -> bool:
+    return found is not None and found.split() == value.split()
