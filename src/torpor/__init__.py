@@ -125,7 +125,7 @@ def dump(
         from torpor.base.records import replace
 
         options = replace(options, give=give)
-    with going_to(path, leave_running=leave_running) as (room, finish):
+    with going_to(path, pid, leave_running=leave_running) as (room, finish):
         return engine.dump(pid, room, options)
 
 

@@ -14,11 +14,13 @@ from pathlib import Path
 
 import pytest
 
+import torpor as torpor_api
 from harness.events import time_limit_s
 from harness.rounds import rounds
 from torpor.cli import torpor
 from torpor.engine import jobs
-from torpor.engine.jobs import generations
+from torpor.engine.jobs import generations, note
+from torpor.images import pack
 
 pytestmark = pytest.mark.root
 PROGRAM = "n=0; while :; do n=$((n + 1)); echo $n; sleep 0.02; done"
@@ -335,6 +337,70 @@ def test_a_dump_that_fails_leaves_nothing_and_the_job_running(
     _wait_count("clock", _last("clock") + 3)
     assert [each.number for each in generations.list_of("clock")] == [1]
     assert sorted(os.listdir(state / "checkpoints" / "clock")) == [".last", "1"]
+
+
+@pytest.mark.parametrize("has_earlier", [True, False])
+@pytest.mark.parametrize("when", ["made", "noted", "interrupted"])
+def test_an_archive_stands_until_its_successor_does(
+    when: str, has_earlier: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, words = tmp_path / "kept" / "clock.tar", ("checkpoint", "clock", "--leave-running")
+    place.parent.mkdir()
+    _start()
+    if has_earlier:
+        _run(*words, "-o", place)
+    before = [(each.name, each.read_bytes()) for each in place.parent.iterdir()]
+    reached = []
+
+    def fail(*_: object) -> None:
+        reached.append(place.exists() and (place.name, place.read_bytes()) not in before)
+        if when == "interrupted":
+            os.kill(os.getpid(), signal.SIGINT)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/state")
+
+    with monkeypatch.context() as patch:
+        if when == "made":
+            patch.setattr(pack._Plain, "close", fail)
+        else:
+            patch.setattr(*((jobs.registry, "save") if when == "noted" else (note, "write")), fail)
+        assert torpor.main(["checkpoint", "clock", "-o", str(place)]) != 0
+    assert reached == [when != "made"]
+    assert [(each.name, each.read_bytes()) for each in place.parent.iterdir()] == before
+    job = jobs.find("clock")
+    assert job.status == jobs.RUNNING and [each.number for each in generations.list_of("clock")] == [1] * has_earlier
+    _wait_count("clock", _last("clock") + 3)
+    _run("checkpoint", "clock", "-o", place)
+    assert len(list(place.parent.iterdir())) == 1
+    count = _last("clock")
+    _run("restore", "clock")
+    _wait_count("clock", count + 3)
+
+
+@pytest.mark.parametrize("has_earlier", [True, False])
+def test_an_archive_of_a_process_is_put_back(has_earlier: bool, tmp_path: Path) -> None:
+    place, none = tmp_path / "nap.tar", subprocess.DEVNULL
+    if has_earlier:
+        place.write_bytes(b"earlier")
+    with subprocess.Popen(
+        ["sleep", "1000"], start_new_session=True, cwd="/", stdin=none, stdout=none, stderr=none
+    ) as sleeper:
+        try:
+
+            def fail(_: str) -> None:
+                assert place.read_bytes()[:7] != b"earlier"
+                raise ValueError("late")
+
+            with pytest.raises(ValueError, match="late"):
+                torpor_api.dump(sleeper.pid, place, commit=fail)
+            assert sleeper.poll() is None
+            assert [each.read_bytes() for each in tmp_path.iterdir()] == [b"earlier"] * has_earlier
+            torpor_api.dump(sleeper.pid, place)
+            sleeper.wait()
+            os.kill(restored := torpor_api.restore(place), signal.SIGKILL)
+            os.waitpid(restored, 0)
+            assert not list(tmp_path.glob(".*"))
+        finally:
+            sleeper.kill()
 
 
 def test_a_waiting_restore_ends_as_the_job_does() -> None:

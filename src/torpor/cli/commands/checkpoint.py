@@ -120,7 +120,7 @@ def _checkpoint_process(target: Target, args: argparse.Namespace) -> int:
             stats, label, where = made.stats, f"{job.name}@{made.number}", made.place
         else:
             assert output is not None
-            with going_to(output, leave_running=args.leave_running) as (room, finish):
+            with going_to(output, target.pid, leave_running=args.leave_running) as (room, finish):
                 stats, label, where = _dump(target.pid, room, (), finish, told), args.target, output
     n_processes = stats.n_processes if stats is not None else 0
     frozen_s = stats.watch.us.get("frozen", 0) / 1e6 if stats is not None else None

@@ -74,7 +74,7 @@ class _Checkpoint:
         stats: DumpStats | None = None
         with ExitStack() as stack:
             try:
-                room, finish = stack.enter_context(going_to(place, leave_running=self._leave_running))
+                room, finish = stack.enter_context(going_to(place, job.pid, leave_running=self._leave_running))
                 notes = ((note.NAME, note.encode(self._about)),)
                 stats = dump(room, notes, lambda images: self._commit(stack, new, lambda: finish(images), output))
             except BaseException as error:
