@@ -315,6 +315,57 @@ def test_a_full_disk_is_named_and_made_room_on(
         subprocess.run(["umount", "-l", small], check=True)
 
 
+@pytest.mark.parametrize("of", ["bytes", "inodes"])
+def test_room_is_made_where_there_is_none_at_all(
+    of: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m,nr_inodes=300", "small", small], check=True)
+    n_filled = 0
+
+    def fill() -> None:
+        nonlocal n_filled
+        with suppress(OSError), open(small / "fill", "ab", buffering=0) as stream:
+            while of == "bytes" and stream.write(bytes(512)):
+                pass
+        with suppress(OSError):
+            while of == "inodes":
+                os.close(os.open(small / f"fill-{n_filled}", os.O_CREAT | os.O_EXCL))
+                n_filled += 1
+
+    try:
+        monkeypatch.setenv("TORPOR_STATE", str(small))
+        _start(program="sleep 1000 & echo 2; wait")
+        for _ in range(3):
+            _run("checkpoint", "clock", "--leave-running")
+        fill()
+        assert torpor.main(["tag", "clock@3", "last"]) == (1 if of == "inodes" else 0)
+        _run("prune", "--keep-last", "2", "clock")
+        fill()
+        _run("rm", "clock@2")
+        assert [each.number for each in generations.list_of("clock")] == [3]
+        _run("kill", "clock")
+        _run("restore", "clock@3")
+        for path in small.glob("fill*"):
+            path.unlink()
+        _run("checkpoint", "clock")
+        fill()
+        _run("rm", "--force", "clock@4")
+        assert jobs.find("clock").status == jobs.ENDED
+        _run("restore", "clock@3")
+        fill()
+        _run("kill", "--remove", "clock")
+        fill()
+        _run("rm", "--all", "clock")
+        assert sorted(path.name for path in small.rglob("*") if not path.name.startswith("fill")) == [
+            ".spare", "checkpoints", "jobs", "locks",
+        ]  # fmt: skip
+    finally:
+        _kill_all()
+        subprocess.run(["umount", "-l", small], check=True)
+
+
 def test_what_is_being_read_is_not_removed(capsys: pytest.CaptureFixture[str]) -> None:
     _start()
     _run("checkpoint", "clock", "--leave-running")

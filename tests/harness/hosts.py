@@ -71,7 +71,7 @@ class Host:
         found = []
         for place in ("locks", "unpacked", "migrating", "checkpoints"):
             if (self.state / place).is_dir():
-                found += [f"{place}/{name}" for name in os.listdir(self.state / place)]
+                found += [f"{place}/{name}" for name in os.listdir(self.state / place) if name != ".spare"]
         return sorted(found)
 
 

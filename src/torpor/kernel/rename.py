@@ -6,7 +6,7 @@ import os
 
 from torpor.kernel.arch import nr
 from torpor.kernel.syscall import address_of, syscall
-from torpor.kernel.uapi.fs import RENAME_EXCHANGE
+from torpor.kernel.uapi.fs import RENAME_EXCHANGE, RENAME_NOREPLACE
 
 
 def exchange(directory: int, one: str, other: str) -> None:
@@ -14,10 +14,21 @@ def exchange(directory: int, one: str, other: str) -> None:
 
     OSError: EINVAL or ENOSYS where the file system cannot.
     """
+    _rename(f"exchange of {one} and {other}", directory, one, other, RENAME_EXCHANGE)
+
+
+def put(directory: int, old: str, new: str) -> None:
+    """Rename *old* to *new*, both in *directory* (a descriptor), if there is no *new*.
+
+    OSError: EEXIST where there is one, ENOENT where there is no *old*, EINVAL or ENOSYS where the file system cannot.
+    """
+    _rename(f"{old} to {new}", directory, old, new, RENAME_NOREPLACE)
+
+
+def _rename(what: str, directory: int, one: str, other: str, flags: int) -> None:
     names = [bytearray(os.fsencode(name) + b"\0") for name in (one, other)]
     first, second = (address_of(name) for name in names)
-    what = f"exchange of {one} and {other}"
-    syscall(what, nr.renameat2, directory, first, directory, second, RENAME_EXCHANGE)
+    syscall(what, nr.renameat2, directory, first, directory, second, flags)
 
 
 def syncfs(fd: int) -> None:

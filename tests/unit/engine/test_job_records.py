@@ -1,5 +1,6 @@
 """What a job's record says, whoever died when; and what is said where it cannot be read."""
 
+import errno
 import fcntl
 import json
 import os
@@ -222,7 +223,30 @@ def test_a_lock_ends_with_its_holder_and_is_asked_for_without_being_taken(state:
     assert locks.holder("one") == ""
     with locks.held("one", "removed"):
         assert locks.holder("one") == f"removed by pid {os.getpid()}"
-    assert list((state / "locks").iterdir()) == []
+    assert [each.name for each in (state / "locks").iterdir()] == [".spare"]
+
+
+def test_a_lock_can_be_had_where_no_file_can_be_made(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.open
+
+    def full(path: os.PathLike[str] | str, flags: int, *rest: int) -> int:
+        if flags & os.O_CREAT and not os.path.lexists(path):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+        return real(path, flags, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", full)
+        with pytest.raises(OSError, match="No space left"), locks.held("one", "removed"):
+            pass
+    with locks.held("one", "started"):
+        pass
+    monkeypatch.setattr(os, "open", full)
+    for name in ("one", "two", "one"):
+        with locks.held(name, "removed"):
+            assert locks.holder(name) == f"removed by pid {os.getpid()}"
+            with pytest.raises(JobError, match="is being removed"), locks.held(name, "pruned"):
+                pass
+        assert [each.name for each in (state / "locks").iterdir()] == [".spare"]
 
 
 def test_what_a_dead_holder_was_making_is_waited_for() -> None:

@@ -29,11 +29,34 @@ def main(args: argparse.Namespace) -> int:
 
     JobError where there is no such thing or somebody is at work on it; UsageError for one checkpoint and --all.
     """
-    from torpor.base.errors import UsageError
+    told: list[dict[str, object]] = []
+    try:
+        _remove_all(args, told)
+    finally:
+        # What an error comes after is gone all the same.
+        if told or args.json:
+            _say(told, as_json=args.json)
+    return 0
+
+
+def _say(told: list[dict[str, object]], *, as_json: bool) -> None:
     from torpor.cli.progress import size
+    from torpor.cli.telling import tell
+
+    if as_json:
+        import json
+
+        tell(json.dumps(told, indent=1))
+        return
+    amounts = (f" ({size(int(str(each['freed_bytes'])))})" if "freed_bytes" in each else "" for each in told)
+    tell("\n".join(f"{each['removed']} removed{amount}" for each, amount in zip(told, amounts, strict=True)))
+
+
+def _remove_all(args: argparse.Namespace, told: list[dict[str, object]]) -> None:
+    """Whatever has been removed is added to *told*."""
+    from torpor.base.errors import UsageError
     from torpor.engine import jobs
 
-    told: list[dict[str, object]] = []
     for word in args.names:
         name, which = jobs.generations.split(word)
         with jobs.locks.held(name, "removed"):
@@ -46,16 +69,7 @@ def main(args: argparse.Namespace) -> int:
                 found = jobs.generations.list_of(name)
                 _check_whole(job, found, args)
             _check_not_slept_in(job, found, args)
-            told += _remove(job, found, whole=not which)
-    if args.json:
-        import json
-
-        print(json.dumps(told, indent=1))
-        return 0
-    for each in told:
-        amount = f" ({size(int(str(each['freed_bytes'])))})" if "freed_bytes" in each else ""
-        print(f"{each['removed']} removed{amount}")
-    return 0
+            _remove(job, found, told, whole=not which)
 
 
 def _check_whole(job: Job, found: list[Generation], args: argparse.Namespace) -> None:
@@ -79,17 +93,33 @@ def _check_not_slept_in(job: Job, found: list[Generation], args: argparse.Namesp
                 raise JobError(f"{job.name} sleeps in {each.label}", hint="--force removes it all the same")
 
 
-def _remove(job: Job, found: list[Generation], *, whole: bool) -> list[dict[str, object]]:
-    """Do it; what has been removed, and what room that makes."""
+def _remove(job: Job, found: list[Generation], told: list[dict[str, object]], *, whole: bool) -> None:
+    """Do it, and add to *told* what has been removed, and what room that makes."""
     from torpor.engine import jobs
 
-    told: list[dict[str, object]] = []
     for each in found:
-        told.append({"removed": each.label, "freed_bytes": each.size_bytes if each.is_ours else 0})
-        if job.status == jobs.CHECKPOINTED and each.number == job.sleeps_in:
-            jobs.lost(job)
+        freed = each.size_bytes if each.is_ours else 0
+        is_last_sleep = job.status == jobs.CHECKPOINTED and each.number == job.sleeps_in
+        is_noted = is_last_sleep and _note_loss(job)
         jobs.generations.remove(each)
+        told.append({"removed": each.label, "freed_bytes": freed})
+        if is_last_sleep and not is_noted:
+            jobs.lost(job)
     if whole and job.directory.exists():
         jobs.remove(job)
         told.append({"removed": job.name})
-    return told
+
+
+def _note_loss(job: Job) -> bool:
+    """Have the record say beforehand that the job has ended; not where only what is removed makes room for that."""
+    import errno
+
+    from torpor.engine import jobs
+
+    try:
+        jobs.lost(job)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        return False
+    return True

@@ -55,8 +55,12 @@ def _pid_of(ident: str) -> int:
 
 def _exchange(place: Path, text: str) -> None:
     temporary = place.with_name(f".{place.name}.torpor")
-    temporary.write_text(text, encoding="utf-8")
-    shutil.copystat(place, temporary)
-    with OwnedFd(os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)) as fd:
-        os.fsync(fd.fileno())
-    temporary.replace(place)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        shutil.copystat(place, temporary)
+        with OwnedFd(os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)) as fd:
+            os.fsync(fd.fileno())
+        temporary.replace(place)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -41,11 +41,15 @@ def write(name: str, told: dict[str, object]) -> None:
     """Exchange the file for one with *told*, on the disk; OSError."""
     path = directory() / name
     temporary = path.with_name(f".{name}")
-    with open(temporary, "w", encoding="utf-8") as stream:
-        stream.write(json.dumps(told, indent=1) + "\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
+    try:
+        with open(temporary, "w", encoding="utf-8") as stream:
+            stream.write(json.dumps(told, indent=1) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     with OwnedFd(os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as fd:
         os.fsync(fd.fileno())
 

@@ -204,7 +204,9 @@ class New:
         if place is not None:
             path = str(place if is_stream(place) else place.absolute())
             (self.directory / _PLACE).write_text(json.dumps({"path": path}) + "\n", encoding="utf-8")
-        (home / ".last").write_text(f"{self.number}\n", encoding="ascii")
+        last = self.directory / ".last"
+        last.write_text(f"{self.number}\n", encoding="ascii")
+        last.replace(home / ".last")
         note.write(self.directory, about)
 
     def secure(self) -> None:
@@ -316,8 +318,11 @@ def tag(generation: Generation, word: str) -> None:
     home = generation.directory.parent
     temporary = home / f".tag-{os.getpid()}"
     temporary.unlink(missing_ok=True)
-    temporary.symlink_to(str(generation.number))
-    temporary.rename(home / f"@{word}")
+    try:
+        temporary.symlink_to(str(generation.number))
+        temporary.rename(home / f"@{word}")
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def untag(name: str, word: str) -> None:

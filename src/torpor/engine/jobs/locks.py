@@ -2,10 +2,14 @@
 
 The lock is of an open file description (fcntl(2), F_OFD_SETLK): our death lets go of it, and whoever only wants to know
 whether it is held can ask without taking it.  The file says in words who has it.
+
+    STATE/locks/NAME      there as long as somebody is at work on NAME
+    STATE/locks/.spare    becomes one where no new file can be made: what makes room (rm, prune) needs one, too
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -19,12 +23,15 @@ from torpor.base.errors import JobError, NotPermittedError
 from torpor.base.fds import OwnedFd
 from torpor.base.ids import Pid
 from torpor.engine.jobs.places import check_name, state_directory
+from torpor.kernel import rename
 from torpor.kernel.procfs.task import is_dying
 
 #: struct flock: type, whence, start, length, pid.
 _FLOCK = struct.Struct("=hhxxxxqqixxxx")
 WHOLE_FILE = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+_NO_LOCK = _FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, 0, 0, 0)
 _MAX_TEXT = 200
+_SPARE = ".spare"
 _BY = re.compile(r"by pid (\d+)$")
 #: So long is it waited for that a dead holder's lock is let go, or a new holder says who it is.
 _PATIENCE_S, _LOOK_EVERY_S = 2.0, 0.01
@@ -58,7 +65,7 @@ def held(name: str, doing: str) -> Iterator[None]:
             try:
                 yield
             finally:
-                path.unlink(missing_ok=True)
+                _let_go(path, fd.fileno())
             return
 
 
@@ -68,10 +75,32 @@ def _is_dead(told: str) -> bool:
     return found is not None and is_dying(Pid(int(found.group(1))))
 
 
+def _let_go(path: Path, fd: int) -> None:
+    """Whoever waits for the lock sees that it is not at its place any more; what we have forked does not keep it."""
+    with suppress(OSError):
+        os.ftruncate(fd, 0)
+    try:
+        with OwnedFd(os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as home:
+            rename.put(home.fileno(), path.name, _SPARE)
+    except OSError:
+        path.unlink(missing_ok=True)
+    fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _NO_LOCK)
+
+
 def _open(path: Path, name: str) -> int:
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            return os.open(path, flags | os.O_CREAT, 0o600)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            with suppress(OSError), OwnedFd(os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as home:
+                rename.put(home.fileno(), _SPARE, path.name)
+            with suppress(FileNotFoundError):
+                return os.open(path, flags)
+            raise
     except PermissionError:
         raise NotPermittedError(
             f"the jobs in {state_directory()} belong to another user; {name} is none of ours", hint=AS_OWNER
