@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from harness.events import time_limit_s
+from torpor.engine import jobs
+from torpor.engine.jobs import generations
 
 pytestmark = pytest.mark.root
 CRIU = [sys.executable, "-m", "torpor.cli.criu.main"]
@@ -182,6 +184,66 @@ def test_what_is_done_is_no_failure_because_nobody_hears_of_it(
         if words[0] == "checkpoint":
             assert sleeper.wait() == -signal.SIGKILL
     os.kill(sleeper.pid, 0)
+
+
+@pytest.mark.parametrize("out", ["> /dev/full", "| true", ">&-", "> /dev/full 2> /dev/full", ">&- 2>&-"])
+def test_so_it_is_with_what_is_done_to_checkpoints(out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORPOR_STATE", str(tmp_path / "state"))
+
+    def torpor(*words: str) -> str:
+        line = ["bash", "-c", f'"$0" "$@" {out}; exit ${{PIPESTATUS[0]}}', *TORPOR, *words]
+        done = run(*line)
+        assert done.returncode == 0, (words, done.stderr)
+        return str(done.stderr)
+
+    def left() -> list[str]:
+        return [f"{each.number}{''.join(each.tags)}" for each in generations.list_of("nap")]
+
+    torpor("run", "-d", "--name", "nap", "--", "sleep", "1000")
+    for _ in range(4):
+        torpor("checkpoint", "--leave-running", "nap")
+    torpor("tag", "nap@3", "good")
+    torpor("tag", "--json", "nap@4", "other")
+    torpor("tag", "--remove", "--json", "nap@other")
+    assert left() == ["1", "2", "3good", "4"]
+    said = torpor("rm", "nap@1")
+    assert ("nap@1 removed" in said) == (out == "> /dev/full")
+    said = torpor("prune", "--keep-last", "1")
+    assert ("nap@2 removed\n1 checkpoints" in said) == (out == "> /dev/full")
+    assert left() == ["3good", "4"]
+    torpor("survive", "nap")
+    torpor("survive", "--save")
+    assert jobs.find("nap").status == jobs.CHECKPOINTED
+    torpor("survive", "--restore")
+    assert jobs.find("nap").status == jobs.RUNNING
+    torpor("survive", "--remove", "nap")
+    torpor("kill", "--remove", "nap")
+    torpor("restore", "nap")
+    torpor("kill", "nap")
+    torpor("kill", "nap")
+    torpor("rm", "--all", "--json", "nap")
+    assert jobs.list_jobs() == []
+
+
+def test_what_criu_did_is_no_failure_because_its_statistics_cannot_be_shown(
+    sleeper: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    line = ["bash", "-c", '"$0" "$@" > /dev/full', *CRIU]
+    done = run(*line, "dump", "-t", str(sleeper.pid), "-D", str(tmp_path), "--display-stats")
+    assert done.returncode == 0 and sleeper.wait() == -signal.SIGKILL, done.stderr
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "stats-restore").mkdir()  # it cannot be written, nor read
+    done = run(*line, "restore", "-d", "-D", str(tmp_path), "-W", str(tmp_path / "work"), "--display-stats")
+    assert done.returncode == 0, done.stderr
+    os.kill(sleeper.pid, 0)
+
+
+def test_what_is_gone_is_told_before_what_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORPOR_STATE", str(tmp_path / "state"))
+    run(*TORPOR, "run", "-d", "--name", "nap", "--", "sleep", "1000")
+    run(*TORPOR, "checkpoint", "nap")
+    done = run(*TORPOR, "rm", "--all", "--force", "nap", "none")
+    assert done.returncode == 1 and "nap@1 removed" in done.stdout and "no job called none" in done.stderr, done
 
 
 def test_names_of_any_bytes_are_shown_and_do_nothing_to_a_terminal(tmp_path: Path) -> None:

@@ -67,8 +67,10 @@ class Progress:
         if self._thread is not None:
             self._over.set()
             self._thread.join()
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
+            # A terminal that has hung up makes no failure of what was waited for.
+            with suppress(OSError):
+                sys.stderr.write("\r\x1b[K")
+                sys.stderr.flush()
 
     def _show(self) -> None:
         step = 0

@@ -21,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """End the jobs named, and with --remove forget them; 0.  JobError where there is none, or it is in use."""
     from torpor.base.errors import JobError
+    from torpor.cli.telling import tell
     from torpor.engine import jobs
 
     number = _number(args.signal)
@@ -31,13 +32,13 @@ def main(args: argparse.Namespace) -> int:
         elif doing := jobs.locks.holder(name):
             raise JobError(f"{name} is being {doing}", hint="wait until that is over")
         elif not args.remove:
-            print(f"{name} is not running ({job.status})")
+            tell(f"{name} is not running ({job.status})")
         if args.remove:
             with jobs.locks.held(name, "removed"):
                 jobs.remove(job)
             if kept := jobs.generations.list_of(name):
                 labels = ", ".join(each.label for each in kept)
-                print(f"{name}: kept {labels} (torpor rm --all {name} removes what is left)")
+                tell(f"{name}: kept {labels} (torpor rm --all {name} removes what is left)")
     return 0
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from torpor.base.typed import TYPE_CHECKING
@@ -37,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Do it, and say what was found."""
+    from torpor.cli.telling import tell
     from torpor.containers import installation
 
     directory = args.directory or installation.DIRECTORY
@@ -46,35 +47,37 @@ def main(args: argparse.Namespace) -> int:
         if directory == installation.DIRECTORY:
             _no_reboots(if_any=True)
         gone = installation.remove(directory, _texts())
-        print(f"{gone} is gone" if gone else f"there was none in {directory}: nothing to undo")
+        tell(f"{gone} is gone" if gone else f"there was none in {directory}: nothing to undo")
         return 0
     if not args.status:
         made, changed = installation.install(directory, _texts())
         if not args.json:
             names = f"{made.path} and {made.path.parent / 'torpor'}"
-            print(f"{names} run torpor {made.version}{'' if changed else ', as before'}")
+            tell(f"{names} run torpor {made.version}{'' if changed else ', as before'}")
         if args.survive_reboot:
             _reboots(args, made.path.parent / "torpor")
-    all_run_it = _show(directory, args.json)
+    all_run_it = _show(directory, args.json, print if args.status else tell)
     return 0 if all_run_it or not args.status else 1
 
 
 def _reboots(args: argparse.Namespace, command: Path) -> None:
+    from torpor.cli.telling import tell
     from torpor.containers.reboot import units
 
     changed = units.install(command, args.timeout or units.TIMEOUT_S)
     if not args.json:
-        print(f"{units.SAVE} and {units.RESTORE} are on{'' if changed else ', as before'}: torpor survive NAME marks")
+        tell(f"{units.SAVE} and {units.RESTORE} are on{'' if changed else ', as before'}: torpor survive NAME marks")
 
 
 def _no_reboots(*, if_any: bool = False) -> int:
+    from torpor.cli.telling import tell
     from torpor.containers.reboot import units
 
     gone = units.remove()
     if gone:
-        print(f"{units.SAVE} and {units.RESTORE} are gone; what sleeps is woken by torpor survive --restore")
+        tell(f"{units.SAVE} and {units.RESTORE} are gone; what sleeps is woken by torpor survive --restore")
     elif not if_any:
-        print("there were no units: nothing to undo")
+        tell("there were no units: nothing to undo")
     return 0
 
 
@@ -85,8 +88,8 @@ def _texts() -> dict[str, str]:
     return {**completion.files(), **{f"man/{place}": text for place, text in manual.pages().items()}}
 
 
-def _show(directory: Path, as_json: bool) -> bool:
-    """Print what was found; whether every engine runs torpor."""
+def _show(directory: Path, as_json: bool, say: Callable[[str], None]) -> bool:
+    """Say what was found; whether every engine runs torpor."""
     from torpor.containers import installation
     from torpor.containers.survey import config_files, survey
 
@@ -102,10 +105,9 @@ def _show(directory: Path, as_json: bool) -> bool:
             "config_files": [dataclasses.asdict(file) for file in config_files()],
             "missing_features": [name for name, _ in _missing_features()],
         }
-        print(json.dumps(told, indent=1))
+        say(json.dumps(told, indent=1))
     else:
-        for line in _lines(found, directory):
-            print(line)
+        say("\n".join(_lines(found, directory)))
     return all(report.criu is not None and report.criu.is_torpor for report in found)
 
 

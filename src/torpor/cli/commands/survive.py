@@ -72,6 +72,7 @@ def _mark(args: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     from torpor.base import log
+    from torpor.cli.telling import tell
     from torpor.containers import names
     from torpor.containers.reboot import marks, units
 
@@ -80,10 +81,9 @@ def _mark(args: argparse.Namespace) -> int:
     made = [marks.Mark(marks.spelled(names.resolve(name)), after, args.timeout or 0.0, options) for name in args.names]
     marks.add(made)
     if args.json:
-        print(json.dumps({"marked": [asdict(mark) for mark in made]}, indent=1))
+        tell(json.dumps({"marked": [asdict(mark) for mark in made]}, indent=1))
     else:
-        for mark in made:
-            print(f"{mark.target}: marked")
+        tell("\n".join(f"{mark.target}: marked" for mark in made))
     if not units.are_there():
         log.warn("nothing is saved at shutdown yet: torpor setup --survive-reboot, as root")
     return 0
@@ -93,6 +93,7 @@ def _remove(args: argparse.Namespace) -> int:
     import json
 
     from torpor.base.errors import TorporError, UsageError
+    from torpor.cli.telling import tell
     from torpor.containers import names
     from torpor.containers.reboot import marks, planning
 
@@ -108,20 +109,21 @@ def _remove(args: argparse.Namespace) -> int:
         if target not in gone and planning.is_marked_by_label(target.partition(":")[2]):
             raise TorporError(f"{target} has the label {marks.LABEL}", hint="a label is a container's for its life")
     if args.json:
-        print(json.dumps({"removed": gone}))
+        tell(json.dumps({"removed": gone}))
     else:
-        for target in targets:
-            print(f"{target}: {'not marked any more' if target in gone else 'was not marked'}")
+        said = {True: "not marked any more", False: "was not marked"}
+        tell("\n".join(f"{target}: {said[target in gone]}" for target in targets))
     return 0
 
 
 def _save(args: argparse.Namespace) -> int:
     from torpor.cli import itself
+    from torpor.cli.telling import tell
     from torpor.containers import systemd
     from torpor.containers.reboot import ledger, saving
 
     if args.at_shutdown and not systemd.is_going_down():
-        print("the machine is not going down: nothing is saved")
+        tell("the machine is not going down: nothing is saved")
         return 0
     if args.dry_run:
         found = saving.look(itself.run)
@@ -144,25 +146,28 @@ def _restore(args: argparse.Namespace) -> int:
 
 def _ended(args: argparse.Namespace, made: Ledger) -> int:
     if args.json:
-        _print_json(made.entries, made)
+        from torpor.cli.telling import tell
+
+        tell(_as_json(made.entries, made))
     return 1 if made.missing else 0
 
 
 class _teller:
-    """Prints each entry as it comes."""
+    """Prints each entry as it comes: nobody is left unsaved because that cannot be written."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self._is_silent = args.json
         self._is_journal = "JOURNAL_STREAM" in os.environ
 
     def __call__(self, entry: Entry) -> None:
+        from torpor.cli.telling import tell
         from torpor.containers.reboot.ledger import MISSING
 
         if self._is_silent:
             return
         is_bad = entry.state in MISSING
         sign = _JOURNAL_ERROR if is_bad and self._is_journal else ""
-        print(f"{sign}{line_of(entry)}", file=sys.stderr if is_bad else sys.stdout, flush=True)
+        tell(f"{sign}{line_of(entry)}", sys.stderr if is_bad else sys.stdout)
 
 
 def line_of(entry: Entry) -> str:
@@ -197,7 +202,7 @@ def _list(args: argparse.Namespace) -> int:
     last = ledger.load()
     planned = planning.plan()
     if args.json:
-        _print_json(planned, last)
+        print(_as_json(planned, last))
         return 0
     if planned:
         rows: list[tuple[str, ...]] = [("MARKED", "NOW", "AFTER", "TIME LIMIT")]
@@ -226,7 +231,7 @@ def _list(args: argparse.Namespace) -> int:
 
 def _show(args: argparse.Namespace, entries: Sequence[Entry], nothing: str) -> None:
     if args.json:
-        _print_json(entries, None)
+        print(_as_json(entries, None))
         return
     for entry in entries:
         print(line_of(entry))
@@ -234,11 +239,11 @@ def _show(args: argparse.Namespace, entries: Sequence[Entry], nothing: str) -> N
         print(nothing)
 
 
-def _print_json(entries: Sequence[Entry], last: Ledger | None) -> None:
+def _as_json(entries: Sequence[Entry], last: Ledger | None) -> str:
     import json
     from dataclasses import asdict
 
     told: dict[str, object] = {"entries": [asdict(entry) for entry in entries]}
     if last is not None:
         told["last"] = asdict(last)
-    print(json.dumps(told, indent=1))
+    return json.dumps(told, indent=1)

@@ -22,6 +22,7 @@ def main(args: argparse.Namespace) -> int:
     import json
 
     from torpor.base.errors import UsageError
+    from torpor.cli.telling import tell
     from torpor.engine.jobs import generations
 
     name, which = generations.split(args.source)
@@ -30,14 +31,14 @@ def main(args: argparse.Namespace) -> int:
             raise UsageError("torpor tag --remove: which tag?", hint="torpor tag --remove NAME@TAG")
         generations.untag(name, which)
         if args.json:
-            print(json.dumps({"name": name, "removed": which}))
+            tell(json.dumps({"name": name, "removed": which}))
         return 0
     if not args.tag:
         raise UsageError("torpor tag: a tag is missing", hint="torpor tag NAME@2 before-upgrade")
     generation = generations.find(name, which)
     generations.tag(generation, args.tag)
     if args.json:
-        print(json.dumps({"checkpoint": generation.label, "tag": args.tag}))
+        tell(json.dumps({"checkpoint": generation.label, "tag": args.tag}))
     else:
-        print(f"{generation.label} is {name}@{args.tag}")
+        tell(f"{generation.label} is {name}@{args.tag}")
     return 0

@@ -79,7 +79,10 @@ def run(
     if options.display_stats:
         from torpor.cli.criu.show_stats import show_restore
 
-        show_restore(options.work_dir)
+        try:
+            show_restore(options.work_dir)
+        except TorporError as error:
+            log.warn(f"the restore is complete, but its statistics cannot be shown: {error}")
     return pid
 
 

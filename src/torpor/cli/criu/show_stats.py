@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-
+from torpor.cli.telling import tell
 from torpor.images import kinds
 from torpor.images import messages as m
 from torpor.images.store import load_one
@@ -47,4 +46,4 @@ def _load(directory: str, which: str) -> m.stats_entry:
 
 def _show(title: str, *rows: tuple[str, int, str]) -> None:
     lines = [title, *(f"{name}: {value}{' ' + unit if unit else ''}" for name, value, unit in rows)]
-    sys.stdout.write("\n".join(lines) + "\n")
+    tell("\n".join(lines))
