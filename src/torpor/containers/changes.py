@@ -128,8 +128,10 @@ def _add(archive: Path, missing: Sequence[Kept], room: Path) -> None:
                 _append(diff, missing)
                 new.add(diff, _DIFF)
         made.replace(archive)
-    except (OSError, tarfile.TarError, ImageError) as error:
+    except BaseException as error:
         made.unlink(missing_ok=True)
+        if not isinstance(error, OSError | tarfile.TarError | ImageError):
+            raise
         names = ", ".join(each.path for each in missing)
         log.warn(f"{archive} does not hold what was changed in {names}: podman has left it out; adding it: {error}")
 

@@ -1,7 +1,7 @@
 """One file of a container's checkpoint, for engines that write directories (runc, crun, LXC, Docker).
 
-The engine writes a directory beside the file, which becomes the file and is removed.  If that fails the container is
-gone already: then the directory stays, and is said to be what it is restored from.  Whether there is room for both is
+The engine writes a directory beside the file, which becomes the file and is removed.  If that fails and the container
+is gone already, the directory stays, and is said to be what it is restored from.  Whether there is room for both is
 looked at first.
 """
 
@@ -13,12 +13,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from torpor.base.errors import EngineError, UsageError
+from torpor.base.fds import OwnedFd
+from torpor.base.ids import Pid
 from torpor.containers import docker, note, space, waking
 from torpor.containers.model import Container, ContainerEngine, Restored, Words
 from torpor.engine.destination import coming_from
 from torpor.engine.jobs import state_directory
 from torpor.images import pack
 from torpor.images.errors import ImageError
+from torpor.kernel.procfs.task import is_dying
 
 #: Those whose checkpoints are directories of plain files, and where in them these lie.
 ENGINES = {"runc": "", "crun": "", "lxc": "", "docker": docker.FOLDER}
@@ -37,15 +40,27 @@ def checkpoint(engine: ContainerEngine, container: Container, output: Path, word
     if output.is_dir():
         raise UsageError(f"{output} is a directory")
     _check_space(container, output, how)
-    engine.checkpoint(container, images, words)
+    folder = images / ENGINES[container.engine]
     try:
-        folder = images / ENGINES[container.engine]
+        engine.checkpoint(container, images, words)
+    except EngineError:
+        # Of one that has ended it may be all that there is.
+        if _runs_on(container) and not os.path.lexists(folder / "inventory.img"):
+            shutil.rmtree(images, ignore_errors=True)
+        raise
+    try:
         if folder != images:
             note.write(folder, container)
         pack.write(folder, made, how)
         made.replace(output)
+        with OwnedFd(os.open(output.absolute().parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as home:
+            os.fsync(home.fileno())
     except BaseException as error:
         made.unlink(missing_ok=True)
+        if _runs_on(container):
+            shutil.rmtree(images, ignore_errors=True)
+            error.add_note(f"{container.label} runs on")
+            raise
         told = f"{container.label} is in {images}: `torpor restore {images}` wakes it"
         if isinstance(error, ImageError | OSError):
             raise EngineError(f"{error}; {told}") from None
@@ -53,6 +68,10 @@ def checkpoint(engine: ContainerEngine, container: Container, output: Path, word
         raise
     shutil.rmtree(images, ignore_errors=True)
     return str(output)
+
+
+def _runs_on(container: Container) -> bool:
+    return bool(container.pid) and not is_dying(Pid(container.pid))
 
 
 def _check_free(places: Sequence[Path]) -> None:

@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from torpor.base.errors import EngineError, TorporError, UsageError
+from torpor.base.fds import OwnedFd
+from torpor.base.ids import Pid
 from torpor.containers import archive, changes, foreseen, space
 from torpor.containers.commands import command_of, run
 from torpor.containers.model import LIST_TIMEOUT_S, RUNNING, Container, Restored, Runtime, Words, matching, option_line
 from torpor.images import pack
+from torpor.kernel.procfs.task import is_dying
 
 _DUMP_WORDS = frozenset(
     {
@@ -89,9 +92,13 @@ class Podman:
                 error.add_note(self._what_is_left(container, output, place))
                 raise
             if place is not None and output is not None:
-                place.replace(output)
-                if left_out is not None:
-                    left_out.add_to(output)
+                try:
+                    _put(place, output)
+                    if left_out is not None:
+                        left_out.add_to(output)
+                except BaseException as error:
+                    error.add_note(f"{container.label} is in {output if not os.path.lexists(place) else place}")
+                    raise
         made = [str(output)] if output is not None else []
         made += [f"the image {value}" for name, value in words if name == "create-image"]
         return _with_statistics(" and ".join(made) or "podman's storage", said, words)
@@ -107,20 +114,26 @@ class Podman:
         return [str(path) for path in found.get("changed") or ()]
 
     def _what_is_left(self, container: Container, output: Path | None, place: Path | None) -> str:
-        """After a checkpoint that failed: what has become of the container.  A torn archive is removed."""
+        """After a checkpoint that failed: what has become of the container.
+
+        An archive that is torn is removed, and so is one of a container that runs on: an earlier one stays.
+        """
         is_written = place is not None and archive.is_whole(place)
-        if place is not None and output is not None:
-            if is_written:
-                place.replace(output)
-            else:
-                place.unlink(missing_ok=True)
         try:
             told = json.loads(run(self.name, "container", "inspect", container.id))[0]
         except (EngineError, ValueError, LookupError):
+            told = None
+        runs_on = told is not None and str(told.get("State", {}).get("Status", "")) in RUNNING
+        if place is not None and output is not None:
+            if is_written and not (runs_on and container.pid and not is_dying(Pid(container.pid))):
+                _put(place, output)
+            else:
+                place.unlink(missing_ok=True)
+        if told is None:
             if is_written:
                 return f"{container.label} is in {output} all the same: `torpor restore {output}` wakes it"
             return f"{container.label} is lost: podman has removed it, for it was started with --rm"
-        if str(told.get("State", {}).get("Status", "")) in RUNNING:
+        if runs_on:
             return f"{container.label} runs on"
         stored = Path(str(told.get("StaticDir", "")), "checkpoint")
         if not (stored / "inventory.img").is_file():
@@ -230,9 +243,7 @@ def _check_space(
 
 
 def _place_of(output: Path) -> Path:
-    """Where the archive is written: an earlier one called so stays until the new one is whole."""
-    if not os.path.lexists(output):
-        return output.absolute()
+    """Where the archive is written: what is called *output* is whole, and an earlier one stays till then."""
     place = output.absolute().with_name(f"{output.name}.new")
     if os.path.lexists(place):
         raise UsageError(
@@ -248,6 +259,15 @@ def _addresses(told: dict[str, dict[str, object]]) -> tuple[str, ...]:
     places = [settings, *(networks.values() if isinstance(networks, dict) else ())]
     found = [str(place.get(key) or "") for place in places for key in ("IPAddress", "GlobalIPv6Address")]
     return tuple(dict.fromkeys(address for address in found if address))
+
+
+def _put(place: Path, output: Path) -> None:
+    """Give the whole archive its name, when it is on the disk."""
+    with OwnedFd(os.open(place, os.O_RDONLY | os.O_CLOEXEC)) as made:
+        os.fsync(made.fileno())
+    place.replace(output)
+    with OwnedFd(os.open(place.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as home:
+        os.fsync(home.fileno())
 
 
 def _with_statistics(made: str, said: str, words: Words) -> str:

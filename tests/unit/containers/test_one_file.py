@@ -1,12 +1,14 @@
 """One file of a container's checkpoint, by engines of ours in the place of runc and Docker."""
 
+import errno
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from torpor.base.errors import RefusedError
+from torpor.base.errors import EngineError, RefusedError, TorporError
 from torpor.containers import note, one_file, waking
 from torpor.containers.model import Container, Restored, Words
 from torpor.images import pack
@@ -65,3 +67,37 @@ def test_the_container_runs_on_where_there_is_no_room(
     with pytest.raises(RefusedError, match=r"web needs up to .* where 1\.0 MiB are free"):
         one_file.checkpoint(writer, _container(engine), tmp_path / "web.tar.gz", [])  # type: ignore[arg-type]
     assert not writer.was_called and not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("when", ["engine", "engine, late", "archive"])
+@pytest.mark.parametrize("runs_on", [True, False])
+def test_what_fails_removes_what_is_not_all_that_there_is(
+    when: str, runs_on: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "web.tar"
+    output.write_bytes(b"earlier")
+
+    class Failing(Engine):
+        def checkpoint(self, container: Container, output: Path | None, words: Words) -> str:
+            assert output is not None
+            if when == "engine":
+                output.mkdir()
+                (output / "dump.log").write_text("no")
+            else:
+                super().checkpoint(container, output, words)
+            if when != "archive":
+                raise EngineError("no")
+            return ""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(pack, "send", full)
+    container = replace(_container("runc"), pid=os.getpid() if runs_on else 0)
+    with pytest.raises(TorporError) as caught:
+        one_file.checkpoint(Failing(""), container, output, [])  # type: ignore[arg-type]
+    assert output.read_bytes() == b"earlier"
+    stays = when == "engine, late" or not runs_on
+    assert sorted(os.listdir(tmp_path)) == ["web.tar", *["web.tar.images"] * stays]
+    if when == "archive":
+        assert ("runs on" if runs_on else "wakes it") in caught.value.describe()

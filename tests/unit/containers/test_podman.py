@@ -95,6 +95,21 @@ def test_an_earlier_archive_stays_until_the_new_one_is_whole(here: Path) -> None
     assert output.read_bytes() == (here / "archive").read_bytes() and not (here / "web.tar.new").exists()
 
 
+@pytest.mark.parametrize("has_earlier", [True, False])
+def test_of_a_container_that_runs_on_after_a_failure_no_archive_stays(here: Path, has_earlier: bool) -> None:
+    output = here / "web.tar"
+    if has_earlier:
+        output.write_bytes(b"earlier")
+    seen = f"cp {here}/web.tar {here}/seen; ls {here}/web.tar.new"
+    (here / "then").write_text(f"{seen}; echo Error: too late >&2; exit 125\n")
+    with pytest.raises(EngineError) as caught:
+        Podman().checkpoint(_container(), output, [("leave-running", "")])
+    assert "podman:web runs on" in caught.value.describe()
+    for place in (output, here / "seen"):
+        assert place.exists() == has_earlier and (not has_earlier or place.read_bytes() == b"earlier")
+    assert not (here / "web.tar.new").exists()
+
+
 @pytest.mark.parametrize(
     ("then", "torn", "told"),
     [
