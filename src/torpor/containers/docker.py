@@ -77,8 +77,8 @@ class Docker:
             return f"docker's storage, as {name}"
         output.mkdir(mode=0o700, parents=True, exist_ok=True)
         where = f"--checkpoint-dir={output.absolute()}"
-        run(self.name, "checkpoint", "create", where, *line, container.id, FOLDER)
-        note.write(output, container)
+        with note.written(output, container):
+            run(self.name, "checkpoint", "create", where, *line, container.id, FOLDER)
         return str(output)
 
     def restore(self, container: Container, words: Words) -> Restored:

@@ -41,8 +41,8 @@ class Lxc:
         option_line(self.name, "checkpoints", words, frozenset({"leave-running"}))
         output.mkdir(mode=0o700, parents=True, exist_ok=True)
         stop = [] if words else ["-s"]
-        run(_CHECKPOINT, "-n", container.name, "-D", output.absolute(), "-v", *stop)
-        note.write(output, container)
+        with note.written(output, container):
+            run(_CHECKPOINT, "-n", container.name, "-D", output.absolute(), "-v", *stop)
         return str(output)
 
     def restore(self, container: Container, words: Words) -> Restored:

@@ -7,6 +7,8 @@ need to be told again which container it was.  Other readers of the directory ig
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -32,8 +34,26 @@ class Note:
 
 def write(directory: Path, container: Container) -> None:
     """Write the note of whose checkpoint *directory* holds, in place of any that is there.  OSError."""
+    with written(directory, container):
+        pass
+
+
+@contextmanager
+def written(directory: Path, container: Container) -> Iterator[None]:
+    """The same at the end of the block, in which the checkpoint is made.
+
+    OSError where there is no room for it, before that: without a note nobody knows whose the checkpoint is.  After any
+    error an earlier note is as it was.
+    """
     note = Note(container.engine, container.name, container.id, container.image, container.place)
-    (directory / NAME).write_text(json.dumps(asdict(note), indent=1) + "\n", encoding="utf-8")
+    temporary = directory / f".{NAME}.new"
+    try:
+        temporary.write_text(json.dumps(asdict(note), indent=1) + "\n", encoding="utf-8")
+        yield
+        temporary.replace(directory / NAME)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def read(directory: Path) -> Note | None:

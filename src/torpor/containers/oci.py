@@ -69,8 +69,8 @@ class OciRuntime:
         output.mkdir(mode=0o700, parents=True, exist_ok=True)
         where = output.absolute()
         work = [] if any(name == "work-path" for name, _ in words) else [f"--work-path={where}"]
-        run(self.name, "checkpoint", f"--image-path={where}", *work, *line, container.id)
-        note.write(output, container)
+        with note.written(output, container):
+            run(self.name, "checkpoint", f"--image-path={where}", *work, *line, container.id)
         return str(output)
 
     def restore(self, container: Container, words: Words) -> Restored:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pytest
 
 from torpor.base.errors import EngineError, RefusedError, TorporError
-from torpor.containers import note, one_file, waking
+from torpor.containers import note, oci, one_file, waking
 from torpor.containers.model import Container, Restored, Words
 from torpor.images import pack
 
@@ -101,3 +101,36 @@ def test_what_fails_removes_what_is_not_all_that_there_is(
     assert sorted(os.listdir(tmp_path)) == ["web.tar", *["web.tar.images"] * stays]
     if when == "archive":
         assert ("runs on" if runs_on else "wakes it") in caught.value.describe()
+
+
+@pytest.mark.parametrize("has_earlier", [True, False])
+@pytest.mark.parametrize("when", ["before", "while"])
+def test_a_note_has_its_room_before_anything_ends(
+    when: str, has_earlier: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if has_earlier:
+        note.write(tmp_path, _container("docker"))
+    before, real, called = note.read(tmp_path), Path.write_text, []
+
+    def full(path: Path, text: str, **how: str) -> int:
+        real(path, text[:3], **how)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def run(*_: object, **__: object) -> str:
+        called.append(when)
+        if when == "while":
+            raise EngineError("no")
+        return ""
+
+    monkeypatch.setattr(oci, "run", run)
+    if when == "before":
+        monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises((EngineError, OSError)):
+        oci.OciRuntime("runc").checkpoint(_container("runc"), tmp_path, [])
+    assert called == ["while"] * (when == "while")
+    assert note.read(tmp_path) == before and os.listdir(tmp_path) == [note.NAME] * has_earlier
+    monkeypatch.undo()
+    monkeypatch.setattr(oci, "run", lambda *_, **__: "")
+    oci.OciRuntime("runc").checkpoint(_container("runc"), tmp_path, [])
+    found = note.read(tmp_path)
+    assert found is not None and found.engine == "runc" and os.listdir(tmp_path) == [note.NAME]
