@@ -427,6 +427,46 @@ def test_an_archive_stands_until_its_successor_does(
     _wait_count("clock", count + 3)
 
 
+def test_a_number_is_not_given_again_after_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Path.write_text
+
+    def full(path: Path, text: str, **how: str) -> int:
+        if path.name == ".last":
+            real(path, "", **how)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        return real(path, text, **how)
+
+    _start()
+    for _ in range(3):
+        _run("checkpoint", "clock", "--leave-running")
+    _run("rm", "clock@3", "clock@2")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        assert torpor.main(["checkpoint", "clock"]) == 1
+    _run("checkpoint", "clock")
+    assert [each.number for each in generations.list_of("clock")] == [1, 4]
+    count = _last("clock")
+    _run("restore", "clock")
+    _wait_count("clock", count + 3)
+
+
+def test_what_was_made_and_moved_at_once_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, place = jobs.checkpoint, tmp_path / "clock"
+
+    def moved(*args: object, **options: object) -> object:
+        made = real(*args, **options)  # type: ignore[arg-type]
+        place.rename(tmp_path / "moved")
+        return made
+
+    _start()
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs, "checkpoint", moved)
+        _run("checkpoint", "clock", "-o", place)
+    count = _last("clock")
+    _run("restore", tmp_path / "moved")
+    _wait_count("clock", count + 3)
+
+
 @pytest.mark.parametrize("has_earlier", [True, False])
 def test_an_archive_of_a_process_is_put_back(has_earlier: bool, tmp_path: Path) -> None:
     place, none = tmp_path / "nap.tar", subprocess.DEVNULL

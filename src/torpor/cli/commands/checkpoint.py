@@ -163,13 +163,19 @@ def _dump(
 
 
 def _size_of(path: Path) -> int | None:
-    """What the checkpoint takes; None where it has gone somewhere else."""
+    """What the checkpoint takes; None where it has gone somewhere else, 0 if it cannot be looked at any more."""
+    from contextlib import suppress
+
+    from torpor.base.errors import TorporError
     from torpor.engine.sets.contents import Checkpoint
     from torpor.images.stores.opening import is_stream
 
     if is_stream(path):
         return None
-    if path.is_file():
-        return path.stat().st_size
-    with Checkpoint(path) as made:
-        return made.size_bytes
+    # That it is made is certain: somebody may have moved it already.
+    with suppress(OSError, TorporError):
+        if path.is_file():
+            return path.stat().st_size
+        with Checkpoint(path) as made:
+            return made.size_bytes
+    return 0
