@@ -22,7 +22,7 @@ _BAR = 24
 def size(n_bytes: float) -> str:
     """A number of bytes for people, in the largest unit that fits: ``12.3 MiB``."""
     for unit in ("B", "KiB", "MiB", "GiB"):
-        if n_bytes < 1024 or unit == "GiB":
+        if n_bytes < (1024 if unit == "B" else 1023.95) or unit == "GiB":  # 1023.95 would print as 1024.0
             return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
         n_bytes /= 1024
     raise AssertionError

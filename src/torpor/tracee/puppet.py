@@ -152,7 +152,7 @@ def clone_threads(parent: Runner, set_tids: Sequence[TreePid]) -> list[Runner]:
     tgid = parent.thread.tgid
     if not _may_choose(parent):
         return _clone_threads_singly(parent, set_tids)
-    set_options(parent.thread, _QUIET_OPTIONS)
+    ptrace.set_options(parent.thread.tid, _QUIET_OPTIONS)
     try:
         for start in range(0, len(set_tids), _CLONES_PER_BATCH):
             batch = Batch()
@@ -180,7 +180,7 @@ def clone_threads(parent: Runner, set_tids: Sequence[TreePid]) -> list[Runner]:
         runner = Runner(thread, parent.scratch, stop_signal=parent.stop_signal)
         runner.start_from(regs)
         runners.append(runner)
-    set_options(parent.thread, OPTIONS)
+    ptrace.set_options(parent.thread.tid, OPTIONS)
     return runners
 
 
@@ -295,11 +295,6 @@ def event_message(tid: Pid) -> Pid:
     buffer = bytearray(8)
     syscall("ptrace(GETEVENTMSG)", nr.ptrace, PTRACE_GETEVENTMSG, tid, 0, address_of(buffer))
     return Pid(int.from_bytes(buffer, "little"))
-
-
-def set_options(thread: Thread, options: int) -> None:
-    """PTRACE_SETOPTIONS: *options* (PTRACE_O_*) instead of those that the thread has.  OSError."""
-    syscall("ptrace(SETOPTIONS)", nr.ptrace, 0x4200, thread.tid, 0, options)
 
 
 class Channel:

@@ -15,7 +15,7 @@ from torpor.kernel.signal import SIGKILL
 from torpor.kernel.uapi.sched import CLONE_CHILD_SETTID, CLONE_FILES, CLONE_FS, CLONE_PARENT_SETTID, CLONE_VM
 from torpor.tracee.batch import Batch
 from torpor.tracee.borrow import BorrowedRunner
-from torpor.tracee.puppet import event_message, set_options
+from torpor.tracee.puppet import event_message
 from torpor.tracee.remote import Runner, Scratch
 from torpor.tracee.thread import WALL, Thread
 
@@ -86,6 +86,6 @@ def _use(twin: Thread, runner: BorrowedRunner, scratch: Scratch, batch: Batch) -
 def trace(thread: Thread, options: int) -> None:
     """With the thread's seccomp filters suspended, as far as we may; see ``tree``."""
     try:
-        set_options(thread, options | ptrace.PTRACE_O_SUSPEND_SECCOMP)
+        ptrace.set_options(thread.tid, options | ptrace.PTRACE_O_SUSPEND_SECCOMP)
     except OSError:
-        set_options(thread, options)
+        ptrace.set_options(thread.tid, options)

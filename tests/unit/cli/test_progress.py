@@ -21,6 +21,18 @@ def test_the_time_left_is_not_guessed_at_once() -> None:
     assert "10 min left" in line_of("x", 1 << 30, 11 << 30, 60.0)
 
 
+def test_sizes_are_in_the_largest_unit_that_fits() -> None:
+    cases = {
+        0: "0 B",
+        1023: "1023 B",
+        1024: "1.0 KiB",
+        1048522: "1023.9 KiB",
+        1048570: "1.0 MiB",
+        5 << 40: "5120.0 GiB",
+    }
+    assert {n_bytes: progress.size(n_bytes) for n_bytes in cases} == cases
+
+
 def test_it_is_not_done_before_it_is() -> None:
     line = line_of("x", 3 << 30, 2 << 30, 2.0)
     assert "99% of" in line and "left" not in line

@@ -19,7 +19,6 @@ from torpor.objects.task.table import When, restore_process, restore_thread
 from torpor.tracee import stub
 from torpor.tracee.batch import Batch
 from torpor.tracee.pipeline import Pipeline
-from torpor.tracee.puppet import set_options
 
 _ALL_SIGNALS = (1 << 64) - 1
 
@@ -137,7 +136,7 @@ def go(session: RestoreSession) -> None:
     """
     assert session.guardian is not None
     for thread in session.iter_threads():
-        set_options(thread.runner.thread, ptrace.PTRACE_O_TRACESYSGOOD)
+        ptrace.set_options(thread.runner.thread.tid, ptrace.PTRACE_O_TRACESYSGOOD)
     if session.options.guarded is not None and session.root.ns_pid == 1:
         session.options.guarded(session.guardian.dismiss)
         session.guardian = None

@@ -30,7 +30,7 @@ from torpor.kernel.uapi.prctl import PR_SET_SECCOMP
 from torpor.kernel.uapi.seccomp import SECCOMP_FILTER_FLAG_LOG, SECCOMP_FILTER_FLAG_TSYNC, SECCOMP_SET_MODE_FILTER
 from torpor.objects.model import DumpProcess, DumpThread, RestoreProcess, RestoreThread
 from torpor.tracee.batch import Batch
-from torpor.tracee.puppet import OPTIONS, set_options
+from torpor.tracee.puppet import OPTIONS
 
 DISABLED, STRICT, FILTER = 0, 1, 2
 _MODES = (m.seccomp_mode.disabled, m.seccomp_mode.strict, m.seccomp_mode.filter)
@@ -128,7 +128,7 @@ def restore(thread: RestoreThread, batch: Batch) -> None:
     if mode == DISABLED:
         return
     try:
-        set_options(thread.runner.thread, OPTIONS | ptrace.PTRACE_O_SUSPEND_SECCOMP)
+        ptrace.set_options(thread.runner.thread.tid, OPTIONS | ptrace.PTRACE_O_SUSPEND_SECCOMP)
     except PermissionError as error:
         raise NotPermittedError(
             f"pid {thread.process.ns_pid} uses seccomp", hint="its restore needs CAP_SYS_ADMIN, and no filter on torpor"

@@ -111,7 +111,7 @@ def test_nobody_goes_before_nobody_dies_with_us(monkeypatch: pytest.MonkeyPatch)
     """EXITKILL goes from all, then the guardian, by one call; only then the first of them is let go."""
     done: list[object] = []
     session = _session(Member(10, threads=(11,)), Member(20, 10))
-    monkeypatch.setattr(finishing, "set_options", lambda thread, options: done.append((thread.tid, options)))
+    monkeypatch.setattr("torpor.kernel.ptrace.set_options", lambda tid, options: done.append((tid, options)))
     session.guardian = SimpleNamespace(dismiss=lambda: done.append("dismissed"))  # type: ignore[assignment]
     for thread in session.iter_threads():
         tid = thread.runner.tid
