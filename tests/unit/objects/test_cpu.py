@@ -1,5 +1,6 @@
 """A processor that can do less than the images' is refused by the names of what it lacks."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.images.store import store_one
 from torpor.images.stores.memory import MemStore
-from torpor.objects.arch import cpu
+from torpor.objects.arch import core, cpu
 
 
 def _store(entry: m.cpuinfo_x86_entry) -> MemStore:
@@ -73,6 +74,26 @@ def test_register_state_less_is_refused() -> None:
     with pytest.raises(RestoreError, match="register state"):
         cpu.check(_store(entry))
     cpu.check(_store(entry), "all,^fpu")
+
+
+@pytest.mark.parametrize(("rights", "is_fine"), [(None, True), (0x55555554, True), (0, True), (0x55555550, False)])
+def test_protection_keys_are_only_needed_where_they_are_used(
+    rights: int | None, is_fine: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every task of a processor that has them has the state; here is one that has not."""
+    entry, ours = cpu.read(), cpu.read()
+    entry.xfeatures_mask |= 1 << 9
+    ours.xfeatures_mask &= ~(1 << 9)
+    monkeypatch.setattr("torpor.objects.arch.x86_64.cpu.read", lambda: ours)
+    cores = [core.new(), core.new()]
+    if rights is not None:
+        state = cores[1].thread_info.fpregs.xsave
+        state.xstate_bv = 1 << 9 | 7
+        state.pkru.extend((rights, 0))
+    with nullcontext() if is_fine else pytest.raises(RestoreError, match="XCR0 bits 0x200"):
+        cpu.check(_store(entry), cores=cores)
+    with pytest.raises(RestoreError, match="register state"):
+        cpu.check(_store(entry))
 
 
 def test_images_without_say_nothing() -> None:

@@ -64,7 +64,8 @@ def read_images(session: RestoreSession) -> None:
 def check_processor(session: RestoreSession) -> None:
     """RestoreError where the processor lacks what the tree may rely on."""
     cap = session.options.cpu_cap
-    cpu.check(session.store, cpu.DEFAULT if cap is None else cap)
+    cores = (thread.core for process in session.alive for thread in process.threads)
+    cpu.check(session.store, cpu.DEFAULT if cap is None else cap, cores)
 
 
 def _read_tree(store: ImageStore) -> RestoreProcess:

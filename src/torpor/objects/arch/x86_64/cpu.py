@@ -10,12 +10,15 @@ Image
     of instructions that it hides.
 Restore
     Nothing is made.  A processor without an instruction that the old one had is refused: the program would get SIGILL
-    long after a restore that looked good.
+    long after a restore that looked good.  So is one without a part of the register state, but for the rights that
+    protection keys give where no thread has changed them: memory that has a key is refused by a dump.
 Limits
     What a program found out by measuring, or by the model's number, cannot be known.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 from torpor.base import log
 from torpor.base.errors import RestoreError
@@ -29,6 +32,10 @@ CAPABILITY_VERSION = 2
 #: What a restore asks of the processor unless told otherwise.
 DEFAULT = "ins,fpu"
 _N_WORDS = {1: 12, 2: 19}
+#: A component of the extended state, the rights to memory with each protection key; and what they are in a task that
+#: has not changed them: the kernel's own choice (init_pkru_value, arch/x86/mm/pkeys.c), or the processor's.
+_PKRU_BIT = 1 << 9
+_UNTOUCHED_PKRU = (0x55555554, 0)
 _ENTRY = m.cpuinfo_x86_entry
 #: Word, leaf, subleaf, register (0: eax ... 3: edx).
 _LEAVES = (
@@ -114,8 +121,10 @@ def _shown(path: str) -> frozenset[str]:
     return frozenset()
 
 
-def check(store: ImageStore, wanted: str = DEFAULT) -> None:
+def check(store: ImageStore, wanted: str = DEFAULT, cores: Iterable[m.core_entry] | None = None) -> None:
     """RestoreError where this processor lacks what the images' had.
+
+    *cores* are the images of all threads, if they are known: what they show to be unused may be lacking.
 
     *wanted* is a list as of ``--cpu-cap``: ``ins`` instructions, ``fpu`` register state, ``cpu`` everything the same,
     ``all``, ``none``; a word behind ``^`` is taken away.  Images without cpuinfo.img are not checked.
@@ -133,11 +142,19 @@ def check(store: ImageStore, wanted: str = DEFAULT) -> None:
     where = f"than {theirs.model_id or 'the one'} that the checkpoint was made on"
     if "ins" in caps and (lacking := lacking_instructions(theirs, ours)):
         raise RestoreError(f"this processor can do less {where}: it lacks {', '.join(lacking)}", hint=hint)
-    if "fpu" in caps and (bits := theirs.xfeatures_mask & ~ours.xfeatures_mask):
+    bits = theirs.xfeatures_mask & ~ours.xfeatures_mask
+    if "fpu" in caps and bits & _PKRU_BIT and cores is not None and not any(map(_has_set_rights, cores)):
+        bits &= ~_PKRU_BIT
+    if "fpu" in caps and bits:
         raise RestoreError(f"this processor has less register state {where}: XCR0 bits {bits:#x}", hint=hint)
     if "cpu" in caps and not _same(theirs, ours) and not _same(theirs, without_hidden(ours)):
         raise RestoreError(f"this processor has other features {where}", hint="use --cpu-cap=ins")
     log.debug("cpu: everything that the images may rely on is there")
+
+
+def _has_set_rights(core: m.core_entry) -> bool:
+    state = core.thread_info.fpregs.xsave
+    return bool(state.xstate_bv & _PKRU_BIT and state.pkru and state.pkru[0] not in _UNTOUCHED_PKRU)
 
 
 def _same(theirs: m.cpuinfo_x86_entry, ours: m.cpuinfo_x86_entry) -> bool:
