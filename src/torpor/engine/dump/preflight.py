@@ -315,6 +315,8 @@ def _of_memory(process: DumpProcess, context: DumpContext, thorough: bool) -> It
             vmas.dump_one(process, vma, context)
         except RefusedError as error:
             yield error
+        except FileNotFoundError:
+            continue  # unmapped meanwhile; if it is the process that has ended, the next step finds that
 
 
 def _of_files(process: DumpProcess, context: DumpContext, thorough: bool) -> Iterator[TorporError]:

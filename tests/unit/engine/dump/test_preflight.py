@@ -98,6 +98,20 @@ def test_a_program_that_could_not_be_started_again(tmp_path: Path) -> None:
         process.communicate()
 
 
+def test_a_mapping_that_goes_meanwhile_hides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that maps and unmaps all the time, or is just being started, has the rest of it looked at."""
+    program = Path(shutil.copy(os.path.realpath(shutil.which("cat") or "/bin/cat"), tmp_path / "mine"))
+
+    def dump_one(*_: object) -> None:
+        raise FileNotFoundError
+
+    monkeypatch.setattr("torpor.objects.memory.vmas.dump_one", dump_one)
+    with subprocess.Popen([program], stdin=subprocess.PIPE, stdout=_NULL, start_new_session=True) as process:
+        program.chmod(0o644)
+        assert "may not be executed any more" in "".join(_said(Pid(process.pid)))
+        process.communicate()
+
+
 def test_a_pipe_that_leads_out_is_refused_unless_it_may() -> None:
     """Whoever has its other end is told; that we have one, who ask, is no matter."""
     reader, writer = os.pipe()
