@@ -181,7 +181,7 @@ class Held:
     def rubbish(self) -> list[str]:
         """What lies in the room and belongs to no checkpoint."""
         found = [str(path.relative_to(self.room)) for path in self.room.rglob("*") if path.name.startswith(".")]
-        found = [name for name in found if not name.endswith("held/.last")]
+        found = [name for name in found if not name.endswith(("held/.last", "locks/.spare"))]
         found += [str(path) for path in (Path(self.environment()["TORPOR_STATE"]) / "unpacked").glob("*")]
         if self.kind == "archive":
             return [*found, *(name for name in os.listdir(self.room) if name != self.place.name)]
