@@ -16,19 +16,18 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 from collections.abc import Callable
 
 from torpor.base import log
 from torpor.base.errors import RestoreError
 from torpor.base.fds import OwnedFd
-from torpor.base.typed import NoReturn
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
+from torpor.kernel import errand, signal
 from torpor.kernel.arch import nr
 from torpor.kernel.namespaces import CLONE_NEWPID, CLONE_NEWUSER, setns
 from torpor.kernel.syscall import syscall
-from torpor.kernel.uapi.prctl import PR_SET_DUMPABLE, PR_SET_PDEATHSIG
+from torpor.kernel.uapi.prctl import PR_SET_DUMPABLE
 from torpor.objects.model import DumpProcess, RestoreProcess
 from torpor.objects.session import DumpContext
 
@@ -121,38 +120,33 @@ def _there(pidfd: int, flags: int, work: Callable[[], str]) -> str:
 
     By a child, for a process with several threads enters no user namespace; and its child, for a pid namespace.
     """
-    reader, writer = os.pipe2(os.O_CLOEXEC)
-    child = os.fork()
-    if not child:
-        _go(pidfd, flags, work, writer)
-    os.close(writer)
-    told = b""
-    with OwnedFd(reader):
-        while (answers := select.select([reader], [], [], _PATIENCE_S)[0]) and (more := os.read(reader, 1 << 16)):
-            told += more
-    if not answers:
-        # Whoever lives there has stopped the child that is there.  Not otherwise: that child is to be reaped by its
-        # parent, for a pid namespace ends no sooner.
-        os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
+    us, told = os.getpid(), b""
+    read, written = os.pipe2(os.O_CLOEXEC)
+    with OwnedFd(read), OwnedFd(written) as writer:
+
+        def go() -> None:
+            _go(pidfd, flags, work, written, us)
+
+        # Who goes into a pid namespace is to be reaped by its parent, which therefore ends in good order.
+        with errand.sent(go, signal.SIGTERM if flags & CLONE_NEWPID else signal.SIGKILL):
+            writer.close()
+            # Whoever lives there may have stopped the child that is there.
+            while select.select([read], [], [], _PATIENCE_S)[0] and (more := os.read(read, 1 << 16)):
+                told += more
     return told.decode(errors="replace")
 
 
-def _go(pidfd: int, flags: int, work: Callable[[], str], writer: int) -> NoReturn:
-    try:
-        # Who has rights in the user namespace, whose member this becomes, is not to trace it: it has all of our files.
-        syscall("prctl(PR_SET_DUMPABLE)", nr.prctl, PR_SET_DUMPABLE, 0)
-        _die_with_parent()
-        setns(pidfd, flags)
-        if flags & CLONE_NEWPID and (inner := os.fork()):
+def _go(pidfd: int, flags: int, work: Callable[[], str], writer: int, parent: int) -> None:
+    # Who has rights in the user namespace, whose member this becomes, is not to trace it: it has all of our files.
+    syscall("prctl(PR_SET_DUMPABLE)", nr.prctl, PR_SET_DUMPABLE, 0)
+    setns(pidfd, flags)
+    if not flags & CLONE_NEWPID:
+        errand.go_with(parent)
+    else:
+        errand.go_with(parent, signal.SIGTERM)
+        if inner := os.fork():
             os.close(writer)
-            os.waitpid(inner, 0)
-        else:
-            _die_with_parent()  # fork(2) does not hand that on
-            os.write(writer, work().encode())
-    finally:
-        os._exit(0)
-
-
-def _die_with_parent() -> None:
-    syscall("prctl(PR_SET_PDEATHSIG)", nr.prctl, PR_SET_PDEATHSIG, signal.SIGKILL)
+            errand.keep(inner)
+            return
+        errand.go_with(0)
+    os.write(writer, work().encode())

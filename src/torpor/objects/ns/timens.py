@@ -24,10 +24,12 @@ import time
 
 from torpor.base import log
 from torpor.base.errors import RestoreError
+from torpor.base.fds import OwnedFd
 from torpor.base.ids import Pid
 from torpor.images import kinds
 from torpor.images import messages as m
 from torpor.images.store import ImageStore, load_one, store_one
+from torpor.kernel import errand
 from torpor.kernel.arch import nr
 from torpor.kernel.namespaces import CLONE_NEWTIME, setns, unshare
 from torpor.objects.ns.model import NsDump
@@ -96,18 +98,18 @@ def check_joined(store: ImageStore, ident: int, fd: int) -> None:
 
 def _clocks_in(fd: int) -> dict[str, int]:
     """What the clocks show in the time namespace behind *fd*: only a process of one thread can enter it."""
-    reader, writer = os.pipe2(os.O_CLOEXEC)
-    child = os.fork()
-    if not child:
-        try:
+    us, told = os.getpid(), b""
+    read, written = os.pipe2(os.O_CLOEXEC)
+    with OwnedFd(read), OwnedFd(written) as writer:
+
+        def go() -> None:
             setns(fd, CLONE_NEWTIME)
-            os.write(writer, _TIMES.pack(*_own_clocks().values()))
-        finally:
-            os._exit(0)
-    os.close(writer)
-    with open(reader, "rb") as stream:
-        told = stream.read()
-    os.waitpid(child, 0)
+            errand.go_with(us)
+            os.write(written, _TIMES.pack(*_own_clocks().values()))
+
+        with errand.sent(go):
+            writer.close()
+            told = os.read(read, _TIMES.size)
     if len(told) != _TIMES.size:
         raise RestoreError("--join-ns time: its clocks cannot be read", hint="that needs CAP_SYS_ADMIN")
     return dict(zip((name for name, _ in _CLOCKS), _TIMES.unpack(told), strict=True))

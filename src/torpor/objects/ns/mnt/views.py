@@ -9,6 +9,7 @@ from contextlib import suppress
 from torpor.base.fds import OwnedFd
 from torpor.base.ids import Pid
 from torpor.base.records import dataclass, replace
+from torpor.kernel import errand
 from torpor.kernel import mount as mounts
 from torpor.kernel.namespaces import CLONE_NEWCGROUP, CLONE_NEWNS, CLONE_NEWUSER, inside, setns, unshare
 from torpor.kernel.pidfd import getfd, open_pidfd
@@ -107,28 +108,26 @@ def _from_child(pidfd: int, work: Callable[[], int]) -> int:
 
     A process with several threads cannot enter a user namespace.
     """
-    reader, writer = os.pipe2(os.O_CLOEXEC)
-    pid = os.fork()
-    if pid == 0:
-        try:
-            setns(pidfd, CLONE_NEWUSER | CLONE_NEWNS)
-            os.write(writer, work().to_bytes(4, "little"))
-            os.kill(os.getpid(), SIGSTOP)
-        except OSError as error:
-            os.write(writer, (-(error.errno or 1)).to_bytes(4, "little", signed=True))
-        finally:
-            os._exit(0)
-    try:
-        os.close(writer)
-        answer = int.from_bytes(os.read(reader, 4) or b"\xff\xff\xff\xff", "little", signed=True)
-        if answer < 0:
-            raise OSError(-answer, os.strerror(-answer))
-        with OwnedFd(open_pidfd(Pid(pid))) as child:
-            return getfd(child.fileno(), answer)
-    finally:
-        os.close(reader)
-        os.kill(pid, 9)
-        os.waitpid(pid, 0)
+    us = os.getpid()
+    read, written = os.pipe2(os.O_CLOEXEC)
+    with OwnedFd(read), OwnedFd(written) as writer:
+
+        def go() -> None:
+            try:
+                setns(pidfd, CLONE_NEWUSER | CLONE_NEWNS)
+                errand.go_with(us)
+                os.write(written, work().to_bytes(4, "little"))
+                os.kill(os.getpid(), SIGSTOP)
+            except OSError as error:
+                os.write(written, (-(error.errno or 1)).to_bytes(4, "little", signed=True))
+
+        with errand.sent(go) as pid:
+            writer.close()
+            answer = int.from_bytes(os.read(read, 4) or b"\xff\xff\xff\xff", "little", signed=True)
+            if answer < 0:
+                raise OSError(-answer, os.strerror(-answer))
+            with OwnedFd(open_pidfd(pid)) as child:
+                return getfd(child.fileno(), answer)
 
 
 def _above(view: View, mount: Mount) -> list[Mount]:
