@@ -56,8 +56,6 @@ class Snapshot:
 
     def settle(self, covered: Covered) -> None:
         """Once its parent runs: its memory is as that of its parent was, and it has no descriptors and no directory."""
-        with suppress(OSError), open(f"/proc/{self.pid}/oom_score_adj", "w") as adjustment:
-            adjustment.write("1000")  # where memory ends, it is to end, and not its parent
         address, before = covered
         vm.write(self.pid, address, before)
         runner = Runner(self._thread, self._scratch, stop_signal=self._stop_signal)
@@ -122,6 +120,8 @@ def _keep(runner: BorrowedRunner, told: Told) -> Snapshot:
     twin.trace(thread, ptrace.PTRACE_O_TRACESYSGOOD | ptrace.PTRACE_O_EXITKILL)
     number = int.from_bytes(vm.read(runner.tid, at, _WORD), "little") & 0xFFFFFFFF
     told(pid, number)
+    with suppress(OSError), open(f"/proc/{pid}/oom_score_adj", "w") as adjustment:
+        adjustment.write("1000")  # where memory ends, it is to end, and not its parent, which runs in a moment
     vm.write(runner.tid, at, twin.NOBODY.to_bytes(_WORD, "little"))
     return Snapshot(thread, runner.thread.tgid, number, runner.scratch, runner.stop_signal)
 

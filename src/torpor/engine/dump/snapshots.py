@@ -184,6 +184,8 @@ class Snapshots:
                 self._confirm(each)
             with watched(each.process, self._room[each.process.pid]):
                 dumped = each.halved.dump_contents(each.snapshot.pid, session.context)
+                # Until its memory is given back: while it dies it is none that the kernel could end instead.
+                each.snapshot.kill()
             session.stats.pages_written += dumped.n_written
             session.stats.pages_scanned += dumped.n_scanned
             store_one(session.store, "MM", each.process.mm, each.process.ns_pid)
