@@ -29,7 +29,6 @@ from torpor.base.ids import Pid
 from torpor.images import kinds
 from torpor.images import messages as m
 from torpor.images.store import ImageStore, load_one, store_one
-from torpor.kernel import errand
 from torpor.kernel.arch import nr
 from torpor.kernel.namespaces import CLONE_NEWTIME, setns, unshare
 from torpor.objects.ns.model import NsDump
@@ -98,6 +97,8 @@ def check_joined(store: ImageStore, ident: int, fd: int) -> None:
 
 def _clocks_in(fd: int) -> dict[str, int]:
     """What the clocks show in the time namespace behind *fd*: only a process of one thread can enter it."""
+    from torpor.kernel import errand
+
     us, told = os.getpid(), b""
     read, written = os.pipe2(os.O_CLOEXEC)
     with OwnedFd(read), OwnedFd(written) as writer:

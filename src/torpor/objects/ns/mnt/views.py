@@ -9,7 +9,6 @@ from contextlib import suppress
 from torpor.base.fds import OwnedFd
 from torpor.base.ids import Pid
 from torpor.base.records import dataclass, replace
-from torpor.kernel import errand
 from torpor.kernel import mount as mounts
 from torpor.kernel.namespaces import CLONE_NEWCGROUP, CLONE_NEWNS, CLONE_NEWUSER, inside, setns, unshare
 from torpor.kernel.pidfd import getfd, open_pidfd
@@ -108,6 +107,8 @@ def _from_child(pidfd: int, work: Callable[[], int]) -> int:
 
     A process with several threads cannot enter a user namespace.
     """
+    from torpor.kernel import errand
+
     us = os.getpid()
     read, written = os.pipe2(os.O_CLOEXEC)
     with OwnedFd(read), OwnedFd(written) as writer:
