@@ -5,6 +5,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -90,6 +91,10 @@ def _resident_kib() -> int:
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
 
 
+def _grown(found: dict[str, int], first: dict[str, int]) -> dict[str, tuple[int, int]]:
+    return {name: (first[name], now) for name, now in found.items() if now > first[name]}
+
+
 def test_nothing_grows(there: Host, tmp_path: Path) -> None:
     last = _last(jobs.start([sys.executable, "-S", "-c", _COUNTER], "counter").log, 3)
     forth = [*TORPOR, "migrate", "counter", THERE, "--rsh", str(there.rsh), "--remote-torpor", str(there.torpor), "-y"]
@@ -105,5 +110,8 @@ def test_nothing_grows(there: Host, tmp_path: Path) -> None:
         assert last > before
         if number == 0:
             first, resident_kib = _measure(there, tmp_path / "here"), _resident_kib()
-    assert _measure(there, tmp_path / "here") == first
+    deadline = time.monotonic() + time_limit_s(10)
+    while _grown(found := _measure(there, tmp_path / "here"), first) and time.monotonic() < deadline:
+        time.sleep(0.05)  # whoever is ending, on a busy machine
+    assert not _grown(found, first)
     assert _resident_kib() <= resident_kib + 64

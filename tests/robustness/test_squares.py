@@ -41,7 +41,7 @@ STOPS = {
 #: Calls of functions for one more object, of dump and restore, which are most of what it costs: an eighth and a bit
 #: more than today.
 CALLS = {
-    "many same-file": (105, 145), "many file": (220, 160), "many eventfd": (185, 120), "many pipe": (280, 285),
+    "many same-file": (105, 147), "many file": (220, 160), "many eventfd": (185, 120), "many pipe": (280, 285),
     "many unix-stream": (910, 790), "threads": (970, 950), "processes side by side": (7620, 6300),
 }  # fmt: skip
 #: Batches are of a size, and a dump may look at a process once more.
