@@ -22,7 +22,7 @@ APT_TEST := gcc libc6-dev iproute2 procps util-linux git \
 APT_REAL := redis-server redis-tools nginx-light postgresql default-jdk-headless golang-go nodejs sqlite3
 # Podman and what it needs, and what makes the images and the hosts that it is tested with.
 APT_E2E  := podman runc conmon netavark aardvark-dns catatonit iptables nftables iproute2 mmdebstrap openssh-server \
-            openssh-client curl gcc libc6-dev default-jdk-headless golang-go busybox-static
+            openssh-client curl gcc libc6-dev default-jdk-headless golang-go busybox-static systemd
 # Machines with other kernels (tests/vm), and what makes their disks.
 APT_VM   := qemu-system-x86 mmdebstrap e2fsprogs cpio kmod busybox-static util-linux
 

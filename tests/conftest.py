@@ -14,9 +14,11 @@ _PASSED = pytest.StashKey[int]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # Subprocesses test the work tree as the tests themselves do (`pythonpath` in pyproject.toml), with compiled files.
+    # Subprocesses test the work tree as the tests themselves do (`pythonpath` in pyproject.toml), with compiled files,
+    # and with output that is held back as it is for users.
     os.environ["PYTHONPATH"] = str(config.rootpath / "src")
-    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    for name in ("PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"):
+        os.environ.pop(name, None)
     config.stash[_PASSED] = 0
     config.stash[_GUARDIAN] = guardian.start()
 

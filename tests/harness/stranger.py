@@ -1,10 +1,11 @@
 """A client of `criu service` that is somebody else: requests on standard input, answers on standard output.
 
-    python harness/stranger.py ADDRESS DIRECTORY
+    python harness/stranger.py ADDRESS DIRECTORY USER
 
-A request is a line of hexadecimal digits, a packet each; `-` alone ends a connection that was kept open.  DIRECTORY is
-the client's descriptor 50, for requests that name one.  Each answer is a line of JSON: whether it succeeded, the
-number and text of the error, the pid.
+It is root that starts it, for who else may not be able to come where the sources lie; it says `ready` once it is the
+user with that number.  A request is a line of hexadecimal digits, a packet each; `-` alone ends a connection that was
+kept open.  DIRECTORY is the client's descriptor 50, for requests that name one.  Each answer is a line of JSON: whether
+it succeeded, the number and text of the error, the pid.
 """
 
 import json
@@ -13,6 +14,9 @@ import socket
 import sys
 
 from torpor.images import messages as m
+from torpor.kernel.arch import nr
+from torpor.kernel.syscall import syscall
+from torpor.kernel.uapi.prctl import PR_SET_DUMPABLE
 
 NUMBER = 50
 _LIMIT_S = 120
@@ -39,9 +43,23 @@ def _answer(connection: socket.socket, packet: bytes) -> dict[str, object]:
     }
 
 
+def _become(user: int) -> None:
+    m.criu_resp.FromString(
+        m.criu_resp(type=m.criu_req_type.EMPTY, success=True).SerializeToString()
+    )  # it is loaded now
+    os.setgroups([])
+    os.setresgid(user, user, user)
+    os.setresuid(user, user, user)
+    # As a program that it has started itself.
+    syscall("prctl(PR_SET_DUMPABLE)", nr.prctl, PR_SET_DUMPABLE, 1)
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+
+
 def main() -> None:
     """Serve the test until its end of file."""
-    address, directory = sys.argv[1:]
+    address, directory, user = sys.argv[1:]
+    _become(int(user))
     os.dup2(os.open(directory, os.O_RDONLY), NUMBER)
     for line in sys.stdin:
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:

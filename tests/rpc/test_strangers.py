@@ -67,15 +67,14 @@ class Client:
 
     def __init__(self, address: Path, images: Path) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, str(_HARNESS), str(address), str(images)],
+            [sys.executable, str(_HARNESS), str(address), str(images), str(_USER)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            user=_USER,
-            group=_USER,
-            extra_groups=[],
             cwd="/",
         )
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == "ready\n"
         self.pid = self._process.pid
 
     def send(self, packet: bytes) -> "dict[str, object]":

@@ -24,9 +24,11 @@ def tell(text: str, out: TextIO | None = None) -> None:
     except OSError as error:
         _drop(stream)
         if not isinstance(error, BrokenPipeError):
-            with suppress(OSError):
+            try:
                 sys.stderr.write(f"torpor: this is done, but standard output takes no more: {error.strerror}\n{text}\n")
                 sys.stderr.flush()
+            except OSError:
+                _drop(sys.stderr)
 
 
 def printable(line: str) -> str:
