@@ -25,6 +25,10 @@ _CHUNK = 1 << 17
 _MAX_HEADER = 1 << 20
 _MAX_MEMBERS = 1 << 20
 _MAX_SIZE = 1 << 50
+#: PATH_MAX: no file can have a longer name.  A number in an extended header, which has up to 20 digits.
+_MAX_NAME, _MAX_DIGITS = 4096, 20
+#: Of the year 6325; what is later is no time.
+_MAX_TIME = 1 << 37
 _KINDS = {b"0": "file", b"\0": "file", b"7": "file", b"5": "directory", b"1": "link", b"2": "symlink"}
 
 
@@ -113,8 +117,8 @@ def iter_members(stream: Readable) -> Iterator[tuple[Member, Content]]:
         else:
             size = extended.get("size", "")
             name = extended.get("path", member.name)
-            if size.isdigit():
-                member = Member(name, member.kind, _believed(int(size)), member.mtime)
+            if size:
+                member = Member(name, member.kind, _believed(_decimal(size.encode(errors="replace"))), member.mtime)
                 content = Content(source, member.size)
             else:
                 member = Member(name, member.kind, member.size, member.mtime)
@@ -140,14 +144,23 @@ def _parse(block: bytes) -> tuple[bytes, Member]:
         raise ImageError(f"{name}: sparse entries are not understood")
     kind = _KINDS.get(flag, "special")
     size = _believed(_number(block[124:136]))
+    mtime = _number(block[136:148])
     # Headers alone: a hard link's size is that of what it links to.
-    return flag, Member(name, kind, 0 if kind in ("link", "symlink", "directory") else size, _number(block[136:148]))
+    size = 0 if kind in ("link", "symlink", "directory") else size
+    return flag, Member(name, kind, size, mtime if 0 <= mtime < _MAX_TIME else 0)
 
 
 def _believed(size: int) -> int:
-    if size > _MAX_SIZE:
+    if not 0 <= size <= _MAX_SIZE:
         raise ImageError(f"an entry of {size} bytes is not believed")
     return size
+
+
+def _decimal(text: bytes) -> int:
+    """What decimal digits say."""
+    if not text.isdigit() or len(text) > _MAX_DIGITS:
+        raise ImageError("a number in an extended header is none")
+    return int(text)
 
 
 def _number(field: bytes) -> int:
@@ -173,18 +186,27 @@ def _extended(flag: bytes, content: Content) -> dict[str, str]:
     while content.left:
         data += content.read(content.left)
     if flag == b"L":
-        return {"path": _text(data)}
+        return {"path": _name(_text(data))}
     if flag != b"x":
         return {}
     found = {}
-    while data:
-        length = data.partition(b" ")[0]
-        if not length.isdigit() or not len(length) < int(length) <= len(data):
+    at = 0
+    while at < len(data):
+        digits = data[at : at + _MAX_DIGITS + 1].partition(b" ")[0]
+        length = _decimal(digits)
+        if not len(digits) < length <= len(data) - at:
             raise ImageError("a damaged extended header")
-        key, _, value = data[len(length) + 1 : int(length) - 1].partition(b"=")
-        found[key.decode(errors="replace")] = value.decode(errors="surrogateescape")
-        data = data[int(length) :]
-    return {key: value for key, value in found.items() if key in ("path", "size")}
+        key, _, value = data[at + len(digits) + 1 : at + length - 1].partition(b"=")
+        if key in (b"path", b"size"):
+            found[key.decode()] = _name(value.decode(errors="surrogateescape"))
+        at += length
+    return found
+
+
+def _name(text: str) -> str:
+    if len(text) > _MAX_NAME:
+        raise ImageError(f"a name of {len(text)} characters is not believed")
+    return text
 
 
 @contextmanager

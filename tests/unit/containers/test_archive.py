@@ -125,14 +125,38 @@ def test_links_and_devices_are_passed_over(path: Path) -> None:
 
 def test_sizes_are_not_believed(path: Path) -> None:
     honest = making.tar(making.members())
-    for size in (b"77777777777\0", b"\x80" + (1 << 62).to_bytes(11, "big"), b"\xff" * 12, b"9999zzzz\0\0\0\0"):
+    for size in (b"77777777777\0", b"\x80" + (1 << 62).to_bytes(11, "big"), b"\xff" * 12, b"9999zzzz\0\0\0\0", b"-1"):
         block = bytearray(honest[:512])
-        block[124:136] = size
+        block[124:136] = size.ljust(12, b"\0")
         block[148:156] = b" " * 8
         block[148:156] = b"%06o\0 " % sum(block)
         path.write_bytes(bytes(block) + honest[512:])
         with pytest.raises(ImageError):
             read_archive(path)
+
+
+@pytest.mark.parametrize(
+    "record", ["21 size=²", "9" * 6000, "5011 size=" + "9" * 5000, "0 path=a", f"6011 path={'a' * 6000}"]
+)
+def test_numbers_and_names_in_extended_headers_are_not_believed(path: Path, record: str) -> None:
+    data = record.encode() + b"\n"
+    head = tarfile.TarInfo("x")
+    head.type, head.size = tarfile.XHDTYPE, len(data)
+    begin = head.tobuf(tarfile.USTAR_FORMAT) + data.ljust(-len(data) // 512 * -512, b"\0")
+    path.write_bytes(begin + making.tar(making.members()))
+    with pytest.raises(ImageError):
+        read_archive(path)
+
+
+def test_a_time_is_one_or_none(path: Path) -> None:
+    made = bytearray(making.tar([*making.members()]))
+    for at in range(0, len(made), 512):
+        if made[at + 257 : at + 262] == b"ustar":
+            made[at + 136 : at + 148] = b"\x80" + b"\xff" * 11
+            made[at + 148 : at + 156] = b" " * 8
+            made[at + 148 : at + 156] = b"%06o\0 " % sum(made[at : at + 512])
+    path.write_bytes(made)
+    assert read_archive(path).written == 0
 
 
 def test_a_bomb_takes_no_memory(path: Path) -> None:
