@@ -22,7 +22,7 @@ from torpor.engine.sets.contents import MAX_STRINGS
 from torpor.images import kinds, manifest
 from torpor.images.added import SUFFIX
 from torpor.images.errors import ImageError, ImageMissing
-from torpor.images.pagemap import load_pagemap
+from torpor.images.pagemap import Pagemap, load_pagemap
 from torpor.images.pages import page_bytes_of
 from torpor.images.store import load_one
 from torpor.images.stores.base import COMPRESSED
@@ -42,7 +42,9 @@ _ROOTFS_DIFF = "rootfs-diff.tar"
 _MAX_DOCUMENT = 16 << 20
 _MAX_IMAGE = 64 << 20
 _MAX_KEPT = 512 << 20
+_MAX_LINES = 64 << 20
 _MAX_CHANGES = 10_000
+_MAX_VOLUMES = 10_000
 _MAX_REMARKS = 20
 _CHUNK = 1 << 20
 #: How long a compressed image is going to be.
@@ -64,6 +66,10 @@ class ArchiveStore(MemStore):
         self.pages: dict[str, _KeptPages] = {}
         #: Of all images, those that were not kept as well.
         self.images_bytes = 0
+        #: Of small images that were kept, and of command lines and environments.
+        self.n_kept = self.n_strings = 0
+        self._new_maps: list[int] = []
+        self._maps: dict[str, list[int]] = {}
 
     @property
     def size_bytes(self) -> int:
@@ -74,6 +80,28 @@ class ArchiveStore(MemStore):
 
     def exists(self, name: str) -> bool:
         return super().exists(name) or name in self.pages
+
+    def keep(self, name: str, data: bytes) -> None:
+        """Keep a small image.  ImageError where there are too many."""
+        self.n_kept += len(data) - len(self.images.get(name, b""))
+        if self.n_kept > _MAX_KEPT:
+            raise ImageError(f"more than {_MAX_KEPT} bytes of small images are not believed")
+        self.images[name] = bytearray(data)
+        found = kinds.by_file_name(name)
+        if found is not None and found[0].name == kinds.PAGEMAP.name and isinstance(found[1], int):
+            self._new_maps.append(found[1])
+
+    def maps_of(self, pages_name: str) -> list[int]:
+        """Whose page maps so far speak of that page image; each is read once, however many page images come."""
+        for ident in dict.fromkeys(self._new_maps):
+            with suppress(ImageError):
+                self._maps.setdefault(self.map_of(ident).pages_name, []).append(ident)
+        self._new_maps.clear()
+        return list(dict.fromkeys(self._maps.get(pages_name, [])))
+
+    def map_of(self, ident: int) -> Pagemap:
+        """The page map of a process.  ImageError."""
+        return load_pagemap(self, ident, page_bytes=page_bytes_of(self), check_pages=False)
 
     def pages_reader(self, name: str) -> MemPagesReader:
         return self.pages[name] if name in self.pages else super().pages_reader(name)
@@ -230,7 +258,10 @@ def _take(archive: Archive, member: Member, content: Content) -> None:
     elif place.startswith(_BLOBS):
         _take_blob(archive, content)
     elif place.startswith(_VOLUMES) and place.endswith(".tar"):
-        archive.volumes.append((place.removeprefix(_VOLUMES).removesuffix(".tar"), member.size))
+        if len(archive.volumes) >= _MAX_VOLUMES:
+            archive.remark(f"there are more than {_MAX_VOLUMES} volumes")
+        else:
+            archive.volumes.append((place.removeprefix(_VOLUMES).removesuffix(".tar"), member.size))
 
 
 def _whole(name: str, content: Content, limit: int) -> bytes:
@@ -263,9 +294,7 @@ def _take_image(archive: Archive, name: str, member: Member, content: Content) -
     elif kind.name in _KEPT:
         if kind.name == "INVENTORY":
             archive.written = member.mtime
-        archive.store.images[name] = bytearray(_whole(name, content, _MAX_IMAGE))
-        if sum(map(len, archive.store.images.values())) > _MAX_KEPT:
-            raise ImageError(f"more than {_MAX_KEPT} bytes of small images are not believed")
+        archive.store.keep(name, _whole(name, content, _MAX_IMAGE))
 
 
 class _Unpacked:
@@ -299,8 +328,9 @@ def _keep_pages(store: ArchiveStore, name: str, content: Content | _Unpacked, si
     kept = _KeptPages(name, size)
     at = 0
     for begin, end in sorted(set(_iter_wanted(store, name))):
-        if begin < at or end > kept.size:
+        if begin < at or end > kept.size or store.n_strings + end - begin > _MAX_LINES:
             continue
+        store.n_strings += end - begin
         content.skip(begin - at)
         data = b""
         while len(data) < end - begin:
@@ -315,14 +345,11 @@ def _keep_pages(store: ArchiveStore, name: str, content: Content | _Unpacked, si
 
 def _iter_wanted(store: ArchiveStore, pages_name: str) -> Iterator[tuple[int, int]]:
     """Where in that page image the command lines lie, as far as the images before it tell."""
-    for name in list(store.images):
-        found = kinds.by_file_name(name)
-        if found is None or found[0].name != kinds.PAGEMAP.name or not isinstance(found[1], int):
-            continue
+    for ident in store.maps_of(pages_name):
         with suppress(ImageError):
-            pagemap = load_pagemap(store, found[1], page_bytes=page_bytes_of(store), check_pages=False)
+            pagemap = store.map_of(ident)
             if pagemap.n_present and pagemap.pages_name == pages_name:
-                mm = load_one(store, kinds.MM, found[1])
+                mm = load_one(store, kinds.MM, ident)
                 for start, end in ((mm.mm_arg_start, mm.mm_arg_end), (mm.mm_env_start, mm.mm_env_end)):
                     yield from pagemap.places(start, min(end, start + MAX_STRINGS))
 

@@ -14,10 +14,12 @@ from pathlib import Path
 import pytest
 
 from torpor.base.errors import TorporError
-from torpor.containers.archive import Archive, peek, read_archive, read_directory
+from torpor.containers import archive as archive_module
+from torpor.containers.archive import Archive, ArchiveStore, peek, read_archive, read_directory
 from torpor.containers.overview import name_in, overview_of
 from torpor.engine.sets.contents import Checkpoint
 from torpor.images.errors import ImageError
+from torpor.images.pagemap import Pagemap
 from torpor.images.tarstream import open_compressed
 from unit.containers import making
 
@@ -240,3 +242,39 @@ def test_an_exported_image_holds_a_checkpoint_in_one_of_its_blobs(path: Path, co
         archive, checkpoint = read(path)
         assert checkpoint.processes[0].command == ("/bin/server", "--port", "1")
         assert ("config.dump" in archive.documents) == has_config and archive.remarks == []
+
+
+def test_what_is_done_does_not_grow_with_the_square_of_the_images(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    n_read = []
+    load = ArchiveStore.map_of
+
+    def counted(store: ArchiveStore, ident: int) -> Pagemap:
+        n_read.append(ident)
+        return load(store, ident)
+
+    monkeypatch.setattr(ArchiveStore, "map_of", counted)
+    members = making.members()
+    pagemap = next(data for name, data in members if name.startswith("checkpoint/pagemap-"))
+    counts = []
+    for n_images in (50, 200):
+        more = [(f"checkpoint/pagemap-{1000 + each}.img", pagemap) for each in range(n_images)]
+        more += [(f"checkpoint/pages-{2000 + each}.img", b"") for each in range(n_images)]
+        path.write_bytes(making.tar([*members, *more]))
+        n_read.clear()
+        read_archive(path)
+        counts.append(len(n_read))
+    assert counts[1] < 6 * counts[0]
+
+
+def test_volumes_and_command_lines_are_kept_up_to_a_limit(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive_module, "_MAX_VOLUMES", 3)
+    path.write_bytes(making.tar([*making.members(), *((f"volumes/v{each}.tar", b"") for each in range(9))]))
+    archive, _ = read(path)
+    assert len(archive.volumes) == 3 and any("more than 3 volumes" in remark for remark in archive.remarks)
+    kept = archive.store.n_strings
+    monkeypatch.setattr(archive_module, "_MAX_LINES", kept - 1)
+    assert 0 < kept == _n_strings(archive) > _n_strings(read_archive(path))
+
+
+def _n_strings(archive: Archive) -> int:
+    return sum(len(data) for pages in archive.store.pages.values() for _, data in pages.ranges)
