@@ -270,7 +270,7 @@ class _PodmanArriving(Arriving):
     def _documents(self, message: Message) -> None:
         """Make of them the archive that Podman restores."""
         descriptors = self._once(message)
-        contents = {name: message.text(name, limit=_MAX_DOCUMENT).encode() for name in NAMES}
+        contents = {name: message.text(name, limit=_MAX_DOCUMENT).encode(errors="surrogateescape") for name in NAMES}
         contents |= {f"checkpoint/{name}": content for name, content in self._contents(descriptors).items()}
         said = self._importer.place / LOG
         with open(said, "xb", buffering=0) as file, Spool(said.parent) as room:

@@ -223,7 +223,7 @@ class _Arrival:
 
         if self._offer.kind == offer.PROCESS:
             return "", restore("", (), nobody)
-        about = jobs.note.decode(last.text("note").encode(), "the source's word")
+        about = jobs.note.decode(last.text("note").encode(errors="surrogateescape"), "the source's word")
         job = jobs.wake("", about, restore, name=self._name)
         return job.name, job.pid
 

@@ -26,6 +26,8 @@ _MAX_MESSAGE, _MAX_DATA = 4 << 20, 1 << 20
 _MAX_TEXT = 1 << 20
 #: So long may the other side take nothing: not longer, for a tree of ours may be stopped meanwhile.
 _TAKES_WITHIN_S = 60.0
+#: Of what it has said before that it gives up there is not more than this takes.
+_SAYS_WHY_WITHIN_S = 10.0
 #: What a side says when it gives up, whatever was expected of it.
 FAILED = "failed"
 
@@ -86,6 +88,14 @@ def encode(name: str, /, **fields: object) -> bytes:
     return _HEAD.pack(_MESSAGE, len(data)) + data
 
 
+@dataclass(frozen=True, slots=True)
+class _Until:
+    """How long a message may take as a whole: one that comes by single bytes is not waited for any longer."""
+
+    seconds: float
+    deadline: float
+
+
 class Link:
     """One side's end: reads from one descriptor and writes to another, or the same; both become its own."""
 
@@ -143,9 +153,11 @@ class Link:
 
     def why(self, error: LinkLostError) -> MigrationError:
         """*error*, or what the other side has said of it before it went."""
+        deadline = time.monotonic() + _SAYS_WHY_WITHIN_S
         try:
             while (message := self.receive(timeout_s=1.0)).name != FAILED:
-                pass
+                if time.monotonic() > deadline:
+                    return error
         except MigrationError:
             return error
         return self.failed(message)
@@ -159,13 +171,16 @@ class Link:
         return bool(select.select((self._reader,), (), (), 0)[0])
 
     def receive(self, timeout_s: float | None = None) -> Message:
-        """The next message, whatever it is; LinkLostError, also after so many seconds of silence."""
-        kind, length = self._head(timeout_s)
+        """The next message, whatever it is; LinkLostError, also where it has not come within so many seconds."""
+        until = None if timeout_s is None else _Until(timeout_s, time.monotonic() + timeout_s)
+        kind, length = self._head(until)
         if kind != _MESSAGE or length > _MAX_MESSAGE:
             raise MigrationError(f"{self.peer} does not speak as torpor does")
         try:
-            told = json.loads(self._exactly(length, timeout_s))
+            told = json.loads(self._exactly(length, until))
             name = told.pop("is")
+            # What no name, path or argument can hold: half of a character.
+            json.dumps(told, ensure_ascii=False).encode(errors="surrogateescape")
         except (ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
             raise MigrationError(f"{self.peer} says what makes no sense: {error}") from None
         if not isinstance(name, str):
@@ -194,22 +209,22 @@ class Link:
         self._left -= len(data)
         return data
 
-    def _head(self, timeout_s: float | None) -> tuple[bytes, int]:
-        kind, length = _HEAD.unpack(self._exactly(_HEAD.size, timeout_s))
+    def _head(self, until: _Until | None) -> tuple[bytes, int]:
+        kind, length = _HEAD.unpack(self._exactly(_HEAD.size, until))
         return kind, length
 
-    def _exactly(self, n_bytes: int, timeout_s: float | None) -> bytes:
+    def _exactly(self, n_bytes: int, until: _Until | None) -> bytes:
         data = bytearray()
         while len(data) < n_bytes:
-            data += self._some(n_bytes - len(data), timeout_s)
+            data += self._some(n_bytes - len(data), until)
         return bytes(data)
 
-    def _some(self, n_bytes: int, timeout_s: float | None) -> bytes:
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    def _some(self, n_bytes: int, until: _Until | None) -> bytes:
         while True:
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            left = None if until is None else max(0.0, until.deadline - time.monotonic())
             if not select.select((self._reader,), (), (), left)[0]:
-                raise LinkLostError(f"{self.peer} has said nothing for {timeout_s:.0f} s")
+                assert until is not None
+                raise LinkLostError(f"{self.peer} has said nothing for {until.seconds:.0f} s")
             try:
                 data = os.read(self._reader, n_bytes)
             except BlockingIOError:

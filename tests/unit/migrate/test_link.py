@@ -3,6 +3,7 @@
 import os
 import socket
 import struct
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -65,6 +66,44 @@ def test_silence_is_not_waited_for_for_ever(ends: tuple[Link, Link]) -> None:
         ends[1].receive(timeout_s=0.01)
 
 
+def test_a_message_by_single_bytes_is_not_waited_for_for_ever(ends: tuple[Link, Link]) -> None:
+    is_over = threading.Event()
+
+    def drip() -> None:
+        os.write(ends[0].writer, struct.pack(">cI", b"M", 1000))
+        while not is_over.wait(0.02):
+            os.write(ends[0].writer, b" ")
+
+    thread = threading.Thread(target=drip)
+    thread.start()
+    try:
+        with pytest.raises(LinkLostError, match="said nothing"):
+            ends[1].receive(timeout_s=0.2)
+    finally:
+        is_over.set()
+        thread.join()
+
+
+def test_a_reason_is_not_looked_for_for_ever(ends: tuple[Link, Link], monkeypatch: pytest.MonkeyPatch) -> None:
+    """In what never ends."""
+    monkeypatch.setattr(link_module, "_SAYS_WHY_WITHIN_S", 0.1)
+    is_over = threading.Event()
+
+    def chatter() -> None:
+        while not is_over.is_set():
+            ends[0].send("hello")
+
+    thread = threading.Thread(target=chatter)
+    thread.start()
+    try:
+        assert "lost" in str(ends[1].why(LinkLostError("it is lost")))
+    finally:
+        is_over.set()
+        while ends[1].has_message():
+            os.read(ends[1].fileno(), 1 << 16)
+        thread.join()
+
+
 @pytest.mark.parametrize(
     "sent",
     [
@@ -74,6 +113,8 @@ def test_silence_is_not_waited_for_for_ever(ends: tuple[Link, Link]) -> None:
         struct.pack(">cI", b"M", 2) + b"{}",
         struct.pack(">cI", b"M", 8) + b'{"is":1}',
         struct.pack(">cI", b"M", 3) + b"\xff\xfe{",
+        struct.pack(">cI", b"M", 26) + b'{"is":"x","y":["z\\ud800"]}',
+        struct.pack(">cI", b"M", 26) + b'{"is":"x","z\\ud800":[1,2]}',
         struct.pack(">cI", b"D", 1) + b"x",
     ],
 )
