@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from torpor.base.errors import EngineError, TorporError
+from torpor.base.errors import EngineError, NotPermittedError, TorporError
 from torpor.base.fds import OwnedFd, only_files
 from torpor.containers.commands import command_of
-from torpor.containers.oci import RUNC
+from torpor.containers.oci import RUNC, check_bundle
 from torpor.kernel.procfs.small import read_bytes
 from torpor.objects.cgroup import membership, model
 from torpor.objects.cgroup.yard import Yard
@@ -73,6 +73,10 @@ def problems(bundle: str, name: str) -> list[TorporError]:
         error.hint = f"copy the bundle, or mount it there; --bundle says where it is, if not in {bundle}"
         return [error]
     found: list[TorporError] = []
+    try:
+        check_bundle(bundle)
+    except NotPermittedError as error:
+        found.append(error)
     if has_terminal(config):
         found.append(EngineError(f"the bundle in {bundle} has a terminal here", hint='"terminal": false'))
     found += _of_places(place, config)

@@ -7,6 +7,7 @@ need to be told again which container it was.  Other readers of the directory ig
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -69,6 +70,10 @@ def read(directory: Path) -> Note | None:
     if not isinstance(told, dict):
         raise ImageError(f"{path}: not an object")
     values = {field.name: str(told.get(field.name, "")) for field in fields(Note)}
-    if not values["engine"] or not values["name"] or values["name"].startswith("-"):
+    try:
+        is_text = b"\0" not in os.fsencode("".join(values.values()))
+    except UnicodeEncodeError:
+        is_text = False
+    if not is_text or not values["engine"] or not values["name"] or values["name"].startswith("-"):
         raise ImageError(f"{path}: names no container")
     return Note(**values)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from torpor.base.errors import EngineError, TorporError, UsageError
+from torpor.base.errors import EngineError, NotPermittedError, TorporError, UsageError
 from torpor.containers import note
 from torpor.containers.commands import command_of, failure, run
 from torpor.containers.model import (
@@ -25,6 +26,7 @@ from torpor.containers.model import (
     only,
     option_line,
 )
+from torpor.kernel.procfs.small import read_small
 
 _DUMP_WORDS = frozenset({"auto-dedup", "empty-ns", "ext-unix-sk", "file-locks", "leave-running", "link-remap",
     "manage-cgroups-mode", "parent-path", "shell-job", "tcp-established", "tcp-skip-in-flight", "pre-dump",
@@ -32,6 +34,10 @@ _DUMP_WORDS = frozenset({"auto-dedup", "empty-ns", "ext-unix-sk", "file-locks", 
 _RESTORE_WORDS = frozenset({"console-socket", "empty-ns", "ext-unix-sk", "file-locks", "lsm-profile",
     "lsm-mount-context", "manage-cgroups-mode", "no-pivot", "pid-file", "shell-job", "tcp-established",
     "work-path"})  # fmt: skip
+
+
+#: Of the user namespace in which nobody is left out; and who those are elsewhere.
+_ALL_IDS, _NOBODY = ["0", "0", "4294967295"], 65534
 
 
 class OciRuntime:
@@ -81,6 +87,7 @@ class OciRuntime:
         ident = name or told.name
         if not Path(told.place, "config.json").is_file():
             raise EngineError(f"the bundle of {told.name}, {told.place}, is not there any more")
+        check_bundle(told.place, directory)
         line = option_line(self.name, "restores", words, _RESTORE_WORDS)
         where = directory.absolute()
         self._restore_detached(
@@ -108,6 +115,31 @@ class OciRuntime:
             code = subprocess.call(line)
             if code:
                 raise failure(self.name, log.read(), code)
+
+
+def check_bundle(place: str, images: Path | None = None) -> None:
+    """NotPermittedError where the bundle in *place* is not surely of whoever runs us, or of root.
+
+    Its hooks are run outside of the container, with our rights, and its name comes from beside the *images*, which may
+    be a stranger's.
+    """
+    ours = {0, os.geteuid()}
+    if not os.geteuid() and (user := os.environ.get("SUDO_UID", "")).isdecimal():
+        ours.add(int(user))
+    if read_small("/proc/self/uid_map").split() != _ALL_IDS:
+        ours.add(_NOBODY)  # root may be, in a user namespace
+    named, real = Path(os.path.normpath(place)), Path(os.path.realpath(place))
+    for each in dict.fromkeys((real / "config.json", real, *real.parents, named, *named.parents)):
+        info = os.lstat(each)
+        is_open = not stat.S_ISLNK(info.st_mode) and info.st_mode & stat.S_IWOTH and not info.st_mode & stat.S_ISVTX
+        if info.st_uid not in ours or is_open:
+            raise NotPermittedError(
+                f"the bundle {place}, which the checkpoint names: {each} is user {info.st_uid}'s"
+                f"{', and anybody may write there' if is_open else ''}",
+                hint="what is in a bundle is run with your rights: chown it, if it is the right one",
+            )
+    if not named.is_absolute() or Path("/proc") in named.parents or (images and real.is_relative_to(images.resolve())):
+        raise NotPermittedError(f"the checkpoint names a bundle ({place}) that came with it, or is nowhere by itself")
 
 
 def state_root(name: str) -> str:
