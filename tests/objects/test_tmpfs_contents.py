@@ -8,7 +8,9 @@ import socket
 import stat
 import struct
 import subprocess
+import tarfile
 import tempfile
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -291,6 +293,41 @@ def test_damage_is_told(base: Path) -> None:
     store.images[_NAME] = bytearray(gzip.compress(whole[:5000]))
     with pytest.raises(ImageError, match=r"tmpfs|cut off"):
         _restore(store, base / "new")
+
+
+def _header(kind: bytes, size: int) -> bytes:
+    head = tarfile.TarInfo("x")
+    head.type, head.size = kind, size
+    return head.tobuf(tarfile.USTAR_FORMAT)
+
+
+#: Extended headers that expand to a hundred times as much, and maps of sparse files that are none.
+_MAP = b"22 GNU.sparse.major=1\n" + b"22 GNU.sparse.minor=0\n" + b"27 GNU.sparse.realsize=999\n"
+_HOSTILE = {
+    "records": lambda: _header(b"x", 128 << 20) + bytes(128 << 20),
+    "a name": lambda: _header(b"L", 128 << 20) + b"a" * (128 << 20),
+    "a map": lambda: (
+        _header(b"x", len(_MAP)) + _MAP.ljust(512, b"\0") + _header(b"0", 512) + b"9999\n".ljust(512, b"1")
+    ),
+    "nothing but headers": lambda: (_header(b"L", 512) + b"a" * 512) * 2000,
+}
+
+
+@pytest.mark.parametrize("kind", _HOSTILE)
+def test_headers_are_believed_up_to_a_limit(base: Path, kind: str) -> None:
+    store = MemStore()
+    store.images["tmpfs-dev-9.tar.gz.img"] = bytearray(gzip.compress(_HOSTILE[kind](), 1))
+    (base / "new").mkdir()
+    fd = os.open(base / "new", os.O_RDONLY | os.O_DIRECTORY)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ImageError):
+            tmpfs.restore(store, fd, 9, IDENTITY, True)
+        assert not tmpfs.is_empty(store, 9)
+        assert tracemalloc.get_traced_memory()[1] < 32 << 20
+    finally:
+        tracemalloc.stop()
+        os.close(fd)
 
 
 def test_a_part_that_lies_in_another_is_there_once(base: Path) -> None:

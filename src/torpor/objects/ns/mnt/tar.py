@@ -34,6 +34,8 @@ from torpor.objects.files import paths
 if TYPE_CHECKING:
     import tarfile
 
+    from torpor.objects.ns.mnt.tar_source import Archive, Source
+
 _XATTR = "SCHILY.xattr."
 _FLAGS = "SCHILY.fflags"
 _SOCKET = "TORPOR.socket."
@@ -302,7 +304,7 @@ class Reader:
     Directories are finished when everything below them is there.  Set-uid files and devices only if they *may be*.
     """
 
-    def __init__(self, archive: tarfile.TarFile, idmaps: IdMaps, *, may_be_special: bool = True) -> None:
+    def __init__(self, archive: Archive, idmaps: IdMaps, *, may_be_special: bool = True) -> None:
         self._archive = archive
         self._may_be_special = may_be_special
         self._idmaps = idmaps
@@ -356,8 +358,7 @@ class Reader:
 
     def _fill(self, parent: int, name: str, member: tarfile.TarInfo) -> None:
         fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=parent)
-        source = self._archive.fileobj
-        assert source is not None
+        source = self._archive.source
         try:
             source.seek(member.offset_data)
             for at, length in getattr(member, "sparse", None) or [(0, member.size)]:
@@ -449,8 +450,8 @@ def _is_directory(parent: int, name: str) -> bool:
     return _exists(parent, name) and stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
 
 
-def _copy_in(source: object, fd: int, at: int, length: int, name: str) -> None:
-    read = source.read  # type: ignore[attr-defined]
+def _copy_in(source: Source, fd: int, at: int, length: int, name: str) -> None:
+    read = source.contents
     if at < 0 or length < 0:
         raise ImageError(f"{name!r} has a piece of {length} bytes at {at}")
     while length:

@@ -61,20 +61,20 @@ def get_ready(store: ImageStore, devices: Iterable[int]) -> None:
         import gzip  # noqa: F401
         import tarfile  # noqa: F401
 
-        from torpor.objects.ns.mnt import tar  # noqa: F401
+        from torpor.objects.ns.mnt import tar, tar_source  # noqa: F401
 
 
 def is_empty(store: ImageStore, device: int) -> bool:
     """Whether there is nothing in it but its root."""
     if not store.exists(_name(device)):
         return True
-    import tarfile
+    from torpor.objects.ns.mnt import tar_source
 
     with store.open_read(_name(device)) as stream:
         try:
-            with tarfile.open(fileobj=stream, mode="r:gz", errorlevel=2) as archive:
+            with tar_source.opened(stream) as archive:
                 return all(member.name in (".", "") for member in archive)
-        except (tarfile.TarError, EOFError, OSError):
+        except (ImageError, OSError):
             return False
 
 
@@ -88,17 +88,12 @@ def restore(store: ImageStore, directory: int, device: int, idmaps: IdMaps, may_
 
 def _unpack(stream: BinaryIO, directory: int, idmaps: IdMaps, may_be_special: bool) -> None:
     import os
-    import tarfile
-    import zlib
 
-    from torpor.objects.ns.mnt import tar
+    from torpor.objects.ns.mnt import tar, tar_source
 
     # The calling thread is one of its own, and what follows concerns it alone.
     unshare(CLONE_FS)
     os.fchdir(directory)
     os.chroot(".")
-    try:
-        with tarfile.open(fileobj=stream, mode="r:gz", errorlevel=2) as archive:
-            tar.Reader(archive, idmaps, may_be_special=may_be_special).run()
-    except (tarfile.TarError, EOFError, zlib.error) as error:
-        raise ImageError(f"the contents of a tmpfs are damaged: {error}") from error
+    with tar_source.opened(stream) as archive:
+        tar.Reader(archive, idmaps, may_be_special=may_be_special).run()
