@@ -27,7 +27,7 @@ from torpor.images.pages import page_bytes_of
 from torpor.images.store import load_one
 from torpor.images.stores.base import COMPRESSED
 from torpor.images.stores.memory import MemPagesReader, MemStore
-from torpor.images.tarstream import Content, Member, Readable, decompressed, iter_members, open_compressed
+from torpor.images.tarstream import DAMAGE, Content, Member, Readable, decompressed, iter_members, open_compressed
 
 _DOCUMENTS = frozenset(
     {
@@ -305,7 +305,10 @@ class _Unpacked:
         self.n_read = 0
 
     def read(self, n_bytes: int, /) -> bytes:
-        data = self._stream.read(n_bytes)
+        try:
+            data = self._stream.read(n_bytes)
+        except DAMAGE as error:
+            raise ImageError(f"a compressed image is damaged, or cut off: {error}") from None
         self.n_read += len(data)
         return data
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol, cast
 
 from torpor.images.errors import ImageError, StoreError
-from torpor.images.tarstream import Content, Member, Readable, iter_members, open_compressed
+from torpor.images.tarstream import DAMAGE, Content, Member, Readable, iter_members, open_compressed
 from torpor.images.zstd import ZstdWriter
 from torpor.images.zstd import load_library as load_zstd
 
@@ -205,7 +205,7 @@ def read_to_end(stream: Readable) -> None:
             n_bytes += len(data)
             if n_bytes > _MAX_PADDING:
                 raise ImageError(f"more than {_MAX_PADDING} bytes follow the last file")
-    except (EOFError, OSError, zlib.error) as error:
+    except DAMAGE as error:
         raise ImageError(f"damaged, or cut off: {error}") from None
 
 

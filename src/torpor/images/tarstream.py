@@ -25,11 +25,17 @@ _CHUNK = 1 << 17
 _MAX_HEADER = 1 << 20
 _MAX_MEMBERS = 1 << 20
 _MAX_SIZE = 1 << 50
+#: What `xz -9` needs is half of it.
+_MAX_XZ = 128 << 20
 #: PATH_MAX: no file can have a longer name.  A number in an extended header, which has up to 20 digits.
 _MAX_NAME, _MAX_DIGITS = 4096, 20
 #: Of the year 6325; what is later is no time.
 _MAX_TIME = 1 << 37
 _KINDS = {b"0": "file", b"\0": "file", b"7": "file", b"5": "directory", b"1": "link", b"2": "symlink"}
+
+
+#: What readers of compressed streams raise.
+DAMAGE = (EOFError, OSError, zlib.error, lzma.LZMAError)
 
 
 class Readable(Protocol):
@@ -88,7 +94,7 @@ class _Source:
     def some(self, n_bytes: int) -> bytes:
         try:
             data = self._stream.read(n_bytes)
-        except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+        except DAMAGE as error:
             raise ImageError(f"damaged, or cut off: {error}") from None
         if not data:
             raise ImageError(f"cut off after {self.n_read} bytes")
@@ -241,13 +247,42 @@ def decompressed(stream: Readable) -> Iterator[tuple[Readable, str]]:
         with gzip.GzipFile(fileobj=whole, mode="rb") as unzipped:
             yield unzipped, "gzip"
     elif begin.startswith(b"\xfd7zXZ\0"):
-        with lzma.LZMAFile(cast("BinaryIO", whole)) as unxzipped:
-            yield unxzipped, "xz"
+        yield _XzReader(whole), "xz"
     elif begin.startswith(b"BZh"):
         with bz2.BZ2File(cast("BinaryIO", whole)) as unbzipped:
             yield unbzipped, "bzip2"
     else:
         yield whole, "none"
+
+
+class _XzReader:
+    """What a stream of xz holds.  Memory is bounded, which of :class:`lzma.LZMAFile` (up to 4 GiB) it is not."""
+
+    def __init__(self, stream: Readable) -> None:
+        self._stream = stream
+        self._work: lzma.LZMADecompressor | None = None
+        self._rest = b""
+
+    def read(self, n_bytes: int, /) -> bytes:
+        """Up to *n_bytes*; none at the end.  LZMAError, EOFError."""
+        while True:
+            if self._work is None:
+                found = self._rest or self._stream.read(_CHUNK)
+                if not found:
+                    return b""
+                self._rest = found.lstrip(b"\0")  # padding, between streams and behind the last
+                if not self._rest:
+                    continue
+                self._work = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MAX_XZ)
+            if self._work.needs_input and not self._rest:
+                self._rest = self._stream.read(_CHUNK)
+                if not self._rest:
+                    raise EOFError("the xz stream is cut off")
+            data, self._rest = self._work.decompress(self._rest, n_bytes), b""
+            if self._work.eof:
+                self._rest, self._work = self._work.unused_data, None
+            if data:
+                return data
 
 
 class _Pushback:

@@ -6,8 +6,10 @@ import gzip
 import io
 import lzma
 import random
+import struct
 import tarfile
 import tracemalloc
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -177,6 +179,34 @@ def test_a_bomb_takes_no_memory(path: Path) -> None:
             assert tracemalloc.get_traced_memory()[1] < 16 << 20
         finally:
             tracemalloc.stop()
+
+
+def test_a_dictionary_of_gigabytes_takes_no_memory(path: Path) -> None:
+    """What a stream of xz says of itself; it is refused before anything is read."""
+    data = bytearray(lzma.compress(making.tar(making.members())))
+    size = (data[12] + 1) * 4
+    assert data[14:16] == b"\x21\x01"  # LZMA2, with a byte for its dictionary's size
+    data[16] = 40
+    data[8 + size : 12 + size] = struct.pack("<I", zlib.crc32(data[12 : 8 + size]))
+    path.write_bytes(data)
+    with pytest.raises(ImageError, match="limit"):
+        read_archive(path)
+
+
+def test_streams_of_xz_may_follow_each_other(path: Path) -> None:
+    data = making.tar(making.members())
+    path.write_bytes(lzma.compress(data[:5000]) + bytes(8) + lzma.compress(data[5000:]) + bytes(4))
+    assert read(path)[1].processes[0].name == "server"
+
+
+@pytest.mark.parametrize("compression", ["gzip", "xz", "bzip2", "zstd"])
+@pytest.mark.parametrize("is_cut", [True, False])
+def test_damage_in_a_compressed_image_is_an_error_of_ours(path: Path, compression: str, is_cut: bool) -> None:
+    whole = COMPRESSIONS[compression](random.Random(1).randbytes(50_000))
+    data = whole[:20_000] if is_cut else whole[:8] + b"\xff" * 100 + whole[108:]
+    path.write_bytes(making.tar([*making.members(), ("checkpoint/pages-7.img.zst", data)]))
+    with pytest.raises(ImageError):
+        read_archive(path)
 
 
 @pytest.mark.parametrize(
