@@ -202,9 +202,9 @@ def connect(where: Where) -> Connection:
         raise UsageError("the page server's port is not known", hint="--port PORT, as the page server has it")
     try:
         link = socket.create_connection((where.address or "127.0.0.1", where.port), timeout=WITHIN_S)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # UnicodeError: what is no name of a host
         raise TorporError(
-            f"no page server can be reached at {where.describe()}: {error.strerror or error}",
+            f"no page server can be reached at {where.describe()}: {getattr(error, 'strerror', None) or error}",
             hint="start `criu page-server --port PORT` there first",
         ) from error
     return _dressed(link, where, is_server=False)
@@ -275,7 +275,7 @@ def _listen(where: Where) -> socket.socket:
         found = socket.getaddrinfo(host, where.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, number, _, address = found[0]
         server = socket.socket(family, kind, number)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise TorporError(f"a page server cannot listen at {where.describe()}: {error}") from error
     try:
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

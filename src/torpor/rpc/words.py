@@ -24,6 +24,7 @@ BY_HAND = frozenset(
 )  # fmt: skip
 _CPU_CAPS = ((1, "fpu"), (2, "cpu"), (4, "ins"))
 _CPU_CAP_ALL = 0xFFFFFFFF
+_SHOWN = 80
 
 
 def words_of(opts: m.criu_opts, place_of: Callable[[int], str]) -> list[str]:
@@ -39,6 +40,9 @@ def words_of(opts: m.criu_opts, place_of: Callable[[int], str]) -> list[str]:
                 words += _plain(option, getattr(opts, field))
     for part in (_directories, _objects, _enumerated, _page_server):
         words += part(opts, place_of)
+    for word in (*words, f"config_file {opts.config_file}", *(f"exec_cmd {each}" for each in opts.exec_cmd)):
+        if "\0" in word:  # which no command line can hold
+            raise UsageError(f"a zero byte in a string: {word[:_SHOWN]!r}")
     return words
 
 

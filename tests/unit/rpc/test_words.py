@@ -63,6 +63,25 @@ def test_what_cannot_be(opts: m.criu_opts) -> None:
 
 
 @pytest.mark.parametrize(
+    "opts",
+    [
+        m.criu_opts(log_file="a\0"),
+        m.criu_opts(images_dir="/a\0b", images_dir_fd=-1),
+        m.criu_opts(freeze_cgroup="\0"),
+        m.criu_opts(external=["fine", "mnt[a]:\0"]),
+        m.criu_opts(config_file="\0"),
+        m.criu_opts(exec_cmd=["true", "\0"]),
+        m.criu_opts(inherit_fd=[m.inherit_fd(key="a\0", fd=1)]),
+        m.criu_opts(ps=m.criu_page_server_info(address="a\0")),
+    ],
+    ids=lambda opts: opts.ListFields()[0][0].name,
+)
+def test_what_no_command_line_can_hold(opts: m.criu_opts) -> None:
+    with pytest.raises(UsageError, match="zero byte"):
+        words_of(opts, _place_of)
+
+
+@pytest.mark.parametrize(
     ("opts", "words"),
     [
         (m.criu_opts(images_dir_fd=-1, images_dir="d"), {"--images-dir=d"}),
