@@ -34,6 +34,7 @@ _WAITING = 4
 _CONNECT_S = 5.0
 _ACCEPT_S = 20.0
 _MAX_CERTIFICATE = 1 << 14
+_NOT_COME = "the source has not come to the port it was told"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,10 @@ class Listener:
                 try:
                     plain, _ = self._socket.accept()
                 except TimeoutError:
-                    raise LinkLostError("the source has not come to the port it was told") from None
+                    raise LinkLostError(_NOT_COME) from None
+                if time.monotonic() > deadline:  # strangers come all the time
+                    plain.close()
+                    raise LinkLostError(_NOT_COME)
                 number, secured = _welcome(plain, context)
                 if secured is None or number >= n_connections or taken[number] is not None:
                     (secured or plain).close()

@@ -4,6 +4,7 @@ import random
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
@@ -109,6 +110,31 @@ def test_a_stranger_is_let_go_of_and_the_source_still_comes(identities: tuple[Id
     assert met == [True] and len(accepted) == 1
     accepted[0].close()
     listener.close()
+
+
+def test_strangers_do_not_have_it_wait_for_ever(
+    identities: tuple[Identity, Identity], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is always another one in the queue."""
+    welcome, n_welcomed = data._welcome, 0
+
+    def slowly(plain: socket.socket, context: ssl.SSLContext) -> tuple[int, ssl.SSLSocket | None]:
+        nonlocal n_welcomed
+        n_welcomed += 1
+        time.sleep(0.05)
+        return welcome(plain, context)
+
+    monkeypatch.setattr(data, "_ACCEPT_S", 0.1)
+    monkeypatch.setattr(data, "_welcome", slowly)
+    ours, theirs = identities
+    listener = Listener("127.0.0.1", theirs)
+    with ExitStack() as stack:
+        stack.callback(listener.close)
+        for _ in range(10):
+            stack.enter_context(socket.create_connection(("127.0.0.1", listener.port), 5)).sendall(b"no TLS at all")
+        with pytest.raises(LinkLostError, match="has not come"):
+            listener.accept(1, ours.certificate)
+    assert 0 < n_welcomed < 5
 
 
 def test_what_is_no_certificate(identities: tuple[Identity, Identity]) -> None:
