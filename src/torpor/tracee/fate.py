@@ -5,14 +5,19 @@ The process does not get as far as an instruction of its own: each time it is le
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 from torpor.base.errors import TargetGoneError, TorporError
+from torpor.base.ids import Pid
 from torpor.kernel import signal
+from torpor.kernel.procfs.stat import read_stat
 from torpor.tracee.remote import mask_bit
 from torpor.tracee.thread import Thread, tgkill
 
 STOP_SIGNALS = frozenset((signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU))
+_PATIENCE_S, _LOOK_EVERY_S = 1.0, 0.0005
 
 
 def stop_group(threads: Sequence[Thread], number: int = signal.SIGSTOP) -> None:
@@ -37,6 +42,19 @@ def stop_group(threads: Sequence[Thread], number: int = signal.SIGSTOP) -> None:
         thread.interrupt()
         thread.cont()
         thread.wait_interrupted()
+
+
+def await_stopped(pids: Iterable[Pid]) -> None:
+    """Until each of these, which were let go stopped, is seen to be.
+
+    Whoever traced them has stopped them in another way: they take it up again by themselves, as soon as a processor is
+    free.  Not for long, for somebody may have them go on.
+    """
+    deadline = time.monotonic() + _PATIENCE_S
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for pid in pids:
+            while read_stat(pid).state not in "TZX" and time.monotonic() < deadline:
+                time.sleep(_LOOK_EVERY_S)
 
 
 def die_by(thread: Thread, number: int) -> None:

@@ -79,12 +79,13 @@ class FrozenTree:
 
     def leave_stopped(self) -> None:
         """Let go, each process stopped as by SIGSTOP, and unstopped by SIGCONT."""
-        from torpor.tracee.fate import stop_group
+        from torpor.tracee.fate import await_stopped, stop_group
 
         for process in self.processes:
             if process.threads and not process.leader.group_stop:
                 stop_group(process.threads)
         self.release()
+        await_stopped(process.pid for process in self.processes if process.threads)
 
     def kill(self, sent: Callable[[], None] | None = None) -> None:
         """SIGKILL every process, call *sent*, after which none of them runs, and let go once all are dead.

@@ -144,5 +144,9 @@ def go(session: RestoreSession) -> None:
         session.guardian.dismiss()
     for thread in session.iter_threads():
         thread.runner.thread.detach()
+    if session.options.leave_stopped:
+        from torpor.tracee.fate import await_stopped
+
+        await_stopped(process.pid for process in session.alive)
     if session.context.later is not None:
         session.context.later.restored()
