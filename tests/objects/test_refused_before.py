@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -38,6 +39,14 @@ _LOCK = "f = open('locked', 'w'); fcntl.flock(f, fcntl.LOCK_EX)"
 _GHOST = "f = open('one', 'wb'); f.write(bytes(1 << 20)); f.flush(); os.unlink('one')"
 _PEER = "number = int(sys.argv[3])"
 _XDP = "s = socket.socket(44, socket.SOCK_RAW)"
+#: A thread that has unshared something (include/uapi/linux/sched.h).
+_APART = """
+import ctypes, threading
+def leave():
+    assert ctypes.CDLL(None).unshare({flag:#x}) == 0
+    left.set(); threading.Event().wait()
+left = threading.Event(); threading.Thread(target=leave, daemon=True).start(); left.wait()
+"""
 _QUEUED = "a, b = socket.socketpair(); c, d = socket.socketpair()\nsocket.send_fds(c, [b'x'], [b.fileno()]); b.close()"
 
 
@@ -94,6 +103,21 @@ def test_nothing_is_frozen(body: str, said: str, allowed: Sequence[str]) -> None
         log, called = dumped(body, *allowed)
         assert not log
         assert "pre-dump" in called
+
+
+@pytest.mark.parametrize(
+    ("flag", "what"),
+    [
+        (0x40000000, "a network namespace"), (0x04000000, "a uts namespace"), (0x20000, "a working directory"),
+        (0x200, "a working directory, root and umask"), (0x400, "a descriptor table"),
+        (0x20000000, "a pid namespace for its children"),
+    ],
+    ids=["net", "uts", "mnt", "fs", "files", "pid"],
+)  # fmt: skip
+def test_a_thread_that_has_left_its_process(flag: int, what: str) -> None:
+    log, called = dumped(_APART.format(flag=flag))
+    assert re.search(rf"its thread \d+ has {what}.* of its own", log)
+    assert called == []
 
 
 def test_a_peer_in_a_queue_is_not_outside() -> None:

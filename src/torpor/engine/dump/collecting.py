@@ -6,6 +6,7 @@ from torpor.base.fds import OwnedFd
 from torpor.base.ids import Pid, TreePid
 from torpor.engine import family
 from torpor.engine.dump import namespaces
+from torpor.engine.dump.ids import check_threads
 from torpor.engine.dump.session import DumpSession
 from torpor.engine.options import nobody
 from torpor.images import messages as m
@@ -75,6 +76,7 @@ def check(session: DumpSession) -> None:
             raise problem
         for thread in process.threads:
             uncarried.check(thread)
+        check_threads(process.describe(), process.pid, [thread.tid for thread in process.threads])
 
 
 def read_idmaps(session: DumpSession) -> None:

@@ -3,22 +3,37 @@
 Image
     ``task_kobj_ids_entry`` of each task, and of the dumper itself as ``inventory_entry.root_ids``; a task whose
     namespace id differs from the latter has a namespace of its own.
+Limits
+    The images have one of each for all threads of a process.  unshare(2), setns(2) and clone(2) let single threads have
+    others; such a one would come back with its process's, in another network, say, and is refused.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
+from torpor.base.errors import RefusedError
 from torpor.base.ids import Pid
 from torpor.base.records import dataclass, field
 from torpor.images import messages as m
-from torpor.kernel.kcmp import KCMP_FILES, KCMP_FS, KCMP_SIGHAND, KCMP_VM, KcmpIndex
+from torpor.kernel.kcmp import KCMP_FILES, KCMP_FS, KCMP_SIGHAND, KCMP_VM, KcmpIndex, kcmp
+from torpor.kernel.uapi.fcntl import O_PATH
 
 _SHARED = (("vm_id", KCMP_VM), ("files_id", KCMP_FILES), ("fs_id", KCMP_FS), ("sighand_id", KCMP_SIGHAND))
 #: Image field and the name of the link in /proc/PID/ns.
 NAMESPACES = (
     ("pid_ns_id", "pid"), ("net_ns_id", "net"), ("ipc_ns_id", "ipc"), ("uts_ns_id", "uts"), ("time_ns_id", "time"),
     ("mnt_ns_id", "mnt"), ("user_ns_id", "user"), ("cgroup_ns_id", "cgroup"),
+)  # fmt: skip
+
+_THREADS_OBJECTS = ((KCMP_FILES, "a descriptor table"), (KCMP_FS, "a working directory, root and umask"))
+#: Links in /proc/TID/ns.  Threads cannot differ in their pid, user and time namespaces; in that of mounts, only with
+#: a working directory of their own.
+_THREADS_NAMESPACES = (
+    ("net", "a network namespace"), ("uts", "a uts namespace"), ("ipc", "an ipc namespace"),
+    ("cgroup", "a cgroup namespace"), ("pid_for_children", "a pid namespace for its children"),
+    ("time_for_children", "a time namespace for its children"),
 )  # fmt: skip
 
 
@@ -55,3 +70,41 @@ class IdAllocator:
             setattr(ids, name, same)
         self.namespaces_of(pid, ids)
         return ids
+
+
+def check_threads(who: str, leader: Pid, tids: Sequence[Pid]) -> None:
+    """RefusedError that names the first of the threads *tids* of the process *who* that differs from its *leader*.
+
+    A thread that ends meanwhile has nothing; FileNotFoundError if that is the leader.
+    """
+    if len(tids) < 2:
+        return
+    theirs = _namespaces_of(leader)
+    for tid in tids:
+        try:
+            found = next((name for what, name in _THREADS_OBJECTS if kcmp(leader, tid, what)), "")
+            if not found:
+                pairs = zip(_THREADS_NAMESPACES, theirs, _namespaces_of(tid), strict=True)
+                found = next((name for (_, name), one, other in pairs if one != other), "")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if found:
+            raise RefusedError(
+                f"{who}: its thread {tid} has {found} of its own (unshare(2), setns(2))",
+                hint="the images have one for all threads; checkpoint it when that thread has ended or gone back",
+            )
+
+
+def _namespaces_of(tid: Pid) -> list[str]:
+    directory = os.open(f"/proc/{tid}/ns", O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return [_link(directory, name) for name, _ in _THREADS_NAMESPACES]
+    finally:
+        os.close(directory)
+
+
+def _link(directory: int, name: str) -> str:
+    try:
+        return os.readlink(name, dir_fd=directory)
+    except FileNotFoundError:
+        return ""  # a kernel without; or the first process of that pid namespace is not born yet

@@ -18,6 +18,7 @@ from torpor.base.ids import Pid, TreePid
 from torpor.base.records import dataclass
 from torpor.base.typed import TYPE_CHECKING
 from torpor.engine.dump import privileges
+from torpor.engine.dump.ids import IdAllocator, check_threads
 from torpor.engine.options import CARRY, REFUSE, DumpOptions
 from torpor.images import messages as m
 from torpor.images.stores.memory import MemStore
@@ -27,7 +28,7 @@ from torpor.kernel.procfs.maps import PROT_EXEC, Vma, read_maps, read_smaps
 from torpor.kernel.procfs.small import read_small
 from torpor.kernel.procfs.stat import read_stat
 from torpor.kernel.procfs.status import read_status
-from torpor.kernel.procfs.task import read_fdinfo_lines, read_fds, read_tree
+from torpor.kernel.procfs.task import read_fdinfo_lines, read_fds, read_threads, read_tree
 from torpor.objects.arch import uncarried
 from torpor.objects.files import locks, settings
 from torpor.objects.files.model import FileDump, OpenFile
@@ -196,7 +197,6 @@ def _of_family(everyone: Sequence[DumpProcess], options: DumpOptions, thorough: 
 def _of_namespaces(context: DumpContext) -> Iterator[TorporError]:
     """Namespaces that could not be carried; by the same functions as in the dump, which stop at the first."""
     from torpor.engine.dump import namespaces
-    from torpor.engine.dump.ids import IdAllocator
 
     allocator, outside = IdAllocator(), m.task_kobj_ids_entry()
     try:
@@ -249,6 +249,10 @@ def _of_task(process: DumpProcess) -> Iterator[TorporError]:
             f"{process.describe()} is traced by pid {status.tracer}", hint="end the debugger or tracer first"
         )
     yield from uncarried.problems(process.describe(), status)
+    try:
+        check_threads(process.describe(), process.pid, read_threads(process.pid))
+    except RefusedError as problem:
+        yield problem
 
 
 def _of_executable(process: DumpProcess) -> Iterator[TorporError]:
