@@ -15,6 +15,7 @@ pytestmark = pytest.mark.root
         ("io_uring", "fd 3 of .*io_uring keeps"),
         ("userfaultfd", "page faults"),
         ("/dev/fuse", "device 10:229 "),
+        ("ldt", r"local descriptor table \(modify_ldt"),
         ("leaderless", "the main thread has exited"),
     ],
 )

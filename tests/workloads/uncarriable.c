@@ -1,5 +1,6 @@
 /* Holds a descriptor that cannot be carried: the argument says which. */
 #define _GNU_SOURCE
+#include <asm/ldt.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -31,6 +32,9 @@ int main(int argc, char **argv)
         pthread_t thread;
         WL_TRY_PTHREAD(pthread_create(&thread, NULL, rest, (void *)pthread_self()));
         pthread_exit(NULL);
+    } else if (strcmp(wl_argv[0], "ldt") == 0) {
+        struct user_desc segment = {.entry_number = 3, .base_addr = 0x1000, .limit = 0xfff, .seg_32bit = 1};
+        WL_TRY((int)syscall(SYS_modify_ldt, 1, &segment, sizeof(segment)));
     } else {
         WL_TRY(open(wl_argv[0], O_RDONLY));
     }

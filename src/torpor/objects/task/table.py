@@ -79,9 +79,16 @@ class ProcessAspect:
     when: When = When.BUILD
 
 
+def _ask_uncarried(process: DumpProcess, batch: Batch) -> None:
+    from torpor.objects.arch import uncarried  # which no restore needs
+
+    uncarried.ask(process, batch)
+
+
 PROCESS_ASPECTS: tuple[ProcessAspect, ...] = (
     ProcessAspect("personality, OOM score", identity.dump, identity.restore),
     ProcessAspect("signal actions", signals.dump_process, signals.restore_process),
+    ProcessAspect("local descriptor table", _ask_uncarried, None),
     ProcessAspect("membarrier", membarrier.dump, membarrier.restore),
     ProcessAspect("limits", limits.dump, limits.restore),
     ProcessAspect("coredump filter", None, mm.restore_coredump_filter),
