@@ -38,7 +38,7 @@ from torpor.kernel.syscall import syscall
 from torpor.kernel.uapi.socket import SCM_CREDENTIALS, SCM_RIGHTS, SO_PEEK_OFF
 from torpor.kernel.vm import PAGE_SIZE
 from torpor.objects.files.model import OpenFile
-from torpor.objects.files.socket import peer_cred
+from torpor.objects.files.socket import peer_cred, urgent
 from torpor.objects.files.socket.options import widen
 from torpor.objects.files.socket.peer_actors import Actors
 from torpor.objects.session import DumpContext, RestoreContext
@@ -75,6 +75,8 @@ def dump(file: OpenFile, file_id: int, kind: int, n_unread: int, context: DumpCo
         return
     image = context.image("SK_QUEUES")
     with Borrowed(file.fd) as connection:
+        if kind == socket.SOCK_STREAM:
+            urgent.check(file, connection)
         messages = _read(file, connection, kind, n_unread, context)
     for message in messages:
         packet = m.sk_packet_entry(id_for=file_id, length=len(message.data))

@@ -28,7 +28,7 @@ from torpor.images.store import store_one
 from torpor.kernel import packets
 from torpor.kernel.sockets import Borrowed, Socket
 from torpor.objects.files.model import OpenFile
-from torpor.objects.files.socket import addresses, net_lock, options, tcp_fin, tcp_repair, tcp_stream
+from torpor.objects.files.socket import addresses, net_lock, options, tcp_fin, tcp_repair, tcp_stream, urgent
 from torpor.objects.files.socket.make import make_socket
 from torpor.objects.session import DumpContext, RestoreContext, RestoreStage
 
@@ -46,6 +46,7 @@ def dump(file: OpenFile, sk: m.inet_sk_entry, context: DumpContext) -> None:
     if dict(poller.poll(0)).get(file.fd, 0) & select.POLLERR:
         sk.torpor_error = 104
     with Borrowed(file.fd) as connection:
+        urgent.check_tcp(file, connection, context)
         length = tcp_repair.n_received(connection)
         try:
             data = tcp_stream.read_received(connection, length, context) if length else b""
