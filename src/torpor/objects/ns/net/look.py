@@ -17,6 +17,7 @@ from torpor.objects.ns.net import (
     conntrack,
     disciplines,
     firewall,
+    ipsec,
     labels,
     link_kinds,
     links,
@@ -38,6 +39,7 @@ def check(pid: Pid, policies: Policies) -> None:
     def look() -> None:
         with Netlink() as connection:
             links.check(rtnetlink.read_links(connection), policies.external, pid)
+        ipsec.check(pid)
         firewall.check(pid)
 
     try:
@@ -75,6 +77,7 @@ def _dump_inside(session: NsDump) -> None:
         with Netlink() as connection:
             found = rtnetlink.read_links(connection)
             links.check(found, session.external, session.pid)
+            ipsec.check(session.pid)
             ids = nsids.read(connection, session.context)
             devices = session.context.part(tun.Devices)
             links.dump(store, ident, found, ids, lambda entry, link: tun.fill(entry, link, devices, ident))

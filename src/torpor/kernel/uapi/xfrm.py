@@ -1,0 +1,4 @@
+"""``linux/xfrm.h``."""
+
+XFRM_MSG_GETPOLICY = 0x15
+XFRM_MSG_GETSA = 0x12
