@@ -44,6 +44,7 @@ _APART = """
 import ctypes, threading
 def leave():
     assert ctypes.CDLL(None).unshare({flag:#x}) == 0
+    {then}
     left.set(); threading.Event().wait()
 left = threading.Event(); threading.Thread(target=leave, daemon=True).start(); left.wait()
 """
@@ -108,14 +109,14 @@ def test_nothing_is_frozen(body: str, said: str, allowed: Sequence[str]) -> None
 @pytest.mark.parametrize(
     ("flag", "what"),
     [
-        (0x40000000, "a network namespace"), (0x04000000, "a uts namespace"), (0x20000, "a working directory"),
-        (0x200, "a working directory, root and umask"), (0x400, "a descriptor table"),
+        (0x40000000, "a network namespace"), (0x04000000, "a uts namespace"), (0x20000, "a mount namespace"),
+        (0x200, "a working directory, root or umask"), (0x400, "a descriptor table"),
         (0x20000000, "a pid namespace for its children"),
     ],
     ids=["net", "uts", "mnt", "fs", "files", "pid"],
 )  # fmt: skip
 def test_a_thread_that_has_left_its_process(flag: int, what: str) -> None:
-    log, called = dumped(_APART.format(flag=flag))
+    log, called = dumped(_APART.format(flag=flag, then="os.umask(0o123)" if flag == 0x200 else ""))
     assert re.search(rf"its thread \d+ has {what}.* of its own", log)
     assert called == []
 

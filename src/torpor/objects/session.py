@@ -88,6 +88,8 @@ class Noticed:
         self.losses: list[str] = []
         #: Where mappings begin that have a NUMA policy of their own.
         self.placed: dict[Pid, list[int]] = {}
+        #: Threads that share with their process what the images have once for all of them.
+        self.threads: set[Pid] = set()
 
     def is_restless(self) -> bool:
         """Whether stopping the tree now would catch something on its way."""

@@ -76,7 +76,9 @@ def check(session: DumpSession) -> None:
             raise problem
         for thread in process.threads:
             uncarried.check(thread)
-        check_threads(process.describe(), process.pid, [thread.tid for thread in process.threads])
+        # To ask for each of thousands takes its time: of those that were there before, that has been seen.
+        tids, known = [thread.tid for thread in process.threads], session.context.noticed.threads
+        check_threads(process.describe(), process.pid, [tid for tid in tids if tid not in known])
 
 
 def read_idmaps(session: DumpSession) -> None:

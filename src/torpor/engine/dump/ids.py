@@ -5,7 +5,8 @@ Image
     namespace id differs from the latter has a namespace of its own.
 Limits
     The images have one of each for all threads of a process.  unshare(2), setns(2) and clone(2) let single threads have
-    others; such a one would come back with its process's, in another network, say, and is refused.
+    others; such a one would come back with its process's, in another network, say, and is refused.  A working
+    directory, root and umask of its own that are the same are shared afterwards.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torpor.base.ids import Pid
 from torpor.base.records import dataclass, field
 from torpor.images import messages as m
 from torpor.kernel.kcmp import KCMP_FILES, KCMP_FS, KCMP_SIGHAND, KCMP_VM, KcmpIndex, kcmp
+from torpor.kernel.procfs.status import read_status
 from torpor.kernel.uapi.fcntl import O_PATH
 
 _SHARED = (("vm_id", KCMP_VM), ("files_id", KCMP_FILES), ("fs_id", KCMP_FS), ("sighand_id", KCMP_SIGHAND))
@@ -27,10 +29,10 @@ NAMESPACES = (
     ("mnt_ns_id", "mnt"), ("user_ns_id", "user"), ("cgroup_ns_id", "cgroup"),
 )  # fmt: skip
 
-_THREADS_OBJECTS = ((KCMP_FILES, "a descriptor table"), (KCMP_FS, "a working directory, root and umask"))
-#: Links in /proc/TID/ns.  Threads cannot differ in their pid, user and time namespaces; in that of mounts, only with
-#: a working directory of their own.
+_TABLE, _PLACES = "a descriptor table", "a working directory, root or umask"
+#: Links in /proc/TID/ns.  Threads cannot differ in their pid, user and time namespaces.
 _THREADS_NAMESPACES = (
+    ("mnt", "a mount namespace"),
     ("net", "a network namespace"), ("uts", "a uts namespace"), ("ipc", "an ipc namespace"),
     ("cgroup", "a cgroup namespace"), ("pid_for_children", "a pid namespace for its children"),
     ("time_for_children", "a time namespace for its children"),
@@ -77,15 +79,17 @@ def check_threads(who: str, leader: Pid, tids: Sequence[Pid]) -> None:
 
     A thread that ends meanwhile has nothing; FileNotFoundError if that is the leader.
     """
-    if len(tids) < 2:
+    if not tids or list(tids) == [leader]:
         return
     theirs = _namespaces_of(leader)
     for tid in tids:
         try:
-            found = next((name for what, name in _THREADS_OBJECTS if kcmp(leader, tid, what)), "")
+            found = _TABLE if kcmp(leader, tid, KCMP_FILES) else ""
             if not found:
                 pairs = zip(_THREADS_NAMESPACES, theirs, _namespaces_of(tid), strict=True)
                 found = next((name for (_, name), one, other in pairs if one != other), "")
+            if not found and kcmp(leader, tid, KCMP_FS) and _places_of(leader) != _places_of(tid):
+                found = _PLACES
         except (FileNotFoundError, ProcessLookupError):
             continue
         if found:
@@ -93,6 +97,12 @@ def check_threads(who: str, leader: Pid, tids: Sequence[Pid]) -> None:
                 f"{who}: its thread {tid} has {found} of its own (unshare(2), setns(2))",
                 hint="the images have one for all threads; checkpoint it when that thread has ended or gone back",
             )
+
+
+def _places_of(tid: Pid) -> list[tuple[str, int]]:
+    """Working directory, root and umask: of its own, but the same, they are shared after a restore."""
+    paths = (f"/proc/{tid}/cwd", f"/proc/{tid}/root")
+    return [*((os.readlink(path), os.stat(path).st_ino) for path in paths), ("umask", read_status(tid).umask)]
 
 
 def _namespaces_of(tid: Pid) -> list[str]:

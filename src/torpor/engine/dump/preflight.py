@@ -168,7 +168,7 @@ class _Look:
             yield from _of_namespaces(context)
 
     def _of_process(self, process: DumpProcess) -> Iterator[TorporError]:
-        yield from _of_task(process)
+        yield from _of_task(process, self.context.noticed)
         if not self._by_freezer:
             yield from _of_freezers(process)
         yield from _of_mounts(process, self.context)
@@ -238,7 +238,7 @@ def _iter_tree(root: Pid, entered: Mapping[Pid, Sequence[Pid]]) -> Iterator[Dump
         yield known[at]
 
 
-def _of_task(process: DumpProcess) -> Iterator[TorporError]:
+def _of_task(process: DumpProcess, noticed: Noticed) -> Iterator[TorporError]:
     status = process.status
     if process.stat.state in "ZX":
         yield refuse_without_leader(process.pid)
@@ -250,7 +250,9 @@ def _of_task(process: DumpProcess) -> Iterator[TorporError]:
         )
     yield from uncarried.problems(process.describe(), status)
     try:
-        check_threads(process.describe(), process.pid, read_threads(process.pid))
+        tids = read_threads(process.pid)
+        check_threads(process.describe(), process.pid, tids)
+        noticed.threads.update(tids)
     except RefusedError as problem:
         yield problem
 
