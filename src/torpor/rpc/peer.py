@@ -48,9 +48,9 @@ _CHECKPOINT_RESTORE = 1 << 40
 _JOIN_SESSION_KEYRING = 1
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _NAMESPACES = ("mnt", "pid", "user")
-#: Not of the way of a dump or restore; and what of Python is on it, here or there.
+#: Not of the way of a dump or restore; and what is on it, here or there, of Python and of others.
 _UNUSED = ("torpor.cli.commands", "torpor.cli.torpor", "torpor.containers", "torpor.demo", "torpor.__main__")
-_OF_PYTHON = ("tarfile", "gzip", "zlib", "traceback", "linecache", "encodings.idna")
+_OF_OTHERS = ("tarfile", "gzip", "zlib", "traceback", "linecache", "encodings.idna", "xxhash")
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +162,7 @@ def load_everything() -> None:
 
     found = pkgutil.walk_packages(torpor.__path__, "torpor.", onerror=lambda name: None)
     names = [module.name for module in found if not module.name.startswith(_UNUSED)]
-    for name in (*names, *_OF_PYTHON):
+    for name in (*names, *_OF_OTHERS):
         importlib.import_module(name)
 
 

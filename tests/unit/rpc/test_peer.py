@@ -84,3 +84,13 @@ def test_a_request_that_is_too_long_is_not_read(
             channel.receive()
     finally:
         channel.close()
+
+
+def test_nothing_is_left_to_be_imported_by_a_worker() -> None:
+    """The client may not be able to read where torpor and what it uses are installed."""
+    code = (
+        "import sys; from torpor.rpc.peer import load_everything; load_everything(); sys.path.clear(); "
+        "from torpor.images import manifest; print(manifest.load_module('xxhash').__name__)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "xxhash\n", done.stderr
