@@ -22,6 +22,18 @@ while True:
 """
 
 #: In a mount namespace of its own, so that the number of the terminal is free.
+_INTERRUPT = """
+import os, select
+
+def interrupt(fd):
+    text = b""
+    while b"interrupted" not in text:
+        # Again where it comes just before a read: Python looks for signals before that and behind it.
+        os.write(fd, b"\\x03")
+        while b"interrupted" not in text and select.select([fd], [], [], 0.5)[0]:
+            text += os.read(fd, 1000)
+"""
+
 _CONDUCT = """
 import fcntl, os, pty, struct, subprocess, sys, tempfile, termios
 from torpor.engine.dump.run import dump
@@ -60,8 +72,7 @@ master = given[0]
 try:
     os.write(master, b"hello\\n")
     print(read_until(master, b"True").decode().splitlines()[-1])
-    os.write(master, b"\\x03")
-    read_until(master, b"interrupted")
+    interrupt(master)
     print("interrupted")
 finally:
     os.kill(pid, 9)
@@ -129,15 +140,14 @@ for _ in range(2):
     master, = given
     os.write(master, b"hello\\n")
     print(read_until(master, b"True").decode().splitlines()[-1])
-    os.write(master, b"\\x03")
-    read_until(master, b"interrupted")
+    interrupt(master)
 os.kill(pid, 9)
 os.waitpid(pid, 0)
 """
 
 
 def test_the_master_is_handed_over() -> None:
-    command = ["unshare", "--mount", "--propagation", "private", sys.executable, "-c", _CONDUCT, _PROGRAM]
+    command = ["unshare", "--mount", "--propagation", "private", sys.executable, "-c", _INTERRUPT + _CONDUCT, _PROGRAM]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["got hello 77 True", "interrupted"]
@@ -157,7 +167,7 @@ def console() -> Iterator[None]:
 
 @pytest.mark.usefixtures("console")
 def test_the_console_of_a_container_twice() -> None:
-    command = [sys.executable, "-c", _CONDUCT_CONTAINED, _CONTAINED]
+    command = [sys.executable, "-c", _INTERRUPT + _CONDUCT_CONTAINED, _CONTAINED]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["got hello /dev/console /dev/pts/0 True"] * 2
