@@ -21,6 +21,7 @@ import time
 from contextlib import suppress
 
 _HEAD = struct.Struct(">cI")
+_PATIENCE_S = 3.0
 #: Whoever has started us, whoever our parent is later.
 _SOURCE = os.pidfd_open(os.getppid())
 
@@ -94,7 +95,7 @@ def main() -> None:
                 if not data:
                     for pid in _receivers(inner.pid) if victim == "silence" else ():
                         os.kill(pid, signal.SIGCONT)
-                    inner.kill()
+                    _end(inner)
                     os._exit(0)
                 for frame in way.frames(data):
                     is_it = frame.startswith(b"M") and frame[_HEAD.size :].startswith(wanted)
@@ -109,6 +110,16 @@ def main() -> None:
                         threading.Thread(target=harm, args=(inner.pid, victim, delay)).start()
                     elif is_it and delay >= 0:
                         harm(inner.pid, victim, delay)
+
+
+def _end(inner: "subprocess.Popen[bytes]") -> None:
+    """As ssh does when its input ends: what was handed on still comes to the other side, which then hears of that."""
+    assert inner.stdin is not None
+    with suppress(OSError):
+        inner.stdin.close()
+    with suppress(subprocess.TimeoutExpired):
+        inner.wait(_PATIENCE_S)
+    inner.kill()
 
 
 def harm(inner: int, victim: str, delay_s: float) -> None:
