@@ -15,7 +15,6 @@ from torpor.kernel.pidfd import open_pidfd
 from torpor.kernel.syscall import syscall
 from torpor.kernel.uapi.prctl import PR_SET_PDEATHSIG
 
-_ALL = (*range(1, 32), *range(34, 65))  # but those of the C library
 _PATIENCE_S = 2.0
 
 
@@ -28,7 +27,7 @@ def sent(work: Callable[[], None], end: int = signal.SIGKILL) -> Iterator[Pid]:
     """
     child = 0
     try:
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, _ALL)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.ALL)
         try:
             child = os.fork()
             if not child:

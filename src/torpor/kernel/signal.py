@@ -8,3 +8,6 @@ if TYPE_CHECKING:
     from signal import *  # noqa: F403
 else:
     from _signal import *  # noqa: F403
+
+#: All that can be blocked, but those of the C library.
+ALL = (*range(1, 32), *range(34, 65))

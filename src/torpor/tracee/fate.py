@@ -51,8 +51,8 @@ def await_stopped(pids: Iterable[Pid]) -> None:
     free.  Not for long, for somebody may have them go on.
     """
     deadline = time.monotonic() + _PATIENCE_S
-    with suppress(FileNotFoundError, ProcessLookupError):
-        for pid in pids:
+    for pid in pids:
+        with suppress(FileNotFoundError, ProcessLookupError):
             while read_stat(pid).state not in "TZX" and time.monotonic() < deadline:
                 time.sleep(_LOOK_EVERY_S)
 

@@ -20,6 +20,15 @@ def test_it_is_waited_for_until_all_are_stopped() -> None:
         other.kill()
 
 
+def test_one_that_has_gone_hides_no_other() -> None:
+    with subprocess.Popen(["true"]) as gone, subprocess.Popen(["sleep", "1000"]) as other:
+        gone.wait()
+        threading.Timer(0.05, other.send_signal, (signal.SIGSTOP,)).start()
+        fate.await_stopped([Pid(gone.pid), Pid(other.pid)])
+        assert read_stat(Pid(other.pid)).state == "T"
+        other.kill()
+
+
 def test_not_for_long_where_somebody_has_them_go_on() -> None:
     with subprocess.Popen(["sleep", "1000"]) as runs:
         began = time.monotonic()

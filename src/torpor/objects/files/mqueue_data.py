@@ -27,7 +27,6 @@ from torpor.kernel.syscall import address_of
 
 _COUNTS = struct.Struct("2Q")  # taken out, put back
 _SLOT = struct.Struct("2Q")  # length, priority
-_ALL = (*range(1, 32), *range(34, 65))  # but those of the C library
 
 
 def peek(fd: int, *, poke: bool = False) -> list[m.torpor_mq_message]:
@@ -39,7 +38,7 @@ def peek(fd: int, *, poke: bool = False) -> list[m.torpor_mq_message]:
     if not limits.n_messages and not poke:
         return []
     with _Drawer(fd, limits) as drawer:
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, _ALL)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.ALL)
         try:
             child = os.fork()
             if child == 0:

@@ -91,6 +91,10 @@ def _read_at(name: str, directory: int | None) -> str | None:
         fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
     except OSError:
         return None
+    return _text_of(fd)
+
+
+def _text_of(fd: int) -> str | None:
     try:
         return os.read(fd, 4096).decode(errors="surrogateescape").strip()
     except OSError:
@@ -218,12 +222,7 @@ def _read_setting(name: str, directory: int) -> str | None:
             if error.errno == errno.EROFS and os.stat(name, dir_fd=directory).st_mode & _WRITABLE:
                 return _read_at(name, directory)
         return None
-    try:
-        return os.read(fd, 4096).decode(errors="surrogateescape").strip()
-    except OSError:
-        return None
-    finally:
-        os.close(fd)
+    return _text_of(fd)
 
 
 # -- restore ---------------------------------------------------------------------------------------------------------
