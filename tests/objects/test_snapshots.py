@@ -112,6 +112,14 @@ def test_whoever_is_told_sees_whole_images(tmp_path: Path) -> None:
         assert any(name.startswith("mm-") for name in seen)
 
 
+@pytest.mark.parametrize(("n_mappings", "is_taken"), [("100", True), ("4000", False)])
+def test_what_is_large_depends_on_the_mappings(n_mappings: str, is_taken: bool) -> None:
+    """Where a process has many and little behind them, a fork costs more than it saves."""
+    with Workload.start("rewritten", ["16", f"mappings-{n_mappings}"]) as workload:
+        workload.wait_ready()
+        assert ("a snapshot of" in go_on_from(workload, options=["--snapshot", "auto"])) is is_taken
+
+
 @pytest.mark.parametrize("room", [8 << 20, 128 << 20])
 def test_near_a_limit_on_memory_nobody_is_killed(room: int) -> None:
     """Too near for a snapshot; or there is room for one, but not for all that is written meanwhile."""

@@ -109,6 +109,13 @@ static void add_kind(const char *kind)
         for (size_t page = 0; page < size / PAGE; page++)
             (void)at[page * PAGE];
         add(kind, (void *)at, 0);
+    } else if (!strncmp(kind, "mappings-", 9)) {
+        size_t n = strtoul(kind + 9, NULL, 10);
+        char *at = (char *)map(n * PAGE, own, -1);
+
+        for (size_t page = 0; page < n; page += 2)
+            WL_TRY(mprotect(at + page * PAGE, PAGE, PROT_READ));
+        add(kind, at, 0);
     } else {
         wl_fail("no kind %s", kind);
     }

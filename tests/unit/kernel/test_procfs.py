@@ -4,6 +4,7 @@ import ctypes
 import mmap
 import os
 import signal
+import subprocess
 from types import SimpleNamespace
 
 import pytest
@@ -57,6 +58,18 @@ def test_own_stat_and_status() -> None:
     assert stat.session == os.getsid(0)
     assert status.uids == (*os.getresuid(), os.geteuid())
     assert stat.start_code < stat.end_code
+
+
+def test_mappings_are_told_alike() -> None:
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as cat:
+        assert cat.stdin is not None and cat.stdout is not None
+        cat.stdin.write(b"loaded\n")
+        cat.stdin.flush()
+        cat.stdout.readline()
+        pid = Pid(cat.pid)
+        known = maps.read_smaps(pid)
+        assert maps.read_flags(pid) == [(vma.start, vma.end, vma.flags) for vma in known]
+        assert maps.count_maps(pid) == len(known) == len(maps.read_maps(pid))
 
 
 def test_flags_are_those_that_mappings_had_earlier() -> None:

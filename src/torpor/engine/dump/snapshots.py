@@ -19,7 +19,7 @@ from torpor.base.ids import Pid
 from torpor.engine.dump.session import DumpSession
 from torpor.engine.options import ALWAYS, nobody
 from torpor.images.store import store_one
-from torpor.kernel.procfs.maps import Vma, read_maps, read_smaps, take_flags
+from torpor.kernel.procfs.maps import Vma, count_maps, read_flags, read_maps, read_smaps, take_flags
 from torpor.kernel.procfs.small import read_small
 from torpor.kernel.procfs.status import Status
 from torpor.kernel.procfs.task import read_children
@@ -33,8 +33,9 @@ from torpor.tracee.borrow import BorrowedRunner, Covered
 from torpor.tracee.snapshot import Snapshot, take
 from torpor.tracee.tree import freeze_alone
 
-#: Below so many bytes of its own a process is copied in less time than it takes to have it forked and to stop it again.
-WORTH_IT = 4 << 20
+#: Below so many bytes of its own a process is copied in less time than it takes to have it forked and to stop it again,
+#: and below so many more for each mapping, of which the kernel copies each, tells each and takes each back once more.
+WORTH_IT, _WORTH_EACH = 4 << 20, 8 << 10
 #: A snapshot is taken only where so much memory is free: one 16th of what the process has, and so many bytes.
 _SHARE, _RESERVE = 16, 64 << 20
 _LOOK_EVERY_S = 0.01
@@ -60,7 +61,8 @@ def _iter_large(root: Pid) -> Iterator[Pid]:
     pids = [root]
     for pid in pids:
         try:
-            if _own_bytes(pid) >= WORTH_IT:
+            own = _own_bytes(pid)
+            if own >= WORTH_IT and _is_large(own, count_maps(pid)):
                 yield pid
             pids += read_children(pid)
         except (FileNotFoundError, ProcessLookupError):
@@ -71,6 +73,10 @@ def _own_bytes(pid: Pid) -> int:
     """About how much private memory it has."""
     words = read_small(f"/proc/{pid}/statm").split()
     return (int(words[1]) - int(words[2])) * PAGE_SIZE
+
+
+def _is_large(own: int, n_mappings: int) -> bool:
+    return own >= WORTH_IT + n_mappings * _WORTH_EACH
 
 
 class _Taken:
@@ -112,14 +118,14 @@ class Snapshots:
 
     def _confirm(self, taken: _Taken) -> None:
         """RefusedError where the mappings of a process have changed between the two looks at them."""
-        theirs = read_smaps(taken.snapshot.pid)
-        starts = [vma.start for vma in theirs]
+        theirs = read_flags(taken.snapshot.pid)
+        starts = [start for start, _, _ in theirs]
         for vma in taken.process.maps:
             at = bisect_right(starts, vma.start) - 1
-            found = theirs[at] if at >= 0 and theirs[at].end > vma.start else None
+            found = theirs[at][2] if at >= 0 and theirs[at][1] > vma.start else None
             if vma.is_vsyscall or (found is None and "dc" in vma.flags):
                 continue
-            if found is None or found.flags != vma.flags:
+            if found != vma.flags:
                 raise RefusedError(
                     f"{taken.process.describe()} changed the advice for its memory at {vma.start:#x} just when it was "
                     "stopped",
@@ -134,7 +140,7 @@ class Snapshots:
 
     def _wants(self, process: DumpProcess) -> bool:
         own, freezer = _own_bytes(process.pid), self._session.freezer
-        if own < WORTH_IT and self._session.options.snapshot != ALWAYS:
+        if self._session.options.snapshot != ALWAYS and not _is_large(own, len(process.maps)):
             return False
         if freezer is not None and freezer.was_frozen:
             return False  # it does not run on

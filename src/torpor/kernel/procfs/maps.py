@@ -68,14 +68,25 @@ class Vma:
 
 def parse_line(line: str) -> Vma:
     """One line of maps."""
-    fields = line.split(" ", 5)
-    start, _, end = fields[0].partition("-")
-    perms = fields[1]
-    major, _, minor = fields[3].partition(":")
+    span, perms, pgoff, file = line.split(" ", 3)
+    start, _, end = span.partition("-")
+    prot, is_shared = _permissions(perms)
+    device, inode, name = _file(file)
+    return Vma(int(start, 16), int(end, 16), prot, is_shared, int(pgoff, 16), device, inode, name)
+
+
+@lru_cache(maxsize=32)
+def _permissions(perms: str) -> tuple[int, bool]:
     prot = (perms[0] == "r") * PROT_READ | (perms[1] == "w") * PROT_WRITE | (perms[2] == "x") * PROT_EXEC
-    device = makedev(int(major, 16), int(minor, 16))
-    name = fields[5].lstrip(" ") if len(fields) > 5 else ""
-    return Vma(int(start, 16), int(end, 16), prot, perms[3] == "s", int(fields[2], 16), device, int(fields[4]), name)
+    return prot, perms[3] == "s"
+
+
+@lru_cache(maxsize=256)
+def _file(text: str) -> tuple[int, int, str]:
+    """Device, inode and name: most mappings have none, or share them with their neighbours."""
+    device, inode, *name = text.split(" ", 2)
+    major, _, minor = device.partition(":")
+    return makedev(int(major, 16), int(minor, 16)), int(inode), name[0].lstrip(" ") if name else ""
 
 
 def makedev(major: int, minor: int) -> int:
@@ -122,9 +133,26 @@ def read_maps(pid: Pid) -> list[Vma]:
     return parse_maps(read_small(f"/proc/{pid}/maps"))
 
 
+def count_maps(pid: Pid) -> int:
+    """How many mappings there are."""
+    return read_small(f"/proc/{pid}/maps").count("\n")
+
+
 def read_smaps(pid: Pid) -> list[Vma]:
     """The mappings with flags (the kernel walks all page tables for it)."""
     return list(parse_smaps(read_small(f"/proc/{pid}/smaps")))
+
+
+def read_flags(pid: Pid) -> list[tuple[int, int, frozenset[str]]]:
+    """The mappings as (start, end, VmFlags): in half the time of ``read_smaps`` where there are thousands."""
+    found: list[tuple[int, int, frozenset[str]]] = []
+    header, *parts = read_small(f"/proc/{pid}/smaps").split("\nVmFlags: ")
+    for part in parts:
+        flags, _, following = part.partition("\n")
+        start, _, end = header[: header.index(" ")].partition("-")
+        found.append((int(start, 16), int(end, 16), _flag_set(flags)))
+        header = following
+    return found
 
 
 def read_populated(pid: Pid) -> list[tuple[int, int]]:
