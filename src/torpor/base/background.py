@@ -24,18 +24,20 @@ def to_background(pid_file: str) -> None:
     """
     ready, told = os.pipe()
     if pid := os.fork():
-        os.close(ready)
-        code = 0
+        code = 1
         try:
+            os.close(ready)
             if pid_file:
                 write_pid(pid_file, pid)
             os.write(told, b"\0")
+            code = 0
         except TorporError as error:
             from torpor.base import log
 
             log.error(error.describe())
             code = error.exit_code
-        os._exit(code)
+        finally:
+            os._exit(code)
     os.close(told)
     # One whose pid cannot be told is nobody's.
     if not os.read(ready, 1):

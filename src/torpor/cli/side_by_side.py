@@ -11,11 +11,12 @@ import select
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
 from torpor.base.errors import TorporError
-from torpor.kernel import interrupts
+from torpor.base.typed import NoReturn
+from torpor.kernel import errand, interrupts
 
 #: What came of one: what was returned, as JSON has it, or an error in words and its exit code.
 Outcome = tuple[object, str, int]
@@ -35,8 +36,7 @@ def run(words: Sequence[str], most: int, work: Callable[[str], object]) -> dict[
             try:
                 while waiting and stop is None and len(under_way) < most:
                     word = waiting.pop(0)
-                    reader, pid = _begin(word, work)
-                    under_way[reader] = (word, pid)
+                    _begin(word, work, under_way)
                 if not under_way:
                     break
                 for reader in select.select(list(under_way), (), ())[0]:
@@ -56,18 +56,23 @@ def run(words: Sequence[str], most: int, work: Callable[[str], object]) -> dict[
     return found
 
 
-def _begin(word: str, work: Callable[[str], object]) -> tuple[int, int]:
+def _begin(word: str, work: Callable[[str], object], under_way: dict[int, tuple[str, int]]) -> None:
     reader, writer = os.pipe2(os.O_CLOEXEC)
     sys.stdout.flush()
     sys.stderr.flush()
-    pid = os.fork()
-    if pid:
+    with errand.deaf() as mask:
+        pid = os.fork()
+        if not pid:
+            _work(word, work, reader, writer, mask)
         os.close(writer)
-        return reader, pid
+        under_way[reader] = (word, pid)
+
+
+def _work(word: str, work: Callable[[str], object], reader: int, writer: int, mask: Iterable[int]) -> NoReturn:
     code = 1
     try:
         os.close(reader)
-        outcome = _one(word, work)
+        outcome = _one(word, work, mask)
         code = outcome[2]
         os.write(writer, json.dumps(outcome).encode())
         sys.stdout.flush()
@@ -77,8 +82,9 @@ def _begin(word: str, work: Callable[[str], object]) -> tuple[int, int]:
         os._exit(code)
 
 
-def _one(word: str, work: Callable[[str], object]) -> Outcome:
+def _one(word: str, work: Callable[[str], object], mask: Iterable[int]) -> Outcome:
     try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         return work(word), "", 0
     except TorporError as error:
         return None, error.describe(), error.exit_code

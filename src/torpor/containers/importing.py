@@ -26,7 +26,7 @@ from torpor.containers.model import Restored
 from torpor.containers.names import PODMAN
 from torpor.containers.oci import RUNC
 from torpor.engine import scratch
-from torpor.kernel import netdevice
+from torpor.kernel import errand, netdevice
 from torpor.kernel.namespaces import CLONE_NEWNET, inside
 from torpor.migrate import held_network
 
@@ -54,18 +54,20 @@ class Importer(Closing):
     def __init__(self, room: Path, forget: Callable[[], None]) -> None:
         orders, self._tell = os.pipe()
         self._hear, answers = os.pipe()
-        self.pid = os.fork()
-        if not self.pid:
-            try:
-                os.close(self._tell)
-                os.close(self._hear)
-                forget()
-                _alone()
-                _serve(orders, answers, room)
-            except BaseException:
-                log.error(traceback.format_exc())
-            finally:
-                os._exit(0)
+        with errand.deaf() as mask:
+            self.pid = os.fork()
+            if not self.pid:
+                try:
+                    os.close(self._tell)
+                    os.close(self._hear)
+                    forget()
+                    _alone()
+                    errand.hear(mask)
+                    _serve(orders, answers, room)
+                except BaseException:
+                    log.error(traceback.format_exc())
+                finally:
+                    os._exit(0)
         os.close(orders)
         os.close(answers)
         self._answers = open(self._hear, "rb")  # noqa: SIM115

@@ -1,10 +1,9 @@
-"""A child of ours that is sent where we cannot go ourselves: into user, pid and time namespaces."""
+"""Children of ours that do not go on as if they were we; also sent where we cannot go, into user namespaces say."""
 
 from __future__ import annotations
 
 import os
-import select
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 
 from torpor.base.fds import OwnedFd
@@ -19,21 +18,43 @@ _PATIENCE_S = 2.0
 
 
 @contextmanager
+def deaf() -> Iterator[Iterable[int]]:
+    """Within the block no signal is for this thread; gives the mask before.
+
+    Whoever forks does so in here, for until the child is where it leaves by _exit, whatever is raised, a handler of
+    ours that raises has it go on as if it were we.  The child is deaf too, until it says otherwise (``hear``).
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.ALL)
+    try:
+        yield before
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def hear(mask: Iterable[int]) -> None:
+    """In a child: from now on signals do to it what they do to a program without handlers; *mask* is as ``deaf`` says.
+
+    What is ignored stays so.
+    """
+    for number in signal.ALL:
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+@contextmanager
 def sent(work: Callable[[], None], end: int = signal.SIGKILL) -> Iterator[Pid]:
     """Within the block a child of ours does *work*; then it gets the signal *end*, unless it has ended, and is reaped.
 
-    It is deaf: a signal that ends it by a handler of ours would have it go on as if it were we.  So *work* waits for
-    *end* (sigwait(3)) if that is not SIGKILL.  OSError where there cannot be a child.
+    It is ``deaf``.  So *work* waits for *end* (sigwait(3)) if that is not SIGKILL.  OSError where there cannot be a
+    child.
     """
     child = 0
     try:
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.ALL)
-        try:
+        with deaf():
             child = os.fork()
             if not child:
                 _do(work)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         yield Pid(child)
     finally:
         if child:
@@ -45,6 +66,8 @@ def sent(work: Callable[[], None], end: int = signal.SIGKILL) -> Iterator[Pid]:
 
 def _wait_a_while(child: Pid) -> None:
     """For its end, and no longer: somebody in a namespace that it has entered may have stopped it."""
+    import select
+
     with OwnedFd(open_pidfd(child)) as pidfd:
         if not select.select([pidfd.fileno()], [], [], _PATIENCE_S)[0]:
             os.kill(child, signal.SIGKILL)

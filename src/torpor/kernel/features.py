@@ -17,7 +17,7 @@ from contextlib import contextmanager
 
 from torpor.base.fds import OwnedFd
 from torpor.base.ids import Pid
-from torpor.kernel import ptrace, userfaultfd
+from torpor.kernel import errand, ptrace, userfaultfd
 from torpor.kernel.arch import nr, vdso
 from torpor.kernel.kcmp import kcmp
 from torpor.kernel.pidfd import getfd, open_pidfd
@@ -121,21 +121,16 @@ def _mem_dirty_track() -> bool:
 def _traced_child(options: int = 0) -> Iterator[Pid]:
     """A stopped child of ours, killed at the end."""
     reader, writer = os.pipe2(os.O_CLOEXEC)
-    pid = Pid(os.fork())
-    if pid == 0:
+
+    def wait() -> None:
         os.close(writer)
         os.read(reader, 1)
-        os._exit(0)
-    try:
+
+    with OwnedFd(reader), OwnedFd(writer), errand.sent(wait) as pid:
         ptrace.seize(pid, options | ptrace.PTRACE_O_EXITKILL)
         ptrace.interrupt(pid)
         os.waitpid(pid, 0)
         yield pid
-    finally:
-        os.close(reader)
-        os.close(writer)
-        os.kill(pid, 9)
-        os.waitpid(pid, 0)
 
 
 def _seccomp_suspend() -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from torpor.base import log
@@ -16,7 +16,7 @@ from torpor.base.background import say_ready, to_background, write_pid
 from torpor.base.errors import TorporError
 from torpor.base.records import dataclass
 from torpor.base.typed import NoReturn
-from torpor.kernel import signal
+from torpor.kernel import errand, signal
 
 _BACKLOG = 16
 
@@ -78,17 +78,19 @@ def _bind(address: str, access: Access) -> socket.socket:
 
 def _start_worker(fd: int, server: socket.socket, serve: Callable[[int], bool]) -> None:
     try:
-        pid = os.fork()
+        with errand.deaf() as mask:
+            if not os.fork():
+                _work(fd, server, serve, mask)
     except OSError as error:
         log.error(f"a client has to go: {error.strerror}")
-        os.close(fd)
-        return
-    if pid:
-        os.close(fd)
-        return
+    os.close(fd)
+
+
+def _work(fd: int, server: socket.socket, serve: Callable[[int], bool], mask: Iterable[int]) -> NoReturn:
     code = 1
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         server.close()
         code = 0 if serve(fd) else 1
     except BaseException as error:

@@ -15,6 +15,7 @@ from torpor.base.errors import ActionScriptError, NotPermittedError, TargetGoneE
 from torpor.base.records import dataclass
 from torpor.base.typed import Protocol
 from torpor.images import messages as m
+from torpor.kernel import errand
 from torpor.kernel.arch import nr
 from torpor.kernel.syscall import syscall
 from torpor.kernel.uapi.prctl import PR_SET_PDEATHSIG
@@ -278,27 +279,29 @@ def _start(
     """
     told, tell = os.pipe()
     ours = os.getpid()
-    first = os.fork()
-    if not first:
-        code = 1
-        try:
-            if is_orphan:
-                os.setsid()
-                if os.fork():
-                    os._exit(0)
-            elif not may_outlive:
-                syscall("prctl(PR_SET_PDEATHSIG)", nr.prctl, PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
-                if os.getppid() != ours:
-                    os._exit(1)  # gone before it was said
-            os.write(tell, os.getpid().to_bytes(4, "little"))
-            os.close(tell)
-            channel.close()
-            server.serve()
-            code = 0
-        except BaseException as error:
-            report(error)
-        finally:
-            os._exit(code)
+    with errand.deaf() as mask:
+        first = os.fork()
+        if not first:
+            code = 1
+            try:
+                if is_orphan:
+                    os.setsid()
+                    if os.fork():
+                        os._exit(0)
+                elif not may_outlive:
+                    syscall("prctl(PR_SET_PDEATHSIG)", nr.prctl, PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+                    if os.getppid() != ours:
+                        os._exit(1)  # gone before it was said
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+                os.write(tell, os.getpid().to_bytes(4, "little"))
+                os.close(tell)
+                channel.close()
+                server.serve()
+                code = 0
+            except BaseException as error:
+                report(error)
+            finally:
+                os._exit(code)
     os.close(tell)
     with open(told, "rb") as stream:
         pid = int.from_bytes(stream.read(4), "little")

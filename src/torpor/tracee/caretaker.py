@@ -22,7 +22,7 @@ from contextlib import suppress
 
 from torpor.base.errors import TorporError
 from torpor.base.ids import Pid
-from torpor.kernel import signal
+from torpor.kernel import errand, signal
 from torpor.kernel.arch import nr
 from torpor.kernel.namespaces import CLONE_NEWNET, isolated, setns
 from torpor.kernel.rlimits import raise_descriptor_limit
@@ -87,10 +87,12 @@ class Caretaker:
     def __init__(self) -> None:
         near, far = pair(socket.SOCK_SEQPACKET)
         self._next = 0
-        with far:
+        with far, errand.deaf() as mask:
             self._pid = os.fork()
             if not self._pid:
                 try:
+                    _detach(far.fileno())
+                    errand.hear(mask)
                     _wait(far)
                 finally:
                     os._exit(0)
@@ -149,7 +151,6 @@ class Caretaker:
 
 
 def _wait(connection: Socket) -> None:
-    _detach(connection.fileno())
     pending: dict[int, list[Step]] = {}
     unfinished: list[Step] = []
     while True:

@@ -5,22 +5,28 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
+from torpor.kernel import errand
+
 
 def spawn(work: Callable[[], None], keep: tuple[int, ...] = ()) -> None:
-    """Run *work* in a detached process of ours that holds no descriptors but *keep* and is nobody's child for long."""
-    child = os.fork()
-    if child:
+    """Run *work* in a detached process of ours that holds no descriptors but *keep* and is nobody's child for long.
+
+    No handler of ours is in force there: signals do to it, and to what it forks, what they do to any program.
+    """
+    with errand.deaf() as mask:
+        child = os.fork()
+        if not child:
+            status = 1
+            try:
+                os.setsid()
+                if os.fork() == 0:
+                    _detach(keep)
+                    errand.hear(mask)
+                    work()
+                status = 0
+            finally:
+                os._exit(status)
         os.waitpid(child, 0)
-        return
-    status = 1
-    try:
-        os.setsid()
-        if os.fork() == 0:
-            _detach(keep)
-            work()
-        status = 0
-    finally:
-        os._exit(status)
 
 
 def _detach(keep: tuple[int, ...]) -> None:

@@ -22,7 +22,7 @@ import struct
 
 from torpor.base.errors import TorporError
 from torpor.images import messages as m
-from torpor.kernel import mqueue, signal
+from torpor.kernel import errand, mqueue
 from torpor.kernel.syscall import address_of
 
 _COUNTS = struct.Struct("2Q")  # taken out, put back
@@ -38,13 +38,10 @@ def peek(fd: int, *, poke: bool = False) -> list[m.torpor_mq_message]:
     if not limits.n_messages and not poke:
         return []
     with _Drawer(fd, limits) as drawer:
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.ALL)
-        try:
+        with errand.deaf():
             child = os.fork()
             if child == 0:
                 _move(drawer)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         status = os.waitpid(child, 0)[1]
         drawer.put_back()
         if status:

@@ -16,12 +16,15 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+from torpor.base.fds import OwnedFd
 from torpor.base.ids import Pid
 from torpor.base.typed import NoReturn
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
-from torpor.kernel import signal
+from torpor.kernel import errand, signal
 from torpor.kernel.arch import nr
 from torpor.kernel.namespaces import children_in
 from torpor.kernel.syscall import syscall
@@ -113,30 +116,33 @@ def _open_dead(entry: m.file_entry, context: RestoreContext) -> int:
         if other.HasField("pidfd") and other.pidfd.nspid == _DEAD and other.pidfd.ino == entry.pidfd.ino
     ]
     # In the tree's own pid namespace: from another one a pidfd can hardly be used.
-    with children_in(context.processes[0].pid):
-        child, go = _spawn(entry.pidfd.torpor_exit_status)
-    own = -1
-    try:
+    with children_in(context.processes[0].pid), _dying(entry.pidfd.torpor_exit_status) as child:
+        own = -1
         for other in alike:
-            fd = _open(Pid(child), other.pidfd.flags)
+            fd = _open(child, other.pidfd.flags)
             if other.id == entry.id:
                 own = fd
             else:
                 context.files.adopt(other.id, fd)
-    finally:
-        os.close(go)
-        os.waitpid(child, 0)
     return own
 
 
-def _spawn(status: int) -> tuple[int, int]:
-    """A child that ends with *status* once the descriptor, which the caller owns, is closed."""
+@contextmanager
+def _dying(status: int) -> Iterator[Pid]:
+    """A child that ends with *status* at the end of the block."""
     waiting, go = os.pipe2(os.O_CLOEXEC)
-    child = os.fork()
-    if child == 0:
-        _end(waiting, go, status)
-    os.close(waiting)
-    return child, go
+    child = 0
+    with OwnedFd(waiting), OwnedFd(go) as last:
+        try:
+            with errand.deaf():
+                child = os.fork()
+                if not child:
+                    _end(waiting, go, status)
+            yield Pid(child)
+        finally:
+            last.close()
+            if child:
+                os.waitpid(child, 0)
 
 
 def _end(waiting: int, go: int, status: int) -> NoReturn:
