@@ -192,6 +192,7 @@ NETNS_EXP = _raw("NETNS_EXP", "netns-exp-%u.img")
 #: Ours: what the network images of CRIU's do not say (netlink messages; sysctls as lines).
 TORPOR_LABEL = _raw("TORPOR_LABEL", "torpor-label-%u.img")
 TORPOR_LINK = _raw("TORPOR_LINK", "torpor-link-%u.img")
+TORPOR_MPTCP = _raw("TORPOR_MPTCP", "torpor-mptcp-%u.img")
 TORPOR_NEIGH = _raw("TORPOR_NEIGH", "torpor-neigh-%u.img")
 TORPOR_QDISC = _raw("TORPOR_QDISC", "torpor-qdisc-%u.img")
 TORPOR_NFT = _raw("TORPOR_NFT", "torpor-nft-%u.img")
@@ -282,6 +283,7 @@ ALL: tuple[ImageKind[m.Message], ...] = (
     NETNS_EXP,
     TORPOR_LABEL,
     TORPOR_LINK,
+    TORPOR_MPTCP,
     TORPOR_NEIGH,
     TORPOR_NFT,
     TORPOR_QDISC,

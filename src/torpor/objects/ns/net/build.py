@@ -27,6 +27,7 @@ from torpor.objects.ns.net import (
     firewall,
     labels,
     links,
+    mptcp,
     neighbours,
     nsids,
     outside,
@@ -116,6 +117,7 @@ def _fill(work: Work, wanted: list[links.Wanted], maker: links.Maker) -> None:
     rules.restore(store, ident, connection)
     labels.restore(store, ident, connection)
     neighbours.restore(store, ident, connection)
+    mptcp.restore(store, ident)
     disciplines.restore(store, ident, connection)
     firewall.restore(store, ident)
     conntrack.restore(store, ident)

@@ -21,6 +21,7 @@ from torpor.objects.ns.net import (
     labels,
     link_kinds,
     links,
+    mptcp,
     neighbours,
     nsids,
     routes,
@@ -88,6 +89,7 @@ def _dump_inside(session: NsDump) -> None:
             neighbours.dump(store, ident, connection, link_kinds.own_addresses(found))
             disciplines.dump(store, ident, connection, found)
         firewall.dump(store, ident, session.pid)
+        mptcp.dump(store, ident)
         entry = m.netns_entry()
         nsids.dump(entry, ids)
         sysctls.dump_namespace(entry, session.idmaps.groups)

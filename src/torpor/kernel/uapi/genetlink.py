@@ -1,0 +1,6 @@
+"""``linux/genetlink.h``."""
+
+CTRL_ATTR_FAMILY_ID = 1
+CTRL_ATTR_FAMILY_NAME = 2
+CTRL_CMD_GETFAMILY = 3
+GENL_ID_CTRL = 0x10
