@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from torpor.base import log
 from torpor.base.fds import OwnedFd
 from torpor.base.ids import Pid
 from torpor.images import messages as m
@@ -28,6 +29,7 @@ from torpor.objects.ns.net import (
     rules,
     sysctls,
     tun,
+    uncarried,
 )
 from torpor.objects.policy import Policies
 
@@ -39,7 +41,9 @@ def check(pid: Pid, policies: Policies) -> None:
 
     def look() -> None:
         with Netlink() as connection:
-            links.check(rtnetlink.read_links(connection), policies.external, pid)
+            found = rtnetlink.read_links(connection)
+            links.check(found, policies.external, pid)
+            uncarried.check(pid, connection, found)
         ipsec.check(pid)
         firewall.check(pid)
 
@@ -57,7 +61,8 @@ def losses(pid: Pid, policies: Policies) -> list[str]:
 
     def look() -> list[str]:
         with Netlink() as connection:
-            return disciplines.losses(connection, rtnetlink.read_links(connection))
+            found = disciplines.losses(connection, rtnetlink.read_links(connection))
+            return [*found, *uncarried.losses(connection)]
 
     try:
         with OwnedFd(os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)) as namespace:
@@ -79,6 +84,9 @@ def _dump_inside(session: NsDump) -> None:
             found = rtnetlink.read_links(connection)
             links.check(found, session.external, session.pid)
             ipsec.check(session.pid)
+            uncarried.check(session.pid, connection, found)
+            for loss in uncarried.losses(connection):
+                log.warn(loss)
             ids = nsids.read(connection, session.context)
             devices = session.context.part(tun.Devices)
             links.dump(store, ident, found, ids, lambda entry, link: tun.fill(entry, link, devices, ident))

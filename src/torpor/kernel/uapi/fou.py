@@ -1,0 +1,3 @@
+"""``linux/fou.h``."""
+
+FOU_CMD_GET = 3

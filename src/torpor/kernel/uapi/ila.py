@@ -1,0 +1,3 @@
+"""``linux/ila.h``."""
+
+ILA_CMD_GET = 3

@@ -1,0 +1,7 @@
+"""``linux/netfilter/ipset/ip_set.h``."""
+
+IPSET_ATTR_FLAGS = 6
+IPSET_ATTR_PROTOCOL = 1
+IPSET_ATTR_SETNAME = 2
+IPSET_CMD_LIST = 7
+IPSET_FLAG_LIST_SETNAME = 1 << 1

@@ -1,0 +1,3 @@
+"""``linux/netfilter/nfnetlink.h``."""
+
+NFNL_SUBSYS_IPSET = 6

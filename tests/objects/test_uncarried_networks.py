@@ -1,0 +1,139 @@
+"""What no image has of a network namespace is refused by name, and the program runs on; without it, all is well."""
+
+import os
+
+import pytest
+
+from harness.engine import EngineError
+from harness.network import ask, unshared
+from harness.skips import missing
+from harness.workload import Workload
+from torpor.base.fds import OwnedFd
+from torpor.base.ids import Pid
+from torpor.engine.dump import preflight
+from torpor.engine.options import DumpOptions
+from torpor.kernel import genetlink, netlink
+from torpor.kernel.namespaces import CLONE_NEWNET, inside
+from torpor.kernel.netlink import Netlink
+from torpor.kernel.rtnetlink import AF_BRIDGE, IFLA_AF_SPEC, IFLA_IFNAME, IFLA_MASTER, Link, ifinfomsg
+from torpor.kernel.uapi.netlink import NETLINK_GENERIC, NETLINK_NETFILTER, NLM_F_CREATE, NLM_F_EXCL
+from torpor.objects.ns.net import uncarried
+
+pytestmark = pytest.mark.root
+
+_PORT = (
+    "ip link add br0 type bridge mcast_snooping 1; ip link add v0 type veth peer name v1; ip link set v0 master br0"
+    "; ip link set br0 up; ip link set v0 up; ip link set v1 up"
+)
+_IPSET_CREATE, _IPSET_DESTROY = 6 << 8 | 2, 6 << 8 | 3
+
+
+def _refused_until(workload: Workload, what: str, *remedy: str) -> None:
+    findings = preflight.examine(Pid(workload.pid), DumpOptions())
+    assert what in str(findings.problems)
+    with pytest.raises(EngineError, match=what):
+        workload.dump()
+    if remedy:
+        ask(workload.pid, *remedy)
+
+
+def _expect_restored(workload: Workload) -> None:
+    workload.dump()
+    workload.restore()
+    workload.expect_pass()
+
+
+@pytest.mark.parametrize(
+    ("family", "setup", "what", "remedy"),
+    [
+        ("", f"{_PORT}; bridge mdb add dev br0 port v0 grp 239.1.1.1 permanent", "permanent multicast groups",
+         "bridge mdb del dev br0 port v0 grp 239.1.1.1"),
+        ("SEG6", "ip sr tunsrc set 2001:db8::9", "source addresses of segment routing", "ip sr tunsrc set ::"),
+        ("IOAM6", "ip ioam namespace add 7", "namespaces of IOAM", "ip ioam namespace del 7"),
+        ("IOAM6", "ip ioam schema add 7 abcd", "schemas of IOAM", "ip ioam schema del 7"),
+        ("fou", "ip fou add port 5555 ipproto 4", "ports of foo-over-udp", "ip fou del port 5555"),
+        ("l2tp", "ip addr add 192.0.2.1/32 dev lo; ip l2tp add tunnel tunnel_id 3 peer_tunnel_id 4 encap ip"
+         " local 192.0.2.1 remote 192.0.2.2", "L2TP tunnels", "ip l2tp del tunnel tunnel_id 3"),
+    ],
+)  # fmt: skip
+def test_refused(family: str, setup: str, what: str, remedy: str) -> None:
+    with Netlink(NETLINK_GENERIC) as connection:
+        if family and family not in genetlink.families(connection):
+            missing(f"{family} in the kernel")
+    with Workload.start("counter", prefix=unshared(setup)) as workload:
+        workload.wait_ready()
+        _refused_until(workload, what, *remedy.split())
+        _expect_restored(workload)
+
+
+def test_sets_of_ipset() -> None:
+    if not os.path.exists("/sys/module/ip_set"):
+        missing("ipset in the kernel")
+    words = bytes([2, 0, 0, 0]) + netlink.attribute(1, b"\6") + netlink.text(2, "people")
+    kind = netlink.text(3, "hash:ip") + netlink.attribute(4, b"\0") + netlink.attribute(5, b"\2") + netlink.nested(7)
+    with Workload.start("counter", prefix=unshared("true")) as workload:
+        workload.wait_ready()
+
+        def tell(number: int, payload: bytes) -> None:
+            def speak() -> None:
+                with Netlink(NETLINK_NETFILTER) as connection:
+                    connection.request(number, payload, NLM_F_CREATE | NLM_F_EXCL)
+
+            with OwnedFd(os.open(f"/proc/{workload.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)) as namespace:
+                inside(namespace.fileno(), CLONE_NEWNET, speak)
+
+        tell(_IPSET_CREATE, words + kind)
+        _refused_until(workload, r"sets of ipset")
+        tell(_IPSET_DESTROY, words)
+        _expect_restored(workload)
+
+
+def test_nexthop_objects_are_told() -> None:
+    with Workload.start("counter", prefix=unshared("ip link set lo up; ip nexthop add id 8 blackhole")) as workload:
+        workload.wait_ready()
+        findings = preflight.examine(Pid(workload.pid), DumpOptions())
+        assert "nexthop objects are left out (1)" in str(findings.losses)
+        _expect_restored(workload)
+
+
+def test_a_table_of_proc_has_more_than_its_head() -> None:
+    # As Linux 6.1 shows them.
+    services = [
+        "IP Virtual Server version 1.2.1 (size=4096)", "Prot LocalAddress:Port Scheduler Flags",
+        "  -> RemoteAddress:Port Forward Weight ActiveConn InActConn",
+    ]  # fmt: skip
+    assert not uncarried.has_lines(services, 3)
+    assert uncarried.has_lines([*services, "TCP  C0000201:0050 rr "], 3)
+    assert not uncarried.has_lines([], 3)
+
+
+def _bridge(default: int) -> Link:
+    words = {1: b"bridge\0", 2: netlink.attribute(39, default.to_bytes(2, "little"))}
+    return Link(3, 1, 0, b"", {IFLA_IFNAME: b"br0\0"}, words)
+
+
+def _answer(index: int, name: str, *vlans: tuple[int, int]) -> bytes:
+    words = [netlink.attribute(2, flags.to_bytes(2, "little") + vlan.to_bytes(2, "little")) for vlan, flags in vlans]
+    message = ifinfomsg.pack(AF_BRIDGE, 1, index, 0, 0) + netlink.text(IFLA_IFNAME, name)
+    return message + netlink.number(IFLA_MASTER, 3) + netlink.nested(IFLA_AF_SPEC, *words)
+
+
+def test_vlans_that_a_bridge_does_not_give_by_itself() -> None:
+    usual, more = _answer(4, "v0", (1, 6)), _answer(5, "v1", (1, 6), (10, 0))
+    assert uncarried.other_vlans([_bridge(1)], [usual]) == []
+    assert uncarried.other_vlans([_bridge(1)], [usual, more]) == ["v1"]
+    assert uncarried.other_vlans([_bridge(1)], [usual, _answer(4, "v0")]) == []
+    assert uncarried.other_vlans([_bridge(1)], [_answer(4, "v0", (1, 0))]) == ["v0"]
+    assert uncarried.other_vlans([_bridge(0)], [_answer(4, "v0")]) == []
+    # A kernel without says nothing of them; what is no bridge's is nobody's business.
+    assert uncarried.other_vlans([Link(3, 1, 0, b"", {}, {1: b"bridge\0"})], [_answer(4, "v0")]) == []
+    assert uncarried.other_vlans([], [more]) == []
+
+
+def test_groups_that_are_there_for_good() -> None:
+    def group(state: int) -> bytes:
+        info = (4).to_bytes(4, "little") + bytes([state, 0, 0, 0]) + bytes(20)
+        return bytes(8) + netlink.nested(1, netlink.nested(1, netlink.attribute(1, info)))
+
+    assert [uncarried.permanent_groups(group(state)) for state in (0, 1)] == [0, 1]
+    assert uncarried.permanent_groups(bytes(8)) == 0
