@@ -56,6 +56,10 @@ ip addrlabel add prefix fd00::/16 label 99
 ip addrlabel add prefix fd01::/16 dev br0 label 98
 ip addrlabel del prefix 3ffe::/16 label 12
 bridge fdb add 02:00:00:00:00:99 dev v0 master static
+bridge fdb add 02:00:00:00:00:98 dev v0 master static sticky
+bridge fdb add 02:00:00:00:00:97 dev v0 master permanent
+bridge fdb add 02:00:00:00:00:96 dev br0 self
+ip token set ::7:1 dev v1
 """.strip()
     .replace("\\\n", "")
     .replace("\n", "; ")
@@ -105,6 +109,7 @@ def test_what_is_in_a_network_namespace_is_there_again() -> None:
     settings = " ".join(f'"{path.replace("/", ".")}={value}"' for path, value in _SYSCTLS.items())
     with _workload(f"{_INSIDE}; sysctl -qw {settings}") as workload:
         before = picture(workload.pid)
+        more = _tables_and_tokens(workload.pid)
         values = sysctl(workload.pid, *_SYSCTLS)
         received = _received(workload.pid)
         assert received == ["20: v0 link  01:00:5e:01:02:03", "21: v1 link  33:33:00:00:00:77"]
@@ -115,8 +120,17 @@ def test_what_is_in_a_network_namespace_is_there_again() -> None:
         if changes:
             pytest.fail(changes)
         assert sysctl(workload.pid, *_SYSCTLS) == values
+        assert _tables_and_tokens(workload.pid) == more
+        assert len(more) == 5
         assert _received(workload.pid) == received
         workload.expect_pass()
+
+
+def _tables_and_tokens(pid: int) -> list[str]:
+    """What bridges were told for good, and what the addresses that routers offer are to end with."""
+    table = ask(pid, "bridge", "-d", "fdb").splitlines()
+    tokens = ask(pid, "ip", "token").splitlines()
+    return sorted([line.strip() for line in (*table, *tokens) if line.startswith(("02:00:00:00:00:9", "token ::0.7"))])
 
 
 def _received(pid: int) -> list[str]:

@@ -36,7 +36,7 @@ IFLA_NUM_TX_QUEUES, IFLA_NUM_RX_QUEUES = 31, 32
 IFLA_LINK_NETNSID, IFLA_XDP, IFLA_NEW_IFINDEX = 37, 43, 49
 IFLA_PROP_LIST, IFLA_ALT_IFNAME = 52, 53
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
-IFLA_INET6_ADDR_GEN_MODE = 8
+IFLA_INET6_TOKEN, IFLA_INET6_ADDR_GEN_MODE = 7, 8
 VETH_INFO_PEER = 1
 _RTEXT_FILTER_SKIP_STATS = 1 << 3
 RTM_NEWLINKPROP = 108
@@ -131,6 +131,18 @@ def addr_gen_mode_attribute(mode: int) -> bytes:
     return netlink.nested(
         IFLA_AF_SPEC, netlink.nested(AF_INET6, netlink.attribute(IFLA_INET6_ADDR_GEN_MODE, bytes([mode])))
     )
+
+
+def token(link: Link) -> bytes:
+    """What addresses that routers offer end with there; nothing where that is as usual."""
+    families = netlink.parse_attributes(link.attributes.get(IFLA_AF_SPEC, b""))
+    found = netlink.parse_attributes(families.get(AF_INET6, b"")).get(IFLA_INET6_TOKEN, b"")
+    return found if any(found) else b""
+
+
+def token_attribute(value: bytes) -> bytes:
+    """The attribute that sets it."""
+    return netlink.nested(IFLA_AF_SPEC, netlink.nested(AF_INET6, netlink.attribute(IFLA_INET6_TOKEN, value)))
 
 
 def read_nsid(connection: Netlink, netns_fd: int) -> int | None:

@@ -49,6 +49,17 @@ def set_names(work: Work, saved: Link) -> None:
         work.inside.request(rtnetlink.RTM_NEWLINKPROP, link_message(saved.index, properties), NLM_F_CREATE | NLM_F_EXCL)
 
 
+def set_token(work: Work, saved: Link) -> None:
+    """What its IPv6 addresses that routers offer end with: ip-token(8)."""
+    token = rtnetlink.token(saved)
+    if not token:
+        return
+    try:
+        work.inside.request(RTM_SETLINK, link_message(saved.index, rtnetlink.token_attribute(token)))
+    except KernelError as error:
+        log.warn(f"the token of {saved.name} is left out: {error}")
+
+
 def receive(entry: m.net_device_entry) -> None:
     """By the thread that is in its namespace: the multicast addresses that it was given to receive."""
     for address in entry.torpor_multicast:

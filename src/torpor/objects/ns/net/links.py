@@ -29,7 +29,7 @@ from torpor.kernel.rtnetlink import RTM_NEWLINK, RTM_SETLINK, Link, link_message
 from torpor.kernel.uapi.if_h import IFF_UP
 from torpor.kernel.uapi.netlink import NLM_F_CREATE, NLM_F_EXCL
 from torpor.objects.ns.net import given, link_kinds, raw, sysctls
-from torpor.objects.ns.net.link_options import receive, set_names, set_options
+from torpor.objects.ns.net.link_options import receive, set_names, set_options, set_token
 from torpor.objects.ns.net.work import Work, external_value
 
 _NAME_MAX = 15
@@ -308,6 +308,7 @@ class Maker:
                 self._enslave(work, each)
             if each.saved is not None:
                 set_names(work, each.saved)
+                set_token(work, each.saved)
             receive(each.entry)
 
     def _enslave(self, work: Work, each: Wanted) -> None:

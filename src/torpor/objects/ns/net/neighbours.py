@@ -83,7 +83,9 @@ def restore(store: ImageStore, ident: int, connection: Netlink) -> None:
         family, index, state, flags, kind = ndmsg.unpack_from(payload)
         attributes = netlink.parse_attributes(payload[ndmsg.size :])
         if family == AF_BRIDGE and not flags & (NTF_SELF | NTF_MASTER):
-            flags |= NTF_MASTER if NDA_MASTER in attributes else NTF_SELF
+            # A bridge is no port of itself.
+            master = attributes.get(NDA_MASTER, index.to_bytes(4, "little", signed=True))
+            flags |= NTF_SELF if int.from_bytes(master, "little") == index else NTF_MASTER
         message = ndmsg.pack(family, index, state, flags, kind)
         for number, value in attributes.items():
             if number not in (NDA_CACHEINFO, NDA_PROBES, NDA_MASTER):
