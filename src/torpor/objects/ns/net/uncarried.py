@@ -16,7 +16,8 @@ Limits
     wireguard, macsec, gtp, which are interfaces (``links.py``).
 
     Lost, with a warning: nexthop objects (routes by them have their content), the arptables of old, filters and actions
-    of tc (``disciplines.py``).  Lost without: the ebtables of old, which nothing lists.
+    of tc (``disciplines.py``).  Lost without: the ebtables of old, which nothing lists;
+    what ethtool(8) sets; lists of iptables' ``recent``.  Sets of ipset are not seen where there is no /sys.
 
     A cache: metrics of TCP (``ip tcp_metrics``), routes that were learned.
 """
