@@ -51,9 +51,6 @@ def _expect_restored(workload: Workload) -> None:
         ("SEG6", "ip sr tunsrc set 2001:db8::9", "source addresses of segment routing", "ip sr tunsrc set ::"),
         ("IOAM6", "ip ioam namespace add 7", "namespaces of IOAM", "ip ioam namespace del 7"),
         ("IOAM6", "ip ioam schema add 7 abcd", "schemas of IOAM", "ip ioam schema del 7"),
-        ("fou", "ip fou add port 5555 ipproto 4", "ports of foo-over-udp", "ip fou del port 5555"),
-        ("l2tp", "ip addr add 192.0.2.1/32 dev lo; ip l2tp add tunnel tunnel_id 3 peer_tunnel_id 4 encap ip"
-         " local 192.0.2.1 remote 192.0.2.2", "L2TP tunnels", "ip l2tp del tunnel tunnel_id 3"),
     ],
 )  # fmt: skip
 def test_refused(family: str, setup: str, what: str, remedy: str) -> None:
