@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from torpor.base.exchanging import exchanged
 from torpor.base.fds import only_files
 from torpor.containers.model import Container
 from torpor.images.errors import ImageError
@@ -47,14 +48,8 @@ def written(directory: Path, container: Container) -> Iterator[None]:
     error an earlier note is as it was.
     """
     note = Note(container.engine, container.name, container.id, container.image, container.place)
-    temporary = directory / f".{NAME}.new"
-    try:
-        temporary.write_text(json.dumps(asdict(note), indent=1) + "\n", encoding="utf-8")
+    with exchanged(directory / NAME, (json.dumps(asdict(note), indent=1) + "\n").encode()):
         yield
-        temporary.replace(directory / NAME)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def read(directory: Path) -> Note | None:

@@ -110,10 +110,10 @@ def test_a_note_has_its_room_before_anything_ends(
 ) -> None:
     if has_earlier:
         note.write(tmp_path, _container("docker"))
-    before, real, called = note.read(tmp_path), Path.write_text, []
+    before, real, called = note.read(tmp_path), os.write, []
 
-    def full(path: Path, text: str, **how: str) -> int:
-        real(path, text[:3], **how)
+    def full(fd: int, data: bytes) -> int:
+        real(fd, data[:3])
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def run(*_: object, **__: object) -> str:
@@ -124,7 +124,7 @@ def test_a_note_has_its_room_before_anything_ends(
 
     monkeypatch.setattr(oci, "run", run)
     if when == "before":
-        monkeypatch.setattr(Path, "write_text", full)
+        monkeypatch.setattr(os, "write", full)
     with pytest.raises((EngineError, OSError)):
         oci.OciRuntime("runc").checkpoint(_container("runc"), tmp_path, [])
     assert called == ["while"] * (when == "while")

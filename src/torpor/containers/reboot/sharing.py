@@ -8,13 +8,13 @@ stranger's.
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from pathlib import Path
 
 from torpor.base.errors import EngineError
-from torpor.base.fds import OwnedFd, only_files
+from torpor.base.exchanging import exchanged
+from torpor.base.fds import only_files
 from torpor.containers.reboot import facts
 
 _NAMESPACE = re.compile(r"/proc/(\d+)/ns/(\w+)")
@@ -40,7 +40,8 @@ def find_again(ident: str, shares: tuple[str, ...]) -> None:
             namespace["path"] = f"/proc/{_pid_of(others[found[1]])}/ns/{found[2]}"
             changed = True
     if changed:
-        _exchange(place, json.dumps(config))
+        with exchanged(place, json.dumps(config).encode()) as beside:
+            shutil.copystat(place, beside)
 
 
 def _pid_of(ident: str) -> int:
@@ -51,16 +52,3 @@ def _pid_of(ident: str) -> int:
             f"{told.get('Name', ident)}, whose namespaces it has, does not run", hint=f"podman start {ident}"
         )
     return pid
-
-
-def _exchange(place: Path, text: str) -> None:
-    temporary = place.with_name(f".{place.name}.torpor")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        shutil.copystat(place, temporary)
-        with OwnedFd(os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)) as fd:
-            os.fsync(fd.fileno())
-        temporary.replace(place)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

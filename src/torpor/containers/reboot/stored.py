@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from torpor.base.errors import NotPermittedError, TorporError
+from torpor.base.exchanging import exchange
 from torpor.base.fds import OwnedFd, only_files
 from torpor.engine.jobs.places import state_directory
 
@@ -39,19 +40,7 @@ def read(name: str) -> dict[str, object]:
 
 def write(name: str, told: dict[str, object]) -> None:
     """Exchange the file for one with *told*, on the disk; OSError."""
-    path = directory() / name
-    temporary = path.with_name(f".{name}")
-    try:
-        with open(temporary, "w", encoding="utf-8") as stream:
-            stream.write(json.dumps(told, indent=1) + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    with OwnedFd(os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as fd:
-        os.fsync(fd.fileno())
+    exchange(directory() / name, (json.dumps(told, indent=1) + "\n").encode())
 
 
 @contextmanager

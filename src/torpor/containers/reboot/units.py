@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from torpor.base.errors import NotPermittedError, TorporError
+from torpor.base.exchanging import exchange
 from torpor.containers.commands import run
 from torpor.containers.reboot import stored
 from torpor.containers.systemd import is_here
@@ -84,7 +85,7 @@ def install(command: Path, timeout_s: int, directory: Path = DIRECTORY) -> bool:
     try:
         for place in changed:
             (directory / place).parent.mkdir(parents=True, exist_ok=True)
-            _exchange(directory / place, wanted[place])
+            exchange(directory / place, wanted[place].encode())
     except PermissionError as error:
         raise NotPermittedError(f"{error.filename}: {error.strerror}", hint="run as root") from None
     if directory == DIRECTORY:
@@ -93,17 +94,6 @@ def install(command: Path, timeout_s: int, directory: Path = DIRECTORY) -> bool:
         run("systemctl", "enable", "--quiet", SAVE, RESTORE, timeout_s=60)
         run("systemctl", "start", SAVE, timeout_s=60)
     return bool(changed)
-
-
-def _exchange(path: Path, text: str) -> None:
-    """On a full disk the earlier unit stays as it is."""
-    temporary = path.with_name(f".{path.name}.torpor")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def remove(directory: Path = DIRECTORY) -> list[Path]:
