@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from torpor.base.errors import UsageError
+from torpor.base.exchanging import exchange
 from torpor.cli.criu.options import Options
-from torpor.images.errors import ImageMissing
+from torpor.images.errors import ImageMissing, StoreError
 from torpor.images.kinds import CPUINFO
+from torpor.images.stores.memory import MemStore
 from torpor.images.stores.opening import open_store
 from torpor.objects.arch import cpu
 
@@ -19,11 +23,22 @@ def main(options: Options) -> int:
 
 
 def run(action: str, options: Options) -> None:
-    """*action* is ``dump`` or ``check``; RestoreError where this machine will not do."""
-    with open_store(options.images_dir, "w" if action == "dump" else "r") as store:
-        if action == "dump":
-            cpu.dump(store)
-            return
+    """*action* is ``dump`` or ``check``; RestoreError where this machine will not do, StoreError for a full disk."""
+    if action == "dump":
+        _dump(options.images_dir)
+        return
+    with open_store(options.images_dir) as store:
         if not store.exists(CPUINFO.file_name()):
             raise ImageMissing(f"{CPUINFO.file_name()} is not there", hint="criu cpuinfo dump writes it")
         cpu.check(store, options.cpu_cap or cpu.DEFAULT)
+
+
+def _dump(directory: str) -> None:
+    """An earlier image is there until this one is complete."""
+    name = CPUINFO.file_name()
+    made = MemStore()
+    cpu.dump(made)
+    try:
+        exchange(Path(directory, name), bytes(made.images[name]), 0o600)
+    except OSError as error:
+        raise StoreError(f"{directory}/{name}: cannot be written: {error.strerror}") from error
