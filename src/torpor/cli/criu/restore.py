@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 
 from torpor.base import log
 from torpor.base.errors import TorporError
 from torpor.base.fds import OwnedFd, open_output
-from torpor.base.typed import TYPE_CHECKING
+from torpor.base.typed import TYPE_CHECKING, Self
 from torpor.cli.criu import place
 from torpor.cli.criu.options import Options
 from torpor.cli.criu.scripts import notifier
@@ -48,14 +49,15 @@ def run(
     told how to end the guard over a container.
     """
     notify = notifier(options, client)
-    if options.pidfile:
-        notify = _PidFile(options.pidfile, notify)
+    pid_file = _PidFile(options.pidfile, notify) if options.pidfile else None
+    notify = pid_file or notify
     told = of_command_line(options)
     arrival = _arrival(options)
     if arrival is not None:
         notify = arrival.notifier(notify)
         told["restore"]["verify"] = False  # sums are for disks
     with (
+        pid_file or nullcontext(),
         _later(options) as later,
         arrival or nullcontext(),
         place.old(options, notify) if arrival is None else arrival.images() as images,
@@ -112,19 +114,79 @@ def _later(options: Options) -> AbstractContextManager[Later | None]:
 
 
 class _PidFile:
-    """Notifier that writes the root's pid before anything runs: one that cannot be written harms nobody then."""
+    """Notifier that writes the root's pid before anything runs: one that cannot be written harms nobody then.
+
+    A context manager: where the restore fails after that, the file is gone again, or as it was.  It stays the same
+    file, whose owner, mode and place are the caller's.
+    """
 
     def __init__(self, path: str, then: Notify) -> None:
         self._path, self._then = path, then
+        self._fd: OwnedFd | None = None
+        self._written = b""
+        self._is_new = False
+        #: What was in it before; None where that cannot be read.
+        self._earlier: bytes | None = None
 
     def __call__(self, action: str, pid: int) -> None:
         if action == "post-restore":
             try:
-                with OwnedFd(open_output(self._path, mode=0o644)) as fd:
-                    os.write(fd.fileno(), str(pid).encode())
+                self._write(str(pid).encode())
             except OSError as error:
                 raise TorporError(f"pid file {self._path}: {error.strerror}") from None
+        elif action == "post-resume":
+            self._end()  # the tree runs
         self._then(action, pid)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and self._fd is not None:
+            try:
+                self._take_back(self._fd.fileno())
+            except OSError as error:
+                log.warn(f"pid file {self._path}: the pid of what was not restored stays in it: {error.strerror}")
+        self._end()
+
+    def _end(self) -> None:
+        if self._fd is not None:
+            self._fd.close()
+            self._fd = None
+
+    def _write(self, text: bytes) -> None:
+        self._is_new = not os.path.lexists(self._path)
+        fd = OwnedFd(open_output(self._path, 0, 0o644))
+        if not stat.S_ISREG(os.fstat(fd.fileno()).st_mode):
+            with fd:
+                os.write(fd.fileno(), text)
+            return
+        with suppress(OSError):
+            self._earlier = _content(fd.fileno())
+        self._written, self._fd = text, fd
+        _put(fd.fileno(), text)
+
+    def _take_back(self, fd: int) -> None:
+        """Unless it is somebody else's by now."""
+        if self._earlier is None or _content(fd) not in (self._written, b""):
+            return
+        if not self._is_new:
+            _put(fd, self._earlier)
+            return
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.lstat(self._path), os.fstat(fd)):
+                os.unlink(self._path)
+
+
+def _content(fd: int) -> bytes:
+    """Of the regular file that *fd* has open for writing."""
+    with open(f"/proc/self/fd/{fd}", "rb") as stream:
+        return stream.read()
+
+
+def _put(fd: int, content: bytes) -> None:
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, content, 0)
 
 
 def become(command: list[str]) -> int:
