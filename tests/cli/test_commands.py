@@ -225,6 +225,44 @@ def test_so_it_is_with_what_is_done_to_checkpoints(out: str, tmp_path: Path, mon
     assert jobs.list_jobs() == []
 
 
+def test_a_restore_that_fails_leaves_the_pid_file_as_it_was(sleeper: subprocess.Popen[bytes], tmp_path: Path) -> None:
+    images, pid_file, seen = tmp_path / "images", tmp_path / "pid", tmp_path / "seen"
+    images.mkdir()
+    assert run(*CRIU, "dump", "-t", str(sleeper.pid), "-D", images).returncode == 0
+    sleeper.wait()
+    text = f'[ "$CRTOOLS_SCRIPT_ACTION" != post-restore ] || {{ cat {pid_file} > {seen}; {{}} }}\n'
+    line = [*CRIU, "restore", "-d", "-D", str(images), "--pidfile", str(pid_file), "--action-script"]
+    says_no = _hook(tmp_path / "no", text.replace("{}", "exit 1;"))
+    assert run(*line, says_no).returncode != 0
+    assert seen.read_text() == str(sleeper.pid) and not pid_file.exists()
+    pid_file.write_text("an earlier one, of more bytes\n")
+    pid_file.chmod(0o600)
+    before = pid_file.stat()
+    assert run(*line, says_no).returncode != 0
+    after = pid_file.stat()
+    assert pid_file.read_text() == "an earlier one, of more bytes\n"
+    assert (after.st_ino, after.st_mode) == (before.st_ino, before.st_mode)
+    other = _hook(tmp_path / "other", text.replace("{}", f"rm {pid_file}; echo other > {pid_file}; exit 1;"))
+    pid_file.unlink()
+    assert run(*line, other).returncode != 0
+    assert pid_file.read_text() == "other\n"
+    done = run(*line, _hook(tmp_path / "yes", text.replace("{}", "")))
+    assert done.returncode == 0, done.stderr
+    assert pid_file.read_text() == seen.read_text() == str(sleeper.pid)
+    os.kill(sleeper.pid, 0)
+
+
+def test_a_program_that_ran_has_not_failed_because_nothing_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORPOR_STATE", str(tmp_path / "state"))
+    line = ["bash", "-c", '"$0" "$@" > /dev/full', *TORPOR, "run", "--name", "talker", "--"]
+    done = run(*line, "bash", "-c", f"head -c 3000000 /dev/zero; echo end; touch {tmp_path}/ran; exit 7")
+    assert done.returncode == 7 and (tmp_path / "ran").exists(), done.stderr
+    assert done.stderr.count("standard output takes no more") == 1
+    assert run(*TORPOR, "logs", "talker").stdout == "\0" * 3_000_000 + "end\n"
+
+
 def test_what_criu_did_is_no_failure_because_its_statistics_cannot_be_shown(
     sleeper: subprocess.Popen[bytes], tmp_path: Path
 ) -> None:

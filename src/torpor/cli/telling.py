@@ -31,6 +31,26 @@ def tell(text: str, out: TextIO | None = None) -> None:
                 _drop(sys.stderr)
 
 
+def show(chunk: bytes) -> None:
+    """Write what a program that runs has said to standard output, at once.
+
+    A full disk is no failure of the program: that it shows no more is said once, and the rest goes nowhere.
+    BrokenPipeError where the reader has gone away.
+    """
+    try:
+        sys.stdout.buffer.write(chunk)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _drop(sys.stdout)
+        try:
+            sys.stderr.write(f"torpor: standard output takes no more: {error.strerror}; the log has all of it\n")
+            sys.stderr.flush()
+        except OSError:
+            _drop(sys.stderr)
+
+
 def printable(line: str) -> str:
     """Without what would make a terminal do things, and what no terminal shows: names may hold any byte."""
     if line.isprintable():

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Run; the command's exit status, or 0 with -d."""
     from torpor.base.errors import UsageError
-    from torpor.cli.telling import tell
+    from torpor.cli.telling import show, tell
     from torpor.engine import jobs
     from torpor.kernel import interrupts
 
@@ -34,13 +34,12 @@ def main(args: argparse.Namespace) -> int:
         return 0
     try:
         for chunk in jobs.follow_log(job, follow=True):
-            sys.stdout.buffer.write(chunk)
-            sys.stdout.buffer.flush()
+            show(chunk)
     except interrupts.Interrupted:
         jobs.kill(job)
     job = jobs.wait_ended(job)
     if job.status == jobs.CHECKPOINTED:
-        print(f"{job.name} has been checkpointed", file=sys.stderr)
+        tell(f"{job.name} has been checkpointed", sys.stderr)
         return 0
     if job.exit_status is None:
         return 1
