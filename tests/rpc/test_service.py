@@ -1,6 +1,7 @@
 """`criu service`: a socket that anybody may connect to, a worker for each client."""
 
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -45,6 +46,36 @@ def test_a_daemon_serves_one_client_after_another(tmp_path: Path) -> None:
             workload.expect_pass()
         refused = m.criu_opts(images_dir_fd=-1, images_dir=str(tmp_path), rst_sibling=True)
         assert not _ask(address, m.criu_req(type=_TYPE.RESTORE, opts=refused)).success
+    finally:
+        daemon.signal(signal.SIGTERM)
+        assert daemon.wait_ended(time_limit_s(10))
+        daemon.close()
+
+
+def test_more_clients_than_there_may_be_workers_wait(tmp_path: Path) -> None:
+    address, pid_file = tmp_path / "socket", tmp_path / "pid"
+    line = [*_LINE, "service", "--daemon", "--address", str(address), "--pidfile", str(pid_file)]
+    subprocess.run(line, check=True, timeout=time_limit_s(30))
+    daemon = ProcessWatch(int(pid_file.read_text()))
+    children = Path(f"/proc/{pid_file.read_text()}/task/{pid_file.read_text()}/children")
+    request = m.criu_req(type=_TYPE.VERSION, keep_open=True).SerializeToString()
+    clients = []
+    try:
+        for number in range(68):
+            client = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            clients.append(client)
+            client.settimeout(time_limit_s(30))
+            client.connect(str(address))
+            client.send(request)
+            if number < 64:
+                assert m.criu_resp.FromString(client.recv(1 << 16)).success
+        assert select.select(clients[64:], (), (), 0.5)[0] == []
+        assert len(children.read_text().split()) == 64
+        for client in clients[:64]:
+            client.close()
+        for client in clients[64:]:
+            assert m.criu_resp.FromString(client.recv(1 << 16)).success
+            client.close()
     finally:
         daemon.signal(signal.SIGTERM)
         assert daemon.wait_ended(time_limit_s(10))

@@ -104,6 +104,39 @@ def test_only_the_owner_may_connect(place: Path) -> None:
         assert "Permission denied" in str(answer["text"])
 
 
+_MANY = """
+import socket, sys
+clients = []
+for _ in range(int(sys.argv[2])):
+    clients.append(client := socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+    client.connect(sys.argv[1])
+    try:
+        client.send(bytes.fromhex(sys.argv[3]))
+    except BrokenPipeError:
+        pass  # it has its answer already
+    print(client.recv(65536).hex(), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_one_of_others_leaves_workers_for_all(place: Path) -> None:
+    request = m.criu_req(type=_TYPE.VERSION, keep_open=True).SerializeToString().hex()
+    with service(place, "--socket-mode", "0666") as address:
+        line = [sys.executable, "-c", _MANY, str(address)]
+        others = subprocess.Popen(
+            [*line, "18", request], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, user=_USER, cwd="/"
+        )
+        assert others.stdin and others.stdout
+        told = [m.criu_resp.FromString(bytes.fromhex(others.stdout.readline())) for _ in range(18)]
+        assert [each.success for each in told] == [True] * 16 + [False] * 2
+        assert f"user {_USER} has 16 connections to the service already" in told[-1].cr_errmsg
+        for user in (0, _USER + 1):
+            done = subprocess.run([*line, "1", request], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                                  user=user, cwd="/", timeout=time_limit_s(30), check=True)  # fmt: skip
+            assert m.criu_resp.FromString(bytes.fromhex(done.stdout)).success
+        others.communicate()
+
+
 def test_a_group_may_be_let_in(place: Path) -> None:
     with service(place, "--socket-mode", "0660", "--socket-group", str(_USER)) as address:
         info = address.stat()
