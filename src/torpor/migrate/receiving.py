@@ -30,9 +30,10 @@ _LAST_ID = 1 << 16
 _CHUNK = 512 << 10
 #: A dump says nothing while it looks at its tree; one that has said nothing for so long is given up.
 _SILENT_S = 3600
-#: The most runs that a page map may have (each takes some hundred bytes of memory), and the most page maps.
+#: The most runs that a page map may have (each takes some hundred bytes of memory), and the most page maps (each is two
+#: files; there is one for each address space and each shared segment of the tree).
 _MAX_RUNS = 1 << 23
-_MAX_MAPS = 1 << 20
+_MAX_MAPS = 1 << 13
 
 
 def take(connection: Connection, directory: str) -> int:
@@ -154,7 +155,10 @@ class _Taking:
         if whose in self._seen:
             raise WireError(f"{kind.file_name(ident)} comes twice")
         if len(self._seen) >= _MAX_MAPS:
-            raise WireError(f"more than {_MAX_MAPS} page maps are not taken")
+            raise WireError(
+                f"{kind.file_name(ident)} is one too many: no more than {_MAX_MAPS} page maps are taken of a client",
+                hint="a tree of more processes is dumped into a directory",
+            )
         self._seen.add(whose)
         self._stream = _Stream(self._sink, whose, self._staging.parent())
         return self._has_parent(kind, ident)

@@ -2,14 +2,18 @@
 
 import os
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from torpor.engine.sets import settling
 from torpor.engine.sets.places import place_inside
+from torpor.images import kinds
 from torpor.images import messages as m
 from torpor.images.errors import StoreError
 from torpor.images.store import store_one
+from torpor.migrate import receiving, wire
+from torpor.migrate.connection import Connection
 from torpor.migrate.receiving import Staging
 
 
@@ -40,3 +44,34 @@ def test_a_directory_that_takes_nothing(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(os, "mkdir", make)
     with pytest.raises(StoreError, match="pages cannot be taken there: Read-only"):
         Staging(str(tmp_path))
+
+
+class _Opening:
+    """A client who opens one page map after the other and never sends a page."""
+
+    name = "somebody"
+
+    def __init__(self, n_maps: int) -> None:
+        commands = [*[wire.OPEN] * n_maps, wire.CLOSE]
+        self._left = [
+            wire.Message(command, whose=wire.whose_is(kinds.PAGEMAP, number))
+            for number, command in enumerate(commands, 1)
+        ]
+
+    def next_message(self, within_s: float) -> wire.Message:
+        return self._left.pop(0)
+
+    def send(self, parts: list[bytes]) -> None:
+        pass
+
+    def end(self) -> None:
+        pass
+
+
+def test_a_client_has_no_more_than_so_many_files_made(tmp_path: Path) -> None:
+    assert receiving.take(cast(Connection, _Opening(3)), str(tmp_path)) == 0
+    before = sorted(os.listdir(tmp_path))
+    assert "pagemap-3.img" in before
+    with pytest.raises(wire.WireError, match=r"pagemap-8193\.img is one too many"):
+        receiving.take(cast(Connection, _Opening(9000)), str(tmp_path))
+    assert sorted(os.listdir(tmp_path)) == before
