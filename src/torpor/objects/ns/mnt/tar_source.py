@@ -27,9 +27,12 @@ class Archive(tarfile.TarFile):
         super().__init__(fileobj=source, errorlevel=2)
 
     def next(self) -> tarfile.TarInfo | None:
-        """The next file of it; None at the end."""
+        """The next file of it; None at the end.  ImageError where numbers are none, or headers have headers."""
         self.source.n_left = _MAX_HEADERS
-        return super().next()
+        try:
+            return super().next()
+        except (ValueError, OverflowError, RecursionError) as error:
+            raise ImageError(f"the contents of a tmpfs are damaged: {error}") from error
 
 
 class Source(gzip.GzipFile):
@@ -51,17 +54,12 @@ class Source(gzip.GzipFile):
 
 @contextmanager
 def opened(stream: BinaryIO) -> Iterator[Archive]:
-    """The archive that *stream* holds; ImageError for what is damaged, also where it is read."""
+    """The archive that *stream* holds; ImageError for what is damaged, also where it is read.
+
+    What whoever reads it does wrong is no damage.
+    """
     try:
         with Source(fileobj=stream, mode="rb") as source, Archive(source) as archive:
             yield archive
-    except (
-        tarfile.TarError,
-        EOFError,
-        gzip.BadGzipFile,
-        zlib.error,
-        ValueError,
-        OverflowError,
-        RecursionError,
-    ) as error:
+    except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ImageError(f"the contents of a tmpfs are damaged: {error}") from error
