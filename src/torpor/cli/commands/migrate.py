@@ -135,12 +135,13 @@ def _several(args: argparse.Namespace, wanted: list[str], where: Destination) ->
     """What came of each that had its turn."""
     from torpor.base.errors import TorporError
     from torpor.cli import side_by_side
+    from torpor.cli.telling import tell
 
     def work(word: str) -> object:
         try:
             return _fields(_migrate_one(args, word, where))
         except TorporError as error:
-            print(f"torpor: {word}: {error.describe()}", file=sys.stderr)
+            tell(f"torpor: {word}: {error.describe()}", sys.stderr)
             raise
 
     return side_by_side.run(wanted, args.parallel, work)
@@ -251,13 +252,14 @@ def _seconds(text: str) -> float:
 def _tell_round(made: Round) -> None:
     """What one came to, for whoever waits at a terminal."""
     from torpor.cli.progress import size, time_of
+    from torpor.cli.telling import tell
 
     if sys.stderr.isatty():
         written = f", {made.dirty_bytes_s / 1e6:.0f} MB/s are written" if made.number > 1 else ""
-        print(
+        tell(
             f"round {made.number}: {size(made.n_bytes)} in {time_of(made.seconds)} "
             f"({made.n_bytes / made.seconds / 1e6:.0f} MB/s){written}; the rest would take {time_of(made.rest_s)}",
-            file=sys.stderr,
+            sys.stderr,
         )
 
 
