@@ -33,7 +33,7 @@ _SILENT_S = 3600
 #: The most runs that a page map may have (each takes some hundred bytes of memory), and the most page maps (each is two
 #: files; there is one for each address space and each shared segment of the tree).
 _MAX_RUNS = 1 << 23
-_MAX_MAPS = 1 << 13
+_MAX_MAPS = 1 << 14
 
 
 def take(connection: Connection, directory: str) -> int:

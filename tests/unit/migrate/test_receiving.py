@@ -72,6 +72,6 @@ def test_a_client_has_no_more_than_so_many_files_made(tmp_path: Path) -> None:
     assert receiving.take(cast(Connection, _Opening(3)), str(tmp_path)) == 0
     before = sorted(os.listdir(tmp_path))
     assert "pagemap-3.img" in before
-    with pytest.raises(wire.WireError, match=r"pagemap-8193\.img is one too many"):
-        receiving.take(cast(Connection, _Opening(9000)), str(tmp_path))
+    with pytest.raises(wire.WireError, match=r"pagemap-16385\.img is one too many"):
+        receiving.take(cast(Connection, _Opening(17000)), str(tmp_path))
     assert sorted(os.listdir(tmp_path)) == before
