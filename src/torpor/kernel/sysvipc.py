@@ -15,6 +15,7 @@ IPC_EXCL = 0o2000
 IPC_NOWAIT = 0o4000
 IPC_RMID = 0
 IPC_SET = 1
+GETPID = 11
 GETALL = 13
 SETALL = 17
 SHM_RDONLY = 0o10000
@@ -126,6 +127,25 @@ def semaphore_values(ident: int, count: int) -> bytes:
     room = bytearray(2 * count)
     syscall("semctl", nr.semctl, ident, 0, GETALL, address_of(room))
     return bytes(room)
+
+
+def changed_sets() -> list[tuple[int, int]]:
+    """(id, number of semaphores) of each set of this thread's namespace that semop(2) has been called for."""
+    with open("/proc/sysvipc/sem", encoding="ascii") as stream:
+        names = stream.readline().split()
+        rows = [dict(zip(names, line.split(), strict=False)) for line in stream]
+    return [(int(row["semid"]), int(row["nsems"])) for row in rows if int(row["otime"])]
+
+
+def last_users(ident: int, count: int) -> set[int]:
+    """The processes that were the last to change a semaphore of the set; of one that is gone, none.  0 for nobody."""
+    found = set()
+    for number in range(count):
+        try:
+            found.add(syscall("semctl", nr.semctl, ident, number, GETPID, 0))
+        except OSError:
+            break  # removed meanwhile, or not ours to ask
+    return found
 
 
 def set_semaphore_values(ident: int, values: bytes) -> None:

@@ -86,6 +86,8 @@ class Noticed:
         self.restless: list[Restless] = []
         #: What will not be there any more after a restore.
         self.losses: list[str] = []
+        #: The same of what a process would have undone when it ends (SEM_UNDO).
+        self.undo: list[str] = []
         #: Where mappings begin that have a NUMA policy of their own.
         self.placed: dict[Pid, list[int]] = {}
         #: Threads that share with their process what the images have once for all of them.

@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 _FROZEN_IN = ("get_signal", "do_freezer_trap")
 #: Processes for each of which we may have a descriptor without a thought.
 _FEW = 200
+#: The line of a table of semaphores behind its heading.
+_FIRST_SET = 2
 _NODES_ONLINE = "/sys/devices/system/node/online"
 _LANDLOCK = "whether it has confined itself by Landlock: a checkpoint, which stops it, finds out, and refuses if so"
 #: Mappings whose name alone says that nothing can be done.
@@ -119,7 +121,7 @@ def _examine(pid: Pid, options: DumpOptions) -> Findings:
     from torpor.objects.task import landlock
 
     unseen = (_LANDLOCK,) if landlock.is_possible() else ()
-    return Findings(tuple(found), (*losses, *look.context.noticed.losses), unseen)
+    return Findings(tuple(found), (*losses, *look.context.noticed.losses, *look.context.noticed.undo), unseen)
 
 
 class _Look:
@@ -164,6 +166,7 @@ class _Look:
         if not context.policies.files.external_pipes:
             yield from _leading_out(context).check()
         yield from _of_family(everyone, self._options, self._thorough)
+        _look_at_semaphores(context)
         if self._thorough:
             yield from _of_namespaces(context)
 
@@ -192,6 +195,18 @@ def _of_family(everyone: Sequence[DumpProcess], options: DumpOptions, thorough: 
         family.check(looked_at, belongings, shell_job=options.policies.terminals.shell_job)
     except RefusedError as problem:
         yield problem
+
+
+def _look_at_semaphores(context: DumpContext) -> None:
+    """Note who may have changed semaphores with SEM_UNDO; nothing is imported where there are none."""
+    own = os.readlink("/proc/self/ns/ipc")
+    with suppress(OSError):  # one has ended meanwhile
+        is_own = all(os.readlink(f"/proc/{process.pid}/ns/ipc") == own for process in context.processes)
+        if is_own and read_small("/proc/sysvipc/sem").count("\n") < _FIRST_SET:
+            return
+    from torpor.engine.dump import semaphores
+
+    context.noticed.undo = semaphores.losses(context.processes)
 
 
 def _of_namespaces(context: DumpContext) -> Iterator[TorporError]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from torpor.base import log
 from torpor.base.late import load
 from torpor.engine.dump import namespaces, preflight, warming
 from torpor.engine.dump.session import DumpSession
@@ -21,6 +22,9 @@ def check(session: DumpSession) -> None:
     options = session.options
     by_freezer = bool(options.cgroups.freezer)
     session.context.noticed = preflight.check(session.pid, options, by_freezer=by_freezer, entered=session.entered)
+    if not session.is_pre_dump:
+        for loss in session.context.noticed.undo:
+            log.warn(loss)
 
 
 def look_at_namespaces(session: DumpSession) -> None:

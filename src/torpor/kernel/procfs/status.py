@@ -62,6 +62,10 @@ class Status:
         return Pid(int(self._get("PPid")))
 
     @property
+    def n_threads(self) -> int:
+        return int(self._get("Threads", "1"))
+
+    @property
     def tracer(self) -> Pid:
         """Who traces it, or 0."""
         return Pid(int(self._get("TracerPid")))

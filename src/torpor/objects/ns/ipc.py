@@ -9,7 +9,7 @@ Image
 Restore
     The same ids by the ``*_next_id`` sysctls.  Segments that were marked for removal are so again once mapped.
 Limits
-    Creators, times and last users are not carried; nor is SEM_UNDO, which the kernel does not show.
+    Creators, times and last users are not carried; nor is SEM_UNDO, of which a dump warns (engine/dump/semaphores).
 """
 
 from __future__ import annotations
