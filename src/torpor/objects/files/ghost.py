@@ -67,7 +67,11 @@ def dump(file: OpenFile, file_id: int, context: DumpContext) -> None:
 
 
 def check(file: OpenFile, context: DumpContext) -> None:
-    """Refuse a deleted file that is larger than the policy allows."""
+    """Refuse a deleted file that could not be made again, or that is larger than the policy allows."""
+    if stat.S_ISSOCK(file.stat.st_mode):
+        raise file.refuse(
+            f"{file.target}: the deleted file of a socket cannot be carried (O_PATH)", hint="close it and try again"
+        )
     limit, size = context.policies.files.ghost_limit, file.stat.st_blocks * _BLOCK
     if limit is not None and size > limit:
         raise file.refuse(

@@ -285,6 +285,8 @@ def restore(
 ) -> int:
     """Open the file, if it is what *may_be* knows, and set its offset."""
     reg = entry.reg
+    if reg.flags & O_PATH and stat.S_ISSOCK(reg.mode):
+        _make_sockets(context)
     # O_ASYNC has no meaning here, but only open(2) can set it.
     fd = open_file(reg, reg.flags & ~_ONCE, context, may_be)
     try:
@@ -295,6 +297,15 @@ def restore(
         os.close(fd)
         raise
     return fd
+
+
+def _make_sockets(context: RestoreContext) -> None:
+    """Have the sockets of the tree bound: the name of one is that of its earlier file until then, which goes."""
+    from torpor.objects.files.socket.unix_state import EXTERN
+
+    for entry in context.files.entries.values():
+        if entry.type == m.fd_types.UNIXSK and not entry.usk.uflags & EXTERN:
+            context.files.open(entry.id)
 
 
 def open_file(
