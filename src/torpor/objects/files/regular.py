@@ -8,6 +8,7 @@ Image
 Restore
     open(2) below the task's root, then lseek(2).
 Limits
+    A mount that is nowhere, of which nothing but a descriptor is left, is refused where it can be told.
     F_NOTIFY of a directory is lost: the kernel tells of its owner only, and that is told.
     Mode, and size unless the file is only appended to, are compared at restore, and what code it is (``validation``): a
     file that has shrunk or grown is not the file that was open or mapped.
@@ -21,11 +22,14 @@ from collections.abc import Callable
 
 from torpor.base import log
 from torpor.base.errors import RestoreError
+from torpor.base.fds import OwnedFd
 from torpor.base.ids import TreePid
 from torpor.images import messages as m
 from torpor.images.errors import ImageMissing
 from torpor.images.store import load_all
 from torpor.images.text import get_text
+from torpor.kernel.mount import open_tree
+from torpor.kernel.namespaces import CLONE_NEWNS, inside
 from torpor.kernel.uapi.fcntl import O_PATH
 from torpor.objects.files import deadproc, fown, ghost, linked, settings, validation
 from torpor.objects.files.model import FileKind, OpenFile
@@ -76,6 +80,7 @@ def _dump_file(file: OpenFile, entry: m.file_entry, context: DumpContext) -> Non
         reg.ext = True
         set_name(reg, "name", external)
         return
+    _check_attached(file, context)
     _check_setting(file, context)
     if lost := _trigger(file, context) or _notified(file):
         log.warn(lost)
@@ -160,6 +165,30 @@ def _external_name(file: OpenFile, context: DumpContext) -> str:
     return name if name in context.policies.external else ""
 
 
+def _check_attached(file: OpenFile, context: DumpContext) -> None:
+    """RefusedError for a mount that is nowhere (open_tree(2) with OPEN_TREE_CLONE, fsmount(2)).
+
+    So looks the root of one that was taken away (umount -l), too, or of one of somebody else's.  Of the first alone the
+    kernel makes a copy (since 6.15); before, it cannot be told.
+    """
+    own = file.number < 0 and not file.in_flight
+    if own or file.target != "/" or not file.flags & O_PATH:
+        return
+    process = file.process
+    if roots_of(context).has_mount(process.pid, file.mount_id) or process.pidfd is None:
+        return
+    place = f"/proc/self/fd/{file.fd}" if file.fd >= 0 else f"/proc/{process.pid}/fd/{file.number}"
+    try:
+        with OwnedFd(os.open(place, O_PATH | os.O_CLOEXEC)) as fd:
+            os.close(inside(process.pidfd.fileno(), CLONE_NEWNS, lambda: open_tree(fd.fileno(), "")))
+    except OSError:
+        return
+    raise file.refuse(
+        "a mount that is nowhere (open_tree(2), fsmount(2))",
+        hint=f"attach or close it, or hand it in: --external {_name_by_inode(file)} and, at the restore, --inherit-fd",
+    )
+
+
 def _kind_of_setting(file: OpenFile, context: DumpContext) -> int:
     """The kind of file system that it is written to on, if something may be set that way; else 0."""
     if not settings.writes(file.flags) or file.target.endswith(DELETED):
@@ -227,6 +256,7 @@ def check(file: OpenFile, context: DumpContext) -> None:
     name = target.removesuffix(DELETED)
     if _external_name(file, context):
         return
+    _check_attached(file, context)
     _check_setting(file, context)
     if lost := _trigger(file, context) or _notified(file):
         context.noticed.lose(lost)
