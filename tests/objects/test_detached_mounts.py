@@ -30,7 +30,11 @@ _DETACHED = {
     "a new one": "made = libc.syscall(430, b'tmpfs', 0); libc.syscall(431, made, 6, 0, 0, 0);"
     " fd = libc.syscall(432, made, 0, 0); os.close(made)",
 }
-_TAKEN_AWAY = "assert not libc.mount(path, path, None, 4096, None); fd = os.open(path, os.O_PATH); assert not libc.umount2(path, 2)"
+_TAKEN_AWAY = """
+assert not libc.mount(path, path, None, 4096, None)
+fd = os.open(path, os.O_PATH)
+assert not libc.umount2(path, 2)
+"""
 
 
 @contextmanager
@@ -62,7 +66,7 @@ def _can_be_told() -> bool:
     for fd in (made, copy):
         if fd >= 0:
             os.close(fd)
-    return copy >= 0
+    return bool(copy >= 0)
 
 
 @pytest.mark.parametrize("prefix", [(), ("unshare", "-m")], ids=["here", "elsewhere"])

@@ -38,7 +38,7 @@ from torpor.kernel.syscall import syscall
 from torpor.kernel.uapi.socket import SCM_CREDENTIALS, SCM_RIGHTS, SO_PEEK_OFF
 from torpor.kernel.vm import PAGE_SIZE
 from torpor.objects.files.model import OpenFile
-from torpor.objects.files.socket import peer_cred, urgent
+from torpor.objects.files.socket import peer_cred, urgent, waiting_errors
 from torpor.objects.files.socket.options import widen
 from torpor.objects.files.socket.peer_actors import Actors
 from torpor.objects.session import DumpContext, RestoreContext
@@ -108,7 +108,9 @@ def peeking(connection: Socket, context: DumpContext) -> Iterator[None]:
 
 
 def _read(file: OpenFile, connection: Socket, kind: int, n_unread: int, context: DumpContext) -> list[Message]:
-    if not _is_readable(connection):
+    events = _events_of(connection)
+    waiting_errors.tell(file, events, context)
+    if not events:
         return []
     if kind == socket.SOCK_STREAM and connection.getsockopt(socket.SOL_SOCKET, SO_PEEK_OFF) < 0:
         first = _peek(file, connection, n_unread + 1)
@@ -120,10 +122,10 @@ def _read(file: OpenFile, connection: Socket, kind: int, n_unread: int, context:
         return _read_on(file, connection, kind, n_unread)
 
 
-def _is_readable(connection: Socket) -> bool:
+def _events_of(connection: Socket) -> int:
     poller = select.poll()
     poller.register(connection, select.POLLIN)
-    return bool(poller.poll(0))
+    return sum(events for _, events in poller.poll(0))
 
 
 def _read_on(file: OpenFile, connection: Socket, kind: int, n_unread: int) -> list[Message]:

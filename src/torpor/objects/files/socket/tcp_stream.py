@@ -35,7 +35,16 @@ from torpor.kernel.rlimits import raise_descriptor_limit
 from torpor.kernel.sockets import Borrowed, Socket
 from torpor.kernel.uapi.socket import SO_PEEK_OFF
 from torpor.objects.files.model import OpenFile
-from torpor.objects.files.socket import addresses, net_lock, options, shutdown, tcp_fin, tcp_repair, urgent
+from torpor.objects.files.socket import (
+    addresses,
+    net_lock,
+    options,
+    shutdown,
+    tcp_fin,
+    tcp_repair,
+    urgent,
+    waiting_errors,
+)
 from torpor.objects.files.socket.tcp_repair import RECEIVE_QUEUE, SEND_QUEUE, SENT_FIN
 from torpor.objects.outside import Lasting
 from torpor.objects.session import DumpContext, DumpStage, RestoreContext, RestoreStage
@@ -109,7 +118,8 @@ class Connections(Lasting):
     def _read(self, connections: Sequence[_Connection]) -> None:
         for each in connections:
             with Borrowed(each.fd.fileno()) as connection:
-                urgent.check_tcp(each.file, connection, self._context)
+                events = urgent.check_tcp(each.file, connection, self._context)
+                waiting_errors.tell(each.file, events, self._context)
                 for _ in range(_N_LOOKS):
                     if _read(each, connection, self._context):
                         break

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import _socket as socket
 import fcntl
+import select
 import termios
 from functools import partial
 
@@ -27,7 +28,7 @@ from torpor.kernel.sockets import get_int
 from torpor.kernel.uapi.udp import UDP_CORK, UDP_ENCAP, UDP_ENCAP_L2TPINUDP
 from torpor.objects.files.model import OpenFile
 from torpor.objects.files.networks import Networks
-from torpor.objects.files.socket import shutdown, udp_queue
+from torpor.objects.files.socket import shutdown, udp_queue, waiting_errors
 from torpor.objects.session import DumpContext
 
 _UDPS = (socket.IPPROTO_UDP, 136)
@@ -78,7 +79,9 @@ def dump(file: OpenFile, sk: m.inet_sk_entry, context: DumpContext) -> None:
         # CRIU takes a value of 0 for one that cannot be.
         if bits := row.shutdown & 3 if row else shutdown.poll_bits(file.fd):
             sk.shutdown = bits
-        if udp_queue.is_readable(file.fd):
+        events = udp_queue.events_of(file.fd)
+        waiting_errors.tell(file, events, context)
+        if events & select.POLLIN:
             udp_queue.dump(file, sk.id, sk, context)
     elif _n_unread(file):
         log.warn(f"{file.describe()}: unread datagrams are dropped")

@@ -39,11 +39,11 @@ _PORT = 2
 _LOOPBACK = {4: socket.inet_aton("127.0.0.1"), 16: bytes(15) + b"\1"}
 
 
-def is_readable(fd: int) -> bool:
-    """Whether anything waits, be it an empty datagram."""
+def events_of(fd: int) -> int:
+    """What poll(2) tells: POLLIN if anything waits, be it an empty datagram, POLLERR if an error does."""
     poller = select.poll()
     poller.register(fd, select.POLLIN)
-    return bool(poller.poll(0))
+    return sum(events for _, events in poller.poll(0))
 
 
 def dump(file: OpenFile, file_id: int, sk: m.inet_sk_entry, context: DumpContext) -> None:

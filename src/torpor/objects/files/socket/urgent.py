@@ -29,17 +29,19 @@ from torpor.tracee import caretaker
 _INLINE = (socket.SOL_SOCKET, socket.SO_OOBINLINE)
 
 
-def check(file: OpenFile, connection: Socket) -> None:
-    """RefusedError if an urgent byte waits in the stream *connection*, which *file* is."""
+def check(file: OpenFile, connection: Socket) -> int:
+    """RefusedError if an urgent byte waits in the stream *connection*, which *file* is; else what poll(2) tells."""
     poller = select.poll()
     poller.register(connection.fileno(), select.POLLPRI)
-    if any(event & select.POLLPRI for _, event in poller.poll(0)):
+    events = sum(event for _, event in poller.poll(0))
+    if events & select.POLLPRI:
         raise _refusal(file)
+    return events
 
 
-def check_tcp(file: OpenFile, connection: Socket, context: DumpContext) -> None:
-    """RefusedError if an urgent byte, or its mark, waits in a TCP socket."""
-    check(file, connection)
+def check_tcp(file: OpenFile, connection: Socket, context: DumpContext) -> int:
+    """RefusedError if an urgent byte, or its mark, waits in a TCP socket; else what poll(2) tells."""
+    events = check(file, connection)
     if any(fcntl.ioctl(connection.fileno(), SIOCATMARK, bytes(4))):
         raise _refusal(file)
     length = tcp_repair.n_received(connection)
@@ -55,6 +57,7 @@ def check_tcp(file: OpenFile, connection: Socket, context: DumpContext) -> None:
         # Something may have come meanwhile; then it is seen without, too.
         if everything > length and tcp_repair.n_received(connection) == length:
             raise _refusal(file)
+    return events
 
 
 def _refusal(file: OpenFile) -> RefusedError:
