@@ -51,7 +51,8 @@ def listen(
     elif pid_file:
         write_pid(pid_file, os.getpid())
     say_ready(status_fd)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    # The kernel reaps: workers, and, where we are the first process of a container, what they have left to us.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     log.info(f"The service socket is bound to {address}")
     workers = Workers()
     while True:
@@ -73,16 +74,19 @@ class Workers:
     """Those that are at work, by the user for whom they are."""
 
     def __init__(self) -> None:
-        #: By the pidfd: the pid, and the user.
-        self._all: dict[int, tuple[int, int]] = {}
+        #: By the pidfd: the user.
+        self._all: dict[int, int] = {}
 
     def add(self, pid: int, user: int) -> None:
-        """One, our child, that nobody has waited for."""
+        """One, our child."""
         try:
-            self._all[os.pidfd_open(pid)] = (pid, user)
+            self._all[os.pidfd_open(pid)] = user
+        except ProcessLookupError:
+            pass  # it has ended
         except OSError as error:
             log.warn(f"nobody else is served until worker {pid} has ended: {error.strerror}")
-            os.waitpid(pid, 0)
+            with suppress(ChildProcessError):
+                os.waitpid(pid, 0)
 
     def forget(self) -> None:
         """In a worker: the others are none of its business."""
@@ -94,7 +98,7 @@ class Workers:
         """Why there is to be no worker for another client of *user*'s; empty: there may be one."""
         if user == os.geteuid():
             return ""
-        others = [each for _, each in self._all.values() if each != os.geteuid()]
+        others = [each for each in self._all.values() if each != os.geteuid()]
         if others.count(user) >= _MOST_OF_ONE:
             return f"user {user} has {_MOST_OF_ONE} connections to the service already"
         if len(others) >= _MOST_OF_OTHERS:
@@ -102,7 +106,7 @@ class Workers:
         return ""
 
     def wait(self, server: socket.socket | None, timeout_s: float | None = None) -> None:
-        """Until somebody connects to *server* and there may be one more; those that end meanwhile are reaped."""
+        """Until somebody connects to *server* and there may be one more; those that end meanwhile are forgotten."""
         while True:
             poll = select.poll()
             if server is not None and len(self._all) < _MOST:
@@ -111,8 +115,7 @@ class Workers:
                 poll.register(pidfd, select.POLLIN)
             ready = {number for number, _ in poll.poll(None if timeout_s is None else int(timeout_s * 1000))}
             for pidfd in ready & self._all.keys():
-                pid, _ = self._all.pop(pidfd)
-                os.waitpid(pid, 0)
+                del self._all[pidfd]
                 os.close(pidfd)
             if timeout_s is not None or (server is not None and server.fileno() in ready):
                 return
@@ -181,6 +184,7 @@ def _work(
 ) -> NoReturn:
     code = 1
     try:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         server.close()
         workers.forget()
