@@ -3,14 +3,14 @@
 import ctypes
 import os
 import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 from harness import engine
+from harness.scripts import awaited
+from harness.skips import missing
 
 pytestmark = pytest.mark.root
 
@@ -37,25 +37,8 @@ assert not libc.umount2(path, 2)
 """
 
 
-@contextmanager
-def _running(body: str, path: Path, *prefix: str) -> Iterator[subprocess.Popen[bytes]]:
-    reader, writer = os.pipe()
-    process = subprocess.Popen(
-        [*prefix, sys.executable, "-c", _PROGRAM.format(body=body), str(writer), str(path)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        pass_fds=(writer,),
-        start_new_session=True,
-    )
-    os.close(writer)
-    try:
-        assert os.read(reader, 1) == b"x", "the program did not come up"
-        yield process
-    finally:
-        os.close(reader)
-        process.kill()
-        process.wait()
+def _running(body: str, path: Path, *prefix: str) -> AbstractContextManager[subprocess.Popen[bytes]]:
+    return awaited(_PROGRAM.format(body=body), path, prefix=prefix)
 
 
 def _can_be_told() -> bool:
@@ -73,7 +56,7 @@ def _can_be_told() -> bool:
 @pytest.mark.parametrize("how", _DETACHED)
 def test_a_detached_mount_is_refused(how: str, prefix: tuple[str, ...], tmp_path: Path) -> None:
     if not _can_be_told():
-        pytest.skip("this kernel does not tell detached mounts from those that were taken away")
+        missing("a kernel that tells detached mounts from those that were taken away (6.15)")
     with _running(_DETACHED[how], tmp_path, *prefix) as target:
         with pytest.raises(engine.EngineError) as caught:
             engine.dump(target.pid, tmp_path)

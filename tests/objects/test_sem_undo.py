@@ -2,14 +2,13 @@
 
 import os
 import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 from harness import engine
+from harness.scripts import awaited
 
 pytestmark = pytest.mark.root
 
@@ -35,25 +34,8 @@ signal.pause()
 """
 
 
-@contextmanager
-def _running(how: str) -> Iterator[subprocess.Popen[bytes]]:
-    reader, writer = os.pipe()
-    process = subprocess.Popen(
-        ["unshare", "--ipc", sys.executable, "-c", _PROGRAM, str(writer), how],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        pass_fds=(writer,),
-        start_new_session=True,
-    )
-    os.close(writer)
-    try:
-        assert os.read(reader, 1) == b"x", "the program did not come up"
-        yield process
-    finally:
-        os.close(reader)
-        process.kill()
-        process.wait()
+def _running(how: str) -> AbstractContextManager[subprocess.Popen[bytes]]:
+    return awaited(_PROGRAM, how, prefix=("unshare", "--ipc"))
 
 
 @pytest.mark.parametrize(

@@ -3,14 +3,13 @@
 import os
 import socket
 import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 from harness import engine
+from harness.scripts import awaited
 from torpor.base.ids import Pid
 from torpor.kernel.pidfd import getfd, open_pidfd
 
@@ -50,25 +49,8 @@ _WAITS = {
 _NONE = {"no datagram": _UDP, "no message": _TCP + "s.send(b'x')\npeer.recv(1)"}
 
 
-@contextmanager
-def _running(body: str) -> Iterator[subprocess.Popen[bytes]]:
-    reader, writer = os.pipe()
-    process = subprocess.Popen(
-        [sys.executable, "-c", _PROGRAM.format(body=body), str(writer)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        pass_fds=(writer,),
-        start_new_session=True,
-    )
-    os.close(writer)
-    try:
-        assert os.read(reader, 1) == b"x", "the program did not come up"
-        yield process
-    finally:
-        os.close(reader)
-        process.kill()
-        process.wait()
+def _running(body: str) -> AbstractContextManager[subprocess.Popen[bytes]]:
+    return awaited(_PROGRAM.format(body=body))
 
 
 @pytest.mark.parametrize("how", [*_WAITS, *_NONE])
