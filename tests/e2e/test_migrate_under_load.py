@@ -5,6 +5,7 @@ The clients notice nothing but some silence: no connection breaks, and what the 
 
 import json
 import re
+import subprocess
 from pathlib import Path
 
 from e2e.moving import TORPOR
@@ -59,8 +60,21 @@ class _Load:
         """What all of them have printed."""
         assert self._process.poll() is None, self._log.read_text()
         self._machine.path("/run/enough").touch()
-        assert self._process.wait(time_limit_s(60)) == 0, self._log.read_text()
+        try:
+            assert self._process.wait(time_limit_s(60)) == 0, self._log.read_text()
+        except subprocess.TimeoutExpired as error:
+            raise AssertionError(f"{self._log.read_text()[-2000:]}\n{self._sockets()}") from error
         return self._log.read_text()
+
+    def _sockets(self) -> str:
+        """What both ends have of the connections, for whoever looks into a load that stands still."""
+        show = ("ss", "-tanoie")
+        told = [self._machine.out(*_in_client(*show)), self._machine.out(*_in_client("ip", "neigh"))]
+        inside = self._machine.out("podman", "inspect", "counter", "--format", "{{.State.Pid}}")
+        for line in (show, ("ip", "address"), ("ip", "neigh"), ("iptables-save",), ("nft", "list", "ruleset")):
+            told.append(self._machine.run("nsenter", "-t", inside.strip(), "-n", *line, check=False).stdout)
+        told.append(self._machine.run("cat", f"/proc/{inside.strip()}/stack", f"/proc/{inside.strip()}/status").stdout)
+        return "\n\n".join(told)
 
 
 def test_redis_under_its_benchmark(hosts: tuple[Podman, Podman]) -> None:

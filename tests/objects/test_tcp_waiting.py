@@ -5,14 +5,17 @@ import signal
 import socket
 import sys
 import threading
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 
 from harness import engine
+from harness.events import time_limit_s
+from harness.neighbour import joined_namespace
 from harness.program import Program
 from harness.rounds import rounds
+from harness.streams import InNamespace
 
 pytestmark = pytest.mark.root
 
@@ -36,6 +39,16 @@ while True:
         with socket.create_connection(listener.getsockname()) as near:
             with listener.accept()[0] as far:
                 far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, bytes([1, 0, 0, 0, 0, 0, 0, 0]))
+"""
+_GREETER = """
+import socket, time
+listener = socket.create_server(("10.213.7.2", 0), backlog=100)
+print("port", listener.getsockname()[1], flush=True)
+peers = []
+while True:
+    peers.append(listener.accept()[0])
+    peers[-1].sendall(b"welcome")
+    print("accepted", peers[-1].getpeername()[1], flush=True)
 """
 _DEAF = """
 import signal, socket
@@ -79,6 +92,46 @@ def test_a_busy_server(tmp_path: Path) -> None:
         finally:
             end.set()
             thread.join()
+
+
+@pytest.mark.usefixtures("own_network")
+@pytest.mark.parametrize("options", [[], ["--skip-in-flight"]], ids=["", "skip"])
+def test_a_client_that_comes_just_before_the_network_is_locked(tmp_path: Path, options: list[str]) -> None:
+    """It is connected by then, and would never hear of the end of a connection that nobody has accepted."""
+    asked, answered = tmp_path / "asked", tmp_path / "answered"
+    for fifo in (asked, answered):
+        os.mkfifo(fifo)
+    hook = tmp_path / "hook"
+    hook.write_text(
+        f'#!/bin/sh\n[ "$CRTOOLS_SCRIPT_ACTION" != network-lock ] || {{ echo > {asked}; read _ < {answered}; }}\n'
+    )
+    hook.chmod(0o755)
+    with joined_namespace() as keeper, InNamespace(keeper) as program, ExitStack() as clients:
+        program.start(["nsenter", "-n", "-t", str(keeper), sys.executable, "-c", _GREETER])
+        program.wait_log(r"port \d+\n")
+        address = ("10.213.7.2", int(program.log().split()[1]))
+
+        def come() -> socket.socket:
+            client = clients.enter_context(socket.create_connection(address))
+            client.settimeout(time_limit_s(20))
+            return client
+
+        early = come()
+        assert early.recv(10) == b"welcome"
+        late: list[socket.socket] = []
+
+        def come_late() -> None:
+            asked.read_text()
+            late.append(come())
+            answered.write_text("\n")
+
+        thread = threading.Thread(target=come_late)
+        thread.start()
+        program.dump_options = (*program.dump_options, "--action-script", str(hook), *options)
+        program.sleep_and_wake()
+        thread.join()
+        assert late[0].recv(10) == b"welcome"
+        assert come().recv(10) == b"welcome"
 
 
 def test_one_that_never_accepts(tmp_path: Path) -> None:

@@ -510,8 +510,7 @@ class _PodmanMove(Move):
 
 
 def _options(told: dict[str, dict[str, Any]]) -> DumpOptions:
-    # Connections that nobody has accepted yet are left behind, for their clients ask again: under a load there are
-    # always some, and the dump would be refused for them.
+    # A server that accepts nothing for a while is no reason not to move it: what waits for it then is left behind.
     told["network"]["skip_in_flight"] = True
     return DumpOptions(policies=policies_of(told), cgroups=CgroupPolicy(**told["cgroups"]), **told["dump"])
 

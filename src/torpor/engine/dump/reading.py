@@ -7,28 +7,36 @@ import os
 from torpor.engine.dump import namespaces
 from torpor.engine.dump.session import DumpSession
 from torpor.kernel.namespaces import network_of
+from torpor.kernel.pidfd import open_pidfd
 from torpor.objects.files import fdtable, locks
 from torpor.objects.task import seccomp
 
 
 def lock_network(session: DumpSession) -> None:
-    """A network namespace of the tree's own is locked as a whole, if there are connections to carry.
+    """A network namespace of the tree's own is locked as a whole, if there are connections to carry; once.
 
     In the one that is ours too only the connections themselves are, when all are known.
     """
-    root, notify, context = session.processes[0], session.options.notify, session.context
-    if root.ids.net_ns_id == session.root_ids.net_ns_id:
+    if session.is_network_seen:
         return
-    notify("network-lock", root.pid)
-    context.undo.add(lambda: notify("network-unlock", root.pid))
-    policy = session.options.policies.network
-    # Whoever names a method wants the namespace quiet, whatever is in it.
-    is_wanted = policy.tcp_established and policy.network_lock in ("nftables", "iptables")
-    if "connections" in context.noticed.marks or is_wanted or policy.holds_all:
-        assert root.pidfd is not None
+    session.is_network_seen = True
+    pid, notify, context = session.pid, session.options.notify, session.context
+    if os.readlink(f"/proc/{pid}/ns/net") == os.readlink("/proc/self/ns/net"):
+        return
+    notify("network-lock", pid)
+    context.undo.add(lambda: notify("network-unlock", pid))
+    if is_lock_wanted(session):
         from torpor.objects.files.socket import net_lock
 
-        context.part(net_lock.DumpLock).lock_namespace(os.dup(root.pidfd.fileno()))
+        context.part(net_lock.DumpLock).lock_namespace(open_pidfd(pid))
+
+
+def is_lock_wanted(session: DumpSession) -> bool:
+    """Whether a network namespace of the tree's own is to be locked as a whole."""
+    policy = session.options.policies.network
+    # Whoever names a method wants the namespace quiet, whatever is in it.
+    is_named = policy.tcp_established and policy.network_lock in ("nftables", "iptables")
+    return "connections" in session.context.noticed.marks or is_named or policy.holds_all
 
 
 def enter_network(session: DumpSession) -> None:

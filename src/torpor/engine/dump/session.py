@@ -87,6 +87,8 @@ class DumpSession:
     held: dict[TreePid, list[Range]] = field(default_factory=dict)
     #: Memory that is copied when its process runs again.
     memories: dict[Pid, Memory] = field(default_factory=dict)
+    #: Whether a network namespace of the tree's own has been locked, if it is to be.
+    is_network_seen: bool = False
     #: Leaves the tree's network namespace, while we are in it.
     visit: ExitStack = field(default_factory=ExitStack)
 

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 
 from torpor.base.errors import TargetGoneError
 from torpor.base.ids import Pid
+from torpor.engine.dump import reading
 from torpor.engine.dump.session import DumpSession
 from torpor.engine.time_limit import time_limit
 from torpor.kernel.namespaces import network_of
+from torpor.objects.undo import End
 from torpor.tracee.tree import FrozenTree, freeze
 
 _REST_WITHIN_S, _N_LOOKS, _LOOK_EVERY_S = 1, 100, 0.0005
@@ -43,10 +45,11 @@ def _stop_at_rest(session: DumpSession) -> FrozenTree:
     """Stop the tree at a moment when nothing waits for it that cannot be carried, if there is one soon.
 
     A TCP connection that waits to be accepted is taken up by a server in less time than it takes to say so.  One
-    that comes when the tree is stopped is like those that come when it is gone.
+    that comes when the tree is stopped is like those that come when it is gone; but where the network is locked nobody
+    would tell its client so: there the lock comes first, and what has come before it is waited for once more.
     """
     outside, pid = session.outside, session.pid
-    if session.options.policies.network.tcp_close or session.options.policies.network.skip_in_flight:
+    if session.options.policies.network.tcp_close:
         return _stop(session)
     _is_waited_for(session, [pid])  # once while nothing is frozen yet
     deadline = time.monotonic() + _REST_WITHIN_S
@@ -54,17 +57,33 @@ def _stop_at_rest(session: DumpSession) -> FrozenTree:
         tree = _stop(session)
         pids = [process.pid for process in tree.processes]
         try:
+            was_locked = session.is_network_seen
             outside.was_at_rest = not _is_waited_for(session, pids)
-        except BaseException:
+            is_late = was_locked or time.monotonic() > deadline
+            if (outside.was_at_rest or is_late) and not was_locked and _may_be_met(session, tree):
+                reading.lock_network(session)
+                outside.was_at_rest = not _is_waited_for(session, pids)
+        except BaseException as error:
             tree.release()
+            session.context.undo.undo(End.FAILED, error)
             raise
-        if outside.was_at_rest or time.monotonic() > deadline:
+        if outside.was_at_rest or is_late:
             return tree
         tree.release()
         for _ in range(_N_LOOKS):
             time.sleep(_LOOK_EVERY_S)
             if not _is_waited_for(session, pids):
                 break
+
+
+def _may_be_met(session: DumpSession, tree: FrozenTree) -> bool:
+    """Whether a client may come between the stop and the lock of the network, if that is to be locked."""
+    if tree.root.is_zombie or tree.root.leader.group_stop or not reading.is_lock_wanted(session):
+        return False
+    with network_of(tree.root.pid):
+        from torpor.objects.files.socket import listeners
+
+        return listeners.are_there()
 
 
 def _stop(session: DumpSession) -> FrozenTree:

@@ -39,6 +39,11 @@ def waited_for(pids: Iterable[Pid]) -> bool:
     return bool(waiting) and any(link in waiting for pid in pids for link in _links(pid))
 
 
+def are_there() -> bool:
+    """Whether anybody listens in our network namespace."""
+    return bool(_read())
+
+
 def _read() -> dict[int, int]:
     found = {}
     with suppress(KernelError, OSError):  # a kernel without

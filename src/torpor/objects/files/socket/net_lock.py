@@ -201,12 +201,17 @@ class DumpLock(NetLock, Lasting):
         self._holds_all = context.policies.network.holds_all
         self._context = context
         self._outside = context.outside
-        self._home = context.processes[0].ids.net_ns_id if context.processes else 0
         self._is_kept = any(item.startswith("net[") for item in context.policies.external)
         #: By network namespace: the connections that are carried and whose other end is outside of the tree.
         self.carried: dict[int, list[Ends]] = {}
         context.undo.add(self._survive)
         context.outside.add(self)
+
+    @property
+    def _home(self) -> int:
+        """The number of the root's namespace; it may be locked before that has one."""
+        processes = self._context.processes
+        return processes[0].ids.net_ns_id if processes else 0
 
     def lock_namespace(self, netns: int) -> None:
         """All packets in a namespace of the tree's own, behind *netns* (a pidfd will do), which is ours to close."""

@@ -67,8 +67,8 @@ def check(file: OpenFile, sk: m.inet_sk_entry, context: DumpContext) -> None:
     policy = context.policies.network
     with Borrowed(file.fd) as connection:
         state = tcp_repair.state(connection)
-    may_not_wait = state == TCP_LISTEN and not (policy.tcp_close or policy.skip_in_flight)
-    if may_not_wait and file.stat.st_ino not in context.part(listeners.Listening).inodes:
+    is_tabled = file.stat.st_ino in context.part(listeners.Listening).inodes
+    if state == TCP_LISTEN and not is_tabled and not policy.tcp_close:
         context.noticed.restless.append(_Listener(os.dup(file.fd)))
     if state != TCP_CLOSE and sk.proto == socket.IPPROTO_TCP and not (sk.dst_port and policy.tcp_close):
         context.part(tcp_keys.Signed).add(file, sk.family)
