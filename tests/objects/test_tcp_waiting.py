@@ -16,6 +16,9 @@ from harness.neighbour import joined_namespace
 from harness.program import Program
 from harness.rounds import rounds
 from harness.streams import InNamespace
+from torpor.kernel import packets
+from torpor.kernel.sockets import Socket
+from torpor.objects.files.socket import left_clients
 
 pytestmark = pytest.mark.root
 
@@ -49,6 +52,16 @@ while True:
     peers.append(listener.accept()[0])
     peers[-1].sendall(b"welcome")
     print("accepted", peers[-1].getpeername()[1], flush=True)
+"""
+_HALF_DEAF = """
+import socket, sys
+family = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
+listener = socket.create_server((sys.argv[1], 0), family=family, dualstack_ipv6=sys.argv[1] == "::")
+print("port", listener.getsockname()[1], flush=True)
+early, _ = listener.accept()
+print("accepted", flush=True)
+print("early", early.recv(10), flush=True)
+early.recv(1)
 """
 _DEAF = """
 import signal, socket
@@ -145,3 +158,39 @@ def test_one_that_never_accepts(tmp_path: Path) -> None:
             engine.dump(program.pid, tmp_path, leave_running=True, options=["--skip-in-flight"])
             os.kill(program.pid, signal.SIGUSR1)
             program.wait_log(f"accepted {peer.getsockname()[1]}\n")
+
+
+@pytest.mark.usefixtures("own_network")
+@pytest.mark.parametrize("address", ["10.213.7.2", "fd13:7::2", "::"])
+def test_a_client_that_was_left_is_told(address: str) -> None:
+    """Its connection is gone, and the reset at the listener's end was held back: it would wait for ever."""
+    target = "10.213.7.2" if address == "::" else address
+    with joined_namespace() as keeper, InNamespace(keeper) as program, ExitStack() as clients:
+        program.start(["nsenter", "-n", "-t", str(keeper), sys.executable, "-c", _HALF_DEAF, address])
+        program.wait_log(r"port \d+\n")
+        port = int(program.log().split()[1])
+        early, late, silent = (clients.enter_context(socket.create_connection((target, port))) for _ in range(3))
+        late.sendall(b"a request")
+        program.wait_log("accepted")
+        program.dump_options = (*program.dump_options, "--skip-in-flight")
+        program.sleep_and_wake()
+        for each in (late, silent):
+            each.settimeout(time_limit_s(20))
+            with pytest.raises(ConnectionResetError):
+                each.recv(10)
+        early.sendall(b"go on")
+        program.wait_log("early b'go on'")
+
+
+def test_nothing_is_said_in_the_name_of_others() -> None:
+    """An image names both addresses: the kernel binds a raw socket to none that is not ours."""
+    with Socket(socket.AF_INET, socket.SOCK_RAW, packets.RAW) as wire:
+        for source, is_ours in ((b"\x7f\0\0\1", True), (b"\xc0\0\2\x63", False)):
+            way = packets.Way(source, 1, b"\x7f\0\0\1", 1)
+            assert left_clients.tell(wire, way) is is_ours
+
+
+def test_what_is_no_pair_of_ends_is_no_way() -> None:
+    assert [left_clients.way_of(bytes(n)) is not None for n in (0, 1, 11, 12, 13, 35, 36, 37)] == [
+        n in (12, 36) for n in (0, 1, 11, 12, 13, 35, 36, 37)
+    ]

@@ -5,6 +5,7 @@ TCP needs no table: TCP_INFO tells a socket's state, and a listener's backlog in
 
 from __future__ import annotations
 
+import _socket as socket
 import struct
 
 from torpor.base.records import dataclass
@@ -100,6 +101,28 @@ def read_inet(
         attributes = netlink.parse_attributes(answer[_INET_HEADER.size :])
         shutdown = int.from_bytes(attributes.get(_INET_SHUTDOWN, b""), "little")
         found[ino] = InetSocket(ino, state, unread, unsent, shutdown, _INET_MD5SIG in attributes)
+    return found
+
+
+_INET_ENDS = struct.Struct("!4xHH16s16s")
+_INET_PORT_REQUEST = struct.Struct("=BBBBI")
+#: Connections whose listener may not have accepted them: SYN_RECV (of either kind), ESTABLISHED, CLOSE_WAIT.
+_UNACCEPTED = 1 << 3 | 1 << 12 | 1 << 1 | 1 << 8
+
+
+def read_unaccepted(family: int, port: int) -> list[tuple[bytes, int, bytes, int]]:
+    """Of each TCP connection to *port* in our network namespace that nobody has accepted: both ends, ours first.
+
+    An end is an address, packed in four bytes or 16, and a port.
+    """
+    request = _INET_PORT_REQUEST.pack(family, 6, 0, 0, _UNACCEPTED) + port.to_bytes(2, "big") + bytes(46)
+    found = []
+    for answer in netlink.dump(NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY, request):
+        *_, ino = _INET_HEADER.unpack_from(answer)
+        own_port, peer_port, own, peer = _INET_ENDS.unpack_from(answer)
+        if own_port == port and not ino:
+            length = 4 if family == socket.AF_INET else 16
+            found.append((own[:length], own_port, peer[:length], peer_port))
     return found
 
 

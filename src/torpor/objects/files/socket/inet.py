@@ -27,7 +27,17 @@ from torpor.kernel.uapi.socket import SO_PEERNAME
 from torpor.objects.files import fown
 from torpor.objects.files.model import FileKind, OpenFile
 from torpor.objects.files.networks import Networks
-from torpor.objects.files.socket import addresses, filters, ip_options, multicast, options, tcp, udp, udp_queue
+from torpor.objects.files.socket import (
+    addresses,
+    filters,
+    ip_options,
+    left_clients,
+    multicast,
+    options,
+    tcp,
+    udp,
+    udp_queue,
+)
 from torpor.objects.files.socket.finish import finish
 from torpor.objects.files.socket.make import family_of, make_socket
 from torpor.objects.files.socket.option_tables import Shape
@@ -192,6 +202,7 @@ def _restore_plain(connection: Socket, sk: m.inet_sk_entry, context: RestoreCont
         if sk.proto not in _TCPS:
             raise ImageError(f"files.img: {what} listens, but is no TCP socket")
         connection.listen(sk.backlog)
+        left_clients.restore(sk, context, what)
     elif sk.dst_port or any(sk.dst_addr):
         _set_broadcast(connection, sk)
         connection.connect(target)

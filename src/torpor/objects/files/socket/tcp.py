@@ -8,7 +8,8 @@ Restore
     A connection that was dumped with --tcp-close comes back as a socket that has been shut down.
 Limits
     Connections without --tcp-close or --tcp-established are refused; so are those that wait to be accepted, of which
-    nothing can be had but by accepting them, and those with TLS in the kernel, which keeps the keys.
+    nothing can be had but by accepting them (their clients: ``left_clients``), and those with TLS in the kernel, which
+    keeps the keys.
 """
 
 from __future__ import annotations
@@ -24,7 +25,16 @@ from torpor.images import messages as m
 from torpor.kernel.sockets import Borrowed, Socket
 from torpor.kernel.uapi.inet import IPPROTO_MPTCP
 from torpor.objects.files.model import OpenFile
-from torpor.objects.files.socket import listeners, net_lock, shutdown, tcp_ended, tcp_keys, tcp_repair, tcp_stream
+from torpor.objects.files.socket import (
+    left_clients,
+    listeners,
+    net_lock,
+    shutdown,
+    tcp_ended,
+    tcp_keys,
+    tcp_repair,
+    tcp_stream,
+)
 from torpor.objects.session import DumpContext, DumpStage, RestoreContext
 
 TCP_CLOSE, TCP_LISTEN = tcp_repair.CLOSE, tcp_repair.LISTEN
@@ -42,6 +52,8 @@ def dump(file: OpenFile, sk: m.inet_sk_entry, context: DumpContext) -> None:
             log.info(f"{file.describe()}: {n_waiting} TCP connections have come since it was stopped")
         elif n_waiting and not (context.policies.network.tcp_close or context.policies.network.skip_in_flight):
             _refuse_waiting(file, n_waiting, context)
+        if sk.proto == socket.IPPROTO_TCP and context.outside.lock_method != net_lock.SKIP:
+            left_clients.dump(sk)
         return
     if sk.state == TCP_CLOSE:
         bits = shutdown.poll_bits(file.fd)
