@@ -13,15 +13,16 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
 from harness import engine
-from harness.events import time_limit_s
-from harness.processes import MARK_VARIABLE, new_mark
+from harness.events import ProcessWatch, time_limit_s
+from harness.processes import MARK_VARIABLE, new_mark, reap_adopted
 from harness.skips import missing
 
 _SOURCES = Path(__file__).parent.parent.parent / "src"
@@ -175,8 +176,11 @@ class Machine:
     def close(self) -> None:
         """End all of the machine's processes, and remove its files."""
         containers = self._containers()
-        self._init.send_signal(signal.SIGKILL)
-        self._init.wait()
+        with ExitStack() as stack:
+            with suppress(ProcessLookupError):
+                stack.callback(_see_it_end, stack.enter_context(ProcessWatch(self.pid)))
+            self._init.send_signal(signal.SIGKILL)
+            self._init.wait()
         for pipe in (self._init.stdin, self._init.stdout, self._init.stderr):
             if pipe is not None:
                 pipe.close()
@@ -200,6 +204,17 @@ class Machine:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+
+def _see_it_end(init: ProcessWatch) -> None:
+    """Until then there are processes that may write to its files.
+
+    A first process ends when all others of its pid namespace have been waited for: by us, of those who have lost the
+    parent by whom they had entered it.
+    """
+    deadline = time.monotonic() + time_limit_s(10)
+    while not init.wait_ended(0.05) and time.monotonic() < deadline:
+        reap_adopted()
 
 
 def _all(file: IO[str]) -> str:
