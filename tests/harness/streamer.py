@@ -18,14 +18,21 @@ _LIMIT_S = 120
 class Streamer:
     """Listens in *directory* for one dump, whose images it keeps in ``images``; with *serves* it gives them instead.
 
-    *most* bytes of one image are read, and then it goes away.  A context manager that waits for its end.
+    *most* bytes of one image are read, and then it goes away.  No page is read before *until* returns: whoever dumps
+    waits with all that a pipe does not hold.  A context manager that waits for its end.
     """
 
     def __init__(
-        self, directory: Path, images: dict[str, bytes], *, serves: bool = False, most: int | None = None
+        self,
+        directory: Path,
+        images: dict[str, bytes],
+        *,
+        serves: bool = False,
+        most: int | None = None,
+        until: Callable[[], None] = lambda: None,
     ) -> None:
         self.images, self.asked = images, list[str]()
-        self._most = most
+        self._most, self._until = most, until
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._path = directory / ("streamer-serve.sock" if serves else "streamer-capture.sock")
         self._listener.bind(str(self._path))
@@ -61,6 +68,8 @@ class Streamer:
 
     def _read(self, name: str, pipe: int) -> None:
         with open(pipe, "rb") as stream:
+            if name.startswith("pages-"):
+                self._until()
             self.images[name] = stream.read()
 
     def _serve(self, client: socket.socket) -> None:

@@ -1,13 +1,17 @@
 """Snapshots: memory is copied while its owner runs on, as it was when that was stopped."""
 
-from collections.abc import Sequence
+import select
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from harness import cgroups
-from harness.events import ProcessWatch
+from harness.events import IN_MODIFY, FileWatch, ProcessWatch, time_limit_s
 from harness.processes import kill_tree
+from harness.streamer import Streamer
 from harness.workload import Workload
 from torpor.base.errors import RefusedError
 from torpor.base.ids import Pid
@@ -120,21 +124,57 @@ def test_what_is_large_depends_on_the_mappings(n_mappings: str, is_taken: bool) 
         assert ("a snapshot of" in go_on_from(workload, options=["--snapshot", "auto"])) is is_taken
 
 
-@pytest.mark.parametrize("room", [8 << 20, 128 << 20])
-def test_near_a_limit_on_memory_nobody_is_killed(room: int) -> None:
-    """Too near for a snapshot; or there is room for one, but not for all that is written meanwhile."""
+@contextmanager
+def _limited(room: int) -> Iterator[tuple[Workload, Path]]:
+    """One that may have so much more memory than it has, and its control group; nobody is killed for that."""
     inside = ["sh", "-c", 'echo $$ > "$0" && exec "$@"']
     with (
         cgroups.group("memory") as place,
         Workload.start("rewritten", ["256"], prefix=[*inside, str(place / "cgroup.procs")]) as workload,
     ):
         workload.wait_ready()
-        used, limit = place / "memory.usage_in_bytes", place / "memory.limit_in_bytes"
-        limit.write_text(str(int(used.read_text()) + room))
+        used = int((place / "memory.usage_in_bytes").read_text())
+        (place / "memory.limit_in_bytes").write_text(str(used + room))
+        yield workload, place
+        assert not _is_out_of_memory(place)
+
+
+def _is_out_of_memory(place: Path) -> bool:
+    return "oom_kill 0" not in (place / "memory.oom_control").read_text()
+
+
+def test_too_near_a_limit_on_memory_there_is_none() -> None:
+    with _limited(8 << 20) as (workload, _):
         log = go_on_from(workload)
-        assert ("is near a limit" in log) == (room < 64 << 20)
-        assert ("memory is short" in log) == (room > 64 << 20)
-        assert "oom_kill 0" in (place / "memory.oom_control").read_text()
+        assert "is near a limit" in log and "a snapshot of" not in log
+
+
+def test_what_writes_all_the_memory_there_is_meanwhile_is_stopped_again() -> None:
+    """There is room for a snapshot, but not for all that is written while it is copied: nobody is killed."""
+    images: dict[str, bytes] = {}
+    with _limited(128 << 20) as (workload, place):
+        log = workload.images / "dump.log"
+
+        def wait_short() -> None:
+            """Nothing is read of the snapshot before its process has used up the memory, however slow that is."""
+            deadline = time.monotonic() + time_limit_s(40)
+            with FileWatch(log, IN_MODIFY) as watch:
+                while "memory is short" not in log.read_text() and not _is_out_of_memory(place):
+                    if time.monotonic() > deadline:
+                        return
+                    select.select([watch], [], [], 1)  # of a kill no log says anything
+                    watch.drain()
+
+        with Streamer(workload.images, images, until=wait_short):
+            workload.dump(leave_running=True, options=(*ALWAYS, "--stream"))
+        assert not _is_out_of_memory(place)
+        assert "memory is short" in log.read_text() and "is near a limit" not in log.read_text()
+        assert read_children(Pid(workload.pid)) == []
+        kill_tree(workload.mark, ProcessWatch(workload.pid))
+        workload.reap()
+        with Streamer(workload.images, images, serves=True):
+            workload.restore(options=("--stream",))
+        workload.expect_pass()
 
 
 def test_advice_that_changes_just_before_the_stop_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
