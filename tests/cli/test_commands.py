@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.events import time_limit_s
+from harness.events import RenameWatch, time_limit_s
 from torpor.engine import jobs
 from torpor.engine.jobs import generations
 
@@ -233,7 +233,10 @@ def test_a_restore_that_fails_leaves_the_pid_file_as_it_was(sleeper: subprocess.
     text = f'[ "$CRTOOLS_SCRIPT_ACTION" != post-restore ] || {{ cat {pid_file} > {seen}; {{}} }}\n'
     line = [*CRIU, "restore", "-d", "-D", str(images), "--pidfile", str(pid_file), "--action-script"]
     says_no = _hook(tmp_path / "no", text.replace("{}", "exit 1;"))
+    renames = RenameWatch(tmp_path)
     assert run(*line, says_no).returncode != 0
+    assert renames.take_names() == ["pid"], "whoever waits for a new one may find it empty"
+    renames.close()
     assert seen.read_text() == str(sleeper.pid) and not pid_file.exists()
     pid_file.write_text("an earlier one, of more bytes\n")
     pid_file.chmod(0o600)
@@ -249,6 +252,7 @@ def test_a_restore_that_fails_leaves_the_pid_file_as_it_was(sleeper: subprocess.
     done = run(*line, _hook(tmp_path / "yes", text.replace("{}", "")))
     assert done.returncode == 0, done.stderr
     assert pid_file.read_text() == seen.read_text() == str(sleeper.pid)
+    assert not [*tmp_path.glob(".pid*")]
     os.kill(sleeper.pid, 0)
 
 

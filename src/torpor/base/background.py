@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 
 from torpor.base.errors import TorporError
-from torpor.base.fds import OwnedFd, open_output
+from torpor.base.fds import OwnedFd, open_output, put_new
 
 
 def write_pid(path: str, pid: int) -> None:
-    """Write the file that ``--pidfile`` names.  TorporError."""
+    """Write the file that ``--pidfile`` names: as a whole, or into the one that is there.  TorporError."""
+    text = str(pid).encode()
     try:
-        with OwnedFd(open_output(path, mode=0o644)) as fd:
-            os.write(fd.fileno(), str(pid).encode())
+        new = put_new(path, text, 0o644)
+        with new or OwnedFd(open_output(path, mode=0o644)) as fd:
+            if new is None:
+                os.write(fd.fileno(), text)
     except OSError as error:
         raise TorporError(f"pid file {path}: {error.strerror}") from None
 

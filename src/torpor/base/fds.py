@@ -27,6 +27,33 @@ def open_output(path: str, flags: int = os.O_TRUNC, mode: int = 0o600) -> int:
     return fd
 
 
+def put_new(path: str, content: bytes, mode: int = 0o600) -> OwnedFd | None:
+    """A file that is not there yet, with *content* from its first instant on; None where something is there.
+
+    It is written beside and renamed, as ``base/exchanging.py`` does it, but not for ever: whoever waits for it never
+    finds it empty.  None as well where nothing can be made beside.  OSError where it cannot be written.
+    """
+    directory, name = os.path.split(path)
+    beside = os.path.join(directory, f".{name}.new")
+    if not name or os.path.lexists(path):
+        return None
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOCTTY
+    try:
+        if os.path.lexists(beside):
+            os.unlink(beside)  # of somebody who was killed; or a stranger's link, which is not followed
+        fd = OwnedFd(os.open(beside, flags, mode))
+    except OSError:
+        return None
+    try:
+        os.write(fd.fileno(), content)
+        os.rename(beside, path)
+    except BaseException:
+        fd.close()
+        os.unlink(beside)
+        raise
+    return fd
+
+
 def only_files(path: str, flags: int) -> int:
     """For ``open(..., opener=only_files)``: OSError for what is no regular file, which is not even opened.
 

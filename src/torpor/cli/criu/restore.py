@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 
 from torpor.base import log
 from torpor.base.errors import TorporError
-from torpor.base.fds import OwnedFd, open_output
+from torpor.base.fds import OwnedFd, open_output, put_new
 from torpor.base.typed import TYPE_CHECKING, Self
 from torpor.cli.criu import place
 from torpor.cli.criu.options import Options
@@ -116,8 +116,8 @@ def _later(options: Options) -> AbstractContextManager[Later | None]:
 class _PidFile:
     """Notifier that writes the root's pid before anything runs: one that cannot be written harms nobody then.
 
-    A context manager: where the restore fails after that, the file is gone again, or as it was.  It stays the same
-    file, whose owner, mode and place are the caller's.
+    A context manager: where the restore fails after that, the file is gone again, or as it was.  A new one is never
+    seen empty; one that is there stays the same file, whose owner, mode and place are the caller's.
     """
 
     def __init__(self, path: str, then: Notify) -> None:
@@ -155,6 +155,9 @@ class _PidFile:
             self._fd = None
 
     def _write(self, text: bytes) -> None:
+        if (new := put_new(self._path, text, 0o644)) is not None:
+            self._is_new, self._earlier, self._written, self._fd = True, b"", text, new
+            return
         self._is_new = not os.path.lexists(self._path)
         fd = OwnedFd(open_output(self._path, 0, 0o644))
         if not stat.S_ISREG(os.fstat(fd.fileno()).st_mode):
