@@ -45,6 +45,8 @@ _EVERYBODY_S = (os.makedev(5, 0), os.makedev(5, 2))
 _BLOCK = 512
 _CHUNK = 1 << 20
 _NSEC = 10**9
+#: No file is larger, and no time later.
+_MOST = (1 << 63) - 1
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 #: Inode flags that a tmpfs has and that chattr(1) sets, by the names that libarchive gives them.
 _INODE_FLAGS = {"simmutable": 0x10, "sappnd": 0x20, "nodump": 0x40, "noatime": 0x80}
@@ -327,10 +329,10 @@ class Reader:
                 _set_inode_flags(at, flags)
         except OSError as error:
             raise RestoreError(f"{at} cannot be made in a tmpfs: {error.strerror}", hint=_hint(error)) from error
-        except (ValueError, OverflowError, RecursionError) as error:
-            raise ImageError(f"the contents of a tmpfs are damaged, at {at}: {error}") from error
 
     def _add(self, member: tarfile.TarInfo) -> None:
+        if remark := _nonsense(member):
+            raise ImageError(f"the contents of a tmpfs are damaged, at {member.name!r}: {remark}")
         if not self._may_be_special:
             _check_ordinary(member)
         with _Within(member.name) as (parent, name):
@@ -377,8 +379,7 @@ class Reader:
                 _set_attribute(parent, name, _decoded(key), os.fsencode(value), symlink=member.issym())
             elif key == _FLAGS:
                 self._flags.append((member.name, value))
-        mtime = _nanoseconds(member.pax_headers.get("mtime", ""), member.mtime)
-        atime = _nanoseconds(member.pax_headers.get("atime", ""), mtime / _NSEC)
+        mtime, atime = _times(member)
         os.utime(name, ns=(atime, mtime), dir_fd=parent, follow_symlinks=False)
 
     def _sockets(self, parent: int, member: tarfile.TarInfo) -> None:
@@ -396,6 +397,33 @@ class Reader:
                 os.utime(name, ns=(atime, mtime), dir_fd=parent, follow_symlinks=False)
             except (ValueError, OverflowError) as error:
                 raise ImageError(f"a socket in {member.name!r} makes no sense: {error}") from error
+
+
+def _nonsense(member: tarfile.TarInfo) -> str:
+    """What no file has, of all that *member* says and that is asked of the kernel; empty: nothing."""
+    names = [member.name, member.linkname]
+    values: list[str] = []
+    for key, value in member.pax_headers.items():
+        if key.startswith(_XATTR):
+            names.append(_decoded(key))
+            values.append(value)
+    try:
+        if any(b"\0" in os.fsencode(name) for name in names):
+            return "a name with a zero byte"
+        for value in values:
+            os.fsencode(value)
+    except UnicodeEncodeError as error:
+        return f"a name or an attribute that is no text: {error.reason}"
+    pieces = [piece for piece in getattr(member, "sparse", None) or [(0, 0)] if sum(piece) > _MOST]
+    if pieces or not 0 <= member.size <= _MOST:
+        return f"a size of {member.size}, or a piece behind any file's end"
+    if (member.ischr() or member.isblk()) and (member.devmajor | member.devminor) >> 32:
+        return f"device {member.devmajor}:{member.devminor}"
+    try:
+        mtime, atime = _times(member)
+    except (ValueError, OverflowError) as error:
+        return f"a time that is none: {error}"
+    return "" if max(abs(mtime), abs(atime)) < _MOST * _NSEC else "a time that no calendar has"
 
 
 def _check_ordinary(member: tarfile.TarInfo) -> None:
@@ -471,6 +499,12 @@ def _set_attribute(parent: int, name: str, key: str, value: bytes, *, symlink: b
         os.setxattr(name, key, value, follow_symlinks=not symlink)
     finally:
         os.chdir("/")
+
+
+def _times(member: tarfile.TarInfo) -> tuple[int, int]:
+    """When it was written and read last.  ValueError and OverflowError where it says no number that ends."""
+    mtime = _nanoseconds(member.pax_headers.get("mtime", ""), member.mtime)
+    return mtime, _nanoseconds(member.pax_headers.get("atime", ""), mtime / _NSEC)
 
 
 def _nanoseconds(text: str, seconds: float) -> int:
