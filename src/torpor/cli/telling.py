@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from typing import TextIO
 
 
-def tell(text: str, out: TextIO | None = None) -> None:
+def tell(text: str, out: TextIO | None = None, what: str = "this is done") -> None:
     """Write *text* as a line to *out* (standard output), at once.
 
     That it cannot be written (a full disk, a terminal or a reader that has gone away) makes nothing undone, and no
-    failure of what was done: it goes to standard error instead.
+    failure of what was done: it goes to standard error instead, with *what* happens all the same.
     """
     stream = sys.stdout if out is None else out
     try:
@@ -25,7 +25,7 @@ def tell(text: str, out: TextIO | None = None) -> None:
         _drop(stream)
         if not isinstance(error, BrokenPipeError):
             try:
-                sys.stderr.write(f"torpor: this is done, but standard output takes no more: {error.strerror}\n{text}\n")
+                sys.stderr.write(f"torpor: {what}, but standard output takes no more: {error.strerror}\n{text}\n")
                 sys.stderr.flush()
             except OSError:
                 _drop(sys.stderr)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from torpor.base.typed import TYPE_CHECKING
@@ -49,8 +48,9 @@ def main(args: argparse.Namespace) -> int:
             raise problem
     found = saving.look(itself.run)
     left = [entry for entry in found if entry.state == ledger.LEFT]
-    _say(args, found, kernel)
-    if left and not args.force:
+    refused = bool(left) and not args.force
+    _say(args, _described(args, found, kernel), "nothing is done" if refused else "the machine reboots")
+    if refused:
         names = ", ".join(entry.target for entry in left)
         raise RefusedError(f"{names} cannot be saved; nothing was done", hint="--force reboots all the same")
     if args.dry_run:
@@ -61,20 +61,28 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def _say(args: argparse.Namespace, found: list[Entry], kernel: Kernel | None) -> None:
-    import json
-    from dataclasses import asdict
+def _say(args: argparse.Namespace, text: str, what: str) -> None:
+    """That it cannot be written is a failure only where it is all that was asked for."""
+    from torpor.cli.telling import tell
 
+    if text and args.dry_run:
+        print(text, flush=True)
+    elif text:
+        tell(text, what=what)
+
+
+def _described(args: argparse.Namespace, found: list[Entry], kernel: Kernel | None) -> str:
     from torpor.cli.commands.survive import line_of
 
     if args.json:
+        import json
+        from dataclasses import asdict
+
         told = (
             {"image": str(kernel.image), "initrd": str(kernel.initrd or ""), "words": kernel.words} if kernel else None
         )
-        print(json.dumps({"entries": [asdict(entry) for entry in found], "kernel": told}, indent=1))
-        return
-    for entry in found:
-        print(line_of(entry))
+        return json.dumps({"entries": [asdict(entry) for entry in found], "kernel": told}, indent=1)
+    lines = [line_of(entry) for entry in found]
     if kernel is not None:
-        print(f"kexec: {kernel.image}, {kernel.initrd or 'without an initrd'}, {kernel.words}")
-    sys.stdout.flush()
+        lines.append(f"kexec: {kernel.image}, {kernel.initrd or 'without an initrd'}, {kernel.words}")
+    return "\n".join(lines)
