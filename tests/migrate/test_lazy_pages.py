@@ -1,8 +1,10 @@
 """Restores whose memory comes while the tree runs already."""
 
 import os
+import select
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -10,11 +12,13 @@ import pytest
 
 from harness import engine
 from harness.engine import EngineError
+from harness.events import IN_MODIFY, FileWatch
 from harness.peers import LOOPBACK, Waiting, free_port, waiting
 from harness.workload import Workload
 from torpor.images.pages import open_contents
 from torpor.images.stores.directory import DirStore
 from torpor.kernel.vm import PAGE_SIZE
+from torpor.migrate.announcing import SOCKET_NAME
 
 pytestmark = pytest.mark.root
 
@@ -127,6 +131,29 @@ def test_nobody_there_to_bring_it() -> None:
             restore(workload)
         workload.restore()
         workload.expect_pass()
+
+
+def test_whoever_brings_it_may_come_a_little_later(tmp_path: Path) -> None:
+    """Its socket is elsewhere until the restore has looked for it."""
+    with Workload.start("later_memory") as workload:
+        workload.wait_ready()
+        workload.dump()
+        log = workload.images / "restore.log"
+        log.touch()
+        with (
+            waiting(["lazy-pages", "-W", str(tmp_path)], workload.images) as bringing,
+            FileWatch(log, IN_MODIFY) as watch,
+            ThreadPoolExecutor() as pool,
+        ):
+            restored = pool.submit(restore, workload)
+            while "it is waited for" not in log.read_text() and not restored.done():
+                select.select([watch], [], [], 1)
+                watch.drain()
+            (tmp_path / SOCKET_NAME).rename(workload.images / SOCKET_NAME)
+            restored.result()
+            assert "it is waited for" in log.read_text()
+            workload.expect_pass()
+            assert bringing.end() == 0, bringing.log
 
 
 def test_a_daemon_that_ends_before_all_run_ends_the_restore() -> None:
