@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import _socket as socket
 import os
+import select
 import struct
 
 from torpor.base.errors import NotPermittedError, TorporError
@@ -64,6 +65,12 @@ class Channel:
             os.close(fd)
             raise NotPermittedError("the client has ended")
         return fd
+
+    def wait(self, timeout_s: float) -> bool:
+        """Until there is something to receive; False where nothing has come in that time."""
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(timeout_s * 1000))
 
     def receive(self) -> m.criu_req | None:
         """The next request; None once the client has gone.  ClientError for a packet that is no request."""

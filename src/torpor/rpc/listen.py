@@ -51,8 +51,7 @@ def listen(
     elif pid_file:
         write_pid(pid_file, os.getpid())
     say_ready(status_fd)
-    # The kernel reaps: workers, and, where we are the first process of a container, what they have left to us.
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    _let_kernel_reap()
     log.info(f"The service socket is bound to {address}")
     workers = Workers()
     while True:
@@ -66,8 +65,8 @@ def listen(
         user = _user_of(client)
         if reason := workers.refusal(user):
             _turn_away(client, reason)
-        elif pid := _start_worker(client.detach(), server, workers, serve):
-            workers.add(pid, user)
+        else:
+            _employ(client.detach(), user, server, workers, serve)
 
 
 class Workers:
@@ -78,11 +77,9 @@ class Workers:
         self._all: dict[int, int] = {}
 
     def add(self, pid: int, user: int) -> None:
-        """One, our child."""
+        """One, our child, whom nobody has reaped."""
         try:
             self._all[os.pidfd_open(pid)] = user
-        except ProcessLookupError:
-            pass  # it has ended
         except OSError as error:
             log.warn(f"nobody else is served until worker {pid} has ended: {error.strerror}")
             with suppress(ChildProcessError):
@@ -163,6 +160,27 @@ def _turn_away(client: socket.socket, reason: str) -> None:
     channel = Channel(client.detach())
     refuse(channel, reason)
     channel.close()
+
+
+def _let_kernel_reap() -> None:
+    """Workers, and, where we are the first process of a container, what they have left to us; also who has ended."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
+def _employ(fd: int, user: int, server: socket.socket, workers: Workers, serve: Callable[[int], bool]) -> None:
+    """A worker for the client on *fd*, which is counted from its first instant to its last.
+
+    Until it is, it is ours to reap: the pid of one that the kernel has reaped may be somebody else's by then.
+    """
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        if pid := _start_worker(fd, server, workers, serve):
+            workers.add(pid, user)
+    finally:
+        _let_kernel_reap()
 
 
 def _start_worker(fd: int, server: socket.socket, workers: Workers, serve: Callable[[int], bool]) -> int:

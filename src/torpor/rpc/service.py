@@ -88,12 +88,16 @@ class Work:
     report: Callable[[BaseException], None]
     #: Whether the worker is the client's own (``criu swrk``), so that what it starts may outlive the connection.
     is_own: bool
+    #: How long the client may keep its worker waiting for a request, unless it has pre-dumped; None: for ever.
+    patience_s: float | None = None
 
 
 def serve(channel: Channel, work: Work) -> bool:
     """Answer requests until the client has had enough; whether the last one succeeded."""
     pre_dumped = False
     while True:
+        if work.patience_s is not None and not pre_dumped and not channel.wait(work.patience_s):
+            return refuse(channel, f"nothing was asked for in {work.patience_s:g} s")
         try:
             request = channel.receive()
         except ClientError as error:

@@ -13,6 +13,7 @@ import pytest
 from harness.events import become_subreaper
 from torpor.base import log
 from torpor.base.errors import ActionScriptError, NotPermittedError, TargetGoneError, TorporError, UsageError
+from torpor.base.records import replace
 from torpor.images import messages as m
 from torpor.rpc import listen
 from torpor.rpc.channel import Channel, ClientError
@@ -325,3 +326,27 @@ def test_a_service_socket_is_its_owners(tmp_path: Path) -> None:
     with pytest.raises(TorporError, match="No such file"):
         listen._bind(str(tmp_path / "none" / "x"), listen.Access())
     assert Path(path).read_text() == "mine"
+
+
+def test_who_asks_for_nothing_is_let_go(client: Client) -> None:
+    work = replace(client.deeds.work(), patience_s=0.01)
+    assert not serve(client.channel, work)
+    assert "nothing was asked for" in client.hear().cr_errmsg
+    client.say(request(_TYPE.VERSION, keep_open=True))
+    assert not serve(client.channel, work)
+    assert client.hear().type == _TYPE.VERSION
+    assert "nothing was asked for" in client.hear().cr_errmsg
+
+
+def test_a_pre_dump_may_be_followed_at_any_time(client: Client) -> None:
+    def wait(timeout_s: float) -> bool:
+        waited.append(timeout_s)
+        client.say(request(_TYPE.PRE_DUMP))
+        client.say(request(_TYPE.DUMP))
+        return True
+
+    waited: list[float] = []
+    client.channel.wait = wait  # type: ignore[method-assign]
+    assert serve(client.channel, replace(client.deeds.work(), patience_s=7))
+    assert [what for what, _ in client.deeds.done] == ["pre-dump", "dump"]
+    assert waited == [7]

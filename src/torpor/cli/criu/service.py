@@ -23,6 +23,8 @@ from torpor.rpc.service import Order, Server, Work, refuse, serve
 if TYPE_CHECKING:
     from torpor.rpc.peer import Peer
 
+#: There are so many workers for other users than our own, and no more: none is for those who want nothing.
+_PATIENCE_S = 60.0
 _LOG_FILE = {"dump": "dump.log", "pre-dump": "dump.log", "restore": "restore.log"}
 _DEFAULT_LOG = "criu.log"
 
@@ -166,6 +168,7 @@ def _work(*, may_be_parent: bool, peer: Peer | None = None) -> Work:
         (major, minor, 0, f"torpor {__version__}"),
         _report,
         is_own=may_be_parent,
+        patience_s=_PATIENCE_S if is_strange else None,
     )
 
 
