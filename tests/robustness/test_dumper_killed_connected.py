@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 
 from harness.events import time_limit_s
 from harness.instants import Instants, Told
-from harness.rounds import rounds
+from harness.rounds import iter_rounds, rounds
 from harness.streams import FarEnd, NearEnd
 from torpor.base.errors import TorporError
 from torpor.base.ids import Pid
@@ -99,7 +100,7 @@ def test_left_running() -> None:
 
 
 def test_ended() -> None:
-    n_restored = 0
+    met: Counter[str] = Counter()
     with FarEnd() as far:
         far.listen("127.0.0.1")
         near = NearEnd("127.0.0.1", far.port)
@@ -108,19 +109,20 @@ def test_ended() -> None:
         instants = Instants(SEED, time.monotonic() - began)
         far.reap()
         far.restore()
-        for _ in range(N_ENDS):
+        for _ in iter_rounds(N_ENDS, met, "dead", "free"):
             dumper = _fork_dumper(far.pid, far.images, leave_running=False)
             _kill_at_random_instant(dumper, instants)
             _wait(lambda: _state(far.pid) in ("free", "dead"), "the target is neither let go nor dead")
             # A caretaker that ends the tree does so while we look.
             _wait(lambda: _state(far.pid) == "dead" or _is_unlocked(), "the network stays locked")
-            instants.learn(finished=_state(far.pid) == "dead")
-            if _state(far.pid) == "dead":
+            state = _state(far.pid)
+            met[state] += 1
+            instants.learn(finished=state == "dead")
+            if state == "dead":
                 far.reap()
                 far.restore()
-                n_restored += 1
             assert near.is_talking
-        assert 0 < n_restored < N_ENDS, n_restored
+        assert met["dead"] and met["free"], met
         assert _is_unlocked()
         sent, received = near.finish()
         assert far.counts() == (received, sent)

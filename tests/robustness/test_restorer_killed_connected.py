@@ -7,6 +7,7 @@ tree goes on.  Once it does, what the killed restore had left is gone, or it has
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 from harness.events import ProcessWatch, time_limit_s
 from harness.instants import Instants
 from harness.processes import reap_adopted
-from harness.rounds import rounds
+from harness.rounds import iter_rounds, rounds
 from harness.streams import FarEnd, NearEnd
 from torpor.base.errors import TorporError
 from torpor.base.ids import Pid
@@ -71,7 +72,7 @@ def _wait_settled(pid: int, others: set[Pid]) -> bool:
 
 
 def test_restorer_killed() -> None:
-    n_killed = 0
+    met: Counter[str] = Counter()
     with FarEnd() as far:
         far.listen("127.0.0.1")
         near = NearEnd("127.0.0.1", far.port)
@@ -79,7 +80,7 @@ def test_restorer_killed() -> None:
         began = time.monotonic()
         far.restore()
         instants = Instants(SEED, time.monotonic() - began)
-        for _ in range(N_KILLS):
+        for _ in iter_rounds(N_KILLS, met, "killed"):
             pid = far.pid
             far.checkpoint()
             others = set(read_children(Pid(os.getpid())))
@@ -95,12 +96,12 @@ def test_restorer_killed() -> None:
                 far.root.close()
                 far.root = ProcessWatch(pid)
             else:
-                n_killed += 1
+                met["killed"] += 1
                 far.restore()
             assert near.is_talking
         sent, received = near.finish()
         assert far.counts() == (received, sent)
-    assert n_killed > 0
+    assert met["killed"]
 
 
 def test_killed_just_before_it_lets_go() -> None:
