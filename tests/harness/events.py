@@ -148,6 +148,22 @@ class FileWatch:
         os.close(self._fd)
 
 
+def wait_said(path: Path, words: str, is_over: Callable[[], bool] = lambda: False, timeout_s: float = 30) -> bool:
+    """Wait until *words* are in the file, looking again after each write; False once it *is_over* or time is up.
+
+    What it is over by is asked for each second as well.
+    """
+    deadline = time.monotonic() + time_limit_s(timeout_s)
+    path.touch()
+    with FileWatch(path, IN_MODIFY) as watch:
+        while words not in path.read_text(errors="replace"):
+            if is_over() or time.monotonic() > deadline:
+                return words in path.read_text(errors="replace")
+            select.select([watch], [], [], 1)
+            watch.drain()
+    return True
+
+
 def wait_renamed(watch: RenameWatch, process: ProcessWatch, is_there: Callable[[], bool], timeout_s: float) -> bool:
     """Wait until `is_there` says so, asking again after every rename; False once the process ended or time is up."""
     deadline = time.monotonic() + timeout_s

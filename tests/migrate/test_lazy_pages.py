@@ -1,7 +1,6 @@
 """Restores whose memory comes while the tree runs already."""
 
 import os
-import select
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +11,7 @@ import pytest
 
 from harness import engine
 from harness.engine import EngineError
-from harness.events import IN_MODIFY, FileWatch
+from harness.events import wait_said
 from harness.peers import LOOPBACK, Waiting, free_port, waiting
 from harness.workload import Workload
 from torpor.images.pages import open_contents
@@ -139,19 +138,15 @@ def test_whoever_brings_it_may_come_a_little_later(tmp_path: Path) -> None:
         workload.wait_ready()
         workload.dump()
         log = workload.images / "restore.log"
-        log.touch()
         with (
             waiting(["lazy-pages", "-W", str(tmp_path)], workload.images) as bringing,
-            FileWatch(log, IN_MODIFY) as watch,
             ThreadPoolExecutor() as pool,
         ):
             restored = pool.submit(restore, workload)
-            while "it is waited for" not in log.read_text() and not restored.done():
-                select.select([watch], [], [], 1)
-                watch.drain()
+            is_said = wait_said(log, "it is waited for", restored.done)
             (tmp_path / SOCKET_NAME).rename(workload.images / SOCKET_NAME)
             restored.result()
-            assert "it is waited for" in log.read_text()
+            assert is_said
             workload.expect_pass()
             assert bringing.end() == 0, bringing.log
 

@@ -1,13 +1,12 @@
 """A pid that another process has."""
 
 import os
-import threading
-import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from harness import engine
-from harness.events import become_subreaper
+from harness.events import become_subreaper, wait_said
 from harness.workload import Workload
 
 
@@ -33,17 +32,13 @@ def test_a_dead_one_is_waited_for() -> None:
     with Workload.start("counter") as workload:
         _dumped_and_unreaped(workload)
 
-        def reap_late() -> None:
-            time.sleep(0.5)
-            workload.reap()
-
-        late = threading.Thread(target=reap_late)
-        late.start()
-        try:
+        with ThreadPoolExecutor() as pool:
             # Not by Workload.restore, which reaps.
-            pid = engine.restore(workload.images)
-        finally:
-            late.join()
+            restored = pool.submit(engine.restore, workload.images)
+            is_said = wait_said(workload.images / "restore.log", "is not free yet", restored.done)
+            workload.reap()
+            pid = restored.result()
+        assert is_said
         assert pid == workload.pid
         os.kill(pid, 9)
         os.waitpid(pid, 0)

@@ -1,7 +1,5 @@
 """Snapshots: memory is copied while its owner runs on, as it was when that was stopped."""
 
-import select
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness import cgroups
-from harness.events import IN_MODIFY, FileWatch, ProcessWatch, time_limit_s
+from harness.events import ProcessWatch, wait_said
 from harness.processes import kill_tree
 from harness.streamer import Streamer
 from harness.workload import Workload
@@ -157,13 +155,7 @@ def test_what_writes_all_the_memory_there_is_meanwhile_is_stopped_again() -> Non
 
         def wait_short() -> None:
             """Nothing is read of the snapshot before its process has used up the memory, however slow that is."""
-            deadline = time.monotonic() + time_limit_s(40)
-            with FileWatch(log, IN_MODIFY) as watch:
-                while "memory is short" not in log.read_text() and not _is_out_of_memory(place):
-                    if time.monotonic() > deadline:
-                        return
-                    select.select([watch], [], [], 1)  # of a kill no log says anything
-                    watch.drain()
+            wait_said(log, "memory is short", lambda: _is_out_of_memory(place), 40)
 
         with Streamer(workload.images, images, until=wait_short):
             workload.dump(leave_running=True, options=(*ALWAYS, "--stream"))

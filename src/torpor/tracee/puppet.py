@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
+from torpor.base import log
 from torpor.base.errors import NotPermittedError, RestoreError, TargetGoneError, TorporError
 from torpor.base.ids import Pid, TreePid
 from torpor.kernel import ptrace
@@ -225,6 +226,7 @@ def _run_clone(parent: Runner, batch: Batch, set_tid: Sequence[TreePid]) -> Pid:
     born: list[Pid] = []
     deadline = time.monotonic() + _DEAD_FOR_S
     parent.on_event = lambda: born.append(event_message(parent.tid))
+    is_said = False
     try:
         while True:
             try:
@@ -235,6 +237,9 @@ def _run_clone(parent: Runner, batch: Batch, set_tid: Sequence[TreePid]) -> Pid:
                     raise
                 if time.monotonic() > deadline or not _is_leaving(set_tid[0], parent):
                     raise taken(set_tid, parent) from error
+            if not is_said:
+                log.debug(f"pid {set_tid[0]} is not free yet: whoever is dead, and has it, is waited for")
+                is_said = True
             time.sleep(_PAUSE_S)
     finally:
         parent.on_event = None
