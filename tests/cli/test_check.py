@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from harness.events import time_limit_s
 from harness.skips import need_mounted_root
 
 pytestmark = pytest.mark.root
@@ -32,7 +33,7 @@ def running(script: str) -> Iterator[int]:
 
 def check(pid: int, *words: str) -> subprocess.CompletedProcess[str]:
     line = [*TORPOR, "check", str(pid), *words]
-    return subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(line, capture_output=True, text=True, timeout=time_limit_s(120), check=False)
 
 
 def test_a_mount_that_could_not_be_made_again_is_in_the_way() -> None:

@@ -39,7 +39,10 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
 
 def run(*line: str | Path) -> subprocess.CompletedProcess[str]:
     command = [*map(str, line)]
-    return subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=120, check=False)
+    limit_s = time_limit_s(120)
+    return subprocess.run(
+        command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=limit_s, check=False
+    )
 
 
 def _hook(path: Path, text: str, head: str = "#!/bin/sh\n") -> str:

@@ -67,7 +67,13 @@ def _program(act: str, directory: Path, more: Sequence[int] = ()) -> Iterator[tu
 def _torpor(*words: object, pass_fds: Sequence[int] = ()) -> subprocess.CompletedProcess[str]:
     line = [*TORPOR, *map(str, words)]
     return subprocess.run(
-        line, stdin=subprocess.DEVNULL, capture_output=True, text=True, pass_fds=pass_fds, timeout=120, check=False
+        line,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        pass_fds=pass_fds,
+        timeout=time_limit_s(120),
+        check=False,
     )
 
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from harness.events import time_limit_s
 from unit.containers import making
 
 TORPOR = [sys.executable, "-m", "torpor.cli.torpor"]
@@ -12,7 +13,7 @@ TORPOR = [sys.executable, "-m", "torpor.cli.torpor"]
 
 def inspect(*words: str | Path) -> subprocess.CompletedProcess[str]:
     line = [*TORPOR, "inspect", *map(str, words)]
-    return subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(line, capture_output=True, text=True, timeout=time_limit_s(120), check=False)
 
 
 def test_the_container_its_processes_and_their_memory(tmp_path: Path) -> None:

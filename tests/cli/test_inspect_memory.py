@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.events import time_limit_s
 from torpor.images import kinds
 from torpor.images.pagemap import PAGE_BYTES, PE_LAZY, PE_PARENT, PE_PRESENT, PageRun, store_pagemap
 from torpor.images.stores.directory import DirStore
@@ -33,7 +34,7 @@ def images(tmp_path: Path) -> Path:
 
 def inspect(*words: str | Path) -> str:
     line = [sys.executable, "-m", "torpor.cli.torpor", "inspect", *map(str, words)]
-    return subprocess.run(line, capture_output=True, text=True, timeout=120, check=True).stdout
+    return subprocess.run(line, capture_output=True, text=True, timeout=time_limit_s(120), check=True).stdout
 
 
 def test_each_run_and_its_source(images: Path) -> None:

@@ -28,7 +28,14 @@ def torpor(tmp_path: Path) -> Torpor:
 
     def run(*words: str, before: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
         line = [*before, sys.executable, "-m", "torpor.cli.torpor", *words]
-        return subprocess.run(line, capture_output=True, text=True, timeout=120, check=False, env=environment)
+        return subprocess.run(
+            line,
+            capture_output=True,
+            text=True,
+            timeout=time_limit_s(120),
+            check=False,
+            env=environment,
+        )
 
     return run
 
@@ -69,10 +76,10 @@ def test_a_job_goes_to_sleep_and_wakes_and_its_older_checkpoint_goes(torpor: Tor
 
 def test_what_takes_too_long_runs_on(torpor: Torpor) -> None:
     torpor("run", "-d", "--name", "one", "--", "sleep", "1000")
-    torpor("survive", "one", "--timeout", "0.01")
+    torpor("survive", "one", "--timeout", "0.001")
     try:
         saved = torpor("survive", "--save")
-        assert saved.returncode == 1 and "job:one: NOT SAVED: it took longer than 0.01 s" in saved.stderr
+        assert saved.returncode == 1 and "job:one: NOT SAVED: it took longer than 0.001 s" in saved.stderr
         assert json.loads(torpor("ps", "--json").stdout)[0]["status"] == "running"
     finally:
         torpor("kill", "--remove", "one")
@@ -86,7 +93,11 @@ def test_a_job_goes_on_by_its_clocks_under_those_of_another_boot(torpor: Torpor,
     torpor("survive", "one")
     try:
         ready = f"while ! test -e {status}; do sleep 0.1; done"
-        subprocess.run(["sh", "-c", ready], timeout=time_limit_s(20), check=True)
+        subprocess.run(
+            ["sh", "-c", ready],
+            timeout=time_limit_s(20),
+            check=True,
+        )
         clocks: list[str] = []
         for shift_s in _SHIFTS_S:
             assert torpor("survive", "--save", before=clocks).returncode == 0

@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from harness.events import time_limit_s
+
 TORPOR = [sys.executable, "-m", "torpor.cli.torpor"]
 
 
 def run(*words: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
     line = [*TORPOR, *map(str, words)]
     environment = {**os.environ, **variables}
-    return subprocess.run(line, capture_output=True, text=True, timeout=120, check=False, env=environment)
+    return subprocess.run(line, capture_output=True, text=True, timeout=time_limit_s(120), check=False, env=environment)
 
 
 def setup(directory: Path, *words: str) -> subprocess.CompletedProcess[str]:

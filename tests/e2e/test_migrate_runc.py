@@ -257,6 +257,6 @@ def test_a_connection_goes_along_and_comes_back(hosts: tuple[Host, Host]) -> Non
     assert not second.rules() and not first.rules()
     assert "state DOWN" in first.out("ip", "-n", "service", "link", "show", "seg0")
     second.path("/run/enough").touch()
-    near.wait(60)
+    near.wait(time_limit_s(60))
     sent, received = map(int, log.read_text().split())
     assert sent == received > 0

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from harness import engine
-from harness.events import ProcessWatch, become_subreaper
+from harness.events import ProcessWatch, become_subreaper, time_limit_s
 from harness.skips import missing
 
 pytestmark = pytest.mark.root
@@ -68,7 +68,7 @@ def _end(pid: int) -> None:
     try:
         with ProcessWatch(pid) as watch:
             os.kill(pid, signal.SIGKILL)
-            watch.wait_ended(10)
+            watch.wait_ended(time_limit_s(10))
         os.waitpid(pid, 0)
     except (ProcessLookupError, ChildProcessError):
         pass

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.events import time_limit_s
+
 pytestmark = pytest.mark.root
 
 #: Reads lines and answers, tells of a Ctrl-C and of the size of its terminal.
@@ -148,7 +150,7 @@ os.waitpid(pid, 0)
 
 def test_the_master_is_handed_over() -> None:
     command = ["unshare", "--mount", "--propagation", "private", sys.executable, "-c", _INTERRUPT + _CONDUCT, _PROGRAM]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=time_limit_s(60), check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["got hello 77 True", "interrupted"]
 
@@ -168,6 +170,6 @@ def console() -> Iterator[None]:
 @pytest.mark.usefixtures("console")
 def test_the_console_of_a_container_twice() -> None:
     command = [sys.executable, "-c", _INTERRUPT + _CONDUCT_CONTAINED, _CONTAINED]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=time_limit_s(60), check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["got hello /dev/console /dev/pts/0 True"] * 2

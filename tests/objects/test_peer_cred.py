@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from harness import engine
-from harness.events import become_subreaper
+from harness.events import become_subreaper, time_limit_s
 from harness.flavours import Flavour, carry_through, default_flavours, start
 
 _PROGRAM = """
@@ -106,7 +106,7 @@ def test_who_listens_is_outside(stays: bool, prefix: Sequence[str]) -> None:
                 engine.restore(images)
             with os.fdopen(os.pidfd_open(process.pid), closefd=True) as watch:
                 os.kill(process.pid, 10)
-                select.select([watch], [], [], 30)
+                select.select([watch], [], [], time_limit_s(30))
             os.waitpid(process.pid, 0)
         before, *after = eval(said.read_text())
         assert before == ((65534, 65534) if prefix else _WHO)
@@ -151,7 +151,7 @@ said += [child, *(struct.unpack("iII", data) for _, _, data in control)]
             engine.restore(images)
         with os.fdopen(os.pidfd_open(process.pid), closefd=True) as watch:
             os.kill(process.pid, 10)
-            select.select([watch], [], [], 30)
+            select.select([watch], [], [], time_limit_s(30))
         os.waitpid(process.pid, 0)
         _, child, found = eval(told.read_text())
         assert found == (child, *_WHO)

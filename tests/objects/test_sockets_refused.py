@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from harness import engine
+from harness.events import time_limit_s
 
 pytestmark = pytest.mark.root
 
@@ -58,7 +59,7 @@ def outside() -> Iterator[tuple[str, socket.socket]]:
     with tempfile.TemporaryDirectory() as directory, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
         path = f"{directory}/outside"
         end.bind(path)
-        end.settimeout(10)
+        end.settimeout(time_limit_s(10))
         yield path, end
 
 

@@ -312,7 +312,7 @@ def test_the_end_of_the_target_ends_the_keeper() -> None:
 def wait_gone(name: str) -> None:
     """Until nobody listens to *name*."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
-        client.settimeout(30)
+        client.settimeout(time_limit_s(30))
         try:
             client.connect("\0" + name[1:])
         except ConnectionRefusedError:

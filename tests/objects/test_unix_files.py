@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness import engine
-from harness.events import become_subreaper
+from harness.events import become_subreaper, time_limit_s
 
 pytestmark = pytest.mark.root
 
@@ -111,6 +111,6 @@ os.rename('said', 'done')
             os.kill(pid, 10)
             import select
 
-            select.select([watch], [], [], 20)
+            select.select([watch], [], [], time_limit_s(20))
         os.waitpid(pid, 0)
         assert (Path(directory) / "done").read_text() == "ok"

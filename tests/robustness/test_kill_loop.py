@@ -77,7 +77,7 @@ def _settle(watches: Sequence[ProcessWatch], expected: int) -> int:
         time.sleep(0.001)
     if n == expected:
         # Whoever is going to kill them does so while we look.
-        watches[0].wait_ended(PATIENCE_S)
+        watches[0].wait_ended(time_limit_s(PATIENCE_S))
         while 0 < (n := _n_alive(watches)) < expected and time.monotonic() < deadline:
             time.sleep(0.001)
     return n

@@ -5,6 +5,7 @@ import os
 import random
 from multiprocessing.synchronize import Event
 
+from harness.events import time_limit_s
 from torpor.kernel import mqueue
 from torpor.kernel.syscall import address_of
 from torpor.objects.files import mqueue_data
@@ -31,7 +32,7 @@ def _kill_a_reader(fd: int, n_spins: int) -> None:
     reader = context.Process(target=_read_for_ever, args=(fd, reading))
     reader.start()
     os.close(held)
-    assert reading.wait(30)
+    assert reading.wait(time_limit_s(30))
     for _ in range(n_spins):
         continue
     reader.kill()

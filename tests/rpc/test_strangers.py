@@ -45,7 +45,11 @@ def service(directory: Path, *options: str) -> Iterator[Path]:
     """Root's service, its socket in *directory*."""
     address, pid_file = directory / "socket", directory / "pid"
     line = [*_LINE, "service", "--daemon", "--address", str(address), "--pidfile", str(pid_file), *options]
-    subprocess.run(line, check=True, timeout=time_limit_s(60))
+    subprocess.run(
+        line,
+        check=True,
+        timeout=time_limit_s(60),
+    )
     daemon = ProcessWatch(int(pid_file.read_text()))
     try:
         yield address
@@ -134,7 +138,7 @@ def test_one_of_others_leaves_workers_for_all(place: Path) -> None:
         assert f"user {_USER} has 16 connections to the service already" in told[-1].cr_errmsg
         for user in (0, _USER + 1):
             done = subprocess.run([*line, "1", request], stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                                  user=user, cwd="/", timeout=time_limit_s(30), check=True)  # fmt: skip
+                                  user=user, cwd="/", timeout=time_limit_s(30), check=True,)  # fmt: skip
             assert m.criu_resp.FromString(bytes.fromhex(done.stdout)).success
         others.communicate()
 
@@ -151,7 +155,11 @@ def test_a_group_may_be_let_in(place: Path) -> None:
 def test_a_socket_takes_no_file_s_place(place: Path) -> None:
     (place / "socket").write_text("something")
     done = subprocess.run(
-        [*_LINE, "service", "--address", str(place / "socket")], capture_output=True, text=True, check=False, timeout=60
+        [*_LINE, "service", "--address", str(place / "socket")],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=time_limit_s(60),
     )
     assert done.returncode == 1 and "something else" in done.stderr
     assert (place / "socket").read_text() == "something"
