@@ -8,10 +8,12 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def awaited(text: str, *arguments: object, prefix: Sequence[str] = ()) -> Iterator["subprocess.Popen[bytes]"]:
+def awaited(
+    text: str, *arguments: object, prefix: Sequence[str] = (), pass_fds: Sequence[int] = ()
+) -> Iterator["subprocess.Popen[bytes]"]:
     """A session's leader that runs *text*, whose first argument is a descriptor to which it writes an x when ready.
 
-    *prefix*: a command that becomes it.  It is killed at the end.
+    *prefix*: a command that becomes it; *pass_fds*: further descriptors that it gets.  It is killed at the end.
     """
     reader, writer = os.pipe()
     process = subprocess.Popen(
@@ -19,7 +21,7 @@ def awaited(text: str, *arguments: object, prefix: Sequence[str] = ()) -> Iterat
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        pass_fds=(writer,),
+        pass_fds=(writer, *pass_fds),
         start_new_session=True,
     )
     os.close(writer)

@@ -13,6 +13,7 @@ from socket import AF_UNIX, SOCK_STREAM, socketpair
 import pytest
 
 from harness import engine
+from harness.scripts import awaited
 from torpor.base.errors import RefusedError
 from torpor.base.ids import Pid
 from torpor.base.records import replace
@@ -53,34 +54,23 @@ _QUEUED = "a, b = socket.socketpair(); c, d = socket.socketpair()\nsocket.send_f
 
 def dumped(body: str, *options: str) -> tuple[str, list[str]]:
     """The log of a dump that failed, empty for one that did not; which hooks were called."""
-    reader, writer = os.pipe()
     ours, theirs = socketpair(AF_UNIX, SOCK_STREAM)
-    with tempfile.TemporaryDirectory() as text, open("/dev/null", "wb") as null:
+    with tempfile.TemporaryDirectory() as text, ours:
         directory = Path(text)
         (directory / "images").mkdir()
-        inherited = (theirs.fileno(),) if "argv[3]" in body else ()
-        process = subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM.format(body=body), str(writer), text, *map(str, inherited)],
-            stdin=subprocess.DEVNULL, stdout=null, stderr=null, start_new_session=True, pass_fds=(writer, *inherited),
-        )  # fmt: skip
-        os.close(writer)
-        theirs.close()
+        inherited = [theirs.fileno()] if "argv[3]" in body else []
         hook = directory / "hook"
         hook.write_text(f"#!/bin/sh\necho $CRTOOLS_SCRIPT_ACTION >> {text}/called\n")
         hook.chmod(0o755)
         options = ("--action-script", str(hook), *options)
         log = ""
-        try:
-            assert os.read(reader, 1) == b"x", "the program did not come up"
-            engine.dump(process.pid, directory / "images", leave_running=True, options=options)
-        except engine.EngineError as error:
-            log = error.log
-        finally:
+        with awaited(_PROGRAM.format(body=body), text, *inherited, pass_fds=inherited) as process:
+            theirs.close()
+            try:
+                engine.dump(process.pid, directory / "images", leave_running=True, options=options)
+            except engine.EngineError as error:
+                log = error.log
             assert process.poll() is None, "the program has ended"
-            os.close(reader)
-            ours.close()
-            process.kill()
-            process.wait()
         called = directory / "called"
         return log, called.read_text().split() if called.exists() else []
 

@@ -4,16 +4,16 @@ import os
 import re
 import socket
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 from harness import engine
 from harness.events import time_limit_s
+from harness.scripts import awaited
 
 pytestmark = pytest.mark.root
 
@@ -26,23 +26,8 @@ signal.pause()
 """
 
 
-@contextmanager
-def _running(body: str) -> Iterator[subprocess.Popen[bytes]]:
-    reader, writer = os.pipe()
-    with open("/dev/null", "wb") as null:
-        process = subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM.format(body=body), str(writer)], stdin=subprocess.DEVNULL,
-            stdout=null, stderr=null,
-            pass_fds=(writer,), start_new_session=True,
-        )  # fmt: skip
-    os.close(writer)
-    try:
-        assert os.read(reader, 1) == b"x", "the program did not come up"
-        yield process
-    finally:
-        os.close(reader)
-        process.kill()
-        process.wait()
+def _running(body: str) -> "AbstractContextManager[subprocess.Popen[bytes]]":
+    return awaited(_PROGRAM.format(body=body))
 
 
 def _refusal(body: str, *options: str) -> str:

@@ -2,15 +2,14 @@
 
 import os
 import socket
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 
 from harness import engine
-from harness.events import become_subreaper, time_limit_s
+from harness.events import ProcessWatch, become_subreaper, time_limit_s
+from harness.scripts import awaited
 
 pytestmark = pytest.mark.root
 
@@ -43,17 +42,9 @@ _CASES = {
 
 def _run(directory: str, body: str, after: str, *, is_gone: bool) -> int:
     become_subreaper()
-    reader, writer = os.pipe()
     images = Path(directory) / "images"
     images.mkdir()
-    with open("/dev/null", "r+b") as null, open(Path(directory) / "log", "wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM.format(body=body, after=after),
-             str(writer), directory], stdin=null, stdout=log, stderr=log, pass_fds=(writer,), start_new_session=True,
-        )  # fmt: skip
-    os.close(writer)
-    try:
-        assert os.read(reader, 1) == b"x", "the program did not come up"
+    with awaited(_PROGRAM.format(body=body, after=after), directory) as process:
         for cycle in range(2):
             engine.dump(process.pid, images)
             if not cycle:
@@ -66,11 +57,6 @@ def _run(directory: str, body: str, after: str, *, is_gone: bool) -> int:
                         path.unlink()
             engine.restore(images)
         return process.pid
-    finally:
-        os.close(reader)
-        if process.poll() is None:
-            process.kill()
-            process.wait()
 
 
 @pytest.mark.parametrize("is_gone", [False, True])
@@ -107,10 +93,8 @@ os.rename('said', 'done')
 """
     with tempfile.TemporaryDirectory() as directory:
         pid = _run(directory, body, after, is_gone=False)
-        with os.fdopen(os.pidfd_open(pid), closefd=True) as watch:
+        with ProcessWatch(pid) as watch:
             os.kill(pid, 10)
-            import select
-
-            select.select([watch], [], [], time_limit_s(20))
+            assert watch.wait_ended(time_limit_s(20))
         os.waitpid(pid, 0)
         assert (Path(directory) / "done").read_text() == "ok"

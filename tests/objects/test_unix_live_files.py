@@ -3,15 +3,14 @@
 import os
 import socket
 import subprocess
-import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 from harness import engine
+from harness.scripts import awaited
 
 pytestmark = pytest.mark.root
 
@@ -31,26 +30,8 @@ signal.pause()
 """
 
 
-@contextmanager
-def _running(body: str, path: Path, *prefix: str) -> Iterator[subprocess.Popen[bytes]]:
-    reader, writer = os.pipe()
-    with open("/dev/null", "wb") as null:
-        process = subprocess.Popen(
-            [*prefix, sys.executable, "-c", _PROGRAM.format(body=body), str(writer), str(path)],
-            stdin=subprocess.DEVNULL,
-            stdout=null,
-            stderr=null,
-            pass_fds=(writer,),
-            start_new_session=True,
-        )
-    os.close(writer)
-    try:
-        assert os.read(reader, 1) == b"x", "the program did not come up"
-        yield process
-    finally:
-        os.close(reader)
-        process.kill()
-        process.wait()
+def _running(body: str, path: Path, *prefix: str) -> "AbstractContextManager[subprocess.Popen[bytes]]":
+    return awaited(_PROGRAM.format(body=body), path, prefix=prefix)
 
 
 @pytest.mark.parametrize("prefix", [(), ("unshare", "-n")], ids=["here", "elsewhere"])
