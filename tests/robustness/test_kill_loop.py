@@ -67,7 +67,7 @@ def _check_free(watches: Sequence[ProcessWatch]) -> None:
         for tid in [] if watch.has_ended() else read_threads(Pid(watch.pid)):
             status = read_status(Pid(watch.pid), tid)
             assert not status.tracer, f"{tid} is traced by {status.tracer}"
-            assert status.state in "RST", f"{tid} is in state {status.state}"
+            assert status.state in "RSDT", f"{tid} is in state {status.state}"
 
 
 def _settle(watches: Sequence[ProcessWatch], expected: int) -> int:
