@@ -222,12 +222,16 @@ def watched(process: DumpProcess, room: Headroom) -> Iterator[None]:
 
     def watch() -> None:
         try:
+            before = room.n_bytes()
             while not is_over.acquire(timeout=_LOOK_EVERY_S):
-                if room.n_bytes() < _RESERVE // 2:
+                left = room.n_bytes()
+                # As much again may go before the next look, which may be late, and once more while it is stopped.
+                if left < _RESERVE // 2 + 2 * max(before - left, 0):
                     log.warn(f"{process.describe()}: memory is short, it is stopped until its snapshot is copied")
                     with freeze_alone(process.pid):
                         is_over.acquire()
                     return
+                before = left
         except BaseException as error:
             failed.append(error)
         finally:
