@@ -4,11 +4,16 @@ The peer gets no reset from a machine that does not know its connection: what th
 tree goes on.  Once it does, what the killed restore had left is gone, or it has succeeded.
 """
 
+import hashlib
 import os
 import signal
+import socket
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -20,11 +25,16 @@ from harness.rounds import iter_rounds, rounds
 from harness.streams import FarEnd, NearEnd
 from torpor.base.errors import TorporError
 from torpor.base.ids import Pid
+from torpor.base.records import replace
 from torpor.engine.options import RestoreOptions, nobody
+from torpor.engine.restore import finishing, run
+from torpor.engine.restore.phases import RESTORE, Phase
 from torpor.engine.restore.run import restore
+from torpor.engine.restore.session import RestoreSession
 from torpor.kernel.procfs.status import read_status
 from torpor.kernel.procfs.task import is_dying, read_children
 from torpor.objects.policy import NetworkPolicy, Policies
+from torpor.tracee.caretaker import Caretaker
 
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("own_network")]
 
@@ -32,11 +42,15 @@ N_KILLS = rounds(20, 100)
 SEED = 20240214
 
 
-def _fork_restorer(directory: Path, notify: Callable[[str, int], None] = nobody) -> int:
+def _fork_restorer(
+    directory: Path, notify: Callable[[str, int], None] = nobody, before: Callable[[], None] = lambda: None
+) -> int:
+    """Its pid; *before* is done in it."""
     restorer = os.fork()
     if restorer:
         return restorer
     try:
+        before()
         policies = Policies(network=NetworkPolicy(tcp_established=True))
         restore(directory, RestoreOptions(policies=policies, notify=notify))
     except TorporError as error:
@@ -125,3 +139,153 @@ def test_killed_just_before_it_lets_go() -> None:
             assert near.is_talking
         sent, received = near.finish()
         assert far.counts() == (received, sent)
+
+
+_FULL = """
+import hashlib, os, socket, sys, time
+listener = socket.create_server(("127.0.0.1", 0))
+print("port", listener.getsockname()[1], flush=True)
+peer, _ = listener.accept()
+listener.close()
+peer.setblocking(False)
+sent = hashlib.sha256()
+n_sent = 0
+try:
+    while True:
+        data = os.urandom(5000)
+        n = peer.send(data)
+        sent.update(data[:n])
+        n_sent += n
+except BlockingIOError:
+    print("full", flush=True)
+while not os.path.exists(sys.argv[1]):
+    time.sleep(0.01)
+peer.setblocking(True)
+peer.shutdown(socket.SHUT_WR)
+received = hashlib.sha256()
+n_received = 0
+try:
+    while data := peer.recv(50000):
+        received.update(data)
+        n_received += len(data)
+    print("counts", n_sent, sent.hexdigest(), n_received, received.hexdigest(), flush=True)
+except OSError as error:
+    print("failed", repr(error), flush=True)
+"""
+
+
+def _kill_at(name: str, *, before: bool) -> Callable[[], None]:
+    """What has a restore in this process end by SIGKILL just before or after that phase."""
+
+    def prepare() -> None:
+        def dying(phase: Phase) -> Phase:
+            def work(session: RestoreSession) -> None:
+                if not before:
+                    phase.run(session)
+                os.kill(os.getpid(), signal.SIGKILL)
+
+            return replace(phase, run=work) if phase.name == name else phase
+
+        run.RESTORE = tuple(dying(phase) for phase in RESTORE)  # type: ignore[attr-defined]
+
+    return prepare
+
+
+def _kill_between() -> None:
+    """The kernel ends nobody any more, and the caretaker still does."""
+
+    def add(*_: object, **__: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def guarded(session: RestoreSession) -> None:
+        Caretaker.add = add  # type: ignore[method-assign,assignment]
+        finishing.commit(session)
+
+    phases = (replace(phase, run=guarded) if phase.name == "commit" else phase for phase in RESTORE)
+    run.RESTORE = tuple(phases)  # type: ignore[attr-defined]
+
+
+#: Instead of what the dump has locked.
+_HELD = """flush ruleset
+table inet held {
+    chain output {
+        type filter hook output priority 0
+        meta l4proto tcp meta mark != 0xc114 drop
+    }
+}
+"""
+_INSTANTS = {
+    "in repair mode": (_kill_at("connected", before=True), False),
+    "alive behind the lock": (_kill_at("connected", before=False), False),
+    "before the commit": (_kill_at("commit", before=True), False),
+    "within the commit": (_kill_between, False),
+    "after the commit": (_kill_at("commit", before=False), True),
+    "unlocked": (_kill_at("network", before=False), True),
+    "before it lets go": (_kill_at("go", before=True), True),
+}
+
+
+@pytest.mark.parametrize("is_locked", [True, False], ids=["locked by the dump", "locked by the restore"])
+@pytest.mark.parametrize("instant", list(_INSTANTS))
+def test_killed_around_the_commit(instant: str, tmp_path: Path, *, is_locked: bool) -> None:
+    """Before it nobody ran, no packet left, and it can be restored; after it all run, and packets come and go."""
+    die, goes_on = _INSTANTS[instant]
+    go = tmp_path / "go"
+    with FarEnd() as far:
+        far.start([sys.executable, "-c", _FULL, str(go)])
+        far.wait_log(r"port \d+\n")
+        with socket.create_connection(("127.0.0.1", far.port)) as near:
+            far.wait_log("full")
+            near.setblocking(False)
+            sent = b""
+            with suppress(BlockingIOError):
+                while True:
+                    data = os.urandom(5000)
+                    sent += data[: near.send(data)]
+            pid = far.pid
+            far.checkpoint()
+            if not is_locked:
+                _nft(_HELD)  # as another machine would, on which nobody has the address yet
+            others = set(read_children(Pid(os.getpid())))
+            assert os.WIFSIGNALED(os.waitpid(_fork_restorer(far.images, before=die), 0)[1])
+            runs = _wait_settled(pid, others)
+            assert runs == goes_on
+            _wait_alone(others | {Pid(pid)})
+            assert ("CRIU" in _tables()) == (not goes_on and is_locked)
+            if not runs:
+                far.restore()
+            assert far.root is not None
+            far.root.close()
+            far.root = ProcessWatch(pid)
+            assert "CRIU" not in _tables()
+            _nft("flush ruleset")
+            go.touch()
+            near.settimeout(time_limit_s(20))
+            near.shutdown(socket.SHUT_WR)
+            received = b""
+            while data := near.recv(50000):
+                received += data
+        far.wait_log(r"counts .*\n|failed .*\n", timeout_s=time_limit_s(30))
+        counts = [str(len(received)), _digest(received), str(len(sent)), _digest(sent)]
+        assert far.log().splitlines()[-1].split() == ["counts", *counts]
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _wait_alone(known: set[Pid]) -> None:
+    """Wait until whoever the restorer had left to see to things has done so."""
+    deadline = time.monotonic() + time_limit_s(10)
+    while set(read_children(Pid(os.getpid()))) - known:
+        assert time.monotonic() < deadline
+        reap_adopted()
+        time.sleep(0.001)
+
+
+def _nft(text: str) -> None:
+    subprocess.run(["nft", "-f", "-"], input=text, text=True, check=True)
+
+
+def _tables() -> str:
+    return subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True).stdout

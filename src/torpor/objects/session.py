@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torpor.objects.memory.later import Later
     from torpor.objects.memory.parked import Parked
     from torpor.objects.memory.template import Parking
+    from torpor.tracee.caretaker import Step
 
 PartT = TypeVar("PartT")
 StageT = TypeVar("StageT", bound=int)
@@ -65,8 +66,10 @@ class RestoreStage(IntEnum):
     WATCHED = 5
     """We change no file any more: those are watched from here on that the tree watched."""
     CONNECTED = 6
-    """Packets come in again: connections go on."""
-    CLOSED = 7
+    """The tree is about to go on, and the network is still locked: connections are what they were."""
+    UNLOCKED = 7
+    """Packets come and go again: connections that have missed some go on."""
+    CLOSED = 8
     """However the restore has ended: what is ours is closed."""
 
 
@@ -75,6 +78,16 @@ class Restless(Protocol):
 
     def is_waited_for(self) -> bool:
         """Whether something is on its way now."""
+
+
+class Promised(Protocol):
+    """Something of a restore that a caretaker sees to if we die when the tree is about to go on."""
+
+    def steps_if_ended(self) -> Sequence[Step]:
+        """What it does when it has ended the tree, which can then be restored once more."""
+
+    def steps_if_let_go(self) -> Sequence[Step]:
+        """What it does when the tree goes on, and the network is unlocked."""
 
 
 class Noticed:
@@ -221,6 +234,7 @@ class RestoreContext(_Context[RestoreStage]):
         self.later: Later | None = None
         #: What of the root's memory is there before it.
         self.parked: Parked | None = None
+        self.promised: list[Promised] = []
         #: What the template has whose clones the puppets are; None: there is none.
         self.parking: Parking | None = None
 

@@ -6,7 +6,7 @@ the newest first.  Say first, then change: between the two we may die as well.
 
 What can be undone: an option of a socket, a message sent to the kernel (by netlink, or a control group's file), what an
 eventfd counts, a directory made, a program run in some network namespace, a snapshot of a task; or the end of the tree
-is brought about, when that has begun.
+is brought about, when that has begun, or what it takes for one to go on (packets, connections asked for).
 Signals that ask a process to end are nothing to it.
 """
 
@@ -26,10 +26,10 @@ from torpor.kernel import errand, signal
 from torpor.kernel.arch import nr
 from torpor.kernel.namespaces import CLONE_NEWNET, isolated, setns
 from torpor.kernel.rlimits import raise_descriptor_limit
-from torpor.kernel.sockets import Socket, pair
+from torpor.kernel.sockets import Borrowed, Socket, pair
 from torpor.kernel.syscall import syscall
 
-_OPTION, _SEND, _RUN, _SIGNAL, _REMOVE, _WATCH, _LIMIT, _COUNT, _REAP = range(9)
+_OPTION, _SEND, _RUN, _SIGNAL, _REMOVE, _WATCH, _LIMIT, _COUNT, _REAP, _CONNECT = range(10)
 _ADD, _DROP, _FAREWELL, _STAY = range(4)
 #: Descriptors that one message may bring (SCM_MAX_FD is 253), and room for a message.
 _MAX_FDS = 250
@@ -43,7 +43,17 @@ Step = tuple[int, int, object]
 
 def option(fd: int, level: int, name: int, value: int) -> Step:
     """setsockopt(2) on *fd*; a failure is passed over."""
-    return _OPTION, fd, (level, name, value)
+    return options(fd, [(level, name, value)])
+
+
+def options(fd: int, settings: Sequence[tuple[int, int, int]]) -> Step:
+    """The same several times (level, name, value), up to the first that fails.  Its *fd* is closed at once then."""
+    return _OPTION, fd, list(settings)
+
+
+def connect(fd: int, family: int, address: tuple[object, ...]) -> Step:
+    """connect(2), which is not waited for: BlockingIOError is what is to be expected of it."""
+    return _CONNECT, fd, (family, address)
 
 
 def send(fd: int, message: bytes) -> Step:
@@ -87,6 +97,8 @@ class Caretaker:
     def __init__(self) -> None:
         near, far = pair(socket.SOCK_SEQPACKET)
         self._next = 0
+        self._is_announced = False
+        self._hears = True
         with far, errand.deaf() as mask:
             self._pid = os.fork()
             if not self._pid:
@@ -103,26 +115,46 @@ class Caretaker:
 
         It is one change: whenever we die, all of *steps* are done and none of the others, or the other way round.
         """
-        if not steps:
+        if not steps and not self._is_announced:
             self.drop(instead_of)
             return []
         self._next += 1
-        for at in range(0, len(steps), _MAX_FDS):
-            part = steps[at : at + _MAX_FDS]
-            fds = struct.pack(f"={len(part)}i", *(step[1] for step in part))
-            dropped = list(instead_of) if at + _MAX_FDS >= len(steps) else None
-            data = marshal.dumps((_ADD, self._next, [(kind, args) for kind, _, args in part], dropped))
-            with suppress(BrokenPipeError):
-                self._socket.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)], socket.MSG_NOSIGNAL)
+        self._is_announced = False
+        last = max(len(steps) - 1, 0) // _MAX_FDS * _MAX_FDS
+        for at in range(0, last, _MAX_FDS):
+            self._say(steps[at : at + _MAX_FDS], None)
+        self._say(steps[last:], list(instead_of))
         return [self._next]
+
+    def announce(self, steps: Sequence[Step]) -> None:
+        """The first steps of the next ``add``, said beforehand, for that to be short: they are nothing until it."""
+        self._is_announced = self._is_announced or bool(steps)
+        for at in range(0, len(steps), _MAX_FDS):
+            self._say(steps[at : at + _MAX_FDS], None)
+
+    def _say(self, steps: Sequence[Step], dropped: list[int] | None) -> None:
+        fds = struct.pack(f"={len(steps)}i", *(step[1] for step in steps))
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)] if steps else []
+        data = marshal.dumps((_ADD, self._next, [(kind, args) for kind, _, args in steps], dropped))
+        with suppress(BrokenPipeError):
+            self._socket.sendmsg([data], rights, socket.MSG_NOSIGNAL)
 
     def drop(self, keys: Sequence[int]) -> None:
         """Forget what was added under *keys*."""
         self._tell(_DROP, keys)
 
+    def release(self) -> None:
+        """It ends without doing anything, and holds nothing open for longer than that takes; ``dismiss`` waits."""
+        self._tell(_FAREWELL, [])
+        self._hears = False
+
     def dismiss(self) -> None:
         """It ends without doing anything, and has ended when this returns."""
         self._end(_FAREWELL, [])
+
+    def relieve(self) -> None:
+        """It does everything as if we had died, and has ended when this returns."""
+        self._end(None, [])
 
     def stay(self, processes: Sequence[tuple[int, int]], at_end: Sequence[Step]) -> None:
         """It stays beside a stopped tree, and we have nothing to do with it any more.
@@ -133,16 +165,17 @@ class Caretaker:
         keys = self.add([*((_WATCH, pidfd, pid) for pid, pidfd in processes), *at_end])
         self._end(_STAY, keys)
 
-    def _end(self, action: int, keys: Sequence[int]) -> None:
+    def _end(self, action: int | None, keys: Sequence[int]) -> None:
         if self._pid:
-            self._tell(action, keys)
+            if action is not None:
+                self._tell(action, keys)
             self._socket.close()
             with suppress(ChildProcessError):
                 os.waitpid(self._pid, 0)
             self._pid = 0
 
     def _tell(self, action: int, keys: Sequence[int]) -> None:
-        if self._pid:
+        if self._pid and self._hears:
             with suppress(BrokenPipeError):
                 self._socket.send(marshal.dumps((action, 0, [], list(keys))), socket.MSG_NOSIGNAL)
 
@@ -177,6 +210,8 @@ def _wait(connection: Socket) -> None:
         for old in dropped:
             for _, fd, _ in pending.pop(old, []):
                 os.close(fd)
+    for _, fd, _ in unfinished:  # of what is only announced nothing may be in use
+        os.close(fd)
     for todo in reversed(pending.values()):
         _do_all(todo)
 
@@ -202,6 +237,8 @@ def _do_all(steps: Sequence[Step]) -> None:
             killed.append(fd)
         with suppress(OSError, TorporError):
             do(step)
+        if kind == _OPTION:
+            os.close(fd)
     _wait_ended(killed)
 
 
@@ -237,8 +274,20 @@ def do(step: Step) -> None:
     """One step, by this process; OSError when it fails."""
     kind, fd, args = step
     if kind == _OPTION:
+        assert isinstance(args, list)
+        with Borrowed(fd) as connection:
+            for level, name, value in args:
+                connection.setsockopt(level, name, value)
+    elif kind == _CONNECT:
         assert isinstance(args, tuple)
-        Socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=os.dup(fd)).setsockopt(*args)
+        family, address = args
+        is_blocking = os.get_blocking(fd)
+        os.set_blocking(fd, False)
+        try:
+            with Borrowed(fd, family) as connection:
+                connection.connect(address)
+        finally:
+            os.set_blocking(fd, is_blocking)
     elif kind == _SEND:
         os.write(fd, args)  # type: ignore[arg-type]
     elif kind == _RUN:

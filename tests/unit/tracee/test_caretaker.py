@@ -73,6 +73,51 @@ def test_a_message_is_sent() -> None:
         assert theirs.recv(10) == b"undo"
 
 
+def test_what_is_announced_is_done_only_with_what_follows() -> None:
+    ours, theirs = socket.socketpair()
+    other, peer = socket.socketpair()
+    with ours, theirs, other, peer:
+
+        def announce(_: int) -> None:
+            keeper = caretaker.Caretaker()
+            keeper.add([_step(other, 5)])
+            keeper.announce([_step(ours, 7)])
+
+        _in_a_child(announce)
+        _wait(lambda: _value(other) == 5)
+        assert _value(ours) == -1
+
+        def follow(_: int) -> None:
+            keeper = caretaker.Caretaker()
+            keys = keeper.add([_step(other, 6)])
+            keeper.announce([_step(ours, 7)])
+            keeper.add([], instead_of=keys)
+
+        _in_a_child(follow)
+        _wait(lambda: _value(ours) == 7)
+        assert _value(other) == 5
+
+
+def test_relieved_does_all() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        keeper = caretaker.Caretaker()
+        keeper.add([_step(ours, 7)])
+        keeper.relieve()
+        assert _value(ours) == 7
+
+
+def test_released_does_nothing_and_hears_nothing() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        keeper = caretaker.Caretaker()
+        keys = keeper.add([_step(ours, 7)])
+        keeper.release()
+        keeper.drop(keys)
+        keeper.dismiss()
+        assert _value(ours) == -1
+
+
 def test_more_descriptors_than_a_message_takes() -> None:
     pairs = [socket.socketpair() for _ in range(300)]
 

@@ -126,22 +126,37 @@ def notify_resume(session: RestoreSession) -> None:
         log.warn(error.describe())
 
 
-def go(session: RestoreSession) -> None:
-    """The guardian is dismissed, and everyone goes on; pages that nobody has touched yet may come.
+def commit(session: RestoreSession) -> None:
+    """From now on our death lets everyone go.
 
     PTRACE_O_EXITKILL goes from one thread after the other.  Were it all that protects, our death between two of them
     would leave half a tree; the guardian is dismissed by one call.  It alone would not do either for long: with us the
     tracer goes (exit_ptrace), and everyone runs until the guardian has had its turn.  It stays, with that, for a caller
     who has yet to tell of the restore.
+
+    With connections a caretaker takes the guardian's place, for which one message is both: not to end the tree any
+    more, and to unlock the network.
     """
     assert session.guardian is not None
+    keeper = session.caretaker
+    stays = session.options.guarded is not None and session.root.ns_pid == 1
+    if keeper is not None and not stays:
+        session.guardian.dismiss()
     for thread in session.iter_threads():
         ptrace.set_options(thread.runner.thread.tid, ptrace.PTRACE_O_TRACESYSGOOD)
-    if session.options.guarded is not None and session.root.ns_pid == 1:
+    if keeper is not None:
+        keeper.add([], instead_of=[*session.ending, *(session.held.keys if session.held is not None else ())])
+    elif not stays:
+        session.guardian.dismiss()
+
+
+def go(session: RestoreSession) -> None:
+    """Everyone goes on; pages that nobody has touched yet may come."""
+    if session.options.guarded is not None and session.root.ns_pid == 1 and session.guardian is not None:
         session.options.guarded(session.guardian.dismiss)
         session.guardian = None
-    else:
-        session.guardian.dismiss()
+    if session.caretaker is not None:
+        session.caretaker.release()
     for thread in session.iter_threads():
         thread.runner.thread.detach()
     if session.options.leave_stopped:

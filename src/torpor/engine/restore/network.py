@@ -1,6 +1,8 @@
 """Restore: the network is held back while connections are being made, and let go when all are there.
 
-What a dump has locked stays locked until ``let_go``, also over restores that fail: they can be tried again.
+What a dump has locked stays locked until ``let_go``, also over restores that fail: they can be tried again.  That comes
+when the tree cannot be ended any more by our death: were it unlocked before, what peers have been told by then would be
+lost.  So a caretaker knows how to unlock: before the tree is let go it ends it if we die, afterwards it unlocks.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from torpor.engine.restore.session import RestoreSession
 from torpor.images import kinds
 from torpor.images import messages as m
 from torpor.images.store import load_one
+from torpor.kernel import signal
 from torpor.kernel.namespaces import CLONE_NEWNET, inside
 from torpor.kernel.pidfd import open_pidfd
 
@@ -36,9 +39,7 @@ def hold(session: RestoreSession) -> None:
     if session.held is not None:
         return
     inventory = load_one(session.store, kinds.INVENTORY)
-    # Only those of the main network namespace: into the tree's other ones no packet can come yet.
-    home = session.root.ids.net_ns_id
-    connections = [sk for sk in _connections(session) if sk.ns_id in (home, 0)]
+    connections = _reachable(session)
     if not connections or _method(inventory) == _SKIP:
         return
     from torpor.objects.files.socket import net_lock
@@ -65,25 +66,56 @@ def tell(session: RestoreSession) -> None:
         session.options.notify("network-unlock", session.root.pid)
 
 
-def let_go(session: RestoreSession) -> None:
-    """Unlock; that the connections go on is next.
+def promise(session: RestoreSession) -> None:
+    """Prepare the unlocking, and have our death be the end of the tree in silence: connections are about to live.
 
-    What comes then is acknowledged: were we killed between this and the tree's going on, the images would be stale.
-    So nothing that takes time is done in between: what is used for it is closed at the end.
+    A caretaker is there if connections are carried that anything can reach.
     """
     inventory = load_one(session.store, kinds.INVENTORY)
-    root = session.root
-    is_own = _is_own(session, inventory)
-    session.unlock()
     method = _method(inventory)
     if method != _SKIP:
         from torpor.objects.files.socket import net_lock
 
-        ends = None if is_own else [net_lock.ends_of(sk) for sk in _connections(session)]
+        ends = None if _is_own(session, inventory) else [net_lock.ends_of(sk) for sk in _connections(session)]
         run_id = _run_id(session, inventory)
-        with OwnedFd(open_pidfd(root.pid)) as pidfd:
-            used = inside(pidfd.fileno(), CLONE_NEWNET, lambda: net_lock.unlock_dumped(run_id, method, ends))
-        session.used_to_unlock += used
+        if session.namespaces & CLONE_NEWNET:
+            with OwnedFd(open_pidfd(session.root.pid)) as pidfd:
+                session.left = inside(pidfd.fileno(), CLONE_NEWNET, lambda: net_lock.Left(run_id, method, ends))
+        else:
+            session.left = net_lock.Left(run_id, method, ends)
+    if session.caretaker is None and (method == _SKIP or not _reachable(session)):
+        session.unlock()
+        return
+    from torpor.tracee import caretaker
+
+    # As late as can be: every page that we write to after the fork is copied.
+    keeper = session.caretaker = session.caretaker or caretaker.Caretaker()
+    pidfds = [OwnedFd(open_pidfd(process.pid)) for process in session.alive]
+    try:
+        ending = [caretaker.signal_to(pidfd.fileno(), signal.SIGKILL) for pidfd in pidfds]
+        for each in session.context.promised:
+            ending += each.steps_if_ended()
+        session.ending = keeper.add(ending)
+    finally:
+        for pidfd in pidfds:
+            pidfd.close()
+
+
+def announce(session: RestoreSession) -> None:
+    """Say what the caretaker has to do if we die once the tree has been let go."""
+    keeper = session.caretaker
+    if keeper is None:
+        return
+    steps = [*(session.held.steps if session.held is not None else ()), *(session.left.steps() if session.left else ())]
+    for each in session.context.promised:
+        steps += each.steps_if_let_go()
+    keeper.announce(steps)
+
+
+def let_go(session: RestoreSession) -> None:
+    """Unlock; what is used for it is closed at the end, since that takes time."""
+    if not session.is_unlocked:
+        session.unlock()
 
 
 def _is_own(session: RestoreSession, inventory: m.inventory_entry) -> bool:
@@ -98,6 +130,12 @@ def _connections(session: RestoreSession) -> list[m.inet_sk_entry]:
         for entry in session.context.files.entries.values()
         if entry.HasField("isk") and entry.isk.proto == _TCP and entry.isk.dst_port and entry.isk.state != _CLOSED
     ]
+
+
+def _reachable(session: RestoreSession) -> list[m.inet_sk_entry]:
+    """Only those of the main network namespace: into the tree's other ones no packet can come yet."""
+    home = session.root.ids.net_ns_id
+    return [sk for sk in _connections(session) if sk.ns_id in (home, 0)]
 
 
 def _method(inventory: m.inventory_entry) -> int:

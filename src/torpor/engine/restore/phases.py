@@ -192,25 +192,29 @@ RESTORE: tuple[Phase, ...] = (
     Phase("tidy", Reached(RestoreStage.TIDY), "link_remap names serve a restore that fails once more"),
     Phase("watched", Reached(RestoreStage.WATCHED), "whoever watches files would be told of what we do to them"),
     Phase("pre-resume", finishing.notify_resume, "the last word before everyone goes on", by_images=False),
-    Phase("guard", finishing.guard, "the last instant at which our death still has to be the death of all"),
+    Phase("guard", finishing.guard, "letting go is not one step: our death still has to be the death of all"),
     Phase(
         "frozen groups",
         _in_cgroups("freeze"),
         "their tasks do nothing any more, and are let go all the same",
         by_images=False,
     ),
-    Phase(
-        "network",
-        network.let_go,
-        "a restore that fails before leaves peers waiting, and can be tried again",
-        by_images=False,
-    ),
+    Phase("promise", network.promise, "sockets that live would tell peers of the tree's end", by_images=False),
     Phase(
         "connected",
         Reached(RestoreStage.CONNECTED),
-        "what comes now is acknowledged: last of all, and short",
+        "no task may run with a socket in repair mode; the lock still drops what they send",
         by_images=False,
     ),
+    Phase("announce", network.announce, "for the commit to be short", by_images=False),
+    Phase("commit", finishing.commit, "one instant: from here on the tree goes on, even if we die", by_images=False),
+    Phase(
+        "network",
+        network.let_go,
+        "what comes now is acknowledged, and the images are stale: nobody may end the tree any more",
+        by_images=False,
+    ),
+    Phase("awake", Reached(RestoreStage.UNLOCKED), "what the lock dropped is not waited for", by_images=False),
     Phase("go", finishing.go, "all together, so that none runs while another is only half there", by_images=False),
 )
 

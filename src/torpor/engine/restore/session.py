@@ -38,8 +38,7 @@ class Joined:
 
 
 if TYPE_CHECKING:
-    from torpor.kernel.sockets import Socket
-    from torpor.objects.files.socket.net_lock import NetLock
+    from torpor.objects.files.socket.net_lock import Left, NetLock
     from torpor.tracee.caretaker import Caretaker
 
 
@@ -85,7 +84,10 @@ class RestoreSession:
     held: NetLock | None = None
     caretaker: Caretaker | None = None
     is_unlocked: bool = False
-    used_to_unlock: list[Socket] = field(default_factory=list)
+    #: What the dump has locked.
+    left: Left | None = None
+    #: Under what the caretaker knows how to end the tree.
+    ending: list[int] = field(default_factory=list)
     #: Where processes are in different ones, all namespaces of that kind: (CLONE_NEW* flag, id) -> descriptor.
     nested: dict[tuple[int, int], OwnedFd] = field(default_factory=dict)
     #: Every traced task that exists: killed if the restore fails.
@@ -174,9 +176,11 @@ class RestoreSession:
         idmap.set_owner_of_new_files(user if user != -1 else os.geteuid(), group if group != -1 else os.getegid())
 
     def unlock(self) -> None:
-        """Let go what we have locked of the network."""
+        """Let go what we, and the dump, have locked of the network."""
         if self.held is not None:
             self.held.let_through()
+        if self.left is not None:
+            self.left.let_through()
         self.is_unlocked = True
 
     def close(self) -> None:
@@ -185,10 +189,13 @@ class RestoreSession:
         self.own_new_files()
         if self.is_unlocked and self.held is not None:
             self.held.close()
-        if self.is_unlocked and self.caretaker is not None:
-            self.caretaker.dismiss()
-        for connection in self.used_to_unlock:
-            connection.close()
+        if self.caretaker is not None:
+            if self.is_unlocked:
+                self.caretaker.dismiss()
+            else:
+                self.caretaker.relieve()
+        if self.left is not None:
+            self.left.close()
         for joined in self.joined:
             joined.fd.close()
         if self.cgroups is not None:

@@ -116,6 +116,20 @@ def test_nobody_goes_before_nobody_dies_with_us(monkeypatch: pytest.MonkeyPatch)
     for thread in session.iter_threads():
         tid = thread.runner.tid
         thread.runner.thread.detach = lambda tid=tid: done.append(tid)  # type: ignore[method-assign,misc]
+    finishing.commit(session)
     finishing.go(session)
     without_kill = [(tid, ptrace.PTRACE_O_TRACESYSGOOD) for tid in (10, 11, 20)]
     assert done == [*without_kill, "dismissed", 10, 11, 20]
+
+
+@pytest.mark.parametrize("is_guarded", [False, True])
+def test_of_two_who_would_end_the_tree_one_decides(monkeypatch: pytest.MonkeyPatch, *, is_guarded: bool) -> None:
+    """With a caretaker the guardian goes first, while the kernel itself would kill; unless it stays for the caller."""
+    done: list[object] = []
+    session = _session(Member(1), guarded=(lambda dismiss: None) if is_guarded else None)
+    session.ending = [4]
+    monkeypatch.setattr("torpor.kernel.ptrace.set_options", lambda tid, options: done.append(tid))
+    session.guardian = SimpleNamespace(dismiss=lambda: done.append("dismissed"))  # type: ignore[assignment]
+    session.caretaker = SimpleNamespace(add=lambda steps, instead_of: done.append(instead_of))  # type: ignore[assignment]
+    finishing.commit(session)
+    assert done == ([1, [4]] if is_guarded else ["dismissed", 1, [4]])

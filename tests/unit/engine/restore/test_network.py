@@ -51,6 +51,8 @@ class World:
     def __init__(self) -> None:
         self.locked: list[int] = []
         self.unlocked: list[tuple[str, int, list[int] | None]] = []
+        self.added: list[int] = []
+        self.announced = 0
         self.told: list[str] = []
         self.has_table = False
         self.refuses = False
@@ -60,9 +62,19 @@ class World:
             raise RefusedError("no nftables here")
         self.locked = [_port(each) for each in ends]
 
-    def unlock_dumped(self, run_id: str, method: int, ends: list[Any] | None) -> list[object]:
-        self.unlocked.append((run_id, method, None if ends is None else [_port(each) for each in ends]))
-        return []
+    def left(self, run_id: str, method: int, ends: list[Any] | None) -> object:
+        what = (run_id, method, None if ends is None else [_port(each) for each in ends])
+        return SimpleNamespace(let_through=lambda: self.unlocked.append(what), steps=lambda: [(1, 0, what)])
+
+    def caretaker(self) -> object:
+        def add(steps: list[caretaker.Step]) -> list[int]:
+            self.added += [kind for kind, _, _ in steps]
+            return [5]
+
+        def announce(steps: list[caretaker.Step]) -> None:
+            self.announced += len(steps)
+
+        return SimpleNamespace(add=add, announce=announce)
 
 
 def _port(ends: Any) -> int:
@@ -77,8 +89,8 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(net_lock, "ends_of", lambda sk: sk)
     monkeypatch.setattr(net_lock, "has_table", lambda run_id: made.has_table)
     monkeypatch.setattr(net_lock, "NetLock", lambda run_id, _: SimpleNamespace(lock=made.lock, close=lambda: None))
-    monkeypatch.setattr(net_lock, "unlock_dumped", made.unlock_dumped)
-    monkeypatch.setattr(caretaker, "Caretaker", SimpleNamespace)
+    monkeypatch.setattr(net_lock, "Left", made.left)
+    monkeypatch.setattr(caretaker, "Caretaker", made.caretaker)
     monkeypatch.setattr(network, "inside", lambda fd, flags, work: work())
     return made
 
@@ -146,6 +158,22 @@ def test_what_the_dump_locked_is_let_go(
     world: World, net: int, inventory: dict[str, Any], unlocked: list[object]
 ) -> None:
     with _session(world, net=net, **inventory) as session:
+        network.promise(session)
+        assert world.unlocked == []
+        network.announce(session)
         network.let_go(session)
         assert session.is_unlocked
     assert world.unlocked == unlocked
+    # Our death ends the tree before, and unlocks afterwards.
+    assert len(world.added) == world.announced == len(unlocked)
+
+
+def test_without_connections_nobody_else_is_needed(world: World) -> None:
+    """What was locked is unlocked while our death is still the tree's end: there is nobody to be told anything."""
+    with _session(world, close=True, dump_criu_run_id="abc", network_lock_method=_NFTABLES) as session:
+        network.promise(session)
+        network.announce(session)
+        assert session.caretaker is None
+        assert world.unlocked == [("abc", _NFTABLES, [])]
+        network.let_go(session)
+    assert len(world.unlocked) == 1

@@ -192,6 +192,11 @@ class NetLock:
         """What the caretaker knows it by."""
         return [key for locked in self._locked for key in locked.keys]
 
+    @property
+    def steps(self) -> list[caretaker.Step]:
+        """What undoes it all."""
+        return [step for locked in self._locked for step in locked.steps]
+
 
 class DumpLock(NetLock, Lasting):
     """The lock of a dump: undone when the tree lives on, left for the restore when it is killed."""
@@ -278,12 +283,12 @@ class _Locked:
         is_whole: bool,
     ) -> None:
         self.is_whole = is_whole
-        self._netns, self.connection, self._keeper, self._steps = netns, connection, keeper, steps
+        self._netns, self.connection, self._keeper, self.steps = netns, connection, keeper, steps
         self.keys = keeper.add(steps)
 
     def undo(self) -> None:
         """Unlock; twice is harmless."""
-        for step in self._steps:
+        for step in self.steps:
             caretaker.do(step)
 
     def forget(self) -> None:
@@ -391,23 +396,51 @@ def has_table(run_id: str) -> bool:
         return False
 
 
-def unlock_dumped(run_id: str, method: int, ends: Sequence[Ends] | None) -> list[Socket]:
-    """Undo in this thread's network namespace what a dump locked: of *ends*, or (None) all of the namespace.
+class Left:
+    """What a dump has locked, to be undone in this thread's network namespace: of *ends*, or (None) all of it.
 
-    That there is nothing to undo is normal.  What it was done by is the caller's to close, as ``NetLock.close``.
+    That there is nothing to undo is normal.
     """
-    used: list[Socket] = []
-    if method == NFTABLES:
-        for name in _table_names(run_id):
+
+    def __init__(self, run_id: str, method: int, ends: Sequence[Ends] | None) -> None:
+        self._tables: list[tuple[Socket, bytes]] = []
+        self._commands: list[tuple[list[str], bytes]] = []
+        self._netns: OwnedFd | None = None
+        if method == NFTABLES:
+            for name in _table_names(run_id):
+                try:
+                    self._tables.append((nftables.open_socket(), nftables.delete_table(name)))
+                except OSError as error:
+                    log.warn(f"the network cannot be unlocked: {error}")
+        elif method == IPTABLES:
+            self._netns = OwnedFd(_open_own())
+            texts = _iptables_texts(ends, lock=False)
+            self._commands = [command for text in texts for command in _iptables_commands(text)]
+
+    def steps(self) -> list[caretaker.Step]:
+        """The same by a caretaker; those for which it has no room are not among them."""
+        steps = [caretaker.send(each.fileno(), nftables.batch([message])) for each, message in self._tables]
+        if self._netns is not None:
+            netns = self._netns.fileno()
+            steps += [caretaker.run(netns, argv, text) for argv, text in self._commands if len(text) <= _ROOM]
+        return steps
+
+    def let_through(self) -> None:
+        """Undo it; ``close`` is still to come."""
+        for connection, message in self._tables:
             try:
-                used.append(nftables.open_socket())
-                nftables.commit(used[-1], [nftables.delete_table(name)])
+                nftables.commit(connection, [message])
             except (OSError, KernelError) as error:
                 if error.errno != errno.ENOENT:
                     log.warn(f"the network cannot be unlocked: {error}")
-    elif method == IPTABLES:
-        for texts in _iptables_texts(ends, lock=False):
-            for argv, text in _iptables_commands(texts):
-                if code := caretaker.feed(argv, text):
-                    log.debug(f"{argv[0]}: exit code {code}: nothing was locked")
-    return used
+        for argv, text in self._commands:
+            assert self._netns is not None
+            if code := in_netns(self._netns.fileno(), lambda argv=argv, text=text: caretaker.feed(argv, text)):  # type: ignore[misc]
+                log.debug(f"{argv[0]}: exit code {code}: nothing was locked")
+
+    def close(self) -> None:
+        """Close what it was done by, as ``NetLock.close`` does; whoever has been told the steps has duplicates."""
+        for connection, _ in self._tables:
+            connection.close()
+        if self._netns is not None:
+            self._netns.close()

@@ -15,7 +15,7 @@ from torpor.kernel.uapi.sockios import SIOCINQ, SIOCOUTQ, SIOCOUTQNSD
 from torpor.tracee import caretaker
 
 TCP = socket.IPPROTO_TCP
-INFO, MAXSEG, ULP = 11, 2, 31
+INFO, MAXSEG, CORK, ULP = 11, 2, 3, 31
 REPAIR, REPAIR_QUEUE, QUEUE_SEQ, REPAIR_OPTIONS, TIMESTAMP, REPAIR_WINDOW = 19, 20, 21, 22, 24, 29
 ON, OFF, OFF_QUIETLY = 1, 0, -1
 NO_QUEUE, RECEIVE_QUEUE, SEND_QUEUE = 0, 1, 2
@@ -118,3 +118,15 @@ def undo_steps(fd: int, reuse: int) -> list[caretaker.Step]:
         caretaker.option(fd, TCP, REPAIR, OFF_QUIETLY),
         caretaker.option(fd, socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse),
     ]
+
+
+def wake_step(connection: Socket, reuse: int) -> caretaker.Step:
+    """What makes one go on at once that was taken out of repair mode while its packets were held back.
+
+    By itself it would wait for a timer, for up to a second.  That mode ended once more is another packet that asks for
+    an acknowledgement; a cork that is pulled sends what is unsent (one that is in is put back).
+    """
+    settings = [(TCP, REPAIR, OFF), (socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse), (TCP, CORK, 0)]
+    if connection.getsockopt(TCP, CORK):
+        settings.append((TCP, CORK, 1))
+    return caretaker.options(connection.fileno(), settings)

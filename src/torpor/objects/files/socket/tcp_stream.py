@@ -6,9 +6,10 @@ Kernel view
 Image
     ``tcp_stream_entry``, with the bytes received and not read, then those not acknowledged.
 Restore
-    In repair mode bind(2) and connect(2) send nothing; sequence numbers, options, queues and windows are set.  When the
-    network is unlocked, just before the tree goes on, repair mode ends, what was never sent is sent, and what was shut
-    down is shut down again (``tcp_fin``).
+    In repair mode bind(2) and connect(2) send nothing; sequence numbers, options, queues and windows are set.  Just
+    before the tree goes on, and behind the network lock still, repair mode ends, what was never sent is sent, and what
+    was shut down is shut down again (``tcp_fin``): the kernel keeps what the lock drops.  Once that is gone a packet
+    makes up for those that were lost.
 Limits
     Connections whose other end is outside of the tree need the network lock (``net_lock``).  Those inside do without:
     the tree is frozen, so that they come to rest; a pair that was caught with bytes on their way is read again.
@@ -22,6 +23,7 @@ import os
 import struct
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 from torpor.base import log
 from torpor.base.errors import RestoreError
@@ -311,6 +313,17 @@ class _Reborn:
     unsent: bytes
     what: str
 
+    @property
+    def wake_step(self) -> caretaker.Step:
+        """What makes up for packets that were dropped; one that was being made is asked for by the same SYN."""
+        sk = self.sk
+        if sk.state == tcp_repair.SYN_SENT:
+            # Not behind the lock: what it drops of this is not sent again for a second.
+            address = addresses.to_python(sk.family, sk.dst_addr, sk.dst_port, addresses.scope_of(sk, self.what))
+            return caretaker.connect(self.fd.fileno(), sk.family, address)
+        with Borrowed(self.fd.fileno()) as connection:
+            return tcp_repair.wake_step(connection, int(sk.opts.reuseaddr))
+
 
 class Reborn:
     """The connections of a restore, until they live."""
@@ -322,7 +335,9 @@ class Reborn:
         entries = context.files.entries.values()
         self._ends = {(entry.isk.ns_id, net_lock.ends_of(entry.isk)) for entry in entries if is_stream(entry)}
         context.at(RestoreStage.CONNECTED, self._live)
-        context.at(RestoreStage.CLOSED, self._close)
+        context.at(RestoreStage.UNLOCKED, self._wake)
+        context.at(RestoreStage.CLOSED, self._silence)
+        context.promised.append(self)
 
     def add(
         self, connection: Socket, sk: m.inet_sk_entry, stream: m.tcp_stream_entry, unsent: bytes, what: str
@@ -347,12 +362,36 @@ class Reborn:
                     self._live_one(each, connection)
                 except OSError as error:
                     raise RestoreError(f"{each.what}: its TCP connection cannot go on: {error.strerror}") from error
+
+    def steps_if_ended(self) -> list[caretaker.Step]:
+        """Closed in repair mode they send nothing, and nothing of them stays."""
+        return [caretaker.option(each.fd.fileno(), _TCP, tcp_repair.REPAIR, tcp_repair.ON) for each in self._all]
+
+    def steps_if_let_go(self) -> list[caretaker.Step]:
+        """Every one goes on at once."""
+        return [each.wake_step for each in self._all]
+
+    def _wake(self) -> None:
+        for each in self._all:
+            try:
+                caretaker.do(each.wake_step)
+            except BlockingIOError:
+                pass
+            except OSError as error:
+                log.warn(f"{each.what}: its connection cannot be asked for again: {error.strerror}")
+        self._close()
+
+    def _silence(self) -> None:
+        """Those of a tree that has been ended."""
+        for step in self.steps_if_ended():
+            with suppress(OSError):
+                caretaker.do(step)
         self._close()
 
     def _live_one(self, each: _Reborn, connection: Socket) -> None:
         sk = each.sk
         if sk.state == tcp_repair.SYN_SENT:
-            _call_again(connection, each)
+            tcp_repair.end_quietly(connection, int(sk.opts.reuseaddr))
             return
         is_inside = self._has_peer(sk)
         if not is_inside:
@@ -380,18 +419,3 @@ class Reborn:
 def is_stream(entry: m.file_entry) -> bool:
     """Whether a file of an image is a TCP connection."""
     return entry.HasField("isk") and entry.isk.proto == socket.IPPROTO_TCP and bool(entry.isk.dst_port)
-
-
-def _call_again(connection: Socket, each: _Reborn) -> None:
-    """A connection that was being made is asked for once more, by the same SYN."""
-    is_blocking = os.get_blocking(connection.fileno())
-    os.set_blocking(connection.fileno(), False)
-    tcp_repair.end_quietly(connection, int(each.sk.opts.reuseaddr))
-    try:
-        scope = addresses.scope_of(each.sk, each.what)
-        connection.connect(addresses.to_python(each.sk.family, each.sk.dst_addr, each.sk.dst_port, scope))
-    except BlockingIOError:
-        pass
-    except OSError as error:
-        log.warn(f"{each.what}: its connection cannot be asked for again: {error.strerror}")
-    os.set_blocking(connection.fileno(), is_blocking)
