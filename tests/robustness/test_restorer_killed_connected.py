@@ -275,6 +275,36 @@ def test_killed_around_the_commit(instant: str, tmp_path: Path, *, is_locked: bo
         assert far.log().splitlines()[-1].split() == ["counts", *counts]
 
 
+def test_who_was_stopped_stays_stopped() -> None:
+    """Also if the kernel lets go, because the restorer has been killed; SIGCONT has all go on."""
+    with FarEnd() as far:
+        far.listen("127.0.0.1")
+        near = NearEnd("127.0.0.1", far.port)
+        pid = far.pid
+        os.kill(pid, signal.SIGSTOP)
+        _await_state(pid, "T")
+        far.checkpoint()
+        others = set(read_children(Pid(os.getpid())))
+        die = _kill_at("commit", before=False)
+        assert os.WIFSIGNALED(os.waitpid(_fork_restorer(far.images, before=die), 0)[1])
+        _wait_alone(others | {Pid(pid)})
+        _await_state(pid, "T")
+        assert not _tables()
+        assert far.root is not None
+        far.root.close()
+        far.root = ProcessWatch(pid)
+        os.kill(pid, signal.SIGCONT)
+        sent, received = near.finish()
+        assert far.counts() == (received, sent)
+
+
+def _await_state(pid: int, state: str) -> None:
+    deadline = time.monotonic() + time_limit_s(10)
+    while (status := read_status(Pid(pid))).state != state or status.tracer:
+        assert time.monotonic() < deadline, status.state
+        time.sleep(0.001)
+
+
 def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
