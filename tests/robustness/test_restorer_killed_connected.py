@@ -31,6 +31,7 @@ from torpor.engine.restore import finishing, run
 from torpor.engine.restore.phases import RESTORE, Phase
 from torpor.engine.restore.run import restore
 from torpor.engine.restore.session import RestoreSession
+from torpor.kernel import interrupts
 from torpor.kernel.procfs.status import read_status
 from torpor.kernel.procfs.task import is_dying, read_children
 from torpor.objects.policy import NetworkPolicy, Policies
@@ -174,21 +175,28 @@ except OSError as error:
 """
 
 
-def _kill_at(name: str, *, before: bool) -> Callable[[], None]:
-    """What has a restore in this process end by SIGKILL just before or after that phase."""
+def _at(name: str, action: Callable[[], None], *, before: bool) -> Callable[[], None]:
+    """What has a restore in this process do something just before or after that phase."""
 
     def prepare() -> None:
-        def dying(phase: Phase) -> Phase:
+        def acting(phase: Phase) -> Phase:
             def work(session: RestoreSession) -> None:
                 if not before:
                     phase.run(session)
-                os.kill(os.getpid(), signal.SIGKILL)
+                action()
+                if before:
+                    phase.run(session)
 
             return replace(phase, run=work) if phase.name == name else phase
 
-        run.RESTORE = tuple(dying(phase) for phase in RESTORE)  # type: ignore[attr-defined]
+        run.RESTORE = tuple(acting(phase) for phase in RESTORE)  # type: ignore[attr-defined]
 
     return prepare
+
+
+def _kill_at(name: str, *, before: bool) -> Callable[[], None]:
+    """The same, ended by SIGKILL."""
+    return _at(name, lambda: os.kill(os.getpid(), signal.SIGKILL), before=before)
 
 
 def _kill_between() -> None:
@@ -273,6 +281,34 @@ def test_killed_around_the_commit(instant: str, tmp_path: Path, *, is_locked: bo
         far.wait_log(r"counts .*\n|failed .*\n", timeout_s=time_limit_s(30))
         counts = [str(len(received)), _digest(received), str(len(sent)), _digest(sent)]
         assert far.log().splitlines()[-1].split() == ["counts", *counts]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("phase", "goes_on"), [("commit", False), ("network", True), ("go", True)])
+def test_asked_to_end_around_the_commit(phase: str, number: int, *, goes_on: bool) -> None:
+    """Before it the restore is taken back; after it there is no way back, and a signal changes nothing."""
+
+    def prepare() -> None:
+        interrupts.catch()
+        _at(phase, lambda: os.kill(os.getpid(), number), before=True)()
+
+    with FarEnd() as far:
+        far.listen("127.0.0.1")
+        near = NearEnd("127.0.0.1", far.port)
+        pid = far.pid
+        far.checkpoint()
+        others = set(read_children(Pid(os.getpid())))
+        os.waitpid(_fork_restorer(far.images, before=prepare), 0)
+        assert _wait_settled(pid, others) == goes_on
+        assert ("CRIU" in _tables()) != goes_on
+        if not goes_on:
+            far.restore()
+        assert far.root is not None
+        far.root.close()
+        far.root = ProcessWatch(pid)
+        assert near.is_talking
+        sent, received = near.finish()
+        assert far.counts() == (received, sent)
 
 
 def test_who_was_stopped_stays_stopped() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from torpor.base import log
 from torpor.base.errors import RestoreError, TorporError
 from torpor.engine.restore.session import RestoreSession
-from torpor.kernel import ptrace, signal, vm
+from torpor.kernel import interrupts, ptrace, signal, vm
 from torpor.kernel.arch import call, nr
 from torpor.kernel.arch.regs import of_new_task
 from torpor.kernel.procfs.maps import PROT_EXEC, PROT_READ
@@ -139,6 +139,7 @@ def commit(session: RestoreSession) -> None:
     """
     assert session.guardian is not None
     keeper = session.caretaker
+    session.hold.enter_context(interrupts.held())
     stays = session.options.guarded is not None and session.root.ns_pid == 1
     if keeper is not None and not stays:
         session.guardian.dismiss()

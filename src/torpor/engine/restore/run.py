@@ -49,17 +49,18 @@ def restore(place: Location, options: RestoreOptions | None = None) -> int:
 def run(session: RestoreSession) -> int:
     """Go through all phases; the root's pid as we see it."""
     failed: BaseException | None = None
-    try:
-        for phase in RESTORE:
-            log.debug(f"restore: {phase.name}")
-            with _explained(phase, session.store), session.stats.watch.span(phase.span):
-                phase.run(session)
-    except BaseException as error:
-        failed = error
-        session.fail(error)
-        raise
-    finally:
-        do_all([partial(phase.run, session) for phase in LAST], failed)
+    with session.hold:
+        try:
+            for phase in RESTORE:
+                log.debug(f"restore: {phase.name}")
+                with _explained(phase, session.store), session.stats.watch.span(phase.span):
+                    phase.run(session)
+        except BaseException as error:
+            failed = error
+            session.fail(error)
+            raise
+        finally:
+            do_all([partial(phase.run, session) for phase in LAST], failed)
     try:
         session.options.notify("post-resume", session.root.pid)
     except TorporError as error:

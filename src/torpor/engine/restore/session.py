@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 from torpor.base.fds import OwnedFd
 from torpor.base.records import dataclass, field
@@ -90,6 +91,8 @@ class RestoreSession:
     ending: list[int] = field(default_factory=list)
     #: Where processes are in different ones, all namespaces of that kind: (CLONE_NEW* flag, id) -> descriptor.
     nested: dict[tuple[int, int], OwnedFd] = field(default_factory=dict)
+    #: What lasts, once there is no way back, until all is said and done.
+    hold: ExitStack = field(default_factory=ExitStack)
     #: Every traced task that exists: killed if the restore fails.
     live: list[Runner] = field(default_factory=list)
     _channel: Channel | None = None

@@ -84,7 +84,7 @@ class Told:
             family: make_socket(context, family, socket.SOCK_RAW, packets.RAW, network)
             for family in set(map(_family, ways))
         }
-        context.at(RestoreStage.CONNECTED, self._come_up)
+        context.at(RestoreStage.UNLOCKED, self._come_up)
         context.at(RestoreStage.CLOSED, self._end)
 
     def _come_up(self) -> None:
