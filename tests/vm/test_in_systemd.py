@@ -52,6 +52,7 @@ before=$(journalctl -o cat | sed -n 's/^count //p' | tail -n 1)
 criu restore -d -D /srv/images -o restore.log -v4 || { tail -n 20 /srv/images/restore.log; exit 1; }
 until [ "$(journalctl -o cat | sed -n 's/^count //p' | tail -n 1)" -gt $before ]; do sleep 0.5; done
 journalctl -o cat | sed -n 's/^count //p' | tr '\\n' ' '
+echo
 journalctl -o verbose -n 1 -t sh | grep -E 'SYSLOG_IDENTIFIER|UNIT='
 """
 
