@@ -7,16 +7,16 @@ client.  Requests become command lines (:mod:`torpor.rpc.words`), which take the
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 
 from torpor.base import log
-from torpor.base.errors import NotPermittedError, UsageError
+from torpor.base.errors import NotPermittedError, TorporError, UsageError
 from torpor.base.fds import open_output
 from torpor.base.typed import TYPE_CHECKING, NoReturn
 from torpor.cli.criu import main as command
 from torpor.cli.criu.options import Options
 from torpor.cli.criu.parse import override, parse
-from torpor.objects.cgroup.model import V2
+from torpor.objects.cgroup.model import IGNORE, V2
+from torpor.rpc import outside
 from torpor.rpc.channel import Channel
 from torpor.rpc.service import Order, Server, Work, refuse, serve
 
@@ -34,16 +34,21 @@ def swrk(options: Options) -> int:
     if len(options.command) != 1 or not options.command[0].isdigit():
         raise UsageError("criu swrk needs the descriptor of a socket", hint="it is started by container runtimes")
     fd = int(options.command[0])
+    left = outside.taken()
     try:
         os.set_inheritable(fd, False)
+        if left is None:
+            outside.leave(fd)
         channel = Channel(fd)
     except OSError as error:
         raise UsageError(f"descriptor {fd} is no socket: {error.strerror}") from None
     log.configure(fd=2, level=options.verbosity)
     try:
-        return 0 if serve(channel, _work(may_be_parent=True)) else 1
+        return 0 if serve(channel, _work(may_be_parent=True, left=left)) else 1
     finally:
         channel.close()
+        if left is not None:
+            left.end()
 
 
 def listen(options: Options) -> NoReturn:
@@ -98,7 +103,7 @@ def _serve_client(fd: int) -> bool:
     return serve(Channel(fd, peer), _work(may_be_parent=False, peer=peer))
 
 
-def _work(*, may_be_parent: bool, peer: Peer | None = None) -> Work:
+def _work(*, may_be_parent: bool, peer: Peer | None = None, left: outside.Outside | None = None) -> Work:
     from torpor import __version__
 
     is_strange = peer is not None and not peer.is_ours
@@ -106,7 +111,7 @@ def _work(*, may_be_parent: bool, peer: Peer | None = None) -> Work:
     def options_for(order: Order, what: str) -> Options:
         if is_strange and order.config:
             raise NotPermittedError("config_file is for clients of the service's own user only")
-        options = _options(order, what, is_strange=is_strange)
+        options = _options(order, what, is_strange=is_strange, left=left)
         if not may_be_parent and (options.restore_sibling or options.inherit_fd):
             raise UsageError("rst_sibling and inherit_fd need a worker of one's own (criu swrk)")
         return options
@@ -172,10 +177,11 @@ def _work(*, may_be_parent: bool, peer: Peer | None = None) -> Work:
     )
 
 
-def _options(order: Order, what: str, *, is_strange: bool = False) -> Options:
+def _options(order: Order, what: str, *, is_strange: bool = False, left: outside.Outside | None = None) -> Options:
     """The options of a request, its directories entered and its log opened.
 
-    Of a client of another user (*is_strange*) our own configuration is left out: it may run scripts.
+    Of a client of another user (*is_strange*) our own configuration is left out: it may run scripts.  *left*: the
+    control group that was made for what we are to restore, where we are not in it any more.
     """
     words = [*order.words, *(["--no-default-config"] if is_strange else [])]
     if what in ("dump", "pre-dump"):
@@ -186,7 +192,9 @@ def _options(order: Order, what: str, *, is_strange: bool = False) -> Options:
     if order.config:
         override(options, order.config)
     if options.restore_sibling and not any(name in (None, V2) for name, _ in options.cgroup_root):
-        options.cgroup_root += [(V2, path) for path in _group_of_ours()]
+        options.cgroup_root += [(V2, path) for path in [left.group if left else outside.group_of_ours()] if path]
+    if left is not None and not _are_moved(options):
+        left.back()
     options.log_file = options.log_file or _LOG_FILE.get(what, _DEFAULT_LOG)
     command.check_words(what, options)
     command.enter(options)
@@ -194,18 +202,19 @@ def _options(order: Order, what: str, *, is_strange: bool = False) -> Options:
     return options
 
 
-def _group_of_ours() -> list[str]:
-    """The v2 control group that was made for what we are to restore, if one was.
+def _are_moved(options: Options) -> bool:
+    """Whether what is to be restored is put into the control groups of the images, and not where we are."""
+    from torpor.images import kinds
+    from torpor.images.store import load_all
+    from torpor.images.stores.opening import open_directory
 
-    On cgroup v2 runc names no root to us (libcontainer's criuApplyCgroups); it moves us, alone, into the container's
-    new group.  The path in the images is that of the container that was checkpointed, which may still be there.
-    """
-    with suppress(OSError), open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as stream:
-        path = next((line[3:].rstrip("\n") for line in stream if line.startswith("0::")), "/")
-        with open(f"/sys/fs/cgroup{path}/cgroup.procs", encoding="ascii") as members:
-            if path != "/" and members.read().split() == [str(os.getpid())]:
-                return [path]
-    return []
+    if options.cgroup_mode == IGNORE:
+        return False
+    try:
+        with open_directory(options.images_dir) as store:
+            return store.exists(kinds.CGROUP.file_name()) and any(each.sets for each in load_all(store, kinds.CGROUP))
+    except (TorporError, OSError):
+        return False  # the restore says what is wrong
 
 
 def _features() -> dict[str, bool]:
