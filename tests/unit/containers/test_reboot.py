@@ -288,3 +288,17 @@ def test_podmans_dependencies_are_kept(tmp_path: object, monkeypatch: pytest.Mon
     assert planned["podman:web"].starts == ("infra" * 8,)
     assert [planned[name].state for name in ("podman:once", "podman:unit")] == ["left", "left"]
     assert "--rm" in planned["podman:once"].why and "unit.service" in planned["podman:unit"].why
+
+
+def test_what_starts_others_is_restored_last(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pod's first container, started anew for `member`, takes whichever address is free: `web` asks for its own."""
+    found = [
+        _container("infra"),
+        _container("member", Dependencies=["infra" * 8]),
+        _container("web"),
+        _container("zoo", Dependencies=["web" * 8]),
+    ]
+    monkeypatch.setenv("TORPOR_STATE", str(tmp_path))
+    monkeypatch.setattr(planning, "_containers", lambda: {str(told["Id"]): told for told in found})
+    marks.add([marks.Mark(f"podman:{name}") for name in ("member", "web", "zoo")])
+    assert [entry.name for entry in planning.plan()] == ["member", "zoo", "web"]

@@ -1,5 +1,6 @@
 """What is marked and here now, in the order in which it is put to sleep: what needs others first, these last.
 
+Where it is free, what has others started for it is restored last: these take addresses that a container may have had.
 Podman's containers need those of ``--requires`` and those whose namespaces they share, a pod's that of its first
 container; a mark may name others (``--after``).  What a container needs and nobody has marked is started for it again.
 """
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
@@ -110,8 +112,9 @@ def _sorted(entries: dict[str, Entry], needs: dict[str, list[str]]) -> list[str]
     """What is restored first, first.  Where marks contradict Podman, Podman is right."""
     graph = {target: [each for each in entries[target].after if each in entries] for target in sorted(entries)}
     while True:
+        sorter = TopologicalSorter(graph)
         try:
-            return list(TopologicalSorter(graph).static_order())
+            sorter.prepare()
         except CycleError as error:
             around = error.args[1]
             # The first of two is one that the second is after.
@@ -121,6 +124,16 @@ def _sorted(entries: dict[str, Entry], needs: dict[str, list[str]]) -> list[str]
                 if first not in _reached(second, needs)
             )  # fmt: skip
             graph[second].remove(first)
+        else:
+            return list(_one_by_one(sorter, entries))
+
+
+def _one_by_one(sorter: TopologicalSorter[str], entries: dict[str, Entry]) -> Iterator[str]:
+    ready: list[str] = []
+    while sorter:
+        ready = sorted([*ready, *sorter.get_ready()], key=lambda target: (bool(entries[target].starts), target))
+        yield ready[0]
+        sorter.done(ready.pop(0))
 
 
 def _entry(mark: Mark, told: dict[str, Any] | None, running: set[str]) -> Entry:
