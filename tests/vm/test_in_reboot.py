@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from harness.events import time_limit_s
 from harness.skips import missing
 from vm.disks import SYSTEMD
 from vm.kernels import by_name
@@ -77,7 +78,7 @@ def test_containers_count_on(installed: dict[str, Path], tmp_path: Path) -> None
             assert found is not None, result.output
             # It has not begun anew, and has not made up for the time that it slept.
             if at:
-                assert ticks <= int(found[1]) < ticks + _BETWEEN_S, result.output
+                assert ticks <= int(found[1]) < ticks + time_limit_s(_BETWEEN_S), result.output
             assert int(found[1]) < int(found[2]), result.output
             if asleep := re.search(r"asleep at +(\d+)", result.output):
                 ticks = int(asleep[1])
