@@ -34,6 +34,7 @@ from torpor.engine.restore.session import RestoreSession
 from torpor.kernel import interrupts
 from torpor.kernel.procfs.status import read_status
 from torpor.kernel.procfs.task import is_dying, read_children
+from torpor.kernel.sock_diag import read_inet
 from torpor.objects.policy import NetworkPolicy, Policies
 from torpor.tracee.caretaker import Caretaker
 
@@ -41,6 +42,7 @@ pytestmark = [pytest.mark.root, pytest.mark.usefixtures("own_network")]
 
 N_KILLS = rounds(20, 100)
 SEED = 20240214
+_LISTEN = 1 << 10
 
 
 def _fork_restorer(
@@ -317,6 +319,7 @@ def test_who_was_stopped_stays_stopped() -> None:
         far.listen("127.0.0.1")
         near = NearEnd("127.0.0.1", far.port)
         pid = far.pid
+        _await_accepted()
         os.kill(pid, signal.SIGSTOP)
         _await_state(pid, "T")
         far.checkpoint()
@@ -332,6 +335,14 @@ def test_who_was_stopped_stays_stopped() -> None:
         os.kill(pid, signal.SIGCONT)
         sent, received = near.finish()
         assert far.counts() == (received, sent)
+
+
+def _await_accepted() -> None:
+    """Stopped before, it would never accept; once it has, it listens no longer."""
+    deadline = time.monotonic() + time_limit_s(10)
+    while read_inet(socket.AF_INET, socket.IPPROTO_TCP, _LISTEN):
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
 
 
 def _await_state(pid: int, state: str) -> None:
