@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 
@@ -77,9 +78,11 @@ def _stop_at_rest(session: DumpSession) -> FrozenTree:
 
 
 def _may_be_met(session: DumpSession, tree: FrozenTree) -> bool:
-    """Whether a client may come between the stop and the lock of the network, if that is to be locked."""
+    """Whether a client may come between the stop and the lock of the network, if that is to be locked as a whole."""
     if tree.root.is_zombie or tree.root.leader.group_stop or not reading.is_lock_wanted(session):
         return False
+    if os.readlink(f"/proc/{tree.root.pid}/ns/net") == os.readlink("/proc/self/ns/net"):
+        return False  # not locked but for its connections: the kernel tells clients that come late
     with network_of(tree.root.pid):
         from torpor.objects.files.socket import listeners
 
