@@ -1,12 +1,15 @@
 """Signals that ask us to end: as an exception where work can be taken back, held back where it must come to its end.
 
 ``catch`` is for commands: Ctrl-C and SIGTERM raise, so that everything borrowed is given back on the way up.  ``held``
-is for whoever passes a point of no return: from there to the end of the block no signal changes our way.
+is for whoever passes a point of no return: from there to the end of the block no signal changes our way.  ``put_off``
+is for what must not be broken off in its midst, because who takes it back has to know how far it has come: the state of
+a task that works for us.  It is heard between its steps (``look``) and while it waits (``allowed``).
 """
 
 from __future__ import annotations
 
 import os
+from _thread import get_ident
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -24,6 +27,8 @@ _NOT_HELD = frozenset(
     )
 )  # fmt: skip
 _SIGRTMAX = 64
+#: Whoever asks so often gets it at once: what is put off may wait for something that never comes.
+_AT_ONCE = 3
 
 
 class Interrupted(BaseException):
@@ -42,14 +47,94 @@ def behind(error: BaseException) -> Interrupted | None:
     return seen
 
 
+class _State:
+    """Of the main thread, the one in which handlers run."""
+
+    __slots__ = ("asked", "is_open", "levels", "main")
+
+    def __init__(self) -> None:
+        #: The thread that has called ``catch``.
+        self.main = 0
+        #: How many blocks of ``put_off`` we are in, and whether it is allowed to break them off all the same.
+        self.levels, self.is_open = 0, True
+        #: What has come meanwhile.
+        self.asked: list[int] = []
+
+
+_state = _State()
+
+
 def catch() -> None:
     """From now on the two signals raise."""
+    _state.main = get_ident()
     signal.signal(signal.SIGINT, _raise)
     signal.signal(signal.SIGTERM, _raise)
 
 
-def _raise(number: int, frame: FrameType | None) -> NoReturn:
+def _raise(number: int, frame: FrameType | None) -> None:
+    state = _state
+    if state.levels and not state.is_open and len(state.asked) + 1 < _AT_ONCE:
+        state.asked.append(number)
+        return
+    _stop(number)
+
+
+def _stop(number: int) -> NoReturn:
+    # What is on the way up from here is as delicate, wherever that was.
+    _state.is_open = False
+    _state.asked.clear()
     raise Interrupted(number)
+
+
+def look() -> None:
+    """Between two steps of what is put off: Interrupted where a signal has come."""
+    if _state.asked and get_ident() == _state.main:
+        _stop(_state.asked[0])
+
+
+class put_off:
+    """Within the block the signals of ``catch`` wait; what has come raises at its end, unless an error does.
+
+    The third one raises at once.  Elsewhere than in the thread that has called ``catch`` nothing is done: none of them
+    is met there.
+    """
+
+    __slots__ = ("_is_here", "_was_open")
+
+    def __init__(self) -> None:
+        self._is_here, self._was_open = get_ident() == _state.main, True
+
+    def __enter__(self) -> None:
+        if self._is_here:
+            self._was_open = _state.is_open
+            _state.levels += 1
+            _state.is_open = False
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if not self._is_here:
+            return
+        _state.levels -= 1
+        _state.is_open = self._was_open or not _state.levels
+        if _state.is_open:
+            if kind is None:
+                look()
+            _state.asked.clear()
+
+
+class allowed:
+    """Within the block, which is inside of one that is ``put_off``, signals raise wherever they come, or have come."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        look()
+        if get_ident() == _state.main:
+            _state.is_open = True
+            look()
+
+    def __exit__(self, *_: object) -> None:
+        if get_ident() == _state.main and _state.levels:
+            _state.is_open = False
 
 
 @contextmanager
@@ -74,6 +159,9 @@ def held() -> Iterator[None]:
                     before[number] = signal.signal(number, note)
                 except ValueError:
                     break
+        else:
+            came += _state.asked
+            _state.asked.clear()
         yield
         succeeded = True
     finally:

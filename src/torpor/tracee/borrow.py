@@ -21,7 +21,7 @@ from errno import EACCES, EEXIST
 from torpor.base import log
 from torpor.base.errors import KernelError, RefusedError, TorporError
 from torpor.base.ids import Pid
-from torpor.kernel import lsm, signal, vm
+from torpor.kernel import interrupts, lsm, signal, vm
 from torpor.kernel.arch import call as gadgets
 from torpor.kernel.arch import loop, nr, restart, sigframe
 from torpor.kernel.arch.regs import UserRegs
@@ -157,7 +157,8 @@ def _bootstrapped(leader: Thread, xstate: bytes, maps: list[Vma], frame_size: in
     regs = _regs_to_give_back(leader)
     if regs.is_compat:
         raise RefusedError(f"pid {leader.tgid} runs 32-bit code", hint="only 64-bit processes can be checkpointed")
-    with _dispatch_off(leader), _bootstrap_area(leader, regs, xstate, maps, frame_size) as boot:
+    # Broken off in the midst of a call, nobody would know what the thread is about to do.
+    with interrupts.put_off(), _dispatch_off(leader), _bootstrap_area(leader, regs, xstate, maps, frame_size) as boot:
         yield boot
 
 
@@ -207,6 +208,8 @@ class _Bootstrap:
         self._syscall_ret, self._sigreturn = code
         #: Where the loop lies, if not in memory of our own, and what was there.
         self._room: tuple[int, bytes] | None = None
+        #: Whether the thread is on its way through the frame, and needs it.
+        self.is_away = False
 
     def call(self, number: int, *args: int) -> int:
         """Make one call; KernelError if it fails.  The thread has its own registers again afterwards."""
@@ -214,6 +217,7 @@ class _Bootstrap:
         regs.set_call(self._syscall_ret, number, args)
         gadgets.set_return(regs, self._stack, self._sigreturn)
         thread = self._thread
+        self.is_away = True
         thread.set_regs(regs)
         thread.set_sigmask(self._mask)
         try:
@@ -223,6 +227,7 @@ class _Bootstrap:
         finally:
             thread.set_sigmask(self._sigmask)
             thread.set_regs(self._regs)
+            self.is_away = False
         if result >= _MASK - 4094:
             raise KernelError(f"a call inside pid {thread.tgid}", _MASK + 1 - result)
         return result
@@ -301,11 +306,13 @@ def _bootstrap_area(
     memory = os.open(f"/proc/{leader.tid}/mem", os.O_RDWR | os.O_CLOEXEC)
     try:
         before = _pread_or_zeroes(memory, len(content), stack)
+        boot = _Bootstrap(leader, regs, sigmask, (syscall_ret, sigreturn), (stack, before))
         os.pwrite(memory, content, stack)
         try:
-            yield _Bootstrap(leader, regs, sigmask, (syscall_ret, sigreturn), (stack, before))
+            yield boot
         finally:
-            os.pwrite(memory, before, stack)
+            if not boot.is_away:
+                os.pwrite(memory, before, stack)
     finally:
         os.close(memory)
 

@@ -14,7 +14,7 @@ from torpor.base import log
 from torpor.base.errors import KernelError, NotPermittedError, RefusedError, TargetGoneError
 from torpor.base.ids import Pid
 from torpor.base.records import dataclass, field
-from torpor.kernel import ptrace
+from torpor.kernel import interrupts, ptrace
 from torpor.kernel.kcmp import KCMP_VM, kcmp
 from torpor.kernel.procfs.small import read_small
 from torpor.kernel.procfs.stat import Stat, read_stat
@@ -286,7 +286,8 @@ def refuse_without_leader(pid: Pid) -> RefusedError:
 
 def _wait_stopped(process: Process, thread: Thread) -> None:
     try:
-        thread.wait_interrupted()
+        with interrupts.allowed():  # one that sleeps in the kernel may be long in coming
+            thread.wait_interrupted()
     except TargetGoneError:
         process.threads.remove(thread)
 

@@ -21,6 +21,7 @@ from torpor.engine.sets.streaming import StoreSet
 from torpor.engine.sets.writing import NewSet
 from torpor.engine.stats import DumpStats
 from torpor.images.stores.opening import Location, open_store
+from torpor.kernel import interrupts
 from torpor.objects.undo import do_all
 
 
@@ -95,31 +96,39 @@ _STAGES: dict[int, Callable[[DumpSession], AbstractContextManager[None]]] = {
 
 
 def run(session: DumpSession, table: Sequence[DumpPhase]) -> None:
-    """Go through all phases of *table*, stage by stage."""
+    """Go through all phases of *table*, stage by stage.  Signals are heard between them, and in those that break."""
     failed: BaseException | None = None
-    try:
-        for stage, lasting in _STAGES.items():
-            with lasting(session):
-                for step in _steps(session, table, stage):
-                    step()
-    except BaseException as error:
-        failed = error
-        raise
-    finally:
+    with interrupts.put_off():
         try:
-            do_all(_steps(session, table, LAST), failed)
-        except (TorporError, OSError) as error:
-            if not session.new.is_last:
-                raise
-            # The tree is gone and the set is whole: a failure that is told now would be taken for one of the dump.
-            log.warn(f"the checkpoint is complete, but afterwards: {error}")
+            for stage, lasting in _STAGES.items():
+                with lasting(session):
+                    for step in _steps(session, table, stage):
+                        interrupts.look()
+                        step()
+        except BaseException as error:
+            failed = error
+            raise
+        finally:
+            try:
+                do_all(_steps(session, table, LAST), failed)
+            except (TorporError, OSError) as error:
+                if not session.new.is_last:
+                    raise
+                # The tree is gone and the set is whole: a failure told now would be taken for one of the dump.
+                log.warn(f"the checkpoint is complete, but afterwards: {error}")
 
 
 def _steps(session: DumpSession, table: Sequence[DumpPhase], stage: int) -> Iterator[Callable[[], None]]:
     for phase in table:
         if phase.stage == stage:
             log.debug(f"dump: {phase.name}")
-            yield partial(phase.run, session)
+            breaks = stage in (BEFORE, AFTER) if phase.breaks is None else phase.breaks
+            yield partial(_breakable, phase, session) if breaks else partial(phase.run, session)
+
+
+def _breakable(phase: DumpPhase, session: DumpSession) -> None:
+    with interrupts.allowed():
+        phase.run(session)
 
 
 def _new_set(place: Location, options: DumpOptions) -> NewSet | StoreSet:

@@ -19,6 +19,7 @@ from torpor.base.ids import Pid
 from torpor.engine.dump.session import DumpSession
 from torpor.engine.options import ALWAYS, nobody
 from torpor.images.store import store_one
+from torpor.kernel import interrupts
 from torpor.kernel.procfs.maps import Vma, count_maps, read_flags, read_maps, read_smaps, take_flags
 from torpor.kernel.procfs.small import read_small
 from torpor.kernel.procfs.status import Status
@@ -202,11 +203,12 @@ class Snapshots:
         do_all([partial(self._end, each) for each in list(self._taken.values())])
 
     def _end(self, taken: _Taken) -> None:
-        del self._taken[taken.process.pid]
-        taken.snapshot.kill()
-        with self._session.stats.watch.span("frozen"):
-            taken.snapshot.reap()
-        self._session.outside.caretaker.drop(taken.keys)
+        with interrupts.put_off():
+            taken.snapshot.kill()
+            with self._session.stats.watch.span("frozen"):
+                taken.snapshot.reap()
+            self._session.outside.caretaker.drop(taken.keys)
+            del self._taken[taken.process.pid]
 
 
 @contextmanager

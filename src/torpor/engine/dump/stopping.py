@@ -11,6 +11,7 @@ from torpor.base.ids import Pid
 from torpor.engine.dump import reading
 from torpor.engine.dump.session import DumpSession
 from torpor.engine.time_limit import time_limit
+from torpor.kernel import interrupts
 from torpor.kernel.namespaces import network_of
 from torpor.objects.undo import End
 from torpor.tracee.tree import FrozenTree, freeze
@@ -71,6 +72,7 @@ def _stop_at_rest(session: DumpSession) -> FrozenTree:
         if outside.was_at_rest or is_late:
             return tree
         tree.release()
+        interrupts.look()
         for _ in range(_N_LOOKS):
             time.sleep(_LOOK_EVERY_S)
             if not _is_waited_for(session, pids):
