@@ -168,11 +168,13 @@ def _add(batch: Batch, process: RestoreProcess, number: int, flags: int, fown: m
     if not fown.pid:
         return
     owner = batch.pack("ii", fown.pid_type, fown.pid)
-    switch = bool(fown.uid or fown.euid)
+    # What is built by somebody else than root stays his, and so do its files' owners.
+    real, effective, saved = os.getresuid() if os.geteuid() else (0, 0, 0)
+    switch = bool(fown.uid or fown.euid) and (fown.uid, fown.euid) != (real, effective)
     if switch:
         # The kernel notes the real and effective ids of whoever sets the owner.
-        batch.call(nr.setresuid, fown.uid, fown.euid, 0)
+        batch.call(nr.setresuid, fown.uid, fown.euid, saved)
     # It may fail: an owner outside of the tree can be gone by now.
     batch.call(nr.fcntl, number, F_SETOWN_EX, owner, may_fail=True)
     if switch:
-        batch.call(nr.setresuid, 0, 0, 0)
+        batch.call(nr.setresuid, real, effective, saved)

@@ -45,8 +45,11 @@ class Networks:
     def check(self, file: OpenFile) -> None:
         """Refuse what ``id_of`` would, once all processes are known."""
         if net_namespace_of(file.fd) not in self._known:
-            with OwnedFd(fcntl.ioctl(file.fd, SIOCGSKNS)) as namespace:
-                inode = os.fstat(namespace.fileno()).st_ino
+            try:
+                with OwnedFd(fcntl.ioctl(file.fd, SIOCGSKNS)) as namespace:
+                    inode = os.fstat(namespace.fileno()).st_ino
+            except PermissionError:
+                return  # without CAP_NET_ADMIN only a dump can tell, by the namespaces of processes
             self._context.at(DumpStage.KNOWN, lambda: self._check_known(file, inode))
 
     def _check_known(self, file: OpenFile, inode: int) -> None:

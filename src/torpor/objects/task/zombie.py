@@ -13,6 +13,8 @@ Limits
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from torpor.base.errors import TargetGoneError, TorporError
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
@@ -68,11 +70,11 @@ def restore(process: RestoreProcess) -> None:
     batch.call(nr.prctl, PR_SET_NAME, batch.path(process.core.tc.comm))
     if process.core.thread_core.HasField("creds"):
         creds.restore_ids(process.core.thread_core.creds, process.threads[0].status, process.idmaps, batch)
-    batch.call(nr.prctl, PR_SET_DUMPABLE, 0)
     runner.run(batch)
     if process.parent is not None:
         process.parent.got_sigchld = True
     if number:
+        _leave_no_core(process)
         try:
             die_by(runner.thread, number)
         except TorporError as error:
@@ -85,3 +87,14 @@ def restore(process: RestoreProcess) -> None:
     except TargetGoneError:
         return
     raise TorporError(f"pid {process.ns_pid} did not end")
+
+
+def _leave_no_core(process: RestoreProcess) -> None:
+    """Its death is to write no file, which a limit does not keep a program behind core_pattern from doing.
+
+    From there on not even we may look into it, unless we may trace anybody.
+    """
+    batch = Batch()
+    batch.call(nr.prctl, PR_SET_DUMPABLE, 0)
+    with suppress(PermissionError):
+        process.runner.run(batch)

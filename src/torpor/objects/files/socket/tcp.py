@@ -88,6 +88,12 @@ def check(file: OpenFile, sk: m.inet_sk_entry, context: DumpContext) -> None:
         return
     _check_connection(file, sk.proto, state, sk.dst_port, context)
     if not context.policies.network.tcp_close:
+        with Borrowed(file.fd) as connection:
+            if sk.proto == socket.IPPROTO_TCP and not tcp_repair.may_begin(connection):
+                raise file.refuse(
+                    f"a TCP connection to port {sk.dst_port} cannot be read without CAP_NET_ADMIN",
+                    hint="run as root, or with that capability, or have connections closed (--tcp-close)",
+                )
         context.part(_Met).add(sk)
 
 

@@ -7,6 +7,7 @@ owner's send(2) and recv(2) fail.  A task must never run with one of its sockets
 from __future__ import annotations
 
 import _socket as socket
+import errno
 import fcntl
 import struct
 
@@ -18,6 +19,7 @@ TCP = socket.IPPROTO_TCP
 INFO, MAXSEG, CORK, ULP = 11, 2, 3, 31
 REPAIR, REPAIR_QUEUE, QUEUE_SEQ, REPAIR_OPTIONS, TIMESTAMP, REPAIR_WINDOW = 19, 20, 21, 22, 24, 29
 ON, OFF, OFF_QUIETLY = 1, 0, -1
+_NO_MODE = 7
 NO_QUEUE, RECEIVE_QUEUE, SEND_QUEUE = 0, 1, 2
 _SMALLEST_PIECE = 1024
 
@@ -94,6 +96,15 @@ def send_all(connection: Socket, data: bytes) -> None:
             piece //= 2
             if piece < _SMALLEST_PIECE:
                 raise
+
+
+def may_begin(connection: Socket) -> bool:
+    """Whether we are allowed to; nothing becomes of it: the kernel looks at the right first, and has no such mode."""
+    try:
+        connection.setsockopt(TCP, REPAIR, _NO_MODE)
+    except OSError as error:
+        return error.errno != errno.EPERM
+    return True
 
 
 def begin(connection: Socket) -> None:

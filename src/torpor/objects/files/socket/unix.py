@@ -90,6 +90,7 @@ def check(file: OpenFile, context: DumpContext) -> None:
     row = table.sockets.get(file.stat.st_ino)
     if row is None:
         return  # younger than the table
+    unix_name.check(file, row.name, context)
     peers = context.part(Peers)
     # Ends of connections may lie in a queue, or wait to be accepted: then it cannot be told who is outside.
     if row.n_unread or row.pending:

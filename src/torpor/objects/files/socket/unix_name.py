@@ -38,6 +38,21 @@ _MAX_LINKS = 64
 # -- dump -----------------------------------------------------------------------------------------------------
 
 
+def check(file: OpenFile, name: bytes, context: DumpContext) -> None:
+    """RefusedError where we may not ask for the file of a socket's name; for all of a tree by the first."""
+    if not name or name.startswith(b"\0") or not context.once(("unix", "names")):
+        return
+    try:
+        os.close(fcntl.ioctl(file.fd, SIOCUNIXFILE))
+    except PermissionError:
+        raise file.refuse(
+            f"the file of its name {_text(name)} cannot be found without CAP_NET_ADMIN",
+            hint="run as root, or with that capability",
+        ) from None
+    except OSError:
+        return  # it may be another name's by then
+
+
 def dump(file: OpenFile, sk: m.unix_sk_entry, name: bytes, context: DumpContext) -> None:
     """Fill in the name, and what its file is like."""
     sk.name = name
