@@ -13,6 +13,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -49,10 +50,13 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         assert torpor.main(["checkpoint", "held", "--leave-running"]) == 0
         yield place
     finally:
-        for pid in find_tree(mark):
-            os.kill(pid, signal.SIGKILL)
-        jobs.wait_ended(jobs.find("held"))
-        subprocess.run(["umount", "-l", place], check=True)
+        try:
+            for pid in find_tree(mark):
+                with suppress(ProcessLookupError):  # a copy that has been killed already may be on its way out
+                    os.kill(pid, signal.SIGKILL)
+            jobs.wait_ended(jobs.find("held"))
+        finally:
+            subprocess.run(["umount", "-l", place], check=True)
 
 
 def _sums(state: Path, number: int = 1) -> dict[str, str]:
