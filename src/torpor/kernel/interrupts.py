@@ -71,6 +71,30 @@ def catch() -> None:
     signal.signal(signal.SIGTERM, _raise)
 
 
+@contextmanager
+def as_python_has_them() -> Iterator[None]:
+    """For a block that a program in Python calls, which has not called ``catch``: a Ctrl-C there raises likewise.
+
+    It is a KeyboardInterrupt at the end of the block.  Whatever else the program has made of signals stays as it is.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    try:
+        signal.signal(signal.SIGINT, _raise)
+    except ValueError:  # not in the main thread
+        yield
+        return
+    before, _state.main = _state.main, get_ident()
+    try:
+        yield
+    except Interrupted as stop:
+        raise KeyboardInterrupt from stop
+    finally:
+        _state.main = before
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def _raise(number: int, frame: FrameType | None) -> None:
     state = _state
     if state.levels and not state.is_open and len(state.asked) + 1 < _AT_ONCE:

@@ -223,24 +223,24 @@ def kill_and_reap(threads: list[Thread], sent: Callable[[], None] | None = None)
             continue
         # A child that is not ours to wait for has ended; as long as it is there, waitid shows it and not the next one.
         time.sleep(0.001)
-        _reap_children(left)
+        _reap_born(left)
         left = {tid for tid in left if not _is_reaped(tid)}
 
 
-def _reap_children(pids: set[Pid]) -> None:
-    """Wait for those of their children that we trace and nobody has noted: born just as the work failed.
+def _reap_born(pids: set[Pid]) -> None:
+    """Wait for those of their children and threads that we trace and nobody has noted: born just as the work failed.
 
-    The first process of a pid namespace does not end before they have been waited for.
+    The first process of a pid namespace does not end before they have been waited for, nor any before its threads.
     """
-    from torpor.kernel.procfs.task import read_children
+    from torpor.kernel.procfs.task import read_children, read_threads
 
     for pid in pids:
         try:
-            children = read_children(pid)
+            born = [*read_children(pid), *(tid for tid in read_threads(pid) if tid != pid)]
         except OSError:
             continue
-        for child in children:
-            _is_reaped(child)
+        for each in born:
+            _is_reaped(each)
 
 
 def _is_reaped(tid: Pid) -> bool:

@@ -134,6 +134,26 @@ def test_past_the_point_of_no_return_it_is_too_late() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
+def test_a_program_in_python_gets_what_it_expects() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    seen = []
+    with pytest.raises(KeyboardInterrupt), interrupts.as_python_has_them(), interrupts.put_off():
+        os.kill(os.getpid(), signal.SIGINT)
+        seen.append("all of it")
+    assert seen == ["all of it"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_program_with_a_handler_of_its_own_keeps_it() -> None:
+    came = []
+    signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+    with interrupts.as_python_has_them(), interrupts.put_off():
+        os.kill(os.getpid(), signal.SIGINT)
+        assert came == [signal.SIGINT]
+
+
 def test_other_threads_put_nothing_off() -> None:
     is_in, is_over = threading.Event(), threading.Event()
 

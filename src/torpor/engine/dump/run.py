@@ -49,7 +49,7 @@ def pre_dump(pid: int, place: Location, options: DumpOptions | None = None) -> D
 
 
 def _dump(pid: int, place: Location, options: DumpOptions, table: Sequence[DumpPhase]) -> DumpStats:
-    with _new_set(place, options) as new, ExitStack() as hold:
+    with interrupts.as_python_has_them(), _new_set(place, options) as new, ExitStack() as hold:
         session = begin(Pid(pid), new, options, hold, is_pre_dump=table is PRE_DUMP)
         run(session, table)
         try:

@@ -11,6 +11,7 @@ from torpor.engine.births import Birth, End, Member, Orphan, SetPgid, SetSid, St
 from torpor.engine.family import family_of
 from torpor.engine.restore import namespaces
 from torpor.engine.restore.session import RestoreSession
+from torpor.kernel import interrupts
 from torpor.kernel.arch import nr
 from torpor.kernel.namespaces import CLONE_NEWUSER
 from torpor.kernel.procfs.status import read_status
@@ -132,6 +133,7 @@ class _Midwife:
     def follow(self, steps: Sequence[Step]) -> None:
         """All of them, in order."""
         for step in steps:
+            interrupts.look()
             match step:
                 case Birth(child, by, sibling):
                     self._bear(child, by, self._runner_before_birth(by), sibling)

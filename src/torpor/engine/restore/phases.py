@@ -31,6 +31,8 @@ class Phase:
     """A step of the restore.  ``span`` is the name under which its time is counted.
 
     ``by_images``: whether it goes by a number or name out of the images, so that what is wrong there may be theirs.
+    ``breaks``: whether a signal may break it off in its midst.  It does where it may take long, or waits for somebody;
+    the others are whole: whoever ends all that has been made must know of it.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Phase:
     why: str
     span: str = "restore"
     by_images: bool = True
+    breaks: bool = False
 
 
 class Reached:
@@ -96,12 +99,18 @@ AFTER_FILES: tuple[ProcessStep, ...] = (
 )
 
 RESTORE: tuple[Phase, ...] = (
-    Phase("images", reading.read_images, "read and checked as a whole, before anything is made"),
+    Phase("images", reading.read_images, "read and checked as a whole, before anything is made", breaks=True),
     Phase("policy", policy.check, "what the caller does not allow is refused before anything is made"),
     Phase("processor", reading.check_processor, "nothing is made on one that cannot run it"),
     Phase("security labels", reading.plan_labels, "nothing is made where a profile is missing"),
     Phase("plan", reading.plan, "where our memory and our channel lie in puppets must be free in all of them"),
-    Phase("pre-restore", reading.notify_start, "whoever is told prepares what is restored into", by_images=False),
+    Phase(
+        "pre-restore",
+        reading.notify_start,
+        "whoever is told prepares what is restored into",
+        by_images=False,
+        breaks=True,
+    ),
     Phase("namespaces to make", namespaces.plan, "the root puppet is cloned with them"),
     Phase("privileges", privileges.check_restore, "what is lacking is named before anything is made"),
     Phase(
@@ -119,7 +128,13 @@ RESTORE: tuple[Phase, ...] = (
         "children are born into them; a mount of cgroup shows what the cgroup namespace has as its root",
         "forking",
     ),
-    Phase("namespaces", namespaces.make, "children inherit them, and all files are opened inside of them", "forking"),
+    Phase(
+        "namespaces",
+        namespaces.make,
+        "children inherit them, and all files are opened inside of them",
+        "forking",
+        breaks=True,
+    ),
     Phase("enter network", namespaces.enter_network, "sockets are born into the namespace of their maker", "forking"),
     Phase("hold network", network.hold, "a packet for a connection that is not there yet gets a reset", "forking"),
     Phase(
@@ -131,8 +146,13 @@ RESTORE: tuple[Phase, ...] = (
     Phase("control groups of the rest", _in_cgroups("enter_all"), "before memory is filled, which counts for them"),
     Phase("the dead", forking.make_zombies, "groups and sessions may need them as leaders until here", "forking"),
     Phase("early aspects", finishing.early, "what must be there before memory and files (EARLY)"),
-    Phase("memory", building.memory, "the executable can be set only with no mapping of the old one left"),
-    Phase("pages to come", building.announce, "whoever brings them knows all before any of them is waited for"),
+    Phase("memory", building.memory, "the executable can be set only with no mapping of the old one left", breaks=True),
+    Phase(
+        "pages to come",
+        building.announce,
+        "whoever brings them knows all before any of them is waited for",
+        breaks=True,
+    ),
     Phase("namespaces, late", namespaces.finish, "System V segments to be removed are mapped by now"),
     Phase("directories", building.directories, "the last to use low descriptor numbers for itself"),
     Phase("threads", forking.make_threads, "they share memory, now in place; a pidfd of a thread needs it"),
@@ -182,16 +202,24 @@ RESTORE: tuple[Phase, ...] = (
         finishing.notify_ready,
         "all is there, and a hook that says no can still stop it",
         by_images=False,
+        breaks=True,
     ),
     Phase(
         "network told",
         network.tell,
         "whoever else holds packets back lets them go before hooks of the tree run",
         by_images=False,
+        breaks=True,
     ),
     Phase("tidy", Reached(RestoreStage.TIDY), "link_remap names serve a restore that fails once more"),
     Phase("watched", Reached(RestoreStage.WATCHED), "whoever watches files would be told of what we do to them"),
-    Phase("pre-resume", finishing.notify_resume, "the last word before everyone goes on", by_images=False),
+    Phase(
+        "pre-resume",
+        finishing.notify_resume,
+        "the last word before everyone goes on",
+        by_images=False,
+        breaks=True,
+    ),
     Phase("guard", finishing.guard, "letting go is not one step: our death still has to be the death of all"),
     Phase(
         "frozen groups",

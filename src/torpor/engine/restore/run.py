@@ -18,6 +18,7 @@ from torpor.engine.sets.reading import open_set
 from torpor.images.errors import ImageError
 from torpor.images.store import ImageStore
 from torpor.images.stores.opening import Location, open_store
+from torpor.kernel import interrupts
 from torpor.objects.undo import do_all
 
 
@@ -31,7 +32,7 @@ def restore(place: Location, options: RestoreOptions | None = None) -> int:
     """
     options = options or RestoreOptions()
     where = os.path.abspath(place) if isinstance(place, str | os.PathLike) else place.path
-    with _named(where), open_set(place, verify=options.verify) as store:
+    with interrupts.as_python_has_them(), _named(where), open_set(place, verify=options.verify) as store:
         session = RestoreSession(store, options)
         pid = run(session)
     stats_directory = options.stats_directory or (where if os.path.isdir(where) else "")
@@ -49,12 +50,17 @@ def restore(place: Location, options: RestoreOptions | None = None) -> int:
 def run(session: RestoreSession) -> int:
     """Go through all phases; the root's pid as we see it."""
     failed: BaseException | None = None
-    with session.hold:
+    with interrupts.put_off(), session.hold:
         try:
             for phase in RESTORE:
                 log.debug(f"restore: {phase.name}")
+                interrupts.look()
                 with _explained(phase, session.store), session.stats.watch.span(phase.span):
-                    phase.run(session)
+                    if phase.breaks:
+                        with interrupts.allowed():
+                            phase.run(session)
+                    else:
+                        phase.run(session)
         except BaseException as error:
             failed = error
             session.fail(error)
