@@ -113,8 +113,8 @@ def _round(workload: Workload, number: int, delay_s: float, options: Sequence[st
     try:
         workload.restore()
     except engine.EngineError as error:
-        # The machine is busy, and pids are few.
-        if "is taken by" not in error.log:
+        # The machine is busy, and pids are few.  Who had it may be gone when he is to be named.
+        if " is taken" not in error.log:
             raise
         return "lost"
     return "dead"
