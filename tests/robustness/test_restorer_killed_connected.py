@@ -286,9 +286,9 @@ def test_killed_around_the_commit(instant: str, tmp_path: Path, *, is_locked: bo
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize(("phase", "goes_on"), [("commit", False), ("network", True), ("go", True)])
+@pytest.mark.parametrize(("phase", "goes_on"), [("announce", False), ("commit", True), ("go", True)])
 def test_asked_to_end_around_the_commit(phase: str, number: int, *, goes_on: bool) -> None:
-    """Before it the restore is taken back; after it there is no way back, and a signal changes nothing."""
+    """Before it the restore is taken back; once it has begun there is no way back, and a signal changes nothing."""
 
     def prepare() -> None:
         interrupts.catch()
