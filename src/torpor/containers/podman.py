@@ -17,7 +17,7 @@ from torpor.base.errors import EngineError, TorporError, UsageError
 from torpor.base.fds import OwnedFd
 from torpor.base.ids import Pid
 from torpor.containers import archive, changes, foreseen, space
-from torpor.containers.commands import command_of, run
+from torpor.containers.commands import TookTooLongError, command_of, run
 from torpor.containers.model import LIST_TIMEOUT_S, RUNNING, Container, Restored, Runtime, Words, matching, option_line
 from torpor.images import pack
 from torpor.kernel.procfs.task import is_dying
@@ -60,7 +60,8 @@ class Podman:
         pid = entry.get("Pid")
         # The pid of a container that has ended stays in the list.
         known = pid if isinstance(pid, int) and state in RUNNING else 0
-        return Container("podman", name, str(entry["Id"]), state, known, str(entry.get("Image", "")))
+        image, pod = str(entry.get("Image", "")), str(entry.get("Pod") or "")
+        return Container("podman", name, str(entry["Id"]), state, known, image, pod=pod)
 
     def about(self, container: Container) -> Runtime:
         told = json.loads(run(self.name, "container", "inspect", container.id))[0]
@@ -155,6 +156,22 @@ class Podman:
         line = option_line(self.name, "restores", words, _RESTORE_WORDS, _OTHER_OPTIONS)
         return self._make([*line, image], "", name)
 
+    def exists(self, container: str) -> bool:
+        """Whether there is a container of that name or id.
+
+        Without a list: that waits for every container that Podman is at work on, and one that is on its way here takes
+        its time.
+        """
+        if not command_of(self.name):
+            return False
+        try:
+            run(self.name, "container", "exists", container, timeout_s=LIST_TIMEOUT_S)
+        except TookTooLongError:
+            raise
+        except EngineError:
+            return False
+        return True
+
     def has_image(self, name: str) -> bool:
         """Whether Podman has an image called so."""
         if not command_of(self.name):
@@ -182,12 +199,14 @@ class Podman:
         return _addresses(json.loads(run(self.name, "container", "inspect", container.id))[0])
 
     def _make(self, words: list[str], own_name: str, name: str | None) -> Restored:
-        before = {container.id for container in self.containers()}
+        called = name or own_name
+        was_there = not called or self.exists(called)
         line = [*words, *([f"--name={name}"] if name else [])]
         try:
             said = run(self.name, "container", "restore", *line, to_its_end=True)
         except BaseException as error:
-            self._remove_new(before, name or own_name)
+            if not was_there:
+                self._remove_called(called)
             if isinstance(error, EngineError) and "already in use" in str(error):
                 error.hint = f"--name N gives it another one, `podman rm {name or own_name}` makes room"
             raise
@@ -196,12 +215,11 @@ class Podman:
             raise EngineError(f"podman restored something, but does not say what: {said.strip()[:200]}")
         return self._restored(ids[-1])
 
-    def _remove_new(self, before: set[str], name: str) -> None:
+    def _remove_called(self, name: str) -> None:
         """What a failed restore has created; others may have made containers meanwhile, of other names."""
-        with suppress(EngineError, ValueError):
-            for container in self.containers():
-                if container.id not in before and container.name == name:
-                    self.remove(container)
+        with suppress(EngineError):
+            if self.exists(name):
+                run(self.name, "rm", "--force", "--time=0", "--volumes", name)
 
     def _restored(self, ident: str) -> Restored:
         told = json.loads(run(self.name, "container", "inspect", ident))[0]
