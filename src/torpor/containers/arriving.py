@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torpor.base import log
 from torpor.base.errors import EngineError, MigrationError, TorporError
@@ -45,10 +46,17 @@ from torpor.migrate.link import Link, LinkLostError, Message
 from torpor.migrate.offer import Offer
 from torpor.objects.ns.mnt.external import sources_by_key
 
+if TYPE_CHECKING:
+    from torpor.containers.arriving_pod import Membership
+
 #: What a restore may be told that the checkpoint was.
 WORDS = ("tcp-established", "file-locks")
+#: The engine that the offer of a pod names.
+POD = "pod"
 #: Further words of the two sides, beside those of :mod:`torpor.migrate.protocol`.
 DOCUMENTS, BEGIN, WAITS, FILES, REBUILD = "documents", "begin", "waits", "files", "rebuild"
+#: Of a pod, instead of "runs": none of its containers has been let go, nor will be.
+NONE_RUNS = "none-runs"
 #: What is taken of an archive of Podman's.
 NAMES = ("config.dump", "spec.dump", "network.status")
 LOG = "ctr.log"
@@ -57,11 +65,11 @@ ROOT, SHM, VOLUME = "root", "shm", "volume:"
 #: So long does Podman itself wait for a restore.
 WAITS_WITHIN_S = 240.0
 _RUNS_WITHIN_S, _SAYS_WITHIN_S = 60.0, 30.0
-_MAX_NETWORKS, _MAX_VOLUMES, _MAX_DOCUMENT, _CHUNK = 64, 256, 3 << 20, 1 << 20
+MAX_NETWORKS, _MAX_VOLUMES, _MAX_DOCUMENT, _CHUNK = 64, 256, 3 << 20, 1 << 20
 #: As Podman has it.
 _VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 _UNPACKED = "unpacked"
-_SHM_END = "/userdata/shm"
+_SHM_POINT, _SHM_END = "/dev/shm", "/userdata/shm"
 #: Programs that set up the networks of containers.
 _NETAVARK = tuple(
     f"{place}/netavark"
@@ -76,6 +84,10 @@ def take(link: Link, message: Message, offered: Offer, name: str) -> Received | 
         from torpor.containers import arriving_bundle
 
         return arriving_bundle.take(link, message, offered, name)
+    if message.text("engine", PODMAN.name) == POD:
+        from torpor.containers import arriving_pod
+
+        return arriving_pod.take(link, message, offered, name)
     words = [(str(word), "") for word in message.entries("words", len(WORDS)) if word in WORDS]
     volumes = list(_volumes_of(message))
     if problems := [*_problems(message, name), *_of_volumes(volumes)]:
@@ -87,7 +99,10 @@ def take(link: Link, message: Message, offered: Offer, name: str) -> Received | 
         importer = stack.enter_context(Importer(jobs.state_directory() / _UNPACKED, link.close))
         incoming = destination.accept(link, message, stack)
         made = [name for is_copied, name, _ in volumes if is_copied]
-        return _PodmanArriving(link, incoming, offered, name, words, importer, stack, made).run()
+        arriving = _PodmanArriving(link, incoming, offered, name, words, importer, stack, made)
+        if token := message.text("pod", ""):
+            arriving.come_into_pod(token)
+        return arriving.run()
 
 
 @dataclass(slots=True)
@@ -151,6 +166,9 @@ class Arriving:
     def _place_of(self, part: str) -> Path:
         """Where files of *part* go; MigrationError where there is no place for them."""
         raise NotImplementedError
+
+    def _given_up(self) -> None:
+        """The source has done so; an error says that it cannot be let go all the same."""
 
     # -- what comes before it is stopped ---------------------------------------------------------------------
 
@@ -235,6 +253,7 @@ class Arriving:
         self._link.send(protocol.READY)
         self._link.expect(protocol.GO, timeout_s=protocol.GO_WITHIN_S)
         began = time.monotonic()
+        self._given_up()
         waiting.engine.send(meeting.GO, table=self._table)
         pid = waiting.engine.expect(meeting.DONE, timeout_s=_RUNS_WITHIN_S).number("pid")
         us = int((time.monotonic() - began) * 1e6)
@@ -266,6 +285,21 @@ class _PodmanArriving(Arriving):
         super().__init__(link, incoming, offered, name, words, importer, stack)
         self._volumes = volumes
         self._archive = importer.place / "container.tar"
+        self._pod: Membership | None = None
+
+    def come_into_pod(self, token: str) -> None:
+        """It is of the pod that the source knows by *token*."""
+        from torpor.containers import arriving_pod
+
+        self._pod = arriving_pod.join(token)
+        self._stack.callback(self._pod.link.close)
+        self._words.append(("pod", self._pod.id))
+
+    def _given_up(self) -> None:
+        if self._pod is None or not (why := self._pod.wait_for_others()):
+            return
+        self._link.send(NONE_RUNS, text=why)
+        raise LinkLostError(why)  # all that is to be said has been
 
     def _documents(self, message: Message) -> None:
         """Make of them the archive that Podman restores."""
@@ -286,11 +320,19 @@ class _PodmanArriving(Arriving):
                 archive.add(said, LOG)
 
     def _have_it_made(self) -> Waiting:
+        renamed = self._name if self._name != self._offer.name else None
+        if self._pod is not None:
+            with meeting.Meeting(meeting.of_restore(self._token)) as place:
+                self._importer.begin(self._archive, self._offer.name, renamed, self._words, self._volumes)
+                waiting, _ = self._meet(place)
+            if shm := waiting.sources.get(_SHM_POINT, ""):
+                self._pod.share_shm(shm)
+            self._table = self._pod.table
+            return waiting
         with (
             meeting.Meeting(meeting.of_restore(self._token)) as place,
-            HeldNetwork(_programs(), self._importer.pid, self._token) as held,
+            HeldNetwork(network_programs(), self._importer.pid, self._token) as held,
         ):
-            renamed = self._name if self._name != self._offer.name else None
             self._importer.begin(self._archive, self._offer.name, renamed, self._words, self._volumes)
             waiting, told = self._meet(place)
             network, pid = told.number("network", -1), told.number("pid", 1)
@@ -306,14 +348,15 @@ class _PodmanArriving(Arriving):
             raise MigrationError("the source sends files before there is a place for them")
         if part == ROOT:
             return Path(waiting.root)
-        place = waiting.sources.get("/dev/shm" if part == SHM else part.removeprefix(VOLUME), "")
+        place = waiting.sources.get(_SHM_POINT if part == SHM else part.removeprefix(VOLUME), "")
         is_ours = place.endswith(_SHM_END) if part == SHM else part.startswith(VOLUME) and _is_volume(place)
         if not is_ours:
             raise MigrationError(f"there is no place here for {part}")
         return Path(place)
 
 
-def _programs() -> list[str]:
+def network_programs() -> list[str]:
+    """Those here that set up networks for Podman."""
     found = [path for path in _NETAVARK if os.path.exists(path)]
     for place in _CNI:
         if os.path.isdir(place):
@@ -359,7 +402,7 @@ def _problems(message: Message, name: str) -> list[TorporError]:
         return [EngineError("there is no podman here")]
     found: list[TorporError] = []
     image, ident = message.text("image", ""), message.text("image_id", "")
-    if any(each.name == name for each in PODMAN.containers()):
+    if PODMAN.exists(name):
         found.append(
             EngineError(f"there is a container called {name} here", hint="--name calls the one that comes otherwise")
         )
@@ -369,8 +412,12 @@ def _problems(message: Message, name: str) -> list[TorporError]:
             found.append(EngineError(f"the image {image} is not here", hint=hint))
         elif ident and run("podman", "image", "inspect", "--format", "{{.Id}}", image).strip() != ident:
             found.append(EngineError(f"{image} is another image here", hint=hint))
+    return [*found, *network_problems(message.entries("networks", MAX_NETWORKS))]
+
+
+def network_problems(networks: list[object]) -> Iterator[TorporError]:
+    """Those of *networks* that Podman here does not have."""
     known = set(run("podman", "network", "ls", "--format", "{{.Name}}").split())
-    for network in message.entries("networks", _MAX_NETWORKS):
+    for network in networks:
         if str(network) not in known:
-            found.append(EngineError(f"there is no network called {network} here", hint="podman network create"))
-    return found
+            yield EngineError(f"there is no network called {network} here", hint="podman network create")

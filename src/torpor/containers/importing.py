@@ -10,12 +10,13 @@ import json
 import os
 import select
 import signal
+import time
 import traceback
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from torpor.base import log
 from torpor.base.errors import EngineError, TorporError
@@ -29,6 +30,19 @@ from torpor.engine import scratch
 from torpor.kernel import errand, netdevice
 from torpor.kernel.namespaces import CLONE_NEWNET, inside
 from torpor.migrate import held_network
+
+_KEEP = b"keep\n"
+#: How often, and how far apart, it is tried to remove a pod that something else is removed from.
+_TRIES, _PAUSE_S = 20, 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class MadePod:
+    """A pod with its first container, whose *pid* and directory of /dev/shm (*shm*) these are."""
+
+    id: str
+    pid: int
+    shm: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +99,33 @@ class Importer(Closing):
         """Have runc make a container."""
         self._order(bundle=asdict(bundle))
 
+    def make_pod(self, line: list[str], timeout_s: float) -> MadePod:
+        """Have Podman make a pod, and start it; until it is to be kept (``keep_pod``), it goes when we do.
+
+        EngineError.
+        """
+        self._order(pod=line)
+        answer = self._answer(timeout_s)
+        if "error" in answer:
+            raise EngineError(str(answer["error"]))
+        return MadePod(str(answer["id"]), int(str(answer["pid"])), str(answer["shm"]))
+
+    def keep_pod(self) -> None:
+        """From now on the pod that has been made stays.  EngineError where it does not any more."""
+        try:
+            os.write(self._tell, _KEEP)
+        except OSError as error:
+            raise EngineError(f"the pod is not there any more: {error.strerror}") from None
+
+    def undo_pod(self, timeout_s: float) -> None:
+        """It goes, if it is there, and what was on its way into it; so long is that waited for."""
+        os.close(self._tell)
+        self._tell = -1
+        deadline = time.monotonic() + timeout_s
+        while select.select((self._answers,), (), (), max(0.0, deadline - time.monotonic()))[0]:
+            if not self._answers.read1():
+                break
+
     def _order(self, **order: object) -> None:
         self._has_begun = True
         os.write(self._tell, json.dumps(order).encode() + b"\n")
@@ -118,7 +159,7 @@ class Importer(Closing):
         if self._tell >= 0:
             os.close(self._tell)
             self._tell = -1
-            self._answers.close()
+        self._answers.close()
 
 
 def _alone() -> None:
@@ -137,9 +178,12 @@ def _serve(orders: int, answers: int, room: Path) -> None:
         _say(answers, {"place": str(place)})
         with open(orders, "rb") as stream:
             line = stream.readline()
-        if not line:
-            return
-        order = json.loads(line)
+            if not line:
+                return
+            order = json.loads(line)
+            if "pod" in order:
+                _hold_pod([str(word) for word in order["pod"]], answers, stream)
+                return
         try:
             made = _of_bundle(Bundle(**order["bundle"])) if "bundle" in order else _of_archive(order)
         except (TorporError, OSError) as error:
@@ -162,6 +206,38 @@ def _of_archive(order: dict[str, Any]) -> Restored:
             with suppress(TorporError):
                 run("podman", "volume", "rm", name)
         raise
+
+
+def _hold_pod(line: list[str], answers: int, orders: BinaryIO) -> None:
+    """Make a pod, which goes again unless we are told to keep it."""
+    ident = ""
+    try:
+        ident = run(PODMAN.name, *line).split()[-1]
+        run(PODMAN.name, "pod", "start", ident)
+        infra = json.loads(run(PODMAN.name, "pod", "inspect", ident))["InfraContainerID"]
+        told = json.loads(run(PODMAN.name, "container", "inspect", infra))[0]
+        shm = Path(str(told.get("StaticDir", "")), "shm")
+        _say(answers, {"id": ident, "pid": int(told["State"]["Pid"]), "shm": str(shm) if shm.is_dir() else ""})
+        if orders.readline() == _KEEP:
+            return
+    except (TorporError, OSError, ValueError, LookupError, TypeError) as error:
+        _say(answers, {"error": str(error)})
+    if ident:
+        _remove_pod(ident)
+
+
+def _remove_pod(ident: str) -> None:
+    """Containers that were on their way into it are removed by those who have had them made, at the same time."""
+    for _ in range(_TRIES):
+        try:
+            run(PODMAN.name, "pod", "rm", "--force", "--time=0", ident)
+        except TorporError as error:
+            if "no such pod" in str(error):
+                return
+            log.warn(f"the pod {ident[:12]} cannot be removed: {error}")
+            time.sleep(_PAUSE_S)
+        else:
+            return
 
 
 def _of_bundle(order: Bundle) -> Restored:

@@ -35,7 +35,8 @@ RUNNING = frozenset({"running", "paused", "up"})
 class Container:
     """One container.  ``pid`` is its first process as we see it, 0 if it does not run.
 
-    ``place`` is what the engine needs besides the name: a containerd namespace, a runc bundle.
+    ``place`` is what the engine needs besides the name: a containerd namespace, a runc bundle.  ``pod`` is the id of
+    the pod that it is in, "" for none.
     """
 
     engine: str
@@ -45,6 +46,7 @@ class Container:
     pid: int = 0
     image: str = ""
     place: str = ""
+    pod: str = ""
 
     @property
     def label(self) -> str:

@@ -25,6 +25,7 @@ from typing import Any
 
 from torpor.base import log
 from torpor.base.errors import EngineError, MigrationError, RefusedError, TorporError, UnknownEndError, UsageError
+from torpor.base.fds import OwnedFd
 from torpor.base.ids import Pid
 from torpor.base.records import dataclass, replace
 from torpor.containers import arriving
@@ -34,16 +35,20 @@ from torpor.containers.layer import Directory
 from torpor.containers.model import Container, Words
 from torpor.containers.names import PODMAN
 from torpor.containers.oci import RUNC
+from torpor.containers.together import AGREED, ASKED, FAILED, LOST, NONE, READY, STOPPED, WAITING, Together
 from torpor.engine.dump import run as engine
 from torpor.engine.options import DumpOptions, policies_of
 from torpor.engine.stats import DumpStats
-from torpor.images.store import ImageStore
+from torpor.images import kinds
+from torpor.images.store import ImageStore, load_one
+from torpor.images.stores.opening import open_store
 from torpor.images.stores.stream import TarStore
+from torpor.kernel import interrupts
 from torpor.kernel.procfs.maps import PROT_WRITE, read_maps
 from torpor.kernel.procfs.status import read_status
 from torpor.kernel.procfs.task import read_tree
 from torpor.kernel.userfaultfd import can_track
-from torpor.migrate import homes, keeping, meeting, offer, protocol, source
+from torpor.migrate import held_network, homes, keeping, meeting, offer, protocol, source
 from torpor.migrate.link import FailedThereError, Link, LinkLostError, Message, encode
 from torpor.migrate.metered import Metered
 from torpor.migrate.offer import Offer
@@ -51,6 +56,7 @@ from torpor.migrate.rounds import Rounds
 from torpor.migrate.source import Moved, Wishes
 from torpor.migrate.way import Destination, Remote
 from torpor.objects.cgroup.model import CgroupPolicy
+from torpor.objects.files.socket import net_lock
 from torpor.objects.memory import tracking
 
 COPY, SHARED = "copy", "shared"
@@ -60,16 +66,24 @@ ASKS_WITHIN_S, _RUNS_WITHIN_S = 120.0, 60.0
 #: forgets.
 _ROUNDS, _ARCHIVE = "torpor-rounds", "container.tar"
 #: What Podman leaves of a checkpoint in a container's directory.
-_LEFT = ("config.dump", "spec.dump", "network.status", "stats-dump", "devshm-checkpoint.tar", "dump.log")
+_SHM_COPY = "devshm-checkpoint.tar"
+_LEFT = ("config.dump", "spec.dump", "network.status", "stats-dump", _SHM_COPY, "dump.log")
 
 
 def migrate(
-    container: Container, where: Destination, wishes: Wishes, words: Words, volumes: str = "", bundle: str = ""
+    container: Container,
+    where: Destination,
+    wishes: Wishes,
+    words: Words,
+    volumes: str = "",
+    bundle: str = "",
+    *,
+    together: Together | None = None,
 ) -> Moved | None:
     """Move *container* to the host *where*, with options of its engine's; None for a dry run.
 
     *volumes*: COPY, SHARED (the other host has them already), or "" where there are none.  *bundle*: where that of a
-    container of runc is on the other host, "" for where it is here.
+    container of runc is on the other host, "" for where it is here.  *together*: it is one of those that move as one.
 
     MigrationError, EngineError: it runs on here.  UnknownEndError: it does not run here, and perhaps there.
     """
@@ -82,12 +96,12 @@ def migrate(
     began = time.monotonic()
     told = json.loads(run("podman", "container", "inspect", container.id))[0]
     _sweep(Path(str(told["StaticDir"])))
-    mounts = _mounts(container, told, volumes)
+    mounts = mounts_of(container, told, volumes, is_alone=together is None)
     if not any(word == "tcp-established" for word, _ in words) and wishes.name in ("", container.name):
         words = [*words, ("tcp-established", "")]  # Podman has none of a container that it calls otherwise
     if wishes.persist and (told.get("HostConfig") or {}).get("AutoRemove"):
         raise UsageError(f"--persist: podman forgets {container.label} as it ends (--rm)", hint="--keep-source")
-    networks = list((told.get("NetworkSettings") or {}).get("Networks") or {})
+    networks = list((told.get("NetworkSettings") or {}).get("Networks") or {}) if together is None else []
     made = offer.make(container.pid, container.name, {}, offer.CONTAINER)
     if wishes.persist:
         keeping.check(wishes.persist, made.memory_bytes)
@@ -98,11 +112,13 @@ def migrate(
                 image_id=str(told.get("Image", "")), networks=networks,
                 words=[word for word, _ in words if word in arriving.WORDS],
                 volumes=[[each.is_copied, each.name, each.source] for each in mounts],
+                pod=together.token if together is not None else "",
             )  # fmt: skip
             if wishes.dry_run:
                 remote.link.send(protocol.CANCEL)
                 return None
-            move = _PodmanMove(remote.link, way, container, str(where), wishes, words, stack, told)
+            move = _PodmanMove(remote.link, way, container, str(where), wishes, words, stack, told, together)
+            move.reach(AGREED)
             return move.run_with(mounts, name, made, began)
         except LinkLostError as error:
             remote.explain(error)
@@ -119,7 +135,7 @@ def _sweep(static: Path) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Mount:
+class Mount:
     """A volume, or (without a *name*) a directory of the host, at *point* of the container."""
 
     name: str
@@ -128,19 +144,18 @@ class _Mount:
     is_copied: bool
 
 
-def _mounts(container: Container, told: dict[str, Any], volumes: str) -> list[_Mount]:
-    """The container's; RefusedError for what cannot be moved."""
+def mounts_of(container: Container, told: dict[str, Any], volumes: str, *, is_alone: bool) -> list[Mount]:
+    """The container's; RefusedError for what cannot be moved, which others with it (not *is_alone*) may change."""
     problems, _ = PODMAN.foresee(container)
     if problems:
         raise problems[0]
-    if told.get("Pod"):
+    if is_alone and told.get("Pod"):
         raise RefusedError(
             f"{container.label} is in a pod, whose containers share namespaces and are not moved by themselves",
-            hint="podman container checkpoint --export for each, podman pod create on the other host, and there "
-            "podman container restore --import --pod",
+            hint="torpor migrate pod:NAME HOST moves all of it; `podman pod ps` says how it is called",
         )
     network = str((told.get("HostConfig") or {}).get("NetworkMode", ""))
-    if network.startswith(("container:", "ns:")):
+    if is_alone and network.startswith(("container:", "ns:")):
         raise RefusedError(f"{container.label} is in the network of another one ({network}), which stays here")
     found = []
     for mount in told.get("Mounts") or ():
@@ -156,7 +171,7 @@ def _mounts(container: Container, told: dict[str, Any], volumes: str) -> list[_M
                 f"{container.label} has {what} on {point}, and a directory of the host's is not copied",
                 hint="--volumes shared, where the other host has the same one",
             )
-        found.append(_Mount(name, source, point, volumes == COPY))
+        found.append(Mount(name, source, point, volumes == COPY))
     return found
 
 
@@ -183,6 +198,8 @@ class Move:
         self._meeting = stack.enter_context(meeting.Meeting(meeting.of_dump(container.pid)))
         self._directories: dict[str, Directory] = {}
         self._go_ns = 0
+        #: What is in here lasts until the tree has been given up, or goes on.
+        self._decided = ExitStack()
 
     # -- what engines differ in ------------------------------------------------------------------------------
 
@@ -210,6 +227,13 @@ class Move:
     def _wake(self) -> None:
         """It goes on where it was, from its checkpoint; the errors of that."""
         raise NotImplementedError
+
+    def reach(self, stage: str) -> None:
+        """It has come so far: whoever moves as one with others waits for them.  MigrationError where one does not."""
+
+    def _is_to_wake(self, why: str) -> bool:
+        """It does not run there, or (LOST) nobody says so any more: whether it is to run on here."""
+        return why != LOST
 
     @property
     def _kept(self) -> str:
@@ -243,6 +267,7 @@ class Move:
             self._link.expect(WAITS, timeout_s=arriving.WAITS_WITHIN_S)
             for part in self._directories:
                 self._send_files(part)
+            self.reach(WAITING)
             stats = self._dump(tracker, pre_dump)
         except BaseException as error:
             self._tidy()
@@ -309,6 +334,7 @@ class Move:
                     self._rounds.one_more(self._container.pid, self._home, tracker, self._images, {}, pre_dump)
                 for part in self._directories:
                     self._send_files(part)
+                self.reach(ASKED)
                 stats = self._answer(asking, tracker)
                 asking.send(meeting.DONE)
             except BaseException as error:
@@ -329,7 +355,8 @@ class Move:
         told = meeting.told_of(order)
         told["network"]["holds_all"] = True
         last = os.path.relpath(self._home / self._rounds.last, images) if self._rounds.last else ""
-        with self._images(True) as also:
+        with ExitStack() as decided, self._images(True) as also:
+            self._decided = decided
             options = replace(
                 _options(told), made_by="torpor migrate", notify=meeting.teller(asking), commit=self._commit, also=also,
                 last_word=(self._link.writer, encode(protocol.GO)), tracker=tracker, parent=last,
@@ -339,11 +366,13 @@ class Move:
 
     def _commit(self, _: str) -> None:
         """All of its images have gone, and it is stopped: the rest of its files, and whether it can be rebuilt."""
+        self.reach(STOPPED)
         mapped = self._mapped()
         for part in self._directories:
             self._send_files(part, mapped)
         self._link.send(REBUILD)
         self._link.expect(protocol.READY, timeout_s=source.READY_WITHIN_S)
+        self.reach(READY)
         self._go_ns = time.perf_counter_ns()
 
     def _mapped(self) -> frozenset[str]:
@@ -359,12 +388,26 @@ class Move:
     def _hear_end(self) -> Message:
         """That it runs there.  UnknownEndError where nobody says so; where it says that it does not, it does here."""
         label = self._container.label
+        message = None
         try:
-            return self._link.expect(protocol.RUNS, timeout_s=_RUNS_WITHIN_S)
+            message = self._link.expect(protocol.RUNS, arriving.NONE_RUNS, timeout_s=_RUNS_WITHIN_S)
+            if message.name == arriving.NONE_RUNS:
+                raise FailedThereError(f"{self._host}: {message.text('text')}")
+            return message
         except FailedThereError as error:
+            why = NONE if message is not None else FAILED
+            if not self._is_to_wake(why):
+                raise UnknownEndError(
+                    f"{error.describe()}: {label} runs nowhere, and sleeps here, for others that it moved with run "
+                    f"on {self._host}",
+                    hint=f"torpor restore {self._by_hand}",
+                ) from None
             self._restore_here(error)
             raise
         except MigrationError as error:
+            if self._is_to_wake(LOST):
+                self._restore_here(error)
+                raise
             raise UnknownEndError(
                 f"{label} does not run here any more, and whether it runs on {self._host} is not known: {error}",
                 hint=f"look on {self._host}; if it does not run there: torpor restore {self._by_hand}",
@@ -396,18 +439,19 @@ class _PodmanMove(Move):
         words: Words,
         stack: ExitStack,
         told: dict[str, Any],
+        together: Together | None = None,
     ) -> None:
-        self._told = told
+        self._told, self._together = told, together
         super().__init__(link, way, container, host, wishes, words, stack)
         self._there = set(os.listdir(self._static)) - {_ROUNDS}
 
-    def run_with(self, mounts: list[_Mount], name: str, made: Offer, began: float) -> Moved:
+    def run_with(self, mounts: list[Mount], name: str, made: Offer, began: float) -> Moved:
         """Do it, and the volumes among *mounts* that are copied come along."""
         upper = str((self._told.get("GraphDriver") or {}).get("Data", {}).get("UpperDir", ""))
         if not upper:
             raise RefusedError(f"{self._container.label} has no overlay as its file system")
         self._directories = {ROOT: Directory(Path(upper), whiteouts=True)}
-        if _has_own_shm(self._told):
+        if _has_own_shm(self._told) or (self._together is not None and self._together.carries_shm):
             self._directories[SHM] = Directory(Path(f"/proc/{self._container.pid}/root/dev/shm"))
         for mount in mounts:
             if mount.is_copied:
@@ -433,7 +477,8 @@ class _PodmanMove(Move):
 
     @property
     def _by_hand(self) -> str:
-        return str(self._home / _ARCHIVE) if self._is_removed else self._container.label
+        what = str(self._home / _ARCHIVE) if self._is_removed else self._container.label
+        return " ".join([what, *(f"--{word}" for word, _ in self._words if word in arriving.WORDS)])
 
     def _make_home(self) -> Path:
         """Whoever removes its checkpoint removes the rounds."""
@@ -498,15 +543,45 @@ class _PodmanMove(Move):
         PODMAN.checkpoint(self._container, self._home / _ARCHIVE if self._is_removed else None, words)
 
     def _forget(self) -> None:
-        if PODMAN.find(self._container.id):
+        if PODMAN.exists(self._container.id):
             PODMAN.remove(self._container)
+
+    def reach(self, stage: str) -> None:
+        if self._together is None:
+            return
+        if stage == READY:
+            # From here on others may be given up: whether it is, is not for a signal to say.
+            self._decided.enter_context(interrupts.held())
+        self._together.reach(stage)
+
+    def _is_to_wake(self, why: str) -> bool:
+        return self._together.is_to_wake(why) if self._together is not None else super()._is_to_wake(why)
 
     def _wake(self) -> None:
         options = [word for word in self._words if word[0] in arriving.WORDS]
-        if self._is_removed:
+        if self._together is not None:
+            self._wake_in_pod(self._together.infra, options)
+        elif self._is_removed:
             PODMAN.restore_archive(self._home / _ARCHIVE, self._container.name, None, options)
         else:
             PODMAN.restore(self._container, options)
+
+    def _dump(self, tracker: tracking.Tracker | None, pre_dump: Callable[..., DumpStats]) -> DumpStats:
+        stats = super()._dump(tracker, pre_dump)
+        if self._together is not None and self._together.shares_shm:
+            # Podman would put a second copy into the pod's /dev/shm, in the place of files that others have mapped by
+            # then; what they hold is there all the time.
+            (self._static / _SHM_COPY).unlink(missing_ok=True)
+        return stats
+
+    def _wake_in_pod(self, infra: str, options: Words) -> None:
+        """The network there is the pod's, which has been there all the time and is still locked."""
+        with open_store(self._images_here, "r") as images:
+            table = net_lock.table_of(load_one(images, kinds.INVENTORY).dump_criu_run_id)
+        pid = int(run("podman", "container", "inspect", "--format", "{{.State.Pid}}", infra))
+        with OwnedFd(os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)) as network:
+            PODMAN.restore(self._container, options)
+            held_network.let_go(network.fileno(), table)
 
 
 def _options(told: dict[str, dict[str, Any]]) -> DumpOptions:

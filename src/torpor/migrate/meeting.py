@@ -40,7 +40,8 @@ MARK = "torpor-arrival"
 DUMP, TELL, YES, NO, DONE, RESTORE, IMAGES, TAKEN, READY, GO = (
     "dump", "tell", "yes", "no", "done", "restore", "images", "taken", "ready", "go",
 )  # fmt: skip
-_TOKEN_LENGTH = 32
+#: Of the numbers that others are found by, in hexadecimal digits.
+TOKEN_LENGTH = 32
 _LOOK_EVERY_MS = 200
 _TAKEN_WITHIN_S = 600.0
 
@@ -101,11 +102,21 @@ class Meeting(Closing):
             if not poll.poll(_LOOK_EVERY_MS):
                 check()
                 continue
-            end = self._socket.accept_one()
-            if is_one_of_us(end):
-                return link_of(end, "the engine")
-            end.close()
+            if (link := self.accept()) is not None:
+                return link
         raise MigrationError(f"the container's engine has not asked for anything for {timeout_s:.0f} s")
+
+    def accept(self) -> Link | None:
+        """Who has come, if that is one of ours."""
+        end = self._socket.accept_one()
+        if is_one_of_us(end):
+            return link_of(end, "the engine")
+        end.close()
+        return None
+
+    def fileno(self) -> int:
+        """To wait with."""
+        return self._socket.fileno()
 
     def close(self) -> None:
         self._socket.close()
@@ -176,7 +187,7 @@ def arrival(directory: str) -> Link | None:
         token = os.read(fd, 64).decode("ascii", "replace")
     finally:
         os.close(fd)
-    is_token = len(token) == _TOKEN_LENGTH and all(each in "0123456789abcdef" for each in token)
+    is_token = len(token) == TOKEN_LENGTH and all(each in "0123456789abcdef" for each in token)
     end = knock(of_restore(token)) if is_token else None
     if end is None:
         raise MigrationError("this is a container that was on its way here, and its migration is over")

@@ -26,18 +26,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from torpor.cli import process_options
 
     parser.description = (
-        "Move a process and everything below it, a job, or a container of Podman or runc to another host, which is "
-        "reached by ssh and has torpor as well. Nothing is stopped before the other host has agreed. Until it has "
-        "rebuilt everything, any failure, Ctrl-C included, lets it run on here; afterwards it runs there, and never "
-        "again here by itself. A container keeps its open connections, which live on where its address moves along."
+        "Move a process and everything below it, a job, a container of Podman or runc, or a pod of Podman as a whole "
+        "(pod:NAME) to another host, which is reached by ssh and has torpor as well. Nothing is stopped before the "
+        "other host has agreed. Until it has rebuilt everything, any failure, Ctrl-C included, lets it run on here; "
+        "afterwards it runs there, and never again here by itself. A container keeps its open connections, which live "
+        "on where its address moves along."
     )
     parser.add_argument(
         "words", nargs="+", metavar="PID|NAME... [ssh://][USER@]HOST[:PORT]",
-        help="processes' ids, names of jobs or containers, and last where to",
+        help="processes' ids, names of jobs, containers or (pod:NAME) pods, and last where to",
     )  # fmt: skip
     parser.add_argument(
         "--all", action="store_true",
-        help="all jobs and containers of Podman that run here; who cannot be moved runs on here",
+        help="all jobs, containers and pods of Podman that run here; who cannot be moved runs on here",
     )  # fmt: skip
     parser.add_argument(
         "--parallel", type=int, default=1, metavar="N",
@@ -180,12 +181,41 @@ def _fields(moved: Moved | None) -> dict[str, Any]:
 
 
 def _all() -> list[str]:
-    """What runs here and has a name."""
+    """What runs here and has a name; a pod as a whole."""
+    from torpor.containers import pods
     from torpor.containers.names import PODMAN
     from torpor.engine import jobs
 
     found = [f"job:{job.name}" for job in jobs.list_jobs() if job.status == jobs.RUNNING]
-    return found + [container.label for container in PODMAN.containers() if container.runs]
+    found += [container.label for container in PODMAN.containers() if container.runs and not container.pod]
+    return found + [f"{pods.PREFIX}{name}" for name in pods.names()]
+
+
+def _pod_of(word: str, engine: str | None) -> str:
+    """The name of the pod that *word* means, ``pod:NAME`` or ``podman:NAME``; "" where it means something else."""
+    from torpor.containers import pods
+
+    prefix, _, name = (word if ":" in word or not engine else f"{engine}:{word}").partition(":")
+    # Podman gives no container the name of a pod.
+    return name if prefix == "pod" or (prefix == "podman" and name in pods.names()) else ""
+
+
+def _migrate_pod(args: argparse.Namespace, name: str, where: Destination) -> Moved | None:
+    from torpor.base.errors import UsageError
+    from torpor.cli import container_options, process_options
+    from torpor.containers import moving_pod, pods
+    from torpor.containers.names import PODMAN
+
+    of_processes = [each for each in process_options.names(process_options.CHECK) if each not in _SHARED]
+    container_options.refuse(args, tuple(of_processes), "a pod of podman")
+    if args.bundle:
+        raise UsageError("--bundle is for containers of runc")
+    pod = pods.find(name, PODMAN.containers())
+    words = container_options.given(args, _SHARED)
+    moved = moving_pod.migrate(pod, where, _wishes(args), words, args.volumes)
+    if not args.json:
+        _tell(pod.label, where, moved)
+    return moved
 
 
 def _migrate_one(args: argparse.Namespace, word: str, where: Destination) -> Moved | None:
@@ -195,6 +225,8 @@ def _migrate_one(args: argparse.Namespace, word: str, where: Destination) -> Mov
     from torpor.containers import moving, names
     from torpor.migrate import source
 
+    if pod := _pod_of(word, args.engine):
+        return _migrate_pod(args, pod, where)
     target = names.resolve(word, args.engine)
     _refuse_others(target)
     container = target.container

@@ -1,0 +1,176 @@
+"""``torpor migrate pod:NAME``: the containers of a pod move as one, or all of them run on where they were."""
+
+import sys
+
+from e2e import shop
+from e2e.moving import TORPOR, write_command
+from e2e.slides import SECOND
+from harness import images, relay
+from harness.applications import ShellLoop
+from harness.machine import MachineError
+from harness.podman import Podman
+from harness.rounds import rounds
+
+_LOOP = ShellLoop()
+_CASES = [
+    # At which word, who, when; and the link of the pod itself (1) or of a container (2, 3).
+    ("waits", "destination", 0.0, 1),
+    ("rebuild", "source", 0.0, 2),
+    ("ready", "destination", 0.0, 3),
+    ("go", "link", -0.001, 2),
+    ("go", "source", 0.0, 2),
+    ("documents", "destination", 0.0, 2),
+    ("waits", "source", 0.0, 1),
+    ("waits", "source", 4.0, 1),
+    ("waits", "source", 6.0, 1),
+    ("files", "link", 0.0, 3),
+    ("files", "source", 0.3, 2),
+    ("rebuild", "destination", 0.0, 2),
+    ("rebuild", "link", 0.0, 3),
+    ("ready", "source", 0.0, 2),
+    ("ready", "link", 0.0, 2),
+    ("go", "destination", 0.0, 3),
+    ("go", "destination", 0.1, 1),
+]
+
+
+def _migrate(first: Podman, *words: str, check: bool = True) -> str:
+    line = [TORPOR, "migrate", *words, "--remote-torpor", TORPOR]
+    done = first.machine.run(*line, check=check, merge=True, timeout_s=240)
+    assert check or done.returncode != 0, done.stdout
+    return done.stdout
+
+
+def test_a_pod_moves_as_one(hosts: tuple[Podman, Podman]) -> None:
+    first, second = hosts
+    first("run", "-d", "--pod", "new:other", "--name", "occupant", images.APPLICATIONS, "sleep", "100000")
+    shop.start(first, "-p", "8081:8080")
+    address, before = shop.address(first), shop.asked(first)
+    assert "torpor migrate pod:NAME" in _migrate(first, "podman:web", SECOND, check=False)
+    assert "nothing stands in the way" in _migrate(first, "pod:shop", SECOND, "--dry-run")
+    assert f"shop runs on {SECOND}" in _migrate(first, "podman:shop", SECOND)
+    assert shop.running(first) == ["occupant"] and shop.running(second) == ["db", "web"]
+    assert first("pod", "ps", "--format", "{{.Name}}") == "other"
+    shop.goes_on(second)
+    assert shop.asked(second) > before
+    assert shop.address(second) == address != "" and second.exec("web", "hostname") == "till"
+    assert second("pod", "inspect", "--format", "{{.Labels.kind}}", "shop") == "shop"
+    assert "8081" in second("port", "web")
+
+
+def test_a_pod_that_cannot_move_is_refused_by_name(hosts: tuple[Podman, Podman]) -> None:
+    first, second = hosts
+    shop.start(first)
+    first("pod", "create", "--name", "close", "--share", "net,pid")
+    first.run("--pod", "close", "--name", "inside", images.APPLICATIONS, "sleep", "100000")
+    assert "pod:close shares pid" in _migrate(first, "pod:close", SECOND, check=False)
+    first("pod", "create", "--name", "bound", "--sysctl", "net.ipv4.ip_forward=1")
+    first.run("--pod", "bound", "--name", "within", images.APPLICATIONS, "sleep", "100000")
+    assert "--sysctl" in _migrate(first, "pod:bound", SECOND, check=False)
+    # Nothing is made there for what somebody else has.
+    second("create", "--name", "web", images.APPLICATIONS, "true")
+    said = _migrate(first, "pod:shop", SECOND, check=False)
+    assert "a container called web here" in said and "runs on here" in said, said
+    assert second("pod", "ps", "--quiet") == ""
+    second("rm", "web")
+    # What is known only when it is tried.
+    second.machine.path("/usr/local/sbin/criu").unlink()
+    said = _migrate(first, "pod:shop", SECOND, check=False)
+    assert "all of pod:shop runs on here" in said, said
+    assert _left(second) == []
+    shop.goes_on(first)
+
+
+def test_all_or_none_of_it_runs_whoever_dies(hosts: tuple[Podman, Podman]) -> None:
+    first, second = hosts
+    for message, victim, delay, link in _CASES[: rounds(5, len(_CASES))]:
+        case = f"{victim} at {message!r} of link {link} {delay:+.2f} s"
+        if not shop.running(first):
+            shop.start(first)
+        before = shop.asked(first)
+        code = _migrate_harmed(first, second, message, victim, delay, link)
+        where = _judge(first, second, case, code)
+        shop.goes_on(second if where == "there" else first)
+        assert shop.asked(second if where == "there" else first) > before, case
+        print(f"{case}: exit code {code}, it is {where}")
+        if where == "there":
+            second("pod", "rm", "--all", "--force", "--time=0")
+        for podman in hosts:
+            assert not _left(podman, is_there=podman is first and where != "there"), f"{case}: {podman.machine.name}"
+
+
+def test_all_takes_pods_and_what_is_in_none(hosts: tuple[Podman, Podman]) -> None:
+    first, second = hosts
+    shop.start(first)
+    container = first.run("--name", "counter", images.APPLICATIONS, *_LOOP.command)
+    assert _LOOP.step(first, container) == 0
+    said = _migrate(first, "--all", SECOND)
+    assert "2 of 2 have been moved" in said, said
+    assert first("ps", "--all", "--quiet") == "" and first("pod", "ps", "--quiet") == ""
+    assert _LOOP.step(second, "counter") == 1
+    shop.goes_on(second)
+
+
+def _migrate_harmed(first: Podman, second: Podman, message: str, victim: str, delay: float, link: int) -> int:
+    """Try to, with that harm on the *link*-th way to the other host; how the command ended."""
+    harm = f"{sys.executable} {relay.__file__} {message} {delay} {victim}"
+    count = "n=1; while ! mkdir /run/way-$n 2>/dev/null; do n=$((n+1)); done"
+    only = f"{count}; [ $n = {link} ] || exec {{}}\nexec {harm} {{}}"
+    for podman in (first, second):
+        podman.machine.run("sh", "-c", "rm -rf /run/way-*")
+    line = [TORPOR, "migrate", "pod:shop", SECOND]
+    if victim == "destination":
+        inner = f'{sys.executable} -m torpor.cli.torpor "$@"'
+        write_command(second, "/usr/local/sbin/harmed", only.format(inner, inner))
+        line += ["--remote-torpor", "/usr/local/sbin/harmed"]
+    else:
+        write_command(first, "/usr/local/sbin/harm", only.format('ssh "$@"', 'ssh "$@"'))
+        line += ["--remote-torpor", TORPOR, "--rsh", "/usr/local/sbin/harm"]
+    done = first.machine.run(*line, check=False, merge=True, timeout_s=240)
+    print(done.stdout)
+    return done.returncode
+
+
+def _judge(first: Podman, second: Podman, case: str, code: int) -> str:
+    """Where it lives, once nobody is at work any more."""
+    for podman in (first, second):
+        podman.wait_for(lambda podman=podman: not _at_work(podman), f"{case}: {podman.machine.name} is at rest")  # type: ignore[misc]
+    here, there = shop.running(first), shop.running(second)
+    states = f"{case}: here {here}, there {there}, exit code {code}"
+    every = sorted(shop.MEMBERS)
+    assert here in ([], every) and there in ([], every) and not (here and there), states
+    if there:
+        first("pod", "rm", "--all", "--force", "--time=0")
+        return "there"
+    assert _left(second) == [], f"{states}: {_left(second)}"
+    if not here:
+        assert code in (4, 137, -9), states
+        for name in shop.MEMBERS:
+            first.machine.run(TORPOR, "restore", f"podman:{name}", "--tcp-established")
+        infra = first("pod", "inspect", "--format", "{{.InfraContainerID}}", shop.NAME)
+        pid = first.inspect(infra, "{{.State.Pid}}")
+        first.machine.run("nsenter", "-n", "-t", pid, "nft", "flush", "ruleset")
+        return "asleep here"
+    return "here"
+
+
+def _at_work(podman: Podman) -> bool:
+    """Whether Podman, an engine or torpor is about something there."""
+    try:
+        said = podman.machine.out("ps", "-e", "-o", "args=")
+    except MachineError:
+        return True
+    words = ("torpor.cli.torpor", "container restore", "container checkpoint", "pod rm", "swrk", "bin/criu", "runc ")
+    return any(word in line for line in said.splitlines() for word in words if "conmon" not in line)
+
+
+def _left(podman: Podman, *, is_there: bool = False) -> list[str]:
+    """What nobody needs any more; *is_there*: the pod is."""
+    found = [path.name for path in podman.machine.path("/var/tmp").glob("checkpoint*")]
+    for place in ("unpacked", "migrating"):
+        found += [f"{place}/{each.name}" for each in podman.machine.path(f"/run/torpor/{place}").glob("*")]
+    namespaces = [each.name for each in podman.machine.path("/run/netns").glob("netns-*")]
+    found += namespaces if len(namespaces) > is_there else []
+    if not is_there:
+        found += podman("ps", "--all", "--format", "{{.Names}}").split() + podman("pod", "ps", "--quiet").split()
+    return found
