@@ -17,7 +17,7 @@ from torpor.base.errors import EngineError, TorporError, UsageError
 from torpor.base.fds import OwnedFd
 from torpor.base.ids import Pid
 from torpor.containers import archive, changes, foreseen, space
-from torpor.containers.commands import TookTooLongError, command_of, run
+from torpor.containers.commands import command_of, run
 from torpor.containers.model import LIST_TIMEOUT_S, RUNNING, Container, Restored, Runtime, Words, matching, option_line
 from torpor.images import pack
 from torpor.kernel.procfs.task import is_dying
@@ -156,21 +156,18 @@ class Podman:
         line = option_line(self.name, "restores", words, _RESTORE_WORDS, _OTHER_OPTIONS)
         return self._make([*line, image], "", name)
 
-    def exists(self, container: str) -> bool:
-        """Whether there is a container of that name or id.
+    def exists(self, name: str) -> bool:
+        """Whether there is a container called so, or with that (whole) id.
 
-        Without a list: that waits for every container that Podman is at work on, and one that is on its way here takes
-        its time.
+        Without a list of all: that waits for every container that Podman is at work on, and one that is on its way here
+        takes its time.  Nor by ``podman container exists``, which takes a name for the beginning of an id as well.
         """
         if not command_of(self.name):
             return False
-        try:
-            run(self.name, "container", "exists", container, timeout_s=LIST_TIMEOUT_S)
-        except TookTooLongError:
-            raise
-        except EngineError:
-            return False
-        return True
+        key = "id" if _ID.fullmatch(name) else "name"
+        line = ("ps", "--all", "--no-trunc", "--filter", f"{key}=^{re.escape(name)}$", "--format", "json")
+        found = json.loads(run(self.name, *line, timeout_s=LIST_TIMEOUT_S) or "[]") or []
+        return any(name in (container.name, container.id) for container in map(self._container, found))
 
     def has_image(self, name: str) -> bool:
         """Whether Podman has an image called so."""
@@ -217,7 +214,7 @@ class Podman:
 
     def _remove_called(self, name: str) -> None:
         """What a failed restore has created; others may have made containers meanwhile, of other names."""
-        with suppress(EngineError):
+        with suppress(EngineError, ValueError):
             if self.exists(name):
                 run(self.name, "rm", "--force", "--time=0", "--volumes", name)
 

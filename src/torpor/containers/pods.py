@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
-from torpor.base.errors import EngineError, RefusedError
+from torpor.base.errors import RefusedError
 from torpor.base.fds import OwnedFd
 from torpor.base.records import dataclass
 from torpor.containers.commands import command_of, run
@@ -91,11 +91,10 @@ def is_there(name: str) -> bool:
     """Whether Podman here has a pod called so."""
     if not command_of("podman"):
         return False
-    try:
-        run("podman", "pod", "exists", name)
-    except EngineError:
-        return False
-    return True
+    # podman pod exists takes a name for the beginning of an id as well.
+    line = ("pod", "ps", "--filter", f"name=^{re.escape(name)}$", "--format", "json")
+    found = json.loads(run("podman", *line, timeout_s=LIST_TIMEOUT_S) or "[]") or []
+    return any(str(each["Name"]) == name for each in found)
 
 
 def find(name: str, containers: list[Container]) -> Pod:
