@@ -48,11 +48,12 @@ def host(everything: PrivatePodman) -> Iterator[PrivatePodman]:
 def crash(host: PrivatePodman) -> None:
     """What a reboot leaves: nothing runs, and what lay in /run is gone."""
     for name, state in host.containers().items():
-        pids = host.inspect(name, "{{.State.Pid}} {{.State.ConmonPid}}").split() if state == "running" else []
-        for pid in filter(None, map(int, pids)):
+        # Whoever watches it goes first: otherwise it has Podman forget a container that was run with --rm.
+        ident, *pids = host.inspect(name, "{{.Id}} {{.State.ConmonPid}} {{.State.Pid}}").split()
+        for pid in filter(None, map(int, pids if state == "running" else [])):
             os.kill(pid, signal.SIGKILL)
         # Its record lies in /run, which this host shares with others.
-        host.run("runc", "delete", "--force", host.inspect(name, "{{.Id}}"), check=False)
+        host.run("runc", "delete", "--force", ident, check=False)
     for below in ("/storage/overlay", "/userdata/shm", "/run/netns/"):
         host.run("sh", "-c", f"grep -o ' /[^ ]*{below}[^ ]*' /proc/self/mounts | sort -r | xargs -r -n1 umount -l")
     links = json.loads(host.run("ip", "-j", "link", "show", "type", "bridge").stdout or "[]")

@@ -1,12 +1,12 @@
 """Snapshots: memory is copied while its owner runs on, as it was when that was stopped."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
-from harness import cgroups
+from harness import cgroups, engine
 from harness.events import ProcessWatch, wait_said
 from harness.processes import kill_tree
 from harness.streamer import Streamer
@@ -147,8 +147,20 @@ def test_too_near_a_limit_on_memory_there_is_none() -> None:
         assert "is near a limit" in log and "a snapshot of" not in log
 
 
+class _EndedError(Exception):
+    """The kernel has ended the snapshot, before anybody looked how much memory is left: the process goes on."""
+
+
 def test_what_writes_all_the_memory_there_is_meanwhile_is_stopped_again() -> None:
-    """There is room for a snapshot, but not for all that is written while it is copied: nobody is killed."""
+    """There is room for a snapshot, but not for all that is written while it is copied: nobody else is killed."""
+    for _ in range(10):
+        with suppress(_EndedError):
+            _write_all_the_memory_there_is()
+            return
+    pytest.fail("the snapshot is ended before its process is looked at")
+
+
+def _write_all_the_memory_there_is() -> None:
     images: dict[str, bytes] = {}
     with _limited(128 << 20) as (workload, place):
         log = workload.images / "dump.log"
@@ -158,7 +170,14 @@ def test_what_writes_all_the_memory_there_is_meanwhile_is_stopped_again() -> Non
             wait_said(log, "memory is short", lambda: _is_out_of_memory(place), 40)
 
         with Streamer(workload.images, images, until=wait_short):
-            workload.dump(leave_running=True, options=(*ALWAYS, "--stream"))
+            try:
+                workload.dump(leave_running=True, options=(*ALWAYS, "--stream"))
+            except engine.EngineError as error:
+                if not _is_out_of_memory(place) or "just when it was stopped" not in error.log:
+                    raise
+                assert read_children(Pid(workload.pid)) == []
+                workload.expect_pass()
+                raise _EndedError from error
         assert not _is_out_of_memory(place)
         assert "memory is short" in log.read_text() and "is near a limit" not in log.read_text()
         assert read_children(Pid(workload.pid)) == []
