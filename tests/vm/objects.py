@@ -74,10 +74,14 @@ def _of_case(case: ElementTree.Element) -> tuple[str, str]:
 
 
 def _reason(text: str) -> str:
-    """What was missing; or the engine's own last error, which is what a user would see."""
+    """What was missing; what the program found wrong; or the engine's own last error, which a user would see."""
     if told := re.search(r"missing: (.*)", text):
         return told[1].strip()
-    errors = re.findall(r"\(\d+\.\d+\) Error \([^)]*\): (.*)", text)
+    if found := re.search(r"^(?:E +)?status: fail: (.*)", text, re.M):
+        return f"the program: {found[1].strip()}"[:200]
+    errors: list[str] = re.findall(r"\(\d+\.\d+\) Error \([^)]*\): (.*)", text)
+    # CRIU says at the end of each of its layers that something has failed, and only before what it was.
+    errors = [error for error in errors if not re.search(r"FAILED\.$|failed with -\d+$", error)] or errors[:1]
     return (errors[-1] if errors else text.strip().splitlines()[0] if text.strip() else "")[:200]
 
 
