@@ -16,7 +16,6 @@ import json
 import os
 import shutil
 import tarfile
-import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -24,12 +23,13 @@ from pathlib import Path
 from typing import Any
 
 from torpor.base import log
-from torpor.base.errors import EngineError, MigrationError, RefusedError, TorporError, UnknownEndError, UsageError
+from torpor.base.errors import MigrationError, RefusedError, TorporError, UnknownEndError, UsageError
 from torpor.base.fds import OwnedFd
 from torpor.base.ids import Pid
 from torpor.base.records import dataclass, replace
 from torpor.containers import arriving
 from torpor.containers.arriving import BEGIN, DOCUMENTS, FILES, LOG, NAMES, REBUILD, ROOT, SHM, VOLUME, WAITS
+from torpor.containers.asking import Asking
 from torpor.containers.commands import run
 from torpor.containers.layer import Directory
 from torpor.containers.model import Container, Words
@@ -61,7 +61,7 @@ from torpor.objects.memory import tracking
 
 COPY, SHARED = "copy", "shared"
 _CHUNK, _MAX_DOCUMENT = 1 << 20, 3 << 20
-ASKS_WITHIN_S, _RUNS_WITHIN_S = 120.0, 60.0
+_RUNS_WITHIN_S = 60.0
 #: The directory of a move's rounds, in the container's own; in it the checkpoint of a container with --rm, which Podman
 #: forgets.
 _ROUNDS, _ARCHIVE = "torpor-rounds", "container.tar"
@@ -325,8 +325,8 @@ class Move:
     def _dump(self, tracker: tracking.Tracker | None, pre_dump: Callable[..., DumpStats]) -> DumpStats:
         """Its engine checkpoints it, and ours, asked by that, does so over the link."""
         stats = None
-        with Asking(self._checkpoint, self.engine) as command:
-            asking = self._meeting.wait(ASKS_WITHIN_S, command.check)
+        with Asking(self._checkpoint, self.engine, self._meeting) as command:
+            asking = command.asked()
             try:
                 if self._rounds.last and tracker is not None:
                     # Both engines have taken their time since the last round, and since the files were sent: both are
@@ -507,8 +507,8 @@ class _PodmanMove(Move):
         line = [*words, "--pre-checkpoint", "--ignore-rootfs", "--ignore-volumes", "--compress=none"]
         line.append(f"--export={archive}")
         command = lambda: run("podman", "container", "checkpoint", *line, self._container.id)  # noqa: E731
-        with Asking(command, self.engine) as podman:
-            asking = self._meeting.wait(ASKS_WITHIN_S, podman.check)
+        with Asking(command, self.engine, self._meeting) as podman:
+            asking = podman.asked()
             try:
                 order = asking.expect(meeting.DUMP)
                 asking.send(meeting.DONE)
@@ -593,35 +593,3 @@ def _options(told: dict[str, dict[str, Any]]) -> DumpOptions:
 def _has_own_shm(told: dict[str, Any]) -> bool:
     mode = str((told.get("HostConfig") or {}).get("IpcMode", ""))
     return mode in ("", "private", "shareable")
-
-
-class Asking:
-    """A command of *engine* that runs while ours, started by its runtime, asks us to do what it is about."""
-
-    def __init__(self, command: Callable[[], object], engine: str) -> None:
-        self._command, self._engine = command, engine
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run)
-        self.has_ended_well = False
-
-    def _run(self) -> None:
-        try:
-            self._command()
-        except BaseException as error:
-            self._error = error
-
-    def check(self) -> None:
-        """Its error, if it has failed; EngineError if it has ended without having asked for anything."""
-        if not self._thread.is_alive():
-            raise self._error or EngineError(f"{self._engine} has not had our engine asked for anything")
-
-    def __enter__(self) -> Asking:
-        self._thread.start()
-        return self
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        self._thread.join()
-        if error is None and self._error is not None:
-            if not self.has_ended_well:
-                raise self._error
-            log.warn(f"it has been moved, but {self._engine} says: {self._error}")

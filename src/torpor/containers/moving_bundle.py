@@ -20,8 +20,9 @@ from torpor.base.ids import Pid
 from torpor.base.records import dataclass
 from torpor.containers import arriving_bundle, bundles, note
 from torpor.containers.arriving import DOCUMENTS
+from torpor.containers.asking import Asking
 from torpor.containers.model import Container, Words
-from torpor.containers.moving import ASKS_WITHIN_S, Asking, Move
+from torpor.containers.moving import Move
 from torpor.containers.oci import RUNC, state_root
 from torpor.images import kinds
 from torpor.images.store import load_one
@@ -121,8 +122,8 @@ class _BundleMove(Move):
         """What runc says of it in a pre-dump; nothing is done for that."""
         place = self._home / _LOOK
         words = [*self._words, ("pre-dump", "")]
-        with Asking(lambda: RUNC.checkpoint(self._container, place, words), RUNC.name) as runc:
-            asking = self._meeting.wait(ASKS_WITHIN_S, runc.check)
+        with Asking(lambda: RUNC.checkpoint(self._container, place, words), RUNC.name, self._meeting) as runc:
+            asking = runc.asked()
             try:
                 order = asking.expect(meeting.DUMP)
                 asking.send(meeting.DONE)

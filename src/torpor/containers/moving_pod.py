@@ -39,7 +39,6 @@ from torpor.containers.together import (
     REACHED,
     READY,
     STOPPED,
-    WAITING,
     WAKE,
     Together,
 )  # fmt: skip
@@ -334,8 +333,7 @@ class _Moves:
             member.may_go_on = True
             with suppress(MigrationError):
                 member.link.send(CANCEL, text=self._why)
-        elif member.reached != WAITING:
-            # Otherwise Podman is on its way to have it dumped, and would find nobody who does that: it says so itself.
+        else:
             with suppress(ProcessLookupError):
                 os.kill(member.pid, signal.SIGTERM)
 
@@ -353,7 +351,8 @@ class _Moves:
         if len(moved) == len(self._members):
             return moved
         failed = [each for each in self._members if each.moved is None]
-        hint = "; ".join(dict.fromkeys(each.hint for each in failed if each.hint)) or None
+        hints = list(dict.fromkeys(each.hint for each in failed if each.hint))
+        hint = "; ".join(hints) or None
         text = "; ".join(f"{each.container.label}: {each.error}" for each in failed)
         if not self._is_given:
             # What the others say is that they have been told to go no further.
@@ -368,6 +367,8 @@ class _Moves:
             raise UnknownEndError(
                 f"{self._pod.label} does not run here as a whole any more"
                 f"{f'; {where} runs on {self._where}' if where else ''}; {text}. The network of the pod is locked here",
-                hint=f"{hint or ''}; nsenter -n -t $(podman inspect -f '{{{{.State.Pid}}}}' {infra}) nft flush ruleset",
+                hint="; ".join(
+                    [*hints, f"nsenter -n -t $(podman inspect -f '{{{{.State.Pid}}}}' {infra}) nft flush ruleset"]
+                ),
             )
         raise MigrationError(f"{text}; {self._pod.label} has been brought back here", hint=hint)

@@ -106,8 +106,14 @@ class Meeting(Closing):
                 return link
         raise MigrationError(f"the container's engine has not asked for anything for {timeout_s:.0f} s")
 
+    def accept_if_any(self) -> Link | None:
+        """As ``accept``, and None where nobody has come."""
+        import select
+
+        return self.accept() if select.select([self._socket], (), (), 0)[0] else None
+
     def accept(self) -> Link | None:
-        """Who has come, if that is one of ours."""
+        """Who has come, if that is one of ours; None for anybody else."""
         end = self._socket.accept_one()
         if is_one_of_us(end):
             return link_of(end, "the engine")
