@@ -136,6 +136,9 @@ def commit(session: RestoreSession) -> None:
 
     With connections a caretaker takes the guardian's place, for which one message is both: not to end the tree any
     more, and to unlock the network.
+
+    A guardian that is dismissed is dead, though not gone: it has as much memory as the tree has been given ahead, and
+    nobody waits for the end of that (``RestoreSession.close`` does).
     """
     assert session.guardian is not None
     keeper = session.caretaker
@@ -154,7 +157,7 @@ def commit(session: RestoreSession) -> None:
 def go(session: RestoreSession) -> None:
     """Everyone goes on; pages that nobody has touched yet may come."""
     if session.options.guarded is not None and session.root.ns_pid == 1 and session.guardian is not None:
-        session.options.guarded(session.guardian.dismiss)
+        session.options.guarded(session.guardian.bury)
         session.guardian = None
     if session.caretaker is not None:
         session.caretaker.release()

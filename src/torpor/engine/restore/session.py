@@ -207,7 +207,7 @@ class RestoreSession:
         for fd in self.nested.values():
             fd.close()
         if self.guardian is not None:
-            self.guardian.dismiss()
+            self.guardian.bury()
         if self._context is not None:
             self._context.files.close()
         if self._channel is not None:
