@@ -1,4 +1,4 @@
-"""``torpor migrate``: databases in containers move under the load of their own benchmarks.
+"""``torpor migrate``: databases in containers move under the load of their benchmarks, and a Tomcat under requests.
 
 The clients notice nothing but some silence: no connection breaks, and what the server has is what they were told.
 """
@@ -6,6 +6,7 @@ The clients notice nothing but some silence: no connection breaks, and what the 
 import json
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 from e2e.moving import TORPOR
@@ -24,6 +25,26 @@ PATH=$(echo /usr/lib/postgresql/*/bin):$PATH
 install -d -o postgres /run/postgresql /srv/pg
 su postgres -c "$(command -v initdb) -D /srv/pg -A trust" && echo "host all all all trust" >>/srv/pg/pg_hba.conf
 exec su postgres -c "exec $(command -v postgres) -D /srv/pg -p 8080 -c listen_addresses='*' -c fsync=off"
+"""
+
+#: Asks for number after number and never again for the same, each time by a new connection; two of it at once.
+_ASKER = f"""
+import os, threading, time, urllib.request
+lock, seen, longest = threading.Lock(), [], [0.0]
+def ask():
+    while not os.path.exists("/run/enough"):
+        began = time.monotonic()
+        with urllib.request.urlopen("http://{SERVICE}:8080/helloworld/", timeout=60) as answer:
+            number = int(answer.read())
+        with lock:
+            seen.append(number)
+            longest[0] = max(longest[0], time.monotonic() - began)
+            open("/run/asked", "w").write(str(len(seen)))
+askers = [threading.Thread(target=ask) for _ in range(2)]
+for each in askers: each.start()
+for each in askers: each.join()
+first = min(seen)
+print(sorted(seen) == list(range(first, first + len(seen))), len(seen), f"{{longest[0]:.2f}}")
 """
 
 
@@ -113,3 +134,31 @@ def test_postgresql_under_pgbench(hosts: tuple[Podman, Podman]) -> None:
     )
     told = second.machine.out(*_in_client(str(bench.with_name("psql")), *words, "-At", "-c", query, "postgres"))
     assert told == f"{done}|t"
+
+
+def test_tomcat_answers_each_request_once(hosts: tuple[Podman, Podman]) -> None:
+    first, second = hosts
+    first.run("--name", "counter", *_networks(first, second), images.TOMCAT)
+    first.wait_listening("counter", 8080)
+    log = second.machine.base / "asked.log"
+    asker = second.machine.spawn(*_in_client(sys.executable, "-c", _ASKER), log=log)
+    _wait_for_answers(second, asker, log)
+    _migrate(first, second)
+    _wait_for_answers(second, asker, log)
+    second.machine.path("/run/enough").touch()
+    assert asker.wait(time_limit_s(90)) == 0, log.read_text()
+    told = log.read_text().split()
+    print(f"{told[1]} requests, the slowest took {told[2]} s")
+    assert told[0] == "True", told
+
+
+def _wait_for_answers(podman: Podman, asker: "subprocess.Popen[bytes]", log: Path) -> None:
+    """Twenty more than there are."""
+    told = podman.machine.path("/run/asked")
+
+    def asked() -> int:
+        assert asker.poll() is None, log.read_text()
+        return int(told.read_text() or 0) if told.exists() else 0
+
+    before = asked()
+    podman.wait_for(lambda: asked() >= before + 20, "requests are answered")
