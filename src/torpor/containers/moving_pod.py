@@ -1,7 +1,7 @@
 """A pod of Podman moves to another host as one: either all of its containers run there, or all run on here.
 
 The pod is made there first, with its network held back.  Each container then moves as any other does
-(:mod:`torpor.containers.moving`), by a process of its own, and all of them wait for each other
+(:mod:`torpor.containers.moving_podman`), by a process of its own, and all of them wait for each other
 (:mod:`torpor.containers.together`): all are stopped before any asks whether it can be rebuilt, and all can be before
 any is given up.  The destination lets none go before it has heard of all that they have been.  So a failure before
 that, also between the first and the last that is given up, brings all of them back here.
@@ -24,7 +24,7 @@ from typing import Any
 from torpor.base import log
 from torpor.base.errors import MigrationError, RefusedError, TorporError, UnknownEndError, UsageError
 from torpor.base.typed import NoReturn
-from torpor.containers import arriving, moving, pods
+from torpor.containers import arriving, moving_podman, pods
 from torpor.containers.commands import run
 from torpor.containers.model import Container, Words
 from torpor.containers.pods import Pod
@@ -76,7 +76,7 @@ def migrate(pod: Pod, where: Destination, wishes: Wishes, words: Words, volumes:
                 remote.link.send(protocol.CANCEL)
                 for number, member in enumerate(pod.members):
                     together = Together(_nowhere(stack), "", pod.infra.id, shares_shm=False, is_first=not number)
-                    moving.migrate(member, where, wishes, words, volumes, together=together)
+                    moving_podman.migrate(member, where, wishes, words, volumes, together=together)
                 return None
             remote.link.send(arriving.BEGIN)
             token = remote.link.expect(arriving.WAITS, timeout_s=_MADE_WITHIN_S).text("token")
@@ -118,7 +118,7 @@ def _check(pod: Pod, volumes: str) -> None:
     for member in pod.members:
         told = json.loads(run("podman", "container", "inspect", member.id))[0]
         pods.check_member(pod, member, told)
-        for each in moving.mounts_of(member, told, volumes, is_alone=False):
+        for each in moving_podman.mounts_of(member, told, volumes, is_alone=False):
             if each.is_copied and each.name in seen:
                 raise RefusedError(
                     f"several containers of {pod.label} have the volume {each.name}, which would be copied by each",
@@ -218,7 +218,7 @@ class _Moves:
         shares_shm = "ipc" in self._pod.shares
         together = Together(link, self._token, self._pod.infra.id, shares_shm=shares_shm, is_first=is_first)
         try:
-            moved = moving.migrate(
+            moved = moving_podman.migrate(
                 container, self._where, self._wishes, self._words, self._volumes, together=together
             )  # fmt: skip
             assert moved is not None

@@ -1,0 +1,305 @@
+"""A container of Podman moves to another host while it runs (:mod:`torpor.containers.moving`), or as one of a pod."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tarfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+from torpor.base.errors import RefusedError, TorporError, UsageError
+from torpor.base.fds import OwnedFd
+from torpor.base.records import dataclass
+from torpor.containers import arriving
+from torpor.containers.arriving import DOCUMENTS, LOG, NAMES, ROOT, SHM, VOLUME
+from torpor.containers.asking import Asking
+from torpor.containers.commands import run
+from torpor.containers.layer import Directory
+from torpor.containers.model import Container, Words
+from torpor.containers.moving import Move
+from torpor.containers.names import PODMAN
+from torpor.containers.together import AGREED, READY, Together
+from torpor.engine.stats import DumpStats
+from torpor.images import kinds
+from torpor.images.store import load_one
+from torpor.images.stores.opening import open_store
+from torpor.kernel import interrupts
+from torpor.migrate import held_network, homes, keeping, meeting, offer, protocol, source
+from torpor.migrate.link import Link, LinkLostError, Message
+from torpor.migrate.metered import Metered
+from torpor.migrate.offer import Offer
+from torpor.migrate.source import Moved, Wishes
+from torpor.migrate.way import Destination, Remote
+from torpor.objects.files.socket import net_lock
+from torpor.objects.memory import tracking
+
+COPY, SHARED = "copy", "shared"
+_CHUNK, _MAX_DOCUMENT = 1 << 20, 3 << 20
+#: The directory of a move's rounds, in the container's own; in it the checkpoint of a container with --rm, which Podman
+#: forgets.
+_ROUNDS, _ARCHIVE = "torpor-rounds", "container.tar"
+#: What Podman leaves of a checkpoint in a container's directory.
+_SHM_COPY = "devshm-checkpoint.tar"
+_LEFT = ("config.dump", "spec.dump", "network.status", "stats-dump", _SHM_COPY, "dump.log")
+
+
+def migrate(
+    container: Container,
+    where: Destination,
+    wishes: Wishes,
+    words: Words,
+    volumes: str = "",
+    *,
+    together: Together | None = None,
+) -> Moved | None:
+    """See :func:`torpor.containers.moving.migrate`; *together*: it is one of those that move as one."""
+    began = time.monotonic()
+    told = json.loads(run("podman", "container", "inspect", container.id))[0]
+    _sweep(Path(str(told["StaticDir"])))
+    mounts = mounts_of(container, told, volumes, is_alone=together is None)
+    if not any(word == "tcp-established" for word, _ in words) and wishes.name in ("", container.name):
+        words = [*words, ("tcp-established", "")]  # Podman has none of a container that it calls otherwise
+    if wishes.persist and (told.get("HostConfig") or {}).get("AutoRemove"):
+        raise UsageError(f"--persist: podman forgets {container.label} as it ends (--rm)", hint="--keep-source")
+    networks = list((told.get("NetworkSettings") or {}).get("Networks") or {}) if together is None else []
+    made = offer.make(container.pid, container.name, {}, offer.CONTAINER)
+    if wishes.persist:
+        keeping.check(wishes.persist, made.memory_bytes)
+    with Remote(where, source.remote_words(wishes), wishes.rsh) as remote, ExitStack() as stack:
+        try:
+            name, way = source.agree(
+                remote.link, made, wishes, stack, image=str(told.get("ImageName", "")),
+                image_id=str(told.get("Image", "")), networks=networks,
+                words=[word for word, _ in words if word in arriving.WORDS],
+                volumes=[[each.is_copied, each.name, each.source] for each in mounts],
+                pod=together.token if together is not None else "",
+            )  # fmt: skip
+            if wishes.dry_run:
+                remote.link.send(protocol.CANCEL)
+                return None
+            move = _PodmanMove(remote.link, way, container, str(where), wishes, words, stack, told, together)
+            move.reach(AGREED)
+            return move.run_with(mounts, name, made, began)
+        except LinkLostError as error:
+            remote.explain(error)
+            raise
+
+
+def _sweep(static: Path) -> None:
+    """Remove what killed moves have left of containers that run: *static* is the directory of any of them."""
+    left = [place for place in static.parent.parent.glob(f"*/{static.name}/{_ROUNDS}") if homes.is_left(place)]
+    running = {container.id for container in PODMAN.containers() if container.runs} if left else set()
+    for place in left:
+        if place.parent.parent.name in running:
+            shutil.rmtree(place, ignore_errors=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A volume, or (without a *name*) a directory of the host, at *point* of the container."""
+
+    name: str
+    source: str
+    point: str
+    is_copied: bool
+
+
+def mounts_of(container: Container, told: dict[str, Any], volumes: str, *, is_alone: bool) -> list[Mount]:
+    """The container's; RefusedError for what cannot be moved, which others with it (not *is_alone*) may change."""
+    problems, _ = PODMAN.foresee(container)
+    if problems:
+        raise problems[0]
+    if is_alone and told.get("Pod"):
+        raise RefusedError(
+            f"{container.label} is in a pod, whose containers share namespaces and are not moved by themselves",
+            hint="torpor migrate pod:NAME HOST moves all of it; `podman pod ps` says how it is called",
+        )
+    network = str((told.get("HostConfig") or {}).get("NetworkMode", ""))
+    if is_alone and network.startswith(("container:", "ns:")):
+        raise RefusedError(f"{container.label} is in the network of another one ({network}), which stays here")
+    found = []
+    for mount in told.get("Mounts") or ():
+        name, source, point = (str(mount.get(key) or "") for key in ("Name", "Source", "Destination"))
+        what = f"the volume {name}" if name else f"{source} of this host"
+        if not volumes:
+            raise RefusedError(
+                f"{container.label} has {what} on {point}",
+                hint="--volumes copy has volumes copied; --volumes shared, where the other host has the same ones",
+            )
+        if volumes == COPY and not name:
+            raise RefusedError(
+                f"{container.label} has {what} on {point}, and a directory of the host's is not copied",
+                hint="--volumes shared, where the other host has the same one",
+            )
+        found.append(Mount(name, source, point, volumes == COPY))
+    return found
+
+
+class _PodmanMove(Move):
+    """Of a container of Podman."""
+
+    engine = PODMAN.name
+
+    def __init__(
+        self,
+        link: Link,
+        way: Metered,
+        container: Container,
+        host: str,
+        wishes: Wishes,
+        words: Words,
+        stack: ExitStack,
+        told: dict[str, Any],
+        together: Together | None = None,
+    ) -> None:
+        self._told, self._together = told, together
+        super().__init__(link, way, container, host, wishes, words, stack)
+        self._there = set(os.listdir(self._static)) - {_ROUNDS}
+
+    def run_with(self, mounts: list[Mount], name: str, made: Offer, began: float) -> Moved:
+        """Do it, and the volumes among *mounts* that are copied come along."""
+        upper = str((self._told.get("GraphDriver") or {}).get("Data", {}).get("UpperDir", ""))
+        if not upper:
+            raise RefusedError(f"{self._container.label} has no overlay as its file system")
+        self._directories = {ROOT: Directory(Path(upper), whiteouts=True)}
+        if _has_own_shm(self._told) or (self._together is not None and self._together.carries_shm):
+            self._directories[SHM] = Directory(Path(f"/proc/{self._container.pid}/root/dev/shm"))
+        for mount in mounts:
+            if mount.is_copied:
+                self._directories[f"{VOLUME}{mount.point}"] = Directory(Path(mount.source))
+        return self.run(name, made, began)
+
+    @property
+    def _static(self) -> Path:
+        return Path(str(self._told["StaticDir"]))
+
+    @property
+    def _is_removed(self) -> bool:
+        """Whether Podman forgets it as soon as it has ended."""
+        return bool((self._told.get("HostConfig") or {}).get("AutoRemove"))
+
+    @property
+    def _kept(self) -> str:
+        return "podman's storage"
+
+    @property
+    def _images_here(self) -> Path:
+        return self._static / "checkpoint"
+
+    @property
+    def _by_hand(self) -> str:
+        what = str(self._home / _ARCHIVE) if self._is_removed else self._container.label
+        return " ".join([what, *(f"--{word}" for word, _ in self._words if word in arriving.WORDS)])
+
+    def _make_home(self) -> Path:
+        """Whoever removes its checkpoint removes the rounds."""
+        if self._is_removed:
+            return super()._make_home()
+        home = self._static / _ROUNDS
+        shutil.rmtree(home, ignore_errors=True)  # of a move that was killed, and it runs
+        return self._stack.enter_context(homes.held(home))
+
+    def _tidy(self) -> None:
+        super()._tidy()
+        with suppress(TorporError, OSError):
+            for name in (*_LEFT, "checkpoint", "pre-checkpoint"):
+                place = self._static / name
+                if name in self._there:
+                    continue
+                if place.is_dir():
+                    shutil.rmtree(place, ignore_errors=True)
+                else:
+                    place.unlink(missing_ok=True)
+
+    def _look(self) -> Message:
+        """How it is configured goes over, as Podman tells it; what its engine is told at a pre-checkpoint."""
+        archive = self._home / "documents.tar"
+        words = [f"--{word}" for word, _ in self._words if word in arriving.WORDS]
+        line = [*words, "--pre-checkpoint", "--ignore-rootfs", "--ignore-volumes", "--compress=none"]
+        line.append(f"--export={archive}")
+        command = lambda: run("podman", "container", "checkpoint", *line, self._container.id)  # noqa: E731
+        with Asking(command, self.engine, self._meeting) as podman:
+            asking = podman.asked()
+            try:
+                order = asking.expect(meeting.DUMP)
+                asking.send(meeting.DONE)
+            finally:
+                asking.close()
+        documents = {}
+        with tarfile.open(archive) as found:
+            for name in NAMES:
+                member = found.extractfile(name)
+                documents[name] = member.read(_MAX_DOCUMENT).decode() if member is not None else ""
+            self._link.send(DOCUMENTS, descriptors=self._descriptors(), **documents)
+            with suppress(KeyError):
+                if (said := found.extractfile(LOG)) is not None:
+                    while block := said.read(_CHUNK):
+                        self._way.write(block)
+        self._way.finish()
+        archive.unlink()
+        return order
+
+    def _descriptors(self) -> list[str]:
+        """What standard input, output and error were when it was started."""
+        for root in ("/run/runc", "/run/crun"):
+            with suppress(OSError, ValueError, KeyError):
+                state = json.loads(Path(root, self._container.id, "state.json").read_text())
+                return [str(each) for each in state["external_descriptors"]][:3]
+        return [os.readlink(f"/proc/{self._container.pid}/fd/{number}") for number in range(3)]
+
+    def _checkpoint(self) -> None:
+        words = self._words
+        if self._is_removed:
+            words = [*words, ("ignore-rootfs", ""), ("ignore-volumes", ""), ("compress", "none")]
+        PODMAN.checkpoint(self._container, self._home / _ARCHIVE if self._is_removed else None, words)
+
+    def _forget(self) -> None:
+        if PODMAN.exists(self._container.id):
+            PODMAN.remove(self._container)
+
+    def reach(self, stage: str) -> None:
+        if self._together is None:
+            return
+        if stage == READY:
+            # From here on others may be given up: whether it is, is not for a signal to say.
+            self._decided.enter_context(interrupts.held())
+        self._together.reach(stage)
+
+    def _is_to_wake(self, why: str) -> bool:
+        return self._together.is_to_wake(why) if self._together is not None else super()._is_to_wake(why)
+
+    def _wake(self) -> None:
+        options = [word for word in self._words if word[0] in arriving.WORDS]
+        if self._together is not None:
+            self._wake_in_pod(self._together.infra, options)
+        elif self._is_removed:
+            PODMAN.restore_archive(self._home / _ARCHIVE, self._container.name, None, options)
+        else:
+            PODMAN.restore(self._container, options)
+
+    def _dump(self, tracker: tracking.Tracker | None, pre_dump: Callable[..., DumpStats]) -> DumpStats:
+        stats = super()._dump(tracker, pre_dump)
+        if self._together is not None and self._together.shares_shm:
+            # Podman would put a second copy into the pod's /dev/shm, in the place of files that others have mapped by
+            # then; what they hold is there all the time.
+            (self._static / _SHM_COPY).unlink(missing_ok=True)
+        return stats
+
+    def _wake_in_pod(self, infra: str, options: Words) -> None:
+        """The network there is the pod's, which has been there all the time and is still locked."""
+        with open_store(self._images_here, "r") as images:
+            table = net_lock.table_of(load_one(images, kinds.INVENTORY).dump_criu_run_id)
+        pid = int(run("podman", "container", "inspect", "--format", "{{.State.Pid}}", infra))
+        with OwnedFd(os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)) as network:
+            PODMAN.restore(self._container, options)
+            held_network.let_go(network.fileno(), table)
+
+
+def _has_own_shm(told: dict[str, Any]) -> bool:
+    mode = str((told.get("HostConfig") or {}).get("IpcMode", ""))
+    return mode in ("", "private", "shareable")
