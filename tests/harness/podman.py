@@ -115,7 +115,7 @@ class Podman:
         found: list[dict[str, object]] = json.loads(self("ps", "-a", "--format", "json", "--filter", f"id={container}"))
         return found
 
-    def connect(self, address: str, port: int, timeout_s: float = 10) -> socket.socket:
+    def connect(self, address: str, port: int, timeout_s: float = 30) -> socket.socket:
         """A TCP connection from the machine; the socket stays in its network wherever it is used."""
         with in_network(self.machine.pid):
             connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
