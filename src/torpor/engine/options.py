@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torpor.images.store import ImageStore
     from torpor.objects.memory.later import Later
     from torpor.objects.memory.tracking import Tracker
+    from torpor.tracee.guardian import Guardian
 
 #: What becomes of processes that entered a pid namespace of the tree's from outside (``podman exec``): the dump is
 #: refused; they are dumped as children of its first process; they are left out, and end when that does.
@@ -168,8 +169,8 @@ class RestoreOptions:
     ``lsm_map``: labels in the images (or types of SELinux's), each with the one that takes its place.
     ``orphan_master`` gets the master, ours for the call, of a terminal that was driven from outside of the tree (with
     ``policies.terminals.orphan_pts_master``).
-    ``guarded`` gets what ends the guard over a tree with a pid namespace of its own: until it is called, the tree runs,
-    and our death ends it.  For a caller who has yet to tell somebody else of it, who would else make a second one.
+    ``guarded`` gets the guard over a tree with a pid namespace of its own: until that is dismissed, the tree runs, and
+    our death ends it.  For a caller who has yet to tell somebody else of it, who would else make a second one.
     ``later``: brings pages that the images mark as lazy when the tree runs already; he stays the caller's.
     ``ahead``: has memory of the tree already; he stays the caller's, too.
     ``template``: what all restores that are given it share the memory of, if the images are the same; the caller's.
@@ -186,7 +187,7 @@ class RestoreOptions:
     new_network: bool = False
     cpu_cap: str | None = None
     orphan_master: Callable[[int], None] | None = None
-    guarded: Callable[[Callable[[], None]], None] | None = None
+    guarded: Callable[[Guardian], None] | None = None
     later: Later | None = None
     ahead: Ahead | None = None
     template: Template | None = None

@@ -35,6 +35,16 @@ _HIGHEST_PID = (1 << 22) - 1
 _WITH_PID = ("setup-namespaces", "post-restore")
 
 
+class Guard(Protocol):
+    """Ends a tree that runs if we die."""
+
+    def dismiss(self) -> None:
+        """From now on our death changes nothing for it."""
+
+    def bury(self) -> None:
+        """And nothing is left of the guard: for who goes on to something else."""
+
+
 @dataclass(frozen=True, slots=True)
 class Order:
     """A dump or restore as it was asked for.
@@ -50,8 +60,8 @@ class Order:
     notify: Callable[[str, int], None] | None
     #: Gets the master of a terminal whose slave is in the restored tree.
     orphan_master: Callable[[int], None] | None
-    #: Gets what ends the guard over a container that runs by then: as long as it lasts, it ends with us.
-    guarded: Callable[[Callable[[], None]], None]
+    #: Gets the guard over a container that runs by then: until it is dismissed, that ends with us.
+    guarded: Callable[[Guard], None]
 
 
 class Server(Protocol):
@@ -132,7 +142,7 @@ class _Request:
         self._channel = channel
         self._work = work
         self._request = request
-        self._end_guard: Callable[[], None] | None = None
+        self._guard: Guard | None = None
 
     def run(self) -> bool:
         """Do it and answer; whether it succeeded."""
@@ -171,9 +181,12 @@ class _Request:
             return False
         answered = self._answer(response)
         # A client that has heard nothing by our death makes another one of it; one that is gone has had its say.
-        if self._end_guard is not None:
-            self._end_guard()
+        # By one that has heard of it our death is taken for a failure until we have ended: that is to be at once.
+        if self._guard is not None:
+            self._guard.dismiss()
         if answered and self._request.type == _TYPE.RESTORE and self._request.opts.exec_cmd:
+            if self._guard is not None:
+                self._guard.bury()
             self._channel.close()
             self._work.execute(list(self._request.opts.exec_cmd))
             return False
@@ -252,8 +265,8 @@ class _Request:
             guarded=self._keep_guard,
         )
 
-    def _keep_guard(self, end: Callable[[], None]) -> None:
-        self._end_guard = end
+    def _keep_guard(self, guard: Guard) -> None:
+        self._guard = guard
 
     def _notify(self, action: str, pid: int) -> None:
         self._tell(action, pid if action in _WITH_PID else 0, -1)

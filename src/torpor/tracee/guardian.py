@@ -39,8 +39,11 @@ class Guardian:
         self._stub.thread.detach()
         self._is_traced = False
 
-    def dismiss(self) -> None:
-        """From here on it does nothing any more: it ends, which takes longer the more memory it has (``bury``)."""
+    def dismiss(self, *, is_buried: bool = False) -> None:
+        """From here on it does nothing any more: it ends, which takes longer the more memory it has (``bury``).
+
+        *is_buried*: it is going to be, and until then yields to everybody else.
+        """
         if not self._is_there:
             return
         self._is_there = False
@@ -49,7 +52,7 @@ class Guardian:
         else:
             pid = self._stub.thread.tgid
             # Whoever is about to let the tree go is not to wait for a processor that gives back memory.
-            self._yields = os.geteuid() == 0 and _schedule(pid, os.SCHED_IDLE)
+            self._yields = is_buried and os.geteuid() == 0 and _schedule(pid, os.SCHED_IDLE)
             os.kill(pid, signal.SIGKILL)
             self._is_dying = True
         self._stub.life.close()

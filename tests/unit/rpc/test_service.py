@@ -240,6 +240,26 @@ def test_a_terminals_master_goes_along(client: Client, tmp_path: Path) -> None:
         assert stream.read() == "master"
 
 
+@pytest.mark.parametrize("command", ["", "true"])
+def test_a_container_is_guarded_until_its_client_has_the_answer(client: Client, command: str) -> None:
+    """Nothing is waited for between that and our end; who becomes another command leaves that no dead child."""
+    heard: list[str] = []
+
+    class Guard:
+        def dismiss(self) -> None:
+            assert client.hear().success
+            heard.append("dismissed")
+
+        def bury(self) -> None:
+            heard.append("buried")
+
+    client.deeds.then = lambda order: order.guarded(Guard())
+    client.say(request(_TYPE.RESTORE, exec_cmd=[command] if command else []))
+    assert client.serve() == (not command)
+    assert heard == (["dismissed", "buried"] if command else ["dismissed"])
+    assert client.deeds.executed == ([[command]] if command else [])
+
+
 def test_several_questions_on_one_connection(client: Client) -> None:
     client.say(request(_TYPE.VERSION, keep_open=True))
     features = m.criu_features(mem_track=True, pidfd_store=True)

@@ -23,6 +23,7 @@ from torpor.objects.cgroup.model import CgroupPolicy
 if TYPE_CHECKING:
     from torpor.migrate.arrival import Arrival
     from torpor.objects.memory.later import Later
+    from torpor.tracee.guardian import Guardian
 
 
 def main(options: Options) -> int:
@@ -40,13 +41,13 @@ def run(
     client: Notify | None = None,
     orphan_master: Callable[[int], None] | None = None,
     capabilities: int | None = None,
-    guarded: Callable[[Callable[[], None]], None] | None = None,
+    guarded: Callable[[Guardian], None] | None = None,
 ) -> int:
     """Restore the tree in ``--images-dir``; the root's pid as we see it.
 
     *client*: whom to tell what action scripts are told; *orphan_master*: who takes the master of a terminal whose other
     end is in the tree.  *capabilities*: a mask of those that restored tasks may have; None: ours.  *guarded*: who is
-    told how to end the guard over a container.
+    told of the guard over a container.
     """
     notify = notifier(options, client)
     pid_file = _PidFile(options.pidfile, notify) if options.pidfile else None

@@ -145,19 +145,19 @@ def commit(session: RestoreSession) -> None:
     session.hold.enter_context(interrupts.held())
     stays = session.options.guarded is not None and session.root.ns_pid == 1
     if keeper is not None and not stays:
-        session.guardian.dismiss()
+        session.guardian.dismiss(is_buried=True)
     for thread in session.iter_threads():
         ptrace.set_options(thread.runner.thread.tid, ptrace.PTRACE_O_TRACESYSGOOD)
     if keeper is not None:
         keeper.add([], instead_of=[*session.ending, *(session.held.keys if session.held is not None else ())])
     elif not stays:
-        session.guardian.dismiss()
+        session.guardian.dismiss(is_buried=True)
 
 
 def go(session: RestoreSession) -> None:
     """Everyone goes on; pages that nobody has touched yet may come."""
     if session.options.guarded is not None and session.root.ns_pid == 1 and session.guardian is not None:
-        session.options.guarded(session.guardian.bury)
+        session.options.guarded(session.guardian)
         session.guardian = None
     if session.caretaker is not None:
         session.caretaker.release()

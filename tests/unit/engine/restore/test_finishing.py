@@ -112,7 +112,7 @@ def test_nobody_goes_before_nobody_dies_with_us(monkeypatch: pytest.MonkeyPatch)
     done: list[object] = []
     session = _session(Member(10, threads=(11,)), Member(20, 10))
     monkeypatch.setattr("torpor.kernel.ptrace.set_options", lambda tid, options: done.append((tid, options)))
-    session.guardian = SimpleNamespace(dismiss=lambda: done.append("dismissed"))  # type: ignore[assignment]
+    session.guardian = SimpleNamespace(dismiss=lambda **_: done.append("dismissed"))  # type: ignore[assignment]
     for thread in session.iter_threads():
         tid = thread.runner.tid
         thread.runner.thread.detach = lambda tid=tid: done.append(tid)  # type: ignore[method-assign,misc]
@@ -126,10 +126,10 @@ def test_nobody_goes_before_nobody_dies_with_us(monkeypatch: pytest.MonkeyPatch)
 def test_of_two_who_would_end_the_tree_one_decides(monkeypatch: pytest.MonkeyPatch, *, is_guarded: bool) -> None:
     """With a caretaker the guardian goes first, while the kernel itself would kill; unless it stays for the caller."""
     done: list[object] = []
-    session = _session(Member(1), guarded=(lambda dismiss: None) if is_guarded else None)
+    session = _session(Member(1), guarded=(lambda guard: None) if is_guarded else None)
     session.ending = [4]
     monkeypatch.setattr("torpor.kernel.ptrace.set_options", lambda tid, options: done.append(tid))
-    session.guardian = SimpleNamespace(dismiss=lambda: done.append("dismissed"))  # type: ignore[assignment]
+    session.guardian = SimpleNamespace(dismiss=lambda **_: done.append("dismissed"))  # type: ignore[assignment]
     session.caretaker = SimpleNamespace(add=lambda steps, instead_of: done.append(instead_of))  # type: ignore[assignment]
     finishing.commit(session)
     assert done == ([1, [4]] if is_guarded else ["dismissed", 1, [4]])
