@@ -76,9 +76,13 @@ static struct child start(bool threads)
 static void stop(struct child child, int number, bool report)
 {
     siginfo_t info;
+    int before = n_sigchld;
 
     WL_TRY(kill(child.pid, number));
     WL_TRY(waitid(P_PID, (id_t)child.pid, &info, WSTOPPED | (report ? 0 : WNOWAIT)));
+    /* A stop is seen by waitid(2) an instant before the signal for it is sent. */
+    while (n_sigchld == before)
+        usleep(1000);
     WL_CHECK(info.si_status == number, "stopped by %d, not %d", info.si_status, number);
 }
 
