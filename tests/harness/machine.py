@@ -191,7 +191,7 @@ class Machine:
             shutil.rmtree(self.base)
 
     def _containers(self) -> set[str]:
-        """The ids of all containers that there have been."""
+        """The ids of all containers and pods that there have been."""
         found = set()
         with suppress(OSError):
             for line in self.path("/run/libpod/events/events.log").read_text().splitlines():
@@ -227,9 +227,10 @@ def _in_network(pid: int, *line: str) -> None:
 
 
 def _remove_cgroups(containers: Iterable[str]) -> None:
-    """Remove the (empty) cgroups of containers, in whatever hierarchies there are."""
+    """Remove the (empty) cgroups of containers and pods, in whatever hierarchies there are."""
     for container in containers:
-        for pattern in (f"*/libpod_parent/libpod-{container}*", f"libpod_parent/libpod-{container}*"):
+        names = (f"libpod-{container}*", container)
+        for pattern in (f"{parent}/{name}" for parent in ("*/libpod_parent", "libpod_parent") for name in names):
             for top in Path("/sys/fs/cgroup").glob(pattern):
                 for directory, _, _ in os.walk(top, topdown=False):
                     with suppress(OSError):
