@@ -14,8 +14,8 @@ from contextlib import suppress
 from torpor.base import log
 from torpor.base.errors import EngineError, TorporError
 from torpor.kernel import interrupts
-from torpor.migrate.link import FAILED, Link
-from torpor.migrate.meeting import Meeting
+from torpor.migrate.link import FAILED, Link, Message
+from torpor.migrate.meeting import DONE, DUMP, Meeting
 
 _ASKS_WITHIN_S = 120.0
 _LOOK_EVERY_S = 0.2
@@ -24,28 +24,38 @@ _LOOK_EVERY_S = 0.2
 class Asking:
     """*command*, of *engine*, as long as a ``with`` lasts: until it has ended.  Who is asked for waits at *place*.
 
-    An error in the block is what whoever asks afterwards is told, and the command fails then.  Without one, that of
-    the command is raised.
+    An error in the block is what whoever has asked, or asks afterwards, is told, and the command fails then.  Without
+    one, that of the command is raised.
     """
 
     def __init__(self, command: Callable[[], object], engine: str, place: Meeting) -> None:
         self._command, self._engine, self._place = command, engine, place
         self._error: BaseException | None = None
         self._is_begun = False
+        self._asking: Link | None = None
         #: Not the thread's join: one that is interrupted takes the thread for ended (Python 3.11).
         self._has_ended = threading.Event()
         #: It has done what it was for, whatever it says of it.
         self.has_ended_well = False
 
     def asked(self) -> Link:
-        """Begin, and wait for the engine that asks.  The command's error; EngineError if it ends without having asked.
+        """Begin, and wait for the engine that asks, on a link that stays ours.
 
-        MigrationError if it takes too long.
+        The command's error; EngineError if it ends without having asked, MigrationError if it takes too long.
         """
+        # A link that nobody has noted would never be closed, and whoever is at its other end waits.
         with interrupts.put_off():
             self._is_begun = True
             threading.Thread(target=self._run).start()
-        return self._place.wait(_ASKS_WITHIN_S, self._check)
+            self._asking = self._place.wait(_ASKS_WITHIN_S, self._check)
+        return self._asking
+
+    def order(self) -> Message:
+        """Begin, and have nothing done for the engine that asks: what it is told.  As ``asked``."""
+        asking = self.asked()
+        message = asking.expect(DUMP)
+        asking.send(DONE)
+        return message
 
     def _run(self) -> None:
         try:
@@ -56,16 +66,26 @@ class Asking:
             self._has_ended.set()
 
     def _check(self) -> None:
+        interrupts.look()
         if self._has_ended.is_set():
             raise self._error or EngineError(f"{self._engine} has not had our engine asked for anything")
+
+    def _answer(self, why: str) -> None:
+        """The last word to whoever has asked: *why* not, if there is a reason."""
+        asking, self._asking = self._asking, None
+        if asking is None:
+            return
+        if why:
+            with suppress(TorporError):
+                asking.send(FAILED, text=why)
+        asking.close()
 
     def _turn_away(self, why: str) -> None:
         """Whoever asks from now on, until the command has ended."""
         while not self._has_ended.wait(_LOOK_EVERY_S):
             while (asking := self._place.accept_if_any()) is not None:
-                with suppress(TorporError):
-                    asking.send(FAILED, text=why)
-                asking.close()
+                self._asking = asking
+                self._answer(why)
 
     def __enter__(self) -> Asking:
         return self
@@ -76,8 +96,11 @@ class Asking:
         if error is not None:
             # A second Ctrl-C would leave the engine to dump by itself, and the container would end here.
             with interrupts.put_off():
-                self._turn_away(str(error) or "it was broken off")
+                why = (isinstance(error, Exception) and str(error)) or "it was broken off"
+                self._answer(why)
+                self._turn_away(why)
             return
+        self._answer("")
         self._has_ended.wait()
         if self._error is not None:
             if not self.has_ended_well:

@@ -240,11 +240,8 @@ class Move:
                 if stats is not None:
                     log.warn(f"{self.engine} has not heard that it has been moved: {error}")
                     return stats
-                with suppress(TorporError):
-                    asking.send("failed", text=str(error))
                 raise
             finally:
-                asking.close()
                 command.has_ended_well = stats is not None
         return stats
 

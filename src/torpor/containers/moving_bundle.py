@@ -29,7 +29,7 @@ from torpor.images.store import load_one
 from torpor.images.stores.opening import open_store
 from torpor.kernel import netdevice
 from torpor.kernel.namespaces import CLONE_NEWNET, inside
-from torpor.migrate import held_network, keeping, meeting, offer, protocol, source
+from torpor.migrate import held_network, keeping, offer, protocol, source
 from torpor.migrate.link import LinkLostError, Message
 from torpor.migrate.source import Moved, Wishes
 from torpor.migrate.way import Destination, Remote
@@ -123,12 +123,7 @@ class _BundleMove(Move):
         place = self._home / _LOOK
         words = [*self._words, ("pre-dump", "")]
         with Asking(lambda: RUNC.checkpoint(self._container, place, words), RUNC.name, self._meeting) as runc:
-            asking = runc.asked()
-            try:
-                order = asking.expect(meeting.DUMP)
-                asking.send(meeting.DONE)
-            finally:
-                asking.close()
+            order = runc.order()
         shutil.rmtree(place)
         self._link.send(DOCUMENTS, descriptors=self._descriptors())
         return order

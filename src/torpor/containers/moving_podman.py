@@ -29,7 +29,7 @@ from torpor.images import kinds
 from torpor.images.store import load_one
 from torpor.images.stores.opening import open_store
 from torpor.kernel import interrupts
-from torpor.migrate import held_network, homes, keeping, meeting, offer, protocol, source
+from torpor.migrate import held_network, homes, keeping, offer, protocol, source
 from torpor.migrate.link import Link, LinkLostError, Message
 from torpor.migrate.metered import Metered
 from torpor.migrate.offer import Offer
@@ -224,12 +224,7 @@ class _PodmanMove(Move):
         line.append(f"--export={archive}")
         command = lambda: run("podman", "container", "checkpoint", *line, self._container.id)  # noqa: E731
         with Asking(command, self.engine, self._meeting) as podman:
-            asking = podman.asked()
-            try:
-                order = asking.expect(meeting.DUMP)
-                asking.send(meeting.DONE)
-            finally:
-                asking.close()
+            order = podman.order()
         documents = {}
         with tarfile.open(archive) as found:
             for name in NAMES:
