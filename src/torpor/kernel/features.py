@@ -17,11 +17,13 @@ from contextlib import contextmanager
 
 from torpor.base.fds import OwnedFd
 from torpor.base.ids import Pid
-from torpor.kernel import errand, ptrace, userfaultfd
+from torpor.kernel import errand, mount, netlink, ptrace, rtnetlink, userfaultfd
 from torpor.kernel.arch import nr, vdso
 from torpor.kernel.kcmp import kcmp
+from torpor.kernel.namespaces import CLONE_NEWNS
 from torpor.kernel.pidfd import getfd, open_pidfd
-from torpor.kernel.syscall import syscall
+from torpor.kernel.syscall import address_of, syscall
+from torpor.kernel.uapi.if_tun import TUNSETIFINDEX
 from torpor.kernel.uapi.inet import IPV6_FREEBIND
 from torpor.kernel.uapi.kcmp import KCMP_EPOLL_TFD
 from torpor.kernel.uapi.memfd import MFD_HUGETLB
@@ -30,11 +32,14 @@ from torpor.kernel.uapi.netlink import (
     NETLINK_NETFILTER,
     NETLINK_ROUTE,
     NETLINK_SOCK_DIAG,
+    NLM_F_ACK,
     NLM_F_DUMP,
     NLM_F_REQUEST,
     NLMSG_ERROR,
 )
+from torpor.kernel.uapi.prctl import PR_SET_MM, PR_SET_MM_MAP_SIZE, PR_SET_NO_NEW_PRIVS
 from torpor.kernel.uapi.rtnetlink import RTM_GETNSID
+from torpor.kernel.uapi.seccomp import SECCOMP_RET_ALLOW, SECCOMP_SET_MODE_FILTER
 from torpor.kernel.uapi.sock_diag import SOCK_DIAG_BY_FAMILY
 from torpor.kernel.uapi.socket import SO_BUF_LOCK
 from torpor.kernel.uapi.sockios import SIOCGSKNS
@@ -50,12 +55,14 @@ from torpor.kernel.vm import PAGE_SIZE
 _AF_NETLINK = 16
 _NLMSG = struct.Struct("=IHHII")
 _NFT_MSG_GETGEN = 0x0A10
-_NS_GET_PID_FROM_PIDNS = 0x8004B706
 _TCP_REPAIR = 19
+_BPF_RET_K = 0x06
 _PR_TIMER_CREATE_RESTORE_IDS = 77
 _UFFD_NONCOOP = UFFD_FEATURE_EVENT_FORK | UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_EVENT_REMOVE
 _PAGEMAP_SCAN = 0xC0606610
 _PAGE_IS_PRESENT, _PAGE_IS_GUARD = 1 << 3, 1 << 8
+_NO_LOGIN = b"4294967295"
+_ANY_TUN_IFINDEX = 13
 
 
 def probe(name: str) -> bool:
@@ -72,14 +79,6 @@ def probe(name: str) -> bool:
 
 def _exists(path: str) -> Callable[[], bool]:
     return lambda: os.path.exists(path)
-
-
-def _can_open(path: str, flags: int) -> Callable[[], bool]:
-    def check() -> bool:
-        with OwnedFd(os.open(path, flags | os.O_CLOEXEC)):
-            return True
-
-    return check
 
 
 def _fdinfo_has(fd: int, key: str) -> bool:
@@ -109,6 +108,21 @@ def _timerfd() -> bool:
         return _fdinfo_has(fd.fileno(), "clockid:")
 
 
+def _ns_pid() -> bool:
+    """Whether ``/proc/PID/status`` has a task's pid in each of its namespaces (4.1 and later)."""
+    with open("/proc/self/status", encoding="utf-8", errors="replace") as stream:
+        return any(line.startswith("NSpid:") for line in stream)
+
+
+def _loginuid() -> bool:
+    """Whether a login uid can be taken off and set again (since 3.13, and unless it was made immutable)."""
+    with OwnedFd(os.open("/proc/self/loginuid", os.O_RDWR | os.O_CLOEXEC)) as fd:
+        before = os.pread(fd.fileno(), 32, 0)
+        os.pwrite(fd.fileno(), _NO_LOGIN, 0)
+        os.pwrite(fd.fileno(), before, 0)
+        return True
+
+
 def _mem_dirty_track() -> bool:
     """By userfaultfd; CRIU means soft-dirty bits (``CONFIG_MEM_SOFT_DIRTY``), which need not be there."""
     return userfaultfd.can_track()
@@ -117,16 +131,38 @@ def _mem_dirty_track() -> bool:
 # -- tasks -------------------------------------------------------------------------------------------------------
 
 
+def _in_child(check: Callable[[], bool]) -> Callable[[], bool]:
+    """*check* done by a child of ours, for it changes whoever makes it."""
+
+    def ask() -> bool:
+        reader, writer = os.pipe2(os.O_CLOEXEC)
+
+        def work() -> None:
+            if check():
+                os.write(writer, b"1")
+
+        with OwnedFd(reader), OwnedFd(writer) as there, errand.sent(work):
+            there.close()
+            return os.read(reader, 1) == b"1"
+
+    return ask
+
+
 @contextmanager
-def _traced_child(options: int = 0) -> Iterator[Pid]:
-    """A stopped child of ours, killed at the end."""
+def _traced_child(options: int = 0, begin: Callable[[], None] = lambda: None) -> Iterator[Pid]:
+    """A stopped child of ours that has begun by *begin*, killed at the end."""
     reader, writer = os.pipe2(os.O_CLOEXEC)
+    told, ready = os.pipe2(os.O_CLOEXEC)
 
     def wait() -> None:
         os.close(writer)
+        begin()
+        os.close(ready)
         os.read(reader, 1)
 
-    with OwnedFd(reader), OwnedFd(writer), errand.sent(wait) as pid:
+    with OwnedFd(reader), OwnedFd(writer), OwnedFd(told), OwnedFd(ready) as its, errand.sent(wait) as pid:
+        its.close()
+        os.read(told, 1)
         ptrace.seize(pid, options | ptrace.PTRACE_O_EXITKILL)
         ptrace.interrupt(pid)
         os.waitpid(pid, 0)
@@ -138,14 +174,17 @@ def _seccomp_suspend() -> bool:
         return True
 
 
+def _filter_itself() -> None:
+    syscall("prctl", nr.prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    all_goes = bytearray(struct.pack("=HBBI", _BPF_RET_K, 0, 0, SECCOMP_RET_ALLOW))
+    program = bytearray(struct.pack("@HP", 1, address_of(all_goes)))
+    syscall("seccomp", nr.seccomp, SECCOMP_SET_MODE_FILTER, 0, address_of(program))
+
+
 def _seccomp_filters() -> bool:
-    with _traced_child() as pid:
-        try:
-            syscall("ptrace", nr.ptrace, ptrace.PTRACE_SECCOMP_GET_FILTER, pid, 0, 0)
-        except OSError as error:
-            # A task without filters: EINVAL where filters can be read, EIO where the request does not exist.
-            return error.errno in (errno.EINVAL, errno.ENOENT)
-        return True
+    """Of a task that has one: without any the answer is EINVAL, which it is too where they cannot be read."""
+    with _traced_child(begin=_filter_itself) as pid:
+        return syscall("ptrace", nr.ptrace, ptrace.PTRACE_SECCOMP_GET_FILTER, pid, 0, 0) > 0
 
 
 def _get_rseq_conf() -> bool:
@@ -175,12 +214,6 @@ def _pidfd_store() -> bool:
             return True
 
 
-def _ns_pid() -> bool:
-    with OwnedFd(os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)) as fd:
-        pid_here = int(os.readlink("/proc/self"))
-        return int(fcntl.ioctl(fd.fileno(), _NS_GET_PID_FROM_PIDNS, pid_here)) > 0
-
-
 def _kcmp_epoll() -> bool:
     import select
 
@@ -198,6 +231,13 @@ def _kcmp_epoll() -> bool:
 
 def _timer_cr_ids() -> bool:
     return syscall("prctl", nr.prctl, _PR_TIMER_CREATE_RESTORE_IDS, 2, 0, 0, 0) in (0, 1)
+
+
+def _userns() -> bool:
+    """Also whether addresses of a task's memory can be set in one, which takes all of them in one call (3.18)."""
+    size = ctypes.c_uint()
+    syscall("prctl", nr.prctl, PR_SET_MM, PR_SET_MM_MAP_SIZE, ctypes.addressof(size), 0, 0)
+    return os.path.exists("/proc/self/ns/user")
 
 
 # -- memory ------------------------------------------------------------------------------------------------------
@@ -250,14 +290,32 @@ def _move_mount_set_group() -> bool:
     try:
         syscall("move_mount", nr.move_mount, nowhere, at, nowhere, at, MOVE_MOUNT_SET_GROUP)
     except OSError as error:
-        # An unknown flag is EINVAL; a known one gets as far as the path.
-        return error.errno not in (errno.EINVAL, errno.ENOSYS)
+        # Who may not mount gets EPERM, an unknown flag is EINVAL; a known one gets as far as the path.
+        return error.errno == errno.ENOENT
     return True
 
 
 def _overlayfs_maps() -> bool:
-    with open("/proc/filesystems", encoding="ascii") as stream:
-        return "overlay" in stream.read() and os.path.isdir("/proc/self/map_files")
+    """Whether ``maps`` tells of a file of an overlay what stat(2) does (6.8 and later), and not what is below it."""
+    import mmap
+
+    maps = open("/proc/self/maps", encoding="utf-8", errors="surrogateescape")  # noqa: SIM115
+    syscall("unshare", nr.unshare, CLONE_NEWNS)
+    mount.mount(None, "/", None, mount.MS_REC | mount.MS_PRIVATE)
+    top = "/proc"  # the one directory that there is for certain, and nobody else sees what comes over it
+    mount.mount("torpor-probe", top, "tmpfs", 0)
+    for name in ("lower", "upper", "work", "merged"):
+        os.mkdir(f"{top}/{name}")
+    layers = f"lowerdir={top}/lower,upperdir={top}/upper,workdir={top}/work"
+    mount.mount("torpor-probe", f"{top}/merged", "overlay", 0, layers)
+    path = f"{top}/merged/torpor-probe"
+    with OwnedFd(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)) as fd:
+        os.truncate(fd.fileno(), PAGE_SIZE)
+        status = os.fstat(fd.fileno())
+        with mmap.mmap(fd.fileno(), PAGE_SIZE), maps:
+            shown = next(line.split()[3:5] for line in maps if line.endswith(f" {path}\n"))
+    device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}"
+    return shown == [device, str(status.st_ino)]
 
 
 # -- sockets and networks ----------------------------------------------------------------------------------------
@@ -270,21 +328,33 @@ def _ask_netlink(protocol: int, kind: int, flags: int, payload: bytes) -> int:
         sock.bind((0, 0))
         sock.send(_NLMSG.pack(_NLMSG.size + len(payload), kind, NLM_F_REQUEST | flags, 1, 0) + payload)
         answer = sock.recv(1 << 16)
-    if _NLMSG.unpack_from(answer)[1] != NLMSG_ERROR:
+    # A dump that nobody can answer is no error: it is at its end, which says why.
+    if _NLMSG.unpack_from(answer)[1] not in (NLMSG_ERROR, netlink.NLMSG_DONE):
         return 0
     code: int = struct.unpack_from("=i", answer, _NLMSG.size)[0]
     return -code
 
 
-def _net_diag_raw() -> bool:
-    request = struct.pack("=BBBBI48s", socket.AF_INET, socket.IPPROTO_RAW, 0, 0, 0xFFFFFFFF, b"")
+def _diag_knows(family: int, protocol: int) -> bool:
+    request = struct.pack("=BBBBI48s", family, protocol, 0, 0, 0xFFFFFFFF, b"")
     return _ask_netlink(NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, request) == 0
+
+
+def _net_diag_raw() -> bool:
+    return all(_diag_knows(family, socket.IPPROTO_RAW) for family in (socket.AF_INET, socket.AF_INET6))
 
 
 def _nsid() -> bool:
     with OwnedFd(os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)) as fd:
         request = struct.pack("=B3xHHi", 0, 8, 3, fd.fileno())
         return _ask_netlink(NETLINK_ROUTE, RTM_GETNSID, 0, request) == 0
+
+
+def _newifindex() -> bool:
+    """Whether an interface may get a number when it is moved (5.13 and later): one below 0 is then looked at."""
+    nobody = netlink.text(rtnetlink.IFLA_IFNAME, "torpor-nobody")
+    message = rtnetlink.link_message(0, nobody, netlink.number(rtnetlink.IFLA_NEW_IFINDEX, 0xFFFFFFFF))
+    return _ask_netlink(NETLINK_ROUTE, rtnetlink.RTM_SETLINK, NLM_F_ACK, message) == errno.ERANGE
 
 
 def _nftables() -> bool:
@@ -327,6 +397,20 @@ def _ipv6_freebind() -> bool:
         return True
 
 
+def _tun() -> bool:
+    """Whether there are such devices, and whether one can be made under its number."""
+    with OwnedFd(os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)) as fd:
+        fcntl.ioctl(fd.fileno(), TUNSETIFINDEX, struct.pack("=I", _ANY_TUN_IFINDEX))
+        return True
+
+
+def _tun_ns() -> bool:
+    """Whether a descriptor of such a device tells its network namespace (5.8 and later)."""
+    with OwnedFd(os.open("/dev/net/tun", os.O_RDONLY | os.O_CLOEXEC)) as fd:
+        with OwnedFd(fcntl.ioctl(fd.fileno(), SIOCGSKNS)):
+            return True
+
+
 def _apparmor_stacking() -> bool:
     with open("/sys/kernel/security/apparmor/features/domain/stack", encoding="ascii") as stream:
         return stream.read().strip() == "yes"
@@ -334,6 +418,10 @@ def _apparmor_stacking() -> bool:
 
 def _no() -> bool:
     return False
+
+
+def _yes() -> bool:
+    return True
 
 
 # -- private -----------------------------------------------------------------------------------------------------
@@ -358,13 +446,13 @@ FEATURES: dict[str, Callable[[], bool]] = {
     "mem_dirty_track": _mem_dirty_track,
     "aio_remap": _aio_remap,
     "timerfd": _timerfd,
-    "tun": _can_open("/dev/net/tun", os.O_RDWR),
-    "tun_ns": _can_open("/dev/net/tun", os.O_RDWR),
-    "userns": _exists("/proc/self/ns/user"),
+    "tun": _tun,
+    "tun_ns": _tun_ns,
+    "userns": _userns,
     "fdinfo_lock": _fdinfo_lock,
     "seccomp_suspend": _seccomp_suspend,
     "seccomp_filters": _seccomp_filters,
-    "loginuid": _can_open("/proc/self/loginuid", os.O_RDWR),
+    "loginuid": _in_child(_loginuid),
     "cgroupns": _exists("/proc/self/ns/cgroup"),
     "autofs": _exists("/dev/autofs"),
     "tcp_half_closed": _tcp_repair,
@@ -379,9 +467,9 @@ FEATURES: dict[str, Callable[[], bool]] = {
     "link_nsid": _nsid,
     "kcmp_epoll": _kcmp_epoll,
     "timens": _exists("/proc/self/ns/time"),
-    "external_net_ns": _nsid,
+    "external_net_ns": _yes,  # an engine that knows the word, which is all that is asked for
     "clone3_set_tid": _clone3_set_tid,
-    "newifindex": _nsid,
+    "newifindex": _newifindex,
     "nftables": _nftables,
     "has_ipt_legacy": _has_ipt_legacy,
     "pidfd_store": _pidfd_store,
@@ -396,7 +484,7 @@ FEATURES: dict[str, Callable[[], bool]] = {
     "ipv6_freebind": _ipv6_freebind,
     "pagemap_scan": _pagemap_scan(_PAGE_IS_PRESENT),
     "timer_cr_ids": _timer_cr_ids,
-    "overlayfs_maps": _overlayfs_maps,
+    "overlayfs_maps": _in_child(_overlayfs_maps),
     "breakpoints": _breakpoints,
     "pagemap_scan_guard_pages": _pagemap_scan(_PAGE_IS_GUARD),
 }
