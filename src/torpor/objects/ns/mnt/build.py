@@ -208,10 +208,12 @@ class _Builder:
             _attach_one(node)
         except OSError as error:
             is_gone = isinstance(error, FileNotFoundError | NotADirectoryError)
-            may_be_left_out = external.may_be_left_out(tree, node) or external.has_lost_its_place(tree, node)
-            if not is_gone or not may_be_left_out:
+            if is_gone and external.hides_nothing(tree, node):
+                log.warn(f"{node.point}: this kernel has nothing of that name, so what hides it is left out")
+            elif is_gone and (external.may_be_left_out(tree, node) or external.has_lost_its_place(tree, node)):
+                log.warn(f"{node.point}: the host's directory has none of that name any more; it is left out")
+            else:
                 raise RestoreError(f"{node.point} cannot be mounted: {error}") from error
-            log.warn(f"{node.point}: the host's directory has none of that name any more; it is left out")
             self._leave_out(tree, node)
             return False
         return True

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from torpor.images.store import ImageStore
 
 UNSUPPORTED = 0
+PROC = 1
+SYSFS = 2
 TMPFS = 5
 AUTO = 16
 DEVPTS = 6
@@ -77,8 +79,8 @@ _OF_CGROUP2 = _words(
 ANY_OPTIONS = _words("context fscontext defcontext rootcontext seclabel ro rw sync mand dirsync lazytime")
 
 ALL: tuple[Filesystem, ...] = (
-    Filesystem(1, "proc", is_shown_everywhere=True, by_puppet=True, options=_words("hidepid gid subset pidns")),
-    Filesystem(2, "sysfs", is_shown_everywhere=True),
+    Filesystem(PROC, "proc", is_shown_everywhere=True, by_puppet=True, options=_words("hidepid gid subset pidns")),
+    Filesystem(SYSFS, "sysfs", is_shown_everywhere=True),
     Filesystem(3, "devtmpfs", is_shown_everywhere=True, options=_OF_TMPFS),
     Filesystem(4, "binfmt_misc", is_shown_everywhere=True, dump=binfmt_misc.dump, restore=binfmt_misc.restore),
     Filesystem(TMPFS, "tmpfs", dump=tmpfs.dump, restore=tmpfs.restore, options=_OF_TMPFS),
