@@ -28,6 +28,7 @@ from torpor.kernel.procfs.small import read_bytes
 from torpor.kernel.procfs.status import read_status
 from torpor.kernel.uapi.mman import MCL_FUTURE, MCL_ONFAULT
 from torpor.kernel.uapi.prctl import PR_GET_DUMPABLE, PR_SET_DUMPABLE, PR_SET_MM, PR_SET_MM_MAP, PR_SET_THP_DISABLE
+from torpor.objects.memory.vmas import is_locked_on_fault
 from torpor.objects.model import DumpProcess, RestoreProcess
 from torpor.tracee.batch import Arg, Batch
 
@@ -69,7 +70,7 @@ def dump(process: DumpProcess, batch: Batch) -> None:
 def _is_locked_on_fault(process: DumpProcess) -> bool:
     """Whether memory that was mapped last, which is ours, is locked only once it is touched."""
     known = {vma.start for vma in process.maps}
-    return any("lf" in vma.flags for vma in read_smaps(process.pid) if vma.start not in known)
+    return any(is_locked_on_fault(vma.flags) for vma in read_smaps(process.pid) if vma.start not in known)
 
 
 def restore_coredump_filter(process: RestoreProcess, batch: Batch) -> None:

@@ -12,14 +12,17 @@ Limits
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import cache, lru_cache
 
 from torpor.base.errors import RefusedError
+from torpor.base.ids import Pid
 from torpor.images import messages as m
 from torpor.images.pages import Range
 from torpor.kernel.arch import nr
-from torpor.kernel.procfs.maps import PROT_EXEC, PROT_WRITE, Vma
+from torpor.kernel.procfs.maps import PROT_EXEC, PROT_WRITE, Vma, read_smaps
+from torpor.kernel.syscall import address_of, syscall
 from torpor.kernel.uapi.mman import (
     MAP_ANONYMOUS,
     MAP_FIXED,
@@ -54,6 +57,8 @@ MADVICE = {"sr": 2, "rr": 1, "dc": 10, "dd": 16, "mg": 12, "hg": 14, "nh": 15, "
 _MADV_GUARD_INSTALL = 102
 _MAP_FLAGS = {"gd": MAP_GROWSDOWN, "lo": MAP_LOCKED, "nr": MAP_NORESERVE, "ht": MAP_HUGETLB, "dp": MAP_DROPPABLE}
 _NOT_INHERITED = frozenset(("dc", "wf", "ht"))
+#: What the kernel writes for a flag of which it has no name.
+_NAMELESS = "??"
 _NAMED = "[anon:"
 _NO_FD = (1 << 64) - 1
 #: VmFlags that nothing can be made of again, with what they mean and what to do.
@@ -85,7 +90,7 @@ def dump_one(process: DumpProcess, vma: Vma, context: DumpContext) -> m.vma_entr
         entry.madv = advice
     if flags & MAP_HUGETLB:
         entry.flags |= (vma.page_size.bit_length() - 1) << MAP_HUGE_SHIFT
-    if flags & MAP_LOCKED and "lf" in vma.flags:
+    if flags & MAP_LOCKED and is_locked_on_fault(vma.flags):
         entry.torpor_lock_on_fault = True
     if "sl" in vma.flags:
         entry.torpor_sealed = True
@@ -101,6 +106,32 @@ def _meaning(flags: frozenset[str]) -> tuple[int, int, str]:
     mapping = sum(bit for flag, bit in _MAP_FLAGS.items() if flag in flags)
     advice = sum(1 << number for flag, number in MADVICE.items() if flag in flags)
     return mapping, advice, next((flag for flag in _REFUSED if flag in flags), "")
+
+
+def is_locked_on_fault(flags: frozenset[str]) -> bool:
+    """Whether VmFlags say that pages are locked once they are touched, and not before (mlock2(2)).
+
+    Kernels before 6.11 or so do so by the two letters that they have for a flag without a name.
+    """
+    if "lo" not in flags or "lf" in flags:
+        return "lf" in flags
+    return _NAMELESS in flags and _lock_on_fault_is_nameless()
+
+
+@cache
+def _lock_on_fault_is_nameless() -> bool:
+    """How this kernel shows it, seen of a page of ours; where we may lock none it is taken for what has no name."""
+    memory = bytearray(2 * PAGE_SIZE)
+    page = (address_of(memory) + PAGE_SIZE - 1) & -PAGE_SIZE
+    try:
+        syscall("mlock2", nr.mlock2, page, PAGE_SIZE, MLOCK_ONFAULT)
+    except OSError:
+        return True
+    try:
+        shown = next(vma.flags for vma in read_smaps(Pid(os.getpid())) if vma.start <= page < vma.end)
+        return "lf" not in shown and _NAMELESS in shown
+    finally:
+        syscall("munlock", nr.munlock, page, PAGE_SIZE)
 
 
 def is_made(entry: m.vma_entry) -> bool:
