@@ -1,12 +1,12 @@
 """Snapshots: memory is copied while its owner runs on, as it was when that was stopped."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from harness import cgroups, engine
+from harness import cgroups
 from harness.events import ProcessWatch, wait_said
 from harness.processes import kill_tree
 from harness.streamer import Streamer
@@ -15,10 +15,16 @@ from torpor.base.errors import RefusedError
 from torpor.base.ids import Pid
 from torpor.engine.dump import snapshots
 from torpor.engine.dump.run import dump
+from torpor.engine.dump.snapshots import Snapshots
 from torpor.engine.options import DumpOptions
 from torpor.kernel.procfs import maps as maps_module
 from torpor.kernel.procfs.maps import Vma
+from torpor.kernel.procfs.stat import read_stat
 from torpor.kernel.procfs.task import read_children
+from torpor.objects.memory.headroom import Headroom
+from torpor.objects.memory.space import Halved
+from torpor.objects.model import DumpProcess
+from torpor.objects.session import DumpContext
 
 pytestmark = pytest.mark.root
 
@@ -147,20 +153,12 @@ def test_too_near_a_limit_on_memory_there_is_none() -> None:
         assert "is near a limit" in log and "a snapshot of" not in log
 
 
-class _EndedError(Exception):
-    """The kernel has ended the snapshot, before anybody looked how much memory is left: the process goes on."""
-
-
+@pytest.mark.alone
 def test_what_writes_all_the_memory_there_is_meanwhile_is_stopped_again() -> None:
-    """There is room for a snapshot, but not for all that is written while it is copied: nobody else is killed."""
-    for _ in range(10):
-        with suppress(_EndedError):
-            _write_all_the_memory_there_is()
-            return
-    pytest.fail("the snapshot is ended before its process is looked at")
+    """There is room for a snapshot, but not for all that is written while it is copied: nobody is killed.
 
-
-def _write_all_the_memory_there_is() -> None:
+    Where others keep us from looking for as long as that takes, somebody is.
+    """
     images: dict[str, bytes] = {}
     with _limited(128 << 20) as (workload, place):
         log = workload.images / "dump.log"
@@ -170,14 +168,7 @@ def _write_all_the_memory_there_is() -> None:
             wait_said(log, "memory is short", lambda: _is_out_of_memory(place), 40)
 
         with Streamer(workload.images, images, until=wait_short):
-            try:
-                workload.dump(leave_running=True, options=(*ALWAYS, "--stream"))
-            except engine.EngineError as error:
-                if not _is_out_of_memory(place) or "just when it was stopped" not in error.log:
-                    raise
-                assert read_children(Pid(workload.pid)) == []
-                workload.expect_pass()
-                raise _EndedError from error
+            workload.dump(leave_running=True, options=(*ALWAYS, "--stream"))
         assert not _is_out_of_memory(place)
         assert "memory is short" in log.read_text() and "is near a limit" not in log.read_text()
         assert read_children(Pid(workload.pid)) == []
@@ -185,6 +176,69 @@ def _write_all_the_memory_there_is() -> None:
         workload.reap()
         with Streamer(workload.images, images, serves=True):
             workload.restore(options=("--stream",))
+        workload.expect_pass()
+
+
+@pytest.mark.parametrize("when", ["copy", "_copy", "_confirm", "late"])
+def test_one_that_the_kernel_ends_is_told_as_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    """Before it is begun with, looked at, or copied; or when it has been copied, nobody knows how well."""
+
+    def kill(snapshot: Snapshots) -> None:
+        for taken in snapshot._taken.values():
+            taken.snapshot.kill()
+
+    def after(halved: Halved, pid: Pid, context: DumpContext) -> object:
+        found = dump_contents(halved, pid, context)
+        kill(caught[0])
+        return found
+
+    def note(snapshot: Snapshots) -> None:
+        caught.append(snapshot)
+        copy(snapshot)
+
+    def early(snapshot: Snapshots, *taken: snapshots._Taken) -> object:
+        kill(snapshot)
+        return real(snapshot, *taken)
+
+    caught: list[Snapshots] = []
+    dump_contents, copy = Halved.dump_contents, Snapshots.copy
+    if when == "late":
+        monkeypatch.setattr(Snapshots, "copy", note)
+        monkeypatch.setattr(Halved, "dump_contents", after)
+    else:
+        real = getattr(Snapshots, when)
+        monkeypatch.setattr(Snapshots, when, early)
+    with Workload.start("rewritten", ["16"]) as workload:
+        workload.wait_ready()
+        with pytest.raises(RefusedError, match="its snapshot has been ended"):
+            dump(workload.pid, tmp_path, DumpOptions(leave_running=True, snapshot="auto"))
+        assert read_children(Pid(workload.pid)) == []
+        assert not (tmp_path / "inventory.img").exists()
+        workload.expect_pass()
+
+
+def test_it_is_watched_from_before_its_process_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What that writes uses up memory before anybody copies."""
+    seen: list[str] = []
+    watched, confirm = snapshots.watched, Snapshots._confirm
+
+    @contextmanager
+    def noted(process: DumpProcess, room: Headroom) -> Iterator[None]:
+        with watched(process, room):
+            seen.append(f"watched, {read_stat(process.pid).state}")
+            yield
+            seen.append("over")
+
+    def look(snapshot: Snapshots, taken: snapshots._Taken) -> None:
+        seen.append("looked")
+        confirm(snapshot, taken)
+
+    monkeypatch.setattr(snapshots, "watched", noted)
+    monkeypatch.setattr(Snapshots, "_confirm", look)
+    with Workload.start("rewritten", ["16"]) as workload:
+        workload.wait_ready()
+        dump(workload.pid, tmp_path, DumpOptions(leave_running=True, snapshot="auto"))
+        assert seen == ["watched, t", "looked", "over"]
         workload.expect_pass()
 
 

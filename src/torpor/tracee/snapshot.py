@@ -73,6 +73,17 @@ class Snapshot:
         with suppress(ChildProcessError):
             os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | WALL)
 
+    def has_ended(self) -> bool:
+        """Whether it has been killed, as the kernel does it where memory runs out; what it held is lost then.
+
+        Seen before the kernel takes any of its memory: nobody who is to die can be traced.
+        """
+        try:
+            self._thread.get_regs()
+        except TargetGoneError:
+            return True
+        return False
+
     def reap(self) -> None:
         """It is gone, of which its parent, stopped for a moment, notices nothing.
 

@@ -2,12 +2,13 @@
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import cast
 
 import pytest
 
 from harness.events import time_limit_s
+from torpor.base.errors import NotPermittedError
 from torpor.base.ids import Pid
 from torpor.engine.dump import snapshots
 from torpor.objects.memory.headroom import Headroom
@@ -65,3 +66,23 @@ def test_it_runs_on(left_mb: tuple[int, ...], stopped: threading.Event) -> None:
     with snapshots.watched(cast(DumpProcess, _Process()), cast(Headroom, room)):
         assert room.is_last.wait(time_limit_s(10))
     assert not stopped.is_set()
+
+
+def test_one_that_is_being_let_go_is_stopped_a_little_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    tries, stopped = [0], threading.Event()
+
+    @contextmanager
+    def freeze_alone(pid: Pid) -> Iterator[None]:
+        stopped.set()
+        yield
+
+    def refuse_first(pid: Pid) -> AbstractContextManager[None]:
+        tries[0] += 1
+        if tries[0] < 3:
+            raise NotPermittedError("it is traced by somebody else")
+        return freeze_alone(pid)
+
+    monkeypatch.setattr(snapshots, "freeze_alone", refuse_first)
+    with snapshots.watched(cast(DumpProcess, _Process()), cast(Headroom, _Room(40, 33, 31))):
+        assert stopped.wait(time_limit_s(10))
+    assert tries == [3]

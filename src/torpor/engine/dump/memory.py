@@ -96,6 +96,12 @@ def copy(session: DumpSession) -> None:
             session.stats.pages_in_parent += dumped.n_held
 
 
+def watch_snapshots(session: DumpSession) -> None:
+    """What the tree writes from now on takes memory as long as they are there."""
+    if session.snapshots is not None:
+        session.snapshots.watch()
+
+
 def copy_snapshots(session: DumpSession) -> None:
     """The pages of which snapshots have been taken; from now on nothing is stopped."""
     session.new.sum_from_now_on()

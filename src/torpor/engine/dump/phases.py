@@ -104,6 +104,7 @@ DUMP: tuple[DumpPhase, ...] = (
     DumpPhase("look once more", collecting.look_after_hook, "hooks start processes", FROZEN),
     DumpPhase("commit", writing.commit_before_end, "what is noted of a dump is true whenever we die", FROZEN),
     DumpPhase("give pages", ending.give_pages, "of what has been written, all that is missing are these", FROZEN, True),
+    DumpPhase("watch", memory.watch_snapshots, "as soon as it runs, the tree can use up the memory", FROZEN),
     DumpPhase("let go", ending.let_go, "all is written: there is no way back", FROZEN),
     DumpPhase("snapshots' memory", memory.copy_snapshots, "first: each write of the tree costs it a copy", AFTER),
     DumpPhase("images, running", writing.write_late, "what was read is made into images while nobody waits", AFTER),

@@ -10,11 +10,11 @@ import os
 from _thread import allocate_lock, start_new_thread
 from bisect import bisect_right
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 
 from torpor.base import log
-from torpor.base.errors import KernelError, RefusedError, TargetGoneError
+from torpor.base.errors import KernelError, RefusedError, TargetGoneError, TorporError
 from torpor.base.ids import Pid
 from torpor.engine.dump.session import DumpSession
 from torpor.engine.options import ALWAYS, nobody
@@ -26,7 +26,7 @@ from torpor.kernel.procfs.status import Status
 from torpor.kernel.procfs.task import read_children
 from torpor.kernel.vm import PAGE_SIZE
 from torpor.objects.memory.headroom import Headroom
-from torpor.objects.memory.space import Halved
+from torpor.objects.memory.space import Halved, PagesDumped
 from torpor.objects.model import DumpProcess
 from torpor.objects.undo import do_all
 from torpor.tracee import caretaker
@@ -86,6 +86,8 @@ class _Taken:
     def __init__(self, process: DumpProcess, snapshot: Snapshot, covered: Covered, keys: list[int]) -> None:
         self.process, self.snapshot, self.covered, self.keys = process, snapshot, covered, keys
         self.halved: Halved | None = None
+        #: Ends the watch over its process, if there is one.
+        self.watching = ExitStack()
 
 
 class Snapshots:
@@ -180,17 +182,20 @@ class Snapshots:
         """Put aside, while *process* is stopped, what its snapshot has not."""
         self._taken[process.pid].halved = Halved(process)
 
+    def watch(self) -> None:
+        """The tree is about to run: from now on what it writes is looked at, until its snapshots have been copied."""
+        for each in self._taken.values():
+            each.watching.enter_context(watched(each.process, self._room[each.process.pid]))
+
     def copy(self) -> None:
         """The tree runs: copy what they hold, and end each."""
         for each in self._taken.values():
-            each.snapshot.settle(each.covered)
+            with _told(each):
+                each.snapshot.settle(each.covered)
         session = self._session
         for each in list(self._taken.values()):
-            assert each.halved is not None
-            if each.process.pid in self._to_confirm:
-                self._confirm(each)
-            with watched(each.process, self._room[each.process.pid]):
-                dumped = each.halved.dump_contents(each.snapshot.pid, session.context)
+            with each.watching:
+                dumped = self._copy(each)
                 # Until its memory is given back: while it dies it is none that the kernel could end instead.
                 each.snapshot.kill()
             session.stats.pages_written += dumped.n_written
@@ -198,24 +203,57 @@ class Snapshots:
             store_one(session.store, "MM", each.process.mm, each.process.ns_pid)
             self._end(each)
 
+    def _copy(self, taken: _Taken) -> PagesDumped:
+        assert taken.halved is not None
+        with _told(taken):
+            if taken.process.pid in self._to_confirm:
+                self._confirm(taken)
+            return taken.halved.dump_contents(taken.snapshot.pid, self._session.context)
+
     def end(self) -> None:
         """End those that are left."""
         do_all([partial(self._end, each) for each in list(self._taken.values())])
 
     def _end(self, taken: _Taken) -> None:
         with interrupts.put_off():
-            taken.snapshot.kill()
-            with self._session.stats.watch.span("frozen"):
-                taken.snapshot.reap()
-            self._session.outside.caretaker.drop(taken.keys)
-            del self._taken[taken.process.pid]
+            # Whoever has stopped its process again must let that go first.
+            do_all([taken.watching.close, partial(self._reap, taken)])
+
+    def _reap(self, taken: _Taken) -> None:
+        taken.snapshot.kill()
+        with self._session.stats.watch.span("frozen"):
+            taken.snapshot.reap()
+        self._session.outside.caretaker.drop(taken.keys)
+        del self._taken[taken.process.pid]
+
+
+@contextmanager
+def _told(taken: _Taken) -> Iterator[None]:
+    """RefusedError where the kernel has ended it: what it held is nowhere else, for its process has gone on.
+
+    Also where nothing has failed: what has no memory any more reads as having none.
+    """
+    try:
+        yield
+    except (TorporError, OSError):
+        if not taken.snapshot.has_ended():
+            raise
+    else:
+        if not taken.snapshot.has_ended():
+            return
+    raise RefusedError(
+        f"{taken.process.describe()} runs on, and its snapshot has been ended, which the kernel does first where "
+        "memory runs out",
+        hint="give it more memory, or let it be copied while it is stopped: --snapshot never",
+    )
 
 
 @contextmanager
 def watched(process: DumpProcess, room: Headroom) -> Iterator[None]:
     """While its snapshot is copied in here, stop *process* again if what it writes meanwhile uses up the memory.
 
-    By a thread of its own, which alone can let go what it has stopped.
+    By a thread of its own, which alone can let go what it has stopped.  Where it cannot be stopped, for it is being let
+    go just now, that is tried again.
     """
     is_over, is_through = allocate_lock(), allocate_lock()
     is_over.acquire()
@@ -224,15 +262,24 @@ def watched(process: DumpProcess, room: Headroom) -> Iterator[None]:
 
     def watch() -> None:
         try:
-            before = room.n_bytes()
+            before, is_short = room.n_bytes(), False
             while not is_over.acquire(timeout=_LOOK_EVERY_S):
                 left = room.n_bytes()
                 # As much again may go before the next look, which may be late, and once more while it is stopped.
                 if left < _RESERVE // 2 + 2 * max(before - left, 0):
-                    log.warn(f"{process.describe()}: memory is short, it is stopped until its snapshot is copied")
-                    with freeze_alone(process.pid):
-                        is_over.acquire()
-                    return
+                    if not is_short:
+                        log.warn(f"{process.describe()}: memory is short, it is stopped until its snapshot is copied")
+                    is_short = True
+                    try:
+                        stopped = freeze_alone(process.pid)
+                    except TargetGoneError:
+                        return
+                    except (TorporError, OSError) as error:
+                        log.debug(f"{process.describe()}: cannot be stopped yet: {error}")
+                    else:
+                        with stopped:
+                            is_over.acquire()
+                        return
                 before = left
         except BaseException as error:
             failed.append(error)
