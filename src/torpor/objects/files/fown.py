@@ -168,8 +168,8 @@ def _add(batch: Batch, process: RestoreProcess, number: int, flags: int, fown: m
     if not fown.pid:
         return
     owner = batch.pack("ii", fown.pid_type, fown.pid)
-    # What is built by somebody else than root stays his, and so do its files' owners.
-    real, effective, saved = os.getresuid() if os.geteuid() else (0, 0, 0)
+    # Who it is in its user namespace, as ids in the images are meant: root there, or whoever builds it, whose it stays.
+    real, effective, saved, _ = map(process.idmaps.users.inside, read_status(process.pid).uids)
     switch = bool(fown.uid or fown.euid) and (fown.uid, fown.euid) != (real, effective)
     if switch:
         # The kernel notes the real and effective ids of whoever sets the owner.
