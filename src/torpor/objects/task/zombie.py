@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from torpor.base.errors import TargetGoneError, TorporError
+from torpor.base.errors import RestoreError, TargetGoneError, TorporError
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.kernel.arch import nr
@@ -96,5 +96,9 @@ def _leave_no_core(process: RestoreProcess) -> None:
     """
     batch = Batch()
     batch.call(nr.prctl, PR_SET_DUMPABLE, 0)
+    try:
+        process.runner.begin(batch)
+    except PermissionError as error:
+        raise RestoreError(f"pid {process.ns_pid} cannot be kept from leaving a core file: {error}") from error
     with suppress(PermissionError):
-        process.runner.run(batch)
+        process.runner.finish()
