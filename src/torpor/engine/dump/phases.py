@@ -73,7 +73,7 @@ DUMP: tuple[DumpPhase, ...] = (
     DumpPhase("freezer", stopping.find_freezer, "its state is noted in the control groups that have been read", BEFORE),
     DumpPhase("processor", preparing.read_processor, "the same whatever the tree does", BEFORE),
     DumpPhase("pre-dump", preparing.notify, "the last word of a hook while all run", BEFORE),
-    DumpPhase("stop", stopping.stop, "last of all that happens while it runs", BEFORE, False),
+    DumpPhase("stop", stopping.stop, "last of all that happens while it runs", BEFORE, breaks=False),
     DumpPhase("root", stopping.check_root, "of a dead one there is nothing to be read", FROZEN),
     DumpPhase("collect", collecting.collect, "everything else goes by processes and threads", FROZEN),
     DumpPhase("relieve", collecting.relieve, "before we change anything in addition to an earlier dump", FROZEN),
@@ -90,20 +90,30 @@ DUMP: tuple[DumpPhase, ...] = (
     DumpPhase("known", Reached(DumpStage.KNOWN), "what refuses comes before what is asked and copied", FROZEN),
     DumpPhase("page tables", memory.scan, "before anything runs inside, which touches pages", FROZEN),
     DumpPhase("ask", asking.ask, "every question is known by now", FROZEN),
-    DumpPhase("memory", memory.copy, "as the tasks had it: whatever ran inside has put it back", FROZEN, True),
-    DumpPhase("namespaces' contents", reading.read_namespaces, "descriptors and mounts name what is in", FROZEN, True),
-    DumpPhase("segments", memory.copy_segments, "mappings, descriptors and namespaces have named all", FROZEN, True),
+    DumpPhase("memory", memory.copy, "as the tasks had it: whatever ran inside has put it back", FROZEN, breaks=True),
+    DumpPhase(
+        "namespaces' contents", reading.read_namespaces, "descriptors and mounts name what is in", FROZEN, breaks=True
+    ),
+    DumpPhase(
+        "segments", memory.copy_segments, "mappings, descriptors and namespaces have named all", FROZEN, breaks=True
+    ),
     DumpPhase("complete", Reached(DumpStage.COMPLETE), "the last to refuse for what has not been met", FROZEN),
     DumpPhase("written", Reached(DumpStage.WRITTEN), "what is changed to be read is so for as short as can be", FROZEN),
-    DumpPhase("pages", memory.settle, "of pages that are not where they should be there are no images", FROZEN, True),
-    DumpPhase("images", writing.write_before_end, "nothing is added any more, the inventory is the last", FROZEN, True),
+    DumpPhase(
+        "pages", memory.settle, "of pages that are not where they should be there are no images", FROZEN, breaks=True
+    ),
+    DumpPhase(
+        "images", writing.write_before_end, "nothing is added any more, the inventory is the last", FROZEN, breaks=True
+    ),
     DumpPhase("leave network", reading.leave_network, "hooks and the set find us at home", FROZEN),
     DumpPhase("look for entered", collecting.look_for_entered, "the set is not in place yet: nothing is lost", FROZEN),
-    DumpPhase("place", writing.show, "a hook may look at the images", FROZEN, True),
-    DumpPhase("post-dump", writing.notify, "a hook that says no can still keep the tree alive", FROZEN, True),
+    DumpPhase("place", writing.show, "a hook may look at the images", FROZEN, breaks=True),
+    DumpPhase("post-dump", writing.notify, "a hook that says no can still keep the tree alive", FROZEN, breaks=True),
     DumpPhase("look once more", collecting.look_after_hook, "hooks start processes", FROZEN),
     DumpPhase("commit", writing.commit_before_end, "what is noted of a dump is true whenever we die", FROZEN),
-    DumpPhase("give pages", ending.give_pages, "of what has been written, all that is missing are these", FROZEN, True),
+    DumpPhase(
+        "give pages", ending.give_pages, "of what has been written, all that is missing are these", FROZEN, breaks=True
+    ),
     DumpPhase("watch", memory.watch_snapshots, "as soon as it runs, the tree can use up the memory", FROZEN),
     DumpPhase("let go", ending.let_go, "all is written: there is no way back", FROZEN),
     DumpPhase("snapshots' memory", memory.copy_snapshots, "first: each write of the tree costs it a copy", AFTER),
@@ -126,7 +136,7 @@ PRE_DUMP: tuple[DumpPhase, ...] = (
     DumpPhase("warm up", preparing.warm_up, "what every dump needs is made while it costs nobody anything", BEFORE),
     DumpPhase("holes", memory.plan_holes, "imports what finds them, where the kernel has no quick way", BEFORE),
     DumpPhase("freezer", stopping.find_freezer, "it is what stops the tree, if it is named", BEFORE),
-    DumpPhase("stop", stopping.stop, "last of all that happens while it runs", BEFORE, False),
+    DumpPhase("stop", stopping.stop, "last of all that happens while it runs", BEFORE, breaks=False),
     DumpPhase("root", stopping.check_root, "of a dead one there is nothing to be read", FROZEN),
     DumpPhase("collect", collecting.collect, "everything else goes by processes", FROZEN),
     DumpPhase("id maps", collecting.read_idmaps, "files that are mapped have owners", FROZEN),
