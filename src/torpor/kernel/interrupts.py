@@ -3,7 +3,8 @@
 ``catch`` is for commands: Ctrl-C and SIGTERM raise, so that everything borrowed is given back on the way up.  ``held``
 is for whoever passes a point of no return: from there to the end of the block no signal changes our way.  ``put_off``
 is for what must not be broken off in its midst, because who takes it back has to know how far it has come: the state of
-a task that works for us.  It is heard between its steps (``look``) and while it waits (``allowed``).
+a task that works for us.  It is heard between its steps (``look``) and while it waits (``allowed``).  What comes while
+that fails by itself, and is taken back, is heard when the next such work begins.
 """
 
 from __future__ import annotations
@@ -50,23 +51,35 @@ def behind(error: BaseException) -> Interrupted | None:
 class _State:
     """Of the main thread, the one in which handlers run."""
 
-    __slots__ = ("asked", "is_open", "levels", "main")
+    __slots__ = ("asked", "is_open", "late", "levels", "main")
 
     def __init__(self) -> None:
         #: The thread that has called ``catch``.
         self.main = 0
         #: How many blocks of ``put_off`` we are in, and whether it is allowed to break them off all the same.
         self.levels, self.is_open = 0, True
-        #: What has come meanwhile.
+        #: What has come meanwhile, and what an error went before.
         self.asked: list[int] = []
+        self.late: list[int] = []
 
 
 _state = _State()
 
 
+def _begin_anew() -> None:
+    """In a child: what its parent is in the midst of is not its own, and it is asked to end for itself."""
+    global _state
+    before, _state = _state, _State()
+    _state.main = get_ident() if before.main else 0
+
+
+os.register_at_fork(after_in_child=_begin_anew)
+
+
 def catch() -> None:
     """From now on the two signals raise."""
     _state.main = get_ident()
+    _state.late.clear()
     signal.signal(signal.SIGINT, _raise)
     signal.signal(signal.SIGTERM, _raise)
 
@@ -75,7 +88,8 @@ def catch() -> None:
 def as_python_has_them() -> Iterator[None]:
     """For a block that a program in Python calls, which has not called ``catch``: a Ctrl-C there raises likewise.
 
-    It is a KeyboardInterrupt at the end of the block.  Whatever else the program has made of signals stays as it is.
+    It is a KeyboardInterrupt at the end of the block, also where that has failed by itself.  Whatever else the program
+    has made of signals stays as it is.
     """
     if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
@@ -90,7 +104,12 @@ def as_python_has_them() -> Iterator[None]:
         yield
     except Interrupted as stop:
         raise KeyboardInterrupt from stop
+    except Exception as error:
+        if _state.late:
+            raise KeyboardInterrupt from error
+        raise
     finally:
+        _state.late.clear()
         _state.main = before
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -107,42 +126,52 @@ def _stop(number: int) -> NoReturn:
     # What is on the way up from here is as delicate, wherever that was.
     _state.is_open = False
     _state.asked.clear()
+    _state.late.clear()
     raise Interrupted(number)
 
 
 def look() -> None:
-    """Between two steps of what is put off: Interrupted where a signal has come."""
+    """Between two steps of what is put off: Interrupted where a signal has come, or came while earlier work failed."""
+    if (_state.asked or _state.late) and get_ident() == _state.main:
+        _stop((_state.late + _state.asked)[0])
+
+
+def _look_back() -> None:
+    """The same of what has come since: on the way up from an error nothing is broken off for what it went before."""
     if _state.asked and get_ident() == _state.main:
         _stop(_state.asked[0])
 
 
 class put_off:
-    """Within the block the signals of ``catch`` wait; what has come raises at its end, unless an error does.
+    """Within the block the signals of ``catch`` wait; what has come raises at its end.
 
-    The third one raises at once.  Elsewhere than in the thread that has called ``catch`` nothing is done: none of them
-    is met there.
+    Where an error does, the next ``look`` tells of it.  The third one raises at once.  Elsewhere than in the thread
+    that has called ``catch`` nothing is done: none of them is met there.
     """
 
-    __slots__ = ("_is_here", "_was_open")
+    __slots__ = ("_state", "_was_open")
 
     def __init__(self) -> None:
-        self._is_here, self._was_open = get_ident() == _state.main, True
+        self._state, self._was_open = _state if get_ident() == _state.main else None, True
 
     def __enter__(self) -> None:
-        if self._is_here:
-            self._was_open = _state.is_open
-            _state.levels += 1
-            _state.is_open = False
+        if self._state is not None:
+            self._was_open = self._state.is_open
+            self._state.levels += 1
+            self._state.is_open = False
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if not self._is_here:
+        state = self._state
+        if state is None:
             return
-        _state.levels -= 1
-        _state.is_open = self._was_open or not _state.levels
-        if _state.is_open:
+        state.levels -= 1
+        state.is_open = self._was_open or not state.levels
+        if state.is_open and state is _state:
             if kind is None:
-                look()
-            _state.asked.clear()
+                _look_back()
+            elif not issubclass(kind, Interrupted):
+                state.late += state.asked
+            state.asked.clear()
 
 
 class allowed:
@@ -151,10 +180,10 @@ class allowed:
     __slots__ = ()
 
     def __enter__(self) -> None:
-        look()
+        _look_back()
         if get_ident() == _state.main:
             _state.is_open = True
-            look()
+            _look_back()
 
     def __exit__(self, *_: object) -> None:
         if get_ident() == _state.main and _state.levels:

@@ -104,11 +104,61 @@ def test_the_way_back_is_not_broken_off() -> None:
 
 
 def test_an_error_goes_first() -> None:
+    seen = []
     with pytest.raises(ValueError, match="mine"), interrupts.put_off():
         ask()
         raise ValueError("mine")
     with interrupts.put_off():
-        pass  # nothing is left of it
+        seen.append("the way back")
+    with interrupts.put_off(), interrupts.allowed():
+        seen.append("whoever is waited for on it")
+    with pytest.raises(interrupts.Interrupted), interrupts.put_off():
+        interrupts.look()
+        seen.append("something else")
+    with interrupts.put_off():
+        interrupts.look()  # nothing is left of it
+    assert seen == ["the way back", "whoever is waited for on it"]
+
+
+def test_what_comes_after_a_signal_is_not_heard_once_more() -> None:
+    with pytest.raises(interrupts.Interrupted), interrupts.put_off():
+        try:
+            with interrupts.allowed():
+                ask()
+        finally:
+            ask()
+    interrupts.look()
+
+
+def test_a_child_is_not_in_the_midst_of_it() -> None:
+    """It hears the first signal, not the third, and leaves alone what its parent has put off."""
+    with pytest.raises(interrupts.Interrupted), interrupts.put_off():
+        child = os.fork()
+        if not child:
+            code = 1
+            try:
+                ask()
+            except interrupts.Interrupted:
+                code = 0
+            finally:
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        ask()
+
+
+def test_a_child_that_goes_on_as_its_parent_leaves_the_block() -> None:
+    with interrupts.put_off():
+        child = os.fork()
+    if not child:
+        code = 1
+        try:
+            with interrupts.put_off():
+                ask()
+        except interrupts.Interrupted:
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_the_third_one_raises_at_once() -> None:
@@ -144,6 +194,15 @@ def test_a_program_in_python_gets_what_it_expects() -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     with pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_program_in_python_hears_it_where_the_work_has_failed() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with pytest.raises(KeyboardInterrupt) as stop, interrupts.as_python_has_them(), interrupts.put_off():
+        os.kill(os.getpid(), signal.SIGINT)
+        raise ValueError("mine")
+    assert isinstance(stop.value.__cause__, ValueError)
+    interrupts.look()
 
 
 def test_a_program_with_a_handler_of_its_own_keeps_it() -> None:
