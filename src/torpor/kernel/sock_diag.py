@@ -6,8 +6,10 @@ TCP needs no table: TCP_INFO tells a socket's state, and a listener's backlog in
 from __future__ import annotations
 
 import _socket as socket
+import errno
 import struct
 
+from torpor.base.errors import KernelError
 from torpor.base.records import dataclass
 from torpor.kernel import netlink
 from torpor.kernel.uapi.netlink import NETLINK_SOCK_DIAG
@@ -25,6 +27,21 @@ _INET_REQUEST = struct.Struct("=BBBBI48x")
 _INET_WITH_INFO = 1 << 1
 _INET_HEADER = struct.Struct("=BBBB48xIIIII")
 _INET_SHUTDOWN, _INET_MD5SIG = 8, 18
+
+
+#: What shows the sockets of a protocol, where it is not built in; of all others raw_diag does.
+_MODULES = {6: "tcp_diag", 17: "udp_diag", 132: "sctp_diag", 136: "udp_diag", 262: "mptcp_diag"}
+
+
+def _ask(request: bytes, module: str) -> list[bytes]:
+    """All rows of a table; KernelError, with the module that shows it in the hint, where there is none."""
+    try:
+        return netlink.dump(NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY, request)
+    except KernelError as error:
+        if error.errno != errno.ENOENT:
+            raise
+        hint = f"the kernel shows such sockets with its module {module}, which could not be loaded: modprobe {module}"
+        raise KernelError(error.call, error.errno, hint=hint) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +66,7 @@ class UnixSocket:
 def read_unix() -> dict[int, UnixSocket]:
     """All unix sockets of our network namespace by inode."""
     request = _UNIX_REQUEST.pack(_AF_UNIX, 0, 0, 0xFFFFFFFF, 0, _SHOW, 0xFFFFFFFF, 0xFFFFFFFF)
-    answers = netlink.dump(NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY, request)
+    answers = _ask(request, "unix_diag")
     found = (parse_unix(answer) for answer in answers)
     return {each.ino: each for each in found}
 
@@ -96,7 +113,7 @@ def read_inet(
     """
     request = _INET_REQUEST.pack(family, protocol, _INET_WITH_INFO if with_keys else 0, 0, states)
     found = {}
-    for answer in netlink.dump(NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY, request):
+    for answer in _ask(request, _MODULES.get(protocol, "raw_diag")):
         _, state, _, _, _, unread, unsent, _, ino = _INET_HEADER.unpack_from(answer)
         attributes = netlink.parse_attributes(answer[_INET_HEADER.size :])
         shutdown = int.from_bytes(attributes.get(_INET_SHUTDOWN, b""), "little")
@@ -117,7 +134,7 @@ def read_unaccepted(family: int, port: int) -> list[tuple[bytes, int, bytes, int
     """
     request = _INET_PORT_REQUEST.pack(family, 6, 0, 0, _UNACCEPTED) + port.to_bytes(2, "big") + bytes(46)
     found = []
-    for answer in netlink.dump(NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY, request):
+    for answer in _ask(request, _MODULES[6]):
         *_, ino = _INET_HEADER.unpack_from(answer)
         own_port, peer_port, own, peer = _INET_ENDS.unpack_from(answer)
         if own_port == port and not ino:
@@ -157,7 +174,7 @@ class PacketSocket:
 def read_packet() -> dict[int, PacketSocket]:
     """All packet sockets of our network namespace by inode."""
     request = _PACKET_REQUEST.pack(_AF_PACKET, 0, 0, 0, _PACKET_SHOW, 0xFFFFFFFF, 0xFFFFFFFF)
-    answers = netlink.dump(NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY, request)
+    answers = _ask(request, "af_packet_diag")
     found = (parse_packet(answer) for answer in answers)
     return {each.ino: each for each in found}
 
