@@ -30,6 +30,7 @@ APT_VM   := qemu-system-x86 mmdebstrap e2fsprogs cpio kmod busybox-static util-l
 ABOUT_VENV := .venv: torpor with protobuf and xxhash, and for its tests pytest, mypy, ruff and pexpect (about 120 MB)
 WHY_TEST   := the tests need a compiler and system tools
 WHY_REAL   := real programs that some tests put to sleep and wake (without them these tests are skipped)
+WHY_VM     := a machine with another kernel, in which one test runs (without it that is skipped)
 WHY_E2E    := container engines, hosts and images that some tests use (without them these tests are skipped)
 
 .PHONY: announce unit help test demo demo-containers bench bench-containers interop test-vm lint format install clean
@@ -51,6 +52,7 @@ test: announce $(VENV)/.dev $(VENV)/.installed
 	@tools/apt-install --why '$(WHY_TEST)' $(APT_TEST)
 	@tools/apt-install --optional --why '$(WHY_REAL)' $(APT_REAL)
 	@tools/apt-install --optional --why '$(WHY_E2E)' $(APT_E2E)
+	@tools/apt-install --optional --why '$(WHY_VM)' $(APT_VM)
 	$(if $(PYTEST_ARGS),$(PY) -m pytest $(PYTEST_ARGS),$(PY) tools/shards.py)
 
 announce:
@@ -59,6 +61,7 @@ announce:
 	@tools/apt-install --tell --why '$(WHY_TEST)' $(APT_TEST)
 	@tools/apt-install --tell --why '$(WHY_REAL)' $(APT_REAL)
 	@tools/apt-install --tell --why '$(WHY_E2E)' $(APT_E2E)
+	@tools/apt-install --tell --why '$(WHY_VM)' $(APT_VM)
 	@echo
 
 # No system packages, no root: seconds, once .venv is there.

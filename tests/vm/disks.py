@@ -11,7 +11,7 @@ import torpor
 from harness.cache import made
 from harness.machine import need_commands
 from harness.skips import missing
-from vm.kernels import KERNELS, Kernel, kernel_files
+from vm.kernels import KERNELS, Kernel, by_name, kernel_files
 
 HOST_COMMANDS = {"mmdebstrap": "mmdebstrap", "mke2fs": "e2fsprogs"}
 GUEST = Path(__file__).parent / "guest"
@@ -24,7 +24,7 @@ MODULES = (
 _SUITE = "bookworm"
 _LEFT_OUT = ("/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/man/*", "/usr/share/info/*")
 #: What our tests in there want, whatever they are about.
-_PACKAGES = (
+_FOR_TESTS = (
     "python3", "gcc", "libc6-dev", "procps", "iproute2", "util-linux", "mount", "nftables", "kmod", "busybox-static",
 )  # fmt: skip
 
@@ -49,12 +49,14 @@ def _runc(tree: Path) -> None:
 
 
 #: A script as init: a program's test begins five seconds after the start.
-PLAIN = Image("plain", n_megabytes=1200)
+PLAIN = Image("plain", _FOR_TESTS, n_megabytes=1200)
+#: The least in which torpor runs, for one kernel: made in a minute, where the others take several.
+BARE = Image("bare", ("python3", "iproute2", "kmod", "mount"), n_megabytes=600, kernels=(by_name("6.1"),))
 #: systemd, control groups version 2 and Podman, as a user of Debian has them.
 SYSTEMD = Image(
     "systemd",
     (
-        "systemd", "systemd-sysv", "dbus", "udev", "podman", "runc", "crun", "conmon", "catatonit",
+        *_FOR_TESTS, "systemd", "systemd-sysv", "dbus", "udev", "podman", "runc", "crun", "conmon", "catatonit",
         "netavark", "aardvark-dns", "iptables", "curl",
     ),
     n_megabytes=2000,
@@ -78,16 +80,19 @@ def _label(tree: Path) -> None:
 
 
 #: SELinux with Debian's policy, or AppArmor: the kernel's command line says which, `lab-init` loads it.
-CONFINED = Image("confined", ("selinux-policy-default", "policycoreutils", "apparmor"), prepare=_label, sources=MODULES)
+CONFINED = Image(
+    "confined",
+    (*_FOR_TESTS, "selinux-policy-default", "policycoreutils", "apparmor"),
+    prepare=_label,
+    sources=MODULES,
+)
 
 
 def disk(image: Image) -> Path:
     """The file with the file system, to be read only: a machine writes into a copy.  Made now if it is not there."""
     need_commands(HOST_COMMANDS)
-    packages = (*_PACKAGES, *image.packages)
-    tree = made(
-        f"vm-tree-{image.name}", f"{_SUITE} {packages} {_LEFT_OUT}".encode(), lambda work: _unpack(packages, work)
-    )
+    recipe = f"{_SUITE} {image.packages} {_LEFT_OUT}".encode()
+    tree = made(f"vm-tree-{image.name}", recipe, lambda work: _unpack(image.packages, work))
     modules = [kernel_files(kernel) / "modules" for kernel in image.kernels]
     parts = [str(path) for path in (tree, *modules)] + [str(image.n_megabytes), getsource(_finish)]
     parts += [path.read_text() for path in sorted(GUEST.iterdir())]
