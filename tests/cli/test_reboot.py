@@ -85,6 +85,31 @@ def test_what_takes_too_long_runs_on(torpor: Torpor) -> None:
         torpor("kill", "--remove", "one")
 
 
+def test_at_shutdown_only_who_would_not_hear_of_it_is_ended(torpor: Torpor, tmp_path: Path) -> None:
+    """systemd would wait for the first process of a job, which gets no SIGTERM without a handler, for 90 seconds."""
+    systemctl = tmp_path / "systemctl"
+    systemctl.write_text("#!/bin/sh\necho stopping\n")
+    systemctl.chmod(0o755)
+    ready, said = tmp_path / "ready", tmp_path / "said"
+    os.mkfifo(ready)
+    below = f"trap 'echo bye >{said}; exit' TERM; echo >{ready}; while :; do sleep 0.05; done"
+    torpor("run", "-d", "--name", "deaf", "--", "sh", "-c", f"({below}) & exec sleep 1000")
+    torpor("run", "-d", "--name", "hears", "--", "sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.05; done")
+    torpor("run", "-d", "--name", "saved", "--", "sleep", "1000")
+    torpor("survive", "saved")
+    try:
+        ready.read_text()
+        words = ("survive", "--save", "--at-shutdown")
+        done = torpor(*words, before=("env", f"TORPOR_SYSTEMCTL={systemctl}"))
+        assert done.returncode == 0 and "job:saved: sleeps" in done.stdout
+        assert "job:deaf: ended" in done.stdout and "job:hears" not in done.stdout
+        assert said.read_text() == "bye\n"
+        found = {job["name"]: job["status"] for job in json.loads(torpor("ps", "--all", "--json").stdout)}
+        assert found == {"deaf": "ended", "hears": "running", "saved": "checkpointed"}
+    finally:
+        torpor("kill", "--remove", "deaf", "hears", "saved")
+
+
 def test_a_job_goes_on_by_its_clocks_under_those_of_another_boot(torpor: Torpor, tmp_path: Path) -> None:
     """Absolute deadlines and timers, with clocks that are earlier and later than they were."""
     status = tmp_path / "status"

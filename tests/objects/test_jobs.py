@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,6 +62,20 @@ def test_a_handled_signal_is_delivered_and_an_unhandled_one_becomes_sigkill() ->
     assert ended.exit_status is not None and os.waitstatus_to_exitcode(ended.exit_status) == 5
     ended = jobs.kill(jobs.start(["sleep", "1000"], "deaf"))
     assert ended.exit_status is not None and os.waitstatus_to_exitcode(ended.exit_status) == -signal.SIGKILL
+
+
+def test_a_signal_that_is_read_counts_as_handled() -> None:
+    """While sigwait(3) waits, /proc does not say that it is blocked, and the kernel delivers it all the same."""
+    program = (
+        "import signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM]); print('on', flush=True); "
+        "signal.sigwait([signal.SIGTERM]); sys.exit(6)"
+    )
+    reader = jobs.start([sys.executable, "-c", program], "reader")
+    for _ in jobs.follow_log(reader, follow=True):
+        break
+    assert jobs.hears(reader, signal.SIGTERM)
+    ended = jobs.kill(reader)
+    assert ended.exit_status is not None and os.waitstatus_to_exitcode(ended.exit_status) == 6
 
 
 def test_a_name_is_refused_while_it_is_in_use() -> None:

@@ -130,6 +130,10 @@ def _save(args: argparse.Namespace) -> int:
         _show(args, found, "nothing is marked")
         return 1 if any(entry.state == ledger.LEFT for entry in found) else 0
     made = saving.save(itself.run, _teller(args), args.timeout or _LIMIT_S)
+    if args.at_shutdown:
+        from torpor.containers.reboot import ending
+
+        ending.end_deaf(lambda line: None if args.json else tell(line))
     return _ended(args, made)
 
 

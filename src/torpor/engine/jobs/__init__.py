@@ -7,7 +7,7 @@ The embedded default where there is no container engine: ``start`` makes one, ``
 from __future__ import annotations
 
 from torpor.engine.jobs import generations, locks, note
-from torpor.engine.jobs.control import follow_log, kill, wait_ended
+from torpor.engine.jobs.control import follow_log, hears, kill, wait_ended
 from torpor.engine.jobs.places import state_directory
 from torpor.engine.jobs.registry import (
     CHECKPOINTED,
@@ -35,6 +35,7 @@ __all__ = [
     "find_by_pid",
     "follow_log",
     "generations",
+    "hears",
     "kill",
     "list_jobs",
     "locks",

@@ -13,7 +13,9 @@ from torpor.base.fds import only_files
 from torpor.base.ids import Pid
 from torpor.engine.jobs.registry import Job, find, is_alive
 from torpor.engine.jobs.watch import marker
+from torpor.kernel.arch import nr
 from torpor.kernel.pidfd import open_pidfd
+from torpor.kernel.procfs.small import read_small
 from torpor.kernel.procfs.status import read_status
 from torpor.tracee.remote import mask_bit
 
@@ -23,17 +25,35 @@ _CHUNK = 1 << 16
 def kill(job: Job, number: int = signal.SIGTERM, *, timeout_s: float = 10.0) -> Job:
     """End a job: *number* first, SIGKILL after *timeout_s*; the job as it is afterwards.
 
-    The first process of a pid namespace does not get a signal that it has no handler for: then SIGKILL at once.
+    Where it would not hear that, SIGKILL at once.
     """
     with _Process(job) as process:
-        caught = bool(read_status(Pid(job.pid)).caught & mask_bit(number))
-        if number != signal.SIGKILL and caught:
+        if number != signal.SIGKILL and hears(job, number):
             process.send(number)
             if process.wait_ended(timeout_s):
                 return _settled(job)
         process.send(signal.SIGKILL)
         process.wait_ended(None)
     return _settled(job)
+
+
+def hears(job: Job, number: int) -> bool:
+    """Whether the signal *number* does anything to the job's first process; False if it is gone.
+
+    That of a pid namespace does not get one that it has no handler for (pid_namespaces(7)), unless it blocks it, to
+    read it by sigwait(3) or signalfd(2).
+    """
+    try:
+        status = read_status(Pid(job.pid))
+        return bool((status.caught | status.blocked) & mask_bit(number)) or _reads_signals(job)
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def _reads_signals(job: Job) -> bool:
+    """Whether it is in sigwait: what it waits for is not blocked meanwhile, as /proc says it (do_sigtimedwait)."""
+    word = read_small(f"/proc/{job.pid}/syscall").partition(" ")[0]
+    return word.isdigit() and int(word) == nr.rt_sigtimedwait
 
 
 def wait_ended(job: Job, timeout_s: float | None = None) -> Job:
