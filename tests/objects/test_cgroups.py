@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,52 @@ def test_a_task_and_its_groups_come_back(group: Path) -> None:
         assert cgroups.where(workload.pid, group) == f"/{group.name}/inner"
         assert empty.stat().st_mode & 0o777 == 0o700
         workload.expect_pass()
+
+
+def test_groups_of_others_are_left_out(group: Path) -> None:
+    """They are below what is carried, with tasks that are not the tree's: made again they would be in the way."""
+    inner, theirs, empty = group / "inner", group / "theirs/below", group / "inner/empty"
+    for path in (inner, empty, theirs):
+        path.mkdir(parents=True)
+    hierarchy = "" if (group / "cgroup.controllers").exists() else "pids"
+    with Workload.start("counter", prefix=cgroups.entering(inner)) as workload:
+        workload.wait_ready()
+        with _sleeping(theirs):
+            workload.dump(options=[*MANAGED, "--cgroup-root", f"{hierarchy}:/{group.name}"])
+        assert _is_gone(group)
+        workload.restore(options=MANAGED)
+        assert empty.exists() and not (group / "theirs").exists()
+        workload.expect_pass()
+
+
+def test_a_group_that_others_have_entered_stays_as_it_is() -> None:
+    """It was empty, and frozen, when the tree was dumped."""
+    with cgroups.group("") as path:
+        inner, theirs = path / "inner", path / "theirs"
+        inner.mkdir()
+        theirs.mkdir()
+        (theirs / "cgroup.freeze").write_text("1")
+        with Workload.start("counter", prefix=cgroups.entering(inner)) as workload:
+            workload.wait_ready()
+            workload.dump(options=[*MANAGED, "--cgroup-root", f":/{path.name}"])
+            assert theirs.exists()
+            (theirs / "cgroup.freeze").write_text("0")
+            with _sleeping(theirs):
+                workload.restore(options=["--manage-cgroups=full"])
+                assert (theirs / "cgroup.freeze").read_text() == "0\n"
+            workload.expect_pass()
+
+
+@contextmanager
+def _sleeping(group: Path) -> Iterator[None]:
+    """Somebody in the *group*."""
+    other = subprocess.Popen(["sleep", "1000"])
+    try:
+        (group / "cgroup.procs").write_text(str(other.pid))
+        yield
+    finally:
+        other.kill()
+        other.wait()
 
 
 def test_limits_come_back() -> None:

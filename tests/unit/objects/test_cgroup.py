@@ -1,11 +1,17 @@
+import os
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 
-from torpor.base.errors import UsageError
+from torpor.base.errors import RestoreError, UsageError
 from torpor.images import messages as m
-from torpor.objects.cgroup import membership, properties, rewriting
-from torpor.objects.cgroup.directories import topmost
+from torpor.objects.cgroup import membership, model, properties, rewriting
+from torpor.objects.cgroup.directories import Maker, topmost
 from torpor.objects.cgroup.membership import Member
 from torpor.objects.cgroup.model import CgroupPolicy
+from torpor.objects.cgroup.yard import Yard
+from torpor.tracee.caretaker import Caretaker
 
 
 def test_the_form_of_criu_for_properties() -> None:
@@ -74,3 +80,35 @@ def test_groups_move_with_their_root(heads: list[str], member: Member, root: str
         controller.dirs.add(dir_name=name)
     sets = rewriting.rewrite([controller], {2: (member,)}, CgroupPolicy(roots=(("pids", root),)))
     assert ([head.dir_name for head in controller.dirs], sets[2][0]) == want
+
+
+@pytest.mark.parametrize("mode", [model.SOFT, model.STRICT])
+def test_a_group_that_somebody_makes_just_before_us_is_theirs(
+    mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between our look and our mkdir; a directory stands for the hierarchy."""
+    makes: Callable[..., None] = os.mkdir
+
+    def second(path: str, mode: int, dir_fd: int) -> None:
+        makes(path, mode, dir_fd=dir_fd)
+        makes(path, mode, dir_fd=dir_fd)
+
+    (tmp_path / "pids").mkdir()
+    monkeypatch.setattr(os, "mkdir", second)
+    controller = m.cg_controller_entry(cnames=["pids"])
+    controller.dirs.add(dir_name="above/group").properties.add(name="pids.max", value="7")
+    maker = Maker(Yard(str(tmp_path)), mode, [])
+    try:
+        if mode == model.STRICT:
+            with pytest.raises(RestoreError, match="is there already"):
+                maker.make(controller)
+        else:
+            maker.make(controller)
+            # Nothing is written into what is not ours: there is no such file here.
+            maker.set_properties()
+        maker.undo()
+    finally:
+        # Nobody has been told to remove it when we are gone.
+        monkeypatch.setattr(Caretaker, "dismiss", Caretaker.relieve)
+        maker.close()
+    assert (tmp_path / "pids/above/group").is_dir()

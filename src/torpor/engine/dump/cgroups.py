@@ -88,6 +88,7 @@ class CgroupDump:
         for members in sets.values():
             membership.check_reachable(members, "a task")
         self._refresh(list(sets.values()))
+        self._leave_out_others([member for members in sets.values() for member in members])
         entry = m.cgroup_entry()
         for number, members in sets.items():
             entry.sets.append(membership.dump_set(number, membership.with_prefixes(members, self._tops)))
@@ -111,6 +112,14 @@ class CgroupDump:
             if is_old:
                 del self._snapshots[hierarchy]
         self._read_heads(sets)
+
+    def _leave_out_others(self, members: list[Member]) -> None:
+        for snapshot in self._snapshots.values():
+            paths = [member.path for member in members if member.hierarchy == snapshot.hierarchy]
+            try:
+                snapshot.leave_out_others(paths, self._yard)
+            except OSError as error:
+                raise _unreadable(snapshot.hierarchy, "what is below the tree's", error) from None
 
     def _read_heads(self, sets: list[tuple[Member, ...]]) -> None:
         from torpor.objects.cgroup.directories import topmost
@@ -136,11 +145,15 @@ class CgroupDump:
             try:
                 snapshot.read(path, self._yard, self._table)
             except OSError as error:
-                raise RefusedError(
-                    f"control group {describe_group(hierarchy, path)} cannot be read: {error.strerror}",
-                    hint="--manage-cgroups=ignore does without control groups",
-                ) from None
+                raise _unreadable(hierarchy, path, error) from None
         return snapshot
+
+
+def _unreadable(hierarchy: str, path: str, error: OSError) -> RefusedError:
+    return RefusedError(
+        f"control group {describe_group(hierarchy, path)} cannot be read: {error.strerror}",
+        hint="--manage-cgroups=ignore does without control groups",
+    )
 
 
 def _table_of(policy: CgroupPolicy) -> Table:

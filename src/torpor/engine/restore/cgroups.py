@@ -65,7 +65,7 @@ def prepare(session: RestoreSession) -> None:
     inventory = load_one(session.store, kinds.INVENTORY)
     yard = Yard(policy.yard)
     session.cgroups = cgroups = CgroupRestore(
-        yard, Maker(yard, policy.mode), sets,
+        yard, Maker(yard, policy.mode, [member for members in sets.values() for member in members]), sets,
         frozenset(",".join(found.cnames) for found in controllers if found.is_threaded), inventory.root_cg_set,
         {member.hierarchy: member.path for member in membership.read("/proc/self/cgroup")},
     )  # fmt: skip

@@ -5,11 +5,14 @@ Kernel view
 Image
     ``cg_controller_entry``, one a hierarchy: the names of its controllers and a tree of ``cgroup_dir_entry`` for each
     head, whose name is its whole path without the slash; names below are relative.
+    Groups below a head that have tasks, and none of the tree's in or below them, are others', and left out.  Empty ones
+    may be the tree's.
 Restore
     Directories that are missing are made, parents first, with their owner, mode and EARLY properties.  What becomes
     of one that is there is up to the mode: SOFT and NONE leave it as it is, PROPS and FULL set its properties, STRICT
-    refuses it; NONE and PROPS refuse one that is missing.  Other properties are for when the tasks are there.  A
-    restore that fails or is killed removes what it made.
+    refuses it; NONE and PROPS refuse one that is missing.  One that has tasks, and is to get none of the tree's, is
+    never changed.  Other properties are for when the tasks are there.  A restore that fails or is killed removes what
+    it made.
 Limits
     Extended attributes of a group are not carried.  A group that is removed while the tree is read is left out; what
     comes or goes afterwards makes the dump read it once more.
@@ -28,6 +31,7 @@ from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.images.text import get_text, set_text
 from torpor.objects.cgroup import model, properties
+from torpor.objects.cgroup.membership import Member
 from torpor.objects.cgroup.model import describe_group
 from torpor.objects.cgroup.properties import Table
 from torpor.objects.cgroup.yard import Yard
@@ -67,6 +71,21 @@ class Snapshot:
         root = yard.root_fd(self.hierarchy) if self._links else -1
         return any(os.stat(path[1:], dir_fd=root).st_nlink != n for path, n in self._links.items())
 
+    def leave_out_others(self, members: Iterable[str], yard: Yard) -> None:
+        """Forget the groups of others, where the tree's tasks are in *members*.  OSError."""
+        found = list(members)
+        for path, entry in self.heads.items():
+            self._leave_out(entry, path, found, yard)
+
+    def _leave_out(self, entry: m.cgroup_dir_entry, path: str, members: list[str], yard: Yard) -> None:
+        for at, child in reversed(list(enumerate(entry.children))):
+            below = f"{path}/{get_text(child.dir_name)}"
+            if any(model.is_below(member, below) for member in members):
+                self._leave_out(child, below, members, yard)
+            elif _has_tasks(yard, self.hierarchy, below):
+                log.info(f"control group {describe_group(self.hierarchy, below)} is left out: others are in it")
+                del entry.children[at]
+
     @property
     def is_threaded(self) -> bool:
         """Whether threads of one process may be in several of its groups."""
@@ -98,6 +117,40 @@ def _has_threaded(entry: m.cgroup_dir_entry) -> bool:
     return any(_has_threaded(child) for child in entry.children)
 
 
+def _has_tasks(yard: Yard, hierarchy: str, path: str) -> bool:
+    """Whether anybody is in a group or below it; of one that is gone, nobody."""
+    try:
+        fd = yard.open_dir(hierarchy, path)
+    except FileNotFoundError:
+        return False
+    try:
+        if hierarchy == model.V2:
+            return b"populated 1" in _read(fd, "cgroup.events")
+        if _read(fd, "cgroup.procs"):
+            return True
+        with os.scandir(fd) as found:
+            below = [item.name for item in found if item.is_dir(follow_symlinks=False)]
+    finally:
+        os.close(fd)
+    return any(_has_tasks(yard, hierarchy, f"{path}/{name}") for name in below)
+
+
+def _read(directory: int, name: str) -> bytes:
+    """Its beginning; nothing if the group is gone."""
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
+    except FileNotFoundError:
+        return b""
+    try:
+        return os.read(fd, 4096)
+    except OSError as error:
+        if error.errno != errno.ENODEV:
+            raise
+        return b""
+    finally:
+        os.close(fd)
+
+
 def topmost(paths: Iterable[str]) -> list[str]:
     """Those that are below no other; a hierarchy's root counts for itself only."""
     found: list[str] = []
@@ -122,9 +175,10 @@ class _Group:
 class Maker:
     """Makes what is missing; ``undo`` removes it again."""
 
-    def __init__(self, yard: Yard, mode: str) -> None:
+    def __init__(self, yard: Yard, mode: str, members: Iterable[Member]) -> None:
         self._yard = yard
         self._mode = mode
+        self._members = [(member.hierarchy, member.path) for member in members]
         self._made: list[tuple[str, str]] = []
         self._held: list[_Group] = []
         self._to_set: list[_Group] = []
@@ -200,22 +254,28 @@ class Maker:
         """Whether its properties are to be set; it is there then, made if need be."""
         if (group.hierarchy, group.path) in self._made:
             return True
-        if not self._exists(group.hierarchy, group.path):
-            self._make_missing(group)
+        if not self._exists(group.hierarchy, group.path) and self._make_missing(group):
             return True
         if self._mode == model.STRICT:
             where = describe_group(group.hierarchy, group.path)
             raise RestoreError(f"control group {where} is there already", hint="remove it, or do without strict")
-        return self._mode in (model.PROPS, model.FULL)
+        return self._mode in (model.PROPS, model.FULL) and not self._is_others(group)
 
-    def _make_missing(self, group: _Group) -> None:
+    def _is_others(self, group: _Group) -> bool:
+        hierarchy, path = group.hierarchy, group.path
+        if any(name == hierarchy and model.is_below(member, path) for name, member in self._members):
+            return False
+        return _has_tasks(self._yard, hierarchy, path)
+
+    def _make_missing(self, group: _Group) -> bool:
+        """Whether it has been made: somebody else may come before us."""
         if self._mode in (model.NONE, model.PROPS):
             raise RestoreError(
                 f"control group {describe_group(group.hierarchy, group.path)} is not there",
                 hint=f"make it first; --manage-cgroups={self._mode} does not",
             )
         self._make_parents(group.hierarchy, group.path)
-        self._make_dir(group.hierarchy, group.path)
+        return self._make_dir(group.hierarchy, group.path)
 
     def _exists(self, hierarchy: str, path: str) -> bool:
         try:
@@ -228,22 +288,27 @@ class Maker:
         above = path.rpartition("/")[0]
         if above and not self._exists(hierarchy, above):
             self._make_parents(hierarchy, above)
-            self._make_dir(hierarchy, above)
-            self._inherit_cpus(hierarchy, above)
+            if self._make_dir(hierarchy, above):
+                self._inherit_cpus(hierarchy, above)
 
-    def _make_dir(self, hierarchy: str, path: str) -> None:
+    def _make_dir(self, hierarchy: str, path: str) -> bool:
+        """Whether it is ours to remove; False if somebody else has made it since we looked."""
         if self._caretaker is None:
             self._caretaker = Caretaker()
         root = self._yard.root_fd(hierarchy)
-        self._caretaker.add([remove(root, path.lstrip("/"))])
+        keys = self._caretaker.add([remove(root, path.lstrip("/"))])
         try:
             os.mkdir(path.lstrip("/"), _MODE, dir_fd=root)
+        except FileExistsError:
+            self._caretaker.drop(keys)
+            return False
         except OSError as error:
             raise RestoreError(
                 f"control group {describe_group(hierarchy, path)} cannot be made: {error.strerror}",
                 hint="--cgroup-root puts it elsewhere, --manage-cgroups=ignore does without",
             ) from None
         self._made.append((hierarchy, path))
+        return True
 
     def _inherit_cpus(self, hierarchy: str, path: str) -> None:
         """Of a group of which the image does not say it: in v1's cpuset one without any processors takes no tasks."""

@@ -52,6 +52,7 @@ class Groups:
             heads=heads,
             read=read,
             has_changed=lambda yard: hierarchy in self.changed,
+            leave_out_others=lambda members, yard: None,
         )
 
 
