@@ -63,6 +63,9 @@ SYSTEMD = Image(
     prepare=_runc,
 )  # fmt: skip
 
+#: systemd, and what starts another kernel without a reboot of the machine.
+KEXEC = Image("kexec", ("systemd", "systemd-sysv", "dbus", "udev", "kexec-tools"))
+
 
 def _label(tree: Path) -> None:
     """Our modules of policy are loaded, which takes minutes in there; files get the labels that the policy says."""
