@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from harness import engine
 from harness.edited import forget_manifest
 from harness.flavours import Flavour, start, workload_test
 from harness.workload import Workload
@@ -16,6 +17,8 @@ from torpor.images.store import load_all, load_one, store_one
 from torpor.images.stores.directory import DirStore
 from torpor.kernel import elf
 from torpor.kernel.procfs.maps import read_maps
+from torpor.kernel.procfs.task import read_threads
+from torpor.objects.arch import core as image
 
 test_vdso = workload_test("vdso")
 
@@ -107,6 +110,23 @@ def test_the_images_vdso_is_another_kernels(flavour: Flavour, change: Change) ->
         change_vdso(workload.images, ns_pid(workload), change)
         workload.restore()
         assert [vma.start for vma in read_maps(Pid(workload.pid)) if vma.is_vdso] != [real.start]
+        workload.expect_pass()
+
+
+@pytest.mark.root
+def test_no_thread_is_carried_in_the_midst_of_it(tmp_path: Path) -> None:
+    """Two threads ask it without a pause, and would be met there nearly each time."""
+    with Workload.start("vdso") as workload:
+        workload.wait_ready()
+        (place,) = [vma for vma in read_maps(Pid(workload.pid)) if vma.is_vdso]
+        for turn in range(4):
+            images = tmp_path / str(turn)
+            images.mkdir()
+            engine.dump(workload.pid, images, leave_running=True)
+            with DirStore(images, "r") as store:
+                cores = [load_one(store, kinds.CORE, tid) for tid in read_threads(Pid(workload.pid))]
+            assert len(cores) == 2
+            assert not [core for core in cores if place.start <= image.ip_of(core) < place.end]
         workload.expect_pass()
 
 

@@ -21,6 +21,7 @@ from torpor.kernel.procfs.stat import Stat, read_stat
 from torpor.kernel.procfs.status import read_status
 from torpor.kernel.procfs.task import read_children, read_threads
 from torpor.tracee.thread import Thread
+from torpor.tracee.vdso import Vdso
 
 _SECCOMP_DISABLED = 0
 #: Begins to trace a thread of a process and asks it to stop; None if it is gone.
@@ -245,12 +246,13 @@ def _stop_process(process: Process, before_stop: Callable[[Pid], None] | None, s
     if before_stop is not None:
         before_stop(process.pid)
     known: dict[Pid, Thread] = {}
+    vdso = Vdso(process.pid)
     while new := [tid for tid in _threads_or_gone(process.pid) if tid not in known]:
         fresh = [thread for tid in new if (thread := seize(process.pid, tid)) is not None]
         known |= dict.fromkeys(new, Thread(process.pid, Pid(0)))
         process.threads += fresh
         for thread in fresh:
-            _wait_stopped(process, thread)
+            _wait_stopped(process, thread, vdso)
     process.threads.sort(key=lambda thread: thread.tid != process.pid)
     if not process.threads:
         if _stat_or_gone(process.pid).state in "ZX":
@@ -284,10 +286,11 @@ def refuse_without_leader(pid: Pid) -> RefusedError:
     )
 
 
-def _wait_stopped(process: Process, thread: Thread) -> None:
+def _wait_stopped(process: Process, thread: Thread, vdso: Vdso) -> None:
     try:
         with interrupts.allowed():  # one that sleeps in the kernel may be long in coming
             thread.wait_interrupted()
+            vdso.leave(thread)
     except TargetGoneError:
         process.threads.remove(thread)
 

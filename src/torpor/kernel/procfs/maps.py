@@ -133,6 +133,15 @@ def read_maps(pid: Pid) -> list[Vma]:
     return parse_maps(read_small(f"/proc/{pid}/maps"))
 
 
+def find_vdso(pid: Pid) -> range:
+    """Where the vdso's code lies, also when it has been moved; empty if there is none."""
+    before, found, _ = read_small(f"/proc/{pid}/maps").partition(" [vdso]\n")
+    if not found:
+        return range(0)
+    start, _, end = before.rpartition("\n")[2].partition(" ")[0].partition("-")
+    return range(int(start, 16), int(end, 16))
+
+
 def count_maps(pid: Pid) -> int:
     """How many mappings there are."""
     return read_small(f"/proc/{pid}/maps").count("\n")

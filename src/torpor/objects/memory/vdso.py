@@ -2,7 +2,7 @@
 
 Kernel view
     Mappings by name in maps.  The data are the running kernel's and are not stored; the code is, so that a different
-    vdso can be recognised.
+    vdso can be recognised.  Threads are not stopped in the midst of it (``tracee/vdso.py``).
 Image
     ``vma_entry`` with the VDSO or VVAR status; the code's pages in the page map.
 Restore
@@ -20,7 +20,8 @@ Restore
     this needs a mark: for the next checkpoint, what was kept is ordinary memory whose jumps lead into the vdso, which
     comes back to its place, or is kept in its turn.
 Limits
-    Coarse clocks read by a thread in the midst of the old code may be 0 once.
+    Of a thread that is stopped in it all the same (by job control, or within a signal's handler, or by another engine)
+    one time may be wrong: by how long it has slept, or 0 for coarse clocks of another kernel's vdso.
 """
 
 from __future__ import annotations
