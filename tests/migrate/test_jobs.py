@@ -241,6 +241,32 @@ def test_what_a_round_has_brought_is_not_written_while_it_is_stopped(
     assert len(pages) == 1 and pages[0] < 1024
 
 
+#: Tells what a clock shows that the machine has, by the vdso, and waits by it.
+_CLOCK = """
+import time
+while True:
+    print(int(time.monotonic() * 1000), flush=True)
+    time.sleep(0.01)
+"""
+
+
+def test_clocks_go_on_where_those_of_the_other_host_are_ahead(
+    tmp_path: Path, there: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a time namespace that the root enters, since it has the address space of the stub that made it."""
+    monkeypatch.setenv("TORPOR_STATE", str(tmp_path / "here"))
+    later = "unshare --time --monotonic 1000000 --boottime 1000000 --fork --kill-child"
+    there.torpor.write_text(there.torpor.read_text().replace("exec ", f"exec {later} "))
+    job = jobs.start([sys.executable, "-S", "-c", _CLOCK], "counter")
+    try:
+        before = _wait_for_line(job.log, 3)
+        made = json.loads(_migrate(there, "--json"))
+    finally:
+        _end("counter")
+    after = _wait_for_line(there.state / "jobs/counter/log", 20)
+    assert made["rounds"] and after == sorted(after) and 0 <= after[0] - before[-1] < time_limit_s(60) * 1000
+
+
 def test_who_writes_faster_than_it_goes_runs_on_if_wished(here: Path, there: Host) -> None:
     said = _migrate(there, "--timeout", "1ms", "--on-timeout", "cancel", "--bandwidth", "200", returncode=1)
     assert "runs on here" in said and "--on-timeout stop" in said

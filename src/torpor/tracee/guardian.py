@@ -1,7 +1,8 @@
 """A process that ends all puppets if we die while they are let go.
 
-It is the stub, when that has borne the root puppet: it reads a pipe of ours, untraced, by the same loop as everything,
-and kills what it was told to once the pipe closes, which our death does.  To dismiss it is to kill it: one instant.
+It is the stub, when that has borne the root puppet, or another one, where the root has the stub's memory.  It reads a
+pipe of ours, untraced, by the same loop as everything, and kills what it was told to once the pipe closes, which our
+death does.  To dismiss it is to kill it: one instant.
 """
 
 from __future__ import annotations

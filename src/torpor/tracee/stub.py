@@ -82,6 +82,11 @@ class Stub:
     vdso: ParkedVdso
     life: OwnedFd
 
+    def end(self) -> None:
+        """It is gone.  While it is traced only."""
+        kill_and_reap([self.thread])
+        self.life.close()
+
 
 @dataclass(frozen=True, slots=True)
 class Join:

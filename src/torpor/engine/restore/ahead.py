@@ -1,7 +1,7 @@
 """A restore that is begun before its images are complete: its stub is there, and has memory in it already.
 
 Whoever gets the sets of a migration's rounds has each of them taken; the restore of the last set then has the root
-puppet cloned from this stub, if it can be.  All of it by one thread, which traces the stub.
+puppet take the stub's address space over, if it can.  All of it by one thread, which traces the stub.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from torpor.objects.memory.parked import Parked
 from torpor.tracee import stub
 from torpor.tracee.batch import Batch
 from torpor.tracee.puppet import Channel
-from torpor.tracee.remote import kill_and_reap
 
 _CHANNEL = 3
 
@@ -34,6 +33,8 @@ class Ahead(Closing):
         self._birth = stub.Birth(0, (), sibling=True) if sibling else None
         self._channel = Channel(_CHANNEL)
         self._stub: stub.Stub | None = None
+        #: Without any of the memory: it may outlive the stub.
+        self._guard: stub.Stub | None = None
         self._parked: Parked | None = None
 
     def take(self, store: ImageStore) -> None:
@@ -45,6 +46,7 @@ class Ahead(Closing):
             mappings = [(vma.start, vma.end) for vma in load_one(store, kinds.MM, self._ident).vmas]
             raise_descriptor_limit()
             area = stub.find_area(mappings)
+            self._guard = stub.spawn(area, keep_fds={})
             self._stub = stub.spawn(area, keep_fds={_CHANNEL: self._channel.far.fileno()}, birth=self._birth)
             self._parked = Parked(self._ident, (area, area + stub.AREA_SIZE))
         assert self._parked is not None
@@ -63,10 +65,12 @@ class Ahead(Closing):
         start, end = found.area
         return None if any(first < end and start < last for first, last in mappings) else found
 
-    def give(self, channel: Channel, joins: Sequence[stub.Join]) -> stub.Stub:
-        """The stub, which becomes the caller's, with the far end of *channel* instead of ours."""
-        made = self._stub
-        assert made is not None
+    def give(self, channel: Channel, joins: Sequence[stub.Join]) -> tuple[stub.Stub, stub.Stub]:
+        """The stub, in the namespaces *joins* and with the far end of *channel* instead of ours, and another one, that
+        has nothing.  Both become the caller's.
+        """
+        made, guard = self._stub, self._guard
+        assert made is not None and guard is not None
         numbers = self._channel.lend(made.runner, [channel.far.fileno(), *(join.fd for join in joins)])
         batch = Batch()
         for number, join in zip(numbers[1:], joins, strict=True):
@@ -77,12 +81,12 @@ class Ahead(Closing):
         for number in {_CHANNEL, *numbers} - {channel.far_number}:
             batch.call(nr.close, number)
         made.runner.run(batch)
-        self._stub = None
-        return made
+        self._stub = self._guard = None
+        return made, guard
 
     def close(self) -> None:
-        if self._stub is not None:
-            kill_and_reap([self._stub.thread])
-            self._stub.life.close()
-            self._stub = None
+        for made in (self._stub, self._guard):
+            if made is not None:
+                made.end()
+        self._stub = self._guard = None
         self._channel.close()

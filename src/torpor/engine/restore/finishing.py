@@ -137,8 +137,8 @@ def commit(session: RestoreSession) -> None:
     With connections a caretaker takes the guardian's place, for which one message is both: not to end the tree any
     more, and to unlock the network.
 
-    A guardian that is dismissed is dead, though not gone: it has as much memory as the tree has been given ahead, and
-    nobody waits for the end of that (``RestoreSession.close`` does).
+    A guardian that is dismissed is dead, though not gone: nobody waits for that before the tree runs
+    (``RestoreSession.close`` does).
     """
     assert session.guardian is not None
     keeper = session.caretaker

@@ -52,16 +52,7 @@ def make_root(session: RestoreSession) -> None:
         _born(session, root, first.runner)
         # The pipe that would tell it of our death: a traced process dies with us (PTRACE_O_EXITKILL).
         first.life.close()
-    seed = _seed(session, keep)
-    session.guardian = Guardian(seed)
-    bearer = seed
-    if not root.is_born:
-        if session.options.template is not None:
-            bearer = session.options.template.bearer(session) or seed
-        namespaces.prepare_stub(session, bearer.runner)
-        flags = CLONE_PARENT | session.root_clone_flags
-        _born(session, root, puppets.clone(bearer.runner, flags=flags, exit_signal=0, set_tid=[root.ns_pid]))
-    session.vdso = bearer.vdso
+    session.vdso = _bear_root(session, keep).vdso
     batch = Batch()
     # All descriptors but the channel's are closed: those that the stub, whose clone the root is, has from us, those
     # that we have from our own caller, and the end of the pipe by which the stub learns of our death.
@@ -73,15 +64,43 @@ def make_root(session: RestoreSession) -> None:
     inherited.tell(session.iter_threads())
 
 
-def _seed(session: RestoreSession, keep: dict[int, int]) -> stub.Stub:
-    """The stub; the one that is there already, if the root's memory is to come from that."""
+def _bear_root(session: RestoreSession, keep: dict[int, int]) -> stub.Stub:
+    """The guardian, and the root puppet, if it is not there yet; the stub whose clone that is."""
     ahead, joins = session.options.ahead, namespaces.joins(session)
-    if session.root.is_born or session.context.parked is None or ahead is None:
-        session.context.parked = None
-        return stub.spawn(session.area, keep_fds=keep, joins=joins)
-    seed = ahead.give(session.channel, joins)
-    session.context.parked.fit(seed.runner, mm_of(session.root).vmas)
-    return seed
+    if not session.root.is_born and session.context.parked is not None and ahead is not None:
+        seed, guard = ahead.give(session.channel, joins)
+        session.guardian = Guardian(guard)
+        _hand_over(session, seed)
+        return seed
+    session.context.parked = None
+    bearer = stub.spawn(session.area, keep_fds=keep, joins=joins)
+    session.guardian = Guardian(bearer)
+    if not session.root.is_born:
+        if session.options.template is not None:
+            bearer = session.options.template.bearer(session) or bearer
+        namespaces.prepare_stub(session, bearer.runner)
+        _clone_root(session, bearer, 0)
+    return bearer
+
+
+def _hand_over(session: RestoreSession, seed: stub.Stub) -> None:
+    """The root puppet has the address space of *seed*, which ends: a copy of page tables takes the longer, the more
+    there is in them, and makes each page's first write one more copy until *seed* has ended.
+    """
+    assert session.context.parked is not None
+    try:
+        session.context.parked.fit(seed.runner, mm_of(session.root).vmas)
+        namespaces.prepare_stub(session, seed.runner)
+        _clone_root(session, seed, CLONE_VM)
+    finally:
+        seed.end()
+    namespaces.enter_time(session)
+
+
+def _clone_root(session: RestoreSession, bearer: stub.Stub, flags: int) -> None:
+    root = session.root
+    flags |= CLONE_PARENT | session.root_clone_flags
+    _born(session, root, puppets.clone(bearer.runner, flags=flags, exit_signal=0, set_tid=[root.ns_pid]))
 
 
 def make_children(session: RestoreSession, before: Sequence[ProcessStep] = ()) -> None:

@@ -93,6 +93,18 @@ def prepare_stub(session: RestoreSession, runner: Runner) -> None:
         timens.prepare(session.store, session.time_ident, runner)
 
 
+def enter_time(session: RestoreSession) -> None:
+    """The root puppet, cloned with CLONE_VM, goes where a clone without it is born: into what ``prepare_stub`` made.
+
+    A time namespace is an address space's, for it shows in the vdso: whoever shares his cannot be born into another
+    (copy_namespaces), and can enter one only when he has it for himself again (timens_install).
+    """
+    if session.new_time:
+        from torpor.objects.ns import timens
+
+        timens.enter(session.root.runner, session.channel)
+
+
 def birth(session: RestoreSession) -> stub.Birth:
     """The stub that becomes the root itself."""
     maps = session.idmaps

@@ -17,7 +17,6 @@ from torpor.objects.memory import template
 from torpor.objects.memory.template import Parking
 from torpor.tracee import stub
 from torpor.tracee.puppet import Channel
-from torpor.tracee.remote import kill_and_reap
 from torpor.tracee.stub import Stub
 
 
@@ -77,16 +76,11 @@ class Template(Closing):
             session.stats.pages_restored += template.fill(parking, session.alive, session.store, made.runner)
             return _Made(made, parking, channel.again(), identity_of(session.store))
         except BaseException:
-            _end(made)
+            made.end()
             raise
 
     def close(self) -> None:
         if self._made is not None:
             made, self._made = self._made, None
-            _end(made.stub)
+            made.stub.end()
             made.channel.close()
-
-
-def _end(made: Stub) -> None:
-    kill_and_reap([made.thread])
-    made.life.close()

@@ -1,8 +1,8 @@
-"""Memory that lies in the stub before the last images come: the root puppet, its clone, has it from its birth.
+"""Memory that lies in the stub before the last images come: the root puppet, to whom its address space goes, has it.
 
 Kernel view
     Private anonymous mappings at other addresses, whole multiples of 2 MiB away from their own, so that mremap(2) moves
-    page tables and no pages; shared by fork with the puppet that moves them to where they belong.
+    page tables and no pages; the puppet that moves them to where they belong has the stub's whole address space.
 Image
     Those of the rounds of a migration: page maps, and in ``mm-PID.img`` the mappings alone.
 Restore
@@ -105,15 +105,14 @@ class Parked:
     def fit(self, runner: Runner, entries: Sequence[m.vma_entry]) -> None:
         """Have the mappings as they are among the last *entries*, as far as they are there.
 
-        In the stub: with one that has come by fork the kernel merges nothing (is_mergeable_anon_vma), and what has
-        grown would be two.
+        What has grown is one mapping again, for nothing here has come by fork (is_mergeable_anon_vma).
         """
         calls: list[Call] = []
         self.there = self._lay_out([entries[number] for _, _, number in _numbered(entries)], calls)
         run_all(runner, calls)
 
     def bring(self, runner: Runner) -> None:
-        """Move all to where it belongs, in a clone of the stub."""
+        """Move all to where it belongs, in the puppet that has the stub's address space."""
         flags = MREMAP_MAYMOVE | MREMAP_FIXED
         run_all(runner, [
             (nr.mremap, place.start, *[place.end - place.start] * 2, flags, place.entry.start)

@@ -7,8 +7,9 @@ Image
     shares the dumper's namespace.
 Restore
     The stub makes the namespace, is told the offsets that let the clocks go on from there, and clones the root into it;
-    a thread of ours does where the root is to be a sibling.  Whoever had none of its own gets one where our clocks show
-    anything but what its own would after a moment's stall: after a reboot, on another host, or some time later.
+    a root that has the stub's address space enters it.  A thread of ours clones where the root is to be a sibling.
+    Whoever had none of its own gets one where our clocks show anything but what its own would after a moment's stall:
+    after a reboot, on another host, or some time later.
 Limits
     A namespace that the caller has the tree join (``--join-ns time:``) has the clocks that it has: where they differ by
     more than a moment's stall, the jump is told.
@@ -33,6 +34,7 @@ from torpor.kernel.arch import nr
 from torpor.kernel.namespaces import CLONE_NEWTIME, setns, unshare
 from torpor.objects.ns.model import NsDump
 from torpor.tracee.batch import Batch
+from torpor.tracee.puppet import Channel
 from torpor.tracee.remote import Runner
 
 _SECOND = 1_000_000_000
@@ -154,6 +156,19 @@ def prepare(store: ImageStore, ident: int, stub: Runner) -> None:
         _without(ident, entry, made.errno)
     else:
         _set_clocks(stub.tid, ident, entry)
+
+
+def enter(puppet: Runner, channel: Channel) -> None:
+    """Have *puppet* itself enter the namespace that its children would be born into, if that is another one."""
+    links = [f"/proc/{puppet.tid}/ns/{name}" for name in ("time_for_children", "time")]
+    if not os.path.exists(links[0]) or os.path.samefile(*links):
+        return  # none could be made, as ``prepare`` has told
+    with OwnedFd(os.open(links[0], os.O_RDONLY | os.O_CLOEXEC)) as made:
+        number = channel.lend(puppet, [made.fileno()])[0]
+    batch = Batch()
+    batch.call(nr.setns, number, CLONE_NEWTIME)
+    batch.call(nr.close, number)
+    puppet.run(batch)
 
 
 def prepare_thread(store: ImageStore, ident: int) -> None:
