@@ -6,14 +6,14 @@ import os
 
 import pytest
 
-from torpor.kernel.pagemap import PAGE_IS_PFNZERO, PagemapScanner
+from torpor.kernel.pagemap import PAGE_IS_FILE, PAGE_IS_PFNZERO, PagemapScanner
 from torpor.kernel.uapi.mman import MAP_NORESERVE
 from torpor.kernel.vm import PAGE_SIZE
 
 
-def ranges(scanner: PagemapScanner, start: int, end: int) -> list[tuple[int, int]]:
+def ranges(scanner: PagemapScanner, start: int, end: int, *, files: bool = True) -> list[tuple[int, int]]:
     found: list[tuple[int, int]] = []
-    for first, behind, kind in scanner.iter_ranges(start, end):
+    for first, behind, kind in scanner.iter_ranges(start, end, files=files):
         if kind & PAGE_IS_PFNZERO:
             continue
         if found and found[-1][1] == first:
@@ -35,9 +35,29 @@ def test_words_say_what_the_scan_says(touched: tuple[int, ...]) -> None:
             words = PagemapScanner(file.fileno())
             words._have_scan = False
             by_words = ranges(words, start, start + len(area))
-            assert by_words == ranges(PagemapScanner(file.fileno()), start, start + len(area))
+            for files in (True, False):
+                assert by_words == ranges(PagemapScanner(file.fileno()), start, start + len(area), files=files)
         assert sum(end - first for first, end in by_words) == len(touched) * PAGE_SIZE
         del pointed
+
+
+@pytest.mark.parametrize("of_file", [True, False])
+def test_which_pages_are_a_files_is_told_where_it_is_asked(of_file: bool) -> None:
+    with open(__file__, "rb") as file, open("/proc/self/pagemap", "rb", buffering=0) as stream:
+        flags = mmap.MAP_PRIVATE | (0 if of_file else mmap.MAP_ANONYMOUS)
+        with mmap.mmap(file.fileno() if of_file else -1, PAGE_SIZE, flags) as area:
+            start = ctypes.addressof(pointed := ctypes.c_char.from_buffer(area))
+            if of_file:
+                assert area[0] == file.read(1)[0]
+            else:
+                area[0] = 1
+            scanner = PagemapScanner(stream.fileno())
+            kinds = [
+                [kind & PAGE_IS_FILE for _, _, kind in scanner.iter_ranges(start, start + PAGE_SIZE, files=files)]
+                for files in (True, False)
+            ]
+            del pointed
+    assert kinds[0] == [PAGE_IS_FILE if of_file else 0] and len(kinds[1]) == 1 and (of_file or kinds[1] == [0])
 
 
 def test_an_empty_stretch_costs_no_time_of_ours() -> None:

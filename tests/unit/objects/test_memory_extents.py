@@ -65,6 +65,20 @@ def test_what_is_scanned_between_mappings_is_left_out() -> None:
     assert [(start, end) for _, start, end, _ in found] == [(0x2000, 0x3000), (0x5000, 0x6000), (0x8000, 0x9000)]
 
 
+def test_large_mappings_without_a_file_are_looked_through_by_themselves() -> None:
+    """Of whose pages less need be told: all others go together, as far as they are near."""
+    large = contents._LARGE
+    sizes = [(0x2000, 0), (0x3000, 7), (large, 0), (large * 2, 0), (large, 7), (0x1000, 0), (1 << 30, 7), (large, 0)]
+    vmas, at = [], 0x1000
+    for size, inode in sizes:
+        vmas.append(Vma(at, at + size, 3, False, 0, 0, inode, ""))
+        at += size
+    groups = [[vmas.index(vma) for vma in group] for group in contents._neighbours(vmas)]
+    assert groups == [[0, 1], [2, 3], [4, 5, 6], [7]]
+    far = Vma(at + contents._GAP + 1, at + contents._GAP + 1 + large, 3, False, 0, 0, 0, "")
+    assert [len(group) for group in contents._neighbours([vmas[-1], far])] == [1, 1]
+
+
 def test_what_is_left_out_is_cut_out() -> None:
     extents = [(0, 4, 100), (6, 9, 200), (10, 12, 300)]
     assert contents.without(extents, []) == extents

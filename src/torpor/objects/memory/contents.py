@@ -38,6 +38,7 @@ from torpor.kernel.vm import PAGE_SIZE
 CHUNK_BYTES = 512 * 1024
 _MAX_WORKERS = 4
 _GAP = 1 << 24
+_LARGE = 4 << 20
 #: A larger mapping (in bytes) is first cut down to what smaps says is there, which passes over page tables that are not
 #: there: to look at it page by page takes seconds.  Programs reserve a terabyte and touch none of it.
 VAST = 1 << 30
@@ -99,13 +100,15 @@ def _scan(pid: Pid, scanner: pagemap.PagemapScanner, vmas: Sequence[Vma], noted:
     rest = [vma for vma in vmas if not vma.is_vdso and not vma.is_aio_ring]
     if noted is None:
         for group in _neighbours(rest):
-            _sort_out(_within(scanner.iter_ranges(group[0].start, group[-1].end), group), frozenset(), found)
+            regions = scanner.iter_ranges(group[0].start, group[-1].end, files=not _is_large(group[0]))
+            _sort_out(_within(regions, group), frozenset(), found)
     else:
         doubtful: list[Region] = []
         # A look that protects passes over all mappings that it cannot protect.
         for protect in (True, False):
             for group in _neighbours(vma for vma in rest if (vma.start in noted.protected) is protect):
-                regions = scanner.iter_written(group[0].start, group[-1].end, protect=protect)
+                start, end, files = group[0].start, group[-1].end, not _is_large(group[0])
+                regions = scanner.iter_written(start, end, protect=protect, files=files)
                 _sort_out(_within(regions, group), noted.since, found, doubtful)
         for vma, start, last, _ in doubtful:
             end = _touch(pid, start, last)
@@ -182,15 +185,23 @@ def divide(wanted: Iterable[Range], held: Iterable[Range]) -> tuple[list[Range],
 
 
 def _neighbours(vmas: Iterable[Vma]) -> Iterator[list[Vma]]:
-    """Mappings that are looked through in one call: whatever else lies in the small gaps between them is left out."""
+    """Mappings that are looked through in one call: whatever else lies in the small gaps between them is left out.
+
+    Large ones without a file are by themselves, for of their pages less need be told.
+    """
     group: list[Vma] = []
     for vma in vmas:
-        if group and vma.start - group[-1].end > _GAP:
+        if group and (vma.start - group[-1].end > _GAP or _is_large(vma) is not _is_large(group[-1])):
             yield group
             group = []
         group.append(vma)
     if group:
         yield group
+
+
+def _is_large(vma: Vma) -> bool:
+    """Whether one more call is worth it, not to be told which of the pages are a file's: there is no file."""
+    return not vma.is_file and vma.length >= _LARGE
 
 
 def _within(regions: Iterable[tuple[int, int, int]], vmas: Iterable[Vma]) -> Iterator[Region]:
