@@ -272,7 +272,7 @@ class _Move:
                 is_whole = True
 
             try:
-                stats = self._dump(place, (), commit)
+                stats = self._dump(place, (), jobs.Commit(commit))
             except BaseException as error:
                 if not is_whole or os.path.exists(f"/proc/{self._pid}"):
                     shutil.rmtree(home, ignore_errors=True)
@@ -282,13 +282,15 @@ class _Move:
                 shutil.rmtree(home, ignore_errors=True)
         return stats, str(place)
 
-    def _dump(self, place: Location, notes: tuple[tuple[str, bytes], ...], commit: Callable[[str], None]) -> DumpStats:
+    def _dump(self, place: Location, notes: tuple[tuple[str, bytes], ...], commit: jobs.Commit) -> DumpStats:
         def committed(images: str) -> None:
             if self._giver is not None:
                 # The restore asks for pages meanwhile, which are given when all else of the dump is done.
                 self._giver.ready_within_s = within_s
                 self._giver.commit = lambda: ready(images)
                 return
+            # While the other side rebuilds it, and nothing can be heard of that yet.
+            commit.foresee()
             self._link.expect(protocol.READY, timeout_s=within_s)
             ready(images)
 

@@ -166,6 +166,44 @@ def test_a_watcher_tells_the_kill_of_a_checkpoint_from_another_end(
     assert registry.find("one").status == status
 
 
+def test_what_is_foreseen_counts_when_it_is_taken_note_of(process: "subprocess.Popen[bytes]") -> None:
+    job = registry.running(registry.create("one", ("x",)), process.pid)
+    foreseen = registry.foresee_sleep(job, 3)
+    assert registry.find("one") == job
+    assert registry.about_to_sleep(job, 3, foreseen) == foreseen
+    with locks.held("one", "checkpointed"):
+        assert registry.find("one") == foreseen
+    assert [path.name for path in job.directory.iterdir()] == ["state.json"]
+    _end(process)
+    assert (registry.find("one").status, registry.find("one").sleeps_in) == (CHECKPOINTED, 3)
+
+
+@pytest.mark.parametrize("how", ["old", "later", "gone"])
+def test_what_was_foreseen_long_ago_is_written_anew(process: "subprocess.Popen[bytes]", how: str) -> None:
+    """A watcher takes a kill for that of the checkpoint for some seconds only."""
+    job = registry.running(registry.create("one", ("x",)), process.pid)
+    foreseen = registry.foresee_sleep(job, 3)
+    if how == "gone":
+        (job.directory / ".state.foreseen").unlink()
+    else:
+        foreseen = replace(foreseen, since=time.time() + (60 if how == "later" else -60))
+    noted = registry.about_to_sleep(job, 3, foreseen)
+    assert abs(time.time() - noted.since) < 50 and noted.otherwise == CHECKPOINTED
+    with locks.held("one", "checkpointed"):
+        assert registry.find("one") == noted
+
+
+def test_what_is_foreseen_of_a_checkpoint_that_fails_is_nothing(process: "subprocess.Popen[bytes]") -> None:
+    job = registry.running(registry.create("one", ("x",)), process.pid)
+    registry.foresee_sleep(job, 3)
+    registry.foresee_nothing(job)
+    registry.foresee_nothing(job)
+    assert [path.name for path in job.directory.iterdir()] == ["state.json"]
+    registry.foresee_sleep(job, 3)
+    _end(process)
+    assert (registry.find("one").status, registry.find("one").sleeps_in) == (ENDED, 0)
+
+
 def test_another_boot(process: "subprocess.Popen[bytes]") -> None:
     job = registry.running(registry.create("one", ("x",)), process.pid, CHECKPOINTED)
     registry.save(replace(job, boot_id="another"))

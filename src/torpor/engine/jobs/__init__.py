@@ -20,7 +20,7 @@ from torpor.engine.jobs.registry import (
     lost,
     remove,
 )
-from torpor.engine.jobs.sleeping import Made, checkpoint
+from torpor.engine.jobs.sleeping import Commit, Made, checkpoint
 from torpor.engine.jobs.start import start
 from torpor.engine.jobs.waking import wake
 
@@ -28,6 +28,7 @@ __all__ = [
     "CHECKPOINTED",
     "ENDED",
     "RUNNING",
+    "Commit",
     "Job",
     "Made",
     "checkpoint",

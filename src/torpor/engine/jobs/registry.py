@@ -33,6 +33,7 @@ from torpor.kernel.pidfd import open_pidfd
 from torpor.kernel.procfs.stat import read_stat
 from torpor.kernel.procfs.task import is_dying
 
+_STATE = "state.json"
 RUNNING = "running"
 CHECKPOINTED = "checkpointed"
 ENDED = "ended"
@@ -42,6 +43,8 @@ NEVER = "never"
 #: So long after the death of whoever let a process go, or was about to kill it, is it clear what became of that.
 _SETTLED_S = 1.0
 _RECENT_S = 10.0
+#: A record that is written beforehand, and for how long it may be.
+_FORESEEN, _FRESH_S = ".state.foreseen", 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,18 +191,29 @@ def save(job: Job) -> Job:
 
 
 def _write(job: Job) -> Job:
-    temporary = job.directory / ".state.new"
+    with _whole(job, ".state.new") as temporary:
+        _put(job, temporary)
+        temporary.replace(job.directory / _STATE)
+    return job
+
+
+@contextmanager
+def _whole(job: Job, name: str) -> Iterator[Path]:
+    """A file beside the record, of which nothing is left after an OSError; that says where, as write(2) does not."""
+    temporary = job.directory / name
     try:
-        with open(temporary, "w", encoding="utf-8") as stream:
-            stream.write(json.dumps(asdict(job), indent=1) + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(job.directory / "state.json")
+        yield temporary
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        # write(2) does not say where.
         raise OSError(error.errno, error.strerror, str(job.directory)) from error
-    return job
+
+
+def _put(job: Job, place: Path) -> None:
+    """Have the record of *job* on the disk there."""
+    with open(place, "w", encoding="utf-8") as stream:
+        stream.write(json.dumps(asdict(job), indent=1) + "\n")
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def running(job: Job, pid: int, otherwise: str = "") -> Job:
@@ -213,9 +227,37 @@ def running(job: Job, pid: int, otherwise: str = "") -> Job:
     )  # fmt: skip
 
 
-def about_to_sleep(job: Job, number: int) -> Job:
-    """Take note that the running job sleeps in its checkpoint *number* as soon as its process is gone."""
-    return save(replace(job, sleeps_in=number, otherwise=CHECKPOINTED, since=time.time()))
+def foresee_sleep(job: Job, number: int) -> Job:
+    """Have the record that ``about_to_sleep`` is going to write on the disk already, where it does not count.
+
+    It takes its time, for which the job need not be stopped, or somebody else is waited for as well.  OSError.
+    """
+    foreseen = _soon_asleep(job, number)
+    with _whole(job, _FORESEEN) as place:
+        _put(foreseen, place)
+    return foreseen
+
+
+def foresee_nothing(job: Job) -> None:
+    """What ``foresee_sleep`` has written is not going to be so."""
+    with suppress(OSError):
+        (job.directory / _FORESEEN).unlink()
+
+
+def about_to_sleep(job: Job, number: int, foreseen: Job | None = None) -> Job:
+    """Take note that the running job sleeps in its checkpoint *number* as soon as its process is gone.
+
+    *foreseen*: what ``foresee_sleep`` has said of that, if it was asked; of old it is not used.
+    """
+    if foreseen is not None and 0 <= time.time() - foreseen.since < _FRESH_S:
+        with _locked(job.directory), suppress(FileNotFoundError):
+            (job.directory / _FORESEEN).replace(job.directory / _STATE)
+            return foreseen
+    return save(_soon_asleep(job, number))
+
+
+def _soon_asleep(job: Job, number: int) -> Job:
+    return replace(job, sleeps_in=number, otherwise=CHECKPOINTED, since=time.time())
 
 
 def sleeping(job: Job, number: int) -> Job:
@@ -313,7 +355,7 @@ def _wait_settled(job: Job) -> None:
 
 def _read(directory: Path) -> Job | None:
     try:
-        with open(directory / "state.json", encoding="utf-8", opener=only_files) as stream:
+        with open(directory / _STATE, encoding="utf-8", opener=only_files) as stream:
             found = json.loads(stream.read())
     except FileNotFoundError:
         return None

@@ -24,9 +24,23 @@ from torpor.kernel import interrupts
 if TYPE_CHECKING:
     from torpor.engine.stats import DumpStats
 
-#: Dumps into a directory or a store, with small files beside the images, and calls what it is given when all is whole
-#: and nothing is killed yet, with a path to read it by.
-Dump = Callable[[Location, tuple[tuple[str, bytes], ...], Callable[[str], None]], "DumpStats"]
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What a dump calls when all is whole and nothing is killed yet, with a path to read it by.
+
+    ``foresee``: does beforehand what of it takes its time; nothing counts before the commit.  It need not be called.
+    """
+
+    run: Callable[[str], None]
+    foresee: Callable[[], None] = lambda: None
+
+    def __call__(self, images: str) -> None:
+        self.run(images)
+
+
+#: Dumps into a directory or a store, with small files beside the images, and commits.
+Dump = Callable[[Location, tuple[tuple[str, bytes], ...], Commit], "DumpStats"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +81,8 @@ class _Checkpoint:
         self._job, self._leave_running, self._has_moved = job, leave_running, has_moved
         self._about = note.make(job.name, job.command, job.created, job.log, by)
         self._is_whole = False
+        #: The record of the job that is on the disk already.
+        self._foreseen: Job | None = None
 
     def make(self, dump: Dump, output: Path | None) -> Made:
         job, new = self._job, generations.begin(self._job.name)
@@ -76,7 +92,10 @@ class _Checkpoint:
             try:
                 room, finish = stack.enter_context(going_to(place, job.pid, leave_running=self._leave_running))
                 notes = ((note.NAME, note.encode(self._about)),)
-                stats = dump(room, notes, lambda images: self._commit(stack, new, lambda: finish(images), output))
+                commit = Commit(
+                    lambda images: self._commit(stack, new, lambda: finish(images), output), lambda: self._foresee(new)
+                )
+                stats = dump(room, notes, commit)
             except BaseException as error:
                 if self._leave_running or not self._is_whole or registry.is_alive(job):
                     self._undo(new)
@@ -98,16 +117,22 @@ class _Checkpoint:
                     log.warn(f"{job.name} sleeps in {job.name}@{new.number}; writing that down: {error}")
         return Made(new.number, place, stats)
 
+    def _foresee(self, new: New) -> None:
+        if not self._leave_running:
+            self._foreseen = registry.foresee_sleep(self._job, new.number)
+
     def _commit(self, stack: ExitStack, new: New, finish: Callable[[], None], output: Path | None) -> None:
         finish()
         # From here on the record and what is true of the job change together.
         stack.enter_context(interrupts.held())
         new.commit(self._about, output)
         if not self._leave_running:
-            registry.about_to_sleep(self._job, new.number)
+            registry.about_to_sleep(self._job, new.number, self._foreseen)
         self._is_whole = True
 
     def _undo(self, new: New) -> None:
         if not self._leave_running and self._is_whole:
             registry.settle(registry.find(self._job.name))
+        if self._foreseen is not None:
+            registry.foresee_nothing(self._job)
         new.discard()
