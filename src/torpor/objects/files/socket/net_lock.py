@@ -403,13 +403,13 @@ class Left:
     """
 
     def __init__(self, run_id: str, method: int, ends: Sequence[Ends] | None) -> None:
-        self._tables: list[tuple[Socket, bytes]] = []
+        self._tables: list[tuple[Socket, str]] = []
         self._commands: list[tuple[list[str], bytes]] = []
         self._netns: OwnedFd | None = None
         if method == NFTABLES:
             for name in _table_names(run_id):
                 try:
-                    self._tables.append((nftables.open_socket(), nftables.delete_table(name)))
+                    self._tables.append((nftables.open_socket(), name))
                 except OSError as error:
                     log.warn(f"the network cannot be unlocked: {error}")
         elif method == IPTABLES:
@@ -419,7 +419,8 @@ class Left:
 
     def steps(self) -> list[caretaker.Step]:
         """The same by a caretaker; those for which it has no room are not among them."""
-        steps = [caretaker.send(each.fileno(), nftables.batch([message])) for each, message in self._tables]
+        tables = [(each.fileno(), nftables.batch([nftables.delete_table(name)])) for each, name in self._tables]
+        steps = [caretaker.send(fd, text) for fd, text in tables]
         if self._netns is not None:
             netns = self._netns.fileno()
             steps += [caretaker.run(netns, argv, text) for argv, text in self._commands if len(text) <= _ROOM]
@@ -427,9 +428,12 @@ class Left:
 
     def let_through(self) -> None:
         """Undo it; ``close`` is still to come."""
-        for connection, message in self._tables:
+        for connection, name in self._tables:
             try:
-                nftables.commit(connection, [message])
+                # Not by trial: to take back a transaction that fails the kernel waits for a grace period of RCU, some
+                # 10 ms (__nf_tables_abort), and the tree has not been let go yet.
+                if nftables.has_table(connection, name):
+                    nftables.commit(connection, [nftables.delete_table(name)])
             except (OSError, KernelError) as error:
                 if error.errno != errno.ENOENT:
                     log.warn(f"the network cannot be unlocked: {error}")
