@@ -241,6 +241,36 @@ def test_what_a_round_has_brought_is_not_written_while_it_is_stopped(
     assert len(pages) == 1 and pages[0] < 1024
 
 
+#: Tells what has been imported and made from the last round, when the job is about to be stopped, to the end of it.
+_SPY = """
+import os, sys
+from torpor.base import records
+from torpor.migrate import destination
+before, made = set(), []
+compiled, rebuild, wait = records._compile_init, destination._Arrival._rebuild, destination._Arrival._wait_for_go
+def compile(cls):
+    made.append(cls.__qualname__)
+    return compiled(cls)
+def begin(self, last):
+    before.update(sys.modules)
+    made.clear()
+    return rebuild(self, last)
+def end(self):
+    with open(os.environ["TORPOR_STATE"] + "/late", "w") as stream:
+        print(*sorted({*sys.modules} - before), *made, file=stream)
+    wait(self)
+records._compile_init = compile
+destination._Arrival._rebuild, destination._Arrival._wait_for_go = begin, end
+"""
+
+
+def test_nothing_is_imported_for_it_while_it_is_stopped(here: Path, tmp_path: Path) -> None:
+    """By the destination; of the source a phase of the dump sees to it."""
+    with host(tmp_path, "there", main=_SPY) as there:
+        _migrate(there)
+        assert (there.state / "late").read_text().split() == []
+
+
 #: Tells what a clock shows that the machine has, by the vdso, and waits by it.
 _CLOCK = """
 import time

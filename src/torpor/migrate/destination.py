@@ -6,7 +6,9 @@ link, is the end of all that it has made; from then on what it has rebuilt is th
 
 from __future__ import annotations
 
+import codecs
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
@@ -16,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torpor
-from torpor.base import log
+from torpor.base import log, records
 from torpor.base.errors import MigrationError, TorporError
 from torpor.engine import jobs, scratch
 from torpor.engine.options import Notify, nobody
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     from torpor.migrate.postcopy import Taker as PagesTaker
 
 _HOME = "unpacked"
+#: Of names in images; a module.
+_CODING = "unicode_escape"
 #: It is stopped at the source meanwhile, which does not wait for longer.
 FILLED_WITHIN_S = 600.0
 
@@ -255,14 +259,30 @@ def spool(offered: Offer, room: Path) -> Spool:
 
 
 def warm_up() -> None:
-    """Import what a restore may need, whatever comes, while nothing is stopped for it."""
+    """Import what a restore may need, whatever comes, and make what is made when it is first used, while nothing is
+    stopped for it.
+    """
+    import torpor.engine.option_table
+    import torpor.engine.restore.ahead
     import torpor.engine.restore.run
+    import torpor.kernel.features
 
     top = Path(torpor.__file__).parent
     for path in sorted((top / "objects").rglob("*.py")):
         parts = path.relative_to(top.parent).with_suffix("").parts
         if parts[-1] != "__init__" and not _is_of_another_machine(parts):
             import_module(".".join(parts))
+    records.ready(*_records())
+    codecs.lookup(_CODING)
+
+
+def _records() -> set[type]:
+    """All classes of records that there are by now."""
+    modules = [module for name, module in list(sys.modules.items()) if name.startswith("torpor.")]
+    return {
+        each for module in modules for each in vars(module).values()
+        if isinstance(each, type) and "__record_fields__" in vars(each)
+    }  # fmt: skip
 
 
 def _is_of_another_machine(parts: Sequence[str]) -> bool:
