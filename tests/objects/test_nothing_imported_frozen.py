@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.workload import Workload
+from harness.flavours import Flavour, start
 
 pytestmark = pytest.mark.root
 
@@ -87,8 +87,15 @@ def test_while_its_memory_is_copied(name: str, tmp_path: Path) -> None:
     look(name, (), tmp_path, "pre_dump")
 
 
-def look(name: str, options: Sequence[str], directory: Path, what: str = "dump") -> None:
-    with Workload.start(name) as workload:
+@pytest.mark.parametrize("flavour", [Flavour.JOB, Flavour.FRESH])
+def test_in_namespaces_of_its_own(flavour: Flavour, tmp_path: Path) -> None:
+    look("family", (), tmp_path, flavour=flavour)
+
+
+def look(
+    name: str, options: Sequence[str], directory: Path, what: str = "dump", flavour: Flavour = Flavour.HOST
+) -> None:
+    with start(flavour, name) as workload:
         workload.wait_ready()
         found = imported(what, workload.pid, directory, options)
         assert not found, "\n".join(found)

@@ -156,6 +156,8 @@ def classify(view: View, shared: MountDump, external: tuple[str, ...], *, has_ro
         contents = shared.contents.get(mount.device)
         if contents is None:
             contents = shared.contents[mount.device] = Contents(kind)
+            if kind.prepare is not None:
+                kind.prepare()
         if not entry.deleted:
             contents.mounts.append((view, mount))
     return entries

@@ -48,6 +48,8 @@ class Filesystem:
     """It shows, and changes, the whole machine: mounted only where the caller allows its type."""
     dump: Callable[[ImageStore, Sequence[tuple[int, str]], int, IdMaps], None] | None = None
     """Dumps what mounts, given with the part that each shows, have of a file system."""
+    prepare: Callable[[], None] | None = None
+    """Imports what ``dump`` needs: the checks before a tree is stopped have met what there is."""
     restore: Callable[[ImageStore, int, int, IdMaps, bool], None] | None = None
     """Fills one; the last says whether set-uid files and devices may be among what the images have for it."""
 
@@ -83,7 +85,7 @@ ALL: tuple[Filesystem, ...] = (
     Filesystem(SYSFS, "sysfs", is_shown_everywhere=True),
     Filesystem(3, "devtmpfs", is_shown_everywhere=True, options=_OF_TMPFS),
     Filesystem(4, "binfmt_misc", is_shown_everywhere=True, dump=binfmt_misc.dump, restore=binfmt_misc.restore),
-    Filesystem(TMPFS, "tmpfs", dump=tmpfs.dump, restore=tmpfs.restore, options=_OF_TMPFS),
+    Filesystem(TMPFS, "tmpfs", dump=tmpfs.dump, prepare=tmpfs.prepare, restore=tmpfs.restore, options=_OF_TMPFS),
     Filesystem(
         DEVPTS, "devpts", extra=lambda options: "newinstance", options=_words("uid gid mode ptmxmode newinstance max")
     ),

@@ -29,6 +29,13 @@ def _name(device: int) -> str:
     return f"tmpfs-dev-{device}.tar.gz.img"
 
 
+def prepare() -> None:
+    """Import what ``dump`` needs."""
+    import gzip  # noqa: F401
+
+    from torpor.objects.ns.mnt import tar  # noqa: F401
+
+
 def dump(store: ImageStore, places: Sequence[tuple[int, str]], device: int, idmaps: IdMaps) -> None:
     """Everything below descriptors of mounts without others on them, which show that part of the file system."""
     import gzip
