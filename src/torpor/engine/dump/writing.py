@@ -149,8 +149,9 @@ def _seal(session: DumpSession) -> None:
     for name, data in session.options.notes:
         with session.new.store.open_write(name) as stream:
             stream.write(data)
-    session.new.seal()
     if session.options.also is not None:
         from torpor import __version__
 
+        # First: whoever gets it there has work to do, and that is waited for longer than all that is done here.
         session.options.also.commit(manifest.made_here(session.new.ident, session.options.made_by, __version__))
+    session.new.seal()
