@@ -145,13 +145,13 @@ def commit(session: RestoreSession) -> None:
     session.hold.enter_context(interrupts.held())
     stays = session.options.guarded is not None and session.root.ns_pid == 1
     if keeper is not None and not stays:
-        session.guardian.dismiss(is_buried=True)
+        session.guardian.dismiss()
     for thread in session.iter_threads():
         ptrace.set_options(thread.runner.thread.tid, ptrace.PTRACE_O_TRACESYSGOOD)
     if keeper is not None:
         keeper.add([], instead_of=[*session.ending, *(session.held.keys if session.held is not None else ())])
     elif not stays:
-        session.guardian.dismiss(is_buried=True)
+        session.guardian.dismiss()
 
 
 def go(session: RestoreSession) -> None:
