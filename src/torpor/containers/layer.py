@@ -314,13 +314,9 @@ def _take_file(parent: int, name: str, entry: dict[str, object], reader: _Reader
     parts = _parts_of(entry, size)
     if parts is None:
         parts = [(0, size)]
-        flags |= os.O_CREAT
-        try:
-            about = os.stat(name, dir_fd=parent, follow_symlinks=False)
-            if not stat.S_ISREG(about.st_mode) or about.st_nlink > 1:
-                _remove(parent, name)
-        except FileNotFoundError:
-            pass
+        # Where it is there O_CREAT is not said: of another's file in a sticky directory it would be refused, even to
+        # root (proc_sys_fs(5), protected_regular).
+        flags |= 0 if _is_to_stay(parent, name) else os.O_CREAT | os.O_EXCL
     with OwnedFd(os.open(name, flags, 0o600, dir_fd=parent)) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             _refuse(name)
@@ -332,6 +328,18 @@ def _take_file(parent: int, name: str, entry: dict[str, object], reader: _Reader
                 os.pwrite(file.fileno(), data, at)
                 at += len(data)
         _settle(f"/proc/self/fd/{file.fileno()}", entry)
+
+
+def _is_to_stay(parent: int, name: str) -> bool:
+    """Whether a file is there that can be written to; anything else is gone then."""
+    try:
+        about = os.stat(name, dir_fd=parent, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    if stat.S_ISREG(about.st_mode) and about.st_nlink == 1:
+        return True
+    _remove(parent, name)
+    return False
 
 
 def _parts_of(entry: dict[str, object], size: int) -> list[tuple[int, int]] | None:

@@ -76,6 +76,23 @@ def test_a_file_that_has_just_been_written_to_goes_again(tmp_path: Path) -> None
     assert _send(directory, target) == 1
 
 
+@pytest.mark.root
+def test_anothers_file_in_a_directory_for_all_goes_again(tmp_path: Path) -> None:
+    """As in /tmp and /dev/shm, where the kernel refuses even root who says O_CREAT (fs.protected_regular)."""
+    source, target = _pair(tmp_path)
+    for each in (source, target):
+        (each / "tmp").mkdir()
+        (each / "tmp").chmod(0o1777)
+    (source / "tmp/file").write_text("one")
+    os.chown(source / "tmp/file", 1000, 1000)
+    directory = Directory(source)
+    _send(directory, target)
+    with open(source / "tmp/file", "r+") as file:
+        file.write("another")
+    _send(directory, target)
+    assert (target / "tmp/file").read_text() == "another" and (target / "tmp/file").stat().st_uid == 1000
+
+
 def test_of_a_large_file_only_what_has_changed_goes_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, target = _pair(tmp_path)
     place, rng = source / "file", random.Random(7)
