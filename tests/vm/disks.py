@@ -15,10 +15,10 @@ from vm.kernels import KERNELS, Kernel, by_name, kernel_files
 
 HOST_COMMANDS = {"mmdebstrap": "mmdebstrap", "mke2fs": "e2fsprogs"}
 GUEST = Path(__file__).parent / "guest"
-#: Of policy: what torpor brings, and the domain of a server of the tests.
+#: Of policy: what torpor brings, and domains of the tests.
 MODULES = (
     Path(torpor.__file__).parent / "policy/torpor.cil",
-    Path(__file__).parent / "confined/server.cil",
+    *sorted((Path(__file__).parent / "confined").glob("*.cil")),
 )
 
 _SUITE = "bookworm"
@@ -85,10 +85,14 @@ def _label(tree: Path) -> None:
 #: SELinux with Debian's policy, or AppArmor: the kernel's command line says which, `lab-init` loads it.
 CONFINED = Image(
     "confined",
-    (*_FOR_TESTS, "selinux-policy-default", "policycoreutils", "apparmor"),
+    (
+        *_FOR_TESTS, "selinux-policy-default", "policycoreutils", "apparmor", "podman", "runc", "conmon", "netavark",
+        "aardvark-dns", "iptables",
+    ),
+    n_megabytes=2000,
     prepare=_label,
     sources=MODULES,
-)
+)  # fmt: skip
 
 
 def disk(image: Image) -> Path:

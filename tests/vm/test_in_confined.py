@@ -24,9 +24,14 @@ load_policy -i
 # Devices were made before there was a policy.
 restorecon -R /dev /srv
 chcon -t bin_t /srv/server
+"""
+_SERVER = """
 runcon unconfined_u:unconfined_r:unconfined_t:s0 sh -c '
     setenforce 1; getenforce
     sh confined/job runcon unconfined_u:unconfined_r:labserver_t:s0'
+"""
+_CONTAINER = """
+runcon system_u:system_r:container_runtime_t:s0-s0:c0.c1023 sh -c 'setenforce 1; getenforce; sh confined/podman'
 """
 _APPARMOR = """
 apparmor_parser --replace confined/profile
@@ -35,16 +40,33 @@ sh confined/job aa-exec -p labserver --
 
 
 @pytest.mark.parametrize(
-    ("module", "script"), [("selinux", _SELINUX), ("apparmor", _APPARMOR)], ids=["selinux", "apparmor"]
+    ("module", "script"), [("selinux", _SELINUX + _SERVER), ("apparmor", _APPARMOR)], ids=["selinux", "apparmor"]
 )
 def test_a_confined_server(kernel: Kernel, installed: dict[str, Path], module: str, script: str) -> None:
+    said = _run(kernel, installed, module, script)
+    assert "labels equal 1" in said and "labels equal 2" in said
+    assert sum("labserver" in line for line in said) >= 4
+    _assert_nothing_was_denied(said)
+
+
+def test_a_container_with_a_label(kernel: Kernel, installed: dict[str, Path]) -> None:
+    said = _run(kernel, installed, "selinux", _SELINUX + _CONTAINER)
+    assert "labels equal 1" in said and "labels equal 2" in said
+    _assert_nothing_was_denied(said)
+
+
+def _run(kernel: Kernel, installed: dict[str, Path], module: str, script: str) -> list[str]:
+    """What is said in a machine with that security module."""
     payload = {**installed, "confined": REPOSITORY / "tests/vm/confined"}
     with LabMachine(CONFINED, n_megabytes=2048) as machine:
         words = [f"security={module}", f"{module}=1"]
         result = machine.run(kernel, _BEGIN + script, payload=payload, words=words, timeout_s=600)
+    print(result.output)
     assert result.status == 0, result.output
-    said = result.output.splitlines()
-    assert "labels equal 1" in said and "labels equal 2" in said
-    assert sum("labserver" in line for line in said) >= 4, result.output
+    return result.output.splitlines()
+
+
+def _assert_nothing_was_denied(said: list[str]) -> None:
+    """Nothing that would not have been without us."""
     before, after = (next(line for line in said if line.startswith(f"denied {when}")) for when in ("before", "after"))
-    assert before.split()[-1] == after.split()[-1], result.output
+    assert before.split()[-1] == after.split()[-1]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from torpor.base.ids import Pid
@@ -18,6 +18,8 @@ from torpor.kernel.procfs.small import read_small
 
 APPARMOR = "apparmor"
 SELINUX = "selinux"
+#: Between the profiles of AppArmor that confine a task together.
+STACK = "//&"
 
 _PROFILES = "/sys/kernel/security/apparmor/profiles"
 #: Rules for SELinux that a restore of tasks of other domains needs.
@@ -28,12 +30,14 @@ _QUERY = "/sys/kernel/security/apparmor/.access"
 _CONTEXT = "/sys/fs/selinux/context"
 _ACCESS = "/sys/fs/selinux/access"
 _CLASS = "/sys/fs/selinux/class"
-_XATTR = "security.selinux"
+#: The extended attribute that SELinux's label of a file is read and written by.
+XATTR = "security.selinux"
 #: Below /proc: what label a thread's sockets get; what is written for the usual one.
 SOCKCREATE = "thread-self/attr/sockcreate"
 NO_LABEL = b"\n"
 _ENFORCE = "/sys/fs/selinux/enforce"
-_CLASS_SIGNAL = 10
+_CLASS_FILE, _CLASS_SIGNAL = 2, 10
+_MAY_CHANGE_PROFILE = 0x40000000
 _MAY_RECEIVE, _MAY_SEND = 4, 2
 #: Those that SELinux has a permission of their own for.
 _SIGNALS = {0: "signull", signal.SIGKILL: "sigkill", signal.SIGSTOP: "sigstop", signal.SIGCHLD: "sigchld"}
@@ -76,6 +80,23 @@ def parse_profile(label: str) -> str:
     return "" if name == "unconfined" else name
 
 
+def relabel(label: str, changed: Mapping[str, str] | None) -> str:
+    """What a label becomes: the whole of it is named, or of SELinux's the type or the level, of AppArmor's one part."""
+    if not changed or not label or label in changed:
+        return changed.get(label, label) if changed else label
+    parts = label.split(":", 3)
+    if len(parts) >= 3 and STACK not in label and not label.startswith(":"):
+        return ":".join([*parts[:2], *(changed.get(part, part) for part in parts[2:])])
+    return STACK.join(changed.get(part, part) for part in label.split(STACK))
+
+
+def relabel_bytes(value: bytes, changed: Mapping[str, str]) -> bytes:
+    """The same of a file's attribute."""
+    return (
+        relabel(value.rstrip(b"\0").decode(errors="surrogateescape"), changed).encode(errors="surrogateescape") + b"\0"
+    )
+
+
 def is_known(label: str) -> bool:
     """Whether the running kernel can give a task that label; True where that cannot be found out."""
     try:
@@ -85,7 +106,7 @@ def is_known(label: str) -> bool:
         loaded = set(map(parse_profile, read_small(_PROFILES).splitlines()))
     except OSError as error:
         return error.errno != errno.EINVAL
-    return all(_is_loaded(part, loaded) for part in label.split("//&"))
+    return all(_is_loaded(part, loaded) for part in label.split(STACK))
 
 
 def _is_loaded(profile: str, loaded: set[str]) -> bool:
@@ -102,7 +123,7 @@ def _is_loaded(profile: str, loaded: set[str]) -> bool:
 def read_file_label(fd: int) -> str:
     """SELinux's label of an open file; "" where it does not tell."""
     try:
-        return os.getxattr(fd, _XATTR).rstrip(b"\0").decode(errors="surrogateescape")
+        return os.getxattr(fd, XATTR).rstrip(b"\0").decode(errors="surrogateescape")
     except OSError:
         return ""
 
@@ -110,7 +131,7 @@ def read_file_label(fd: int) -> str:
 def write_file_label(fd: int, label: str) -> None:
     """Give it to an open file that does not have it.  OSError."""
     if read_file_label(fd) != label:
-        os.setxattr(fd, _XATTR, label.encode(errors="surrogateescape") + b"\0")
+        os.setxattr(fd, XATTR, label.encode(errors="surrogateescape") + b"\0")
 
 
 @contextmanager
@@ -171,17 +192,30 @@ def is_enforcing() -> bool:
     return _read(_ENFORCE) == "1"
 
 
+def may_change_profile(profile: str, other: str) -> bool | None:
+    """Whether AppArmor lets a task with that profile, which is none if empty, change to another; None if not told."""
+    if not profile:
+        return True
+    allowed = _query(profile, bytes((_CLASS_FILE,)) + other.encode(errors="surrogateescape"))
+    return None if allowed is None else bool(allowed & _MAY_CHANGE_PROFILE)
+
+
 def _may_signal(profile: str, number: int) -> bool:
-    """aa_query_label(2): both ends of it are the same profile.  Of several at once each would have to be asked."""
+    """Both ends of it are the same profile.  Of several at once each would have to be asked."""
     if not profile:
         return True
     name = profile.encode(errors="surrogateescape")
-    query = b"label\0%b\0%b%b" % (name, bytes((_CLASS_SIGNAL, number)), name)
+    allowed = _query(profile, bytes((_CLASS_SIGNAL, number)) + name)
+    return allowed is not None and not ~allowed & (_MAY_SEND | _MAY_RECEIVE)
+
+
+def _query(profile: str, what: bytes) -> int | None:
+    """What that profile allows, aa_query_label(2); None if the kernel does not tell."""
     try:
-        allowed = int(_transact(_QUERY, query).split()[1], 16)
+        answer = _transact(_QUERY, b"label\0%b\0%b" % (profile.encode(errors="surrogateescape"), what))
+        return int(answer.split()[1], 16)
     except (OSError, ValueError, IndexError):
-        return False
-    return not ~allowed & (_MAY_SEND | _MAY_RECEIVE)
+        return None
 
 
 def _transact(path: str, query: bytes) -> str:

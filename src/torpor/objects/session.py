@@ -7,7 +7,7 @@ what is here.  What an object has to do later than when it is met it leaves for 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 
 from torpor.base.errors import RefusedError, RestoreError
@@ -228,6 +228,8 @@ class RestoreContext(_Context[RestoreStage]):
         self.idmaps = IDENTITY
         #: Network namespaces of the tree other than the main one, by their number.
         self.networks: dict[int, int] = {}
+        #: What security labels become; None: files are not given those of the images.
+        self.new_labels: Mapping[str, str] | None = {}
         #: Takes the master of a terminal that was driven from outside of the tree; it is borrowed for the call.
         self.orphan_master: Callable[[int], None] | None = None
         #: Brings pages after the restore; None: all are there before.

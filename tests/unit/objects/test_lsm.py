@@ -1,6 +1,8 @@
 """Security labels, with the kernel's part played: neither AppArmor nor SELinux need be active."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -9,7 +11,7 @@ from torpor.base.ids import Pid, TreePid
 from torpor.images import messages as m
 from torpor.kernel import lsm as kernel
 from torpor.kernel.arch import nr
-from torpor.objects.model import RestoreProcess, RestoreThread
+from torpor.objects.model import DumpProcess, RestoreProcess, RestoreThread
 from torpor.objects.task import lsm
 from torpor.tracee.batch import Batch
 from torpor.tracee.remote import Runner, Scratch
@@ -47,6 +49,7 @@ def _activate(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(kernel, "read_label", lambda pid, tid, what: OWN if what == "current" else "")
     monkeypatch.setattr(kernel, "may_signal_as", lambda label, number: label != "a-quiet-label")
     monkeypatch.setattr(kernel, "denial", lambda source, target, kind, permission: "")
+    monkeypatch.setattr(kernel, "may_change_profile", lambda own, other: None)
 
 
 def test_profiles_and_their_modes() -> None:
@@ -156,11 +159,28 @@ def test_threads_come_last_where_selinux_gives_another_context(module: str) -> N
 
 
 def test_labels_are_changed_as_a_whole_or_by_their_type() -> None:
-    assert lsm.relabel(CONTEXT, None) == CONTEXT
-    assert lsm.relabel(CONTEXT, {"container_t": "mine_t"}) == "system_u:system_r:mine_t:s0:c1,c2"
-    assert lsm.relabel(CONTEXT, {CONTEXT: OWN, "container_t": "mine_t"}) == OWN
-    assert lsm.relabel("docker-default", {"docker-default": "mine"}) == "mine"
-    assert lsm.relabel("docker-default", {"default": "mine"}) == "docker-default"
+    assert kernel.relabel(CONTEXT, None) == CONTEXT
+    assert kernel.relabel(CONTEXT, {"container_t": "mine_t"}) == "system_u:system_r:mine_t:s0:c1,c2"
+    assert kernel.relabel(CONTEXT, {CONTEXT: OWN, "container_t": "mine_t"}) == OWN
+    assert kernel.relabel(CONTEXT, {"s0:c1,c2": "s0:c3"}) == "system_u:system_r:container_t:s0:c3"
+    assert kernel.relabel("docker-default", {"docker-default": "mine"}) == "mine"
+    assert kernel.relabel("one//&:lxc:two:x//&three", {"three": "3", "s0": "x"}) == "one//&:lxc:two:x//&3"
+    assert kernel.relabel("docker-default", {"default": "mine"}) == "docker-default"
+
+
+def test_another_profile_takes_along_what_its_tasks_have_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    _activate(monkeypatch, kernel.SELINUX)
+    new = "system_u:system_r:container_t:s0:c3,c4"
+    changed = lsm.changes([_process(CONTEXT)], m.lsmtype.SELINUX, f"selinux:{new}", {"other_t": "mine_t"})
+    assert kernel.relabel(CONTEXT, changed) == new
+    assert kernel.relabel("system_u:object_r:container_file_t:s0:c1,c2", changed).endswith("container_file_t:s0:c3,c4")
+    assert kernel.relabel("system_u:object_r:other_t:s0", changed) == "system_u:object_r:mine_t:s0"
+    # Without categories a level is everybody's.
+    bare = lsm.changes([_process(OWN)], m.lsmtype.SELINUX, f"selinux:{new}", {})
+    assert kernel.relabel("system_u:object_r:bin_t:s0", bare) == "system_u:object_r:bin_t:s0"
+    assert lsm.changes([_process(CONTEXT)], m.lsmtype.APPARMOR, f"selinux:{new}", {}) == {}
+    sockets = lsm.plan_files([(m.file_entry(id=3, isk=m.inet_sk_entry(proto=6)), CONTEXT)], m.lsmtype.SELINUX, changed)
+    assert sockets == {3: new}
 
 
 def test_a_refused_transition_is_quoted_before_anything_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,6 +195,29 @@ def test_a_refused_transition_is_quoted_before_anything_is_made(monkeypatch: pyt
         lsm.plan_files([(socket, CONTEXT)], m.lsmtype.SELINUX)
     assert lsm.plan_files([(socket, OWN)], m.lsmtype.SELINUX) == {}
     assert lsm.plan_files([(socket, CONTEXT)], m.lsmtype.SELINUX, {CONTEXT: OWN}) == {}
+
+
+def test_what_may_not_be_looked_into_is_named_before_anything_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    _activate(monkeypatch, kernel.SELINUX)
+    process = cast(DumpProcess, SimpleNamespace(pid=7, describe=lambda: "pid 7 (it)"))
+    monkeypatch.setattr(kernel, "denial", lambda *what: f"avc: {what[3]}" if what[3] == "ptrace" else "")
+    (problem,) = lsm.problems(process)
+    assert str(problem) == "pid 7 (it) cannot be looked into: avc: ptrace"
+    _activate(monkeypatch, kernel.APPARMOR)
+    labels = {"current": "web//hat (enforce)", "prev": "web (enforce)"}
+    monkeypatch.setattr(kernel, "read_label", lambda pid, tid, what: labels.get(what, ""))
+    (problem,) = lsm.problems(process)
+    assert str(problem) == "pid 7 (it) is in a hat of AppArmor's, and could not go back to web"
+    del labels["prev"]
+    assert not list(lsm.problems(process))
+
+
+def test_a_confined_engine_says_that_it_may_not_give_a_profile(monkeypatch: pytest.MonkeyPatch) -> None:
+    _activate(monkeypatch, kernel.APPARMOR)
+    monkeypatch.setattr(kernel, "may_change_profile", lambda own, other: other == "free")
+    with pytest.raises(NotPermittedError, match=r"cannot be given its profile: .* has no rule for it"):
+        lsm.plan([_process("a-label")], m.lsmtype.APPARMOR, "")
+    lsm.plan([_process("free")], m.lsmtype.APPARMOR, "")
 
 
 def test_policies_are_asked_without_a_denial(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,3 +250,6 @@ def test_a_profile_is_asked_for_signals_to_itself(monkeypatch: pytest.MonkeyPatc
     assert kernel.may_signal_as("open", 23) and not kernel.may_signal_as("closed", 23)
     assert asked[0] == b"label\0open\0\x0a\x17open"
     assert kernel.may_signal_as("", 23)
+    monkeypatch.setattr(kernel, "_transact", lambda path, query: f"allow 0x{(b'other' in query) << 30:08x}\n")
+    assert kernel.may_change_profile("open", "other") and kernel.may_change_profile("", "another")
+    assert kernel.may_change_profile("open", "third") is False

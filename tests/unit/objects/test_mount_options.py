@@ -1,8 +1,16 @@
+import pytest
+
 from torpor.images import messages as m
+from torpor.kernel import lsm
 from torpor.objects.ns.mnt.filesystems import TMPFS
 from torpor.objects.ns.mnt.make import options_of, split_options
 
 _LABEL = "system_u:object_r:container_file_t:s0:c1,c2"
+
+
+@pytest.fixture(autouse=True)
+def selinux(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lsm, "active", lambda: lsm.SELINUX)
 
 
 def test_commas_within_quotes_are_no_separators() -> None:
@@ -18,3 +26,10 @@ def test_a_label_is_kept_or_replaced() -> None:
 
 def test_no_label_is_added() -> None:
     assert options_of(m.mnt_entry(fstype=TMPFS, options="size=4k"), "a:b:c") == [("size", "4k")]
+
+
+def test_what_says_labels_is_left_out_where_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = m.mnt_entry(fstype=TMPFS, options=f'seclabel,rootcontext="{_LABEL}",size=4k')
+    assert options_of(entry, "") == [("rootcontext", _LABEL), ("size", "4k")]
+    monkeypatch.setattr(lsm, "active", lambda: lsm.APPARMOR)
+    assert options_of(entry, "") == [("size", "4k")]

@@ -1,5 +1,6 @@
 """Archives of what a tmpfs holds: what is damage, and what is not."""
 
+import errno
 import gzip
 import io
 import tarfile
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from torpor.images.errors import ImageError
+from torpor.kernel import lsm
 from torpor.kernel.idmap import IDENTITY
 from torpor.objects.ns.mnt import tar, tar_source
 
@@ -64,3 +66,25 @@ def test_a_mistake_of_ours_is_no_damage(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(tar.Reader, "_finish", mistaken)
     with pytest.raises(ValueError, match="a mistake"), tar_source.opened(_archive()) as archive:
         tar.Reader(archive, IDENTITY).run()
+
+
+@pytest.mark.parametrize(
+    ("new_labels", "written"), [({}, b"a:b:c:s0:c1\0"), ({"s0:c1": "s0:c2"}, b"a:b:c:s0:c2\0"), (None, b"")]
+)
+def test_labels_are_written_where_they_differ(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, new_labels: dict[str, str] | None, written: bytes
+) -> None:
+    values: list[bytes] = []
+
+    def write(parent: int, name: str, key: str, value: bytes, *, symlink: bool) -> None:
+        values.append(value)
+        raise OSError(errno.EOPNOTSUPP, "all files of the mount have one label")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(lsm, "active", lambda: lsm.SELINUX)
+    monkeypatch.setattr(tar, "_attribute", lambda *_, symlink: b"d:e:f:s0\0")
+    monkeypatch.setattr(tar, "_set_attribute", write)
+    monkeypatch.setattr(tar, "_times", lambda member: (0, 0))
+    with tar_source.opened(_archive(**{"SCHILY.xattr.security.selinux": "a:b:c:s0:c1"})) as archive:
+        tar.Reader(archive, IDENTITY, new_labels=new_labels).run()
+    assert values == ([written] if written else [])

@@ -37,6 +37,7 @@ from torpor.objects.files.table import kinds_alike
 from torpor.objects.memory import room, vmas
 from torpor.objects.model import DumpProcess
 from torpor.objects.session import DumpContext, Noticed
+from torpor.objects.task import lsm
 from torpor.tracee.tree import Process, lives_on, refuse_without_leader
 
 if TYPE_CHECKING:
@@ -264,6 +265,7 @@ def _of_task(process: DumpProcess, noticed: Noticed) -> Iterator[TorporError]:
             f"{process.describe()} is traced by pid {status.tracer}", hint="end the debugger or tracer first"
         )
     yield from uncarried.problems(process.describe(), status)
+    yield from lsm.problems(process)
     try:
         tids = read_threads(process.pid)
         check_threads(process.describe(), process.pid, tids)

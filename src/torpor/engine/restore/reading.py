@@ -111,7 +111,9 @@ def _read_process(store: ImageStore, entry: m.pstree_entry) -> RestoreProcess:
 def plan_labels(session: RestoreSession) -> None:
     """RestoreError where this kernel cannot give the tree the security labels that it had."""
     inventory = load_one(session.store, kinds.INVENTORY)
-    lsm.plan(session.alive, inventory.lsmtype, session.options.lsm_profile, dict(session.options.lsm_map))
+    wanted = session.options.lsm_profile
+    session.new_labels = lsm.changes(session.alive, inventory.lsmtype, wanted, dict(session.options.lsm_map))
+    lsm.plan(session.alive, inventory.lsmtype, wanted, session.new_labels)
 
 
 def plan(session: RestoreSession) -> None:
@@ -136,6 +138,7 @@ def plan(session: RestoreSession) -> None:
     context = RestoreContext(session.store, session.options.policies)
     files = context.files = FileRestore(context, kind_of_type, load_all(session.store, kinds.FILES), root_fd)
     context.processes = session.everyone
+    context.new_labels = session.new_labels if session.options.policy.labels else None
     context.lend = channel.lend
     context.orphan_master = session.options.orphan_master
     context.later = session.options.later
@@ -159,7 +162,7 @@ def _label(session: RestoreSession, files: FileRestore) -> None:
     old = {entry.id: entry.xattr_security_selinux for entries in session.descriptors.values() for entry in entries}
     labelled = [(each, old.get(each.id) or each.torpor_lsm_label) for each in files.entries.values()]
     inventory = load_one(session.store, kinds.INVENTORY)
-    files.labels = lsm.plan_files(labelled, inventory.lsmtype, dict(session.options.lsm_map))
+    files.labels = lsm.plan_files(labelled, inventory.lsmtype, session.new_labels)
     if files.labels and not session.options.policy.labels:
         raise NotPermittedError(
             f"files.img: the security label {next(iter(files.labels.values()))!r} is asked for", hint=TRUST_IT

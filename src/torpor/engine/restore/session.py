@@ -58,6 +58,8 @@ class RestoreSession:
     everyone: list[RestoreProcess] = field(default_factory=list)
     descriptors: dict[int, list[m.fdinfo_entry]] = field(default_factory=dict)
     area: int = 0
+    #: From the phase "security labels" on: what labels become.
+    new_labels: dict[str, str] = field(default_factory=dict)
     vdso: ParkedVdso = field(default_factory=lambda: ParkedVdso(()))
     #: What kills all puppets if we die between letting the first and the last of them go.
     guardian: Guardian | None = None

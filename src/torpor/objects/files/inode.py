@@ -11,10 +11,10 @@ import os
 from torpor.base import log
 from torpor.base.errors import TRUST_IT, NotPermittedError
 from torpor.images import messages as m
+from torpor.kernel import lsm
 from torpor.objects.session import RestoreContext
 
 _FILE_CAPABILITIES = "security.capability"
-_LABEL = "security.selinux"  # what is made gets that of its maker, or what --lsm-map says
 
 
 def fill(entry: m.torpor_inode, path: str, info: os.stat_result) -> None:
@@ -25,13 +25,15 @@ def fill(entry: m.torpor_inode, path: str, info: os.stat_result) -> None:
     except OSError:
         return  # the file system has none
     for key in keys:
-        if key != _LABEL:
-            entry.xattr.add(name=key, value=os.getxattr(path, key))
+        entry.xattr.add(name=key, value=os.getxattr(path, key))
 
 
 def restore(entry: m.torpor_inode, path: str, what: str, context: RestoreContext) -> None:
     """Give *path*, whose owner and mode are right, the same; NotPermittedError for rights that are not to be given."""
     for each in entry.xattr:
+        if each.name == lsm.XATTR:
+            _label(path, each.value, what, context)
+            continue
         if each.name == _FILE_CAPABILITIES and not context.policies.files.special_files:
             raise NotPermittedError(f"{what}: torpor_inode: file capabilities are asked for", hint=TRUST_IT)
         try:
@@ -41,3 +43,15 @@ def restore(entry: m.torpor_inode, path: str, what: str, context: RestoreContext
             log.warn(f"{what}: its attribute {each.name} is lost: {why}")
     if entry.HasField("mtime_ns"):
         os.utime(path, ns=(entry.atime_ns, entry.mtime_ns))
+
+
+def _label(path: str, label: bytes, what: str, context: RestoreContext) -> None:
+    """SELinux's: what is made has that of its maker and place, which often is the same."""
+    if context.new_labels is None or lsm.active() != lsm.SELINUX:
+        return
+    new = lsm.relabel_bytes(label, context.new_labels)
+    try:
+        if os.getxattr(path, lsm.XATTR) != new:
+            os.setxattr(path, lsm.XATTR, new)
+    except (OSError, ValueError) as error:
+        log.warn(f"{what}: its label {label!r} is lost: {error}")

@@ -12,20 +12,21 @@ Restore
 Limits
     Policies are not carried: a profile must be loaded on the destination, and is asked for before anything is made, as
     is whether we may give a task that SELinux context.
+    A thread in a hat of AppArmor's is refused: the kernel does not tell the word that takes it off.
     Descriptors are opened by us: a domain must be allowed to use those that ours has opened (``fd use``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
-from torpor.base.errors import NotPermittedError, RestoreError
+from torpor.base.errors import NotPermittedError, RefusedError, RestoreError, TorporError
 from torpor.base.ids import Pid
 from torpor.images import messages as m
 from torpor.kernel import lsm
 from torpor.kernel.arch import nr
 from torpor.kernel.uapi.fcntl import AT_FDCWD, O_WRONLY
-from torpor.objects.model import DumpThread, RestoreProcess, RestoreThread
+from torpor.objects.model import DumpProcess, DumpThread, RestoreProcess, RestoreThread
 from torpor.tracee.batch import Batch
 
 _TYPES = {"": m.lsmtype.NO_LSM, lsm.SELINUX: m.lsmtype.SELINUX, lsm.APPARMOR: m.lsmtype.APPARMOR}
@@ -39,6 +40,8 @@ _FIELDS = {
     "sockcreate": "lsm_sockcreate",
 }
 _OF_APPARMOR = ("exec",)
+#: Between a profile of AppArmor and one inside of it.
+_HAT = "//"
 #: What is written to have none of a kind.
 _NONE = "\n"
 _CLASSES = {6: "tcp_socket", 17: "udp_socket"}
@@ -65,12 +68,50 @@ def look(thread: DumpThread) -> None:
             setattr(creds, _FIELDS[name], label)
 
 
+def problems(process: DumpProcess) -> Iterator[TorporError]:
+    """What would stand in the way of a dump, seen before anything is stopped."""
+    active = lsm.active()
+    if not active:
+        return
+    pid = process.pid
+    label = lsm.read_label(pid, pid, _CURRENT)
+    if active == lsm.SELINUX and (denied := lsm.denial(lsm.own_label(), label, "process", "ptrace")):
+        yield NotPermittedError(f"{process.describe()} cannot be looked into: {denied}", hint=_MODULE)
+    if active == lsm.APPARMOR and _HAT in label and (before := lsm.read_label(pid, pid, "prev")):
+        yield RefusedError(
+            f"{process.describe()} is in a hat of AppArmor's, and could not go back to {lsm.parse_profile(before)}",
+            hint="the kernel tells nobody the word that takes the hat off; try again when it is out of it",
+        )
+
+
+def changes(
+    processes: Iterable[RestoreProcess], image_type: int, wanted: str, changed: Mapping[str, str]
+) -> dict[str, str]:
+    """What labels become: *changed* (``--lsm-map``), and with *wanted* (``--lsm-profile``) what tasks have and make.
+
+    A container gets other categories with another name: its sockets and files have those of its tasks, or it could
+    not use them.
+    """
+    found = dict(changed)
+    if image_type == m.lsmtype.SELINUX and (new := _parse(wanted)):
+        for label in {thread.core.thread_core.creds.lsm_profile for each in processes for thread in each.threads}:
+            found.setdefault(label, new)
+            old_level, new_level = _level(label), _level(new)
+            if ":" in old_level and new_level:
+                found.setdefault(old_level, new_level)
+    return found
+
+
+def _level(label: str) -> str:
+    return label.split(":", 3)[3] if label.count(":") >= 3 else ""
+
+
 def plan(
     processes: Iterable[RestoreProcess], image_type: int, wanted: str, changed: Mapping[str, str] | None = None
 ) -> None:
     """Note what label each thread is to get.
 
-    *wanted*: ``--lsm-profile``, ``TYPE:LABEL``.  *changed*: ``--lsm-map``, new labels by old ones.
+    *wanted*: ``--lsm-profile``, ``TYPE:LABEL``.  *changed*: what labels become, see ``changes``.
     RestoreError where this kernel has no such labels, NotPermittedError where its policy does not let us give them.
     """
     other = _parse(wanted)
@@ -86,12 +127,12 @@ def plan(
                     f"{_NAMES[lsm.active()]}",
                     hint="restore where that is active, or name a label of this machine's: --lsm-profile TYPE:LABEL",
                 )
-            thread.label = other or relabel(creds.lsm_profile, changed)
+            thread.label = other or lsm.relabel(creds.lsm_profile, changed)
             if thread.label not in checked:
                 _check(thread.label, process)
                 checked.add(thread.label)
             if image_type == type_here():
-                thread.labels = {name: relabel(getattr(creds, field), changed) for name, field in _FIELDS.items()}
+                thread.labels = {name: lsm.relabel(getattr(creds, field), changed) for name, field in _FIELDS.items()}
         leader = process.threads[0]
         process.threads_last = len(process.threads) > 1 and lsm.active() == lsm.SELINUX and _is_other(leader.label)
 
@@ -107,7 +148,7 @@ def plan_files(
         return {}
     own, found, checked = lsm.own_label(), dict[int, str](), set[tuple[str, str]]()
     for entry, old in files:
-        label = relabel(old, changed)
+        label = lsm.relabel(old, changed)
         if not label or label == own:
             continue
         found[entry.id] = label
@@ -133,17 +174,6 @@ def _is_other(label: str) -> bool:
     return bool(label) and label != lsm.own_label()
 
 
-def relabel(label: str, changed: Mapping[str, str] | None) -> str:
-    """What a label becomes by ``--lsm-map``: the whole of it is named, or of SELinux's the type alone."""
-    if not changed or not label or label in changed:
-        return changed.get(label, label) if changed else label
-    parts = label.split(":", 3)
-    if len(parts) >= 3 and parts[2] in changed:
-        parts[2] = changed[parts[2]]
-        return ":".join(parts)
-    return label
-
-
 def _parse(wanted: str) -> str:
     if not wanted:
         return ""
@@ -167,9 +197,16 @@ def _check(label: str, process: RestoreProcess) -> None:
         raise RestoreError(
             f"pid {process.ns_pid}: this machine's {_NAMES[lsm.active()]} does not know {label}", hint=load
         )
-    if lsm.active() != lsm.SELINUX or not _is_other(label):
+    if not _is_other(label):
         return
     own = lsm.own_label()
+    if lsm.active() == lsm.APPARMOR and lsm.may_change_profile(own, label) is False:
+        raise NotPermittedError(
+            f"pid {process.ns_pid} cannot be given its profile: {own}, which confines us, has no rule for it",
+            hint=f"add one to it: change_profile -> {label},; or restore from outside of it",
+        )
+    if lsm.active() != lsm.SELINUX:
+        return
     for source, target, kind, permission in (
         (own, own, "process", "setcurrent"), (own, label, "process", "dyntransition"), (label, own, "fd", "use"),
     ):  # fmt: skip

@@ -93,7 +93,9 @@ class Graph:
         self._context = context
         self._nodes = {
             entry.id: Node(
-                entry.usk, name_of(entry.usk, context.idmaps), is_given=given_name(entry) in context.files.inherited
+                entry.usk,
+                name_of(entry.usk, context.idmaps, context.new_labels),
+                is_given=given_name(entry) in context.files.inherited,
             )
             for entry in context.files.entries.values()
             if entry.type == m.fd_types.UNIXSK

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Iterable, Iterator, Mapping
 
 from torpor.base import log
 from torpor.base.fds import OwnedFd
@@ -25,6 +26,7 @@ from torpor.base.records import dataclass
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.images.text import get_text
+from torpor.kernel import lsm
 from torpor.kernel.idmap import IdMaps
 from torpor.kernel.uapi.un import SIOCUNIXFILE
 from torpor.objects.files import linked, paths
@@ -160,8 +162,11 @@ class Name:
         return _text(self.text)
 
 
-def name_of(sk: m.unix_sk_entry, idmaps: IdMaps) -> Name:
-    """The name in an image, its owner in ids of ours; ImageError for one that cannot be."""
+def name_of(sk: m.unix_sk_entry, idmaps: IdMaps, new_labels: Mapping[str, str] | None) -> Name:
+    """The name in an image, its owner in ids of ours; ImageError for one that cannot be.
+
+    *new_labels*: what security labels become; None: its file has the one that it is made with.
+    """
     text = bytes(sk.name)
     if text and not text.startswith(b"\0"):
         text = text.rstrip(b"\0")
@@ -175,8 +180,16 @@ def name_of(sk: m.unix_sk_entry, idmaps: IdMaps) -> Name:
     times = (file.atime_ns, file.mtime_ns) if file.HasField("mtime_ns") else None
     return Name(
         text, get_text(sk.name_dir) or "/", sk.deleted, mode, *idmaps.outside(perms.uid, perms.gid), sk.mnt_id,
-        moved_to, tuple(links), times, tuple((each.name, each.value) for each in file.xattr),
+        moved_to, tuple(links), times, tuple(_xattrs(file.xattr, new_labels)),
     )  # fmt: skip
+
+
+def _xattrs(entries: Iterable[m.torpor_xattr], new_labels: Mapping[str, str] | None) -> Iterator[tuple[str, bytes]]:
+    for each in entries:
+        if each.name != lsm.XATTR:
+            yield each.name, each.value
+        elif new_labels is not None and lsm.active() == lsm.SELINUX:
+            yield each.name, lsm.relabel_bytes(each.value, new_labels)
 
 
 def _text(name: bytes) -> str:

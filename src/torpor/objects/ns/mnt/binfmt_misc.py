@@ -55,7 +55,9 @@ def parse(name: str, text: str) -> m.binfmt_misc_entry:
     return entry
 
 
-def restore(store: ImageStore, directory: int, device: int, idmaps: IdMaps, may_be_special: bool) -> None:
+def restore(
+    store: ImageStore, directory: int, device: int, idmaps: IdMaps, may_be_special: bool, labels: object = None
+) -> None:
     """Register what is missing in the file system behind the descriptor *directory*."""
     if not store.exists(kinds.BINFMT_MISC.file_name()):
         return

@@ -174,8 +174,10 @@ class _Builder:
         kind = filesystems.BY_CODE.get(entry.fstype)
         if kind is not None and kind.restore is not None:
             session = self._trees[0].session
-            may_be_special = session.context is None or session.context.policies.files.special_files
-            kind.restore(session.store, fd, entry.root_dev, session.idmaps, may_be_special)
+            context = session.context
+            may_be_special = context is None or context.policies.files.special_files
+            new_labels = {} if context is None else context.new_labels
+            kind.restore(session.store, fd, entry.root_dev, session.idmaps, may_be_special, new_labels)
             if entry.sb_flags & mounts.MS_RDONLY:
                 mounts.make_read_only(fd)
 

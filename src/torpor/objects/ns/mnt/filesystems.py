@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from torpor.base.records import dataclass
 from torpor.base.typed import TYPE_CHECKING
@@ -50,8 +50,8 @@ class Filesystem:
     """Dumps what mounts, given with the part that each shows, have of a file system."""
     prepare: Callable[[], None] | None = None
     """Imports what ``dump`` needs: the checks before a tree is stopped have met what there is."""
-    restore: Callable[[ImageStore, int, int, IdMaps, bool], None] | None = None
-    """Fills one; the last says whether set-uid files and devices may be among what the images have for it."""
+    restore: Callable[[ImageStore, int, int, IdMaps, bool, Mapping[str, str] | None], None] | None = None
+    """Fills one: whether set-uid files and devices may be among what the images have for it, and what labels become."""
 
 
 def _named_hierarchy(options: str) -> str:

@@ -76,7 +76,7 @@ def _named(entry: m.file_entry) -> tuple[int, str]:
     if entry.HasField("reg"):
         return entry.reg.mnt_id, get_text(entry.reg.name)
     if entry.HasField("usk") and entry.usk.name:
-        name = name_of(entry.usk, IDENTITY)
+        name = name_of(entry.usk, IDENTITY, None)
         return (name.mount, name.path) if name.is_path else (-1, "")
     return -1, ""
 

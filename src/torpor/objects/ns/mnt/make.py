@@ -11,6 +11,7 @@ from torpor.base.errors import RestoreError
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.images.text import get_text
+from torpor.kernel import lsm
 from torpor.kernel import mount as mounts
 from torpor.kernel.arch import nr
 from torpor.kernel.namespaces import CLONE_NEWUSER
@@ -20,6 +21,8 @@ from torpor.objects.ns.mnt import filesystems
 from torpor.objects.ns.model import NsRestore
 from torpor.tracee.batch import Batch
 
+#: Options by which SELinux gives a mount its label.
+_LABELS = ("context", "fscontext", "defcontext", "rootcontext")
 _LAYERS = ("lowerdir", "upperdir", "workdir", "datadir")
 
 
@@ -111,12 +114,15 @@ def options_of(entry: m.mnt_entry, context: str) -> list[tuple[str, str | None]]
     kind = filesystems.BY_CODE.get(entry.fstype)
     has_contents = kind is not None and kind.restore is not None
     flags = entry.sb_flags & ~mounts.MS_RDONLY if has_contents else entry.sb_flags
+    has_labels = lsm.active() == lsm.SELINUX
     words = split_options(get_text(entry.options)) + filesystems.super_flag_names(flags)
     found: list[tuple[str, str | None]] = []
     for word in words:
         key, equals, value = word.partition("=")
         if key == "release_agent":
             continue  # the hierarchy is there, and has what the host has given it
+        if key == "seclabel" or (key in _LABELS and not has_labels):
+            continue  # said by SELinux of whatever can have labels; other kernels do not know them
         if key == "context" and context:
             value = context
         found.append((key, value.strip('"') if equals else None))

@@ -20,13 +20,14 @@ import fcntl
 import os
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 
 from torpor.base import log
 from torpor.base.errors import TRUST_IT, NotPermittedError, RestoreError
 from torpor.base.typed import TYPE_CHECKING, BinaryIO
 from torpor.images.errors import ImageError
+from torpor.kernel import lsm
 from torpor.kernel.idmap import IdMaps
 from torpor.kernel.uapi.fs import FS_IOC_GETFLAGS, FS_IOC_SETFLAGS
 from torpor.objects.files import paths
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from torpor.objects.ns.mnt.tar_source import Archive, Source
 
 _XATTR = "SCHILY.xattr."
+_LABEL = _XATTR + lsm.XATTR
 _FLAGS = "SCHILY.fflags"
 _SOCKET = "TORPOR.socket."
 _FILE_CAPABILITIES = "security.capability"
@@ -306,8 +308,16 @@ class Reader:
     Directories are finished when everything below them is there.  Set-uid files and devices only if they *may be*.
     """
 
-    def __init__(self, archive: Archive, idmaps: IdMaps, *, may_be_special: bool = True) -> None:
+    def __init__(
+        self,
+        archive: Archive,
+        idmaps: IdMaps,
+        *,
+        may_be_special: bool = True,
+        new_labels: Mapping[str, str] | None = None,
+    ) -> None:
         self._archive = archive
+        self._new_labels = new_labels
         self._may_be_special = may_be_special
         self._idmaps = idmaps
         self._later: list[tarfile.TarInfo] = []
@@ -375,12 +385,26 @@ class Reader:
         if not member.issym():
             os.chmod(name, member.mode & 0o7777, dir_fd=parent)
         for key, value in member.pax_headers.items():
-            if key.startswith(_XATTR):
+            if key == _LABEL:
+                self._label(parent, name, value, symlink=member.issym())
+            elif key.startswith(_XATTR):
                 _set_attribute(parent, name, _decoded(key), os.fsencode(value), symlink=member.issym())
             elif key == _FLAGS:
                 self._flags.append((member.name, value))
         mtime, atime = _times(member)
         os.utime(name, ns=(atime, mtime), dir_fd=parent, follow_symlinks=False)
+
+    def _label(self, parent: int, name: str, label: str, *, symlink: bool) -> None:
+        """SELinux's, where it is active, and files have one of their own and not all that of their mount."""
+        if self._new_labels is None or lsm.active() != lsm.SELINUX:
+            return
+        new = lsm.relabel_bytes(os.fsencode(label), self._new_labels)
+        try:
+            if _attribute(parent, name, lsm.XATTR, symlink=symlink) != new:
+                _set_attribute(parent, name, lsm.XATTR, new, symlink=symlink)
+        except OSError as error:
+            if error.errno != errno.EOPNOTSUPP:
+                raise
 
     def _sockets(self, parent: int, member: tarfile.TarInfo) -> None:
         """Those that the record of their directory names."""
@@ -497,6 +521,14 @@ def _set_attribute(parent: int, name: str, key: str, value: bytes, *, symlink: b
     os.fchdir(parent)
     try:
         os.setxattr(name, key, value, follow_symlinks=not symlink)
+    finally:
+        os.chdir("/")
+
+
+def _attribute(parent: int, name: str, key: str, *, symlink: bool) -> bytes:
+    os.fchdir(parent)
+    try:
+        return os.getxattr(name, key, follow_symlinks=not symlink)
     finally:
         os.chdir("/")
 

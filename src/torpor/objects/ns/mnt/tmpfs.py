@@ -15,7 +15,7 @@ Limits
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from torpor.base.typed import BinaryIO, cast
 from torpor.images.errors import ImageError
@@ -85,15 +85,27 @@ def is_empty(store: ImageStore, device: int) -> bool:
             return False
 
 
-def restore(store: ImageStore, directory: int, device: int, idmaps: IdMaps, may_be_special: bool) -> None:
-    """Unpack into the descriptor *directory*, the root of an empty file system."""
+def restore(
+    store: ImageStore,
+    directory: int,
+    device: int,
+    idmaps: IdMaps,
+    may_be_special: bool,
+    new_labels: Mapping[str, str] | None = None,
+) -> None:
+    """Unpack into the descriptor *directory*, the root of an empty file system.
+
+    *new_labels*: what security labels become; None: files keep those that they are made with.
+    """
     if not store.exists(_name(device)):
         return
     with store.open_read(_name(device)) as stream:
-        isolated(lambda: _unpack(stream, directory, idmaps, may_be_special))
+        isolated(lambda: _unpack(stream, directory, idmaps, may_be_special, new_labels))
 
 
-def _unpack(stream: BinaryIO, directory: int, idmaps: IdMaps, may_be_special: bool) -> None:
+def _unpack(
+    stream: BinaryIO, directory: int, idmaps: IdMaps, may_be_special: bool, new_labels: Mapping[str, str] | None
+) -> None:
     import os
 
     from torpor.objects.ns.mnt import tar, tar_source
@@ -103,4 +115,4 @@ def _unpack(stream: BinaryIO, directory: int, idmaps: IdMaps, may_be_special: bo
     os.fchdir(directory)
     os.chroot(".")
     with tar_source.opened(stream) as archive:
-        tar.Reader(archive, idmaps, may_be_special=may_be_special).run()
+        tar.Reader(archive, idmaps, may_be_special=may_be_special, new_labels=new_labels).run()
