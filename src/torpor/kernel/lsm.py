@@ -38,6 +38,8 @@ NO_LABEL = b"\n"
 _ENFORCE = "/sys/fs/selinux/enforce"
 _CLASS_FILE, _CLASS_SIGNAL = 2, 10
 _MAY_CHANGE_PROFILE = 0x40000000
+#: The source's domain is permissive, nothing is enforced: AVD_FLAGS_PERMISSIVE, security/selinux/include/security.h.
+_PERMISSIVE = 1
 _MAY_RECEIVE, _MAY_SEND = 4, 2
 #: Those that SELinux has a permission of their own for.
 _SIGNALS = {0: "signull", signal.SIGKILL: "sigkill", signal.SIGSTOP: "sigstop", signal.SIGCHLD: "sigchld"}
@@ -174,8 +176,8 @@ def allows(source: str, target: str, kind: str, permission: str) -> bool | None:
     try:
         number = read_small(f"{_CLASS}/{kind}/index").strip()
         bit = 1 << int(read_small(f"{_CLASS}/{kind}/perms/{permission}")) - 1
-        allowed = _transact(_ACCESS, f"{source} {target} {number}".encode(errors="surrogateescape"))
-        return bool(int(allowed.split()[0], 16) & bit)
+        answer = _transact(_ACCESS, f"{source} {target} {number}".encode(errors="surrogateescape")).split()
+        return bool(int(answer[0], 16) & bit or int(answer[5], 16) & _PERMISSIVE)
     except (OSError, ValueError, IndexError):
         return None
 

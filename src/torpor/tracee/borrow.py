@@ -242,7 +242,7 @@ class _Bootstrap:
 
     def find_room(self, maps: list[Vma]) -> None:
         """For SELinux, which asks for execmem where anonymous memory is to be code: of ours none is, if possible."""
-        self._room = _find_unused_code(self._thread.tid, maps)
+        self._room = find_unused_code(self._thread.tid, maps)
 
     def map_scratch(self, size: int) -> int:
         """Map *size* bytes, the first page of which may be code; the address."""
@@ -273,10 +273,7 @@ class _Bootstrap:
             if error.errno != EACCES:
                 raise
             tid = self._thread.tgid
-            raise RefusedError(
-                f"pid {tid} ({lsm.read_label(tid, tid, 'current')}) may not map code, and none of its own has room",
-                hint="allow its domain execmem for the checkpoint, by a rule or a boolean (allow_execmem)",
-            ) from error
+            raise no_room(f"pid {tid}", lsm.read_label(tid, tid, "current")) from error
 
     def place_code(self, start: int) -> int:
         """Put the loop at *start*, or where there is room in the process's own code; where it is."""
@@ -342,7 +339,7 @@ def write_forced(pid: Pid, address: int, data: bytes) -> None:
         os.close(memory)
 
 
-def _find_unused_code(pid: Pid, maps: list[Vma]) -> tuple[int, bytes] | None:
+def find_unused_code(pid: Pid, maps: list[Vma]) -> tuple[int, bytes] | None:
     """Room for the loop at the end of a mapping of code, where a linker has filled up the page, and what lies there.
 
     A copy of that page is the process's own from then on, as under a debugger.  Nobody runs what lies there: if we die,
@@ -360,6 +357,14 @@ def _find_unused_code(pid: Pid, maps: list[Vma]) -> tuple[int, bytes] | None:
         if not any(before) or before.startswith(loop.CODE):
             return vma.end - size, before
     return None
+
+
+def no_room(who: str, label: str) -> RefusedError:
+    """What is said of a task that SELinux lets have no memory for our code."""
+    return RefusedError(
+        f"{who} ({label}) may not map code, and none of its own has room",
+        hint="allow its domain execmem for the checkpoint, by a rule or a boolean (allow_execmem)",
+    )
 
 
 def find_gadgets(pid: Pid, maps: list[Vma]) -> tuple[int, int]:

@@ -13,6 +13,7 @@ from torpor.kernel import lsm as kernel
 from torpor.kernel.arch import nr
 from torpor.objects.model import DumpProcess, RestoreProcess, RestoreThread
 from torpor.objects.task import lsm
+from torpor.tracee import borrow
 from torpor.tracee.batch import Batch
 from torpor.tracee.remote import Runner, Scratch
 from torpor.tracee.thread import Thread
@@ -199,10 +200,15 @@ def test_a_refused_transition_is_quoted_before_anything_is_made(monkeypatch: pyt
 
 def test_what_may_not_be_looked_into_is_named_before_anything_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     _activate(monkeypatch, kernel.SELINUX)
-    process = cast(DumpProcess, SimpleNamespace(pid=7, describe=lambda: "pid 7 (it)"))
+    process = cast(DumpProcess, SimpleNamespace(pid=7, describe=lambda: "pid 7 (it)", maps=[]))
     monkeypatch.setattr(kernel, "denial", lambda *what: f"avc: {what[3]}" if what[3] == "ptrace" else "")
     (problem,) = lsm.problems(process)
     assert str(problem) == "pid 7 (it) cannot be looked into: avc: ptrace"
+    monkeypatch.setattr(kernel, "denial", lambda *what: f"avc: {what[3]}" if what[3] == "execmem" else "")
+    (problem,) = lsm.problems(process)
+    assert str(problem) == f"pid 7 (it) ({OWN}) may not map code, and none of its own has room"
+    monkeypatch.setattr(borrow, "find_unused_code", lambda pid, maps: (0x1000, b""))
+    assert not list(lsm.problems(process))
     _activate(monkeypatch, kernel.APPARMOR)
     labels = {"current": "web//hat (enforce)", "prev": "web (enforce)"}
     monkeypatch.setattr(kernel, "read_label", lambda pid, tid, what: labels.get(what, ""))
@@ -233,6 +239,9 @@ def test_policies_are_asked_without_a_denial(monkeypatch: pytest.MonkeyPatch) ->
     assert kernel.allows(OWN, CONTEXT, "process", "dyntransition") is True
     assert kernel.allows(OWN, OWN, "process", "dyntransition") is False
     assert asked[0] == f"{OWN} {CONTEXT} 2".encode()
+    monkeypatch.setattr(kernel, "_transact", lambda path, query: "0 ffffffff 0 ffffffff 7 1")
+    assert kernel.allows(OWN, OWN, "process", "dyntransition") is True  # the domain is permissive
+    monkeypatch.setattr(kernel, "_transact", answer)
     monkeypatch.setattr(kernel, "is_enforcing", lambda: True)
     assert kernel.denial(OWN, OWN, "process", "dyntransition").startswith("avc: denied { dyntransition } for scontext=")
     assert kernel.denial(OWN, CONTEXT, "process", "dyntransition") == ""

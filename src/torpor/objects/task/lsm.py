@@ -75,8 +75,13 @@ def problems(process: DumpProcess) -> Iterator[TorporError]:
         return
     pid = process.pid
     label = lsm.read_label(pid, pid, _CURRENT)
-    if active == lsm.SELINUX and (denied := lsm.denial(lsm.own_label(), label, "process", "ptrace")):
-        yield NotPermittedError(f"{process.describe()} cannot be looked into: {denied}", hint=_MODULE)
+    if active == lsm.SELINUX:
+        from torpor.tracee import borrow
+
+        if denied := lsm.denial(lsm.own_label(), label, "process", "ptrace"):
+            yield NotPermittedError(f"{process.describe()} cannot be looked into: {denied}", hint=_MODULE)
+        elif lsm.denial(label, label, "process", "execmem") and not borrow.find_unused_code(pid, process.maps):
+            yield borrow.no_room(process.describe(), label)
     if active == lsm.APPARMOR and _HAT in label and (before := lsm.read_label(pid, pid, "prev")):
         yield RefusedError(
             f"{process.describe()} is in a hat of AppArmor's, and could not go back to {lsm.parse_profile(before)}",

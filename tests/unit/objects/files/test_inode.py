@@ -8,7 +8,9 @@ import pytest
 
 from torpor.images import messages as m
 from torpor.kernel import lsm
+from torpor.kernel.idmap import IDENTITY
 from torpor.objects.files import inode
+from torpor.objects.files.socket.unix_name import name_of
 from torpor.objects.session import RestoreContext
 
 _OLD = "system_u:object_r:container_file_t:s0:c1,c2"
@@ -36,3 +38,13 @@ def test_a_deleted_file_gets_its_label(
     entry.xattr.add(name="security.selinux", value=_OLD.encode() + b"\0")
     inode.restore(entry, "/nowhere", "ghost-file-1.img", context)
     assert labels == written
+
+
+def test_the_file_of_a_unix_socket_s_name_likewise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lsm, "active", lambda: lsm.SELINUX)
+    sk = m.unix_sk_entry(name=b"/run/socket\0")
+    sk.torpor_file.xattr.add(name="user.of", value=b"a name")
+    sk.torpor_file.xattr.add(name="security.selinux", value=_OLD.encode() + b"\0")
+    changed = ("security.selinux", b"system_u:object_r:container_file_t:s0:c3\0")
+    assert name_of(sk, IDENTITY, {"s0:c1,c2": "s0:c3"}).xattrs == (("user.of", b"a name"), changed)
+    assert name_of(sk, IDENTITY, None).xattrs == (("user.of", b"a name"),)
