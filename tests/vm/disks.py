@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from inspect import getsource
@@ -11,7 +12,7 @@ import torpor
 from harness.cache import made
 from harness.machine import need_commands
 from harness.skips import missing
-from vm.kernels import KERNELS, Kernel, by_name, kernel_files
+from vm.kernels import KERNELS, SUITE_OPTIONS, Kernel, by_name, kernel_files
 
 HOST_COMMANDS = {"mmdebstrap": "mmdebstrap", "mke2fs": "e2fsprogs"}
 GUEST = Path(__file__).parent / "guest"
@@ -21,7 +22,6 @@ MODULES = (
     *sorted((Path(__file__).parent / "confined").glob("*.cil")),
 )
 
-_SUITE = "bookworm"
 _LEFT_OUT = ("/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/man/*", "/usr/share/info/*")
 #: What our tests in there want, whatever they are about.
 _FOR_TESTS = (
@@ -38,6 +38,7 @@ class Image:
     n_megabytes: int = 1500
     #: What is done to the tree before it becomes a file system.  Its source is a part of the recipe.
     prepare: Callable[[Path], None] | None = None
+    suite: str = "bookworm"
     kernels: tuple[Kernel, ...] = KERNELS
     #: Other files that it is made of.
     sources: tuple[Path, ...] = ()
@@ -65,6 +66,31 @@ SYSTEMD = Image(
 
 #: systemd, and what starts another kernel without a reboot of the machine.
 KEXEC = Image("kexec", ("systemd", "systemd-sysv", "dbus", "udev", "kexec-tools"))
+
+
+def _trixie(tree: Path) -> None:
+    """What crun loads to checkpoint, which only sid packages, and a Docker that has checkpoints."""
+    _runc(tree)
+    with tempfile.TemporaryDirectory() as scratch:
+        only = Path(scratch, "tree")
+        _mmdebstrap("sid", ("libcriu2",), only, "--variant=extract", *SUITE_OPTIONS["sid"])
+        for path in only.glob("usr/lib/*/libcriu.so.*"):
+            shutil.copy(path, tree / path.relative_to(only), follow_symlinks=False)
+    (tree / "etc/docker").mkdir(exist_ok=True)
+    (tree / "etc/docker/daemon.json").write_text('{"experimental": true}\n')
+
+
+#: The user space of the stable Debian, with the newer Podman, crun and Docker.
+TRIXIE = Image(
+    "trixie",
+    (
+        *SYSTEMD.packages, "docker.io", "docker-cli", "dbus-user-session", "uidmap", "passt", "slirp4netns",
+        "libprotobuf-c1",
+    ),
+    n_megabytes=2600,
+    prepare=_trixie,
+    suite="trixie",
+)  # fmt: skip
 
 
 def _label(tree: Path) -> None:
@@ -98,8 +124,8 @@ CONFINED = Image(
 def disk(image: Image) -> Path:
     """The file with the file system, to be read only: a machine writes into a copy.  Made now if it is not there."""
     need_commands(HOST_COMMANDS)
-    recipe = f"{_SUITE} {image.packages} {_LEFT_OUT}".encode()
-    tree = made(f"vm-tree-{image.name}", recipe, lambda work: _unpack(image.packages, work))
+    recipe = f"{image.suite} {image.packages} {_LEFT_OUT}".encode()
+    tree = made(f"vm-tree-{image.name}", recipe, lambda work: _unpack(image.suite, image.packages, work))
     modules = [kernel_files(kernel) / "modules" for kernel in image.kernels]
     parts = [str(path) for path in (tree, *modules)] + [str(image.n_megabytes), getsource(_finish)]
     parts += [path.read_text() for path in sorted(GUEST.iterdir())]
@@ -109,15 +135,19 @@ def disk(image: Image) -> Path:
     return made(f"vm-disk-{image.name}", recipe, lambda work: _make(image, tree, modules, work)) / "disk.ext4"
 
 
-def _unpack(packages: tuple[str, ...], work: Path) -> Path:
+def _unpack(suite: str, packages: tuple[str, ...], work: Path) -> Path:
     tree = work / "tree"
-    line = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(packages)}"]
-    line += [f"--dpkgopt=path-exclude={pattern}" for pattern in _LEFT_OUT]
-    line += ['--aptopt=Acquire::Languages "none"', _SUITE, str(tree)]
+    options = [f"--dpkgopt=path-exclude={pattern}" for pattern in _LEFT_OUT]
+    _mmdebstrap(suite, packages, tree, "--variant=minbase", *options)
+    return tree
+
+
+def _mmdebstrap(suite: str, packages: tuple[str, ...], tree: Path, *options: str) -> None:
+    line = ["mmdebstrap", "--quiet", f"--include={','.join(packages)}", *options]
+    line += ['--aptopt=Acquire::Languages "none"', suite, str(tree)]
     unpacked = subprocess.run(line, capture_output=True, text=True, timeout=1800, check=False)
     if unpacked.returncode != 0:
         missing(f"Debian packages for a machine's disk ({unpacked.stderr.strip()[-500:]})")
-    return tree
 
 
 def _make(image: Image, packages: Path, modules: list[Path], work: Path) -> Path:

@@ -31,7 +31,7 @@ KERNELS = (
 )
 
 #: What only old suites have, and only unfinished ones: security archives that have moved, release files of last week.
-_SUITE_OPTIONS = {
+SUITE_OPTIONS = {
     "bullseye": ["--setup-hook=sed -i /security/d $1/etc/apt/sources.list"],
     "sid": ['--aptopt=Acquire::Check-Valid-Until "false"'],
 }
@@ -61,7 +61,7 @@ def by_name(name: str) -> Kernel:
 def kernel_files(kernel: Kernel) -> Path:
     """A directory with `vmlinuz`, `initrd`, and the modules below `modules/VERSION`."""
     need_commands(HOST_COMMANDS)
-    recipe = f"{kernel.suite} {PACKAGE} {_SUITE_OPTIONS.get(kernel.suite)} {_NEEDED} {_INIT}"
+    recipe = f"{kernel.suite} {PACKAGE} {SUITE_OPTIONS.get(kernel.suite)} {_NEEDED} {_INIT}"
     return made(f"vm-kernel-{kernel.name}", recipe.encode(), lambda work: _make(kernel, work))
 
 
@@ -77,7 +77,7 @@ def _only(directory: Path) -> Path:
 
 def _make(kernel: Kernel, work: Path) -> Path:
     tree = work / "tree"
-    line = ["mmdebstrap", "--quiet", "--variant=extract", f"--include={PACKAGE}", *_SUITE_OPTIONS.get(kernel.suite, [])]
+    line = ["mmdebstrap", "--quiet", "--variant=extract", f"--include={PACKAGE}", *SUITE_OPTIONS.get(kernel.suite, [])]
     line += ['--aptopt=Acquire::Languages "none"', kernel.suite, str(tree)]
     unpacked = subprocess.run(line, capture_output=True, text=True, timeout=1200, check=False)
     if unpacked.returncode != 0:

@@ -32,6 +32,8 @@ _FRESH_S = 10
 _N_RESULT_MEGABYTES = 256
 #: On a busy host the emulated timer is late, and a kernel that checks it against the clock gives up.
 _PATIENT = "no_timer_check random.trust_cpu=on"
+#: Under emulation it takes two minutes to find nothing to do, and the job waits for it.
+_MASKED = "systemd.mask=podman-auto-update.service"
 #: From the host's command to the job, and from its end to qemu's, at most.
 _AROUND_S = 120
 
@@ -101,7 +103,7 @@ class LabMachine:
     def _line(self, kernel: Kernel, base: Path, systemd: bool, words: Iterable[str]) -> list[str]:
         files = kernel_files(kernel)
         init = "/sbin/init" if systemd else "/usr/local/sbin/lab-init"
-        append = f"console=ttyS0 root=/dev/vda rw panic=-1 loglevel=4 {_PATIENT} init={init}"
+        append = f"console=ttyS0 root=/dev/vda rw panic=-1 loglevel=4 {_PATIENT} {_MASKED} init={init}"
         # Killed with the process that waits for it, whatever that dies of.
         line = ["setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot"]
         line += ["-accel", "tcg", "-cpu", "max", *self._size, "-display", "none", "-serial", "stdio"]

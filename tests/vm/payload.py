@@ -19,22 +19,22 @@ from harness.cache import made
 from harness.skips import missing
 
 REPOSITORY = Path(__file__).parent.parent.parent
-#: Of the disks' suite.
-PYTHON_VERSION = (3, 11)
+#: Debian's, by suite.
+PYTHON_VERSIONS = {"bookworm": (3, 11), "trixie": (3, 13)}
 PREFIX = Path("/opt/torpor")
 PEER = Path("/srv/peer/criu")
 _PEER_LIBRARIES, _PEER_PROGRAM = "usr/lib/x86_64-linux-gnu", "usr/sbin/criu"
 
 _REQUIREMENTS = ("protobuf>=4.25", "xxhash>=3.0", "pytest>=8.2", "pexpect>=4.9")
-_SITE = PREFIX / f"lib/python{PYTHON_VERSION[0]}.{PYTHON_VERSION[1]}/site-packages"
 
 
-def environment() -> dict[str, Path]:
+def environment(suite: str = "bookworm") -> dict[str, Path]:
     """The payload that gives a machine /opt/torpor, with `criu` and `torpor` on its PATH."""
-    recipe = hashlib.sha256(f"{PYTHON_VERSION} {_REQUIREMENTS}".encode())
+    python = PYTHON_VERSIONS[suite]
+    recipe = hashlib.sha256(f"{python} {_REQUIREMENTS}".encode())
     for path in _sources():
         recipe.update(f"{path.relative_to(REPOSITORY)}\0".encode() + path.read_bytes())
-    return {"root": made("vm-environment", recipe.digest(), _make_environment)}
+    return {"root": made(f"vm-{suite}-environment", recipe.digest(), lambda work: _make_environment(python, work))}
 
 
 def tests() -> dict[str, Path]:
@@ -61,16 +61,21 @@ def _sources() -> list[Path]:
     return [path for path in (*tops, *trees) if path.is_file() and path.suffix != ".pyc"]
 
 
-def _make_environment(work: Path) -> Path:
+def _site(python: tuple[int, int]) -> Path:
+    return PREFIX / f"lib/python{python[0]}.{python[1]}/site-packages"
+
+
+def _make_environment(python: tuple[int, int], work: Path) -> Path:
     root = work / "root"
-    site = root / _SITE.relative_to("/")
+    place = _site(python)
+    site = root / place.relative_to("/")
     site.mkdir(parents=True)
     (root / "opt/torpor/bin").mkdir()
     (root / "opt/torpor/bin/python").symlink_to("/usr/bin/python3")
     (root / "opt/torpor/pyvenv.cfg").write_text("home = /usr/bin\ninclude-system-site-packages = false\n")
-    _install(_wheel(work), root)
-    _compile(site, _SITE)
-    subprocess.run(["cp", "-a", f"{_dependencies()}/.", str(site)], check=True)
+    _install(_wheel(work), place, root)
+    _compile(python, site)
+    subprocess.run(["cp", "-a", f"{_dependencies(python)}/.", str(site)], check=True)
     return root
 
 
@@ -81,10 +86,10 @@ def _wheel(work: Path) -> Path:
     return wheel
 
 
-def _install(wheel: Path, root: Path) -> None:
+def _install(wheel: Path, site: Path, root: Path) -> None:
     scheme = {
-        "purelib": _SITE,
-        "platlib": _SITE,
+        "purelib": site,
+        "platlib": site,
         "scripts": PREFIX / "bin",
         "data": PREFIX,
         "headers": PREFIX / "include",
@@ -99,26 +104,26 @@ def _install(wheel: Path, root: Path) -> None:
         install(source, destination, additional_metadata={})
 
 
-def _dependencies() -> Path:
+def _dependencies(python: tuple[int, int]) -> Path:
     """Site packages for the machine's Python, from the package index."""
-    recipe = f"{PYTHON_VERSION} {_REQUIREMENTS}"
-    return made("vm-python", recipe.encode(), _make_dependencies)
+    name = ".".join(map(str, python))
+    return made(f"vm-python{name}", f"{name} {_REQUIREMENTS}".encode(), lambda work: _make_dependencies(python, work))
 
 
-def _make_dependencies(work: Path) -> Path:
+def _make_dependencies(python: tuple[int, int], work: Path) -> Path:
     target = work / "site"
     line = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "install", "--no-compile"]
-    line += ["--only-binary=:all:", "--python-version", ".".join(map(str, PYTHON_VERSION))]
+    line += ["--only-binary=:all:", "--python-version", ".".join(map(str, python))]
     line += ["--target", str(target), *_REQUIREMENTS]
     _run(line)
-    _compile(target, _SITE)
+    _compile(python, target)
     return target
 
 
-def _compile(directory: Path, place: Path) -> None:
+def _compile(python: tuple[int, int], directory: Path) -> None:
     """Under emulation a module takes long to compile; with another Python here than there it is done there."""
-    if sys.version_info[:2] == PYTHON_VERSION:
-        compileall.compile_dir(directory, quiet=2, stripdir=str(directory), prependdir=str(place))
+    if sys.version_info[:2] == python:
+        compileall.compile_dir(directory, quiet=2, stripdir=str(directory), prependdir=str(_site(python)))
 
 
 def _run(line: list[str]) -> None:
