@@ -2,7 +2,8 @@
 
 runc's way: the root file system, bind mounts, cgroup mounts, masked paths and devices as external mounts, namespaces
 that the configuration names by path as external ones, terminals whose master conmon or a shim holds, and the options of
-``/etc/criu/runc.conf`` or of the file that the annotation ``org.criu.config`` names.
+``/etc/criu/runc.conf`` or of the file that the annotation ``org.criu.config`` names.  crun does likewise, with
+``/etc/criu/crun.conf`` before that; one that does not know these files (1.21) gives no options of its own.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from torpor.base.fds import only_files
+from torpor.containers.commands import command_of
 from torpor.containers.model import Runtime
+from torpor.containers.oci import CRUN
 
-_DEFAULT_CONFIG = "/etc/criu/runc.conf"
+_DEFAULT_CONFIG, _CRUN_CONFIG = "/etc/criu/runc.conf", "/etc/criu/crun.conf"
 _MAX_CONFIG = 16 << 20
 
 
@@ -35,9 +38,25 @@ def order_for(pid: int, runtime: Runtime) -> Order:
     words = ["--manage-cgroups=soft", "--orphan-pts-master", f"--root={_root_of(config, runtime)}"]
     words += [f"--external=mnt[{place}]:{place}" for place in _external_mounts(config)]
     words += _external_namespaces(pid, config)
+    return Order(tuple(words), _config_file(config, runtime))
+
+
+def _config_file(config: dict[str, object], runtime: Runtime) -> str:
+    """The file of options that the runtime names; nothing if none."""
+    if runtime.name == CRUN.name and not _knows_files(command_of(CRUN.name)):
+        return ""
     annotations = config.get("annotations")
     chosen = annotations.get("org.criu.config") if isinstance(annotations, dict) else None
-    return Order(tuple(words), chosen if isinstance(chosen, str) else _DEFAULT_CONFIG)
+    if isinstance(chosen, str):
+        return chosen
+    return _CRUN_CONFIG if runtime.name == CRUN.name and os.path.exists(_CRUN_CONFIG) else _DEFAULT_CONFIG
+
+
+def _knows_files(command: list[str]) -> bool:
+    """Whether that crun has the name in it: nothing else tells."""
+    with suppress(OSError, IndexError):
+        return _CRUN_CONFIG.encode() in Path(command[0]).read_bytes()
+    return False
 
 
 def _read(path: Path | None) -> dict[str, object]:

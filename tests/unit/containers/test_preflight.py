@@ -58,3 +58,14 @@ def test_a_configuration_of_another_form_is_none(tmp_path: Path, text: str) -> N
     config.write_text(text)
     for runtime in (Runtime("runc", config), Runtime("lxc", None), Runtime("runc", tmp_path / "none")):
         assert not [word for word in order_for(os.getpid(), runtime).words if word.startswith("--external")]
+
+
+def test_an_older_crun_names_no_file_of_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, crun = tmp_path / "config.json", tmp_path / "crun"
+    config.write_text(json.dumps({"annotations": {"org.criu.config": "/x.conf"}}))
+    crun.write_bytes(b"\x7fELF libcriu.so.2\0")
+    crun.chmod(0o755)
+    monkeypatch.setenv("TORPOR_CRUN", str(crun))
+    assert order_for(os.getpid(), Runtime("crun", config)).config_file == ""
+    crun.write_bytes(b"\x7fELF /etc/criu/crun.conf\0")
+    assert order_for(os.getpid(), Runtime("crun", config)).config_file == "/x.conf"

@@ -2,8 +2,9 @@ import pytest
 
 from torpor.images import messages as m
 from torpor.kernel import lsm
-from torpor.objects.ns.mnt.filesystems import TMPFS
-from torpor.objects.ns.mnt.make import options_of, split_options
+from torpor.kernel.namespaces import CLONE_NEWPID, CLONE_NEWUSER
+from torpor.objects.ns.mnt.filesystems import BY_NAME, TMPFS
+from torpor.objects.ns.mnt.make import is_made_by_puppet, options_of, split_options
 
 _LABEL = "system_u:object_r:container_file_t:s0:c1,c2"
 
@@ -33,3 +34,10 @@ def test_what_says_labels_is_left_out_where_there_are_none(monkeypatch: pytest.M
     assert options_of(entry, "") == [("rootcontext", _LABEL), ("size", "4k")]
     monkeypatch.setattr(lsm, "active", lambda: lsm.APPARMOR)
     assert options_of(entry, "") == [("size", "4k")]
+
+
+def test_only_the_machines_devices_are_not_made_in_a_user_namespace() -> None:
+    made = {name for name, kind in BY_NAME.items() if is_made_by_puppet(m.mnt_entry(fstype=kind.code), CLONE_NEWUSER)}
+    assert set(BY_NAME) - made == {"devtmpfs"}
+    made = {name for name, kind in BY_NAME.items() if is_made_by_puppet(m.mnt_entry(fstype=kind.code), CLONE_NEWPID)}
+    assert made == {"proc"}

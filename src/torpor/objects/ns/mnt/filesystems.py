@@ -44,6 +44,8 @@ class Filesystem:
     """Those with which one can be made; whatever else an image says is refused."""
     is_shown_everywhere: bool = False
     """Each mount of it shows the same, but for the namespaces of whoever mounts it."""
+    is_of_machine: bool = False
+    """There is one, the machine's, which a user namespace may show but not mount."""
     is_host_s: bool = False
     """It shows, and changes, the whole machine: mounted only where the caller allows its type."""
     dump: Callable[[ImageStore, Sequence[tuple[int, str]], int, IdMaps], None] | None = None
@@ -83,7 +85,7 @@ ANY_OPTIONS = _words("context fscontext defcontext rootcontext seclabel ro rw sy
 ALL: tuple[Filesystem, ...] = (
     Filesystem(PROC, "proc", is_shown_everywhere=True, by_puppet=True, options=_words("hidepid gid subset pidns")),
     Filesystem(SYSFS, "sysfs", is_shown_everywhere=True),
-    Filesystem(3, "devtmpfs", is_shown_everywhere=True, options=_OF_TMPFS),
+    Filesystem(3, "devtmpfs", is_shown_everywhere=True, is_of_machine=True, options=_OF_TMPFS),
     Filesystem(4, "binfmt_misc", is_shown_everywhere=True, dump=binfmt_misc.dump, restore=binfmt_misc.restore),
     Filesystem(TMPFS, "tmpfs", dump=tmpfs.dump, prepare=tmpfs.prepare, restore=tmpfs.restore, options=_OF_TMPFS),
     Filesystem(

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterator
 
-from torpor.base.errors import RestoreError
+from torpor.base.errors import RestoreError, TorporError
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.images.text import get_text
@@ -144,10 +144,10 @@ def split_options(text: str) -> list[str]:
 def is_made_by_puppet(entry: m.mnt_entry, flags: int) -> bool:
     """Whether only a process of the tree can make it, in whose pid namespace we are not.
 
-    With a user namespace, all are: a file system belongs to that of its maker, with its ids.
+    With a user namespace, all others are: a file system belongs to that of its maker, with its ids.
     """
     kind = filesystems.BY_CODE.get(entry.fstype)
-    return kind is not None and bool(kind.by_puppet or flags & CLONE_NEWUSER)
+    return kind is not None and bool(kind.by_puppet or (flags & CLONE_NEWUSER and not kind.is_of_machine))
 
 
 def make_by_puppet(session: NsRestore, entry: m.mnt_entry) -> int:
@@ -165,7 +165,11 @@ def make_by_puppet(session: NsRestore, entry: m.mnt_entry) -> int:
     batch.call(nr.fsconfig, context.value, mounts.FSCONFIG_CMD_CREATE, 0, 0, 0)
     made = batch.call(nr.fsmount, context.value, 1, 0)
     batch.call(nr.close, context.value)
-    runner.run(batch)
+    try:
+        runner.run(batch)
+    except TorporError as error:
+        error.add_note(f"{get_text(entry.mountpoint)} is of {type_of(entry)}")
+        raise
     fd = getfd(session.pidfd, made.value)
     batch = Batch()
     batch.call(nr.close, made.value)
