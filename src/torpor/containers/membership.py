@@ -18,22 +18,25 @@ from torpor.base.fds import only_files
 
 #: Control groups by engine: what is before the id or name, which ends at the next slash or suffix.
 _GROUPS = (
-    ("podman", re.compile(r"/libpod-(?:conmon-)?([0-9a-f]{64})")),
+    ("podman", re.compile(r"/libpod-(?:conmon-|payload-)?([0-9a-f]{64})")),
     ("docker", re.compile(r"/docker[/-]([0-9a-f]{64})")),
     ("containerd", re.compile(r"/cri-containerd-([0-9a-f]{64})")),
     ("cri-o", re.compile(r"/crio-([0-9a-f]{64})")),
     ("lxc", re.compile(r"/lxc(?:\.payload\.|/)([^/]+)")),
 )
+#: What a user's own manager has made, below which are the groups of containers that are run without root.
+_USER = re.compile(r"/user-(\d+)\.slice/user@\1\.service/")
 #: Runtimes on their own: the file of a container in their state directory, and what in it is its first process.
 _STATES = (("runc", "state.json", "init_process_pid"), ("crun", "status", "pid"))
 
 
 @dataclass(frozen=True, slots=True)
 class Inside:
-    """The container's engine, and its id or name there."""
+    """The container's engine, its id or name there, and the user who runs it without root, if so."""
 
     engine: str
     id: str
+    user: str = ""
 
 
 def container_of(pid: int, group_file: str = "/proc/{}/cgroup") -> Inside | None:
@@ -47,6 +50,12 @@ def container_of(pid: int, group_file: str = "/proc/{}/cgroup") -> Inside | None
 def refusal(pid: int, inside: Inside) -> RefusedError:
     """The error for a checkpoint of *pid* alone, with the container's name where its engine tells."""
     engine, name = inside.engine, inside.id
+    if inside.user and engine == "podman":
+        return RefusedError(
+            f"pid {pid} is in the container {name} that user {inside.user} runs by podman without root, and podman "
+            "checkpoints none of those",
+            hint="run it as root: sudo podman run",
+        )
     from torpor.containers.names import ENGINES
 
     if engine in ENGINES:
@@ -77,7 +86,8 @@ def _by_group(path: str) -> Inside | None:
         return None
     for engine, pattern in _GROUPS:
         if found := pattern.search(text):
-            return Inside(engine, found.group(1))
+            user = _USER.search(text)
+            return Inside(engine, found.group(1), user.group(1) if user else "")
     return None
 
 

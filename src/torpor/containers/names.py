@@ -1,9 +1,9 @@
-"""What a word on the command line means: a process or service, one of torpor's jobs, or a container of an engine here.
+"""What a word on the command line means: a process or unit, one of torpor's jobs, or a container of an engine here.
 
 ``podman:NAME`` (docker, runc, crun, containerd, lxc; job; pid) says which; a bare word is looked up everywhere.  A word
-of digits alone is a process or a job, and UNIT.service the main process of a service of systemd.  A container is called
-by its name or by the beginning of its id; that of an engine is not at the same time one of the runtime that the engine
-uses.
+of digits alone is a process or a job, and UNIT.service or UNIT.scope the main process of a unit of systemd.  A
+container is called by its name or by the beginning of its id; that of an engine is not at the same time one of the
+runtime that the engine uses.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torpor.containers.lxc import Lxc
 from torpor.containers.model import Container, ContainerEngine
 from torpor.containers.oci import CRUN, RUNC, is_runtime
 from torpor.containers.podman import Podman
-from torpor.containers.systemd import Service
+from torpor.containers.systemd import Unit
 from torpor.engine import jobs
 from torpor.engine.jobs import Job
 
@@ -40,7 +40,7 @@ class Target:
     pid: int
     job: Job | None = None
     container: Container | None = None
-    service: Service | None = None
+    unit: Unit | None = None
 
     @property
     def what(self) -> str:
@@ -86,8 +86,8 @@ def _anything(word: str) -> Target:
     if word.isdigit():
         is_process = os.path.exists(f"/proc/{int(word)}")
         return _one(word, [*([_process(word)] if is_process else []), *here], [])
-    if word.endswith(systemd.SUFFIX) and not here:
-        return _service(systemd.find(word))
+    if word.endswith(systemd.SUFFIXES) and not here:
+        return _unit(systemd.find(word))
     found, silent = _find_everywhere(word)
     return _one(word, [*here, *map(_container, found)], silent)
 
@@ -136,8 +136,8 @@ def _job(job: Job) -> Target:
     return Target(f"job:{job.name}", job.pid if job.status == jobs.RUNNING else 0, job=job)
 
 
-def _service(service: Service) -> Target:
-    return Target(service.name, service.pid, service=service)
+def _unit(unit: Unit) -> Target:
+    return Target(unit.name, unit.pid, unit=unit)
 
 
 def _jobs_called(word: str) -> list[Target]:

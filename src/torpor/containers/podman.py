@@ -107,7 +107,8 @@ class Podman:
     def foresee(self, container: Container) -> tuple[list[TorporError], list[str]]:
         """What stands in the way of any restore, and what of one from an archive."""
         told = json.loads(run(self.name, "container", "inspect", container.id))[0]
-        return foreseen.problems(container.label, told), foreseen.losses(told)
+        found = [*foreseen.problems(container.label, told), *foreseen.unit_problems(told)]
+        return found, foreseen.losses(told)
 
     def _changed(self, container: Container) -> list[str]:
         """Paths of files of its image that have been changed in it."""

@@ -62,7 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "target",
         nargs="?",
         metavar="PID|NAME",
-        help="a process's id, a job's or a container's name, ENGINE:NAME, or a service of systemd, UNIT.service",
+        help="a process's id, a job's or a container's name, ENGINE:NAME, or a unit of systemd, UNIT.service or "
+        "UNIT.scope",
     )
     parser.add_argument("--engine", help="podman, docker, containerd, lxc, runc, crun; job, pid")
     parser.add_argument("--json", action="store_true", help="as JSON")
@@ -107,7 +108,8 @@ def _check_target(args: argparse.Namespace) -> int:
     if target.container is not None:
         return _check_container(target, args)
     found = _findings(target, process_options.keywords(args, process_options.CHECK))
-    return _tell(args, args.target, [problem.describe() for problem in found.problems], found)
+    problems = [*(target.unit.problems() if target.unit is not None else ()), *found.problems]
+    return _tell(args, args.target, [problem.describe() for problem in problems], found)
 
 
 def insist(target: Target, told: dict[str, object], *, may_ask: bool) -> None:
@@ -138,17 +140,23 @@ def _findings(target: Target, told: dict[str, object]) -> Findings:
     """Of a process or a job."""
     import torpor
     from torpor.containers import membership
+    from torpor.kernel.procfs.task import read_tree
 
-    if target.job is None and (container := membership.container_of(target.pid)) is not None:
-        return torpor.Findings((membership.refusal(target.pid, container),))
-    return torpor.examine(target.pid, **told)  # type: ignore[arg-type]
+    # The main process of a unit may be what watches over a container.
+    for pid in read_tree(Pid(target.pid)) if target.unit is not None else [target.pid]:
+        if target.job is None and (container := membership.container_of(pid)) is not None:
+            return torpor.Findings((membership.refusal(pid, container),))
+    found = torpor.examine(target.pid, **told)  # type: ignore[arg-type]
+    if target.unit is None:
+        return found
+    return torpor.Findings(found.problems, (*found.losses, *target.unit.losses()), found.unseen)
 
 
 def _check_container(target: Target, args: argparse.Namespace) -> int:
     from torpor.cli import process_options
     from torpor.cli.criu.dump import policies
     from torpor.cli.criu.parse import override, parse
-    from torpor.containers import names, preflight, survey
+    from torpor.containers import membership, names, preflight, survey
     from torpor.engine.dump.preflight import Findings, examine
     from torpor.engine.options import DumpOptions
 
@@ -167,6 +175,11 @@ def _check_container(target: Target, args: argparse.Namespace) -> int:
         about["criu"] = {"path": criu.path, "version": criu.version, "is_torpor": criu.is_torpor}
     if container.state == "paused":
         lacking.append("it is paused (unpause it)")
+    inside = membership.container_of(target.pid)
+    if inside is not None and inside.user:
+        return _tell(
+            args, target.label, [*lacking, membership.refusal(target.pid, inside).describe()], Findings(()), about
+        )
     order = preflight.order_for(target.pid, runtime)
     options = parse([*order.words, *process_options.criu_words(args)])[0]
     if order.config_file:

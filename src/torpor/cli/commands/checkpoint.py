@@ -32,7 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "target",
         metavar="PID|NAME",
-        help="a process's id, a job's or a container's name, ENGINE:NAME, or a service of systemd, UNIT.service",
+        help="a process's id, a job's or a container's name, ENGINE:NAME, or a unit of systemd, UNIT.service or "
+        "UNIT.scope",
     )
     parser.add_argument(
         "-o", "--output", metavar="PATH",
@@ -101,8 +102,8 @@ def _checkpoint_process(target: Target, args: argparse.Namespace) -> int:
     if args.compress not in (None, "none", "zstd"):
         raise UsageError(f"--compress {args.compress}: the memory of processes is compressed by zstd, or not (none)")
     job = target.job
-    if target.service is not None and not args.leave_running:
-        target.service.insist_it_stays_ended()
+    if target.unit is not None and not args.leave_running:
+        target.unit.insist_it_stays_ended()
     if job is not None and not target.pid:
         raise UsageError(f"{job.name} does not run", hint="`torpor ps -a` shows what it does")
     if args.output is None and job is None:

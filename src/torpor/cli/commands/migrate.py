@@ -306,8 +306,8 @@ def _refuse_others(target: Target) -> None:
         )
     if container is not None and not container.runs:
         raise UsageError(f"{target.label} does not run ({container.state})")
-    if target.service is not None:
-        target.service.insist_it_stays_ended()
+    if target.unit is not None:
+        target.unit.insist_it_stays_ended()
     if not target.pid:
         raise UsageError(f"{target.label} does not run", hint="`torpor ps -a` shows what it does")
 
