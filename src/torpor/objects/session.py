@@ -237,6 +237,8 @@ class RestoreContext(_Context[RestoreStage]):
         #: What of the root's memory is there before it.
         self.parked: Parked | None = None
         self.promised: list[Promised] = []
+        #: How far the tree's monotonic clock is ahead of ours; None: it does not go on from where it was.
+        self.clock_shift_ns: int | None = None
         #: What the template has whose clones the puppets are; None: there is none.
         self.parking: Parking | None = None
 

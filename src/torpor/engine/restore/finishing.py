@@ -11,6 +11,7 @@ from torpor.kernel import interrupts, ptrace, signal, vm
 from torpor.kernel.arch import call, nr
 from torpor.kernel.arch.regs import of_new_task
 from torpor.kernel.procfs.maps import PROT_EXEC, PROT_READ
+from torpor.objects import moment
 from torpor.objects.memory import mm as mm_object
 from torpor.objects.memory import vmas
 from torpor.objects.model import RestoreProcess, RestoreThread
@@ -69,6 +70,7 @@ def clear(session: RestoreSession) -> None:
     """Start timers, close the channel in each process, and unmap our memory by the vdso's ``syscall``."""
     for process in session.alive:
         batch = Batch()
+        moment.let_go_on(process.core.tc.timers, session.context)
         restore_process(When.ARMED, process, batch)
         process.runner.run(batch)
     for process in session.iter_owners("files_id"):

@@ -64,6 +64,8 @@ def _plan_clocks(session: RestoreSession) -> None:
     joined = next((each for each in session.joined if each.flag == CLONE_NEWTIME), None)
     if joined is None:
         session.new_time = timens.is_wanted(session.store)
+        if timens.go_on_here(session.store):
+            session.context.clock_shift_ns = 0
     else:
         timens.check_joined(session.store, session.root.ids.time_ns_id, joined.fd.fileno())
 
@@ -90,7 +92,7 @@ def prepare_stub(session: RestoreSession, runner: Runner) -> None:
     if session.new_time:
         from torpor.objects.ns import timens
 
-        timens.prepare(session.store, session.time_ident, runner)
+        session.context.clock_shift_ns = timens.prepare(session.store, session.time_ident, runner)
 
 
 def enter_time(session: RestoreSession) -> None:
@@ -118,7 +120,7 @@ def birth(session: RestoreSession) -> stub.Birth:
         if session.new_time:
             from torpor.objects.ns import timens
 
-            timens.prepare_thread(session.store, session.time_ident)
+            session.context.clock_shift_ns = timens.prepare_thread(session.store, session.time_ident)
 
     def settle(pid: Pid) -> None:
         from torpor.objects.ns import userns

@@ -6,9 +6,11 @@ Kernel view
     it go on and counts the ticks that it has missed, exactly as a read would.
 Image
     ``timerfd_entry``.  ``torpor_expiry_ns``: when an absolute timer of a wall clock is due by that clock.
+    ``torpor_at_ns``: what the monotonic clock of the tree showed when any other was read.
 Restore
-    timerfd_settime(2), then the ticks by TFD_IOC_SET_TICKS.  Timers go on from the time that remained, as CRIU has it,
-    but absolute ones of a wall clock are due when they were.
+    timerfd_settime(2), then the ticks by TFD_IOC_SET_TICKS.  Absolute timers of a wall clock are due when they
+    were; the others when they would have been by the clock that the tree sees, or, in images that do not say when they
+    were read, after the time that remained.
 Limits
     A timer cancelled by a change of the clock (TFD_TIMER_CANCEL_ON_SET) that nobody has read yet loses that news.
 """
@@ -27,6 +29,7 @@ from torpor.kernel.procfs.task import read_fdinfo
 from torpor.kernel.syscall import address_of, syscall
 from torpor.kernel.uapi.time import CLOCK_REALTIME, CLOCK_REALTIME_ALARM
 from torpor.kernel.uapi.timerfd import TFD_CLOEXEC, TFD_IOC_SET_TICKS, TFD_TIMER_ABSTIME, TFD_TIMER_CANCEL_ON_SET
+from torpor.objects import moment
 from torpor.objects.files import fown, status_flags
 from torpor.objects.files.model import FileKind, OpenFile
 from torpor.objects.session import DumpContext, RestoreContext
@@ -65,6 +68,8 @@ def dump(file: OpenFile, entry: m.file_entry, context: DumpContext) -> None:
     by_wall_clock = tfd.settime_flags & TFD_TIMER_ABSTIME and tfd.clockid in (CLOCK_REALTIME, CLOCK_REALTIME_ALARM)
     if remaining_ns and by_wall_clock:
         tfd.torpor_expiry_ns = time.time_ns() + remaining_ns
+    elif remaining_ns:
+        tfd.torpor_at_ns = context.part(moment.Clock).now_ns()
 
 
 def _pair(text: str) -> tuple[int, int]:
@@ -79,20 +84,22 @@ def restore(entry: m.file_entry, context: RestoreContext) -> int:
         raise ImageError(f"timerfd {entry.id}: clock {tfd.clockid} or its times are out of range")
     fd = syscall("timerfd_create", nr.timerfd_create, tfd.clockid, TFD_CLOEXEC)
     if tfd.vsec or tfd.vnsec or tfd.isec or tfd.insec:
-        _arm(fd, tfd)
+        _arm(fd, tfd, moment.gone_ns(context, tfd.torpor_at_ns))
     if tfd.ticks:
         _set_ticks(fd, tfd.ticks)
     status_flags.restore(fd, tfd.flags)
     return fd
 
 
-def _arm(fd: int, tfd: m.timerfd_entry) -> None:
+def _arm(fd: int, tfd: m.timerfd_entry, gone_ns: int) -> None:
     flags = tfd.settime_flags & (TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET)
     interval_ns = tfd.isec * _NS + tfd.insec
     value_ns = tfd.vsec * _NS + tfd.vnsec
     if not value_ns and tfd.ticks:
         # It has expired and was not read since (images by CRIU): the next tick is at most an interval away.
         value_ns = interval_ns
+    elif value_ns:
+        value_ns = moment.left_ns(value_ns, gone_ns)
     if value_ns and flags & TFD_TIMER_ABSTIME:
         value_ns = tfd.torpor_expiry_ns or time.clock_gettime_ns(_readable(tfd.clockid)) + value_ns
     spec = bytearray(_itimerspec.pack(*divmod(interval_ns, _NS), *divmod(value_ns, _NS)))

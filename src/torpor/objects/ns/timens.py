@@ -32,6 +32,7 @@ from torpor.images import messages as m
 from torpor.images.store import ImageStore, load_one, store_one
 from torpor.kernel.arch import nr
 from torpor.kernel.namespaces import CLONE_NEWTIME, setns, unshare
+from torpor.objects import moment
 from torpor.objects.ns.model import NsDump
 from torpor.tracee.batch import Batch
 from torpor.tracee.puppet import Channel
@@ -49,7 +50,7 @@ _STALL_NS = 2 * _SECOND
 
 def dump(session: NsDump) -> None:
     """Write what the monotonic and the boot-time clock show in the namespace now."""
-    offsets, ours = _read_offsets(session.pid), _read_offsets("self")
+    offsets, ours = moment.offsets(session.pid), moment.offsets("self")
     entry = m.timens_entry()
     for name, clock in _CLOCKS:
         found = entry.monotonic if name == "monotonic" else entry.boottime
@@ -66,25 +67,23 @@ def dump_outer(store: ImageStore) -> None:
     store_one(store, "TIMENS", entry, OUTER)
 
 
-def _read_offsets(pid: Pid | str) -> dict[str, int]:
-    """By how many nanoseconds the clocks of *pid*'s time namespace differ from the machine's own."""
-    with open(f"/proc/{pid}/timens_offsets", encoding="ascii") as stream:
-        rows = [line.split() for line in stream]
-    return {name: int(seconds) * _SECOND + int(nanoseconds) for name, seconds, nanoseconds in rows}
-
-
 def is_wanted(store: ImageStore) -> bool:
     """Whether a tree that had no namespace of its own needs one to have its clocks go on."""
-    if not store.exists(kinds.TIMENS.file_name(OUTER)):
+    if not store.exists(kinds.TIMENS.file_name(OUTER)) or go_on_here(store):
         return False
     gone = _gone_by(load_one(store, kinds.TIMENS, OUTER), _own_clocks())
-    if not _is_jump(gone):
-        return False
     if not os.path.exists("/proc/self/timens_offsets"):
         _warn(gone, "this kernel has no time namespaces")
         return False
     log.info("the clocks here are others: " + _jumps(gone) + "; the tree gets a time namespace in which they go on")
     return True
+
+
+def go_on_here(store: ImageStore) -> bool:
+    """Whether our own clocks show nothing but what a tree that shared the dumper's would see after a stall."""
+    if not store.exists(kinds.TIMENS.file_name(OUTER)):
+        return False
+    return not _is_jump(_gone_by(load_one(store, kinds.TIMENS, OUTER), _own_clocks()))
 
 
 def check_joined(store: ImageStore, ident: int, fd: int) -> None:
@@ -146,16 +145,19 @@ def _jumps(gone: dict[str, int]) -> str:
     return ", ".join(f"{name} by {one / _SECOND:+.3f} s" for name, one in gone.items())
 
 
-def prepare(store: ImageStore, ident: int, stub: Runner) -> None:
-    """Have what *stub* clones from now on be born into a new time namespace."""
+def prepare(store: ImageStore, ident: int, stub: Runner) -> int | None:
+    """Have what *stub* clones from now on be born into a new time namespace.
+
+    How far its monotonic clock is ahead of ours, in nanoseconds; None where there is no such namespace.
+    """
     batch = Batch()
     made = batch.call(nr.unshare, CLONE_NEWTIME, may_fail=True)
     stub.run(batch)
     entry = load_one(store, kinds.TIMENS, ident)
     if made.errno:
         _without(ident, entry, made.errno)
-    else:
-        _set_clocks(stub.tid, ident, entry)
+        return None
+    return _set_clocks(stub.tid, ident, entry)
 
 
 def enter(puppet: Runner, channel: Channel) -> None:
@@ -171,7 +173,7 @@ def enter(puppet: Runner, channel: Channel) -> None:
     puppet.run(batch)
 
 
-def prepare_thread(store: ImageStore, ident: int) -> None:
+def prepare_thread(store: ImageStore, ident: int) -> int | None:
     """The same for what the calling thread of ours clones."""
     import threading
 
@@ -180,8 +182,8 @@ def prepare_thread(store: ImageStore, ident: int) -> None:
         unshare(CLONE_NEWTIME)
     except OSError as error:
         _without(ident, entry, error.errno or 0)
-    else:
-        _set_clocks(Pid(threading.get_native_id()), ident, entry)
+        return None
+    return _set_clocks(Pid(threading.get_native_id()), ident, entry)
 
 
 def _without(ident: int, entry: m.timens_entry, errno: int) -> None:
@@ -192,21 +194,23 @@ def _without(ident: int, entry: m.timens_entry, errno: int) -> None:
     _warn(_gone_by(entry, _own_clocks()), why)
 
 
-def _set_clocks(tid: Pid, ident: int, entry: m.timens_entry) -> None:
+def _set_clocks(tid: Pid, ident: int, entry: m.timens_entry) -> int | None:
     """Have the clocks of the namespace that *tid* has made for its children go on from where they were.
 
     Its offsets are from the machine's clocks, whatever namespace we are in ourselves.
     """
-    ours = _read_offsets("self")
-    lines = []
+    ours = moment.offsets("self")
+    lines, wanted = [], {}
     for name, clock in _CLOCKS:
-        offset = _shown(entry, name) - (time.clock_gettime_ns(clock) - ours[name])
-        seconds, nanoseconds = divmod(offset, _SECOND)
+        wanted[name] = _shown(entry, name) - (time.clock_gettime_ns(clock) - ours[name])
+        seconds, nanoseconds = divmod(wanted[name], _SECOND)
         lines.append(f"{name} {seconds} {nanoseconds}\n")
     try:
         with open(f"/proc/{tid}/timens_offsets", "w", encoding="ascii") as stream:
             stream.write("".join(lines))
     except PermissionError as error:
         _without(ident, entry, error.errno or 0)
+        return None
     except OSError as error:
         raise RestoreError(f"the clocks of the time namespace cannot be set: {error}") from error
+    return wanted["monotonic"] - ours["monotonic"]

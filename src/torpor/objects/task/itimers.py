@@ -3,10 +3,12 @@
 Kernel view
     getitimer(2) inside the task.
 Image
-    ``task_timers_entry.real``, ``virt``, ``prof``: interval, and what remains.
+    ``task_timers_entry.real``, ``virt``, ``prof``: interval, and what remains.  ``torpor_at_ns``: what the monotonic
+    clock showed then.
 Restore
-    setitimer(2) as the very last call before the task goes on.  A timer that has expired but whose signal was not yet
-    taken starts again only when it is; restored, it starts with a whole interval.
+    setitimer(2) as the very last call before the task goes on, the real one with what remains by the clock that the
+    task sees.  A timer that has expired but whose signal was not yet taken starts again only when it is; restored, it
+    starts with a whole interval.
 Limits
     The real timer goes on while the task is stopped for the dump, as it does for any stopped task.
 """
@@ -18,6 +20,7 @@ import struct
 from torpor.base.errors import RestoreError
 from torpor.images import messages as m
 from torpor.kernel.arch import nr
+from torpor.objects import moment
 from torpor.objects.model import DumpProcess, RestoreProcess
 from torpor.tracee.batch import Batch
 
@@ -33,10 +36,14 @@ def dump(process: DumpProcess, batch: Batch) -> None:
     for which, room in enumerate(rooms):
         batch.call(nr.getitimer, which, room)
 
+    at = moment.ask(batch)
+
     def collect() -> None:
         for name, room in zip(_FIELDS, rooms, strict=True):
             entry: m.itimer_entry = getattr(timers, name)
             entry.isec, entry.iusec, entry.vsec, entry.vusec = _ITIMERVAL.unpack(room.bytes())
+        if timers.real.vsec or timers.real.vusec:
+            timers.torpor_at_ns = moment.told(at)
 
     batch.then(collect)
 

@@ -4,10 +4,12 @@ Kernel view
     ``/proc/PID/timers`` tells id, clock, signal, value and whom it notifies; timer_gettime(2) and timer_getoverrun(2)
     inside the task tell the rest.
 Image
-    ``posix_timer_entry``; ``notify_thread_id`` for those that signal one thread.
+    ``posix_timer_entry``; ``notify_thread_id`` for those that signal one thread.  ``task_timers_entry.torpor_at_ns``:
+    what the monotonic clock showed then.
 Restore
     Created with its id (PR_TIMER_CREATE_RESTORE_IDS, Linux 6.15; before, by creating and deleting timers until the id
-    comes up), while we have our privileges and all threads exist; armed as the very last call before the task goes on.
+    comes up), while we have our privileges and all threads exist; armed as the very last call before the task goes on,
+    with what remains by the clock that the task sees.
 Limits
     The count of overruns starts from zero.  An absolute time becomes a relative one: a restored timer does not follow
     later changes of the wall clock.  A timer on a thread's own CPU clock is taken for the main thread's, or for that of
@@ -27,6 +29,7 @@ from torpor.images import messages as m
 from torpor.kernel.arch import nr
 from torpor.kernel.procfs.small import read_small
 from torpor.kernel.uapi.siginfo import SIGEV_NONE, SIGEV_SIGNAL, SIGEV_THREAD, SIGEV_THREAD_ID
+from torpor.objects import moment
 from torpor.objects.model import DumpProcess, RestoreProcess, RestoreThread
 from torpor.tracee.batch import Batch, Data, RemoteCallError
 from torpor.tracee.remote import Runner
@@ -75,9 +78,12 @@ def parse_timers(text: str) -> Iterator[Timer]:
 
 def dump(process: DumpProcess, batch: Batch) -> None:
     """Fill in ``timers.posix`` with the process's timers, of which the task itself is asked the rest."""
-    text = read_small(f"/proc/{process.pid}/timers")
-    for timer in sorted(parse_timers(text), key=lambda timer: timer.number):
+    found = sorted(parse_timers(read_small(f"/proc/{process.pid}/timers")), key=lambda timer: timer.number)
+    for timer in found:
         _dump_one(process, timer, batch)
+    if found:
+        at = moment.ask(batch)
+        batch.then(lambda: setattr(process.core.tc.timers, "torpor_at_ns", moment.told(at)))
 
 
 def _dump_one(process: DumpProcess, timer: Timer, batch: Batch) -> None:
