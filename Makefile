@@ -33,7 +33,7 @@ WHY_REAL   := real programs that some tests put to sleep and wake (without them 
 WHY_VM     := a machine with another kernel, in which one test runs (without it that is skipped)
 WHY_E2E    := container engines, hosts and images that some tests use (without them these tests are skipped)
 
-.PHONY: announce unit help test demo demo-containers bench bench-containers interop test-vm lint format install clean
+.PHONY: announce unit help test demo demo-containers bench bench-ways bench-containers interop test-vm lint format install clean
 
 help:
 	@echo 'make test               set everything up, run all tests, one a core (PYTEST_ARGS="-k pipe -x" to choose)'
@@ -41,6 +41,7 @@ help:
 	@echo 'make demo               set up, then show what torpor does'
 	@echo 'make demo-containers    the same with containers, on two hosts, with Podman (Debian)'
 	@echo 'make bench [PEER=path]  measure; PEER is another criu to compare with'
+	@echo 'make bench-ways [PEER=path]        memory on its way to another process, in processor time'
 	@echo 'make bench-containers [PEER=path]  the same for containers under Podman'
 	@echo 'make interop PEER=path CRIT=path   cross images with another criu'
 	@echo 'make test-vm [KERNEL=6.1]          the tests in machines with other kernels, under qemu (tests/vm/README.md)'
@@ -82,6 +83,9 @@ demo-containers: $(VENV)/.dev $(VENV)/.installed
 bench: install
 	@test -e tests/bench/__main__.py || { echo 'make bench: there are no benchmarks yet (tests/bench)' >&2; exit 1; }
 	PYTHONPATH=tests $(PY) -m bench $(if $(PEER),--peer '$(PEER)')
+
+bench-ways: install
+	PYTHONPATH=tests $(PY) -m bench.ways $(if $(PEER),--peer '$(PEER)')
 
 bench-containers: $(VENV)/.dev $(VENV)/.installed
 	@tools/apt-install $(APT_E2E)

@@ -125,7 +125,7 @@ def measure(engine: Sequence[str], load: Load, program: Path, directory: Path) -
     shutil.rmtree(images, ignore_errors=True)
     images.mkdir()
     beat = Beat(directory / "beat")
-    with _running(program, load, beat) as pid:
+    with running(program, load, beat) as pid:
         beat.reset()
         works = load.kind == "dirtied"
         usual = beat.work_of_a_second() if works else 0
@@ -147,7 +147,8 @@ def measure(engine: Sequence[str], load: Load, program: Path, directory: Path) -
 
 
 @contextmanager
-def _running(program: Path, load: Load, beat: Beat) -> Iterator[int]:
+def running(program: Path, load: Load, beat: Beat) -> Iterator[int]:
+    """A load, from when it is ready; its pid.  All of it ends with the block."""
     process = subprocess.Popen(
         [program, load.kind, str(load.count), beat._path],
         stdin=subprocess.DEVNULL,
