@@ -194,7 +194,9 @@ class Move:
 
     def _images(self, is_last: bool) -> TarStore:
         self._link.send(protocol.IMAGES, last=is_last, root=self._root)
-        return TarStore(self._way, f"the link to {self._host}", self._wishes.compress, spool=str(self._home))
+        return TarStore(
+            self._way, f"the link to {self._host}", self._wishes.compress, spool=str(self._home), sums=False
+        )
 
     def _taken(self) -> None:
         self._link.expect(protocol.TAKEN, timeout_s=arriving.WAITS_WITHIN_S)

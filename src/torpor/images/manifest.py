@@ -272,6 +272,21 @@ class Summing:
         return Content(self._n_bytes, bytes(self._found))
 
 
+class Counting:
+    """As ``Summing``, but of the length alone."""
+
+    def __init__(self) -> None:
+        self._n_bytes = 0
+
+    def add(self, data: bytes | memoryview) -> None:
+        """Count *data*, of which nothing else is looked at."""
+        self._n_bytes += memoryview(data).nbytes
+
+    def end(self) -> Content:
+        """The length of all that was added."""
+        return Content(self._n_bytes)
+
+
 def is_right(content: Content, index: int, block: memoryview | bytes | bytearray) -> bool:
     """Whether *block* is what block *index* of that file was."""
     if content.sums is None:

@@ -311,7 +311,9 @@ class _Move:
                 note = dict(notes).get(jobs.note.NAME, b"").decode() if is_last else ""
                 later = is_last and self._giver is not None
                 self._link.send(protocol.IMAGES, last=is_last, root=root, later=later, note=note)
-                return TarStore(self._way, f"the link to {self._host}", self._wishes.compress, spool=str(room))
+                return TarStore(
+                    self._way, f"the link to {self._host}", self._wishes.compress, spool=str(room), sums=False
+                )
 
             if isinstance(place, str | os.PathLike):
                 self._place = Path(place)

@@ -64,6 +64,43 @@ def _read(data: bytes, path: Path) -> SpooledStore:
     return SpooledStore(io.BytesIO(data), "the stream", Spool(path))
 
 
+class _Seen:
+    """A stream that gives views of one buffer, which is written over when more is read."""
+
+    def __init__(self, data: bytes) -> None:
+        self._stream, self._room = io.BytesIO(data), bytearray(100_000)
+
+    def read(self, n_bytes: int, /) -> bytes:
+        self._room[:] = b"\xff" * len(self._room)
+        return self._stream.read(n_bytes)
+
+    def view(self, n_bytes: int, /) -> memoryview:
+        room = memoryview(self._room)
+        return room[: self._stream.readinto(room[:n_bytes])]
+
+
+@pytest.mark.parametrize("how", ["none", "zstd"])
+def test_a_stream_may_give_views_of_what_it_has(how: str, tmp_path: Path) -> None:
+    data = _made(tmp_path / "x", how)
+    with SpooledStore(_Seen(data), "the stream", Spool(tmp_path)) as seen, _read(data, tmp_path) as read:
+        assert seen.names() == read.names()
+        for name in seen.names():
+            with seen.open_read(name) as one, read.open_read(name) as other:
+                assert one.read() == other.read()
+
+
+def test_what_goes_by_a_way_that_has_sums_needs_none(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    with TarStore(Pipe(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), str(path)), str(path), sums=False) as made:
+        _fill(made)
+        made.commit(Manifest(_ID))
+    with _read(path.read_bytes(), tmp_path) as store, CheckedStore(store, manifest.load(store)) as checked:
+        assert checked.manifest is not None and not checked.manifest.has_sums
+        assert checked.manifest.files["pages-1.img"] == manifest.Content(len(_PAGES))
+        with checked.open_read("pages-1.img") as stream:
+            assert stream.read() == _PAGES
+
+
 def test_what_makes_it_a_set_comes_last(tmp_path: Path) -> None:
     with tarfile.open(fileobj=io.BytesIO(_made(tmp_path / "x.tar"))) as archive:
         names = archive.getnames()

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, BinaryIO, NoReturn, Protocol, cast
 from torpor.base.errors import UsageError
 from torpor.images import pack
 from torpor.images.errors import StoreError
-from torpor.images.manifest import Summing
+from torpor.images.manifest import Counting, Summing
 from torpor.images.stores.sending import INVENTORY, KeptPages, SendingStore
 
 if TYPE_CHECKING:
@@ -132,16 +132,18 @@ class TarStore(SendingStore):
     """ImageStore, for writing, of one archive; nothing of it is read back.
 
     *pipe*, a :class:`Pipe` or another way, becomes ours.  *how* it is compressed: as ``pack`` says.  *spool*: a
-    directory for images that wait.
+    directory for images that wait.  Without *sums* its manifest has lengths only: where it goes it is not kept, and
+    the way there has sums of its own.
     """
 
-    def __init__(self, pipe: Way, path: str, how: str = "none", spool: str | None = None) -> None:
+    def __init__(self, pipe: Way, path: str, how: str = "none", spool: str | None = None, *, sums: bool = True) -> None:
         super().__init__(path, spool)
+        self._counting: type[Summing | Counting] = Summing if sums else Counting
         self._pipe = pipe
         self._sink = pack.compressed(cast("BinaryIO", pipe), how)
         self._waiting: list[tuple[str, BinaryIO]] = []
         self._pages = ""
-        self._sums = Summing()
+        self._sums = self._counting()
         self._is_damaged = False
         self._header(pack.MARK, 0)
 
@@ -179,7 +181,7 @@ class TarStore(SendingStore):
 
     def _begin(self, name: str, n_bytes: int) -> None:
         self._header(pack.FOLDER + name, n_bytes)
-        self._sums = Summing()
+        self._sums = self._counting()
 
     def send_part(self, data: bytes | memoryview) -> None:
         """What comes next of the member that is being written."""
