@@ -10,11 +10,11 @@ import bz2
 import gzip
 import lzma
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol, cast
+from typing import BinaryIO, Protocol, TypeVar, cast
 
 from torpor.base.fds import only_files
 from torpor.images.errors import ImageError, ImageMissing
@@ -34,12 +34,16 @@ _MAX_TIME = 1 << 37
 _KINDS = {b"0": "file", b"\0": "file", b"7": "file", b"5": "directory", b"1": "link", b"2": "symlink"}
 
 
+T = TypeVar("T", bytes, bytes | memoryview)
 #: What readers of compressed streams raise.
 DAMAGE = (EOFError, OSError, zlib.error, lzma.LZMAError)
 
 
 class Readable(Protocol):
-    """A stream of which only the next bytes can be had."""
+    """A stream of which only the next bytes can be had.
+
+    One may have ``view`` as well, which gives what is good only until more is read, and is not copied for that.
+    """
 
     def read(self, n_bytes: int, /) -> bytes: ...
 
@@ -77,23 +81,40 @@ class Content:
         self.left -= len(data)
         return data
 
+    def view(self, n_bytes: int, /) -> bytes | memoryview:
+        """As ``read``, but good only until more is read, of a stream that gives views of what it has."""
+        if not self.left:
+            return b""
+        data = self._source.some_view(min(n_bytes, self.left))
+        self.left -= len(data)
+        return data
+
     def skip(self, n_bytes: int | None = None) -> None:
         """Pass over *n_bytes*, or all that is left."""
         until = self.left - min(self.left, n_bytes) if n_bytes is not None else 0
         while self.left > until:
-            self.read(min(_CHUNK, self.left - until))
+            self.view(min(_CHUNK, self.left - until))
 
 
 class _Source:
     """Exact reads."""
 
     def __init__(self, stream: Readable) -> None:
-        self._stream = stream
+        self._read = stream.read
+        self._view: Callable[[int], bytes | memoryview] = getattr(stream, "view", stream.read)
         self.n_read = 0
 
     def some(self, n_bytes: int) -> bytes:
+        """One to *n_bytes* bytes."""
+        return self._some(self._read, n_bytes)
+
+    def some_view(self, n_bytes: int) -> bytes | memoryview:
+        """The same, good only until more is read."""
+        return self._some(self._view, n_bytes)
+
+    def _some(self, read: Callable[[int], T], n_bytes: int) -> T:
         try:
-            data = self._stream.read(n_bytes)
+            data = read(n_bytes)
         except DAMAGE as error:
             raise ImageError(f"damaged, or cut off: {error}") from None
         if not data:
@@ -291,6 +312,12 @@ class _Pushback:
     def __init__(self, stream: Readable) -> None:
         self._stream = stream
         self.begin = self._left = stream.read(8)
+
+    def view(self, n_bytes: int, /) -> bytes | memoryview:
+        if self._left:
+            return self.read(n_bytes)
+        view: Callable[[int], bytes | memoryview] = getattr(self._stream, "view", self._stream.read)
+        return view(n_bytes)
 
     def read(self, n_bytes: int = -1, /) -> bytes:
         if self._left:

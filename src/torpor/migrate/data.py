@@ -29,8 +29,9 @@ from torpor.migrate.link import LinkLostError
 MOST = 16
 _HEAD = struct.Struct(">I")
 _PIECE = 1 << 19
-#: Pieces that wait on each connection.
-_WAITING = 4
+#: Pieces of each connection that are being filled, wait, or are being emptied.
+_ROOMS = 6
+_LOOK_EVERY_S = 0.2
 _CONNECT_S = 5.0
 _ACCEPT_S = 20.0
 _MAX_CERTIFICATE = 1 << 14
@@ -175,12 +176,39 @@ def _settle(connection: ssl.SSLSocket) -> None:
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 20_000)
 
 
+class _Room:
+    """Memory for one piece, and its length in front; it is used again for another when that has gone, or been read."""
+
+    def __init__(self) -> None:
+        self._whole = memoryview(bytearray(_HEAD.size + _PIECE))
+        self.content = self._whole[_HEAD.size :]
+        self.n_bytes = 0
+
+    def fill(self, data: memoryview) -> None:
+        """Copy *data*, which is no longer than a piece may be."""
+        self.n_bytes = len(data)
+        self.content[: self.n_bytes] = data
+
+    @property
+    def sent(self) -> memoryview:
+        """The piece as it goes: its length and its bytes."""
+        _HEAD.pack_into(self._whole, 0, self.n_bytes)
+        return self._whole[: _HEAD.size + self.n_bytes]
+
+
 class _Ends:
-    """Connections, each with a thread of its own and a queue to or from it; a failure of one is that of all."""
+    """Connections, each with a thread of its own and a queue to or from it; a failure of one is that of all.
+
+    Each has some rooms for pieces, and there are never more: those in its queue, and those that are free.
+    """
 
     def __init__(self, connections: Sequence[ssl.SSLSocket]) -> None:
         self._connections = list(connections)
-        self._queues: list[queue.Queue[bytes]] = [queue.Queue(_WAITING) for _ in connections]
+        self._queues: list[queue.Queue[_Room]] = [queue.Queue() for _ in connections]
+        self._free: list[queue.Queue[_Room]] = [queue.Queue() for _ in connections]
+        for free in self._free:
+            for _ in range(_ROOMS):
+                free.put(_Room())
         self._next = 0
         self._error: Exception | None = None
         self._is_closed = False
@@ -192,17 +220,30 @@ class _Ends:
 
     def _run(self, number: int) -> None:
         try:
-            self._work(self._connections[number], self._queues[number])
+            self._work(self._connections[number], self._queues[number], self._free[number])
         except (OSError, ValueError, LinkLostError) as error:
             self._error = self._error or error
 
-    def _work(self, connection: ssl.SSLSocket, waiting: queue.Queue[bytes]) -> None:
+    def _work(self, connection: ssl.SSLSocket, waiting: queue.Queue[_Room], free: queue.Queue[_Room]) -> None:
         raise NotImplementedError
 
-    def _turn(self) -> queue.Queue[bytes]:
-        """The queue whose turn it is."""
+    def _waited_at(self) -> list[queue.Queue[_Room]]:
+        """Where the threads wait for what they work on."""
+        raise NotImplementedError
+
+    def _turn(self) -> int:
+        """The number of the connection whose turn it is."""
         self._next = (self._next + 1) % len(self._queues)
-        return self._queues[self._next - 1]
+        return self._next - 1
+
+    def _get(self, rooms: queue.Queue[_Room]) -> _Room:
+        """The next of them, by whoever sends or reads; LinkLostError where a connection is lost."""
+        while True:
+            try:
+                return rooms.get(timeout=_LOOK_EVERY_S)
+            except queue.Empty:
+                if self._error is not None or self._is_closed:
+                    raise LinkLostError(f"a connection for data is lost: {self._error or 'closed'}") from None
 
     def close(self) -> None:
         """No more of it, whatever is under way; the threads have ended then."""
@@ -210,22 +251,12 @@ class _Ends:
         for connection in self._connections:
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
-        for waiting in self._queues:
-            self._wake(waiting)
+        for rooms in self._waited_at():
+            rooms.put(_Room())  # whoever waits there sees that it is over
         for thread in self._threads:
             thread.join()
         for connection in self._connections:
             connection.close()
-
-    def _wake(self, waiting: queue.Queue[bytes]) -> None:
-        """Whoever waits at a queue sees that it is over."""
-        while True:
-            try:
-                waiting.get_nowait()
-            except queue.Empty:
-                break
-        with suppress(queue.Full):
-            waiting.put_nowait(b"")
 
 
 class Sender(_Ends):
@@ -235,75 +266,79 @@ class Sender(_Ends):
         """All of it, in time: what is given may be changed afterwards.  LinkLostError."""
         view = memoryview(data).cast("B")
         for at in range(0, len(view), _PIECE):
-            self._put(bytes(view[at : at + _PIECE]))
+            self._put(view[at : at + _PIECE])
         return len(view)
 
     def finish(self) -> None:
         """The stream has ended."""
-        self._put(b"")
+        self._put(memoryview(b""))
 
-    def _put(self, piece: bytes) -> None:
+    def _put(self, piece: memoryview) -> None:
+        if self._error is not None:
+            raise LinkLostError(f"a connection for data is lost: {self._error}")
         turn = self._turn()
-        while True:
-            if self._error is not None:
-                raise LinkLostError(f"a connection for data is lost: {self._error}")
-            try:
-                turn.put(piece, timeout=0.2)
-            except queue.Full:
-                continue
-            return
+        room = self._get(self._free[turn])
+        room.fill(piece)
+        self._queues[turn].put(room)
 
-    def _work(self, connection: ssl.SSLSocket, waiting: queue.Queue[bytes]) -> None:
+    def _work(self, connection: ssl.SSLSocket, waiting: queue.Queue[_Room], free: queue.Queue[_Room]) -> None:
         while True:
-            piece = waiting.get()
+            room = waiting.get()
             if self._is_closed:
                 return
-            connection.sendall(_HEAD.pack(len(piece)))
-            if piece:
-                connection.sendall(piece)
+            connection.sendall(room.sent)
+            free.put(room)
+
+    def _waited_at(self) -> list[queue.Queue[_Room]]:
+        return self._queues
 
 
 class Receiver(_Ends):
     """The destination's end: what has been sent, as it was."""
 
     def __init__(self, connections: Sequence[ssl.SSLSocket]) -> None:
-        self._rest = b""
+        #: The room of the piece that is being read, of which connection that is, and how much of it has been read.
+        self._now: tuple[_Room, int] | None = None
+        self._at = 0
         super().__init__(connections)
 
+    def view(self, n_bytes: int, /) -> memoryview:
+        """Some of the stream, at most so much, good until more is read; nothing at its end, once.  LinkLostError."""
+        if self._now is not None and self._at == self._now[0].n_bytes:
+            self._free[self._now[1]].put(self._now[0])
+            self._now = None
+        if self._now is None:
+            turn = self._turn()
+            self._now, self._at = (self._get(self._queues[turn]), turn), 0
+        room = self._now[0]
+        found = room.content[self._at : min(self._at + n_bytes, room.n_bytes)]
+        self._at += len(found)
+        return found
+
     def read(self, n_bytes: int, /) -> bytes:
-        """Some of the stream, at most so much; nothing at its end, once.  LinkLostError."""
-        if not self._rest:
-            self._rest = self._take()
-        data, self._rest = self._rest[:n_bytes], self._rest[n_bytes:]
-        return data
+        """As ``view``, as bytes of their own."""
+        return bytes(self.view(n_bytes))
 
-    def _take(self) -> bytes:
-        turn = self._turn()
-        while True:
-            try:
-                return turn.get(timeout=0.2)
-            except queue.Empty:
-                if self._error is not None:
-                    raise LinkLostError(f"a connection for data is lost: {self._error}") from None
-
-    def _work(self, connection: ssl.SSLSocket, waiting: queue.Queue[bytes]) -> None:
+    def _work(self, connection: ssl.SSLSocket, waiting: queue.Queue[_Room], free: queue.Queue[_Room]) -> None:
+        head = memoryview(bytearray(_HEAD.size))
         while not self._is_closed:
-            length = _HEAD.unpack(_exactly(connection, _HEAD.size))[0]
+            _fill(connection, head)
+            length = _HEAD.unpack(head)[0]
             if length > _PIECE:
                 raise LinkLostError("a length that makes no sense")
-            piece = _exactly(connection, length) if length else b""
-            while not self._is_closed:
-                with suppress(queue.Full):
-                    waiting.put(piece, timeout=0.2)
-                    break
+            room = free.get()
+            _fill(connection, room.content[:length])
+            room.n_bytes = length
+            waiting.put(room)
+
+    def _waited_at(self) -> list[queue.Queue[_Room]]:
+        return self._free
 
 
-def _exactly(connection: ssl.SSLSocket, n_bytes: int) -> bytes:
-    data = bytearray(n_bytes)
-    view, at = memoryview(data), 0
-    while at < n_bytes:
-        n_read = connection.recv_into(view[at:])
+def _fill(connection: ssl.SSLSocket, room: memoryview) -> None:
+    at, end = 0, len(room)
+    while at < end:
+        n_read = connection.recv_into(room[at:])
         if not n_read:
             raise LinkLostError("it has ended")
         at += n_read
-    return bytes(data)

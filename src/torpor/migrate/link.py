@@ -104,6 +104,7 @@ class Link:
         self.n_sent = 0
         #: How many bytes of the data frame that is being read are still to come.
         self._left = 0
+        self._room: memoryview | None = None
 
     def fileno(self) -> int:
         """Of the descriptor that is read."""
@@ -198,14 +199,20 @@ class Link:
 
     def read(self, n_bytes: int, /) -> bytes:
         """Some of the data, at most so much; nothing at its end."""
+        return bytes(self.view(n_bytes))
+
+    def view(self, n_bytes: int, /) -> memoryview:
+        """As ``read``, but good only until more is read."""
         if self._left == 0:
             kind, length = self._head(None)
             if kind == _END and length == 0:
-                return b""
+                return memoryview(b"")
             if kind != _DATA or not 0 < length <= _MAX_DATA:
                 raise LinkLostError(f"{self.peer} has broken off")
             self._left = length
-        data = self._some(min(n_bytes, self._left), None)
+        if self._room is None:
+            self._room = memoryview(bytearray(_MAX_DATA))
+        data = self._room[: self._some_into(self._room[: min(n_bytes, self._left)], None)]
         self._left -= len(data)
         return data
 
@@ -214,26 +221,28 @@ class Link:
         return kind, length
 
     def _exactly(self, n_bytes: int, until: _Until | None) -> bytes:
-        data = bytearray()
-        while len(data) < n_bytes:
-            data += self._some(n_bytes - len(data), until)
+        data = bytearray(n_bytes)
+        view, at = memoryview(data), 0
+        while at < n_bytes:
+            at += self._some_into(view[at:], until)
         return bytes(data)
 
-    def _some(self, n_bytes: int, until: _Until | None) -> bytes:
+    def _some_into(self, room: memoryview, until: _Until | None) -> int:
+        """Read into *room*; how many bytes, at least one."""
         while True:
             left = None if until is None else max(0.0, until.deadline - time.monotonic())
             if not select.select((self._reader,), (), (), left)[0]:
                 assert until is not None
                 raise LinkLostError(f"{self.peer} has said nothing for {until.seconds:.0f} s")
             try:
-                data = os.read(self._reader, n_bytes)
+                n_bytes = os.readv(self._reader, [room])
             except BlockingIOError:
                 continue
             except OSError as error:
                 raise LinkLostError(f"the link to {self.peer} is lost: {error.strerror}") from None
-            if not data:
+            if not n_bytes:
                 raise LinkLostError(f"the link to {self.peer} has ended")
-            return data
+            return n_bytes
 
     def close(self) -> None:
         """Close both descriptors; nothing can be sent or received afterwards."""

@@ -1,8 +1,10 @@
 """Data beside the link: as sent, in order, over any number of connections, and from nobody but the source."""
 
+import itertools
 import random
 import socket
 import ssl
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -65,6 +67,66 @@ def test_streams_come_as_they_were_sent(n_connections: int, identities: tuple[Id
         thread.start()
         assert _read_all(receiver) == first and _read_all(receiver) == b"second"
         thread.join()
+
+
+def test_what_is_seen_is_read_once_piece_after_piece(identities: tuple[Identity, Identity]) -> None:
+    """More pieces than there is room for, of any length, in small parts: each room is used again and again."""
+    sent = random.Random(4).randbytes(11 << 20)
+    with _joined(identities, 2) as (sender, receiver):
+
+        def send() -> None:
+            for at, end in itertools.pairwise([0, 1, 5, 1 << 19, (1 << 19) + 1, 3 << 20, 11 << 20]):
+                sender.write(memoryview(sent)[at:end])
+            sender.finish()
+
+        thread = threading.Thread(target=send)
+        thread.start()
+        got = bytearray()
+        sizes = itertools.cycle([512, 1 << 20, 7, 1 << 17])
+        while view := receiver.view(next(sizes)):
+            got += view
+        assert got == sent
+        thread.join()
+
+
+def test_who_waits_for_room_is_told_that_it_is_over(identities: tuple[Identity, Identity]) -> None:
+    with _joined(identities, 1) as (sender, receiver):
+        failed: list[LinkLostError] = []
+
+        def send() -> None:
+            try:
+                for _ in range(1000):
+                    sender.write(bytes(1 << 20))
+            except LinkLostError as error:
+                failed.append(error)
+
+        thread = threading.Thread(target=send)
+        thread.start()
+        assert receiver.read(1) == b"\0"  # and no more: pieces wait everywhere
+        sender.close()
+        thread.join()
+        assert failed
+
+
+def test_a_length_that_nobody_sends_is_not_believed(identities: tuple[Identity, Identity]) -> None:
+    ours, theirs = identities
+    with ExitStack() as stack:
+        listener = Listener("127.0.0.1", theirs)
+        stack.callback(listener.close)
+        come: list[ssl.SSLSocket] = []
+
+        def send() -> None:
+            come.extend(data.secure(data.reach(listener.address, listener.port, 1), ours, theirs.certificate))
+            come[0].sendall(struct.pack(">I", (1 << 19) + 1))
+
+        thread = threading.Thread(target=send)
+        thread.start()
+        receiver = Receiver(listener.accept(1, ours.certificate))
+        stack.callback(receiver.close)
+        thread.join()
+        stack.callback(come[0].close)
+        with pytest.raises(LinkLostError, match="makes no sense"):
+            receiver.view(1)
 
 
 def test_one_that_ends_in_between_is_an_error_on_both_sides(identities: tuple[Identity, Identity]) -> None:

@@ -43,6 +43,14 @@ def test_data_come_in_order_and_end(ends: tuple[Link, Link]) -> None:
     assert got == b"abcdefg" and far.receive().name == "go"
 
 
+def test_what_is_seen_is_good_until_more_is_read(ends: tuple[Link, Link]) -> None:
+    near, far = ends
+    near.send_data(b"abc")
+    near.send_data(b"d")
+    near.end_data()
+    assert [bytes(far.view(2)) for _ in range(4)] == [b"ab", b"c", b"d", b""]
+
+
 def test_who_has_failed_says_why_before_the_link_ends(ends: tuple[Link, Link]) -> None:
     near, far = ends
     far.send("failed", text="the disk is full", hint="make room")

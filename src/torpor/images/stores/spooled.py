@@ -67,7 +67,7 @@ class Spool(Closing):
                 hint="TORPOR_STATE names another place for it",
             )
 
-    def append(self, name: str, data: bytes) -> None:
+    def append(self, name: str, data: bytes | memoryview) -> None:
         """Write all of *data*, of the image *name*, at the end.  StoreError."""
         view = memoryview(data)
         while view:
@@ -205,7 +205,7 @@ class SpooledStore(PlacedStore):
         self._spool.check_room(name, n_bytes)
         self._places[name] = (self._spool.size, n_bytes)
         while content.left:
-            self._spool.append(name, content.read(_CHUNK))
+            self._spool.append(name, content.view(_CHUNK))
 
     def hand_over(self) -> tuple[int, dict[str, tuple[int, int]]]:
         """The descriptor of the spool, in which all images lie then, and where: of them another process can make a
