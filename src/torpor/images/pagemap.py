@@ -206,6 +206,15 @@ def store_pagemap(
     Raises ImageError where *runs* is what ``load_pagemap`` would refuse.
     """
     name = kind.file_name(ident)
+    data = encode_pagemap(name, pages_id, runs, kind)
+    with store.open_write(name) as stream:
+        stream.write(data)
+
+
+def encode_pagemap(
+    name: str, pages_id: int, runs: Sequence[PageRun], kind: ImageKind[m.pagemap_head] = kinds.PAGEMAP
+) -> bytes:
+    """What ``store_pagemap`` writes, as *name*.  ImageError."""
     out = [encode_image(kind, (m.pagemap_head(pages_id=pages_id),))]
     entry = m.pagemap_entry()
     end = 0
@@ -219,5 +228,4 @@ def store_pagemap(
         entry.compat_nr_pages = run.n_pages if run.n_pages <= _MAX_COMPAT_PAGES else 0
         data = entry.SerializeToString()
         out += (U32.pack(len(data)), data)
-    with store.open_write(name) as stream:
-        stream.write(b"".join(out))
+    return b"".join(out)

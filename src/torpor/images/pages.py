@@ -14,12 +14,12 @@ from __future__ import annotations
 
 from _thread import allocate_lock
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from types import TracebackType
 
 from torpor.base.fds import Closing
-from torpor.base.typed import Protocol, Self
+from torpor.base.typed import BinaryIO, Protocol, Self
 from torpor.images import kinds
 from torpor.images import messages as m
 from torpor.images.errors import ImageError, ImageMissing
@@ -32,6 +32,7 @@ from torpor.images.pagemap import (
     Pagemap,
     PageRun,
     Source,
+    encode_pagemap,
     load_pagemap,
     places,
     store_pagemap,
@@ -90,9 +91,14 @@ class PageSink(Protocol):
     """Where the pages of one checkpoint go.  Safe for several threads at once."""
 
     def open(
-        self, kind: ImageKind[m.pagemap_head], ident: int, n_bytes: int | None = None, lazy: Sequence[Range] = ()
+        self,
+        kind: ImageKind[m.pagemap_head],
+        ident: int,
+        n_bytes: int | None = None,
+        lazy: Sequence[Range] = (),
+        runs: Callable[[], Sequence[PageRun]] | None = None,
     ) -> PageStream:
-        """The stream of task (or segment) *ident*; *n_bytes* are going to come, if that is known.
+        """The stream of task (or segment) *ident*; *n_bytes* are going to come, and what *runs* gives, if it is known.
 
         *lazy*, ascending, is what a restore may leave for later: page maps say so of pages with bytes, too.
         """
@@ -126,22 +132,40 @@ class BasePageStream:
 class StoreSink:
     """PageSink of a store: a page map and a pages image for each stream.
 
-    Gives out the numbers of pages images, from the one behind *last_id* on.
+    Gives out the numbers of pages images, from the one behind *last_id* on.  *first* opens an image of a stream to
+    which *store* writes as well: where the runs are known it has the page map before the pages, and whoever reads it
+    knows where they belong.
     """
 
-    def __init__(self, store: ImageStore, page_bytes: int = PAGE_BYTES, last_id: int = 0) -> None:
-        self._store, self._page_bytes = store, page_bytes
+    def __init__(
+        self,
+        store: ImageStore,
+        page_bytes: int = PAGE_BYTES,
+        last_id: int = 0,
+        first: Callable[[str], BinaryIO] | None = None,
+    ) -> None:
+        self._store, self._page_bytes, self._first = store, page_bytes, first
         self._lock = allocate_lock()
         self._last_id = last_id
 
     def open(
-        self, kind: ImageKind[m.pagemap_head], ident: int, n_bytes: int | None = None, lazy: Sequence[Range] = ()
+        self,
+        kind: ImageKind[m.pagemap_head],
+        ident: int,
+        n_bytes: int | None = None,
+        lazy: Sequence[Range] = (),
+        runs: Callable[[], Sequence[PageRun]] | None = None,
     ) -> StoreStream:
         with self._lock:
             self._last_id += 1
             pages_id = self._last_id
+        told = None
+        if self._first is not None and runs is not None:
+            name, told = kind.file_name(ident), runs()
+            with self._first(name) as stream:
+                stream.write(encode_pagemap(name, pages_id, told, kind))
         writer = self._store.pages_writer(kinds.PAGES.file_name(pages_id), n_bytes)
-        return StoreStream(self._store, kind, ident, pages_id, writer, self._page_bytes, lazy)
+        return StoreStream(self._store, kind, ident, pages_id, writer, self._page_bytes, lazy, told)
 
     def settle(self) -> None:
         # Nobody takes the pages from us: it is the store's commit that makes them safe.
@@ -160,9 +184,11 @@ class StoreStream(BasePageStream):
         writer: PagesWriter,
         page_bytes: int = PAGE_BYTES,
         lazy: Sequence[Range] = (),
+        told: Sequence[PageRun] | None = None,
     ) -> None:
+        """*told*: somebody has been told these runs, and no others are to come."""
         self._store, self._kind, self._ident, self._pages_id = store, kind, ident, pages_id
-        self._writer, self._page_bytes, self._lazy = writer, page_bytes, lazy
+        self._writer, self._page_bytes, self._lazy, self._told = writer, page_bytes, lazy, told
         self.in_any_order = writer.supports_write_at
         self._runs: list[PageRun] = []
         #: (start, end) of what is in the pages image.
@@ -191,15 +217,28 @@ class StoreStream(BasePageStream):
 
     def close(self) -> None:
         self._writer.close()
-        size = self._page_bytes
-        marked = marked_lazy(self._here, self._lazy) if self._lazy else ((*each, PE_PRESENT) for each in self._here)
-        runs = [PageRun(start, (end - start) // size, flags, size) for start, end, flags in marked]
-        if self._runs:
-            runs = sorted(runs + self._runs, key=lambda run: run.vaddr)
+        runs = runs_of(self._here, self._runs, self._lazy, self._page_bytes)
+        if self._told is not None and list(self._told) != runs:
+            raise ImageError(f"{self._kind.file_name(self._ident)}: other pages have come than had been told")
         store_pagemap(self._store, self._ident, self._pages_id, runs, self._kind)
 
     def abandon(self) -> None:
         self._writer.close()
+
+
+def runs_of(
+    here: Iterable[Range], others: Sequence[PageRun], lazy: Sequence[Range], page_bytes: int = PAGE_BYTES
+) -> list[PageRun]:
+    """The runs of a page map of which the pages *here* have bytes, and the *others* have not; all ascend."""
+    joined: list[Range] = []
+    for start, end in here:
+        if joined and joined[-1][1] == start:
+            joined[-1] = (joined[-1][0], end)
+        else:
+            joined.append((start, end))
+    marked = marked_lazy(joined, lazy) if lazy else ((*each, PE_PRESENT) for each in joined)
+    runs = [PageRun(start, (end - start) // page_bytes, flags, page_bytes) for start, end, flags in marked]
+    return sorted([*runs, *others], key=lambda run: run.vaddr) if others else runs
 
 
 def marked_lazy(here: Iterable[Range], lazy: Iterable[Range]) -> Iterator[tuple[int, int, int]]:

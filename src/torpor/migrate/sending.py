@@ -32,7 +32,12 @@ class RemoteSink(Closing):
         self._lock = allocate_lock()
 
     def open(
-        self, kind: ImageKind[m.pagemap_head], ident: int, n_bytes: int | None = None, lazy: Sequence[Range] = ()
+        self,
+        kind: ImageKind[m.pagemap_head],
+        ident: int,
+        n_bytes: int | None = None,
+        lazy: Sequence[Range] = (),
+        runs: Callable[[], Sequence[PageRun]] | None = None,
     ) -> RemoteStream:
         if not self._lock.acquire(timeout=0):
             raise ValueError("a page server takes one stream after the other")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import BinaryIO
 
 import pytest
 
@@ -18,7 +19,8 @@ from torpor.images.pagemap import (
     load_pagemap,
     store_pagemap,
 )
-from torpor.images.pages import open_contents
+from torpor.images.pages import StoreSink, open_contents, runs_of
+from torpor.images.stores.both import BothStore
 from torpor.images.stores.memory import MemStore
 
 PID = 7
@@ -51,6 +53,43 @@ def test_what_is_here_is_read_as_it_lies() -> None:
     with open_contents(store, PID) as contents:
         assert contents.extents == list(load_pagemap(store, PID).extents())
     assert shown(store) == {0: "a", 1: "b", 5: "c"}
+
+
+def _streamed(sent: list[str], told: list[PageRun]) -> MemStore:
+    """What a sink makes of two runs with bytes, one in the parent images between them, where *told* has been told."""
+    first, second = MemStore(), MemStore()
+    both = BothStore(first, second)
+
+    def tell(name: str) -> BinaryIO:
+        sent.append(name)
+        return both.tell(name)
+
+    sink = StoreSink(both, first=tell)
+    with sink.open(kinds.PAGEMAP, PID, 4 * PAGE_BYTES, (), lambda: told) as stream:
+        assert sent == ["pagemap-7.img"] == [name for name in second.images if name.startswith("pagemap-")]
+        assert "pagemap-7.img" not in first.images
+        for room in ([(A, PAGE_BYTES)], [(A + PAGE_BYTES, PAGE_BYTES), (A + 5 * PAGE_BYTES, 2 * PAGE_BYTES)]):
+            if len(room) == 2:
+                stream.run(PageRun(A + 2 * PAGE_BYTES, 1, PE_PARENT))
+            length = sum(each for _, each in room)
+            stream.write_at(stream.room(room), [memoryview(bytearray(length))])
+    assert first.images == second.images
+    return first
+
+
+def test_a_stream_may_have_the_page_map_before_the_pages() -> None:
+    here = [(A + first * PAGE_BYTES, A + end * PAGE_BYTES) for first, end in ((0, 1), (1, 2), (5, 7))]
+    told = runs_of(here, [PageRun(A + 2 * PAGE_BYTES, 1, PE_PARENT)], ())
+    assert [(run.vaddr, run.n_pages, run.flags) for run in told] == [
+        (A, 2, PE_PRESENT), (A + 2 * PAGE_BYTES, 1, PE_PARENT), (A + 5 * PAGE_BYTES, 2, PE_PRESENT),
+    ]  # fmt: skip
+    store = _streamed([], told)
+    assert load_pagemap(store, PID).runs == tuple(told)
+
+
+def test_other_pages_than_were_told_are_an_error() -> None:
+    with pytest.raises(ImageError, match="other pages have come than had been told"):
+        _streamed([], [PageRun(A, 4, PE_PRESENT)])
 
 
 def test_a_chain_is_followed_run_by_run() -> None:

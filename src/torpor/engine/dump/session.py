@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 from torpor.base.ids import Pid, TreePid
 from torpor.base.records import dataclass, field
-from torpor.base.typed import TYPE_CHECKING
+from torpor.base.typed import TYPE_CHECKING, BinaryIO
 from torpor.engine.dump.ids import IdAllocator
 from torpor.engine.options import DumpOptions, nobody
 from torpor.engine.sets.streaming import StoreSet
@@ -113,16 +113,19 @@ def begin(
     pid: Pid, new: NewSet | StoreSet, options: DumpOptions, hold: ExitStack, *, is_pre_dump: bool = False
 ) -> DumpSession:
     """A dump of *pid* into *new*, of which nothing has been done yet."""
+    first: Callable[[str], BinaryIO] | None = None
     if options.also is not None:
         from torpor.images.stores.both import BothStore
 
-        new.store = BothStore(new.store, options.also)
+        new.store = both = BothStore(new.store, options.also)
+        # Whoever has memory ready for a restore before all is there can put the pages of a pre-dump there as they come.
+        first = both.tell if is_pre_dump else None
     late = LateStore(new.store) if options.leave_running and options.notify is nobody else None
     store: ImageStore = late or new.store
     # Of what a pre-dump finds behind mappings no image is wanted: what is kept back is dropped.
     context = DumpContext(LateStore(new.store) if is_pre_dump else store, options.policies)
     context.files = FileDump(context, kinds_alike)
-    context.part(DumpedPages).sink = options.pages or StoreSink(store, PAGE_SIZE)
+    context.part(DumpedPages).sink = options.pages or StoreSink(store, PAGE_SIZE, first=first)
     new.has_pages = options.pages is None
     session = DumpSession(pid, new, options, hold, late, store, context, is_pre_dump)
     context.outside.run_id = new.ident

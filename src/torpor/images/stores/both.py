@@ -66,6 +66,12 @@ class BothStore(BaseStore):
     def __init__(self, first: ImageStore, second: ImageStore) -> None:
         self._first, self._second = first, second
         self.path = first.path
+        self._told: set[str] = set()
+
+    def tell(self, name: str) -> BinaryIO:
+        """An image that the second store is to have before the first: there it is not written again."""
+        self._told.add(name)
+        return self._second.open_write(name)
 
     @property
     def manifest(self) -> Manifest | None:
@@ -84,6 +90,8 @@ class BothStore(BaseStore):
         return self._first.open_read(name)
 
     def open_write(self, name: str) -> BinaryIO:
+        if name in self._told:
+            return self._first.open_write(name)
         return cast(BinaryIO, _Image((self._first.open_write(name), self._second.open_write(name))))
 
     def pages_reader(self, name: str) -> PagesReader:

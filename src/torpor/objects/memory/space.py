@@ -18,7 +18,7 @@ from torpor.base.typed import TYPE_CHECKING
 from torpor.images import kinds
 from torpor.images import messages as m
 from torpor.images.pagemap import PE_LAZY, PE_PARENT, Extent, PageRun
-from torpor.images.pages import Contents, Range, open_contents
+from torpor.images.pages import Contents, Range, open_contents, runs_of
 from torpor.images.store import ImageStore, PagesReader
 from torpor.kernel.arch import nr
 from torpor.kernel.procfs.maps import PROT_EXEC, PROT_WRITE, Vma
@@ -133,7 +133,12 @@ def _dump_contents(
     n_bytes = sum(end - start for start, end in ranges)
     left, held = _runs(scanned.left, PE_LAZY), _runs(scanned.held, PE_PARENT)
     elsewhere = sorted(left + held, key=lambda run: run.vaddr)
-    with memory, context.part(DumpedPages).sink.open(kinds.PAGEMAP, process.ns_pid, n_bytes, lazy) as stream:
+    sink = context.part(DumpedPages).sink
+
+    def runs() -> list[PageRun]:
+        return runs_of(ranges, elsewhere, lazy, PAGE_SIZE)
+
+    with memory, sink.open(kinds.PAGEMAP, process.ns_pid, n_bytes, lazy, runs) as stream:
         contents.copy(ranges, memory.read if aside is None else aside.over(memory.read), stream, elsewhere)
     n_scanned = sum(vma.length for vma in scanned.private) // PAGE_SIZE
     n_left, n_held = (sum(run.n_pages for run in runs) for runs in (left, held))
