@@ -26,7 +26,7 @@ from torpor.images import kinds, pack
 from torpor.images.pages import MAX_PARENTS
 from torpor.images.store import load_all
 from torpor.images.stores.opening import Location
-from torpor.images.stores.spooled import Spool, SpooledStore
+from torpor.images.stores.spooled import Placing, Spool, SpooledStore
 from torpor.migrate import data, offer, protocol
 from torpor.migrate.link import FAILED, Link, LinkLostError, Message
 from torpor.migrate.offer import Offer, memory_left
@@ -178,15 +178,16 @@ class _Arrival:
                 return None
             if message.flag("last"):
                 return message
-            self._lay_out(self._take(), message.number("root", 1, 1 << 22))
+            ahead = self._begin_ahead(message.number("root", 1, 1 << 22))
+            ahead.take(self._take(ahead))
             self._link.send(protocol.TAKEN)
         raise MigrationError("the source does not come to an end")
 
-    def _take(self) -> SpooledStore:
+    def _take(self, placing: Placing | None = None) -> SpooledStore:
         """The next set, whose parent is the one before."""
         self._n_sets += 1
-        where = spool(self._offer, self._place)
-        self._images = SpooledStore(self._source, f"round {self._n_sets}", where, parent=self._images)
+        where, name = spool(self._offer, self._place), f"round {self._n_sets}"
+        self._images = SpooledStore(self._source, name, where, parent=self._images, placing=placing)
         self._stack.enter_context(self._images)
         return self._images
 
@@ -195,8 +196,10 @@ class _Arrival:
         if isinstance(self._source, data.Receiver):
             self._source.close()  # and its threads: who has some cannot enter mount namespaces
         if len(load_all(images, kinds.PSTREE)) == 1:
-            # Of several, one may be looked at again for what it shares with another.
             images.read_once(give_back)
+        elif self._ahead is not None:
+            # Of several, one may be looked at again for what it shares with another.
+            self._ahead.put_all_back()
         if last.flag("later"):
             if self._taker is None:
                 raise MigrationError("memory is to come later, and there is no way for it")
@@ -210,13 +213,13 @@ class _Arrival:
         if self._taker is not None:
             self._stack.callback(self._taker.close)
 
-    def _lay_out(self, images: SpooledStore, root: int) -> None:
-        """Do what the restore can have done before the last images come: nothing is stopped for it yet."""
+    def _begin_ahead(self, root: int) -> Ahead:
+        """What does of the restore what can be done before the last images come: nothing is stopped for it yet."""
         if self._ahead is None:
             from torpor.engine.restore.ahead import Ahead
 
             self._ahead = self._stack.enter_context(Ahead(root))
-        self._ahead.take(images)
+        return self._ahead
 
     def _rebuild(self, last: Message) -> tuple[str, int]:
         """What a job needs here is made while the source is about to stop it; its last images are taken then."""

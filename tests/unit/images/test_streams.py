@@ -8,7 +8,7 @@ import pty
 import random
 import tarfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,6 +19,8 @@ from torpor.images import kinds, manifest, pack
 from torpor.images import messages as m
 from torpor.images.errors import ImageError, StoreError
 from torpor.images.manifest import Manifest
+from torpor.images.pagemap import Extent
+from torpor.images.pages import Piece
 from torpor.images.store import ImageStore, store_one
 from torpor.images.stores import spooled
 from torpor.images.stores.checked import CheckedStore
@@ -33,6 +35,7 @@ from torpor.migrate.spent import give_back
 _ID = "0123456789abcdef0123"
 _INVENTORY = kinds.INVENTORY.file_name()
 _PAGES = bytes(range(256)) * 4096
+_MANY = random.Random(5).randbytes((4 << 20) - 4096)
 
 
 def _fill(store: ImageStore) -> None:
@@ -87,6 +90,78 @@ def test_a_stream_may_give_views_of_what_it_has(how: str, tmp_path: Path) -> Non
         for name in seen.names():
             with seen.open_read(name) as one, read.open_read(name) as other:
                 assert one.read() == other.read()
+
+
+class _Placing:
+    """Takes the first and the third MiB of pages, but for a page, to addresses of its own."""
+
+    def __init__(self) -> None:
+        self.places = [(7 << 20, 7 << 20 | 1 << 20, 0), (9 << 20, (9 << 20) + 4096, 2 << 20),
+                       (3 << 20, (3 << 20) + (1 << 20) - 8192, (2 << 20) + 4096)]  # fmt: skip
+        self.memory: dict[int, bytes] = {}
+        self.spool: Spool | None = None
+        self.start = -1
+
+    def wanted(self, store: PlacedStore, name: str, spool: Spool, start: int) -> list[Extent]:
+        assert name == "pages-1.img" and store.names() == ["fs-1.img", name] and store.size_of(name) == len(_MANY)
+        self.spool, self.start = spool, start
+        return self.places
+
+    def put(self, pieces: Sequence[Piece], data: memoryview) -> None:
+        assert sum(length for _, length in pieces) == len(data)
+        at = 0
+        for start, length in pieces:
+            self.memory[start] = bytes(data[at : at + length])
+            at += length
+
+    def at(self, start: int, end: int) -> bytes:
+        return b"".join(data for at, data in sorted(self.memory.items()) if start <= at < end)
+
+
+def test_pages_may_go_to_where_they_belong_as_they_come(tmp_path: Path) -> None:
+    path, placing = tmp_path / "x", _Placing()
+    with _store(path) as made:
+        with made.open_write("fs-1.img") as stream:
+            stream.write(b"something")
+        writer = made.pages_writer("pages-1.img", len(_MANY))
+        writer.append([memoryview(_MANY)])
+        writer.close()
+        store_one(made, "INVENTORY", m.inventory_entry(img_version=2, dump_criu_run_id=_ID))
+        made.commit(Manifest(_ID))
+    data = path.read_bytes()
+    with SpooledStore(io.BytesIO(data), "the stream", Spool(tmp_path), placing=placing) as store:
+        for start, end, offset in placing.places:
+            assert placing.at(start, end) == _MANY[offset : offset + end - start]
+        reader = store.pages_reader("pages-1.img")
+        room = memoryview(bytearray(4096))
+        for at in range(0, len(_MANY) & -4096, 4096):
+            if any(offset <= at < offset + end - start for start, end, offset in placing.places):
+                with pytest.raises(StoreError, match="has gone to where it belongs"):
+                    reader.read_at(at, room)
+            else:
+                reader.read_at(at, room)
+                assert room == _MANY[at : at + 4096]
+        assert placing.spool is not None
+        for start, end, offset in placing.places:
+            placing.spool.put_back(placing.start + offset, memoryview(bytearray(placing.at(start, end))))
+            assert not placing.spool.is_absent(placing.start + offset, end - start)
+        whole = memoryview(bytearray(len(_MANY)))
+        reader.read_at(0, whole)
+        assert whole == _MANY
+        reader.close()
+
+
+def test_what_is_put_back_in_part_is_absent_in_part(tmp_path: Path) -> None:
+    with Spool(tmp_path) as spool:
+        spool.append("x", bytes(10))
+        spool.leave_out(30)
+        spool.append("x", bytes(10))
+        spool.put_back(20, memoryview(bytes(5)))
+        absent = [at for at in range(50) if spool.is_absent(at, 1)]
+        assert absent == [*range(10, 20), *range(25, 40)]
+        assert [spool.is_absent(*each) for each in ((0, 10), (0, 11), (20, 5), (20, 6), (19, 2), (40, 10))] == [
+            False, True, False, True, True, False,
+        ]  # fmt: skip
 
 
 def test_what_goes_by_a_way_that_has_sums_needs_none(tmp_path: Path) -> None:

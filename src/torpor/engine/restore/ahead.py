@@ -9,15 +9,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from torpor.base.fds import Closing
+from torpor.base.typed import TYPE_CHECKING
 from torpor.images import kinds
-from torpor.images.pages import Range
+from torpor.images.pagemap import Extent
+from torpor.images.pages import Piece, Range
 from torpor.images.store import ImageStore, load_one
+from torpor.kernel import vm
 from torpor.kernel.arch import nr
 from torpor.kernel.rlimits import raise_descriptor_limit
 from torpor.objects.memory.parked import Parked
 from torpor.tracee import stub
 from torpor.tracee.batch import Batch
 from torpor.tracee.puppet import Channel
+
+if TYPE_CHECKING:
+    from torpor.images.stores.spooled import PlacedStore, Spool
 
 _CHANNEL = 3
 
@@ -42,6 +48,11 @@ class Ahead(Closing):
 
         ImageError; TorporError where there is no memory for it.
         """
+        made, parked = self._begin(store)
+        parked.take(made.runner, store)
+
+    def _begin(self, store: ImageStore) -> tuple[stub.Stub, Parked]:
+        """The stub, which keeps clear of what is mapped as the first set says."""
         if self._stub is None:
             mappings = [(vma.start, vma.end) for vma in load_one(store, kinds.MM, self._ident).vmas]
             raise_descriptor_limit()
@@ -50,7 +61,24 @@ class Ahead(Closing):
             self._stub = stub.spawn(area, keep_fds={_CHANNEL: self._channel.far.fileno()}, birth=self._birth)
             self._parked = Parked(self._ident, (area, area + stub.AREA_SIZE))
         assert self._parked is not None
-        self._parked.take(self._stub.runner, store)
+        return self._stub, self._parked
+
+    def wanted(self, store: PlacedStore, name: str, spool: Spool, start: int) -> Sequence[Extent]:
+        """Placing: what of the pages that are about to come has its place in the stub.  Errors as of :meth:`take`."""
+        if kinds.PAGES.parse_file_name(name) is None or not store.exists(kinds.MM.file_name(self._ident)):
+            return ()
+        made, parked = self._begin(store)
+        return parked.begin(made.runner, store, name, spool, start)
+
+    def put(self, pieces: Sequence[Piece], data: memoryview) -> None:
+        """Placing: have them there."""
+        assert self._stub is not None
+        vm.write_from(self._stub.runner.tid, pieces, memoryview(bytearray(data)) if data.readonly else data)
+
+    def put_all_back(self) -> None:
+        """All pages can be found in the images, wherever they are besides: others than the root's restore want them."""
+        if self._stub is not None and self._parked is not None:
+            self._parked.put_all_back(self._stub.runner)
 
     @property
     def is_sibling(self) -> bool:
@@ -63,7 +91,10 @@ class Ahead(Closing):
         if self._stub is None or found is None or found.ident != ident:
             return None
         start, end = found.area
-        return None if any(first < end and start < last for first, last in mappings) else found
+        if any(first < end and start < last for first, last in mappings):
+            self.put_all_back()
+            return None
+        return found
 
     def give(self, channel: Channel, joins: Sequence[stub.Join]) -> tuple[stub.Stub, stub.Stub]:
         """The stub, in the namespaces *joins* and with the far end of *channel* instead of ours, and another one, that

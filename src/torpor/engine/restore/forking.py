@@ -72,6 +72,8 @@ def _bear_root(session: RestoreSession, keep: dict[int, int]) -> stub.Stub:
         session.guardian = Guardian(guard)
         _hand_over(session, seed)
         return seed
+    if session.context.parked is not None and ahead is not None:
+        ahead.put_all_back()
     session.context.parked = None
     bearer = stub.spawn(session.area, keep_fds=keep, joins=joins)
     session.guardian = Guardian(bearer)
@@ -89,7 +91,7 @@ def _hand_over(session: RestoreSession, seed: stub.Stub) -> None:
     """
     assert session.context.parked is not None
     try:
-        session.context.parked.fit(seed.runner, mm_of(session.root).vmas)
+        session.context.parked.fit(seed.runner, mm_of(session.root).vmas, session.store)
         namespaces.prepare_stub(session, seed.runner)
         _clone_root(session, seed, CLONE_VM)
     finally:

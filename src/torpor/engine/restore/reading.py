@@ -152,7 +152,10 @@ def plan(session: RestoreSession) -> None:
 def _parked(session: RestoreSession, mappings: Iterable[Range]) -> Parked | None:
     """Memory that is there already, if it can be had: it is, in a stub whose children are whose the root is to be."""
     ahead = session.options.ahead
-    if ahead is None or ahead.is_sibling != session.options.sibling:
+    if ahead is None:
+        return None
+    if ahead.is_sibling != session.options.sibling:
+        ahead.put_all_back()
         return None
     return ahead.parked(session.root.ns_pid, mappings)
 

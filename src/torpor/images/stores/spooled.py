@@ -10,12 +10,16 @@ from __future__ import annotations
 import io
 import os
 import tempfile
-from collections.abc import Callable
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from torpor.base.fds import Closing
-from torpor.base.typed import BinaryIO, cast
+from torpor.base.typed import BinaryIO, Protocol, cast
 from torpor.images import kinds, pack
 from torpor.images.errors import ImageError, ImageMissing, StoreError
+from torpor.images.pagemap import Extent
+from torpor.images.pages import Piece
 from torpor.images.store import ImageStore, PagesReader, check_name
 from torpor.images.stores.base import BaseStore, PagesStream
 from torpor.images.stores.directory import DirPagesReader
@@ -38,6 +42,8 @@ class Spool(Closing):
     def __init__(self, directory: str | os.PathLike[str] | None, most: int = 0, *, opened: int = -1) -> None:
         """*opened*: a descriptor, which becomes ours, of such a file that somebody else has filled."""
         self._most = most
+        #: (start, end) of what has gone elsewhere, and is not here; ascending.
+        self._absent: list[tuple[int, int]] = []
         self.give_back: Callable[[int, int, int], None] | None = None
         if opened >= 0:
             self._file: BinaryIO = cast(BinaryIO, open(opened, "r+b", buffering=0))  # noqa: SIM115
@@ -78,6 +84,29 @@ class Spool(Closing):
             self.size += n_bytes
             view = view[n_bytes:]
 
+    def leave_out(self, n_bytes: int) -> None:
+        """What would be appended next has gone elsewhere: who reads it here is told so, until it is put back."""
+        self._absent.append((self.size, self.size + n_bytes))
+        self.size += n_bytes
+
+    def put_back(self, start: int, data: memoryview) -> None:
+        """What had been left out from *start* on.  StoreError."""
+        end, at = start + data.nbytes, start
+        while at < end:
+            try:
+                at += os.pwrite(self._file.fileno(), data[at - start :], at)
+            except OSError as error:
+                raise StoreError(f"cannot keep pages in {self._directory}: {error.strerror}") from error
+        kept = []
+        for first, last in self._absent:
+            kept += [each for each in ((first, min(last, start)), (max(first, end), last)) if each[0] < each[1]]
+        self._absent = kept
+
+    def is_absent(self, start: int, n_bytes: int) -> bool:
+        """Whether something of that is not here."""
+        index = bisect_left(self._absent, (start + n_bytes, 0)) - 1
+        return index >= 0 and self._absent[index][1] > start
+
     def reader(self, name: str) -> DirPagesReader:
         """Of all that is in it."""
         return DirPagesReader(os.dup(self._file.fileno()), name)
@@ -107,6 +136,8 @@ class Part:
     def read_at(self, offset: int, into: memoryview) -> None:
         if offset < 0 or offset + into.nbytes > self.size:
             raise ImageError(f"{self._name}: truncated: {into.nbytes} bytes wanted at byte {offset} of {self.size}")
+        if self._spool.is_absent(self._start + offset, into.nbytes):
+            raise StoreError(f"{self._name}: what is wanted at byte {offset} has gone to where it belongs")
         self._reader.read_at(self._start + offset, into)
         if self._is_pages:
             self._spool.was_read(self._start + offset, into.nbytes)
@@ -165,16 +196,67 @@ class PlacedStore(BaseStore):
         self._spool.close()
 
 
+class Placing(Protocol):
+    """Who takes pages as they come, to where they belong."""
+
+    def wanted(self, store: PlacedStore, name: str, spool: Spool, start: int) -> Sequence[Extent]:
+        """Which pages of the image *name* are, and where: (start, end, offset in the image), by offset.
+
+        All images that have come before it are in *store*; it lies from *start* on in *spool*, without those pages.
+        ImageError.
+        """
+
+    def put(self, pieces: Sequence[Piece], data: memoryview) -> None:
+        """The bytes of some pieces (start, length) of these pages, as much of them as has come.  OSError."""
+
+
+def _together(wanted: Iterable[Extent]) -> Iterator[tuple[int, deque[Piece]]]:
+    """What of it lies together in the image: its offset there, and the pieces."""
+    pieces: deque[Piece] = deque()
+    first = last = 0
+    for start, end, offset in wanted:
+        if pieces and offset != last:
+            yield first, pieces
+            pieces = deque()
+        if not pieces:
+            first = offset
+        pieces.append((start, end - start))
+        last = offset + end - start
+    if pieces:
+        yield first, pieces
+
+
+def _cut_off(pieces: deque[Piece], n_bytes: int) -> list[Piece]:
+    """The first *n_bytes* of the *pieces*, which they have no more."""
+    found = []
+    while n_bytes:
+        start, length = pieces.popleft()
+        if length > n_bytes:
+            pieces.appendleft((start + n_bytes, length - n_bytes))
+            length = n_bytes
+        found.append((start, length))
+        n_bytes -= length
+    return found
+
+
 class SpooledStore(PlacedStore):
     """ImageStore, for reading, of the archive that *stream* gives, whatever it is compressed with.
 
     *spool* becomes ours; *parent*, the set before this one, stays the caller's.  ImageError for what is no archive of
-    images, StoreError where there is no room.
+    images, StoreError where there is no room.  *placing* is asked for pages that need not be kept.
     """
 
-    def __init__(self, stream: Readable, path: str, spool: Spool, *, parent: ImageStore | None = None) -> None:
+    def __init__(
+        self,
+        stream: Readable,
+        path: str,
+        spool: Spool,
+        *,
+        parent: ImageStore | None = None,
+        placing: Placing | None = None,
+    ) -> None:
         super().__init__(path, spool, {}, parent=parent)
-        self._n_kept = 0
+        self._n_kept, self._placing = 0, placing
         try:
             with decompressed(stream) as (plain, _):
                 for member, content in iter_members(plain):
@@ -196,16 +278,35 @@ class SpooledStore(PlacedStore):
             raise ImageError(f"more than {_MAX_IMAGES} files are not believed")
         n_bytes = content.left
         if n_bytes <= _SMALL and self._n_kept + n_bytes <= _MAX_KEPT:
-            pieces = []
+            parts = []
             while content.left:
-                pieces.append(content.read(content.left))
-            self._kept[name] = b"".join(pieces)
+                parts.append(content.read(content.left))
+            self._kept[name] = b"".join(parts)
             self._n_kept += n_bytes
             return
         self._spool.check_room(name, n_bytes)
-        self._places[name] = (self._spool.size, n_bytes)
-        while content.left:
-            self._spool.append(name, content.view(_CHUNK))
+        start = self._spool.size
+        self._places[name] = (start, n_bytes)
+        if self._placing is not None:
+            for offset, pieces in _together(self._placing.wanted(self, name, self._spool, start)):
+                self._keep(name, content, offset - (self._spool.size - start))
+                self._place(self._placing, content, pieces)
+        self._keep(name, content, content.left)
+
+    def _keep(self, name: str, content: Content, n_bytes: int) -> None:
+        """What comes next goes into the spool."""
+        until = content.left - n_bytes
+        while content.left > until:
+            self._spool.append(name, content.view(min(_CHUNK, content.left - until)))
+
+    def _place(self, placing: Placing, content: Content, pieces: deque[Piece]) -> None:
+        """What comes next goes to these pieces, and not into the spool."""
+        left = sum(length for _, length in pieces)
+        self._spool.leave_out(left)
+        while left:
+            data = content.view(min(_CHUNK, left))
+            left -= len(data)
+            placing.put(_cut_off(pieces, len(data)), memoryview(data))
 
     def hand_over(self) -> tuple[int, dict[str, tuple[int, int]]]:
         """The descriptor of the spool, in which all images lie then, and where: of them another process can make a

@@ -4,7 +4,8 @@ Kernel view
     Private anonymous mappings at other addresses, whole multiples of 2 MiB away from their own, so that mremap(2) moves
     page tables and no pages; the puppet that moves them to where they belong has the stub's whole address space.
 Image
-    Those of the rounds of a migration: page maps, and in ``mm-PID.img`` the mappings alone.
+    Those of the rounds of a migration: page maps, and in ``mm-PID.img`` the mappings alone.  Pages that come after both
+    are written as they come, and lie in no image then.
 Restore
     What the last images have of it in the images before them is there; the rest is written as ever.
 Limits
@@ -16,11 +17,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from torpor.base.records import dataclass, field
+from torpor.base.typed import TYPE_CHECKING
 from torpor.images import kinds
 from torpor.images import messages as m
-from torpor.images.pagemap import Extent
+from torpor.images.pagemap import Extent, load_pagemap
 from torpor.images.pages import Contents, Range, open_contents
 from torpor.images.store import ImageStore, load_one
+from torpor.kernel import vm
 from torpor.kernel.arch import nr
 from torpor.kernel.procfs.maps import PROT_READ, PROT_WRITE
 from torpor.kernel.uapi.mman import (
@@ -38,6 +41,9 @@ from torpor.objects.memory.areas import ANON_PRIVATE
 from torpor.objects.memory.inherited import Call, overlay, run_all
 from torpor.tracee import stub
 from torpor.tracee.remote import Runner
+
+if TYPE_CHECKING:
+    from torpor.images.stores.spooled import Spool
 
 _NO_FD = (1 << 64) - 1
 _READ_WRITE = PROT_READ | PROT_WRITE
@@ -74,6 +80,18 @@ class _Place:
         return is_near and entry.flags & MAP_NORESERVE == self.noreserve
 
 
+@dataclass(frozen=True, slots=True)
+class _OnlyHere:
+    """Pages, at their own addresses, that have been written here as they came, and what would have been their place in
+    the images.
+    """
+
+    start: int
+    end: int
+    spool: Spool
+    offset: int
+
+
 @dataclass(slots=True)
 class Parked:
     """The memory of the process *ident* in the stub whose own is at *area*.  TargetGoneError when that has died.
@@ -86,29 +104,108 @@ class Parked:
     there: list[Extent] = field(default_factory=list)
     #: By the addresses of the mappings.
     _places: list[_Place] = field(default_factory=list)
+    #: In order.
+    _only_here: list[_OnlyHere] = field(default_factory=list)
+    #: The set whose pages have been written, or are being, as they come.
+    _begun: ImageStore | None = None
+
+    def begin(self, runner: Runner, store: ImageStore, name: str, spool: Spool, start: int) -> list[Extent]:
+        """The pages image *name* of the set *store* is about to come, and would lie from *start* on in *spool*: which
+        of its pages are to be written where, by their offsets in it.  None unless all that is told of them is there.
+
+        As of :meth:`take`, which has nothing left to do then.
+        """
+        if not self._is_told(store, name):
+            return []
+        with open_contents(store, self.ident, page_bytes=PAGE_SIZE) as kept:
+            missing, inside = self._prepare(runner, store, kept)
+            contents.restore(runner.tid, [each for each in missing if Contents.is_of_parents(each)], kept.reader)
+        new = [_OnlyHere(first, end, spool, start + offset) for first, end, offset in filter(_is_new, inside)]
+        self._only_here = sorted(self._only_here + new, key=lambda each: each.start)
+        self._begun = store
+        return sorted(filter(_is_new, missing), key=lambda each: each[2])
+
+    def _is_told(self, store: ImageStore, name: str) -> bool:
+        """Whether these are the pages of the process, and the only one of its tree: others look at what they share."""
+        spaces = [each for each in store.names() if kinds.MM.parse_file_name(each) is not None]
+        if spaces != [kinds.MM.file_name(self.ident)] or not store.exists(kinds.PAGEMAP.file_name(self.ident)):
+            return False
+        return load_pagemap(store, self.ident, page_bytes=PAGE_SIZE).pages_name == name
 
     def take(self, runner: Runner, store: ImageStore) -> None:
         """Have what *store* and those before it say of the process, all of which but *store* have been taken before."""
-        entries = load_one(store, kinds.MM, self.ident).vmas
+        if self._begun is store:
+            return
         with open_contents(store, self.ident, page_bytes=PAGE_SIZE) as kept:
-            numbered = _numbered(entries)
-            filled = {number for _, _, number in _shared(numbered, kept.extents)}
-            wanted = [entries[number] for _, _, number in numbered if number in filled]
-            calls: list[Call] = []
-            known = self._lay_out(wanted, calls, entries)
-            inside = _clipped(kept.extents, self._places)
-            missing = difference(_moved(known, self._places), _moved(inside, self._places), calls)
-            run_all(runner, calls)
+            missing, _ = self._prepare(runner, store, kept)
             contents.restore(runner.tid, missing, kept.reader)
-            self.there = [(each[0], each[1], 0) for each in inside if not Contents.is_zero(each)]
 
-    def fit(self, runner: Runner, entries: Sequence[m.vma_entry]) -> None:
-        """Have the mappings as they are among the last *entries*, as far as they are there.
+    def _prepare(self, runner: Runner, store: ImageStore, kept: Contents) -> tuple[list[Extent], list[Extent]]:
+        """Have the mappings that are needed for what is *kept*: what of it is missing, at the addresses that it has
+        here, and all of it that can lie here, at its own.
+        """
+        entries = load_one(store, kinds.MM, self.ident).vmas
+        numbered = _numbered(entries)
+        filled = {number for _, _, number in _shared(numbered, kept.extents)}
+        wanted = [entries[number] for _, _, number in numbered if number in filled]
+        calls: list[Call] = []
+        places = self._places
+        known = self._lay_out(wanted, calls, entries)
+        inside = _clipped(kept.extents, self._places)
+        missing = difference(_moved(known, self._places), _moved(inside, self._places), calls)
+        self._put_back(runner, places, known, kept)
+        run_all(runner, calls)
+        self.there = [(each[0], each[1], 0) for each in inside if not Contents.is_zero(each)]
+        return missing, inside
+
+    def _put_back(self, runner: Runner, places: Sequence[_Place], known: Sequence[Extent], kept: Contents) -> None:
+        """Of the pages that are only here those that are among the *kept*, and not *known* any more, are copied to
+        where they are looked for then; the *places* are those where they lie.
+        """
+        needed = [each for each in kept.extents if Contents.is_of_parents(each)]
+        lost = [
+            (start, end, 0) for start, end, one, other in overlay(needed, known) if one is not None and other is None
+        ]
+        self._copy_back(runner, places, lost)
+        self._only_here = self._parts(list(_shared(needed, known)))
+
+    def put_all_back(self, runner: Runner) -> None:
+        """Nothing is only here any more: whoever reads the images finds it there."""
+        self._copy_back(runner, self._places, [(each.start, each.end, 0) for each in self._only_here])
+        self._only_here = []
+
+    def _copy_back(self, runner: Runner, places: Sequence[_Place], ranges: Sequence[Extent]) -> None:
+        shifts = [(place.entry.start, place.entry.end, place.shift) for place in places]
+        for part in self._parts(ranges):
+            for start, end, _, shift in overlay([(part.start, part.end, 0)], shifts):
+                if shift is None or not part.start <= start < part.end:
+                    continue
+                for at in range(start, end, contents.CHUNK_BYTES):
+                    buffer = memoryview(bytearray(min(end - at, contents.CHUNK_BYTES)))
+                    vm.read_into(runner.tid, [(at + shift[2], len(buffer))], buffer)
+                    part.spool.put_back(part.offset + at - part.start, buffer)
+
+    def _parts(self, ranges: Sequence[Extent]) -> list[_OnlyHere]:
+        """Of the pages that are only here those in *ranges*."""
+        held = [(each.start, each.end, number) for number, each in enumerate(self._only_here)]
+        found = []
+        for start, end, number in _shared(held, ranges):
+            each = self._only_here[number]
+            found.append(_OnlyHere(start, end, each.spool, each.offset + start - each.start))
+        return found
+
+    def fit(self, runner: Runner, entries: Sequence[m.vma_entry], store: ImageStore) -> None:
+        """Have the mappings as they are among the last *entries*, as far as they are there.  *store*: the last set.
 
         What has grown is one mapping again, for nothing here has come by fork (is_mergeable_anon_vma).
         """
         calls: list[Call] = []
+        places, there = self._places, self.there
         self.there = self._lay_out([entries[number] for _, _, number in _numbered(entries)], calls)
+        # The tree is stopped meanwhile: the images are looked into only where something has no place any more.
+        if self._only_here and self.there != there:
+            with open_contents(store, self.ident, page_bytes=PAGE_SIZE, later=[]) as kept:
+                self._put_back(runner, places, self.there, kept)
         run_all(runner, calls)
 
     def bring(self, runner: Runner) -> None:
@@ -181,6 +278,11 @@ class Parked:
         for entry, size in zip(new, sizes, strict=True):
             yield _Place(entry, low + slack - (entry.start & -_HUGE), low, low + size)
             low += size
+
+
+def _is_new(extent: Extent) -> bool:
+    """Whether its pages lie in the pages image of the set itself."""
+    return not Contents.is_zero(extent) and not Contents.is_of_parents(extent)
 
 
 def _can_be_parked(entry: m.vma_entry) -> bool:
