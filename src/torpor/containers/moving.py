@@ -23,7 +23,7 @@ from typing import Any
 from torpor.base import log
 from torpor.base.errors import MigrationError, TorporError, UnknownEndError
 from torpor.base.ids import Pid
-from torpor.base.records import replace
+from torpor.base.records import dataclass, replace
 from torpor.containers import arriving
 from torpor.containers.arriving import BEGIN, FILES, REBUILD, ROOT, SHM, VOLUME, WAITS
 from torpor.containers.asking import Asking
@@ -74,27 +74,34 @@ def migrate(
     return moving_podman.migrate(container, where, wishes, words, volumes)
 
 
+@dataclass(frozen=True, slots=True)
+class Agreed:
+    """What *host* takes: *container*, with *words* of its engine's; what is said goes by *link*, data by *way*.
+
+    What *stack* has entered lasts as long as the migration.
+    """
+
+    link: Link
+    way: Metered
+    container: Container
+    host: str
+    wishes: Wishes
+    words: Words
+    stack: ExitStack
+
+
 class Move:
     """One in progress, whatever the engine is."""
 
     engine = ""
 
-    def __init__(
-        self,
-        link: Link,
-        way: Metered,
-        container: Container,
-        host: str,
-        wishes: Wishes,
-        words: Words,
-        stack: ExitStack,
-    ) -> None:
-        self._link, self._way, self._container = link, way, container
-        self._host, self._wishes, self._words, self._stack = host, wishes, words, stack
-        self._rounds = Rounds(wishes.aim, wishes.tell, self._taken)
-        self._root = read_status(Pid(container.pid)).ns_pids[-1]
+    def __init__(self, agreed: Agreed) -> None:
+        self._link, self._way, self._container = agreed.link, agreed.way, agreed.container
+        self._host, self._wishes, self._words, self._stack = agreed.host, agreed.wishes, agreed.words, agreed.stack
+        self._rounds = Rounds(self._wishes.aim, self._wishes.tell, self._taken)
+        self._root = read_status(Pid(self._container.pid)).ns_pids[-1]
         self._home = self._make_home()
-        self._meeting = stack.enter_context(meeting.Meeting(meeting.of_dump(container.pid)))
+        self._meeting = self._stack.enter_context(meeting.Meeting(meeting.of_dump(self._container.pid)))
         self._directories: dict[str, Directory] = {}
         self._go_ns = 0
         #: What is in here lasts until the tree has been given up, or goes on.

@@ -22,7 +22,7 @@ from torpor.containers import arriving_bundle, bundles, note
 from torpor.containers.arriving import DOCUMENTS
 from torpor.containers.asking import Asking
 from torpor.containers.model import Container, Words
-from torpor.containers.moving import Move
+from torpor.containers.moving import Agreed, Move
 from torpor.containers.oci import RUNC, state_root
 from torpor.images import kinds
 from torpor.images.store import load_one
@@ -60,9 +60,8 @@ def migrate(container: Container, where: Destination, wishes: Wishes, words: Wor
             if wishes.dry_run:
                 remote.link.send(protocol.CANCEL)
                 return None
-            move = _BundleMove(remote.link, way, container, str(where), wishes, words, stack)
-            move.network = network
-            return move.run(name, made, began)
+            agreed = Agreed(remote.link, way, container, str(where), wishes, words, stack)
+            return _BundleMove(agreed, network).run(name, made, began)
         except LinkLostError as error:
             remote.explain(error)
             raise
@@ -116,7 +115,10 @@ class _BundleMove(Move):
     """Of a container of runc."""
 
     engine = RUNC.name
-    network: _Network
+
+    def __init__(self, agreed: Agreed, network: _Network) -> None:
+        super().__init__(agreed)
+        self._network = network
 
     def _look(self) -> Message:
         """What runc says of it in a pre-dump; nothing is done for that."""
@@ -141,7 +143,7 @@ class _BundleMove(Move):
             for container in RUNC.find(self._container.id):
                 RUNC.remove(container)
         try:
-            self.network.leave(self._table)
+            self._network.leave(self._table)
         except (TorporError, OSError) as error:
             log.warn(f"the network namespace of {self._container.label} is left locked here: {error}")
 
@@ -158,7 +160,7 @@ class _BundleMove(Move):
         told = note.read(images)
         assert told is not None
         RUNC.restore_directory(images, told, None, options)
-        self.network.come_back(table)
+        self._network.come_back(table)
 
     @property
     def _kept(self) -> str:

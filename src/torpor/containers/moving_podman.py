@@ -21,7 +21,7 @@ from torpor.containers.asking import Asking
 from torpor.containers.commands import run
 from torpor.containers.layer import Directory
 from torpor.containers.model import Container, Words
-from torpor.containers.moving import Move
+from torpor.containers.moving import Agreed, Move
 from torpor.containers.names import PODMAN
 from torpor.containers.together import AGREED, READY, Together
 from torpor.engine.stats import DumpStats
@@ -30,8 +30,7 @@ from torpor.images.store import load_one
 from torpor.images.stores.opening import open_store
 from torpor.kernel import interrupts
 from torpor.migrate import held_network, homes, keeping, offer, protocol, source
-from torpor.migrate.link import Link, LinkLostError, Message
-from torpor.migrate.metered import Metered
+from torpor.migrate.link import LinkLostError, Message
 from torpor.migrate.offer import Offer
 from torpor.migrate.source import Moved, Wishes
 from torpor.migrate.way import Destination, Remote
@@ -82,7 +81,8 @@ def migrate(
             if wishes.dry_run:
                 remote.link.send(protocol.CANCEL)
                 return None
-            move = _PodmanMove(remote.link, way, container, str(where), wishes, words, stack, told, together)
+            agreed = Agreed(remote.link, way, container, str(where), wishes, words, stack)
+            move = _PodmanMove(agreed, told, together)
             move.reach(AGREED)
             return move.run_with(mounts, name, made, began)
         except LinkLostError as error:
@@ -145,20 +145,9 @@ class _PodmanMove(Move):
 
     engine = PODMAN.name
 
-    def __init__(
-        self,
-        link: Link,
-        way: Metered,
-        container: Container,
-        host: str,
-        wishes: Wishes,
-        words: Words,
-        stack: ExitStack,
-        told: dict[str, Any],
-        together: Together | None = None,
-    ) -> None:
+    def __init__(self, agreed: Agreed, told: dict[str, Any], together: Together | None) -> None:
         self._told, self._together = told, together
-        super().__init__(link, way, container, host, wishes, words, stack)
+        super().__init__(agreed)
         self._there = set(os.listdir(self._static)) - {_ROUNDS}
 
     def run_with(self, mounts: list[Mount], name: str, made: Offer, began: float) -> Moved:
