@@ -53,6 +53,17 @@ def test_what_the_checkpoint_may_be_allowed_is_not_in_the_way() -> None:
     assert allowed.returncode == 0 and "nothing in the way" in allowed.stdout
 
 
+def test_who_is_not_there_yet_may_be_in_the_way() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=-3, pass_fds=[listener.fileno()]) as process:
+            open_to_all, closed = check(process.pid, "--external-pipes"), check(process.pid, "--tcp-close")
+            process.kill()
+    assert open_to_all.returncode == 0, open_to_all.stdout
+    assert f"may be in the way: a connection to port {port}" in open_to_all.stdout
+    assert "connection to port" not in closed.stdout
+
+
 def test_the_machine_is_told_without_a_name() -> None:
     done = subprocess.run([*TORPOR, "check"], capture_output=True, text=True, check=False)
     assert "clone3_set_tid" in done.stdout and "CAP_SYS_PTRACE" in done.stdout

@@ -37,7 +37,7 @@ def told(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
 def test_a_job_there_and_back(job: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     checked = told(capsys, "check", job)
     assert isinstance(checked.pop("not_looked_at"), list)
-    assert checked == {"target": job, "problems": [], "losses": []}
+    assert checked == {"target": job, "problems": [], "losses": [], "chances": []}
     made = told(capsys, "checkpoint", job)
     assert made["target"] == f"{job}@1" and made["processes"] == 1
     assert isinstance(made["size_bytes"], int) and made["size_bytes"] > 0

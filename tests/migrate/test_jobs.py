@@ -97,6 +97,23 @@ def test_the_ways_that_its_data_may_go(words: tuple[str, ...], here: Path, there
     assert jobs.list_jobs() == [] and there.jobs() == {"counter": "running"} and there.leftovers() == []
 
 
+def test_that_a_connection_may_be_in_the_way_is_said_before_anything_goes(
+    there: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORPOR_STATE", str(tmp_path / "here"))
+    program = (
+        "import socket, time; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1]); time.sleep(9999)"
+    )
+    try:
+        (port,) = _wait_for_line(jobs.start([sys.executable, "-S", "-u", "-c", program], "server").log, 1)
+        line = [*TORPOR, "migrate", "server", "there", *there.words, "--dry-run"]
+        for word, is_said in ((), True), (("--tcp-close",), False), (("--tcp-established",), False):
+            done = subprocess.run([*line, *word], capture_output=True, text=True, check=True)
+            assert (f"may be in the way when it is stopped: a connection to port {port}" in done.stderr) == is_said
+    finally:
+        _end("server")
+
+
 @pytest.mark.parametrize("lacks", ["here", "there"])
 def test_who_has_no_lz4_says_so_before_anything_is_stopped(
     lacks: str, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -103,6 +103,8 @@ class Noticed:
         self.undo: list[str] = []
         #: Where mappings begin that have a NUMA policy of their own.
         self.placed: dict[Pid, list[int]] = {}
+        #: The ports at which a connection, were there one, would be refused.
+        self.ports: set[int] = set()
         #: Threads that share with their process what the images have once for all of them.
         self.threads: set[Pid] = set()
 

@@ -112,8 +112,8 @@ def _check_target(args: argparse.Namespace) -> int:
     return _tell(args, args.target, [problem.describe() for problem in problems], found)
 
 
-def insist(target: Target, told: dict[str, object], *, may_ask: bool) -> None:
-    """What ``torpor check`` would say of a process or job, before it is checkpointed.
+def insist(target: Target, told: dict[str, object], *, may_ask: bool) -> Findings:
+    """What ``torpor check`` says of a process or job, before it is checkpointed.
 
     RefusedError with all that is in the way.  What will be lost is said, and somebody at a terminal is asked.
     """
@@ -124,7 +124,7 @@ def insist(target: Target, told: dict[str, object], *, may_ask: bool) -> None:
             first.add_note(f"also {other}")
         raise first
     if not found.losses or not may_ask:
-        return
+        return found
     text = "; ".join(found.losses)
     if not sys.stdin.isatty():
         raise RefusedError(f"{target.label} would lose something: {text}", hint="--yes goes on all the same")
@@ -134,11 +134,13 @@ def insist(target: Target, told: dict[str, object], *, may_ask: bool) -> None:
     sys.stderr.flush()
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise RefusedError(f"{target.label}: nothing was done")
+    return found
 
 
 def _findings(target: Target, told: dict[str, object]) -> Findings:
     """Of a process or a job."""
     import torpor
+    from torpor.base.records import replace
     from torpor.containers import membership
     from torpor.kernel.procfs.task import read_tree
 
@@ -149,10 +151,11 @@ def _findings(target: Target, told: dict[str, object]) -> Findings:
     found = torpor.examine(target.pid, **told)  # type: ignore[arg-type]
     if target.unit is None:
         return found
-    return torpor.Findings(found.problems, (*found.losses, *target.unit.losses()), found.unseen)
+    return replace(found, losses=(*found.losses, *target.unit.losses()))
 
 
 def _check_container(target: Target, args: argparse.Namespace) -> int:
+    from torpor.base.records import replace
     from torpor.cli import process_options
     from torpor.cli.criu.dump import policies
     from torpor.cli.criu.parse import override, parse
@@ -187,7 +190,7 @@ def _check_container(target: Target, args: argparse.Namespace) -> int:
     found = examine(target.pid, DumpOptions(policies=policies(options), entered=options.exec_processes))
     if container.engine == "podman":
         more, losses = names.PODMAN.foresee(container)
-        found = Findings((*found.problems, *more), (*found.losses, *losses), found.unseen)
+        found = replace(found, problems=(*found.problems, *more), losses=(*found.losses, *losses))
     problems = [*lacking, *(problem.describe() for problem in found.problems)]
     for line in lines if not args.json else ():
         print(line)
@@ -208,13 +211,15 @@ def _tell(
     about: dict[str, object] | None = None,
 ) -> int:
     if args.json:
-        lists = {"problems": list(problems), "losses": list(found.losses), "not_looked_at": list(found.unseen)}
+        lists = {"problems": problems, "losses": found.losses, "not_looked_at": found.unseen, "chances": found.chances}
         _print_json({"target": label, **(about or {}), **lists})
         return 1 if problems else 0
     for problem in problems:
         print(f"{label}: in the way: {problem}")
     for loss in found.losses:
         print(f"{label}: will be lost: {loss}")
+    for text in found.chances:
+        print(f"{label}: may be in the way: {text}")
     for text in found.unseen:
         print(f"{label}: not looked at: {text}")
     if not problems:

@@ -222,6 +222,7 @@ def _migrate_one(args: argparse.Namespace, word: str, where: Destination) -> Mov
     from torpor.base.errors import UsageError
     from torpor.cli import container_options, process_options
     from torpor.cli.commands.check import insist
+    from torpor.cli.telling import tell
     from torpor.containers import moving, names
     from torpor.migrate import source
 
@@ -233,9 +234,9 @@ def _migrate_one(args: argparse.Namespace, word: str, where: Destination) -> Mov
     if args.name and target.job is None and container is None:
         raise UsageError("--name is for jobs and containers")
     if container is None:
-        insist(
-            target, process_options.keywords(args, process_options.CHECK), may_ask=not args.yes and args.parallel == 1
-        )
+        told = process_options.keywords(args, process_options.CHECK)
+        for chance in insist(target, told, may_ask=not args.yes and args.parallel == 1).chances:
+            tell(f"{word}: may be in the way when it is stopped: {chance}", sys.stderr)
         moved = source.migrate(target.pid, target.job, where, _wishes(args))
     else:
         of_processes = [name for name in process_options.names(process_options.CHECK) if name not in _SHARED]

@@ -59,13 +59,15 @@ _SUSPECT = ("/[aio]", "anon_inode:")
 class Findings:
     """What was found: ``problems`` stop a checkpoint; ``losses`` are what is not there any more after a restore.
 
-    ``unseen`` is what was not looked at, though a checkpoint may refuse for it.
+    ``unseen`` is what was not looked at, though a checkpoint may refuse for it; ``chances`` are what is not there now,
+    but may stop a checkpoint when it comes to it.
     """
 
     problems: tuple[TorporError, ...]
     losses: tuple[str, ...] = ()
     #: What only a stopped process tells, and what a checkpoint makes of it.
     unseen: tuple[str, ...] = ()
+    chances: tuple[str, ...] = ()
 
 
 def check(
@@ -122,7 +124,17 @@ def _examine(pid: Pid, options: DumpOptions) -> Findings:
     from torpor.objects.task import landlock
 
     unseen = (_LANDLOCK,) if landlock.is_possible() else ()
-    return Findings(tuple(found), (*losses, *look.context.noticed.losses, *look.context.noticed.undo), unseen)
+    noticed = look.context.noticed
+    return Findings(tuple(found), (*losses, *noticed.losses, *noticed.undo), unseen, tuple(_chances(noticed)))
+
+
+def _chances(noticed: Noticed) -> Iterator[str]:
+    if noticed.ports:
+        ports = f"port {min(noticed.ports)}" if len(noticed.ports) == 1 else f"ports {sorted(noticed.ports)}"
+        yield (
+            f"a connection to {ports}, if there is one when it is stopped: --tcp-close has it found closed, "
+            "--tcp-established carries it, which wants the address where it goes on"
+        )
 
 
 class _Look:

@@ -84,6 +84,8 @@ def check(file: OpenFile, sk: m.inet_sk_entry, context: DumpContext) -> None:
         context.noticed.restless.append(_Listener(os.dup(file.fd)))
     if state != TCP_CLOSE and sk.proto == socket.IPPROTO_TCP and not (sk.dst_port and policy.tcp_close):
         context.part(tcp_keys.Signed).add(file, sk.family)
+    if state == TCP_LISTEN and not (policy.tcp_close or policy.tcp_established):
+        context.noticed.ports.add(sk.src_port)
     if state in (TCP_LISTEN, TCP_CLOSE):
         return
     _check_connection(file, sk.proto, state, sk.dst_port, context)
