@@ -57,7 +57,7 @@ def dump(
     commit: Callable[[str], None] | None = None,
     notes: tuple[tuple[str, bytes], ...] = (),
     also: ImageStore | None = None,
-    last_word: tuple[int, bytes] | None = None,
+    last_words: tuple[tuple[int, bytes], ...] = (),
     parent: str = "",
     tracker: Tracker | None = None,
     give: Give | None = None,
@@ -79,7 +79,7 @@ def dump(
     memory is compressed (zstd), which has the processes stopped for longer.  ``made_by`` is noted in the checkpoint's
     manifest.  ``commit`` is called when all that has been written is whole, before the processes are killed, with a
     path to read it by just then; an error there is one of the checkpoint.  ``notes``: small files, names and contents,
-    that are to be part of it.  ``also``: a store that gets all images as well.  ``last_word``: a socket's descriptor,
+    that are to be part of it.  ``also``: a store that gets all images as well.  ``last_words``: sockets' descriptors,
     and what is sent there as soon as the processes can never run again, by another process of ours if we are killed
     then; perhaps twice.  ``parent``, ``tracker``: as of :func:`pre_dump`, after such.  ``give``: memory that may come
     after a restore is not copied; this is called when all else is done, with what remains
@@ -100,7 +100,7 @@ def dump(
         commit=committed,
         notes=notes,
         also=also,
-        last_word=last_word,
+        last_words=last_words,
         prev_images_dir=parent,
         tracker=tracker,
         compress=compress,
@@ -264,7 +264,7 @@ _OF_DUMP_ONLY = {
     "compress",
     "snapshot",
     "also",
-    "last_word",
+    "last_words",
     "parent",
     "tracker",
     "give",
@@ -325,7 +325,7 @@ def _dump_options(
     commit: Callable[[str], None] | None = None,
     notes: tuple[tuple[str, bytes], ...] = (),
     also: ImageStore | None = None,
-    last_word: tuple[int, bytes] | None = None,
+    last_words: tuple[tuple[int, bytes], ...] = (),
     tracker: Tracker | None = None,
     **arguments: object,
 ) -> DumpOptions:
@@ -340,7 +340,7 @@ def _dump_options(
         commit=commit or nothing,
         notes=notes,
         also=also,
-        last_word=last_word,
+        last_words=last_words,
         tracker=tracker,
         policies=policies_of(told),
         cgroups=CgroupPolicy(**told["cgroups"]),

@@ -5,6 +5,8 @@ one host or asleep in Podman's storage on the source; it goes on where it was, a
 import random
 import sys
 
+import pytest
+
 from e2e.moving import TORPOR, write_command
 from e2e.slides import SECOND
 from harness import images, relay
@@ -50,6 +52,25 @@ def test_one_of_it_lives_whoever_dies(hosts: tuple[Podman, Podman]) -> None:
         for podman in hosts:
             assert not _left(podman), f"{case}: {podman.machine.name}: {_left(podman)}"
         second("rm", "--all", "--force", "--time=0")
+
+
+@pytest.mark.parametrize("words", [(), ("--rm",)], ids=["kept", "rm"])
+def test_it_sleeps_where_it_was_if_the_last_word_is_lost(words: tuple[str, ...], hosts: tuple[Podman, Podman]) -> None:
+    """The source is killed, and ssh with it, when the tree has been killed and the other host has not heard so."""
+    first, second = hosts
+    container = first.run("--name", "counter", *words, images.APPLICATIONS, *_LOOP.command)
+    assert _LOOP.step(first, container) == 0
+    first.exec(container, "sh", "-c", "echo kept > /root/written")
+    assert _migrate(first, second, "go", "both", -0.0001) in (137, -9)
+    for podman in hosts:
+        podman.wait_for(lambda podman=podman: not _at_work(podman), "all is at rest")  # type: ignore[misc]
+    assert not _names(second) and not _names(first, running=True)
+    archives = list(first.machine.path("/run/torpor/migrating").glob("*/container.tar.new"))
+    assert len(archives) == (1 if words else 0), _left(first)
+    what = f"/run/torpor/migrating/{archives[0].parent.name}/container.tar.new" if archives else "podman:counter"
+    assert (first.status(container)[0]["State"] if not words else "") in ("", "exited")
+    first.machine.run(TORPOR, "restore", what)
+    assert _LOOP.step(first, "counter") == 1 and first.exec("counter", "cat", "/root/written").strip() == "kept"
 
 
 def _migrate(first: Podman, second: Podman, message: str, victim: str, delay: float) -> int:

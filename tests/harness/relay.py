@@ -4,10 +4,10 @@
 
 It is the command that leads to another host, and hands on what the two sides say.  When it sees MESSAGE (``end``: that
 of data which go the same way) it waits so many seconds, before it has handed it on if the number is negative, and then
-VICTIM is at its end: ``source`` and ``destination`` are killed, ``host`` with all that runs there, ``link`` is cut, and
-of ``silence`` the destination is stopped until the source has gone.  ``runc`` is killed where it makes a checkpoint, on
-the side that we are on.  Any other VICTIM is a command that does the harm,
-while what is said goes on.
+VICTIM is at its end: ``source`` and ``destination`` are killed, ``host`` with all that runs there, ``link`` is cut,
+``both`` are the source and the link at once, and of ``silence`` the destination is stopped until the source has gone.
+``runc`` is killed where it makes a checkpoint, on the side that we are on.  Any other VICTIM is a command that does the
+harm, while what is said goes on.
 """
 
 import os
@@ -125,9 +125,11 @@ def _end(inner: "subprocess.Popen[bytes]") -> None:
 def harm(inner: int, victim: str, delay_s: float) -> None:
     """After the delay, do what is to be done."""
     time.sleep(delay_s)
-    if victim == "source":
+    if victim in ("source", "both"):
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(_SOURCE, signal.SIGKILL)
+        if victim == "both":
+            os._exit(0)
     elif victim == "runc":
         for pid in _checkpointing():
             with suppress(ProcessLookupError):

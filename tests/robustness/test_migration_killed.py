@@ -23,18 +23,20 @@ pytestmark = pytest.mark.root
 TORPOR = [sys.executable, "-m", "torpor.cli.torpor"]
 _COUNTER = "n = 0\nimport time\nwhile True:\n    print(n, flush=True)\n    n += 1\n    time.sleep(0.01)"
 VICTIMS = ("source", "destination", "link")
+_ALL = (*VICTIMS, "both")
 MESSAGES = ("hello", "offer", "accept", "connect", "images", "ready", "go", "runs")
 SEED = 20261128
 #: The hand-over in CI, and one instant while images are under way; everything, many times, by hand.
 _IN_CI = [(message, victim, delay) for message in ("ready", "go", "runs") for victim in VICTIMS for delay in (0.0,)]
 _IN_CI += [("images", victim, 0.1) for victim in VICTIMS]
+_IN_CI += [("go", "both", -0.0001)]
 
 
 def _cases() -> list[tuple[str, str, float]]:
     n_cases = rounds(len(_IN_CI), 500)
     rng = random.Random(SEED)
     more = [
-        (rng.choice(MESSAGES), rng.choice(VICTIMS), rng.choice((-1, 1)) * rng.choice((0.0001, rng.uniform(0, 0.1))))
+        (rng.choice(MESSAGES), rng.choice(_ALL), rng.choice((-1, 1)) * rng.choice((0.0001, rng.uniform(0, 0.1))))
         for _ in range(n_cases - len(_IN_CI))
     ]
     return _IN_CI + more

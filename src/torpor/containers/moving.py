@@ -114,6 +114,15 @@ class Move:
         home = homes.home() / f"{self._container.id[:12]}-{os.urandom(4).hex()}"
         return self._stack.enter_context(homes.held(home))
 
+    @property
+    def _rounds_home(self) -> Path:
+        """Where its rounds are made."""
+        return self._home
+
+    def _before(self, images: Path) -> str:
+        """Where the last round is, from the directory of the last *images*, which are about to be made."""
+        return os.path.relpath(self._rounds_home / self._rounds.last, images)
+
     def _tidy(self) -> None:
         """What is left of us, where the container runs on."""
         shutil.rmtree(self._home, ignore_errors=True)
@@ -168,7 +177,7 @@ class Move:
             tracker = self._stack.enter_context(tracking.Tracker()) if can_track() else None
             pre_dump = self._pre_dumper(order)
             if tracker is not None and self._wishes.aim.most:
-                self._rounds.run(self._container.pid, self._home, tracker, self._images, {}, pre_dump)
+                self._rounds.run(self._container.pid, self._rounds_home, tracker, self._images, {}, pre_dump)
             self._link.send(BEGIN)
             self._link.expect(WAITS, timeout_s=arriving.WAITS_WITHIN_S)
             for part in self._directories:
@@ -239,7 +248,7 @@ class Move:
                 if self._rounds.last and tracker is not None:
                     # Both engines have taken their time since the last round, and since the files were sent: both are
                     # done once more, so that little is left for the time that it is stopped.
-                    self._rounds.one_more(self._container.pid, self._home, tracker, self._images, {}, pre_dump)
+                    self._rounds.one_more(self._container.pid, self._rounds_home, tracker, self._images, {}, pre_dump)
                 for part in self._directories:
                     self._send_files(part)
                 self.reach(ASKED)
@@ -259,13 +268,14 @@ class Move:
         images = order.text("images")
         told = meeting.told_of(order)
         told["network"]["holds_all"] = True
-        last = os.path.relpath(self._home / self._rounds.last, images) if self._rounds.last else ""
+        last = self._before(Path(images)) if self._rounds.last else ""
+        # The engine is told as well, so that it answers for a checkpoint that has been made, though we may have died.
+        words = ((self._link.writer, encode(protocol.GO)), (asking.writer, encode(meeting.GIVEN)))
         with ExitStack() as decided, self._images(True) as also:
             self._decided = decided
             options = replace(
                 _options(told), made_by="torpor migrate", notify=meeting.teller(asking), commit=self._commit, also=also,
-                last_word=(self._link.writer, encode(protocol.GO)), tracker=tracker, parent=last,
-                stats_directory=order.text("stats"),
+                last_words=words, tracker=tracker, parent=last, stats_directory=order.text("stats"),
             )  # fmt: skip
             return engine.dump(self._container.pid, images, options)
 

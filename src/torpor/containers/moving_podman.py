@@ -39,7 +39,7 @@ from torpor.objects.memory import tracking
 
 COPY, SHARED = "copy", "shared"
 _CHUNK, _MAX_DOCUMENT = 1 << 20, 3 << 20
-#: The directory of a move's rounds, in the container's own; in it the checkpoint of a container with --rm, which Podman
+#: The directory of a move's rounds, in the container's own; the checkpoint of a container with --rm, which Podman
 #: forgets.
 _ROUNDS, _ARCHIVE = "torpor-rounds", "container.tar"
 #: What Podman leaves of a checkpoint in a container's directory.
@@ -187,14 +187,25 @@ class _PodmanMove(Move):
 
     def _make_home(self) -> Path:
         """Whoever removes its checkpoint removes the rounds."""
-        if self._is_removed:
-            return super()._make_home()
-        home = self._static / _ROUNDS
-        shutil.rmtree(home, ignore_errors=True)  # of a move that was killed, and it runs
-        return self._stack.enter_context(homes.held(home))
+        shutil.rmtree(self._rounds_home, ignore_errors=True)  # of a move that was killed, and it runs
+        rounds = self._stack.enter_context(homes.held(self._rounds_home))
+        return super()._make_home() if self._is_removed else rounds
+
+    @property
+    def _rounds_home(self) -> Path:
+        return self._static / _ROUNDS
+
+    def _before(self, images: Path) -> str:
+        if not self._is_removed:
+            return super()._before(images)
+        # What Podman packs, and unpacks again: a link that leads out of that it does not follow.
+        self._rounds_home.rename(images / _ROUNDS)
+        return f"{_ROUNDS}/{self._rounds.last}"
 
     def _tidy(self) -> None:
         super()._tidy()
+        for place in (self._rounds_home, self._images_here / _ROUNDS):
+            shutil.rmtree(place, ignore_errors=True)
         with suppress(TorporError, OSError):
             for name in (*_LEFT, "checkpoint", "pre-checkpoint"):
                 place = self._static / name
@@ -239,7 +250,7 @@ class _PodmanMove(Move):
     def _checkpoint(self) -> None:
         words = self._words
         if self._is_removed:
-            words = [*words, ("ignore-rootfs", ""), ("ignore-volumes", ""), ("compress", "none")]
+            words = [*words, ("ignore-volumes", ""), ("compress", "none")]
         PODMAN.checkpoint(self._container, self._home / _ARCHIVE if self._is_removed else None, words)
 
     def _forget(self) -> None:

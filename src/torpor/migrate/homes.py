@@ -72,8 +72,8 @@ def _is_useless(place: Path) -> bool:
     words = place.name.split("-")
     if len(words) == 3 and all(word.isdecimal() for word in words[:2]) and _runs(int(words[0]), int(words[1])):
         return True
-    if any(name.endswith(".tar") for name in os.listdir(place)):
-        return False  # a container that its engine has forgotten
+    if any(name.endswith((".tar", ".tar.new")) for name in os.listdir(place)):
+        return False  # a container that its engine has forgotten, also if who would have said it is whole was killed
     try:
         # One that is whole, and not in its place yet, is called so.
         is_whole = any(name == manifest.NAME or name.endswith(WHOLE) for name in os.listdir(place / IMAGES))

@@ -8,6 +8,7 @@ at whose the other one is.  A dump is known by the root's pid; a restore by a nu
     dump                                         what is asked for, in the words of the options
                             tell                 the runtime is to be told of a stage
     yes, no
+                            given                it has been killed, and its images are whole
                             done                 all that was asked for has been done
 
     engine                  migration at the destination
@@ -37,8 +38,8 @@ if TYPE_CHECKING:
 
 #: The image that says for which migration a restore is.
 MARK = "torpor-arrival"
-DUMP, TELL, YES, NO, DONE, RESTORE, IMAGES, TAKEN, READY, GO = (
-    "dump", "tell", "yes", "no", "done", "restore", "images", "taken", "ready", "go",
+DUMP, TELL, YES, NO, GIVEN, DONE, RESTORE, IMAGES, TAKEN, READY, GO = (
+    "dump", "tell", "yes", "no", "given", "done", "restore", "images", "taken", "ready", "go",
 )  # fmt: skip
 #: Of the numbers that others are found by, in hexadecimal digits.
 TOKEN_LENGTH = 32
@@ -134,17 +135,26 @@ class Meeting(Closing):
 def ask_to_dump(
     end: Socket, told: dict[str, dict[str, Any]], images: str, notify: Callable[[str, int], None], **more: object
 ) -> None:
-    """Have the migration at the other end dump, as *told*, into the directory *images*; the errors of a dump."""
-    link = link_of(end, "torpor migrate")
+    """Have the migration at the other end dump, as *told*, into the directory *images*; the errors of a dump.
+
+    Where it dies once the tree has been given up, that is no error: the checkpoint is there.
+    """
+    link, is_given = link_of(end, "torpor migrate"), False
     try:
         link.send(DUMP, told=repr(told), images=images, **more)
-        while (message := link.expect(TELL, DONE)).name == TELL:
+        while (message := link.expect(TELL, GIVEN, DONE)).name != DONE:
+            if message.name == GIVEN:
+                is_given = True
+                continue
             try:
                 notify(message.text("action"), message.number("pid"))
             except TorporError as error:
                 link.send(NO, text=str(error))
             else:
                 link.send(YES)
+    except MigrationError:
+        if not is_given:
+            raise
     finally:
         link.close()
 

@@ -326,7 +326,7 @@ class _Move:
             self._giver = self._prepare_for_later(stack)
             stats = self._told_why(torpor.dump)(
                 self._pid, place, made_by="torpor migrate", notes=notes, commit=committed,
-                also=stack.enter_context(way(True)), last_word=(self._link.writer, encode(protocol.GO)),
+                also=stack.enter_context(way(True)), last_words=((self._link.writer, encode(protocol.GO)),),
                 parent=f"../{last}" if last else "", tracker=tracker,
                 give=self._giver.give if self._giver is not None else None, **self._wishes.told,
             )  # fmt: skip

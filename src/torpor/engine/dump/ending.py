@@ -11,6 +11,8 @@ from torpor.kernel.sockets import Borrowed
 from torpor.objects.undo import End
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torpor.tracee.caretaker import Step
 
 
@@ -53,25 +55,26 @@ def _kill(session: DumpSession) -> None:
     """There is no way back from here: whatever comes, signals or our death, all of the tree ends."""
     session.hold.enter_context(interrupts.held())
     session.new.is_last = True
-    ends, word = _signals(session, signal.SIGKILL), session.options.last_word
-    if word is not None:
+    ends, words = _signals(session, signal.SIGKILL), session.options.last_words
+    if words:
         from torpor.tracee.caretaker import send
 
-        ends.append(send(*word))
+        ends += [send(*word) for word in words]
     session.outside.commit(ends)
-    session.tree.kill(None if word is None else lambda: _say(*word))
+    session.tree.kill((lambda: _say(words)) if words else None)
     session.context.undo.clear()
     session.outside.killed()
 
 
-def _say(fd: int, word: bytes) -> None:
-    """The last word: nobody of the tree runs any more, though some are still dying."""
-    try:
-        with Borrowed(fd) as link:
-            link.sendall(word)
-    except OSError as error:
-        # Nobody is there to hear it; whoever has it said waits for an answer, and will not get one.
-        log.warn(f"the tree has ended, but that cannot be said: {error}")
+def _say(words: Sequence[tuple[int, bytes]]) -> None:
+    """The last words: nobody of the tree runs any more, though some are still dying."""
+    for fd, word in words:
+        try:
+            with Borrowed(fd) as link:
+                link.sendall(word)
+        except OSError as error:
+            # Nobody is there to hear it; whoever has it said waits for an answer, and will not get one.
+            log.warn(f"the tree has ended, but that cannot be said: {error}")
 
 
 def _leave_stopped(session: DumpSession) -> None:
