@@ -13,6 +13,7 @@ from harness.streamer import Streamer
 from harness.workload import Workload
 from torpor.base.errors import RefusedError
 from torpor.base.ids import Pid
+from torpor.engine.dump import earlier as earlier_module
 from torpor.engine.dump import snapshots
 from torpor.engine.dump.run import dump
 from torpor.engine.dump.snapshots import Snapshots
@@ -249,7 +250,7 @@ def test_advice_that_changes_just_before_the_stop_is_noticed(tmp_path: Path, mon
             vma.flags |= {"dd"}
         return found
 
-    monkeypatch.setattr(snapshots, "take_flags", take_flags)
+    monkeypatch.setattr(earlier_module, "take_flags", take_flags)
     with Workload.start("rewritten", ["16"]) as workload:
         workload.wait_ready()
         with pytest.raises(RefusedError, match="changed the advice"):

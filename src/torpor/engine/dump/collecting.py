@@ -21,6 +21,35 @@ from torpor.tracee.borrow import split_leftovers
 from torpor.tracee.tree import Process
 
 
+def look_before(session: DumpSession) -> None:
+    """At the flags of mappings, where somebody looks whether they are still the same when nobody waits for that.
+
+    For a pre-dump nobody does: from its images nothing is restored.
+    """
+    unseen: frozenset[str] = frozenset()
+    if session.snapshots is not None:
+        from torpor.engine.dump.snapshots import UNSEEN
+
+        unseen = UNSEEN
+    elif not session.is_pre_dump and (session.options.also is None or session.options.leave_running):
+        return
+    from torpor.engine.dump.earlier import Earlier
+
+    session.earlier = Earlier(session.pid, unseen)
+
+
+def look_again(session: DumpSession) -> None:
+    """At the flags that were taken to be what they were before the tree was stopped; RefusedError if they are not.
+
+    Those of a process with a snapshot are looked at in that, when nothing is stopped any more.
+    """
+    if session.earlier is None:
+        return
+    for process in session.alive:
+        if session.snapshots is None or not session.snapshots.has(process):
+            session.earlier.confirm(process, process.pid)
+
+
 def collect(session: DumpSession) -> None:
     """All processes and threads."""
     known: dict[int, DumpProcess] = {}
@@ -53,7 +82,7 @@ def _collect_one(session: DumpSession, tracee: Process, parent: DumpProcess | No
 
 
 def _read_maps(session: DumpSession, pid: Pid, status: Status) -> list[Vma]:
-    return read_smaps(pid) if session.snapshots is None else session.snapshots.read_maps(pid, status)
+    return read_smaps(pid) if session.earlier is None else session.earlier.read(pid, status)
 
 
 def relieve(session: DumpSession) -> None:

@@ -73,6 +73,7 @@ DUMP: tuple[DumpPhase, ...] = (
     DumpPhase("freezer", stopping.find_freezer, "its state is noted in the control groups that have been read", BEFORE),
     DumpPhase("processor", preparing.read_processor, "the same whatever the tree does", BEFORE),
     DumpPhase("pre-dump", preparing.notify, "the last word of a hook while all run", BEFORE),
+    DumpPhase("flags of mappings", collecting.look_before, "as late as can be: they have no time to change", BEFORE),
     DumpPhase("stop", stopping.stop, "last of all that happens while it runs", BEFORE, breaks=False),
     DumpPhase("root", stopping.check_root, "of a dead one there is nothing to be read", FROZEN),
     DumpPhase("collect", collecting.collect, "everything else goes by processes and threads", FROZEN),
@@ -110,6 +111,8 @@ DUMP: tuple[DumpPhase, ...] = (
     DumpPhase("place", writing.show, "a hook may look at the images", FROZEN, breaks=True),
     DumpPhase("post-dump", writing.notify, "a hook that says no can still keep the tree alive", FROZEN, breaks=True),
     DumpPhase("look once more", collecting.look_after_hook, "hooks start processes", FROZEN),
+    DumpPhase("seal", writing.seal_before_end, "who rebuilds it elsewhere has all, and goes on while we do", FROZEN),
+    DumpPhase("flags, again", collecting.look_again, "it takes its time: meanwhile; nothing counts yet", FROZEN),
     DumpPhase("commit", writing.commit_before_end, "what is noted of a dump is true whenever we die", FROZEN),
     DumpPhase(
         "give pages", ending.give_pages, "of what has been written, all that is missing are these", FROZEN, breaks=True
@@ -136,6 +139,7 @@ PRE_DUMP: tuple[DumpPhase, ...] = (
     DumpPhase("warm up", preparing.warm_up, "what every dump needs is made while it costs nobody anything", BEFORE),
     DumpPhase("holes", memory.plan_holes, "imports what finds them, where the kernel has no quick way", BEFORE),
     DumpPhase("freezer", stopping.find_freezer, "it is what stops the tree, if it is named", BEFORE),
+    DumpPhase("flags of mappings", collecting.look_before, "as late as can be: they have no time to change", BEFORE),
     DumpPhase("stop", stopping.stop, "last of all that happens while it runs", BEFORE, breaks=False),
     DumpPhase("root", stopping.check_root, "of a dead one there is nothing to be read", FROZEN),
     DumpPhase("collect", collecting.collect, "everything else goes by processes", FROZEN),

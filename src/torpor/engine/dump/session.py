@@ -31,6 +31,7 @@ from torpor.tracee.tree import FrozenTree
 if TYPE_CHECKING:
     from torpor.engine.dump.asking import Answered
     from torpor.engine.dump.cgroups import CgroupDump
+    from torpor.engine.dump.earlier import Earlier
     from torpor.engine.dump.snapshots import Snapshots
     from torpor.engine.family import Belonging
     from torpor.objects.cgroup.freezer import Freezer
@@ -76,6 +77,8 @@ class DumpSession:
     find_populated: Callable[[DumpProcess, DumpContext], list[Range] | None] | None = None
     #: The processes that have been asked, each with those of its answers that are not in the images yet.
     answered: list[Answered] = field(default_factory=list)
+    #: The mappings of large processes as they were before it was stopped, where their flags need not be read again.
+    earlier: Earlier | None = None
     #: What is copied when the tree runs again, if anything is.
     snapshots: Snapshots | None = None
     #: What is known of writes to memory since the images before, by pid, and which pages those have, by pid inside.

@@ -8,23 +8,18 @@ from __future__ import annotations
 
 import os
 from _thread import allocate_lock, start_new_thread
-from bisect import bisect_right
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from functools import partial
 
 from torpor.base import log
 from torpor.base.errors import KernelError, RefusedError, TargetGoneError, TorporError
 from torpor.base.ids import Pid
+from torpor.engine.dump.earlier import is_large, iter_large, own_bytes
 from torpor.engine.dump.session import DumpSession
 from torpor.engine.options import ALWAYS, nobody
 from torpor.images.store import store_one
 from torpor.kernel import interrupts
-from torpor.kernel.procfs.maps import Vma, count_maps, read_flags, read_maps, read_smaps, take_flags
-from torpor.kernel.procfs.small import read_small
-from torpor.kernel.procfs.status import Status
-from torpor.kernel.procfs.task import read_children
-from torpor.kernel.vm import PAGE_SIZE
 from torpor.objects.memory.headroom import Headroom
 from torpor.objects.memory.space import Halved, PagesDumped
 from torpor.objects.model import DumpProcess
@@ -34,14 +29,11 @@ from torpor.tracee.borrow import BorrowedRunner, Covered
 from torpor.tracee.snapshot import Snapshot, take
 from torpor.tracee.tree import freeze_alone
 
-#: Below so many bytes of its own a process is copied in less time than it takes to have it forked and to stop it again,
-#: and below so many more for each mapping, of which the kernel copies each, tells each and takes each back once more.
-WORTH_IT, _WORTH_EACH = 4 << 20, 8 << 10
 #: A snapshot is taken only where so much memory is free: one 16th of what the process has, and so many bytes.
 _SHARE, _RESERVE = 16, 64 << 20
 _LOOK_EVERY_S = 0.01
 #: The VmFlags that a snapshot's mappings do not show of its process's: locks, and what is registered for userfaultfd.
-_UNSEEN = frozenset(("lo", "lf", "um", "uw", "ui"))
+UNSEEN = frozenset(("lo", "lf", "um", "uw", "ui"))
 #: Namespaces that a child would begin, or be the first to enter, and which the process means for another one.
 _FOR_CHILDREN = ("pid", "time")
 
@@ -52,32 +44,10 @@ def plan(session: DumpSession) -> Snapshots | None:
     Unless they are asked for, there are none of small processes, nor where a hook may rely on the tree being stopped.
     """
     options = session.options
-    if options.snapshot != ALWAYS and (options.notify is not nobody or next(_iter_large(session.pid), None) is None):
+    if options.snapshot != ALWAYS and (options.notify is not nobody or next(iter_large(session.pid), None) is None):
         return None
     _ = session.outside.caretaker  # forked while it costs nobody anything
     return Snapshots(session)
-
-
-def _iter_large(root: Pid) -> Iterator[Pid]:
-    pids = [root]
-    for pid in pids:
-        try:
-            own = _own_bytes(pid)
-            if own >= WORTH_IT and _is_large(own, count_maps(pid)):
-                yield pid
-            pids += read_children(pid)
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-
-
-def _own_bytes(pid: Pid) -> int:
-    """About how much private memory it has."""
-    words = read_small(f"/proc/{pid}/statm").split()
-    return (int(words[1]) - int(words[2])) * PAGE_SIZE
-
-
-def _is_large(own: int, n_mappings: int) -> bool:
-    return own >= WORTH_IT + n_mappings * _WORTH_EACH
 
 
 class _Taken:
@@ -97,43 +67,14 @@ class Snapshots:
         self._session = session
         self._wanted: dict[Pid, bool] = {}
         self._taken: dict[Pid, _Taken] = {}
-        self._to_confirm: set[Pid] = set()
         self._room: dict[Pid, Headroom] = {}
-        #: The mappings of large ones as they were before the freeze: the kernel looks through all page tables for
-        #: their flags, which takes as long as the fork.
-        self._earlier: dict[Pid, list[Vma]] = {}
-        for pid in _iter_large(session.pid):
-            with suppress(OSError):
-                self._earlier[pid] = read_smaps(pid)
-
-    def read_maps(self, pid: Pid, status: Status) -> list[Vma]:
-        """The mappings of *pid*, which is stopped, with their flags: as they were before, if all were there then.
-
-        What has become of them since is seen in the snapshot, but for locks and userfaultfd.
-        """
-        earlier = self._earlier.pop(pid, None)
-        if earlier and not status.locked_kib and not any(vma.flags & _UNSEEN for vma in earlier):
-            maps = read_maps(pid)
-            if take_flags(maps, earlier):
-                self._to_confirm.add(pid)
-                return maps
-        return read_smaps(pid)
 
     def _confirm(self, taken: _Taken) -> None:
-        """RefusedError where the mappings of a process have changed between the two looks at them."""
-        theirs = read_flags(taken.snapshot.pid)
-        starts = [start for start, _, _ in theirs]
-        for vma in taken.process.maps:
-            at = bisect_right(starts, vma.start) - 1
-            found = theirs[at][2] if at >= 0 and theirs[at][1] > vma.start else None
-            if vma.is_vsyscall or (found is None and "dc" in vma.flags):
-                continue
-            if found != vma.flags:
-                raise RefusedError(
-                    f"{taken.process.describe()} changed the advice for its memory at {vma.start:#x} just when it was "
-                    "stopped",
-                    hint="try again, or with --snapshot never",
-                )
+        """RefusedError where the flags of a process's mappings, but for locks and userfaultfd, are not what they were
+        before the freeze: the snapshot shows them.
+        """
+        if self._session.earlier is not None:
+            self._session.earlier.confirm(taken.process, taken.snapshot.pid)
 
     def wants(self, process: DumpProcess) -> bool:
         """Whether one of *process*, which is stopped, is to be taken."""
@@ -142,8 +83,8 @@ class Snapshots:
         return self._wanted[process.pid]
 
     def _wants(self, process: DumpProcess) -> bool:
-        own, freezer = _own_bytes(process.pid), self._session.freezer
-        if self._session.options.snapshot != ALWAYS and not _is_large(own, len(process.maps)):
+        own, freezer = own_bytes(process.pid), self._session.freezer
+        if self._session.options.snapshot != ALWAYS and not is_large(own, len(process.maps)):
             return False
         if freezer is not None and freezer.was_frozen:
             return False  # it does not run on
@@ -206,8 +147,7 @@ class Snapshots:
     def _copy(self, taken: _Taken) -> PagesDumped:
         assert taken.halved is not None
         with _told(taken):
-            if taken.process.pid in self._to_confirm:
-                self._confirm(taken)
+            self._confirm(taken)
             return taken.halved.dump_contents(taken.snapshot.pid, self._session.context)
 
     def end(self) -> None:

@@ -126,6 +126,12 @@ def notify_late(session: DumpSession) -> None:
         session.options.notify("post-dump", session.pid)
 
 
+def seal_before_end(session: DumpSession) -> None:
+    """The set is whole, here and where it goes besides, where the tree does not run on."""
+    if not session.options.leave_running:
+        _seal(session)
+
+
 def commit_before_end(session: DumpSession) -> None:
     """Whoever asked for it takes note, where the tree does not run on."""
     if not session.options.leave_running:

@@ -1,0 +1,142 @@
+"""Flags of mappings are read before a tree is stopped, and looked at again when nobody waits for that."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.events import wait_said
+from torpor.base.errors import RefusedError
+from torpor.base.ids import Pid
+from torpor.engine.dump import earlier
+from torpor.engine.dump.run import dump, pre_dump
+from torpor.engine.options import DumpOptions
+from torpor.images import kinds
+from torpor.images.store import load_one
+from torpor.images.stores.memory import MemStore
+from torpor.kernel.procfs.small import read_small
+from torpor.kernel.procfs.stat import read_stat
+from torpor.objects.memory.vmas import MADVICE
+
+pytestmark = pytest.mark.root
+#: Has 8 MiB, and does to them what it is told by signals: other advice for them, or for as much that is new.
+_PROGRAM = """
+import mmap, signal, sys
+held = [mmap.mmap(-1, 8 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)]
+held[0][:] = bytes(range(256)) * (32 << 10)
+def change(number, frame):
+    if number == signal.SIGUSR2:
+        held.append(mmap.mmap(-1, 1 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+    held[-1].madvise(mmap.MADV_DONTDUMP)
+    print("changed", flush=True)
+signal.signal(signal.SIGUSR1, change)
+signal.signal(signal.SIGUSR2, change)
+print("ready", flush=True)
+while True:
+    signal.pause()
+"""
+_ADVISE, _MAP = signal.SIGUSR1, signal.SIGUSR2
+
+
+@pytest.fixture
+def said(tmp_path: Path) -> Path:
+    return tmp_path / "said"
+
+
+@pytest.fixture
+def process(said: Path) -> "Iterator[subprocess.Popen[bytes]]":
+    with (
+        open(said, "wb") as out,
+        subprocess.Popen(
+            [sys.executable, "-S", "-c", _PROGRAM],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+        ) as made,
+    ):
+        try:
+            assert wait_said(said, "ready")
+            yield made
+        finally:
+            made.kill()
+
+
+@pytest.fixture
+def looks(process: "subprocess.Popen[bytes]", monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Whose page tables the kernel has looked through for smaps, and when the images had gone."""
+    found: list[str] = []
+
+    def told(path: str) -> str:
+        if path.endswith("smaps"):
+            is_stopped = read_stat(Pid(process.pid)).state == "t"
+            found.append("stopped" if is_stopped else "running")
+        return read_small(path)
+
+    monkeypatch.setattr("torpor.kernel.procfs.maps.read_small", told)
+    return found
+
+
+class _Also(MemStore):
+    """Where the images go besides."""
+
+    def __init__(self, looks: list[str]) -> None:
+        super().__init__()
+        self._looks = looks
+
+    def commit(self, *words: object) -> None:
+        self._looks.append("gone")
+
+
+def _before_the_stop(monkeypatch: pytest.MonkeyPatch, change: Callable[[], None]) -> None:
+    make = earlier.Earlier.__init__
+
+    def made(self: earlier.Earlier, root: Pid, unseen: frozenset[str] = frozenset()) -> None:
+        make(self, root, unseen)
+        change()
+
+    monkeypatch.setattr(earlier.Earlier, "__init__", made)
+
+
+def _tell(process: "subprocess.Popen[bytes]", said: Path, number: int) -> None:
+    process.send_signal(number)
+    assert wait_said(said, "changed")
+
+
+def test_page_tables_are_looked_through_for_them_when_all_has_gone(
+    process: "subprocess.Popen[bytes]", looks: list[str], tmp_path: Path
+) -> None:
+    pid = process.pid
+    dump(pid, tmp_path, DumpOptions(also=_Also(looks)))
+    first = looks.index("stopped")
+    assert looks[first - 1 :] == ["gone", "stopped"] and "running" in looks[: first - 1]
+
+
+def test_of_a_round_they_are_not_looked_at_again(
+    process: "subprocess.Popen[bytes]", looks: list[str], tmp_path: Path
+) -> None:
+    pre_dump(process.pid, tmp_path)
+    assert "running" in looks and "stopped" not in looks
+
+
+def test_what_has_changed_meanwhile_is_no_image(
+    process: "subprocess.Popen[bytes]", said: Path, looks: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _before_the_stop(monkeypatch, lambda: _tell(process, said, _ADVISE))
+    with pytest.raises(RefusedError, match="changed the advice for its memory"):
+        dump(process.pid, tmp_path, DumpOptions(also=_Also(looks)))
+    assert read_stat(Pid(process.pid)).state == "S" and not (tmp_path / "inventory.img").exists()
+
+
+def test_what_is_new_has_the_flags_that_it_has(
+    process: "subprocess.Popen[bytes]", said: Path, looks: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _before_the_stop(monkeypatch, lambda: _tell(process, said, _MAP))
+    also = _Also(looks)
+    dump(process.pid, tmp_path, DumpOptions(also=also))
+    assert looks[looks.index("stopped") :] == ["stopped", "gone"]
+    advised = [vma for vma in load_one(also, kinds.MM, process.pid).vmas if vma.madv & 1 << MADVICE["dd"]]
+    assert 1 << 20 in [vma.end - vma.start for vma in advised]
