@@ -321,6 +321,23 @@ def test_who_writes_faster_than_it_goes_runs_on_if_wished(here: Path, there: Hos
     assert there.jobs() == {} and there.leftovers() == []
 
 
+@pytest.mark.parametrize(("mb_s", "n_rounds"), [("1", "0 rounds"), ("20", "rounds")])
+def test_who_would_rather_give_up_runs_on_when_time_is_up(
+    mb_s: str, n_rounds: str, tmp_path: Path, there: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the midst of a round, or after many that have not made it less."""
+    monkeypatch.setenv("TORPOR_STATE", str(tmp_path / "here"))
+    job = jobs.start([sys.executable, "-S", "-c", _WRITER], "counter")
+    try:
+        _wait_for_line(job.log, 3)
+        said = _migrate(there, "--timeout", "3s", "--on-timeout", "cancel", "--bandwidth", mb_s, returncode=1)
+        assert "it runs on here" in said and n_rounds in said
+        _wait_for_line(job.log, len(_wait_for_line(job.log, 3)) + 3)
+    finally:
+        _end("counter")
+    assert there.jobs() == {} and there.leftovers() == []
+
+
 def test_a_destination_that_says_nothing_any_more_is_not_waited_for(
     here: Path, there: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -177,7 +177,8 @@ class Move:
             tracker = self._stack.enter_context(tracking.Tracker()) if can_track() else None
             pre_dump = self._pre_dumper(order)
             if tracker is not None and self._wishes.aim.most:
-                self._rounds.run(self._container.pid, self._rounds_home, tracker, self._images, {}, pre_dump)
+                with self._way.watched(self._rounds.look):
+                    self._rounds.run(self._container.pid, self._rounds_home, tracker, self._images, {}, pre_dump)
             self._link.send(BEGIN)
             self._link.expect(WAITS, timeout_s=arriving.WAITS_WITHIN_S)
             for part in self._directories:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from torpor.engine.options import ReadPages
 from torpor.images.stores.stream import Way
@@ -12,16 +14,25 @@ from torpor.kernel.vm import PAGE_SIZE
 _AHEAD_S = 0.05
 
 
+def _go_on() -> None:
+    pass
+
+
 class Metered:
-    """Over *way*, which stays the caller's; *limit*: bytes a second, 0 for none."""
+    """Over *way*, which stays the caller's; *limit*: bytes a second, 0 for none.
+
+    ``look`` is called before anything goes; what it raises is raised.
+    """
 
     def __init__(self, way: Way, limit: int = 0) -> None:
         self._way, self._limit = way, limit
         self._due = 0.0
         self.n_sent = 0
+        self.look: Callable[[], None] = _go_on
 
     def write(self, data: bytes | memoryview, /) -> int:
         """All of it, when its time has come."""
+        self.look()
         n_bytes = self._way.write(data)
         self.n_sent += n_bytes
         if self._limit:
@@ -34,6 +45,15 @@ class Metered:
     def finish(self) -> None:
         """The stream has ended."""
         self._way.finish()
+
+    @contextmanager
+    def watched(self, look: Callable[[], None]) -> Iterator[None]:
+        """Have *look* called."""
+        self.look = look
+        try:
+            yield
+        finally:
+            self.look = _go_on
 
     def close(self) -> None:
         """Nothing: the next stream goes the same way."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torpor
 from torpor.base.errors import MigrationError
+from torpor.images.pages import MAX_PARENTS
 from torpor.images.store import ImageStore
 from torpor.kernel.vm import PAGE_SIZE
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from torpor.engine.stats import DumpStats
     from torpor.objects.memory.tracking import Tracker
 
+#: The destination takes no more sets than that, one behind the other.
+_MOST = MAX_PARENTS - 8
 CANCEL, STOP, POST_COPY = "cancel", "stop", "post-copy"
 #: What stopping, reading all else, rebuilding it and letting it go take, whatever has been written.
 _FLOOR_S = 0.03
@@ -33,7 +36,8 @@ _NO_BETTER = 0.9
 class Aim:
     """When the rounds end: the rest would take ``downtime_s``; there have been ``most``; ``timeout_s`` is over (0:
     never), and then the migration is given up (``on_timeout`` CANCEL), or the rest is sent with all stopped (STOP), or
-    when it runs there (POST_COPY).
+    when it runs there (POST_COPY).  Who would rather give up is not stopped for longer than is aimed at: until time is
+    up there are more rounds, whatever they come to and however many there have been.
     """
 
     downtime_s: float = 0.1
@@ -124,18 +128,38 @@ class Rounds:
         self.done.append(Round(len(self.done) + 1, n_bytes, seconds, stopped_s, rate, rest_s))
         self._tell(self.done[-1])
 
+    def look(self) -> None:
+        """MigrationError where time is up, and the migration is to be given up then."""
+        if self._is_given_up and self._is_time_up:
+            raise self._too_slow()
+
+    @property
+    def _is_given_up(self) -> bool:
+        return bool(self._aim.timeout_s) and self._aim.on_timeout == CANCEL
+
+    @property
+    def _is_time_up(self) -> bool:
+        return bool(self._aim.timeout_s) and time.monotonic() - self._began > self._aim.timeout_s
+
+    def _too_slow(self) -> MigrationError:
+        return MigrationError(
+            f"its memory has not gone in {time.monotonic() - self._began:.0f} s ({len(self.done)} rounds), or has been "
+            "written faster than it went: it runs on here",
+            hint="--on-timeout stop sends the rest with it stopped, --on-timeout post-copy when it runs there",
+        )
+
     def _is_another_wanted(self) -> bool:
-        if len(self.done) >= self._aim.most:
+        self.look()
+        n_rounds = len(self.done)
+        if n_rounds >= (_MOST if self._is_given_up else self._aim.most):
+            if self._is_given_up and not self.is_near:
+                raise self._too_slow()
             return False
-        if self._aim.timeout_s and time.monotonic() - self._began > self._aim.timeout_s:
+        if self._is_time_up:
             self.is_timed_out = True
-            if self._aim.on_timeout == CANCEL:
-                raise MigrationError(
-                    f"it has written memory faster than it went for {self._aim.timeout_s:.0f} s, and runs on here",
-                    hint="--on-timeout stop sends the rest with it stopped, --on-timeout post-copy when it runs there",
-                )
             return False
-        if len(self.done) < 2:
+        if n_rounds < 2:
             return True
         before, last = self.done[-2:]
-        return last.rest_s > self._aim.downtime_s and (len(self.done) < 3 or last.n_bytes < before.n_bytes * _NO_BETTER)
+        is_better = n_rounds < 3 or last.n_bytes < before.n_bytes * _NO_BETTER
+        return not self.is_near and (is_better or self._is_given_up)

@@ -322,7 +322,10 @@ class _Move:
                 tracker = stack.enter_context(tracking.Tracker())
                 assert isinstance(place, str | os.PathLike)
                 os.mkdir(place, 0o700)
-                last = self._told_why(self._rounds.run)(self._pid, Path(place).parent, tracker, way, self._wishes.told)
+                with self._way.watched(self._rounds.look):
+                    last = self._told_why(self._rounds.run)(
+                        self._pid, Path(place).parent, tracker, way, self._wishes.told
+                    )
             self._giver = self._prepare_for_later(stack)
             stats = self._told_why(torpor.dump)(
                 self._pid, place, made_by="torpor migrate", notes=notes, commit=committed,

@@ -10,6 +10,7 @@ from torpor.base.errors import MigrationError
 from torpor.engine.stats import DumpStats
 from torpor.images.stores.memory import MemStore
 from torpor.migrate import rounds
+from torpor.migrate.metered import Metered
 from torpor.migrate.rounds import CANCEL, STOP, Aim, Round, Rounds
 from torpor.objects.memory.tracking import Tracker
 
@@ -75,3 +76,48 @@ def test_time_is_up(clock: Clock, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     (tmp_path / "again").mkdir()
     with pytest.raises(MigrationError, match="runs on here"):
         _run(tmp_path / "again", Aim(0.0, 9, 15.0, CANCEL), iter(written), clock, monkeypatch)
+
+
+def test_who_would_rather_give_up_is_not_stopped_before_time_is_up(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Rounds that do not make it less, and more of them than are wished for others, end nothing then."""
+    n_done = 0
+
+    def written() -> Iterator[int]:
+        nonlocal n_done
+        while True:
+            yield 1000
+            n_done += 1
+
+    with pytest.raises(MigrationError, match=r"has not gone in 16 s \(16 rounds\)"):
+        _run(tmp_path, Aim(0.1, 3, 15.5, CANCEL), written(), clock, monkeypatch)
+    assert n_done == 15
+    (tmp_path / "calmer").mkdir()
+    numbers = iter([1000] * 10 + [50, 1])
+    assert len(_run(tmp_path / "calmer", Aim(0.1, 3, 15.5, CANCEL), numbers, clock, monkeypatch)) == 11
+
+
+def test_a_round_is_broken_off_when_time_is_up(clock: Clock) -> None:
+    gone: list[int] = []
+
+    class Way:
+        def write(self, data: bytes | memoryview, /) -> int:
+            gone.append(len(data))
+            clock.now += 1
+            return len(data)
+
+        def finish(self) -> None: ...
+
+        def close(self) -> None: ...
+
+    way, made = Metered(Way()), Rounds(Aim(0.1, 3, 2.5, CANCEL), lambda made: None)
+    with pytest.raises(MigrationError, match="it runs on here"), way.watched(made.look):
+        while True:
+            way.write(b"12")
+    assert gone == [2, 2, 2]
+    way.write(b"the end")
+    others = Rounds(Aim(0.1, 3, 2.5, STOP), lambda made: None)
+    clock.now += 100
+    with way.watched(others.look):
+        way.write(b"more")

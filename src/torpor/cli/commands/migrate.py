@@ -81,8 +81,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--timeout", metavar="TIME", default="0", help="so long may they take (default: for ever)")
     parser.add_argument(
         "--on-timeout", choices=("stop", "cancel", "post-copy"), default="stop",
-        help="then stop it and send the rest (the default), or give up and let it run on here, or send the rest when "
-        "it runs there",
+        help="then stop it and send the rest (the default), or give up and let it run on here (and until then do not "
+        "stop it for longer than --downtime, whatever --rounds says), or send the rest when it runs there",
     )  # fmt: skip
     parser.add_argument(
         "--post-copy", choices=("never", "auto", "now"), default="auto",
