@@ -32,7 +32,7 @@ runcon unconfined_u:unconfined_r:unconfined_t:s0 sh -c '
     sh confined/job runcon unconfined_u:unconfined_r:labserver_t:s0'
 """
 _CONTAINER = """
-runcon system_u:system_r:container_runtime_t:s0-s0:c0.c1023 sh -c 'setenforce 1; getenforce; sh confined/podman'
+runcon system_u:system_r:container_runtime_t:s0 sh -c 'setenforce 1; getenforce; sh confined/podman'
 """
 _REFUSALS = """
 runcon unconfined_u:unconfined_r:unconfined_t:s0 sh -c 'setenforce 1; getenforce; sh confined/refusals-selinux'
@@ -47,7 +47,6 @@ _SAID_BY_SELINUX = {
     "no profile": "AppArmor is not active here",
 }
 _SAID_BY_APPARMOR = {
-    "in a hat": "in a hat of AppArmor's, and could not go back to labother",
     "confined engine": "labengine, which confines us, has no rule for it",
     "no profile": "AppArmor does not know labserver",
     "no profile of a stack": "AppArmor does not know labserver//&labother",
@@ -69,7 +68,7 @@ def test_a_confined_server(kernel: Kernel, installed: dict[str, Path], module: s
 
 def test_a_container_with_a_label(kernel: Kernel, installed: dict[str, Path]) -> None:
     said = _run(kernel, installed, "selinux", _SELINUX + _CONTAINER)
-    assert "labels equal 1" in said and "labels equal 2" in said
+    assert {"labels equal 1", "labels equal 2", "labels changed", "labels equal other"} <= set(said)
     _assert_nothing_was_denied(said)
 
 
@@ -82,7 +81,7 @@ def test_selinux_s_other_labels_and_refusals(kernel: Kernel, installed: dict[str
 
 def test_apparmor_s_other_labels_and_refusals(kernel: Kernel, installed: dict[str, Path]) -> None:
     said = _run(kernel, installed, "apparmor", _APPARMOR + "sh confined/refusals-apparmor")
-    assert {"labels equal attributes", "labels equal stacked", "labels equal namespace"} <= set(said)
+    assert {"labels equal stacked", "labels equal namespace", "labels equal hat"} <= set(said)
     assert {"mapped labother (enforce)", "given labother (enforce)", "by an able engine labserver (enforce)"} <= set(
         said
     )

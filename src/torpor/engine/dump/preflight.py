@@ -277,7 +277,6 @@ def _of_task(process: DumpProcess, noticed: Noticed) -> Iterator[TorporError]:
             f"{process.describe()} is traced by pid {status.tracer}", hint="end the debugger or tracer first"
         )
     yield from uncarried.problems(process.describe(), status)
-    yield from lsm.problems(process)
     try:
         tids = read_threads(process.pid)
         check_threads(process.describe(), process.pid, tids)
@@ -340,6 +339,7 @@ def _of_memory(process: DumpProcess, context: DumpContext, thorough: bool) -> It
 
     process.maps = read_smaps(process.pid) if thorough else read_maps(process.pid)
     yield from room.check(process, len(process.maps), context.noticed)
+    yield from lsm.problems(process)
     if context.part(_Nodes).are_many:
         from torpor.objects.memory import placement
 

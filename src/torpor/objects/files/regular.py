@@ -28,9 +28,11 @@ from torpor.images import messages as m
 from torpor.images.errors import ImageMissing
 from torpor.images.store import load_all
 from torpor.images.text import get_text
-from torpor.kernel.mount import open_tree
+from torpor.kernel import lsm
+from torpor.kernel.mount import filesystem_type, open_tree
 from torpor.kernel.namespaces import CLONE_NEWNS, inside
 from torpor.kernel.uapi.fcntl import O_PATH
+from torpor.kernel.uapi.magic import SELINUX_MAGIC
 from torpor.objects.files import deadproc, fown, ghost, linked, settings, validation
 from torpor.objects.files.model import FileKind, OpenFile
 from torpor.objects.files.paths import (
@@ -86,8 +88,9 @@ def _dump_file(file: OpenFile, entry: m.file_entry, context: DumpContext) -> Non
         log.warn(lost)
     same = _same_device(file, context)
     if same is not None:
-        reg.mode = same.st_mode
-        set_name(reg, "name", file.target)
+        name, info = same
+        reg.mode = info.st_mode
+        set_name(reg, "name", name)
         return
     reg.mode = file.stat.st_mode
     if stat.S_ISREG(file.stat.st_mode):
@@ -138,19 +141,35 @@ class _Common:
             found.ClearField(own)
 
 
-def _same_device(file: OpenFile, context: DumpContext) -> os.stat_result | None:
-    """The node of the same plain device by the same name inside, for one that was opened outside and handed in.
+def _same_device(file: OpenFile, context: DumpContext) -> tuple[str, os.stat_result] | None:
+    """The name and node of the same plain device inside, for one that was opened outside and handed in.
 
-    So has ``podman exec`` its /dev/null.  None where the very file is there, or nothing stands for it.
+    So has ``podman exec`` its /dev/null, and whoever had a descriptor that its domain may not use: SELinux has put a
+    null device of its own there (flush_unauthorized_files() in security/selinux/hooks.c).  None where the very file is
+    there, or nothing stands for it.
     """
-    if not is_plain_device(file.stat) or is_there(file, file.target, context):
+    if not is_plain_device(file.stat):
         return None
-    where, dir_fd = locate(roots_of(context).of_file(file), file.target)
+    name = file.target
+    if os.path.basename(name) == "null" and _is_selinux_s(file):
+        name = "/dev/null"
+    elif is_there(file, name, context):
+        return None
+    where, dir_fd = locate(roots_of(context).of_file(file), name)
     try:
         found = os.stat(where, dir_fd=dir_fd, follow_symlinks=False)
     except OSError:
         return None
-    return found if stat.S_ISCHR(found.st_mode) and found.st_rdev == file.stat.st_rdev else None
+    return (name, found) if stat.S_ISCHR(found.st_mode) and found.st_rdev == file.stat.st_rdev else None
+
+
+def _is_selinux_s(file: OpenFile) -> bool:
+    return lsm.active() == lsm.SELINUX and filesystem_type(_path_of(file)) == SELINUX_MAGIC
+
+
+def _path_of(file: OpenFile) -> str:
+    """Where it can be looked at: what is only looked at before the freeze has no descriptor of ours."""
+    return f"/proc/self/fd/{file.fd}" if file.fd >= 0 else f"/proc/{file.process.pid}/fd/{file.number}"
 
 
 def _name_by_inode(file: OpenFile) -> str:
@@ -191,11 +210,9 @@ def _check_attached(file: OpenFile, context: DumpContext) -> None:
 
 def _kind_of_setting(file: OpenFile, context: DumpContext) -> int:
     """The kind of file system that it is written to on, if something may be set that way; else 0."""
-    if not settings.writes(file.flags) or file.target.endswith(DELETED):
+    if not settings.writes(file.flags) or file.target.endswith(DELETED) or is_plain_device(file.stat):
         return 0
-    if file.fd >= 0:
-        return context.part(settings.Kinds).find(file.stat.st_dev, f"/proc/self/fd/{file.fd}")
-    return context.part(settings.Kinds).find(file.stat.st_dev, f"/proc/{file.process.pid}/fd/{file.number}")
+    return context.part(settings.Kinds).find(file.stat.st_dev, _path_of(file))
 
 
 class _DumpedPids:
@@ -260,9 +277,7 @@ def check(file: OpenFile, context: DumpContext) -> None:
     _check_setting(file, context)
     if lost := _trigger(file, context) or _notified(file):
         context.noticed.lose(lost)
-    if is_there(file, target, context):
-        return
-    if _same_device(file, context) is not None:
+    if _same_device(file, context) is not None or is_there(file, target, context):
         return
     if roots_of(context).is_proc(file.process.pid, file.stat.st_dev):
         return

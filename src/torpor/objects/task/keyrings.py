@@ -8,6 +8,7 @@ Image
 Restore
     A new one, empty, for each number; before children are born and threads made that had the same.  The root puppet
     gets that of its user where we have one, whose keys are not the tree's.
+    With SELinux it has the label of its first task, which it usually had.
 Limits
     Keys are not carried: a session, process or thread keyring that has any is a warning.
 """
@@ -20,6 +21,7 @@ from torpor.base import log
 from torpor.kernel.arch import nr
 from torpor.kernel.syscall import syscall
 from torpor.objects.model import DumpThread, RestoreProcess, RestoreThread
+from torpor.objects.task import lsm
 from torpor.tracee.batch import Batch
 
 _GET_ID, _JOIN_SESSION, _READ = 0, 1, 11
@@ -32,7 +34,9 @@ _NAMES = {_THREAD: "thread", _PROCESS: "process", _SESSION: "session"}
 
 
 def ask(thread: DumpThread, batch: Batch) -> None:
-    """Ask for the number, and for keys, of which the log warns."""
+    """Ask for the number, and for keys, of which the log warns; nothing if that would be denied, and logged."""
+    if not lsm.may_search_own_keys(thread):
+        return
     session = batch.call(nr.keyctl, _GET_ID, _SESSION, 0, may_fail=True)
     user = batch.call(nr.keyctl, _GET_ID, _USER_SESSION, 0, may_fail=True)
     sizes = {which: batch.call(nr.keyctl, _READ, which, 0, 0, may_fail=True) for which in _NAMES}
@@ -77,13 +81,18 @@ def restore(thread: RestoreThread, batch: Batch) -> None:
     process = thread.process
     leads = _is_first(process) and not _has_child_with_it(process) and not _has_thread_with_it(process)
     if leads if thread.is_leader else _number(thread) not in (0, _number(process.threads[0])):
-        batch.call(nr.keyctl, _JOIN_SESSION, 0, may_fail=True)
+        _join_new(thread, batch)
 
 
 def _join(process: RestoreProcess) -> None:
     batch = Batch()
-    batch.call(nr.keyctl, _JOIN_SESSION, 0, may_fail=True)
+    _join_new(process.threads[0], batch)
     process.runner.run(batch)
+
+
+def _join_new(thread: RestoreThread, batch: Batch) -> None:
+    with lsm.labelling_keys(thread, batch):
+        batch.call(nr.keyctl, _JOIN_SESSION, 0, may_fail=True)
 
 
 def _number(thread: RestoreThread) -> int:

@@ -1,7 +1,7 @@
 """Security labels of a thread: its AppArmor profile, or its SELinux context; and those for what it makes.
 
 Kernel view
-    ``/proc/PID/task/TID/attr/current``; ``exec``, and with SELinux ``fscreate``, ``keycreate`` and ``sockcreate``.
+    ``/proc/PID/task/TID/attr/current``; with SELinux ``exec``, ``fscreate``, ``keycreate`` and ``sockcreate``.
 Image
     ``creds_entry.lsm_profile`` and ``lsm_sockcreate``, and ``torpor_lsm_*`` for the others;
     ``inventory_entry.lsmtype`` says whose they are.  No profile stands for a task that AppArmor does not confine.
@@ -12,15 +12,18 @@ Restore
 Limits
     Policies are not carried: a profile must be loaded on the destination, and is asked for before anything is made, as
     is whether we may give a task that SELinux context.
-    A thread in a hat of AppArmor's is refused: the kernel does not tell the word that takes it off.
+    AppArmor's hats stay on, for the kernel does not tell the word that takes one off; what a task has said of its next
+    program alone (aa_change_onexec) is forgotten.
     Descriptors are opened by us: a domain must be allowed to use those that ours has opened (``fd use``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
-from torpor.base.errors import NotPermittedError, RefusedError, RestoreError, TorporError
+from torpor.base import log
+from torpor.base.errors import NotPermittedError, RestoreError, TorporError
 from torpor.base.ids import Pid
 from torpor.images import messages as m
 from torpor.kernel import lsm
@@ -39,9 +42,8 @@ _FIELDS = {
     "keycreate": "torpor_lsm_keycreate",
     "sockcreate": "lsm_sockcreate",
 }
-_OF_APPARMOR = ("exec",)
-#: Between a profile of AppArmor and one inside of it.
-_HAT = "//"
+#: Between a profile of AppArmor and one inside of it, which may be a hat.
+_INSIDE = "//"
 #: What is written to have none of a kind.
 _NONE = "\n"
 _CLASSES = {6: "tcp_socket", 17: "udp_socket"}
@@ -63,30 +65,26 @@ def look(thread: DumpThread) -> None:
     creds, pid = thread.core.thread_core.creds, thread.process.pid
     if label := _read(pid, thread.tid, _CURRENT):
         creds.lsm_profile = label
-    for name in _FIELDS if active == lsm.SELINUX else _OF_APPARMOR:
+    # AppArmor tells of nobody else what its next program is to run as, and what profile it has a hat on of: instead it
+    # tells the reader's (apparmor_getprocattr() in security/apparmor/lsm.c).
+    if active == lsm.APPARMOR and _INSIDE in label.replace(lsm.STACK, ""):
+        log.warn(f"{thread.process.describe()}: if {label} is a hat of AppArmor's, it is not to be taken off again")
+    for name in _FIELDS if active == lsm.SELINUX else ():
         if label := _read(pid, thread.tid, name):
             setattr(creds, _FIELDS[name], label)
 
 
 def problems(process: DumpProcess) -> Iterator[TorporError]:
     """What would stand in the way of a dump, seen before anything is stopped."""
-    active = lsm.active()
-    if not active:
+    if lsm.active() != lsm.SELINUX:
         return
-    pid = process.pid
-    label = lsm.read_label(pid, pid, _CURRENT)
-    if active == lsm.SELINUX:
-        from torpor.tracee import borrow
+    from torpor.tracee import borrow
 
-        if denied := lsm.denial(lsm.own_label(), label, "process", "ptrace"):
-            yield NotPermittedError(f"{process.describe()} cannot be looked into: {denied}", hint=_MODULE)
-        elif lsm.denial(label, label, "process", "execmem") and not borrow.find_unused_code(pid, process.maps):
-            yield borrow.no_room(process.describe(), label)
-    if active == lsm.APPARMOR and _HAT in label and (before := lsm.read_label(pid, pid, "prev")):
-        yield RefusedError(
-            f"{process.describe()} is in a hat of AppArmor's, and could not go back to {lsm.parse_profile(before)}",
-            hint="the kernel tells nobody the word that takes the hat off; try again when it is out of it",
-        )
+    label = lsm.read_label(process.pid, process.pid, _CURRENT)
+    if denied := lsm.denial(lsm.own_label(), label, "process", "ptrace"):
+        yield NotPermittedError(f"{process.describe()} cannot be looked into: {denied}", hint=_MODULE)
+    elif lsm.denial(label, label, "process", "execmem") and not borrow.find_unused_code(process.pid, process.maps):
+        yield borrow.no_room(process.describe(), label)
 
 
 def changes(
@@ -222,6 +220,32 @@ def _check(label: str, process: RestoreProcess) -> None:
             )
 
 
+def may_search_own_keys(thread: DumpThread) -> bool:
+    """Whether a thread may ask for its keyrings, as far as the policy tells."""
+    if lsm.active() != lsm.SELINUX:
+        return True
+    label = _read(thread.process.pid, thread.tid, _CURRENT)
+    return all(lsm.allows(label, label, "key", each) is not False for each in ("search", "read"))
+
+
+@contextmanager
+def labelling_keys(thread: RestoreThread, batch: Batch) -> Iterator[None]:
+    """What the batch makes of keys meanwhile gets the label that the thread is going to have."""
+    label = thread.label if lsm.active() == lsm.SELINUX and _is_other(thread.label) else ""
+    if label:
+        _write(batch, "keycreate", label)
+    yield
+    if label:
+        _write(batch, "keycreate", _NONE)
+
+
+def _write(batch: Batch, name: str, label: str) -> None:
+    path, data = batch.path(f"/proc/thread-self/attr/{name}"), batch.data(label.encode(errors="surrogateescape"))
+    attribute = batch.call(nr.openat, AT_FDCWD, path, O_WRONLY, 0, may_fail=True)
+    batch.call(nr.write, attribute, data, data.size, may_fail=True)
+    batch.call(nr.close, attribute, may_fail=True)
+
+
 def open_attributes(thread: RestoreThread, batch: Batch) -> None:
     """While the thread may still open what belongs to root: those that are to be others than they are."""
     for name, label in _to_write(thread):
@@ -247,10 +271,8 @@ def _to_write(thread: RestoreThread) -> list[tuple[str, str]]:
     pid, tid = thread.process.pid, thread.runner.tid
     found = []
     for name, label in thread.labels.items():
-        if is_apparmor and (name not in _OF_APPARMOR or not label):
-            continue
-        if label != _read(pid, tid, name):
-            found.append((name, f"exec {label}" if is_apparmor else label or _NONE))
+        if not is_apparmor and label != _read(pid, tid, name):
+            found.append((name, label or _NONE))
     if thread.label != _read(pid, tid, _CURRENT):
         found.append((_CURRENT, f"changeprofile {thread.label}" if is_apparmor else thread.label))
     return found
