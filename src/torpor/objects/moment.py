@@ -18,8 +18,9 @@ from torpor.tracee.batch import Batch, Data
 _TIMESPEC = struct.Struct("<2q")
 _SECOND = 1_000_000_000
 _MICROSECOND = 1000
-#: Of timers: CLOCK_REALTIME, MONOTONIC, BOOTTIME, the last two's _ALARM forms, TAI.  Those of CPU time stand still.
-_GO_ON = frozenset((0, 1, 7, 8, 9, 11))
+#: Of timers: CLOCK_REALTIME, BOOTTIME, the _ALARM forms of both, TAI.  Those of CPU time stand still, and those of the
+#: monotonic clock are armed by it.
+_GO_ON = frozenset((0, 7, 8, 9, 11))
 
 
 def offsets(pid: Pid | str) -> dict[str, int]:
@@ -70,7 +71,12 @@ def left_ns(remained_ns: int, gone: int) -> int:
 
 
 def let_go_on(timers: m.task_timers_entry, context: RestoreContext) -> None:
-    """Have the interval timer and POSIX timers that run remain what they would now."""
+    """Have the interval timer and POSIX timers that run remain what they would now.
+
+    Those of the monotonic clock stay as they are; ``torpor_at_ns`` is left out where that has jumped.
+    """
+    if context.clock_shift_ns is None:
+        timers.ClearField("torpor_at_ns")
     gone = gone_ns(context, timers.torpor_at_ns)
     if not gone:
         return

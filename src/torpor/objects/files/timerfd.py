@@ -8,9 +8,9 @@ Image
     ``timerfd_entry``.  ``torpor_expiry_ns``: when an absolute timer of a wall clock is due by that clock.
     ``torpor_at_ns``: what the monotonic clock of the tree showed when any other was read.
 Restore
-    timerfd_settime(2), then the ticks by TFD_IOC_SET_TICKS.  Absolute timers of a wall clock are due when they
-    were; the others when they would have been by the clock that the tree sees, or, in images that do not say when they
-    were read, after the time that remained.
+    timerfd_settime(2), then the ticks by TFD_IOC_SET_TICKS.  Absolute timers of a wall clock are due when they were;
+    the others when they would have been by the clock that the tree sees, with the ticks that are missed by then, or, in
+    images that do not say when they were read, after the time that remained.
 Limits
     A timer cancelled by a change of the clock (TFD_TIMER_CANCEL_ON_SET) that nobody has read yet loses that news.
 """
@@ -83,27 +83,34 @@ def restore(entry: m.file_entry, context: RestoreContext) -> int:
     if tfd.clockid not in _CLOCKS or max(tfd.vsec, tfd.isec) >= _MAX_S or max(tfd.vnsec, tfd.insec) >= _NS:
         raise ImageError(f"timerfd {entry.id}: clock {tfd.clockid} or its times are out of range")
     fd = syscall("timerfd_create", nr.timerfd_create, tfd.clockid, TFD_CLOEXEC)
+    ticks = tfd.ticks
     if tfd.vsec or tfd.vnsec or tfd.isec or tfd.insec:
-        _arm(fd, tfd, moment.gone_ns(context, tfd.torpor_at_ns))
-    if tfd.ticks:
-        _set_ticks(fd, tfd.ticks)
+        ticks += _arm(fd, tfd, moment.gone_ns(context, tfd.torpor_at_ns))
+    if ticks:
+        _set_ticks(fd, ticks)
     status_flags.restore(fd, tfd.flags)
     return fd
 
 
-def _arm(fd: int, tfd: m.timerfd_entry, gone_ns: int) -> None:
+def _arm(fd: int, tfd: m.timerfd_entry, gone_ns: int) -> int:
+    """Have it go on; how often it has expired since it was read."""
+    missed = 0
     flags = tfd.settime_flags & (TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET)
     interval_ns = tfd.isec * _NS + tfd.insec
     value_ns = tfd.vsec * _NS + tfd.vnsec
     if not value_ns and tfd.ticks:
         # It has expired and was not read since (images by CRIU): the next tick is at most an interval away.
         value_ns = interval_ns
+    elif value_ns and interval_ns and value_ns <= gone_ns:
+        missed, since_ns = divmod(gone_ns - value_ns, interval_ns)
+        missed, value_ns = missed + 1, interval_ns - since_ns
     elif value_ns:
         value_ns = moment.left_ns(value_ns, gone_ns)
     if value_ns and flags & TFD_TIMER_ABSTIME:
         value_ns = tfd.torpor_expiry_ns or time.clock_gettime_ns(_readable(tfd.clockid)) + value_ns
     spec = bytearray(_itimerspec.pack(*divmod(interval_ns, _NS), *divmod(value_ns, _NS)))
     syscall("timerfd_settime", nr.timerfd_settime, fd, flags, address_of(spec), 0)
+    return missed
 
 
 def _readable(clock: int) -> int:

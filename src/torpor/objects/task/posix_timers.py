@@ -9,7 +9,7 @@ Image
 Restore
     Created with its id (PR_TIMER_CREATE_RESTORE_IDS, Linux 6.15; before, by creating and deleting timers until the id
     comes up), while we have our privileges and all threads exist; armed as the very last call before the task goes on,
-    with what remains by the clock that the task sees.
+    by the monotonic clock that the task sees, or with what remains by it.
 Limits
     The count of overruns starts from zero.  An absolute time becomes a relative one: a restored timer does not follow
     later changes of the wall clock.  A timer on a thread's own CPU clock is taken for the main thread's, or for that of
@@ -19,6 +19,7 @@ Limits
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Iterator
 
 from torpor.base import log
@@ -29,6 +30,7 @@ from torpor.images import messages as m
 from torpor.kernel.arch import nr
 from torpor.kernel.procfs.small import read_small
 from torpor.kernel.uapi.siginfo import SIGEV_NONE, SIGEV_SIGNAL, SIGEV_THREAD, SIGEV_THREAD_ID
+from torpor.kernel.uapi.time import TIMER_ABSTIME
 from torpor.objects import moment
 from torpor.objects.model import DumpProcess, RestoreProcess, RestoreThread
 from torpor.tracee.batch import Batch, Data, RemoteCallError
@@ -132,12 +134,16 @@ def restore(process: RestoreProcess, batch: Batch) -> None:
 
 
 def arm(process: RestoreProcess, batch: Batch) -> None:
-    """Start those that were running."""
+    """Start those that were running: of the monotonic clock by that, so that the kernel counts what was missed."""
+    at_ns = process.core.tc.timers.torpor_at_ns
     for entry in process.core.tc.timers.posix:
-        value = (entry.vsec, entry.vnsec)
-        if value != (0, 0):
-            packed = batch.data(_ITIMERSPEC.pack(entry.isec, entry.insec, *value))
-            batch.call(nr.timer_settime, entry.it_id, 0, packed, 0)
+        value, flags = (entry.vsec, entry.vnsec), 0
+        if value == (0, 0):
+            continue
+        if at_ns and entry.clock_id == time.CLOCK_MONOTONIC:
+            value, flags = divmod(at_ns + entry.vsec * _NSEC + entry.vnsec, _NSEC), TIMER_ABSTIME
+        packed = batch.data(_ITIMERSPEC.pack(entry.isec, entry.insec, *value))
+        batch.call(nr.timer_settime, entry.it_id, flags, packed, 0)
 
 
 def _maker_of(process: RestoreProcess, entry: m.posix_timer_entry) -> RestoreThread:
