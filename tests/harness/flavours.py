@@ -82,8 +82,12 @@ def workload_test(
     dump_options: Sequence[str] = (),
     restore_options: Sequence[str] = (),
     prefix: Sequence[str] = (),
+    need: Callable[[], None] | None = None,
 ) -> Callable[[Flavour], None]:
-    """A test, in each flavour, of tests/workloads/NAME.c: `test_counter = workload_test("counter")`."""
+    """A test, in each flavour, of tests/workloads/NAME.c: `test_counter = workload_test("counter")`.
+
+    *need* skips it where something is missing.
+    """
     chosen = default_flavours() if flavours is None else tuple(flavours)
     if name in NOT_FOR_USER:
         chosen = tuple(flavour for flavour in chosen if flavour is not Flavour.USER)
@@ -94,6 +98,8 @@ def workload_test(
 
     @pytest.mark.parametrize("flavour", parameters)
     def test(flavour: Flavour) -> None:
+        if need is not None:
+            need()
         with start(flavour, name, args, prefix) as workload:
             workload.wait_ready()
             carry_through(flavour, workload, dump_options=dump_options, restore_options=restore_options)

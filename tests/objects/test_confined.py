@@ -1,5 +1,6 @@
 """Programs that have confined themselves for good: as confined after a restore, or refused by name."""
 
+import ctypes
 import json
 import os
 import subprocess
@@ -9,13 +10,22 @@ import pytest
 
 from harness import engine
 from harness.flavours import workload_test
+from harness.skips import missing
 from harness.workload import Workload
 from torpor.images import kinds
 from torpor.images.store import load_one
 from torpor.images.stores.directory import DirStore
 
-test_no_code_of_what_was_writable = workload_test("confined", ["mdwe"])
-test_no_code_of_what_was_writable_with_threads = workload_test("confined", ["mdwe", "thread"])
+_PR_GET_MDWE = 66
+
+
+def _need_mdwe() -> None:
+    if ctypes.CDLL(None).prctl(_PR_GET_MDWE, 0, 0, 0, 0) < 0:
+        missing("PR_SET_MDWE in the kernel (6.3)")
+
+
+test_no_code_of_what_was_writable = workload_test("confined", ["mdwe"], need=_need_mdwe)
+test_no_code_of_what_was_writable_with_threads = workload_test("confined", ["mdwe", "thread"], need=_need_mdwe)
 test_dispatched_calls = workload_test("confined", ["dispatch"])
 test_dispatched_calls_of_code_in_their_midst = workload_test("confined", ["dispatch", "busy"])
 
@@ -55,6 +65,8 @@ def test_a_landlock_domain_is_refused_by_name(how: str) -> None:
 @pytest.mark.root
 @pytest.mark.parametrize("what", ["mdwe", "dispatch", ""])
 def test_other_readers_refuse_what_they_would_set_free(what: str) -> None:
+    if what == "mdwe":
+        _need_mdwe()
     with Workload.start("confined", [what]) as workload:
         workload.wait_ready()
         workload.dump()
@@ -66,6 +78,7 @@ def test_other_readers_refuse_what_they_would_set_free(what: str) -> None:
 
 @pytest.mark.root
 def test_a_restorer_that_may_not_make_code_says_so() -> None:
+    _need_mdwe()
     with Workload.start("counter") as workload:
         workload.wait_ready()
         workload.dump()
