@@ -17,19 +17,21 @@ from torpor.base.ids import Pid
 from torpor.engine import jobs
 from torpor.engine.jobs.places import check_name
 from torpor.images import kinds
+from torpor.images.added import SUFFIX
 from torpor.images.stores.memory import MemStore
 from torpor.kernel.build_id import read_build_id
 from torpor.kernel.procfs.maps import read_maps
 from torpor.kernel.procfs.task import read_threads, read_tree
 from torpor.kernel.vm import PAGE_SIZE
 from torpor.migrate.link import Message
-from torpor.objects.arch import cpu
+from torpor.objects.arch import caps, cpu
 
 PROCESS, JOB, CONTAINER = "process", "job", "container"
 #: What a restore is told that its dump was told.
 CARRIED = ("tcp_established", "tcp_close", "external_unix", "external_pipes", "link_remap", "file_locks")
 _MAX_FILES, _MAX_PIDS, _MAX_WORDS, _MAX_CPU = 4096, 1 << 16, 4096, 1 << 16
-_CPU = kinds.CPUINFO.file_name()
+#: What tells of a processor: the image, and what is added to it.
+_CPU = (kinds.CPUINFO.file_name(), kinds.CPUINFO.file_name() + SUFFIX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """``pids`` are those that must be free, ``processor`` the image that tells of ours, ``told`` what a restore is
+    """``pids`` are those that must be free, ``processor`` the images that tell of ours, ``told`` what a restore is
     told, ``name`` that of a job.
     """
 
@@ -53,7 +55,7 @@ class Offer:
     memory_bytes: int
     machine: str
     page_bytes: int
-    processor: bytes
+    processor: tuple[bytes, ...]
     files: tuple[File, ...]
     told: tuple[str, ...]
 
@@ -61,7 +63,8 @@ class Offer:
         """As a message has it."""
         return {
             "kind": self.kind, "name": self.name, "pids": list(self.pids), "memory": self.memory_bytes,
-            "machine": self.machine, "page": self.page_bytes, "cpu": base64.b64encode(self.processor).decode(),
+            "machine": self.machine, "page": self.page_bytes,
+            "cpu": " ".join(base64.b64encode(part).decode() for part in self.processor),
             "files": [[file.path, file.size, file.build_id] for file in self.files], "told": list(self.told),
         }  # fmt: skip
 
@@ -76,10 +79,10 @@ def of(message: Message) -> Offer:
     if not all(type(pid) is int and 0 < pid < 1 << 22 for pid in pids) or not all(word in CARRIED for word in told):
         message.refuse("pids, told")
     try:
-        processor = base64.b64decode(message.text("cpu"), validate=True)
+        processor = tuple(base64.b64decode(part, validate=True) for part in message.text("cpu").split(" "))
     except (ValueError, binascii.Error):
         message.refuse("cpu")
-    if len(processor) > _MAX_CPU:
+    if len(processor) > len(_CPU) or any(len(part) > _MAX_CPU for part in processor):
         message.refuse("cpu")
     return Offer(
         kind, message.text("name"), tuple(pid for pid in pids if isinstance(pid, int)), message.number("memory"),
@@ -110,7 +113,8 @@ def make(pid: int, name: str, told: Mapping[str, object], kind: str = "") -> Off
     cpu.dump(store)
     return Offer(
         kind or (JOB if name else PROCESS), name, pids, _memory(tree), os.uname().machine, PAGE_SIZE,
-        bytes(store.images[_CPU]), tuple(_files(tree) if kind != CONTAINER else ()),
+        tuple(bytes(store.images[name]) for name in _CPU if name in store.images),
+        tuple(_files(tree) if kind != CONTAINER else ()),
         tuple(word for word in CARRIED if told.get(word)),
     )  # fmt: skip
 
@@ -190,9 +194,9 @@ def problems(offer: Offer, name: str, room: Path) -> list[TorporError]:
 
 def _of_processor(offer: Offer) -> Iterator[TorporError]:
     store = MemStore()
-    store.images[_CPU] = bytearray(offer.processor)
+    store.images.update(zip(_CPU, map(bytearray, offer.processor), strict=False))
     try:
-        cpu.check(store, cpu.DEFAULT)
+        cpu.check(store, caps.DEFAULT)
     except TorporError as error:
         yield error
 

@@ -16,14 +16,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from errno import EACCES, EEXIST
+from errno import EACCES, EEXIST, ENOMEM
 
 from torpor.base import log
 from torpor.base.errors import KernelError, RefusedError, TorporError
 from torpor.base.ids import Pid
 from torpor.kernel import interrupts, lsm, signal, vm
 from torpor.kernel.arch import call as gadgets
-from torpor.kernel.arch import loop, nr, restart, sigframe
+from torpor.kernel.arch import loop, nr, restart, sigframe, xstate
 from torpor.kernel.arch.regs import UserRegs
 from torpor.kernel.procfs.maps import PROT_EXEC, PROT_READ, PROT_WRITE, Vma
 from torpor.kernel.procfs.status import read_status
@@ -77,6 +77,8 @@ class BorrowedRunner(Runner):
     def give_back(self) -> None:
         """The thread is as it was; its interrupted call goes on by the kernel's own restart, deadline included."""
         self.thread.set_sigmask(self.sigmask)
+        if xstate.is_lost_by_calls(self.xstate):
+            self.thread.set_xstate(self.xstate)
         self.thread.set_regs(self.regs)
         dispatch.resume(self.thread, self._dispatch)
 
@@ -121,9 +123,9 @@ def inject(leader: Thread, maps: list[Vma], leftovers: Sequence[Vma] = (), *, pe
     ``split_leftovers``) are unmapped.  *pending*: the signals pending for any of its threads.
     """
     stop_signal = _choose_stop_signal(leader, pending)
-    xstate = leader.get_xstate()
-    frame_size = (sigframe.size_for(xstate) + 63) & -64
-    with _bootstrapped(leader, xstate, maps, frame_size) as boot:
+    extended = leader.get_xstate()
+    frame_size = (sigframe.size_for(extended) + 63) & -64
+    with _bootstrapped(leader, extended, maps, frame_size) as boot:
         n_frames = 1 + DEPTH
         size = _CODE_SIZE + (n_frames * frame_size + _DATA_SIZE + vm.PAGE_SIZE - 1) // vm.PAGE_SIZE * vm.PAGE_SIZE
         for vma in leftovers:
@@ -147,18 +149,18 @@ def call_once(leader: Thread, maps: list[Vma], number: int, *args: int) -> int:
 
     KernelError if it fails.  Nothing is mapped for it; other threads of the process may run meanwhile.
     """
-    xstate = leader.get_xstate()
-    with _bootstrapped(leader, xstate, maps, (sigframe.size_for(xstate) + 63) & -64) as boot:
+    extended = leader.get_xstate()
+    with _bootstrapped(leader, extended, maps, (sigframe.size_for(extended) + 63) & -64) as boot:
         return boot.call(number, *args)
 
 
 @contextmanager
-def _bootstrapped(leader: Thread, xstate: bytes, maps: list[Vma], frame_size: int) -> Iterator[_Bootstrap]:
+def _bootstrapped(leader: Thread, extended: bytes, maps: list[Vma], frame_size: int) -> Iterator[_Bootstrap]:
     regs = _regs_to_give_back(leader)
     if regs.is_compat:
         raise RefusedError(f"pid {leader.tgid} runs 32-bit code", hint="only 64-bit processes can be checkpointed")
     # Broken off in the midst of a call, nobody would know what the thread is about to do.
-    with interrupts.put_off(), _dispatch_off(leader), _bootstrap_area(leader, regs, xstate, maps, frame_size) as boot:
+    with interrupts.put_off(), _dispatch_off(leader), _bootstrap_area(leader, regs, extended, maps, frame_size) as boot:
         yield boot
 
 
@@ -197,11 +199,20 @@ def _regs_to_give_back(thread: Thread) -> UserRegs:
 class _Bootstrap:
     """Makes single calls through gadgets in the target's own text, with a frame on its main stack behind them."""
 
-    def __init__(self, thread: Thread, regs: UserRegs, sigmask: int, code: tuple[int, int], covered: Covered) -> None:
+    def __init__(
+        self,
+        thread: Thread,
+        regs: UserRegs,
+        extended: bytes,
+        sigmask: int,
+        code: tuple[int, int],
+        covered: Covered,
+    ) -> None:
         #: The bytes of the stack that our frame is over.
         self.covered = covered
         self._thread = thread
         self._regs = regs
+        self._extended = extended
         self._sigmask = sigmask
         self._mask = dispatch.mask_for_calls(thread, _MASK)
         self._stack = covered[0]
@@ -226,6 +237,8 @@ class _Bootstrap:
             result = thread.get_regs().result
         finally:
             thread.set_sigmask(self._sigmask)
+            if xstate.is_lost_by_calls(self._extended):
+                thread.set_xstate(self._extended)
             thread.set_regs(self._regs)
             self.is_away = False
         if result >= _MASK - 4094:
@@ -254,7 +267,7 @@ class _Bootstrap:
             try:
                 start = self.call(nr.mmap, *wanted, prot, flags, no_fd, 0)
             except KernelError as error:
-                if error.errno != EEXIST:
+                if error.errno not in (EEXIST, ENOMEM):  # ENOMEM: addresses here end before it
                     raise
                 wanted, flags = (0, size), _MAP_PRIVATE_ANONYMOUS
                 start = self.call(nr.mmap, *wanted, prot, flags, no_fd, 0)
@@ -293,17 +306,17 @@ class _Bootstrap:
 
 @contextmanager
 def _bootstrap_area(
-    leader: Thread, regs: UserRegs, xstate: bytes, maps: list[Vma], frame_size: int
+    leader: Thread, regs: UserRegs, extended: bytes, maps: list[Vma], frame_size: int
 ) -> Iterator[_Bootstrap]:
     syscall_ret, sigreturn = find_gadgets(leader.tid, maps)
     stack = _scratch_stack(regs, maps, frame_size + 64)
     sigmask = leader.get_sigmask()
-    frame = sigframe.build(stack + gadgets.FRAME_OFFSET, restart.outside(regs), xstate, sigmask)
+    frame = sigframe.build(stack + gadgets.FRAME_OFFSET, restart.outside(regs), extended, sigmask)
     content = gadgets.below_frame(sigreturn) + frame
     memory = os.open(f"/proc/{leader.tid}/mem", os.O_RDWR | os.O_CLOEXEC)
     try:
         before = _pread_or_zeroes(memory, len(content), stack)
-        boot = _Bootstrap(leader, regs, sigmask, (syscall_ret, sigreturn), (stack, before))
+        boot = _Bootstrap(leader, regs, extended, sigmask, (syscall_ret, sigreturn), (stack, before))
         os.pwrite(memory, content, stack)
         try:
             yield boot

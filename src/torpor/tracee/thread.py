@@ -144,14 +144,14 @@ class Thread:
     def get_xstate(self) -> bytes:
         """All registers but the general ones, in the kernel's layout, of whatever length this CPU has."""
         try:
-            return ptrace.get_regset(self.tid, xstate.NOTE)
+            return xstate.read(self.tid)
         except OSError as error:
             raise self._gone_or(error) from error
 
     def set_xstate(self, data: bytes) -> None:
         """The counterpart of ``get_xstate``."""
         try:
-            ptrace.set_regset(self.tid, xstate.NOTE, data)
+            xstate.write(self.tid, data)
         except OSError as error:
             raise self._gone_or(error) from error
 

@@ -39,13 +39,14 @@ def assembled(listing: str, tmp_path: Path) -> bytes:
     return binary.read_bytes()
 
 
-def emulated(program: bytes, tmp_path: Path, *, stdin: int = subprocess.DEVNULL) -> subprocess.CompletedProcess[bytes]:
+def emulated(
+    program: bytes, tmp_path: Path, *, stdin: int = subprocess.DEVNULL, cpu: str = "max"
+) -> subprocess.CompletedProcess[bytes]:
     file = tmp_path / "program"
     file.write_bytes(program)
     file.chmod(0o755)
-    return subprocess.run(
-        [need("qemu-aarch64", "qemu-aarch64-static"), file], stdin=stdin, capture_output=True, timeout=60, check=False
-    )
+    line = [need("qemu-aarch64", "qemu-aarch64-static"), "-cpu", cpu, str(file)]
+    return subprocess.run(line, stdin=stdin, capture_output=True, timeout=60, check=False)
 
 
 def by_the_headers(tmp_path: Path, headers: list[str], expressions: list[str]) -> list[int]:
@@ -99,7 +100,7 @@ def test_both_machines_offer_the_same(theirs: ModuleType, ours: ModuleType) -> N
     """What the layers above use of a module of one machine, the other's has."""
     used = {
         "regs": "UserRegs of_new_task read_regs write_regs", "loop": "CODE RECORD RECORD_SIZE start LISTING",
-        "restart": "outside transparent", "sigframe": "build size_for", "xstate": "NOTE",
+        "restart": "outside transparent", "sigframe": "build size_for", "xstate": "read write is_lost_by_calls",
     }  # fmt: skip
     name = ours.__name__.rpartition(".")[2]
     names = used[name].split() if name in used else [each for each in vars(theirs) if each.isupper() or each == "jump"]
@@ -125,14 +126,26 @@ def test_structures(tmp_path: Path) -> None:
         f"{offset}(struct fpsimd_context, vregs)": 16,
         "FPSIMD_MAGIC": sigframe._FPSIMD_MAGIC,
         "PSR_MODE32_BIT": regs._MODE32,
+        "PSR_BTYPE_MASK": regs._BTYPE,
         "EM_AARCH64": stub.ELF_MACHINE,
         "sizeof(siginfo_t)": sigframe._SIGINFO_SIZE,
-        "NT_PRFPREG + 0": xstate.NOTE,
+        **{name: value for name, value in vars(xstate).items() if name.startswith("NT_")},
+        "sizeof(struct user_sve_header)": xstate.SVE_HEADER.size,
+        "SVE_PT_REGS_SVE": xstate.SVE_PT_REGS_SVE,
+        "SVE_PT_REGS_OFFSET": xstate.SVE_HEADER.size,
+        "SVE_MAGIC": sigframe._SVE_MAGIC,
+        "sizeof(struct sve_context)": sigframe._SVE_CONTEXT.size,
+        "EXTRA_MAGIC": sigframe._EXTRA_MAGIC,
+        "sizeof(struct extra_context)": sigframe._EXTRA_CONTEXT.size,
     }
     # As asm/ucontext.h has it for the kernel; sigset_t of the C library is longer.
     headers = ["asm/ptrace.h", "asm/sigcontext.h", "asm/signal.h", "asm/siginfo.h", "asm/ucontext.h", "linux/elf.h"]
     found = by_the_headers(tmp_path, headers, list(expressions))
-    assert dict(zip(expressions, found, strict=True)) == expressions
+    # The newest of them may not be in the headers yet.
+    assert {
+        name: value for name, value in zip(expressions, found, strict=True) if value != -1
+    }.items() <= expressions.items()
+    assert found.count(-1) < 4
 
 
 @pytest.mark.parametrize(
@@ -176,6 +189,7 @@ _RECORDS = _DATA
 _FRAME = _DATA + 0x400
 _OUT = _DATA + 0x2000
 _OUT_SIZE = 31 * 8 + 8 + 8 + 32 * 16
+_SVE_OUT = _DATA + 0x6000
 _SIGURG = 23
 
 _BEFORE = f"""
@@ -220,12 +234,34 @@ _AFTER = f"""
 _NOT_MADE = -12345
 
 
-def with_loop(records: bytes, frame: bytes, tmp_path: Path) -> bytes:
+#: Where a frame with registers of SVE's leads: writes them down, behind how many bytes a vector has.
+_AFTER_SVE = f"""
+        .arch armv8-a+sve
+        ldr     x28, =0x{_SVE_OUT:x}
+        mov     x29, x28
+        rdvl    x1, #1
+        {"".join(f"str z{number}, [x28]; add x28, x28, x1; " for number in range(32))}
+        {"".join(f"str p{number}, [x28, #{number}, mul vl]; " for number in range(16))}
+        mov     x0, #1
+        mov     x2, x1
+        lsl     x1, x1, #5
+        lsl     x2, x2, #1
+        add     x2, x2, x1
+        mov     x1, x29
+        mov     x8, #{nr.write}
+        svc     #0
+        mov     x0, #7
+        mov     x8, #{nr.exit_group}
+        svc     #0
+"""
+
+
+def with_loop(records: bytes, frame: bytes, tmp_path: Path, after: str = _AFTER) -> bytes:
     """A program that runs the loop over *records* and returns by *frame*."""
     image = bytearray(0x10000)
     for offset, part in (
         (_PROGRAM_AT - 0x10000, assembled(_BEFORE, tmp_path)),
-        (_AFTER_OFFSET, assembled(_AFTER, tmp_path)),
+        (_AFTER_OFFSET, assembled(after, tmp_path)),
         (_LOOP_OFFSET, loop.CODE),
         (_RECORDS - 0x10000, records),
         (_FRAME - 0x10000, frame),
@@ -278,6 +314,29 @@ def test_a_failure_that_may_not_be_ends_the_loop(tmp_path: Path) -> None:
     want = regs.UserRegs(sp=_DATA + 0x3000, ip=0x10000 + _AFTER_OFFSET)
     frame = sigframe.build(_FRAME, want, bytes(xstate.SIZE), 0)
     assert emulated(with_loop(memory, frame, tmp_path), tmp_path).returncode == 7
+
+
+@pytest.mark.parametrize("length", [16, 64, 256])
+def test_a_frame_has_all_of_the_registers_of_sve(length: int, tmp_path: Path) -> None:
+    """The longest do not fit into the frame, and lie behind it."""
+    registers = bytes(number % 251 for number in range(32 * length)) + bytes(
+        1 + number % 255 for number in range(2 * length)
+    )
+    registers += bytes(length // 8)  # FFR
+    size = xstate.SVE_HEADER.size + len(registers) + 15 & -16
+    header = xstate.SVE_HEADER.pack(size + 16, size + 16, length, 256, xstate.SVE_PT_REGS_SVE, 0)
+    sve = (header + registers).ljust(size + 16, b"\0")
+    low = b"".join(registers[at : at + 16] for at in range(0, 32 * length, length))
+    state = xstate.pack(low + bytes(16), {xstate.NT_ARM_SVE: sve})
+    assert xstate.is_lost_by_calls(state)
+    record = loop.RECORD.pack(nr.getppid, 0, *[0] * 6, 0, 0, 0) * _N_RECORDS
+    want = regs.UserRegs(sp=_DATA + 0x3000, ip=0x10000 + _AFTER_OFFSET)
+    frame = sigframe.build(_FRAME, want, state, 0)
+    assert len(frame) <= sigframe.size_for(state)
+    program = with_loop(record, frame, tmp_path, _AFTER_SVE)
+    done = emulated(program, tmp_path, cpu=f"max,sve-default-vector-length={length}")
+    assert (done.returncode, done.stderr) == (7, b"")
+    assert done.stdout == registers[: 34 * length]
 
 
 def test_registers() -> None:

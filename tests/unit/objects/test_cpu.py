@@ -11,6 +11,7 @@ from torpor.images.errors import ImageError
 from torpor.images.store import store_one
 from torpor.images.stores.memory import MemStore
 from torpor.objects.arch import core, cpu
+from torpor.objects.arch.caps import caps_of
 
 
 def _store(entry: m.cpuinfo_x86_entry) -> MemStore:
@@ -112,4 +113,4 @@ def test_a_damaged_image() -> None:
     [("all", {"ins", "fpu", "cpu"}), ("none", set()), ("ins", {"ins"}), ("all,^cpu", {"ins", "fpu"}), ("", set())],
 )
 def test_words(text: str, caps: set[str]) -> None:
-    assert cpu.caps_of(text) == caps
+    assert caps_of(text) == caps

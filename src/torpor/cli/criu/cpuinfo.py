@@ -11,7 +11,7 @@ from torpor.images.errors import ImageMissing, StoreError
 from torpor.images.kinds import CPUINFO
 from torpor.images.stores.memory import MemStore
 from torpor.images.stores.opening import open_store
-from torpor.objects.arch import cpu
+from torpor.objects.arch import caps, cpu
 
 
 def main(options: Options) -> int:
@@ -30,7 +30,7 @@ def run(action: str, options: Options) -> None:
     with open_store(options.images_dir) as store:
         if not store.exists(CPUINFO.file_name()):
             raise ImageMissing(f"{CPUINFO.file_name()} is not there", hint="criu cpuinfo dump writes it")
-        cpu.check(store, options.cpu_cap or cpu.DEFAULT)
+        cpu.check(store, options.cpu_cap or caps.DEFAULT)
 
 
 def _dump(directory: str) -> None:

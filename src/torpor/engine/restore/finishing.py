@@ -9,9 +9,9 @@ from torpor.base.errors import RestoreError, TorporError
 from torpor.engine.restore.session import RestoreSession
 from torpor.kernel import interrupts, ptrace, signal, vm
 from torpor.kernel.arch import call, nr
-from torpor.kernel.arch.regs import of_new_task
 from torpor.kernel.procfs.maps import PROT_EXEC, PROT_READ
 from torpor.objects import moment
+from torpor.objects.arch import core as image
 from torpor.objects.memory import mm as mm_object
 from torpor.objects.memory import vmas
 from torpor.objects.model import RestoreProcess, RestoreThread
@@ -85,7 +85,7 @@ def _unmap_scratch(session: RestoreSession, process: RestoreProcess) -> None:
     at = _find_syscall(process)
     thread = process.runner.thread
     thread.set_sigmask(_ALL_SIGNALS)
-    regs = of_new_task()
+    regs = image.for_last_call(process.core)
     if stub.call_at(thread, at, regs, nr.munmap, session.area, stub.AREA_SIZE) != 0:
         raise RestoreError(f"pid {process.ns_pid}: the restorer's memory cannot be unmapped")
 
@@ -114,7 +114,7 @@ def guard(session: RestoreSession) -> None:
     """Signal masks and registers; the guardian, too, ends all if we die from here on."""
     for thread in session.iter_threads():
         thread.runner.thread.set_sigmask(signals.mask_of(thread.core))
-        thread.runner.thread.set_regs(registers.general(thread.core))
+        registers.restore_last(thread.runner.thread, thread.core)
         user_dispatch.restore(thread)
     assert session.guardian is not None
     session.guardian.watch([process.pid for process in session.alive])

@@ -17,8 +17,8 @@ from torpor.images.store import ImageStore, load_all, load_one
 from torpor.images.text import get_text, set_text
 from torpor.kernel.rlimits import raise_descriptor_limit
 from torpor.kernel.vm import PAGE_SIZE
+from torpor.objects.arch import caps, cpu
 from torpor.objects.arch import core as image
-from torpor.objects.arch import cpu
 from torpor.objects.files.model import FileRestore
 from torpor.objects.files.table import kind_of_type
 from torpor.objects.memory import room
@@ -65,7 +65,7 @@ def check_processor(session: RestoreSession) -> None:
     """RestoreError where the processor lacks what the tree may rely on."""
     cap = session.options.cpu_cap
     cores = (thread.core for process in session.alive for thread in process.threads)
-    cpu.check(session.store, cpu.DEFAULT if cap is None else cap, cores)
+    cpu.check(session.store, caps.DEFAULT if cap is None else cap, cores)
 
 
 def _read_tree(store: ImageStore) -> RestoreProcess:

@@ -1,3 +1,9 @@
 """This machine's ``xstate``."""
 
-from torpor.kernel.arch.x86_64.xstate import *  # noqa: F403
+from torpor.base.typed import TYPE_CHECKING
+from torpor.kernel.arch import IS_AARCH64
+
+if TYPE_CHECKING or not IS_AARCH64:
+    from torpor.kernel.arch.x86_64.xstate import *  # noqa: F403
+else:
+    from torpor.kernel.arch.aarch64.xstate import *  # noqa: F403

@@ -67,6 +67,7 @@ _REFUSED = {
     "uw": ("memory registered with userfaultfd", "let its handler unregister the memory first"),
     "ui": ("memory registered with userfaultfd", "let its handler unregister the memory first"),
     "ss": ("a shadow stack", "shadow stacks are not carried yet"),
+    "mt": ("memory with tags (MTE)", "its tags are not carried yet"),
 }
 
 

@@ -31,11 +31,13 @@ def dump(thread: DumpThread, met: UserRegs, xstate: bytes) -> None:
     image.fill(thread.core, restart.outside(met, signals.next_handler_flags(thread)), xstate)
 
 
-def general(core: m.core_entry) -> UserRegs:
-    """The image's general registers, ready to be set."""
-    return image.general(core)
-
-
 def restore_xstate(thread: Thread, core: m.core_entry) -> None:
     """Set the extended state."""
     thread.set_xstate(image.extended(core, thread.get_xstate()))
+
+
+def restore_last(thread: Thread, core: m.core_entry) -> None:
+    """Set the general registers, and what calls that were made since have lost of the others."""
+    if image.is_lost_by_calls(core):
+        restore_xstate(thread, core)
+    thread.set_regs(image.general(core))

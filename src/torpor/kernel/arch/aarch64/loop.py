@@ -59,4 +59,5 @@ DONE_OFFSET = 80
 
 def start(regs: UserRegs, code: int, records: int, count: int, stop_signal: int, frame: int) -> None:
     """Have a task with *regs* run the loop that lies at *code*; *frame* is the ``rt_sigframe`` to return to."""
+    regs.forget_branch()
     regs.ip, regs.x19, regs.x20, regs.x21, regs.x22 = code, records, count, stop_signal, frame

@@ -26,6 +26,7 @@ _FORMAT = struct.Struct("34Q")
 SIZE = _FORMAT.size
 _MASK = (1 << 64) - 1
 _MODE32 = 0x10
+_BTYPE = 0xC00
 
 
 @dataclass(slots=True)
@@ -98,6 +99,10 @@ class UserRegs:
     def leave_syscall(self) -> None:
         """Nothing is made again as the task goes on."""
 
+    def forget_branch(self) -> None:
+        """What comes next is not where an indirect branch leads (which guarded code would have to say: BTYPE)."""
+        self.pstate &= ~_BTYPE
+
     def emptied(self) -> UserRegs:
         """What a task that does nothing yet has, of this one's kind."""
         return UserRegs(pstate=self.pstate & _MODE32)
@@ -107,6 +112,7 @@ class UserRegs:
         words = [word & _MASK for word in args]
         self.x0, self.x1, self.x2, self.x3, self.x4, self.x5 = words + [0] * (6 - len(words))
         self.x8, self.ip = number, at
+        self.forget_branch()
 
 
 def of_new_task() -> UserRegs:
@@ -115,12 +121,12 @@ def of_new_task() -> UserRegs:
 
 
 def read_regs(tid: Pid) -> UserRegs:
-    """Those of a stopped tracee; OSError EINVAL for one that runs 32-bit code."""
+    """Those of a stopped tracee; of one that runs 32-bit code nothing but that it does."""
     buffer = bytearray(SIZE)
     iov = bytearray(struct.pack("QQ", address_of(buffer), SIZE))
     syscall("ptrace(GETREGSET)", nr.ptrace, _PTRACE_GETREGSET, tid, _NT_PRSTATUS, address_of(iov))
     if struct.unpack_from("Q", iov, 8)[0] != SIZE:
-        raise OSError(22, "ptrace(GETREGSET): the registers of 32-bit code")
+        return UserRegs(pstate=_MODE32)
     return UserRegs.unpack(buffer)
 
 

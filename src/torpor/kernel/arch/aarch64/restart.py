@@ -2,7 +2,8 @@
 
 A call that is to be made again stands before its instruction with its arguments.  The one exception is a call that
 waits for a length of time: as the thread goes on the kernel has it call restart_syscall(2), and a new task makes the
-whole call once more, for the time that is left is nowhere to be read.
+whole call once more, for the time that is left is nowhere to be read.  A call that gives EINTR after any stop, as
+epoll_wait(2) does (signal(7)), gives it: which its first argument was, the kernel does not tell.
 """
 
 from __future__ import annotations

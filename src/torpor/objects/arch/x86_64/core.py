@@ -22,7 +22,7 @@ from functools import cache
 
 from torpor.base.records import fields
 from torpor.images import messages as m
-from torpor.kernel.arch.x86_64.regs import UserRegs
+from torpor.kernel.arch.x86_64.regs import UserRegs, of_new_task
 
 #: Messages that a dump makes while the tree is frozen.
 MESSAGES = ("user_desc_t", "user_x86_regs_mode")
@@ -128,6 +128,11 @@ def general(core: m.core_entry) -> UserRegs:
     return regs
 
 
+def for_last_call(core: m.core_entry) -> UserRegs:
+    """What a task has as it makes its last call for us."""
+    return of_new_task()
+
+
 def extended(core: m.core_entry, current: bytes) -> bytes:
     """The image's extended state, ready to be set; *current* is that of the task that gets it.
 
@@ -141,6 +146,11 @@ def extended(core: m.core_entry, current: bytes) -> bytes:
     # The software-reserved bytes are this kernel's, not the image's.
     data[_SW_XFEATURES_OFFSET : _SW_XFEATURES_OFFSET + 48] = current[_SW_XFEATURES_OFFSET : _SW_XFEATURES_OFFSET + 48]
     return bytes(data)
+
+
+def is_lost_by_calls(core: m.core_entry) -> bool:
+    """Whether each system call loses a part of the extended state: none does."""
+    return False
 
 
 def ip_of(core: m.core_entry) -> int:

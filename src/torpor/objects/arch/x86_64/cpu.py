@@ -27,10 +27,9 @@ from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.images.store import ImageStore, load_one, store_one
 from torpor.kernel.arch.x86_64.cpuid import Cpuid
+from torpor.objects.arch.caps import DEFAULT, caps_of
 
 CAPABILITY_VERSION = 2
-#: What a restore asks of the processor unless told otherwise.
-DEFAULT = "ins,fpu"
 _N_WORDS = {1: 12, 2: 19}
 #: A component of the extended state, the rights to memory with each protection key; and what they are in a task that
 #: has not changed them: the kernel's own choice (init_pkru_value, arch/x86/mm/pkeys.c), or the processor's.
@@ -159,16 +158,6 @@ def _has_set_rights(core: m.core_entry) -> bool:
 
 def _same(theirs: m.cpuinfo_x86_entry, ours: m.cpuinfo_x86_entry) -> bool:
     return list(theirs.capability) == list(ours.capability)[: len(theirs.capability)]
-
-
-def caps_of(wanted: str) -> set[str]:
-    """The words of ``--cpu-cap``."""
-    caps: set[str] = set()
-    for word in wanted.split(","):
-        name = word.removeprefix("^")
-        named = {"ins", "fpu", "cpu"} if name == "all" else set() if name in ("none", "") else {name}
-        caps = caps - named if word.startswith("^") else set() if name == "none" else caps | named
-    return caps
 
 
 def lacking_instructions(theirs: m.cpuinfo_x86_entry, ours: m.cpuinfo_x86_entry) -> list[str]:
