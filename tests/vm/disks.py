@@ -65,7 +65,7 @@ SYSTEMD = Image(
 )  # fmt: skip
 
 #: systemd, and what starts another kernel without a reboot of the machine.
-KEXEC = Image("kexec", ("systemd", "systemd-sysv", "dbus", "udev", "kexec-tools"))
+KEXEC = Image("kexec", (*_FOR_TESTS, "systemd", "systemd-sysv", "dbus", "udev", "kexec-tools"))
 
 
 def _trixie(tree: Path) -> None:
