@@ -43,6 +43,8 @@ from torpor.images.store import ImageStore, PagesReader, PagesWriter, load_one
 _SPAN_BITS = 56
 _SPAN = 1 << _SPAN_BITS
 _ZEROES = 1 << 80
+#: Where what nobody looks for begins: below zeroes, above whatever a chain may have.
+_THERE = 1 << 79
 #: How many sets of parent images may stand behind a set.  Of each a directory and a page map are read; no series of
 #: pre-dumps is that long, so a longer chain is damage, or somebody's trap.
 MAX_PARENTS = 128
@@ -260,6 +262,26 @@ def marked_lazy(here: Iterable[Range], lazy: Iterable[Range]) -> Iterator[tuple[
             start = until
 
 
+def divide(wanted: Iterable[Range], held: Iterable[Range]) -> tuple[list[Range], list[Range]]:
+    """The parts of *wanted* that lie in *held* (both ascend), and those that do not."""
+    there: list[Range] = []
+    missing: list[Range] = []
+    rest = iter(held)
+    first, last = next(rest, (0, 0))
+    for begin, end in wanted:
+        start = begin
+        while start < end:
+            while last <= start and (more := next(rest, None)) is not None:
+                first, last = more
+            if first <= start < last:
+                until, place = min(end, last), there
+            else:
+                until, place = min(end, first) if first > start else end, missing
+            place.append((start, until))
+            start = until
+    return there, missing
+
+
 class _Chain:
     """PagesReader of several pages images; the number of one is the upper part of its offsets."""
 
@@ -270,6 +292,8 @@ class _Chain:
         self._readers = readers
 
     def read_at(self, offset: int, into: memoryview) -> None:
+        if _THERE <= offset < _ZEROES:
+            raise ValueError("nobody has looked where these pages lie, for they were to be there already")
         if offset < _ZEROES:
             self._readers[offset >> _SPAN_BITS].read_at(offset & (_SPAN - 1), into)
         else:
@@ -336,10 +360,12 @@ def open_contents(
     kind: ImageKind[m.pagemap_head] = kinds.PAGEMAP,
     page_bytes: int = PAGE_BYTES,
     later: list[Range] | None = None,
+    there: Iterable[Range] = (),
 ) -> Contents:
     """The contents of task (or segment) *ident*, whose pages have *page_bytes*.
 
-    With *later*, what is marked as lazy is not among them, but put there.
+    With *later*, what is marked as lazy is not among them, but put there.  *there*, ascending, is what whoever asks has
+    of the parent images, and is not going to read: where it lies in them is not looked for.
 
     Each page map of the chain is read once.  Raises ImageError where pages are with a page server, or where the parent
     images are not there or have not what they should; and what ``load_pagemap`` raises.
@@ -356,7 +382,7 @@ def open_contents(
         return Contents(extents, readers[0])
     try:
         ranges = [(run.vaddr, run.end) for run in wanted]
-        extents = _resolve(store, ident, kind, found, ranges, readers, page_bytes)
+        extents = _resolve(store, ident, kind, found, ranges, readers, page_bytes, there)
     except BaseException:
         _Chain(readers).close()
         raise
@@ -375,6 +401,7 @@ def _resolve(
     wanted: list[Range],
     readers: list[PagesReader],
     page_bytes: int,
+    there: Iterable[Range],
 ) -> list[Extent]:
     """Where what is *wanted* of *found* lies in a chain of *readers*, to which those of the parents are appended."""
     extents: list[Extent] = []
@@ -382,6 +409,9 @@ def _resolve(
     while True:
         where = f"{store.path}/{name}" if len(readers) > 1 else name
         wanted = _take(found, wanted, (len(readers) - 1) << _SPAN_BITS, where, extents)
+        if len(readers) == 1:
+            known, wanted = divide(wanted, there)
+            extents += [(start, end, _THERE + start) for start, end in known]
         if not wanted:
             break
         store = _parent_of(store, name, wanted[0][0], len(readers))

@@ -149,3 +149,45 @@ def test_the_parents_of_a_set_are_opened_once(tmp_path: Path) -> None:
         assert load_pagemap(parent, PID).runs[0].in_parent
     with pytest.raises(ImageError):
         load_pagemap(parent, PID)
+
+
+def _filled(parent: Counting | None, n_pages: int, here: set[int]) -> Counting:
+    """A set that has these pages itself; all others are its parent's."""
+    made = Counting(parent)
+    runs = [PageRun(BASE + at * PAGE_BYTES, 1, PE_PRESENT if at in here else PE_PARENT) for at in range(n_pages)]
+    store_pagemap(made, PID, 1, runs)
+    writer = made.pages_writer("pages-1.img")
+    writer.append([memoryview(bytes([1 + at])) for at in sorted(here) for _ in range(PAGE_BYTES)])
+    writer.close()
+    made.opened.clear()
+    return made
+
+
+def test_what_is_there_already_is_not_looked_for() -> None:
+    """A last set with some pages here and there: of those before nothing is opened, and few extents are made."""
+    n_pages = 40
+    first = _filled(None, n_pages, {*range(n_pages)})
+    second = _filled(first, n_pages, {*range(0, n_pages, 3)})
+    last = _filled(second, n_pages, {5, 20})
+    there = [(BASE, BASE + n_pages * PAGE_BYTES)]
+    with open_contents(last, PID, there=there) as kept:
+        assert first.opened == second.opened == []
+        assert len(kept.extents) == 5
+        assert [each for each in kept.extents if not kept.is_of_parents(each)] == [
+            (BASE + at * PAGE_BYTES, BASE + (at + 1) * PAGE_BYTES, number * PAGE_BYTES)
+            for number, at in enumerate((5, 20))
+        ]
+        assert kept.between(BASE + 20 * PAGE_BYTES, BASE + 21 * PAGE_BYTES) == bytes([21]) * PAGE_BYTES
+        with pytest.raises(ValueError, match="nobody has looked"):
+            kept.between(BASE, BASE + PAGE_BYTES)
+
+
+def test_what_is_not_there_is_looked_for_beside_it() -> None:
+    n_pages = 40
+    first = _filled(None, n_pages, {*range(n_pages)})
+    last = _filled(first, n_pages, {5})
+    there = [(BASE + 2 * PAGE_BYTES, BASE + 10 * PAGE_BYTES), (BASE + 12 * PAGE_BYTES, BASE + 1000 * PAGE_BYTES)]
+    with open_contents(last, PID, there=there) as kept:
+        for at in (0, 1, 5, 10, 11):
+            assert kept.between(BASE + at * PAGE_BYTES, BASE + (at + 1) * PAGE_BYTES) == bytes([1 + at]) * PAGE_BYTES
+        assert sum(end - start for start, end, _ in kept.extents) == n_pages * PAGE_BYTES

@@ -27,7 +27,7 @@ from torpor.base.fds import Closing, OwnedFd
 from torpor.base.ids import Pid
 from torpor.base.records import dataclass, field, replace
 from torpor.images.pagemap import PE_PARENT, Extent, PageRun
-from torpor.images.pages import Contents, PageStream, Piece, Range
+from torpor.images.pages import Contents, PageStream, Piece, Range, divide
 from torpor.images.store import PagesReader
 from torpor.kernel import pagemap, vm
 from torpor.kernel.procfs import maps
@@ -162,26 +162,6 @@ def _sort_out(
                 ranges[-1] = (ranges[-1][0], end)
             else:
                 ranges.append((start, end))
-
-
-def divide(wanted: Iterable[Range], held: Iterable[Range]) -> tuple[list[Range], list[Range]]:
-    """The parts of *wanted* that lie in *held* (both ascend), and those that do not."""
-    there: list[Range] = []
-    missing: list[Range] = []
-    rest = iter(held)
-    first, last = next(rest, (0, 0))
-    for begin, end in wanted:
-        start = begin
-        while start < end:
-            while last <= start and (more := next(rest, None)) is not None:
-                first, last = more
-            if first <= start < last:
-                until, place = min(end, last), there
-            else:
-                until, place = min(end, first) if first > start else end, missing
-            place.append((start, until))
-            start = until
-    return there, missing
 
 
 def _neighbours(vmas: Iterable[Vma]) -> Iterator[list[Vma]]:

@@ -155,7 +155,7 @@ class Parked:
         missing = difference(_moved(known, self._places), _moved(inside, self._places), calls)
         self._put_back(runner, places, known, kept)
         run_all(runner, calls)
-        self.there = [(each[0], each[1], 0) for each in inside if not Contents.is_zero(each)]
+        self.there = _joined(each for each in inside if not Contents.is_zero(each))
         return missing, inside
 
     def _put_back(self, runner: Runner, places: Sequence[_Place], known: Sequence[Extent], kept: Contents) -> None:
@@ -201,7 +201,7 @@ class Parked:
         """
         calls: list[Call] = []
         places, there = self._places, self.there
-        self.there = self._lay_out([entries[number] for _, _, number in _numbered(entries)], calls)
+        self.there = _joined(self._lay_out([entries[number] for _, _, number in _numbered(entries)], calls))
         # The tree is stopped meanwhile: the images are looked into only where something has no place any more.
         if self._only_here and self.there != there:
             with open_contents(store, self.ident, page_bytes=PAGE_SIZE, later=[]) as kept:
@@ -215,6 +215,10 @@ class Parked:
             (nr.mremap, place.start, *[place.end - place.start] * 2, flags, place.entry.start)
             for place in self._places
         ])  # fmt: skip
+
+    def stays(self, kept: Iterable[Extent]) -> list[Extent]:
+        """The pages that are in it, as far as they lie in the mappings *kept*."""
+        return list(_shared(self.there, kept))
 
     @property
     def entries(self) -> list[m.vma_entry]:
@@ -308,6 +312,17 @@ def _shared(extents: Iterable[Extent], places: Iterable[Extent]) -> Iterator[Ext
             yield start, end, extent[2]
 
 
+def _joined(extents: Iterable[Extent]) -> list[Extent]:
+    """Where *extents* are, wherever their pages came from: after some rounds each page may be from another one."""
+    found: list[Extent] = []
+    for start, end, _ in extents:
+        if found and found[-1][1] == start:
+            found[-1] = (found[-1][0], end, 0)
+        else:
+            found.append((start, end, 0))
+    return found
+
+
 def _clipped(extents: Iterable[Extent], places: Iterable[_Place]) -> list[Extent]:
     """The parts of *extents* that lie in one of *places*, cut where that ends."""
     whole = [(place.entry.start, place.entry.end, 0) for place in places]
@@ -346,4 +361,4 @@ def still_missing(
     """
     for start, end, _ in _shared(((start, end, 0) for start, end in lazy), kept):
         calls.append((nr.madvise, start, end - start, MADV_DONTNEED))
-    return difference(_shared(parked.there, kept), extents, calls)
+    return difference(parked.stays(kept), extents, calls)

@@ -18,7 +18,7 @@ from torpor.base.typed import TYPE_CHECKING
 from torpor.images import kinds
 from torpor.images import messages as m
 from torpor.images.pagemap import PE_LAZY, PE_PARENT, Extent, PageRun
-from torpor.images.pages import Contents, Range, open_contents, runs_of
+from torpor.images.pages import Contents, Range, divide, open_contents, runs_of
 from torpor.images.store import ImageStore, PagesReader
 from torpor.kernel.arch import nr
 from torpor.kernel.procfs.maps import PROT_EXEC, PROT_WRITE, Vma
@@ -86,7 +86,7 @@ def scan(process: DumpProcess, noted: contents.Noted | None = None, held: Sequen
     vmas.add_guards(process.mm, found.guards)
     if not found.unwritten:
         return Scan(private, found)
-    there, missing = contents.divide(found.unwritten, held)
+    there, missing = divide(found.unwritten, held)
     return Scan(private, replace(found, ranges=sorted(found.ranges + missing) if missing else found.ranges), held=there)
 
 
@@ -129,7 +129,7 @@ def _dump_contents(
     ranges = scanned.found.ranges
     lazy = vmas.waiting(process.mm, (image.sp_of(thread.core) for thread in process.threads))
     if leave:
-        scanned.left[:], ranges = contents.divide(ranges, lazy)
+        scanned.left[:], ranges = divide(ranges, lazy)
     n_bytes = sum(end - start for start, end in ranges)
     left, held = _runs(scanned.left, PE_LAZY), _runs(scanned.held, PE_PARENT)
     elsewhere = sorted(left + held, key=lambda run: run.vaddr)
@@ -214,10 +214,20 @@ def make(process: RestoreProcess, parked: ParkedVdso, context: RestoreContext, c
 
         later.without_huge_pages(process)
         lazy = []
-    with open_contents(context.store, process.ns_pid, page_bytes=PAGE_SIZE, later=lazy) as kept:
+    there = _there(process, context)
+    with open_contents(context.store, process.ns_pid, page_bytes=PAGE_SIZE, later=lazy, there=there) as kept:
         n_pages = _make(process, parked, context, channel, kept, lazy or ())
     spaces[process.ids.vm_id].lazy = lazy or []
     return n_pages
+
+
+def _there(process: RestoreProcess, context: RestoreContext) -> list[Range]:
+    """What of the memory that was laid out ahead stays the process's; none if others' is compared with its own."""
+    ahead = context.parked
+    if ahead is None or len(context.processes) > 1:
+        return []
+    entries = [entry for entry in mm_object.mm_of(process).vmas if vmas.is_made(entry)]
+    return [(start, end) for start, end, _ in ahead.stays(keep(ahead.entries, entries, []).kept)]
 
 
 def _make(

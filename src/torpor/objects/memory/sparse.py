@@ -22,13 +22,13 @@ from collections.abc import Sequence
 
 from torpor.base import log
 from torpor.base.errors import KernelError, TorporError
-from torpor.images.pages import Range
+from torpor.images.pages import Range, divide
 from torpor.kernel.arch import nr
 from torpor.kernel.procfs import maps
 from torpor.kernel.procfs.maps import Vma
 from torpor.kernel.uapi.mman import MADV_NORMAL, MADV_RANDOM, MADV_SEQUENTIAL
 from torpor.objects.memory import room, vmas
-from torpor.objects.memory.contents import VAST, divide
+from torpor.objects.memory.contents import VAST
 from torpor.objects.model import DumpProcess
 from torpor.objects.session import DumpContext
 from torpor.tracee.batch import Batch

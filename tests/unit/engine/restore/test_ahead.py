@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -20,6 +20,7 @@ from torpor.engine.restore.ahead import Ahead
 from torpor.engine.restore.session import RestoreSession
 from torpor.images import kinds
 from torpor.images import messages as m
+from torpor.images.pagemap import PE_PARENT, PageRun
 from torpor.images.pages import Piece, StoreSink
 from torpor.images.store import load_one, store_one
 from torpor.images.stores.memory import MemStore
@@ -196,6 +197,26 @@ def test_it_may_be_our_sibling_as_the_stub_was(session: RestoreSession) -> None:
 
 def _children(pid: int) -> set[str]:
     return {*Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+
+
+def test_where_it_is_is_known_in_few_words(session: RestoreSession) -> None:
+    """Whichever round each page has come with: the last restore goes through that while its tree is stopped."""
+    ident, end = session.root.ns_pid, _START + len(_CONTENT)
+    store = cast(MemStore, session.store)
+    with closing(Ahead(ident)) as ahead:
+        ahead.take(store)
+        for first in (0, 1):
+            store = MemStore(store)
+            for name in (kinds.MM.file_name(ident), kinds.INVENTORY.file_name()):
+                store.images[name] = cast(MemStore, session.store).images[name]
+            with StoreSink(store).open(kinds.PAGEMAP, ident) as stream:
+                at = range(_START, end, vm.PAGE_SIZE)
+                written = [(start, start + vm.PAGE_SIZE) for start in at[first::2]]
+                others = [PageRun(start, 1, PE_PARENT) for start in at[1 - first :: 2]]
+                copy(written, _read, stream, others)
+            ahead.take(store)
+        parked = ahead.parked(ident, ())
+        assert parked is not None and parked.there == [(_START, end, 0)]
 
 
 def test_what_is_not_taken_over_ends(session: RestoreSession) -> None:
