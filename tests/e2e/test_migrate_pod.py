@@ -99,6 +99,28 @@ def test_all_or_none_of_it_runs_whoever_dies(hosts: tuple[Podman, Podman]) -> No
             assert not _left(podman, is_there=podman is first and where != "there"), f"{case}: {podman.machine.name}"
 
 
+def test_what_is_left_asleep_of_it_wakes_by_one_command(hosts: tuple[Podman, Podman]) -> None:
+    """All that is at work for it here is killed when the first container has been given up, and its word not heard."""
+    first, second = hosts
+    write_command(first, "/usr/local/sbin/end-all", "pkill -KILL -f torpor.cli.torpor.migrate")
+    shop.start(first)
+    before = shop.asked(first)
+    assert _migrate_harmed(first, second, "go", "/usr/local/sbin/end-all", -0.0001, 2) in (137, -9)
+    for podman in hosts:
+        podman.wait_for(lambda podman=podman: not _at_work(podman), f"{podman.machine.name} is at rest")  # type: ignore[misc]
+    assert shop.running(second) == [] and _left(second) == []
+    assert shop.running(first) != sorted(shop.MEMBERS), "none was given up"
+    assert f"torpor restore pod:{shop.NAME}" in _migrate(first, "pod:shop", SECOND, check=False)
+    said = first.machine.run(TORPOR, "restore", f"pod:{shop.NAME}", "--tcp-established").stdout
+    assert not _rules(first), _rules(first)
+    shop.goes_on(first)
+    assert shop.asked(first) > before, said
+    assert (
+        "nothing of pod:shop sleeps"
+        in first.machine.run(TORPOR, "restore", f"pod:{shop.NAME}", check=False, merge=True).stdout
+    )
+
+
 def test_all_takes_pods_and_what_is_in_none(hosts: tuple[Podman, Podman]) -> None:
     first, second = hosts
     shop.start(first)
@@ -145,13 +167,16 @@ def _judge(first: Podman, second: Podman, case: str, code: int) -> str:
     assert _left(second) == [], f"{states}: {_left(second)}"
     if not here:
         assert code in (4, 137, -9), states
-        for name in shop.MEMBERS:
-            first.machine.run(TORPOR, "restore", f"podman:{name}", "--tcp-established")
-        infra = first("pod", "inspect", "--format", "{{.InfraContainerID}}", shop.NAME)
-        pid = first.inspect(infra, "{{.State.Pid}}")
-        first.machine.run("nsenter", "-n", "-t", pid, "nft", "flush", "ruleset")
+        first.machine.run(TORPOR, "restore", f"pod:{shop.NAME}", "--tcp-established")
+        assert not _rules(first), _rules(first)
         return "asleep here"
     return "here"
+
+
+def _rules(podman: Podman) -> str:
+    """What is locked in the pod's network."""
+    infra = podman("pod", "inspect", "--format", "{{.InfraContainerID}}", shop.NAME)
+    return podman.machine.out("nsenter", "-n", "-t", podman.inspect(infra, "{{.State.Pid}}"), "nft", "list", "ruleset")
 
 
 def _at_work(podman: Podman) -> bool:

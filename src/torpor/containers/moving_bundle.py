@@ -18,15 +18,12 @@ from torpor.base import log
 from torpor.base.errors import RefusedError, TorporError
 from torpor.base.ids import Pid
 from torpor.base.records import dataclass
-from torpor.containers import arriving_bundle, bundles, note
+from torpor.containers import arriving_bundle, bundles, left_locked, note, waking
 from torpor.containers.arriving import DOCUMENTS
 from torpor.containers.asking import Asking
 from torpor.containers.model import Container, Words
 from torpor.containers.moving import Agreed, Move
 from torpor.containers.oci import RUNC, state_root
-from torpor.images import kinds
-from torpor.images.store import load_one
-from torpor.images.stores.opening import open_store
 from torpor.kernel import netdevice
 from torpor.kernel.namespaces import CLONE_NEWNET, inside
 from torpor.migrate import held_network, keeping, offer, protocol, source
@@ -34,7 +31,6 @@ from torpor.migrate.link import LinkLostError, Message
 from torpor.migrate.source import Moved, Wishes
 from torpor.migrate.way import Destination, Remote
 from torpor.objects.cgroup import freezer
-from torpor.objects.files.socket import net_lock
 
 _IMAGES, _LOOK = "images", "look"
 
@@ -100,11 +96,6 @@ class _Network:
             inside(self.fd, CLONE_NEWNET, lambda: netdevice.set_up(self.links, up=False))
             held_network.let_go(self.fd, table, is_told=False)
 
-    def come_back(self, table: str) -> None:
-        """It is here again, after all."""
-        if self.fd >= 0:
-            held_network.let_go(self.fd, table)
-
     def close(self) -> None:
         if self.fd >= 0:
             os.close(self.fd)
@@ -143,24 +134,15 @@ class _BundleMove(Move):
             for container in RUNC.find(self._container.id):
                 RUNC.remove(container)
         try:
-            self._network.leave(self._table)
+            self._network.leave(left_locked.table_of(self._images_here))
         except (TorporError, OSError) as error:
             log.warn(f"the network namespace of {self._container.label} is left locked here: {error}")
 
-    @property
-    def _table(self) -> str:
-        """What its network is locked by."""
-        with open_store(self._home / _IMAGES, "r") as images:
-            return net_lock.table_of(load_one(images, kinds.INVENTORY).dump_criu_run_id)
-
     def _wake(self) -> None:
-        table = self._table
         options = [word for word in self._words if word[0] in arriving_bundle.WORDS]
-        images = self._home / _IMAGES
-        told = note.read(images)
+        told = note.read(self._images_here)
         assert told is not None
-        RUNC.restore_directory(images, told, None, options)
-        self._network.come_back(table)
+        waking.restore_directory(self._images_here, told, None, 1, options)
 
     @property
     def _kept(self) -> str:
@@ -172,4 +154,5 @@ class _BundleMove(Move):
 
     @property
     def _by_hand(self) -> str:
-        return self._kept
+        words = [f"--{word}" for word, _ in self._words if word in arriving_bundle.WORDS]
+        return " ".join([self._kept, *words])

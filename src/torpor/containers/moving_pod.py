@@ -351,8 +351,7 @@ class _Moves:
         if len(moved) == len(self._members):
             return moved
         failed = [each for each in self._members if each.moved is None]
-        hints = list(dict.fromkeys(each.hint for each in failed if each.hint))
-        hint = "; ".join(hints) or None
+        hint = "; ".join(dict.fromkeys(each.hint for each in failed if each.hint)) or None
         text = "; ".join(f"{each.container.label}: {each.error}" for each in failed)
         if not self._is_given:
             # What the others say is that they have been told to go no further.
@@ -362,13 +361,10 @@ class _Moves:
                 text += "" if self._why in each.error else f"; {each.container.label}: {each.error}"
             raise MigrationError(f"{text}; all of {self._pod.label} runs on here", hint=hint)
         if moved or any(each.is_unknown for each in failed):
-            infra = self._pod.infra.id[:12]
-            where = ", ".join(each.name for each in moved)
+            known = f"; {', '.join(each.name for each in moved)} runs on {self._where}" if moved else ""
             raise UnknownEndError(
-                f"{self._pod.label} does not run here as a whole any more"
-                f"{f'; {where} runs on {self._where}' if where else ''}; {text}. The network of the pod is locked here",
-                hint="; ".join(
-                    [*hints, f"nsenter -n -t $(podman inspect -f '{{{{.State.Pid}}}}' {infra}) nft flush ruleset"]
-                ),
+                f"{self._pod.label} does not run here as a whole any more{known}; {text}. Its network is locked here",
+                hint=f"look on {self._where}; if it does not run there: torpor restore {self._pod.label} "
+                f"--tcp-established, which unlocks it; if it does: podman pod rm --force {self._pod.name}",
             )
         raise MigrationError(f"{text}; {self._pod.label} has been brought back here", hint=hint)

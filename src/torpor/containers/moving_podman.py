@@ -7,15 +7,13 @@ import os
 import shutil
 import tarfile
 import time
-from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 from torpor.base.errors import RefusedError, TorporError, UsageError
-from torpor.base.fds import OwnedFd
 from torpor.base.records import dataclass
-from torpor.containers import arriving
+from torpor.containers import arriving, waking
 from torpor.containers.arriving import DOCUMENTS, LOG, NAMES, ROOT, SHM, VOLUME
 from torpor.containers.asking import Asking
 from torpor.containers.commands import run
@@ -23,19 +21,14 @@ from torpor.containers.layer import Directory
 from torpor.containers.model import Container, Words
 from torpor.containers.moving import Agreed, Move
 from torpor.containers.names import PODMAN
+from torpor.containers.podman import SHM_COPY
 from torpor.containers.together import AGREED, READY, Together
-from torpor.engine.stats import DumpStats
-from torpor.images import kinds
-from torpor.images.store import load_one
-from torpor.images.stores.opening import open_store
 from torpor.kernel import interrupts
-from torpor.migrate import held_network, homes, keeping, offer, protocol, source
+from torpor.migrate import homes, keeping, offer, protocol, source
 from torpor.migrate.link import LinkLostError, Message
 from torpor.migrate.offer import Offer
 from torpor.migrate.source import Moved, Wishes
 from torpor.migrate.way import Destination, Remote
-from torpor.objects.files.socket import net_lock
-from torpor.objects.memory import tracking
 
 COPY, SHARED = "copy", "shared"
 _CHUNK, _MAX_DOCUMENT = 1 << 20, 3 << 20
@@ -43,8 +36,7 @@ _CHUNK, _MAX_DOCUMENT = 1 << 20, 3 << 20
 #: forgets.
 _ROUNDS, _ARCHIVE = "torpor-rounds", "container.tar"
 #: What Podman leaves of a checkpoint in a container's directory.
-_SHM_COPY = "devshm-checkpoint.tar"
-_LEFT = ("config.dump", "spec.dump", "network.status", "stats-dump", _SHM_COPY, "dump.log")
+_LEFT = ("config.dump", "spec.dump", "network.status", "stats-dump", SHM_COPY, "dump.log")
 
 
 def migrate(
@@ -270,29 +262,10 @@ class _PodmanMove(Move):
 
     def _wake(self) -> None:
         options = [word for word in self._words if word[0] in arriving.WORDS]
-        if self._together is not None:
-            self._wake_in_pod(self._together.infra, options)
-        elif self._is_removed:
+        if self._is_removed:
             PODMAN.restore_archive(self._home / _ARCHIVE, self._container.name, None, options)
         else:
-            PODMAN.restore(self._container, options)
-
-    def _dump(self, tracker: tracking.Tracker | None, pre_dump: Callable[..., DumpStats]) -> DumpStats:
-        stats = super()._dump(tracker, pre_dump)
-        if self._together is not None and self._together.shares_shm:
-            # Podman would put a second copy into the pod's /dev/shm, in the place of files that others have mapped by
-            # then; what they hold is there all the time.
-            (self._static / _SHM_COPY).unlink(missing_ok=True)
-        return stats
-
-    def _wake_in_pod(self, infra: str, options: Words) -> None:
-        """The network there is the pod's, which has been there all the time and is still locked."""
-        with open_store(self._images_here, "r") as images:
-            table = net_lock.table_of(load_one(images, kinds.INVENTORY).dump_criu_run_id)
-        pid = int(run("podman", "container", "inspect", "--format", "{{.State.Pid}}", infra))
-        with OwnedFd(os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)) as network:
-            PODMAN.restore(self._container, options)
-            held_network.let_go(network.fileno(), table)
+            waking.wake(self._container, options)
 
 
 def _has_own_shm(told: dict[str, Any]) -> bool:

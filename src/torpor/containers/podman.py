@@ -34,6 +34,8 @@ _RESTORE_WORDS = frozenset(
         "keep", "pod", "print-stats", "publish", "runtime", "tcp-close", "tcp-established",
     }
 )  # fmt: skip
+#: Where Podman puts, beside a checkpoint, what was in the container's /dev/shm.
+SHM_COPY = "devshm-checkpoint.tar"
 _ID = re.compile(r"^[0-9a-f]{64}$", re.M)
 _OTHER_OPTIONS = "podman has no such option: put it, without the dashes, into /etc/criu/runc.conf"
 
@@ -180,8 +182,15 @@ class Podman:
             return False
         return True
 
+    def is_asleep(self, container: Container) -> bool:
+        """Whether Podman keeps a checkpoint of it."""
+        try:
+            return bool(self.stored_checkpoint(container))
+        except EngineError:
+            return False
+
     def stored_checkpoint(self, container: Container) -> Path:
-        """The directory with the checkpoint that Podman keeps itself."""
+        """The directory of the container, with the checkpoint that Podman keeps itself; EngineError without one."""
         told = json.loads(run(self.name, "container", "inspect", container.id))[0]
         place = Path(str(told.get("StaticDir", "")))
         if not (place / "checkpoint").is_dir():

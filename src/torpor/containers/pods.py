@@ -17,6 +17,7 @@ from torpor.base.fds import OwnedFd
 from torpor.base.records import dataclass
 from torpor.containers.commands import command_of, run
 from torpor.containers.model import LIST_TIMEOUT_S, Container
+from torpor.containers.names import PODMAN
 from torpor.kernel import sysvipc
 from torpor.kernel.namespaces import CLONE_NEWIPC, inside
 from torpor.migrate.link import Message
@@ -124,8 +125,10 @@ def find(name: str, containers: list[Container]) -> Pod:
         raise RefusedError(f"there is nothing in {label}")
     for member in [by_id[infra_id], *members]:
         if member.state != "running":
+            wakes = f"torpor restore {label} --tcp-established wakes what a migration has left asleep of it"
             raise RefusedError(
-                f"{member.label} of {label} does not run ({member.state})", hint=f"podman rm {member.name}, or start it"
+                f"{member.label} of {label} does not run ({member.state})",
+                hint=wakes if PODMAN.is_asleep(member) else f"podman rm {member.name}, or start it",
             )
     networks, words = _networks_of(label, infra)
     words += [*_words_of(told, infra), ("share", ",".join(shares))]

@@ -6,15 +6,18 @@ afterwards or none: what was made before one failed is removed again.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from torpor.base.errors import EngineError, UsageError
-from torpor.containers import archive, containerd, note, overview
+from torpor.base.errors import EngineError, TorporError, UsageError
+from torpor.containers import archive, containerd, left_locked, note, overview, pods
+from torpor.containers.commands import run
 from torpor.containers.model import Container, Restored, Words
 from torpor.containers.names import CONTAINERD, DOCKER, ENGINES, LXC, PODMAN
 from torpor.containers.oci import CRUN, RUNC
+from torpor.containers.podman import SHM_COPY
 
 
 def restore_archive(path: Path, name: str | None, n_copies: int, words: Words) -> list[Restored]:
@@ -45,7 +48,10 @@ def restore_directory(
         raise UsageError(f"{told.engine} cannot make copies of a container: they would share its root directory")
     if told.engine in ("runc", "crun"):
         runtime = RUNC if told.engine == "runc" else CRUN
-        return [runtime.restore_directory(directory, told, name, words)]
+        table = left_locked.table_of(directory)
+        restored = runtime.restore_directory(directory, told, name, words)
+        left_locked.let_go(restored.container, table)
+        return [restored]
     if name not in (None, told.name):
         raise UsageError(f"{told.engine} restores a container under its own name only, {told.name}")
     if told.engine == "docker":
@@ -61,7 +67,41 @@ def restore_stored(container: Container, words: Words) -> list[Restored]:
         raise UsageError(
             f"{container.label} runs already", hint="a copy beside it comes from an archive: -o FILE first"
         )
-    return [ENGINES[container.engine].restore(container, words)]
+    return [wake(container, words)]
+
+
+def wake(container: Container, words: Words) -> Restored:
+    """The same, whatever its state was said to be; in a pod's network all comes through again that a migration held."""
+    if container.engine != PODMAN.name or not container.pod:
+        return ENGINES[container.engine].restore(container, words)
+    place = PODMAN.stored_checkpoint(container)
+    table = left_locked.table_of(place / "checkpoint")
+    if left_locked.shares_shm(container, table):
+        # Podman would put a second copy into the pod's /dev/shm, in the place of files that others have mapped; what
+        # they hold has been there all the time.
+        (place / SHM_COPY).unlink(missing_ok=True)
+    restored = PODMAN.restore(container, words)
+    left_locked.let_go(restored.container, table)
+    return restored
+
+
+def restore_pod(name: str, words: Words) -> list[Restored]:
+    """Those containers of a pod that sleep in Podman's storage; the others run on."""
+    told = json.loads(run(PODMAN.name, "pod", "inspect", name))
+    inside = {str(each["Id"]) for each in (told[0] if isinstance(told, list) else told).get("Containers") or ()}
+    asleep = [each for each in PODMAN.containers() if each.id in inside and not each.runs]
+    asleep = [each for each in asleep if PODMAN.is_asleep(each)]
+    if not asleep:
+        raise UsageError(f"nothing of {pods.PREFIX}{name} sleeps in podman's storage")
+    made: list[Restored] = []
+    for container in asleep:
+        try:
+            made.append(wake(container, words))
+        except TorporError as error:
+            others = ", ".join(each.label for each in asleep[len(made) :])
+            error.add_note(f"{others} {'sleeps' if len(made) + 1 == len(asleep) else 'sleep'} still")
+            raise
+    return made
 
 
 def _copies(

@@ -71,9 +71,9 @@ def batch(messages: Sequence[bytes]) -> bytes:
     return b"".join((_message(_BATCH_BEGIN, 0, head), *messages, _message(_BATCH_END, 0, head)))
 
 
-def has_table(connection: Socket, table: str) -> bool:
-    """Whether there is a table of that name (family inet); KernelError where there are no nftables."""
-    request = _table_message(_GET_TABLE, NLM_F_ACK, table, b"")
+def has_table(connection: Socket, table: str, family: int = NFPROTO_INET) -> bool:
+    """Whether there is a table of that name; KernelError where there are no nftables."""
+    request = _table_message(_GET_TABLE, NLM_F_ACK, table, b"", family)
     connection.send(request)
     for kind, _, payload in iter_messages(connection.recv(_ROOM)):
         if kind != NLMSG_ERROR:

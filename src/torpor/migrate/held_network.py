@@ -106,6 +106,16 @@ def hold(network: int, table: str) -> None:
     inside(network, CLONE_NEWNET, work)
 
 
+def is_held(network: int, table: str) -> bool:
+    """Whether the namespace behind *network* is held back by *table*, ARP included."""
+
+    def work() -> bool:
+        with nftables.open_socket() as connection:
+            return nftables.has_table(connection, table, nftables.NFPROTO_ARP)
+
+    return inside(network, CLONE_NEWNET, work)
+
+
 def let_go(network: int, table: str, *, is_told: bool = True) -> None:
     """Let all through again; with *is_told*, its neighbours are told of its addresses."""
 

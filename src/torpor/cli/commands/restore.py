@@ -42,7 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "source",
         metavar="PATH|NAME",
         help="a checkpoint's directory or archive, - for an archive that comes by standard input, podman's image, a "
-        "job (NAME: its newest checkpoint, NAME@2, NAME@TAG), or a container that sleeps",
+        "job (NAME: its newest checkpoint, NAME@2, NAME@TAG), a container that sleeps, or pod:NAME: those of its "
+        "containers that do, with the pod's network, if a migration has left that locked",
     )
     parser.add_argument("--engine", help="whose container it is, if the name alone does not tell")
     parser.add_argument("--name", help="restore a job or a container's archive as a copy with this name")
@@ -119,9 +120,13 @@ def _source(args: argparse.Namespace, words: Words) -> Wake | Generation | Path:
 def _named(args: argparse.Namespace, words: Words) -> Wake | Generation:
     """The same for a name."""
     from torpor.base.errors import AmbiguousNameError, TorporError, UsageError
-    from torpor.containers import names, waking
+    from torpor.containers import names, pods, waking
     from torpor.engine.jobs import generations
 
+    if args.source.startswith(pods.PREFIX):
+        if args.name or args.copies != 1:
+            raise UsageError(f"{args.source} wakes under its own name, once")
+        return lambda: waking.restore_pod(args.source.removeprefix(pods.PREFIX), words)
     name, which = generations.split(args.source.removeprefix("job:"))
     if which and args.engine in (None, "job"):
         return generations.find(name, which)
