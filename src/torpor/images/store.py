@@ -85,6 +85,9 @@ class ImageStore(Protocol):
     def open_write(self, name: str) -> BinaryIO:
         """A new image, which replaces one of that name."""
 
+    def put(self, name: str, data: bytes) -> None:
+        """The same in one go."""
+
     def pages_reader(self, name: str) -> PagesReader: ...
 
     def pages_writer(self, name: str, n_bytes: int | None = None) -> PagesWriter:
@@ -226,13 +229,11 @@ def store_all(
     name = found.file_name(ident)
     moved = Moved(found) if may_hold(found) else None
     data = encode_image(found, entries, moved)
-    with store.open_write(name) as stream:
-        stream.write(data)
+    store.put(name, data)
     if moved is not None:
         beside = moved.encode(data) or (moved.nothing(data) if store.exists(name + SUFFIX) else b"")
         if beside:
-            with store.open_write(name + SUFFIX) as stream:
-                stream.write(beside)
+            store.put(name + SUFFIX, beside)
 
 
 def store_one(

@@ -6,13 +6,17 @@ And making what it comes from, while somebody else clears up.
 import fcntl
 import os
 import threading
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from torpor.base.records import replace
 from torpor.engine.sets import places, settling
 from torpor.engine.sets.places import Inside
+from torpor.engine.sets.writing import NewSet
 from torpor.images import manifest
 
 FILES = ("core-1.img", "inventory.img", "pstree.img")
@@ -82,3 +86,35 @@ def test_a_staging_that_was_taken_for_a_dead_ones(tmp_path: Path, monkeypatch: p
     assert not places.try_lock(other)
     for each in (fd, home, other):
         os.close(each)
+
+
+def test_an_image_takes_six_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tree of a thousand threads has two thousand of them."""
+    calls: Counter[str] = Counter()
+
+    def counted(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*words: Any, **more: Any) -> Any:
+            calls[name] += 1
+            return real(*words, **more)
+
+        return call
+
+    for name in ("open", "close", "read", "write", "stat", "fstat", "lseek", "link", "rename", "unlink"):
+        monkeypatch.setattr(os, name, counted(name, getattr(os, name)))
+    monkeypatch.setattr("torpor.engine.sets.writing._sync", lambda *words: None)
+    counts = []
+    for number in (1, 11):
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        calls.clear()
+        with NewSet(places.place_inside(directory), "a test") as new:
+            new.sum_from_now_on()
+            for index in range(number):
+                new.store.put(f"fs-{index}.img", b"something")
+            new.store.put("inventory.img", b"the last")
+            new.seal()
+            new.finish()
+        assert len(list(directory.iterdir())) == number + 2
+        counts.append(Counter(calls))
+    counts[1].subtract(counts[0])
+    assert +counts[1] == dict.fromkeys(("open", "write", "close", "link", "rename", "unlink"), 10)

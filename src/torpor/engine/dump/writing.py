@@ -97,6 +97,7 @@ def _tree_entry(session: DumpSession, process: DumpProcess) -> m.pstree_entry:
 def flush(session: DumpSession) -> None:
     """Write what was kept back while the tree was stopped."""
     if session.late is not None:
+        session.new.sum_from_now_on()  # nobody waits any more
         session.late.flush()
 
 

@@ -288,22 +288,28 @@ class Inside(Place):
                 self._link(staging, PARENT)
             last = (manifest.NAME, _INVENTORY)
             for each in (*sorted(made.files.keys() - {*last}), *last):
-                if _is_in(staging, each):  # else it is in its place already
+                with suppress(FileNotFoundError):  # it is in its place already
                     self._link(staging, each)
             remove(self.fd, name, staging)
 
     def _link(self, staging: int, name: str) -> None:
         """Put one file into place; it stays in the staging, which is whole until all are there."""
-        self._unlink(_LINK)
         try:
-            os.link(name, _LINK, src_dir_fd=staging, dst_dir_fd=self.fd, follow_symlinks=False)
+            self._give_name(staging, name)
         except OSError as error:
             if error.errno not in NO_LINKS:
                 raise
-            with suppress(FileNotFoundError):  # there already
-                os.rename(name, name, src_dir_fd=staging, dst_dir_fd=self.fd)
-            return
-        os.rename(_LINK, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+            os.rename(name, name, src_dir_fd=staging, dst_dir_fd=self.fd)
+        else:
+            os.rename(_LINK, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+
+    def _give_name(self, staging: int, name: str) -> None:
+        try:
+            os.link(name, _LINK, src_dir_fd=staging, dst_dir_fd=self.fd, follow_symlinks=False)
+        except FileExistsError:
+            # Of two names of one file rename(2) leaves both: the one before was in its place already.
+            self._unlink(_LINK)
+            os.link(name, _LINK, src_dir_fd=staging, dst_dir_fd=self.fd, follow_symlinks=False)
 
     def home(self, staging: int) -> int:
         return self.fd

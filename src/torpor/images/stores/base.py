@@ -45,6 +45,10 @@ class BaseStore(Closing):
     def open_write(self, name: str) -> BinaryIO:
         self._refuse_writing(name)
 
+    def put(self, name: str, data: bytes) -> None:
+        with self.open_write(name) as stream:
+            stream.write(data)
+
     def pages_writer(self, name: str, n_bytes: int | None = None) -> PagesWriter:
         self._refuse_writing(name)
 

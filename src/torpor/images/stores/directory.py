@@ -265,16 +265,24 @@ class DirStore(BaseStore):
     def _open_new(self, name: str) -> int:
         if self._mode != "w":
             self._refuse_writing(name)
+        check_name(name)
         try:
-            os.unlink(check_name(name), dir_fd=self._fd)
-        except FileNotFoundError:
-            pass
+            fd = self._create(name)
         except OSError as error:
-            _fail(name, "replace", error)
-        fd = self._open(name, _WRITE, "write")
+            _fail(name, "write", error)
         self._written.add(name)
         self.sums.pop(name, None)
         return fd
+
+    def _create(self, name: str) -> int:
+        try:
+            return os.open(name, _WRITE, 0o600, dir_fd=self._fd)
+        except FileExistsError:
+            try:
+                os.unlink(name, dir_fd=self._fd)
+            except OSError as error:
+                _fail(name, "replace", error)
+            return os.open(name, _WRITE, 0o600, dir_fd=self._fd)
 
     def _sums_of(self, name: str) -> _Sums | None:
         return _Sums(name, self.sums) if self.sums_what_it_writes else None
@@ -286,6 +294,21 @@ class DirStore(BaseStore):
     def open_write(self, name: str) -> BinaryIO:
         raw = _ImageFile(self._open_new(name), "w", name, self._sums_of(name))
         return cast(BinaryIO, io.BufferedWriter(raw, _BUFFER))
+
+    def put(self, name: str, data: bytes) -> None:
+        fd = self._open_new(name)
+        try:
+            left = memoryview(data)
+            while left:
+                left = left[os.write(fd, left) :]
+        except OSError as error:
+            _fail(name, "write", error)
+        finally:
+            os.close(fd)
+        if self.sums_what_it_writes:
+            sums = manifest.Summing()
+            sums.add(data)
+            self.sums[name] = sums.end()
 
     def pages_reader(self, name: str) -> DirPagesReader:
         return DirPagesReader(self._open(name, _READ, "open"), name)

@@ -57,8 +57,7 @@ class LateStore(BaseStore):
     def flush(self) -> None:
         """Write what was kept back; StoreError."""
         for name, data in self._kept.items():
-            with self._store.open_write(name) as stream:
-                stream.write(data)
+            self._store.put(name, data)
         self._kept.clear()
 
     def names(self) -> list[str]:
@@ -73,6 +72,13 @@ class LateStore(BaseStore):
     def open_write(self, name: str) -> BinaryIO:
         self._kept.pop(check_name(name), None)
         return cast(BinaryIO, _Kept(name, self._store, self._kept))
+
+    def put(self, name: str, data: bytes) -> None:
+        self._kept.pop(check_name(name), None)
+        if len(data) <= _SMALL:
+            self._kept[name] = data
+        else:
+            self._store.put(name, data)
 
     def pages_reader(self, name: str) -> PagesReader:
         if name in self._kept:
