@@ -57,7 +57,7 @@ done
 
 _UNIT = """
 mkdir -p /srv/w
-gcc -O2 -static -o /usr/local/bin/ticker tests/vm/guest/ticker.c
+gcc -O2 -o /usr/local/bin/keeper tests/vm/keeper.c
 limited() {
     systemd-run --quiet --unit=ticking --slice=lab.slice -p MemoryLow=32M -p CPUQuota=50% -p TasksMax=50 \\
         -p IOWriteBandwidthMax='/dev/vda 8M' "$@" || exit 1
@@ -75,7 +75,7 @@ ticks() {
     until [ -s /srv/w/ticks ] && [ "$(cat /srv/w/ticks)" != "$was" ]; do sleep 0.5; done
 }
 touch /srv/w/ticks
-limited /usr/local/bin/ticker /srv/w/ticks 60
+limited /usr/local/bin/keeper /srv/w/ticks 60
 limits 0
 for round in 1 2; do
     torpor checkpoint ticking.service -o /srv/ticking$round || exit 1
@@ -100,6 +100,63 @@ refused private
 systemd-run --quiet --unit=called --socket-property=ListenStream=127.0.0.1:7777 sleep 1000
 systemctl start called.service
 refused called
+"""
+
+_ENGINES = """
+mkdir -p /srv/image/bin /srv/w /etc/containers/systemd
+touch /srv/w/quad /srv/w/dock
+gcc -O2 -static -o /srv/image/bin/ticker tests/vm/guest/ticker.c
+cp /bin/busybox /srv/image/bin/
+tar -C /srv/image -c . | podman import -q - localhost/programs
+ticks() {
+    was=$(cat $1)
+    until [ -s $1 ] && [ "$(cat $1)" != "$was" ]; do sleep 0.5; done
+}
+quadlet() {
+    cat >/etc/containers/systemd/quad.container <<END
+[Container]
+Image=localhost/programs
+ContainerName=quad
+Exec=/bin/ticker /w/quad
+Volume=/srv/w:/w
+[Service]
+Restart=$1
+END
+    systemctl daemon-reload
+    systemctl start quad.service || exit 1
+    ticks /srv/w/quad
+}
+quadlet always
+echo "refused $(torpor checkpoint quad -o /srv/quad.tar.gz 2>&1)"
+echo "refused $(torpor checkpoint --leave-running quad.service -o /srv/quad 2>&1)"
+echo "runs $(systemctl show -p ActiveState -p NRestarts quad.service | tr '\\n' ' ')"
+systemctl stop quad.service
+quadlet no
+torpor checkpoint quad -o /srv/quad.tar.gz || exit 1
+until [ "$(systemctl show -p ActiveState --value quad.service)" = failed ]; do sleep 0.5; done
+echo "asleep $(cat /srv/w/quad)"
+torpor restore /srv/quad.tar.gz || exit 1
+ticks /srv/w/quad
+echo "awake $(cat /srv/w/quad)"
+podman rm -f -t 0 quad
+
+systemctl start docker.service
+tar -C /srv/image -c . | docker import - programs
+# No timers: docker freezes it before criu is called, and what a timer has missed is not carried.
+cat >/srv/w/count.sh <<END
+while :; do n=\\$((n + 1)); echo \\$n >/w/new; /bin/busybox mv /w/new /w/dock; /bin/busybox sleep 1; done
+END
+docker run -d --name dock --network none --memory 64m --pids-limit 50 -v /srv/w:/w programs /bin/busybox sh /w/count.sh
+ticks /srv/w/dock
+for round in 1 2; do
+    docker checkpoint create dock c$round || exit 1
+    echo "asleep $(cat /srv/w/dock)"
+    docker start --checkpoint c$round dock || exit 1
+    ticks /srv/w/dock
+    echo "awake $(cat /srv/w/dock)"
+    group=$(sed -n 's/^0:://p' /proc/$(docker inspect --format '{{.State.Pid}}' dock)/cgroup)
+    echo "dock $(cat /sys/fs/cgroup$group/memory.max) $(cat /sys/fs/cgroup$group/pids.max)"
+done
 """
 
 _SERVICE = """
@@ -157,7 +214,7 @@ def test_a_unit_keeps_its_limits_and_is_a_unit_again(kernel: Kernel, installed: 
     assert min(int(each.pop(0).removeprefix("percent ")) for each in limits) >= _USED_PERCENT, result.output
     assert {"memory.max 67108864", "cpu.max 50000 100000", "pids.max 50"} < set(limits[0]), result.output
     assert limits[0] == limits[1] == limits[2], result.output
-    assert "main ticker" in lines
+    assert "main keeper" in lines
     # Before anything was stopped, each by its reason.
     refused = [line for line in lines if line.startswith("refused ")]
     for line, reason in zip(
@@ -165,3 +222,22 @@ def test_a_unit_keeps_its_limits_and_is_a_unit_again(kernel: Kernel, installed: 
     ):
         assert reason in line, result.output
     assert [line for line in lines if line.startswith("runs ")] == ["runs NRestarts=0 ActiveState=active "] * 3
+
+
+def test_quadlet_and_docker(kernel: Kernel) -> None:
+    given = {**payload.environment(TRIXIE.suite), **payload.tests()}
+    with LabMachine(TRIXIE, n_processors=2, n_megabytes=2048) as machine:
+        result = machine.run(kernel, _PATIENT + _ENGINES, payload=given, systemd=True, timeout_s=600)
+    assert result.status == 0, result.output
+    lines = result.output.splitlines()
+    anew, inside = (line for line in lines if line.startswith("refused "))
+    assert "quad.service: systemd starts it anew when it has ended (Restart=always)" in anew, result.output
+    assert "is in the container quad of podman" in inside, result.output
+    assert "runs NRestarts=0 ActiveState=active " in lines
+    asleep, awake = (
+        [int(line.split()[1]) for line in lines if line.startswith(f"{when} ")] for when in ("asleep", "awake")
+    )
+    assert len(asleep) == len(awake) == 3
+    for before, after in zip(asleep, awake, strict=True):
+        assert before < after, result.output
+    assert lines.count("dock 67108864 50") == 2, result.output

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from torpor.base.errors import TorporError, UsageError
+from torpor.base.errors import EngineError, TorporError, UsageError
 from torpor.base.ids import Pid
 from torpor.containers.commands import command_of, run
 from torpor.kernel.procfs.mountinfo import Mount, read_mountinfo
@@ -112,12 +113,14 @@ def find(name: str) -> Unit:
 
 
 def watching(pids: Collection[int]) -> Unit | None:
-    """The service whose main process is one of *pids*, as the monitor of a container is of a unit that runs it."""
-    if not is_here():
-        return None
-    for found in _show("*.service", properties=("Id", *_ASKED)):
-        if (pid := int(found.get("MainPID") or 0)) and pid in pids:
-            return _unit(found["Id"], pid, found)
+    """The service whose main process is one of *pids*, as the monitor of a container is of a unit that runs it.
+
+    None where systemd does not answer, too.
+    """
+    with suppress(EngineError):
+        for found in _show("*.service", properties=("Id", *_ASKED)) if is_here() else ():
+            if (pid := int(found.get("MainPID") or 0)) and pid in pids:
+                return _unit(found["Id"], pid, found)
     return None
 
 
