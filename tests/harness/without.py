@@ -53,6 +53,7 @@ TAKEN: dict[str, tuple[Rule, ...]] = {
     "landlock": _calls(nr.landlock_create_ruleset, nr.landlock_add_rule, nr.landlock_restrict_self),  # 5.13
     "mount_queries": _calls(nr.statmount, nr.listmount),  # 6.8
     "cachestat": _calls(nr.cachestat, nr.fchmodat2, nr.mseal, nr.lsm_get_self_attr),  # 6.5 to 6.10
+    "registrations": _requests(nr.membarrier, 0, errno.EINVAL, 1 << 9),  # MEMBARRIER_CMD_GET_REGISTRATIONS, 6.3
     # What any kernel since 5.10 has, but not every configuration, or every sandbox.
     "pidfd_getfd": _calls(nr.pidfd_getfd, answer=errno.ENOSYS),
     "kcmp": _calls(nr.kcmp),  # CONFIG_KCMP
