@@ -189,8 +189,12 @@ def test_threads_come_back_into_their_own_groups() -> None:
             workload.expect_pass()
 
 
-def test_threads_come_back_into_threaded_groups_of_v2() -> None:
+@pytest.mark.parametrize("names_root", [True, False])
+def test_threads_come_back_into_threaded_groups_of_v2(names_root: bool) -> None:
+    """With the group that they are in as a process, and in which no thread need be."""
     with cgroups.group("") as path:
+        options = [*MANAGED, *(["--cgroup-root", f":/{path.name}"] if names_root else [])]
+        (path / "cgroup.max.descendants").write_text("7")
         for name in ("one", "two"):
             (path / name).mkdir()
             (path / name / "cgroup.type").write_text("threaded")
@@ -199,11 +203,12 @@ def test_threads_come_back_into_threaded_groups_of_v2() -> None:
             first, *_, last = sorted(int(name) for name in os.listdir(f"/proc/{workload.pid}/task"))
             (path / "one" / "cgroup.threads").write_text(str(first))
             (path / "two" / "cgroup.threads").write_text(str(last))
-            workload.dump(options=[*MANAGED, "--cgroup-root", f":/{path.name}"])
+            workload.dump(options=options)
             assert _is_gone(path)
-            workload.restore(options=[*MANAGED, "--cgroup-root", f":/{path.name}"])
+            workload.restore(options=options)
             assert cgroups.where(workload.pid, path) == f"/{path.name}/one"
             assert cgroups.where(f"{workload.pid}/task/{last}", path) == f"/{path.name}/two"
+            assert (path / "cgroup.max.descendants").read_text() == "7\n"
             workload.expect_pass()
 
 

@@ -122,12 +122,15 @@ class CgroupDump:
                 raise _unreadable(snapshot.hierarchy, "what is below the tree's", error) from None
 
     def _read_heads(self, sets: list[tuple[Member, ...]]) -> None:
-        from torpor.objects.cgroup.directories import topmost
+        from torpor.objects.cgroup.directories import domain_of, topmost
 
         paths: dict[str, list[str]] = {}
         for members in sets:
             for member in members:
                 root = self._policy.root_of(member.hierarchy)
+                if root is None and member.hierarchy == model.V2:
+                    # It hands the controllers on, and has the limits of what no threaded group has.
+                    root = domain_of(member.path, self._yard)
                 paths.setdefault(member.hierarchy, []).append(member.path if root is None else root)
         for hierarchy, found in paths.items():
             wanted = topmost(found)

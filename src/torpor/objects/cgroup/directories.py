@@ -160,6 +160,27 @@ def topmost(paths: Iterable[str]) -> list[str]:
     return found
 
 
+def domain_of(path: str, yard: Yard) -> str:
+    """Where the processes are that have threads in the group *path* of v2: itself, or what is above threaded ones.
+
+    That is never the hierarchy's root, which is everybody's.
+    """
+    while (above := path.rpartition("/")[0]) and _type_of(path, yard) == "threaded":
+        path = above
+    return path
+
+
+def _type_of(path: str, yard: Yard) -> str:
+    try:
+        fd = os.open(f"{path[1:]}/{properties.TYPE}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=yard.root_fd(model.V2))
+    except OSError:
+        return ""  # removed meanwhile
+    try:
+        return os.read(fd, 64).decode().strip()
+    finally:
+        os.close(fd)
+
+
 # -- restore -------------------------------------------------------------------------------------------------
 
 
