@@ -42,7 +42,7 @@ STOPS = {
 #: more than today.
 CALLS = {
     "many same-file": (105, 147), "many file": (220, 160), "many eventfd": (185, 120), "many pipe": (280, 285),
-    "many unix-stream": (910, 790), "threads": (970, 950), "processes side by side": (7620, 6300),
+    "many unix-stream": (910, 790), "threads": (895, 900), "processes side by side": (7620, 6300),
 }  # fmt: skip
 #: Batches are of a size, and a dump may look at a process once more.
 NO_STOPS = 0.1

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+
 from torpor.base.typed import Any
 
 
 def load(module: str) -> Any:
     """The module of that full name, imported if it is not yet (``importlib`` costs more than most of ours)."""
-    return __import__(module, fromlist=["*"])
+    found = sys.modules.get(module)
+    if found is None or getattr(found.__spec__, "_initializing", False):
+        # Of a package this looks for each name that it exports: for one of each image, say, that takes its time.
+        return __import__(module, fromlist=["*"])
+    return found
 
 
 def late(module: str, name: str) -> Late:
