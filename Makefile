@@ -24,7 +24,8 @@ APT_REAL := redis-server redis-tools nginx-light postgresql default-jdk-headless
 APT_E2E  := podman runc conmon netavark aardvark-dns catatonit iptables nftables iproute2 mmdebstrap openssh-server \
             openssh-client curl gcc libc6-dev default-jdk-headless golang-go busybox-static systemd
 # Machines with other kernels (tests/vm), and what makes their disks.
-APT_VM   := qemu-system-x86 mmdebstrap e2fsprogs cpio kmod busybox-static util-linux
+APT_VM   := qemu-system-x86 qemu-system-arm gcc-aarch64-linux-gnu libc6-dev-arm64-cross mmdebstrap \
+            e2fsprogs cpio kmod busybox-static util-linux
 
 # Said before anything is installed: what, why, and how much.
 ABOUT_VENV := .venv: torpor with protobuf and xxhash, and for its tests pytest, mypy, ruff and pexpect (about 120 MB)

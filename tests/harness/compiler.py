@@ -42,13 +42,14 @@ def programs() -> Path:
 @cache
 def compiled(name: str) -> Path:
     """The program made from tests/workloads/NAME.c. Extra flags stand in a line `// cflags: ...` of the source."""
+    if (made := Path(os.environ.get("TORPOR_WORKLOADS", "/nowhere")) / name).exists():
+        return made
     source = SOURCES / f"{name}.c"
     text = source.read_text()
-    extra = [flag for line in re.findall(r"^// cflags:(.*)$", text, re.MULTILINE) for flag in line.split()]
     compiler, version = _compiler()
 
     digest = hashlib.sha256()
-    for part in (version, *CFLAGS, *extra, text, *(path.read_text() for path in _shared_sources())):
+    for part in (version, *CFLAGS, *_extra_flags(text), text, *(path.read_text() for path in _shared_sources())):
         digest.update(part.encode() + b"\0")
     directory = programs() / digest.hexdigest()[:16]
     program = directory / source.stem
@@ -57,22 +58,24 @@ def compiled(name: str) -> Path:
 
     directory.mkdir(exist_ok=True)
     unfinished = directory / f"{source.stem}.{os.getpid()}"
-    command = [
-        compiler,
-        *CFLAGS,
-        f"-I{SOURCES}",
-        "-o",
-        str(unfinished),
-        str(source),
-        str(SOURCES / "workload.c"),
-        *extra,
-    ]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    if result.returncode != 0 or result.stderr:
-        unfinished.unlink(missing_ok=True)
-        raise CompileError(f"{' '.join(command)}\n{result.stderr}")
+    make(name, compiler, unfinished)
     unfinished.rename(program)
     return program
+
+
+def make(name: str, compiler: str, target: Path) -> None:
+    """Have *compiler*, which may be another machine's, make *target* of tests/workloads/NAME.c.  CompileError."""
+    source = SOURCES / f"{name}.c"
+    words = [f"-I{SOURCES}", "-o", str(target), str(source), str(SOURCES / "workload.c")]
+    command = [compiler, *CFLAGS, *words, *_extra_flags(source.read_text())]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode != 0 or result.stderr:
+        target.unlink(missing_ok=True)
+        raise CompileError(f"{' '.join(command)}\n{result.stderr}")
+
+
+def _extra_flags(text: str) -> list[str]:
+    return [flag for line in re.findall(r"^// cflags:(.*)$", text, re.MULTILINE) for flag in line.split()]
 
 
 def _shared_sources() -> list[Path]:

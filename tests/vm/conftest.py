@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from vm import payload
+from vm.architectures import AMD64, Architecture
 from vm.kernels import KERNELS, Kernel, by_name
 
 
@@ -29,14 +30,20 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("kernel", _chosen(), ids=lambda kernel: kernel.name, scope="session")
 
 
-@pytest.fixture(scope="session")
-def peer(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def _architecture(request: pytest.FixtureRequest) -> Architecture:
+    """Of the kernel that the test asks for; one that asks for none boots several of the usual ones."""
+    kernel: Kernel | None = request.getfixturevalue("kernel") if "kernel" in request.fixturenames else None
+    return kernel.architecture if kernel is not None else AMD64
+
+
+@pytest.fixture
+def peer(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Path]:
     """The payload with another CRIU, whose root $TORPOR_VM_PEER is (`/usr/sbin/criu`, and its libraries), if any."""
     place = os.environ.get("TORPOR_VM_PEER")
-    return payload.peer(Path(place), tmp_path_factory.mktemp("peer")) if place else {}
+    return payload.peer(Path(place), tmp_path, _architecture(request)) if place else {}
 
 
-@pytest.fixture(scope="session")
-def installed() -> dict[str, Path]:
+@pytest.fixture
+def installed(request: pytest.FixtureRequest) -> dict[str, Path]:
     """The payload with torpor installed, and our tests."""
-    return {**payload.environment(), **payload.tests()}
+    return {**payload.environment(architecture=_architecture(request)), **payload.tests()}

@@ -12,6 +12,7 @@ import torpor
 from harness.cache import made
 from harness.machine import need_commands
 from harness.skips import missing
+from vm.architectures import AMD64, Architecture
 from vm.kernels import KERNELS, SUITE_OPTIONS, Kernel, by_name, kernel_files
 
 HOST_COMMANDS = {"mmdebstrap": "mmdebstrap", "mke2fs": "e2fsprogs"}
@@ -26,6 +27,11 @@ _LEFT_OUT = ("/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/man/*", "/us
 #: What our tests in there want, whatever they are about.
 _FOR_TESTS = (
     "python3", "gcc", "libc6-dev", "procps", "iproute2", "util-linux", "mount", "nftables", "kmod", "busybox-static",
+)  # fmt: skip
+#: What is there anyway where packages are installed, and not only unpacked.
+_ESSENTIAL = (
+    "base-files", "base-passwd", "bash", "coreutils", "dash", "debianutils", "diffutils", "findutils", "grep", "gzip",
+    "hostname", "libc-bin", "login", "mawk", "ncurses-base", "ncurses-bin", "sed", "tar",
 )  # fmt: skip
 
 
@@ -121,24 +127,35 @@ CONFINED = Image(
 )  # fmt: skip
 
 
-def disk(image: Image) -> Path:
+def disk(image: Image, architecture: Architecture = AMD64) -> Path:
     """The file with the file system, to be read only: a machine writes into a copy.  Made now if it is not there."""
     need_commands(HOST_COMMANDS)
-    recipe = f"{image.suite} {image.packages} {_LEFT_OUT}".encode()
-    tree = made(f"vm-tree-{image.name}", recipe, lambda work: _unpack(image.suite, image.packages, work))
-    modules = [kernel_files(kernel) / "modules" for kernel in image.kernels]
+    if architecture.is_foreign and image is not PLAIN:
+        missing(f"a host of {architecture.name}: packages with services are configured by their own programs")
+    name = image.name if architecture is AMD64 else f"{image.name}-{architecture.name}"
+    recipe = f"{image.suite} {image.packages} {_LEFT_OUT} {_ESSENTIAL if architecture.is_foreign else ''}".encode()
+    tree = made(f"vm-tree-{name}", recipe, lambda work: _unpack(image, architecture, work))
+    kernels = [kernel for kernel in image.kernels if kernel.architecture is architecture]
+    modules = [kernel_files(kernel) / "modules" for kernel in kernels]
     parts = [str(path) for path in (tree, *modules)] + [str(image.n_megabytes), getsource(_finish)]
+    parts += [getsource(_configure)] if architecture.is_foreign else []
     parts += [path.read_text() for path in sorted(GUEST.iterdir())]
     parts += [getsource(image.prepare)] if image.prepare else []
     parts += [path.read_text() for path in image.sources]
     recipe = "\0".join(parts).encode()
-    return made(f"vm-disk-{image.name}", recipe, lambda work: _make(image, tree, modules, work)) / "disk.ext4"
+    return made(f"vm-disk-{name}", recipe, lambda work: _make(image, architecture, tree, modules, work)) / "disk.ext4"
 
 
-def _unpack(suite: str, packages: tuple[str, ...], work: Path) -> Path:
-    tree = work / "tree"
+def _unpack(image: Image, architecture: Architecture, work: Path) -> Path:
+    tree, packages = work / "tree", image.packages
     options = [f"--dpkgopt=path-exclude={pattern}" for pattern in _LEFT_OUT]
-    _mmdebstrap(suite, packages, tree, "--variant=minbase", *options)
+    if architecture.is_foreign:
+        packages = (*_ESSENTIAL, *packages)
+        options += [f"--architectures={architecture.name}", "--variant=extract"]
+        options += ["--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr"]
+    else:
+        options += ["--variant=minbase"]
+    _mmdebstrap(image.suite, packages, tree, *options)
     return tree
 
 
@@ -150,11 +167,20 @@ def _mmdebstrap(suite: str, packages: tuple[str, ...], tree: Path, *options: str
         missing(f"Debian packages for a machine's disk ({unpacked.stderr.strip()[-500:]})")
 
 
-def _make(image: Image, packages: Path, modules: list[Path], work: Path) -> Path:
+def _configure(tree: Path) -> None:
+    """What scripts of packages would do, which cannot run here, as far as programs and our tests need it."""
+    (tree / "usr/local/sbin").mkdir(parents=True)
+    for name in ("passwd", "group"):
+        shutil.copy(tree / f"usr/share/base-passwd/{name}.master", tree / f"etc/{name}")
+
+
+def _make(image: Image, architecture: Architecture, packages: Path, modules: list[Path], work: Path) -> Path:
     tree = work / "tree"
     subprocess.run(["cp", "-a", str(packages), str(tree)], check=True)
     for kernel in modules:
         shutil.copytree(kernel, tree / "usr/lib/modules", dirs_exist_ok=True)
+    if architecture.is_foreign:
+        _configure(tree)
     _finish(tree)
     if image.prepare:
         image.prepare(tree)

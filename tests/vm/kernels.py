@@ -10,9 +10,9 @@ from pathlib import Path
 from harness.cache import made
 from harness.machine import need_commands
 from harness.skips import missing
+from vm.architectures import AMD64, ARM64, Architecture
 
-HOST_COMMANDS = {"mmdebstrap": "mmdebstrap", "depmod": "kmod", "cpio": "cpio", "busybox": "busybox-static"}
-PACKAGE = "linux-image-cloud-amd64"
+HOST_COMMANDS = {"mmdebstrap": "mmdebstrap", "depmod": "kmod", "cpio": "cpio"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,12 @@ class Kernel:
 
     name: str
     suite: str
+    architecture: Architecture = AMD64
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """Debian's: the kernel, and the shell of the initial file system."""
+        return f"linux-image-cloud-{self.architecture.name}", "busybox-static"
 
 
 KERNELS = (
@@ -28,6 +34,7 @@ KERNELS = (
     Kernel("6.1", "bookworm"),
     Kernel("6.12", "trixie"),
     Kernel("7.x", "sid"),
+    Kernel("arm64", "bookworm", ARM64),
 )
 
 #: What only old suites have, and only unfinished ones: security archives that have moved, release files of last week.
@@ -61,7 +68,7 @@ def by_name(name: str) -> Kernel:
 def kernel_files(kernel: Kernel) -> Path:
     """A directory with `vmlinuz`, `initrd`, and the modules below `modules/VERSION`."""
     need_commands(HOST_COMMANDS)
-    recipe = f"{kernel.suite} {PACKAGE} {SUITE_OPTIONS.get(kernel.suite)} {_NEEDED} {_INIT}"
+    recipe = f"{kernel.suite} {kernel.packages} {SUITE_OPTIONS.get(kernel.suite)} {_NEEDED} {_INIT}"
     return made(f"vm-kernel-{kernel.name}", recipe.encode(), lambda work: _make(kernel, work))
 
 
@@ -77,7 +84,8 @@ def _only(directory: Path) -> Path:
 
 def _make(kernel: Kernel, work: Path) -> Path:
     tree = work / "tree"
-    line = ["mmdebstrap", "--quiet", "--variant=extract", f"--include={PACKAGE}", *SUITE_OPTIONS.get(kernel.suite, [])]
+    line = ["mmdebstrap", "--quiet", "--variant=extract", f"--include={','.join(kernel.packages)}"]
+    line += [f"--architectures={kernel.architecture.name}", *SUITE_OPTIONS.get(kernel.suite, [])]
     line += ['--aptopt=Acquire::Languages "none"', kernel.suite, str(tree)]
     unpacked = subprocess.run(line, capture_output=True, text=True, timeout=1200, check=False)
     if unpacked.returncode != 0:
@@ -95,15 +103,14 @@ def _make(kernel: Kernel, work: Path) -> Path:
     subprocess.run(["depmod", "--basedir", str(files), release], check=True, capture_output=True)
     (base / "modules").rename(files / "modules")
     base.rmdir()
-    _make_initrd(files / "modules" / release, work / "initrd", files / "initrd")
+    busybox = next(path for path in (tree / "usr/bin/busybox", tree / "bin/busybox") if path.exists())
+    _make_initrd(files / "modules" / release, busybox, work / "initrd", files / "initrd")
     return files
 
 
-def _make_initrd(modules: Path, scratch: Path, target: Path) -> None:
+def _make_initrd(modules: Path, busybox: Path, scratch: Path, target: Path) -> None:
     for name in ("bin", "dev", "proc", "root", "modules"):
         (scratch / name).mkdir(parents=True)
-    busybox = shutil.which("busybox")
-    assert busybox is not None
     shutil.copy(busybox, scratch / "bin/busybox")
     (scratch / "init").write_text(_INIT)
     (scratch / "init").chmod(0o755)

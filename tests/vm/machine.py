@@ -25,13 +25,10 @@ from harness.machine import need_commands
 from vm.disks import Image, disk
 from vm.kernels import Kernel, kernel_files
 
-HOST_COMMANDS = {"qemu-system-x86_64": "qemu-system-x86", "setpriv": "util-linux"}
 _PREFIX = "torpor-lab-"
 _FRESH_S = 10
 #: What a machine may send back.
 _N_RESULT_MEGABYTES = 256
-#: On a busy host the emulated timer is late, and a kernel that checks it against the clock gives up.
-_PATIENT = "no_timer_check random.trust_cpu=on"
 #: Under emulation it takes two minutes to find nothing to do, and the job waits for it.
 _MASKED = "systemd.mask=podman-auto-update.service"
 #: From the host's command to the job, and from its end to qemu's, at most.
@@ -56,19 +53,14 @@ class LabMachine:
     """A machine that may be started several times, with other kernels, on the same disk: a context manager."""
 
     def __init__(self, image: Image, *, n_processors: int = 1, n_megabytes: int = 1024) -> None:
-        need_commands(HOST_COMMANDS)
         self._size = ["-smp", str(n_processors), "-m", str(n_megabytes)]
         parent = Path(os.environ.get("TMPDIR", "/var/tmp"))
         _remove_abandoned(parent)
         self._base = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
         self._in_use = _lock(self._base)
         self._n_runs = 0
+        self._image = image
         self._disk = self._base / "disk.ext4"
-        try:
-            subprocess.run(["cp", "--sparse=always", "--reflink=auto", str(disk(image)), self._disk], check=True)
-        except BaseException:
-            self.close()
-            raise
 
     def run(
         self,
@@ -89,6 +81,9 @@ class LabMachine:
         booted again.  *follow*: the console is printed as it comes.  Raises LabError if the machine does not answer in
         time; a script that fails or takes longer than *timeout_s* is a result.
         """
+        if not self._n_runs:
+            original = str(disk(self._image, kernel.architecture))
+            subprocess.run(["cp", "--sparse=always", "--reflink=auto", original, self._disk], check=True)
         self._n_runs += 1
         base = self._base / f"run-{self._n_runs}"
         base.mkdir()
@@ -101,12 +96,14 @@ class LabMachine:
         return _result(base, console.read_text(errors="replace"))
 
     def _line(self, kernel: Kernel, base: Path, systemd: bool, words: Iterable[str]) -> list[str]:
-        files = kernel_files(kernel)
+        machine, files = kernel.architecture, kernel_files(kernel)
+        need_commands({machine.qemu: machine.qemu_package, "setpriv": "util-linux"})
         init = "/sbin/init" if systemd else "/usr/local/sbin/lab-init"
-        append = f"console=ttyS0 root=/dev/vda rw panic=-1 loglevel=4 {_PATIENT} {_MASKED} init={init}"
+        append = f"console={machine.console} root=/dev/vda rw panic=-1 loglevel=4 {machine.kernel_words} {_MASKED}"
+        append += f" init={init}"
         # Killed with the process that waits for it, whatever that dies of.
-        line = ["setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot"]
-        line += ["-accel", "tcg", "-cpu", "max", *self._size, "-display", "none", "-serial", "stdio"]
+        line = ["setpriv", "--pdeathsig", "KILL", machine.qemu, "-nodefaults", "-no-user-config", "-no-reboot"]
+        line += [*machine.qemu_words, "-accel", "tcg", *self._size, "-display", "none", "-serial", "stdio"]
         line += ["-kernel", str(files / "vmlinuz"), "-initrd", str(files / "initrd")]
         line += ["-append", " ".join([append, *words])]
         for path in (self._disk, base / "job.tar", base / "result.tar"):

@@ -43,10 +43,14 @@ class Outcome:
     reason: str
 
 
+def names() -> list[str]:
+    """All of CHOSEN, or what $TORPOR_VM_OBJECTS names instead."""
+    return os.environ.get("TORPOR_VM_OBJECTS", "").split() or list(CHOSEN)
+
+
 def chosen() -> list[str]:
-    """The files of tests, from the repository's root; $TORPOR_VM_OBJECTS names others than all of CHOSEN."""
-    names = os.environ.get("TORPOR_VM_OBJECTS", "").split() or CHOSEN
-    return [f"tests/objects/test_{name}.py" for name in names]
+    """The files of their tests, from the repository's root."""
+    return [f"tests/objects/test_{name}.py" for name in names()]
 
 
 def outcomes(kernel: str, release: str, junit: Path, output: str = "") -> list[Outcome]:

@@ -17,24 +17,26 @@ from installer.sources import WheelFile
 
 from harness.cache import made
 from harness.skips import missing
+from vm.architectures import AMD64, Architecture
 
 REPOSITORY = Path(__file__).parent.parent.parent
 #: Debian's, by suite.
 PYTHON_VERSIONS = {"bookworm": (3, 11), "trixie": (3, 13)}
 PREFIX = Path("/opt/torpor")
 PEER = Path("/srv/peer/criu")
-_PEER_LIBRARIES, _PEER_PROGRAM = "usr/lib/x86_64-linux-gnu", "usr/sbin/criu"
+_PEER_PROGRAM = "usr/sbin/criu"
 
 _REQUIREMENTS = ("protobuf>=4.25", "xxhash>=3.0", "pytest>=8.2", "pexpect>=4.9")
 
 
-def environment(suite: str = "bookworm") -> dict[str, Path]:
-    """The payload that gives a machine /opt/torpor, with `criu` and `torpor` on its PATH."""
+def environment(suite: str = "bookworm", architecture: Architecture = AMD64) -> dict[str, Path]:
+    """The payload that gives such a machine /opt/torpor, with `criu` and `torpor` on its PATH."""
     python = PYTHON_VERSIONS[suite]
-    recipe = hashlib.sha256(f"{python} {_REQUIREMENTS}".encode())
+    recipe = hashlib.sha256(f"{python} {_REQUIREMENTS}{_suffix(architecture)}".encode())
     for path in _sources():
         recipe.update(f"{path.relative_to(REPOSITORY)}\0".encode() + path.read_bytes())
-    return {"root": made(f"vm-{suite}-environment", recipe.digest(), lambda work: _make_environment(python, work))}
+    name = f"vm-{suite}-environment{_suffix(architecture)}"
+    return {"root": made(name, recipe.digest(), lambda work: _make_environment(python, architecture, work))}
 
 
 def tests() -> dict[str, Path]:
@@ -42,15 +44,15 @@ def tests() -> dict[str, Path]:
     return {name: REPOSITORY / name for name in ("tests", "pyproject.toml")}
 
 
-def peer(root: Path, scratch: Path) -> dict[str, Path]:
+def peer(root: Path, scratch: Path, machine: Architecture = AMD64) -> dict[str, Path]:
     """The payload that gives a machine PEER, another CRIU, which is below *root* here; it brings its own libraries."""
-    place, loader = PEER.parent, f"{_PEER_LIBRARIES}/ld-linux-x86-64.so.2"
+    place, loader = PEER.parent, f"{machine.libraries}/{machine.loader}"
     command = scratch / "criu"
     command.write_text(
-        f'#!/bin/sh\nexec {place}/{loader} --library-path {place}/{_PEER_LIBRARIES} {place}/{_PEER_PROGRAM} "$@"\n'
+        f'#!/bin/sh\nexec {place}/{loader} --library-path {place}/{machine.libraries} {place}/{_PEER_PROGRAM} "$@"\n'
     )
     command.chmod(0o755)
-    parts = {f"root{place}/{name}": root / name for name in (_PEER_LIBRARIES, _PEER_PROGRAM)}
+    parts = {f"root{place}/{name}": root / name for name in (machine.libraries, _PEER_PROGRAM)}
     return {**parts, f"root{PEER}": command}
 
 
@@ -65,7 +67,7 @@ def _site(python: tuple[int, int]) -> Path:
     return PREFIX / f"lib/python{python[0]}.{python[1]}/site-packages"
 
 
-def _make_environment(python: tuple[int, int], work: Path) -> Path:
+def _make_environment(python: tuple[int, int], architecture: Architecture, work: Path) -> Path:
     root = work / "root"
     place = _site(python)
     site = root / place.relative_to("/")
@@ -75,7 +77,7 @@ def _make_environment(python: tuple[int, int], work: Path) -> Path:
     (root / "opt/torpor/pyvenv.cfg").write_text("home = /usr/bin\ninclude-system-site-packages = false\n")
     _install(_wheel(work), place, root)
     _compile(python, site)
-    subprocess.run(["cp", "-a", f"{_dependencies(python)}/.", str(site)], check=True)
+    subprocess.run(["cp", "-a", f"{_dependencies(python, architecture)}/.", str(site)], check=True)
     return root
 
 
@@ -104,16 +106,23 @@ def _install(wheel: Path, site: Path, root: Path) -> None:
         install(source, destination, additional_metadata={})
 
 
-def _dependencies(python: tuple[int, int]) -> Path:
+def _suffix(architecture: Architecture) -> str:
+    return "" if architecture is AMD64 else f"-{architecture.name}"
+
+
+def _dependencies(python: tuple[int, int], architecture: Architecture) -> Path:
     """Site packages for the machine's Python, from the package index."""
-    name = ".".join(map(str, python))
-    return made(f"vm-python{name}", f"{name} {_REQUIREMENTS}".encode(), lambda work: _make_dependencies(python, work))
+    name = f"{'.'.join(map(str, python))}{_suffix(architecture)}"
+    recipe = f"{name} {_REQUIREMENTS}".encode()
+    return made(f"vm-python{name}", recipe, lambda work: _make_dependencies(python, architecture, work))
 
 
-def _make_dependencies(python: tuple[int, int], work: Path) -> Path:
+def _make_dependencies(python: tuple[int, int], architecture: Architecture, work: Path) -> Path:
     target = work / "site"
     line = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "install", "--no-compile"]
     line += ["--only-binary=:all:", "--python-version", ".".join(map(str, python))]
+    if architecture.is_foreign:
+        line += [f"--platform={name}_{architecture.machine}" for name in ("manylinux2014", "manylinux_2_28")]
     line += ["--target", str(target), *_REQUIREMENTS]
     _run(line)
     _compile(python, target)

@@ -3,8 +3,10 @@
 import os
 from pathlib import Path
 
-from harness.compiler import SOURCES, compiled, programs
+from harness.compiler import SOURCES, compiled, make, programs
+from harness.program import need
 from vm import objects
+from vm.architectures import Architecture
 from vm.disks import PLAIN
 from vm.kernels import Kernel, version
 from vm.machine import LabMachine
@@ -14,21 +16,35 @@ from vm.payload import PEER
 _SLOWER = 8
 
 
+def _programs(architecture: Architecture, tmp_path: Path) -> dict[str, Path]:
+    """The payload with the workloads, for under emulation a compiler takes long."""
+    if not architecture.is_foreign:
+        # Where the machine's compiler is the host's, it finds the programs made.
+        for source in SOURCES.glob("*.c"):
+            if source.stem != "workload":
+                compiled(source.stem)
+        return {f"tmp/{programs().name}": programs()}
+    compiler = need(f"{architecture.machine}-linux-gnu-gcc")
+    (tmp_path / "programs").mkdir()
+    for name in objects.names():
+        if (SOURCES / f"{name}.c").exists():
+            make(name, compiler, tmp_path / "programs" / name)
+    return {"tmp/programs": tmp_path / "programs"}
+
+
 def test_objects(kernel: Kernel, installed: dict[str, Path], peer: dict[str, Path], tmp_path: Path) -> None:
-    # Where the machine's compiler is the host's, it finds the programs made.
-    for source in SOURCES.glob("*.c"):
-        if source.stem != "workload":
-            compiled(source.stem)
+    made = _programs(kernel.architecture, tmp_path)
     # Those of our own tests that go through no flavour ask what only torpor has.
     only = f"-k '{' or '.join(objects.FLAVOURS)}'" if peer or objects.FLAVOURS != objects.KEPT_FLAVOURS else ""
     script = f"""
     export TMPDIR=/lab/tmp TORPOR_FLAVOURS={",".join(objects.FLAVOURS)} TORPOR_SLOW={_SLOWER}
+    export TORPOR_WORKLOADS=/lab/tmp/programs
     {f"export TORPOR_TEST_ENGINE={PEER}" if peer else ""}
     chmod 700 /lab/tmp/*
     /opt/torpor/bin/python -m pytest -v --tb=short -p no:cacheprovider --junitxml=/lab/out/junit.xml \\
         {only} {" ".join(objects.chosen())}
     """
-    payload = {**installed, **peer, f"tmp/{programs().name}": programs()}
+    payload = {**installed, **peer, **made}
     # With two processors 7.2 was seen to die in its scheduler, in code that it had just rewritten: an emulator's fault.
     with LabMachine(PLAIN, n_processors=1 if kernel.name == "7.x" else 2, n_megabytes=2048) as machine:
         limit_s = float(os.environ.get("TORPOR_VM_LIMIT_S", "1500"))
