@@ -32,6 +32,7 @@ from torpor.base.records import dataclass, replace
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.kernel.arch import nr
+from torpor.kernel.arch.structs import EPOLL_EVENT
 from torpor.kernel.kcmp import kcmp
 from torpor.kernel.syscall import address_of, syscall
 from torpor.kernel.uapi.kcmp import KCMP_EPOLL_TFD
@@ -49,7 +50,6 @@ _ANY = select.EPOLLIN | select.EPOLLOUT | select.EPOLLPRI | select.EPOLLRDHUP
 _ALWAYS = select.EPOLLERR | select.EPOLLHUP
 _EPIOCSPARAMS, _EPIOCGPARAMS = 0x40088A01, 0x80088A02
 _PARAMS_BYTES = 8
-_event = struct.Struct("<IQ")
 _BATCH = 256
 
 
@@ -233,7 +233,7 @@ class _Attaching:
             assert process is not None
             batch = Batch()
             for watch in there[start : start + _BATCH]:
-                event = batch.data(_event.pack(watch.events, watch.data))
+                event = batch.data(EPOLL_EVENT.pack(watch.events, watch.data))
                 batch.call(nr.epoll_ctl, epoll_number, _CTL_ADD, watch.number, event)
             process.runner.run(batch)
         elsewhere = [(watch, self._context.files.open(watch.file_id)) for watch in watches if not watch.is_there]
@@ -255,7 +255,7 @@ def _add_by_duplicates(own: int, watches: list[tuple[_Watch, int]]) -> None:
     copies = [(watch, fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, above)) for watch, fd in watches]
     for watch, fd in copies:
         os.dup2(fd, watch.number, inheritable=False)
-        event = bytearray(_event.pack(watch.events, watch.data))
+        event = bytearray(EPOLL_EVENT.pack(watch.events, watch.data))
         syscall("epoll_ctl", nr.epoll_ctl, poller, _CTL_ADD, watch.number, address_of(event))
 
 
