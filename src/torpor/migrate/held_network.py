@@ -121,8 +121,11 @@ def let_go(network: int, table: str, *, is_told: bool = True) -> None:
 
     def work() -> None:
         with nftables.open_socket() as connection:
-            with suppress(FileNotFoundError, KernelError):
-                nftables.commit(connection, net_lock.let_all_through(table))
+            # Each by itself: a restore that unlocks its connections takes one of them away, and one batch for both
+            # would then undo neither.
+            for message in net_lock.let_all_through(table):
+                with suppress(FileNotFoundError, KernelError):
+                    nftables.commit(connection, [message])
         if is_told:
             announce.announce()
 
