@@ -373,11 +373,6 @@ class FileRestore:
                 raise ImageError(f"files.img: {kind.name} {file_id} has an impossible value: {error}") from error
         return self._open[file_id].fileno()
 
-    def opened(self, file_id: int) -> int | None:
-        """The same of one that is open already."""
-        found = self._open.get(file_id)
-        return None if found is None else found.fileno()
-
     def _make(self, kind: FileKind, entry: m.file_entry) -> int:
         with self.labelling(entry.id):
             fd = kind.restore(entry, self._context)

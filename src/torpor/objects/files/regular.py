@@ -50,8 +50,6 @@ from torpor.objects.files.paths import (
 from torpor.objects.session import DumpContext, DumpStage, RestoreContext
 
 _ONCE = os.O_CREAT | os.O_EXCL | os.O_TRUNC | os.O_NOCTTY
-#: What can be opened with these by its name alone.
-_BY_NAME = O_PATH | O_TMPFILE_ONLY | os.O_NOFOLLOW
 _NO_POSITION = (1 << 64) - 1
 _NFS_SILLY = ".nfs"
 _NFS_SILLY_DIGITS = 24
@@ -335,45 +333,15 @@ def restore(
     if reg.flags & O_PATH and stat.S_ISSOCK(reg.mode):
         _make_sockets(context)
     # O_ASYNC has no meaning here, but only open(2) can set it.
-    flags = reg.flags & ~_ONCE
-    again = context.part(_Opened).again(entry, flags) if may_be is is_ordinary else None
-    fd = open_file(reg, flags, context, may_be) if again is None else again
+    fd = open_file(reg, reg.flags & ~_ONCE, context, may_be)
     try:
-        if again is None:
-            _check(reg, fd, context)
+        _check(reg, fd, context)
         if reg.pos and reg.pos != _NO_POSITION and not reg.flags & O_PATH:
             os.lseek(fd, reg.pos, os.SEEK_SET)
     except BaseException:
         os.close(fd)
         raise
     return fd
-
-
-class _Opened:
-    """Files that are open already, for others that differ from them in nothing but the offset: a name is looked up and
-    checked once for a thousand descriptions of /dev/null.
-    """
-
-    def __init__(self, context: RestoreContext) -> None:
-        self._context = context
-        self._first: dict[bytes, int] = {}
-
-    def again(self, entry: m.file_entry, flags: int) -> int | None:
-        """A new description of the file of *entry*; None if it is to be opened by its name."""
-        reg, files = entry.reg, self._context.files
-        if reg.ext or flags & _BY_NAME or settings.writes(flags) or reg.id in self._context.part(Remaps).by_file:
-            return None
-        alike = m.reg_file_entry()
-        alike.CopyFrom(reg)
-        for own in ("id", "pos", "fown"):
-            alike.ClearField(own)
-        first = files.opened(self._first.setdefault(alike.SerializePartialToString(), entry.id))
-        if first is None:
-            return None
-        try:
-            return reopen(first, flags | os.O_NOCTTY)
-        except FileNotFoundError:
-            return None  # in a mount namespace whose /proc does not know of us
 
 
 def _make_sockets(context: RestoreContext) -> None:
