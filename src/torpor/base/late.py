@@ -10,6 +10,7 @@ from torpor.base.typed import Any
 def load(module: str) -> Any:
     """The module of that full name, imported if it is not yet (``importlib`` costs more than most of ours)."""
     found = sys.modules.get(module)
+    # One that another thread is importing is not whole yet; import_ensure_initialized() in CPython asks the same.
     if found is None or getattr(found.__spec__, "_initializing", False):
         # Of a package this looks for each name that it exports: for one of each image, say, that takes its time.
         return __import__(module, fromlist=["*"])

@@ -116,8 +116,8 @@ class DumpOptions:
     ``force``, and then they stay.
     ``own_session``: a root that is in the session of a shell outside gets one of its own.
     ``also``: a store, which stays the caller's, that gets every image as well, and is whole before ``commit`` is
-    called.  ``last_words``: what sockets get once the tree has been killed, or can only be: a caretaker sends it if we
-    die then.  They may be sent twice.
+    called.  ``last_words``: what sockets get once the tree has been killed, or can only be: a caretaker sends them
+    if we die then.  They may be sent twice.
     ``pages``: who takes the pages, and the page maps, instead of the set; he stays the caller's.
     ``give``: pages that can come after a restore are not copied; this is called when all else is in its place, with
     those that remain, and the tree is stopped until it returns, and ended then.
