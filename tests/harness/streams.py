@@ -140,7 +140,9 @@ class NearEnd:
 
     @property
     def is_talking(self) -> bool:
-        """Whether nothing has gone wrong so far."""
+        """Whether nothing has gone wrong so far; what has is raised."""
+        if self._error is not None:
+            raise self._error
         return self._thread.is_alive()
 
     def finish(self) -> tuple[int, int]:

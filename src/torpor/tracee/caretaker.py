@@ -2,7 +2,8 @@
 
 It is a fork of ours, made before it is needed, that waits on a socket: each message says what is to be undone, and
 brings the descriptors for it.  When the socket closes without a farewell, which our death does, it undoes everything,
-the newest first.  Say first, then change: between the two we may die as well.
+the newest first.  Say first, then change: between the two we may die as well.  That is some 50 us after our tracees
+have been let go by the kernel; for what none of them may see, our death is made to wait (``ahead``).
 
 What can be undone: an option of a socket, a message sent to the kernel (by netlink, or a control group's file), what an
 eventfd counts, a directory made, a program run in some network namespace, a snapshot of a task; or the end of the tree
@@ -17,11 +18,13 @@ import errno
 import marshal
 import os
 import struct
-from collections.abc import Sequence
-from contextlib import suppress
+from _thread import get_native_id
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 from torpor.base.errors import TorporError
 from torpor.base.ids import Pid
+from torpor.base.typed import TYPE_CHECKING
 from torpor.kernel import errand, signal
 from torpor.kernel.arch import nr
 from torpor.kernel.namespaces import CLONE_NEWNET, isolated, setns
@@ -29,8 +32,11 @@ from torpor.kernel.rlimits import raise_descriptor_limit
 from torpor.kernel.sockets import Borrowed, Socket, pair
 from torpor.kernel.syscall import syscall
 
+if TYPE_CHECKING:
+    from torpor.tracee.witness import Witness
+
 _OPTION, _SEND, _RUN, _SIGNAL, _REMOVE, _WATCH, _LIMIT, _COUNT, _REAP, _CONNECT = range(10)
-_ADD, _DROP, _FAREWELL, _STAY = range(4)
+_ADD, _DROP, _FAREWELL, _STAY, _AHEAD, _BEHIND = range(6)
 #: Descriptors that one message may bring (SCM_MAX_FD is 253), and room for a message.
 _MAX_FDS = 250
 _ROOM = 1 << 17
@@ -95,6 +101,8 @@ class Caretaker:
     """Made by us; ``dismiss`` ends it."""
 
     def __init__(self) -> None:
+        import torpor.tracee.witness  # noqa: F401  # for the child, who has no time for that
+
         near, far = pair(socket.SOCK_SEQPACKET)
         self._next = 0
         self._is_announced = False
@@ -143,6 +151,21 @@ class Caretaker:
         """Forget what was added under *keys*."""
         self._tell(_DROP, keys)
 
+    @contextmanager
+    def ahead(self) -> Iterator[None]:
+        """Within the block the death of this thread, by SIGKILL too, waits until all is undone: no tracee sees it.
+
+        It costs two switches to the caretaker and back, and as much for each signal that comes (the SIGCHLD of a
+        tracee's stop is one).  Where this thread cannot be traced, by a debugger's being there, say, nothing is gained.
+        """
+        self._tell(_AHEAD, [get_native_id()])
+        with suppress(OSError):
+            self._socket.recv(1)
+        try:
+            yield
+        finally:
+            self._tell(_BEHIND, [])
+
     def release(self) -> None:
         """It ends without doing anything, and holds nothing open for longer than that takes; ``dismiss`` waits."""
         self._tell(_FAREWELL, [])
@@ -186,34 +209,65 @@ class Caretaker:
 def _wait(connection: Socket) -> None:
     pending: dict[int, list[Step]] = {}
     unfinished: list[Step] = []
-    while True:
-        try:
-            data, control, _, _ = connection.recvmsg(_ROOM, socket.CMSG_SPACE(_MAX_FDS * 4), socket.MSG_CMSG_CLOEXEC)
-        except InterruptedError:
-            continue
-        if not data:
-            break
-        action, key, steps, dropped = marshal.loads(data)
-        fds = [fd for _, _, content in control for (fd,) in struct.iter_unpack("=i", content)]
+    for action, key, steps, dropped in _iter_messages(connection):
         if action == _FAREWELL:
             return
         if action == _STAY:
+            assert dropped is not None
             connection.close()
             if not os.fork():  # who made us waits for the end of this process
                 _stay([step for each in dropped for step in pending.pop(each)], pending)
             return
         if action == _ADD:
-            unfinished += [(kind, fd, args) for (kind, args), fd in zip(steps, fds, strict=True)]
+            unfinished += steps
             if dropped is None:
                 continue
             pending[key], unfinished = unfinished, []
-        for old in dropped:
+        for old in dropped or ():
             for _, fd, _ in pending.pop(old, []):
                 os.close(fd)
     for _, fd, _ in unfinished:  # of what is only announced nothing may be in use
         os.close(fd)
     for todo in reversed(pending.values()):
         _do_all(todo)
+
+
+def _iter_messages(connection: Socket) -> Iterator[tuple[int, int, list[Step], list[int] | None]]:
+    """Action, key, steps and keys to drop (None: more follows), until who says it is dead, or is about to be."""
+    witness: Witness | None = None
+    flags = socket.MSG_CMSG_CLOEXEC
+    while True:
+        if witness is not None and witness.wait():
+            flags |= socket.MSG_DONTWAIT  # what has been said so far, and then to work, while who said it stands still
+        try:
+            data, control, _, _ = connection.recvmsg(_ROOM, socket.CMSG_SPACE(_MAX_FDS * 4), flags)
+        except InterruptedError:
+            continue
+        except BlockingIOError:
+            return
+        if not data:
+            return
+        action, key, steps, dropped = marshal.loads(data)
+        if action == _AHEAD:
+            witness = _watch(dropped[0], connection)
+        elif action == _BEHIND:
+            if witness is not None:
+                witness.close()
+            witness = None
+        else:
+            fds = [fd for _, _, content in control for (fd,) in struct.iter_unpack("=i", content)]
+            yield action, key, [(kind, fd, args) for (kind, args), fd in zip(steps, fds, strict=True)], dropped
+
+
+def _watch(tid: int, connection: Socket) -> Witness | None:
+    from torpor.tracee.witness import Witness  # our maker has imported it
+
+    witness = None
+    with suppress(OSError):
+        witness = Witness(Pid(tid), connection.fileno())
+    with suppress(OSError):  # dead already: that is heard of
+        connection.send(b"1", socket.MSG_NOSIGNAL)
+    return witness
 
 
 def _stay(steps: list[Step], pending: dict[int, list[Step]]) -> None:

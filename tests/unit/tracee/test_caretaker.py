@@ -3,11 +3,19 @@
 import os
 import signal
 import socket
+import subprocess
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
+import pytest
+
+from torpor.base.ids import Pid
+from torpor.kernel.procfs.status import read_status
 from torpor.tracee import caretaker
+from torpor.tracee.thread import Thread
+from torpor.tracee.witness import Witness
 
 _SO_PEEK_OFF = 42
 
@@ -168,3 +176,105 @@ def test_an_eventfd_counts_what_it_did_before() -> None:
         line = f"eventfd-count: {5:16x}\n"
         _wait(lambda fd=fd, line=line: line in Path(f"/proc/self/fdinfo/{fd}").read_text())  # type: ignore[misc]
         os.close(fd)
+
+
+def _dumper(path: Path, steps: list[caretaker.Step], *, ahead: bool) -> tuple[int, int]:
+    """A tracer, killed by nobody yet, and its tracee, which writes into *path* whenever it runs; both are ready."""
+    reader, writer = os.pipe()
+    tracee = os.fork()
+    if not tracee:
+        while True:
+            path.write_bytes(b"runs")
+            time.sleep(0.0001)
+    tracer = os.fork()
+    if not tracer:
+        thread = Thread(Pid(tracee), Pid(tracee))
+        thread.seize()
+        thread.interrupt()
+        thread.wait_interrupted()
+        path.write_bytes(b"stopped")
+        keeper = caretaker.Caretaker()
+        keeper.add(steps)
+        with keeper.ahead() if ahead else nullcontext():
+            os.write(writer, b"1")
+            while True:
+                time.sleep(10)
+    os.close(writer)
+    assert os.read(reader, 1) == b"1"
+    os.close(reader)
+    return tracer, tracee
+
+
+def test_what_is_undone_ahead_is_before_a_tracee_runs(tmp_path: Path) -> None:
+    """The step takes its time: a program that waits for us."""
+    seen = tmp_path / "seen"
+    os.mkfifo(tmp_path / "fifo")
+    steps = [caretaker.run(os.open("/proc/self/ns/net", os.O_RDONLY), ["sh", "-c", f"read x <{tmp_path}/fifo"], b"")]
+    tracer, tracee = _dumper(seen, steps, ahead=True)
+    try:
+        os.kill(tracer, signal.SIGKILL)
+        with (tmp_path / "fifo").open("w") as fifo:  # opened by both: it is at work
+            assert (os.waitpid(tracer, os.WNOHANG)[0], seen.read_bytes()) == (0, b"stopped")
+            assert read_status(Pid(tracee)).tracer == tracer
+            fifo.write("\n")
+        os.waitpid(tracer, 0)
+        _wait(lambda: seen.read_bytes() == b"runs")
+    finally:
+        os.kill(tracee, signal.SIGKILL)
+        os.waitpid(tracee, 0)
+
+
+def test_meanwhile_signals_come_and_go() -> None:
+    heard: list[int] = []
+    keeper = caretaker.Caretaker()
+    ours, theirs = socket.socketpair()
+    before = signal.signal(signal.SIGUSR1, lambda number, _: heard.append(number))
+    try:
+        with ours, theirs:
+            keys = keeper.add([_step(ours, 7)])
+            for _ in range(3):
+                with keeper.ahead():
+                    assert read_status(Pid(os.getpid())).tracer
+                    signal.raise_signal(signal.SIGUSR1)
+                    assert subprocess.run(["true"], check=True).returncode == 0  # and a SIGCHLD
+                    keeper.drop(keys)
+                    keys = keeper.add([_step(ours, 9)])
+                _wait(lambda: not read_status(Pid(os.getpid())).tracer)
+            assert heard == [signal.SIGUSR1] * 3
+            keeper.relieve()
+            assert _value(ours) == 9
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_who_is_stopped_meanwhile_goes_on_when_told() -> None:
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        keeper = caretaker.Caretaker()
+        with keeper.ahead():
+            os.kill(os.getpid(), signal.SIGSTOP)
+        os.write(writer, b"1")
+        keeper.dismiss()
+        os._exit(3)
+    os.close(writer)
+    _, status = os.waitpid(child, os.WUNTRACED)
+    assert os.WIFSTOPPED(status)
+    os.kill(child, signal.SIGCONT)
+    assert os.read(reader, 1) == b"1"
+    os.close(reader)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
+
+
+def test_who_is_traced_by_another_gains_nothing_and_loses_nothing() -> None:
+    child = os.fork()
+    if not child:
+        signal.pause()
+    thread = Thread(Pid(child), Pid(child))
+    thread.seize()
+    try:
+        with pytest.raises(PermissionError):
+            Witness(Pid(child), 0)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 
 from torpor.base import log
 from torpor.base.errors import RestoreError, TorporError
@@ -148,11 +149,12 @@ def commit(session: RestoreSession) -> None:
     stays = session.options.guarded is not None and session.root.ns_pid == 1
     if keeper is not None and not stays:
         session.guardian.dismiss()
-    for thread in session.iter_threads():
-        ptrace.set_options(thread.runner.thread.tid, ptrace.PTRACE_O_TRACESYSGOOD)
-    if keeper is not None:
-        keeper.add([], instead_of=[*session.ending, *(session.held.keys if session.held is not None else ())])
-    elif not stays:
+    with keeper.ahead() if keeper is not None else nullcontext():
+        for thread in session.iter_threads():
+            ptrace.set_options(thread.runner.thread.tid, ptrace.PTRACE_O_TRACESYSGOOD)
+        if keeper is not None:
+            keeper.add([], instead_of=[*session.ending, *(session.held.keys if session.held is not None else ())])
+    if keeper is None and not stays:
         session.guardian.dismiss()
 
 

@@ -66,7 +66,8 @@ def _ask(fd: int, count: int, context: DumpContext) -> bool:
     keeper = context.outside.caretaker
     keys = keeper.add([caretaker.count(fd, count)])
     try:
-        return eventfd.is_semaphore(fd, count)
+        with keeper.ahead():
+            return eventfd.is_semaphore(fd, count)
     finally:
         keeper.drop(keys)
 

@@ -3,7 +3,8 @@
 import ctypes
 import mmap
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -124,12 +125,24 @@ def test_nobody_goes_before_nobody_dies_with_us(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("is_guarded", [False, True])
 def test_of_two_who_would_end_the_tree_one_decides(monkeypatch: pytest.MonkeyPatch, *, is_guarded: bool) -> None:
-    """With a caretaker the guardian goes first, while the kernel itself would kill; unless it stays for the caller."""
+    """With a caretaker the guardian goes first, while the kernel itself would kill; unless it stays for the caller.
+
+    Nobody runs, if we die where only some are protected still.
+    """
     done: list[object] = []
     session = _session(Member(1), guarded=(lambda guard: None) if is_guarded else None)
     session.ending = [4]
     monkeypatch.setattr("torpor.kernel.ptrace.set_options", lambda tid, options: done.append(tid))
     session.guardian = SimpleNamespace(dismiss=lambda **_: done.append("dismissed"))  # type: ignore[assignment]
-    session.caretaker = SimpleNamespace(add=lambda steps, instead_of: done.append(instead_of))  # type: ignore[assignment]
+
+    @contextmanager
+    def ahead() -> Iterator[None]:
+        done.append("ahead")
+        yield
+        done.append("behind")
+
+    session.caretaker = SimpleNamespace(  # type: ignore[assignment]
+        add=lambda steps, instead_of: done.append(instead_of), ahead=ahead
+    )
     finishing.commit(session)
-    assert done == ([1, [4]] if is_guarded else ["dismissed", 1, [4]])
+    assert done == [*([] if is_guarded else ["dismissed"]), "ahead", 1, [4], "behind"]

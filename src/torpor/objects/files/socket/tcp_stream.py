@@ -111,8 +111,9 @@ class Connections(Lasting):
         lock.lock_connections()
         keeper = self._context.outside.caretaker
         keys = keeper.add([s for each in self._all for s in tcp_repair.undo_steps(each.fd.fileno(), each.reuse)])
-        self._read(self._all)
-        self._read_again(pairs)
+        with keeper.ahead():
+            self._read(self._all)
+            self._read_again(pairs)
         keeper.drop(keys)
         for each in self._all:
             store_one(self._context.store, "TCP_STREAM", Entry(each.stream, each.data), each.sk.ino)
