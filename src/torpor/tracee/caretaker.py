@@ -241,7 +241,10 @@ def _iter_messages(connection: Socket) -> Iterator[tuple[int, int, list[Step], l
             flags |= socket.MSG_DONTWAIT  # what has been said so far, and then to work, while who said it stands still
         try:
             data, control, _, _ = connection.recvmsg(_ROOM, socket.CMSG_SPACE(_MAX_FDS * 4), flags)
-        except InterruptedError:
+        except (
+            InterruptedError,
+            ConnectionResetError,
+        ):  # reset: who is dead has not read our answer; more may be to come
             continue
         except BlockingIOError:
             return

@@ -1,9 +1,11 @@
 """The caretaker undoes what it was told when its maker is killed, and nothing when it is dismissed."""
 
 import os
+import select
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -222,6 +224,20 @@ def test_what_is_undone_ahead_is_before_a_tracee_runs(tmp_path: Path) -> None:
     finally:
         os.kill(tracee, signal.SIGKILL)
         os.waitpid(tracee, 0)
+
+
+def test_who_dies_before_it_hears_that_all_is_ready_is_heard_all_the_same() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+
+        def work(_: int) -> None:
+            keeper = caretaker.Caretaker()
+            keeper.add([_step(ours, 7)])
+            keeper._tell(caretaker._AHEAD, [threading.get_native_id()])
+            select.select([keeper._socket], [], [])
+
+        _in_a_child(work)
+        _wait(lambda: _value(ours) == 7)
 
 
 def test_meanwhile_signals_come_and_go() -> None:
