@@ -241,11 +241,8 @@ def _iter_messages(connection: Socket) -> Iterator[tuple[int, int, list[Step], l
             flags |= socket.MSG_DONTWAIT  # what has been said so far, and then to work, while who said it stands still
         try:
             data, control, _, _ = connection.recvmsg(_ROOM, socket.CMSG_SPACE(_MAX_FDS * 4), flags)
-        except (
-            InterruptedError,
-            ConnectionResetError,
-        ):  # reset: who is dead has not read our answer; more may be to come
-            continue
+        except (InterruptedError, ConnectionResetError):
+            continue  # the latter where our answer was not read; what has been said is still to come
         except BlockingIOError:
             return
         if not data:
