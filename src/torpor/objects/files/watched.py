@@ -11,6 +11,7 @@ import os
 import stat
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 
 from torpor.base.errors import RefusedError, RestoreError
 from torpor.base.fds import OwnedFd
@@ -135,7 +136,7 @@ def _search(
     device = os.major(wanted[0]) << 20 | os.minor(wanted[0])
     layers = context.part(Mounts).layers(device)
     likely = itertools.chain(_iter_by_layer(root, mounts, layers, *handle), context.part(Candidates))
-    everything = itertools.chain(likely, iter_candidates(pid, mounts, root))
+    everything = itertools.chain(likely, _iter_in_layers(root, mounts, layers), iter_candidates(pid, mounts, root))
     return next((name for name in everything if _is_at(root, name, *wanted)), None)
 
 
@@ -158,6 +159,18 @@ def _iter_by_layer(
         for mount in mounts:
             yield mount
             yield from (f"{mount.rstrip('/')}/{'/'.join(parts[at:])}" for at in range(len(parts) - 1, -1, -1))
+
+
+def _iter_in_layers(root: int | None, mounts: list[str], layers: list[str]) -> Iterator[str]:
+    """What an overlay may show, by reading its layers, of which nobody is told who watches the overlay.
+
+    Before 6.6 its handles lead nowhere (16aac5ad1fa9: AT_HANDLE_FID), unless it was mounted to be exported.
+    """
+    for layer in layers:
+        for place in dict.fromkeys((None, root)):
+            with suppress(OSError):  # it has another name there, or is none of ours
+                for name in _iter_names(layer, place):
+                    yield from (mount.rstrip("/") + name for mount in mounts)
 
 
 def fill_handle(message: m.fh_entry, fields: dict[str, str]) -> bytes:
@@ -246,19 +259,22 @@ def _is_at(root: int | None, name: str, device: int, inode: int) -> bool:
 def iter_candidates(pid: Pid, mounts: list[str], root: int | None) -> Iterator[str]:
     """Names to try for a watched file: mount points, then all that is there, for which directories are read."""
     yield from mounts
-    left = _SEARCH_LIMIT
     for mount in mounts:
-        where, dir_fd = locate(root, mount)
-        for directory, subdirectories, names, fd in os.fwalk(where, dir_fd=dir_fd):
-            if directory == where:
-                device = os.fstat(fd).st_dev
-            subdirectories[:] = [name for name in subdirectories if _device_of(name, fd) == device]
-            at = mount.rstrip("/") + directory[len(where) :]
-            for name in (*subdirectories, *names):
-                yield f"{at}/{name}"
-            left -= len(names) + len(subdirectories)
-            if left < 0:
-                return
+        yield from (mount.rstrip("/") + name for name in _iter_names(mount, root))
+
+
+def _iter_names(top: str, root: int | None) -> Iterator[str]:
+    """All below *top*, with names that begin there, on its file system: as many as can be looked at."""
+    left = _SEARCH_LIMIT
+    where, dir_fd = locate(root, top)
+    for directory, subdirectories, names, fd in os.fwalk(where, dir_fd=dir_fd):
+        if directory == where:
+            device = os.fstat(fd).st_dev
+        subdirectories[:] = [name for name in subdirectories if _device_of(name, fd) == device]
+        yield from (f"{directory[len(where) :]}/{name}" for name in (*subdirectories, *names))
+        left -= len(names) + len(subdirectories)
+        if left < 0:
+            return
 
 
 def _device_of(name: str, fd: int) -> int:

@@ -45,7 +45,7 @@ _TIMES = struct.Struct("=qq")
 #: The image id of the clocks of a tree without a namespace of its own.
 OUTER = 0
 #: A program may be kept from running for that long on any machine: no reason to move it into a namespace.
-_STALL_NS = 2 * _SECOND
+STALL_S = 2
 
 
 def dump(session: NsDump) -> None:
@@ -122,7 +122,7 @@ def _own_clocks() -> dict[str, int]:
 
 
 def _is_jump(gone: dict[str, int]) -> bool:
-    return not all(0 <= one < _STALL_NS for one in gone.values())
+    return not all(0 <= one < STALL_S * _SECOND for one in gone.values())
 
 
 def _gone_by(entry: m.timens_entry, clocks: dict[str, int]) -> dict[str, int]:
