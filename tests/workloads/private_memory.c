@@ -20,9 +20,16 @@
 enum { PAGE = 4096 };
 static const size_t TERABYTE = (size_t)1 << 40;
 
-static __attribute__((aligned(4096), noinline, section(".text.changed"))) int answer(void)
+enum { CODE = 16 };
+
+static __attribute__((aligned(4096), noipa, section(".text.changed"))) int answer(void)
 {
     return 41;
+}
+
+static __attribute__((aligned(16), noipa, section(".text.changed"))) int other_answer(void)
+{
+    return 42;
 }
 
 static void *map(size_t size, int prot, int flags)
@@ -68,12 +75,11 @@ int main(int argc, char **argv)
     wl_fill(hidden, 8 * PAGE, 1);
     WL_TRY(mprotect(hidden + PAGE, 6 * PAGE, PROT_NONE));
 
-    unsigned char *text = (unsigned char *)((uintptr_t)answer & -PAGE);
-    WL_TRY(mprotect(text, PAGE, PROT_READ | PROT_WRITE));
-    unsigned char *number = memchr(answer, 41, 32);
-    WL_CHECK(number != NULL, "no 41 in the code");
-    *number = 42;
-    WL_TRY(mprotect(text, PAGE, PROT_READ | PROT_EXEC));
+    /* What comes behind it in its page may be about to run. */
+    WL_TRY(mprotect(answer, PAGE, PROT_READ | PROT_WRITE | PROT_EXEC));
+    memcpy(answer, other_answer, CODE);
+    __builtin___clear_cache((char *)answer, (char *)answer + CODE);
+    WL_TRY(mprotect(answer, PAGE, PROT_READ | PROT_EXEC));
 
     int fd = WL_TRY(open("file", O_RDWR | O_CREAT | O_TRUNC, 0600));
     WL_TRY(ftruncate(fd, PAGE + 10));

@@ -11,11 +11,35 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#if !defined(__x86_64__)
+/* The sequence, from 1 to 2: whoever is aborted within goes on at 4, which SIGNATURE stands before. */
+#if defined(__x86_64__)
+#define SIGNATURE 0x53053053
+#define ENTER                                                                                                          \
+    "leaq 5b(%%rip), %%rax\n\t"                                                                                        \
+    "movq %%rax, %[cs]\n\t"
+#define SPIN                                                                                                           \
+    "1: cmpb $0, %[ending]\n\t"                                                                                        \
+    "je 1b\n\t"                                                                                                        \
+    "2: jmp 3f\n\t"
+#define ABORTED "4: movl $1, %[aborted]\n\t"
+#define SCRATCH "rax"
+#elif defined(__aarch64__)
+#define SIGNATURE 0xd428bc00
+#define ENTER                                                                                                          \
+    "adrp x9, 5b\n\t"                                                                                                  \
+    "add x9, x9, #:lo12:5b\n\t"                                                                                        \
+    "str x9, %[cs]\n\t"
+#define SPIN                                                                                                           \
+    "1: ldrb w9, %[ending]\n\t"                                                                                        \
+    "cbz w9, 1b\n\t"                                                                                                   \
+    "2: b 3f\n\t"
+#define ABORTED "4: mov %w[aborted], #1\n\t"
+#define SCRATCH "x9"
+#else
 #error "rseq.c: write the sequence for this architecture"
 #endif
-
-#define SIGNATURE 0x53053053
+#define TEXT(number) #number
+#define IN_TEXT(number) TEXT(number)
 
 struct area {
     uint32_t cpu_id_start;
@@ -40,17 +64,13 @@ static int once(void)
                      "5: .long 0, 0\n\t"
                      ".quad 1f, 2f - 1f, 4f\n\t"
                      ".popsection\n\t"
-                     "leaq 5b(%%rip), %%rax\n\t"
-                     "movq %%rax, %[cs]\n\t"
-                     "1: cmpb $0, %[ending]\n\t"
-                     "je 1b\n\t"
-                     "2: jmp 3f\n\t"
-                     ".long 0x53053053\n\t"
-                     "4: movl $1, %[aborted]\n\t"
+                     ENTER SPIN
+                     ".long " IN_TEXT(SIGNATURE) "\n\t"
+                     ABORTED
                      "3:\n\t"
                      : [aborted] "+r"(aborted), [cs] "+m"(area.rseq_cs)
                      : [ending] "m"(ending)
-                     : "rax", "memory", "cc");
+                     : SCRATCH, "memory", "cc");
     return aborted;
 }
 
