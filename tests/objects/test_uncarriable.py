@@ -1,5 +1,7 @@
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -9,14 +11,27 @@ from harness.workload import Workload
 pytestmark = pytest.mark.root
 
 
+HAS_SME = " sme " in Path("/proc/cpuinfo").read_text()
+#: What only these machines have.
+MACHINES: dict[str, tuple[tuple[str, str], ...]] = {
+    "x86_64": (("ldt", r"local descriptor table \(modify_ldt"),),
+    "aarch64": (
+        ("tags of addresses", r"uses tags of addresses \(PR_SET_TAGGED_ADDR_CTRL\)"),
+        ("tagged memory", r"has memory with tags \(MTE\) at"),
+        ("short vectors", "uses vectors of a length that it has chosen"),
+        *((("array", "uses SME's array"), ("streaming", "uses SME's streaming mode")) if HAS_SME else ()),
+    ),
+}
+
+
 @pytest.mark.parametrize(
     ("what", "said"),
     [
         ("io_uring", "fd 3 of .*io_uring keeps"),
         ("userfaultfd", "page faults"),
         ("/dev/fuse", "device 10:229 "),
-        ("ldt", r"local descriptor table \(modify_ldt"),
         ("leaderless", "the main thread has exited"),
+        *MACHINES.get(os.uname().machine, ()),
     ],
 )
 def test_it_is_refused_by_name_and_runs_on(what: str, said: str) -> None:

@@ -151,7 +151,9 @@ def test_no_vdso_in_the_images() -> None:
         drop(workload.images, workload.pid, VDSO | VVAR)
         workload.restore()
         assert not [vma for vma in read_maps(Pid(workload.pid)) if vma.is_vdso or vma.is_vvar]
-        workload.expect_pass()
+        # On some machines programs return from a signal's handler by it: without one they take none.
+        if f"{vdso.PREFIX}rt_sigreturn" not in vdso.WITHOUT_DATA:
+            workload.expect_pass()
 
 
 def drop(directory: Path, pid: int, status: int) -> None:

@@ -44,8 +44,8 @@ ARM64 = Architecture(
     "aarch64",
     qemu="qemu-system-aarch64",
     qemu_package="qemu-system-arm",
-    # With SVE, and with pointer authentication by a cheaper algorithm than Arm's; for memory tags the board is asked.
-    qemu_words=("-M", "virt", "-cpu", "max,pauth-impdef=on"),
+    # With SVE and SME, pointer authentication by a cheaper algorithm than Arm's, and memory tags, which the board has.
+    qemu_words=("-M", "virt,mte=on", "-cpu", "max,pauth-impdef=on"),
     console="ttyAMA0",
     kernel_words="random.trust_cpu=on nowatchdog",
     libraries="usr/lib/aarch64-linux-gnu",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import struct
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
-from torpor.base.errors import RestoreError
+from torpor.base.errors import RefusedError, RestoreError
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.images.store import store_one
@@ -14,7 +16,8 @@ from torpor.images.stores.memory import MemStore
 from torpor.kernel.arch.aarch64 import xstate
 from torpor.kernel.arch.aarch64.regs import UserRegs
 from torpor.objects.arch.aarch64 import core as image
-from torpor.objects.arch.aarch64 import cpu
+from torpor.objects.arch.aarch64 import cpu, uncarried
+from torpor.objects.model import DumpThread
 
 _REGS = UserRegs(*range(1, 35))
 _FPSIMD = bytes(number % 251 for number in range(520)) + bytes(8)
@@ -76,6 +79,28 @@ def test_images_with_too_few_registers_are_refused(field: str) -> None:
     with pytest.raises(ImageError, match="core image with 3"):
         image.general(core)
         image.extended(core, xstate.pack(bytes(xstate.SIZE), _TLS))
+
+
+@pytest.mark.parametrize(
+    ("note", "unused", "used", "what"),
+    [
+        (xstate.NT_ARM_GCS, bytes(24), struct.pack("<QQQ", 1, 0, 0x7000), "a guarded control stack"),
+        (xstate.NT_ARM_POE, struct.pack("<Q", 7), struct.pack("<Q", 0x77), "permission overlays"),
+        (xstate.NT_ARM_FPMR, bytes(8), struct.pack("<Q", 1), "8-bit floating point"),
+        (xstate.NT_ARM_ZA, bytes(16), bytes(16 + 256), "SME's array"),
+    ],
+)
+def test_what_is_lost_is_refused(
+    note: int, unused: bytes, used: bytes, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that the lab's processor has not: the others are in tests/objects/test_uncarriable.py."""
+    process = SimpleNamespace(describe=lambda: "pid 7 (program)")
+    thread = cast(DumpThread, SimpleNamespace(tid=7, process=process))
+    monkeypatch.setattr(xstate, "read_sets", lambda tid, notes: {note: unused})
+    uncarried.check(thread)
+    monkeypatch.setattr(xstate, "read_sets", lambda tid, notes: {note: used})
+    with pytest.raises(RefusedError, match=f"pid 7 .* uses .*{what}"):
+        uncarried.check(thread)
 
 
 def _processor(features: str, sve_bytes: int = 0) -> m.cpuinfo_entry:

@@ -165,6 +165,8 @@ def _make_ordinary(entries: Sequence[m.vma_entry]) -> None:
     for entry in entries:
         entry.status = AREA_REGULAR | ANON_PRIVATE
         entry.flags = MAP_PRIVATE | MAP_ANONYMOUS
+        # What is written over its entries is no landing pad, where such are asked for (PROT_BTI).
+        entry.prot &= PROT_READ | PROT_WRITE | PROT_EXEC
         entry.shmid = entry.pgoff = 0
         entry.ClearField("madv")
         entry.ClearField("torpor_sealed")

@@ -56,6 +56,8 @@ from torpor.tracee.batch import Arg, Batch
 MADVICE = {"sr": 2, "rr": 1, "dc": 10, "dd": 16, "mg": 12, "hg": 14, "nh": 15, "wf": 18}
 _MADV_GUARD_INSTALL = 102
 _MAP_FLAGS = {"gd": MAP_GROWSDOWN, "lo": MAP_LOCKED, "nr": MAP_NORESERVE, "ht": MAP_HUGETLB, "dp": MAP_DROPPABLE}
+#: Protection that maps(5) has no letter for: PROT_BTI (indirect branches lead to landing pads only), where it exists.
+_PROT_FLAGS = {"bt": 0x10}
 _NOT_INHERITED = frozenset(("dc", "wf", "ht"))
 #: What the kernel writes for a flag of which it has no name.
 _NAMELESS = "??"
@@ -73,7 +75,7 @@ _REFUSED = {
 
 def dump_one(process: DumpProcess, vma: Vma, context: DumpContext) -> m.vma_entry:
     """The image of one mapping.  RefusedError for what cannot be made again: device memory, and the like."""
-    flags, advice, refused = _meaning(vma.flags)
+    flags, advice, guard, refused = _meaning(vma.flags)
     if refused:
         why, hint = _REFUSED[refused]
         raise RefusedError(f"{process.describe()} has {why} at {vma.start:#x}", hint=hint)
@@ -84,7 +86,7 @@ def dump_one(process: DumpProcess, vma: Vma, context: DumpContext) -> m.vma_entr
             hint="protection keys are not carried yet",
         )
     entry = m.vma_entry(
-        start=vma.start, end=vma.end, pgoff=vma.pgoff, shmid=0, prot=vma.prot, fd=-1, status=0,
+        start=vma.start, end=vma.end, pgoff=vma.pgoff, shmid=0, prot=vma.prot | guard, fd=-1, status=0,
         flags=flags | (MAP_SHARED if vma.shared else 0 if flags & MAP_DROPPABLE else MAP_PRIVATE),
     )  # fmt: skip
     if advice:
@@ -102,11 +104,12 @@ def dump_one(process: DumpProcess, vma: Vma, context: DumpContext) -> m.vma_entr
 
 
 @lru_cache(maxsize=256)
-def _meaning(flags: frozenset[str]) -> tuple[int, int, str]:
-    """The MAP_* and the bits of ``madv`` that VmFlags stand for, and a flag that is refused."""
+def _meaning(flags: frozenset[str]) -> tuple[int, int, int, str]:
+    """The MAP_*, the bits of ``madv`` and the PROT_* that VmFlags stand for, and a flag that is refused."""
     mapping = sum(bit for flag, bit in _MAP_FLAGS.items() if flag in flags)
     advice = sum(1 << number for flag, number in MADVICE.items() if flag in flags)
-    return mapping, advice, next((flag for flag in _REFUSED if flag in flags), "")
+    guard = sum(bit for flag, bit in _PROT_FLAGS.items() if flag in flags)
+    return mapping, advice, guard, next((flag for flag in _REFUSED if flag in flags), "")
 
 
 def is_locked_on_fault(flags: frozenset[str]) -> bool:
