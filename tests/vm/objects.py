@@ -26,6 +26,8 @@ CHOSEN = (
     "pipe_contents", "fifos", "pty", "plain_files", "ghost_files", "file_locks", "unix_pairs", "tcp_pair",
     "tcp_listen", "udp", "mqueue", "sysv_ipc", "seccomp_filters", "scheduling", "credentials", "zombies",
 )  # fmt: skip
+#: What pytest says when it ends early.
+_INTERRUPTED = "KeyboardInterrupt"
 PASSED, MISSING, FAILED = "passed", "missing", "failed"
 
 #: Why a test of an object fails on a kernel, where it is not torpor that is wrong.
@@ -64,6 +66,7 @@ def outcomes(kernel: str, release: str, junit: Path, output: str = "") -> list[O
         for name, word in re.findall(r"^tests/objects/test_(\w+)\.py::.* (PASSED|FAILED|ERROR|SKIPPED) ", output, re.M):
             result = {"PASSED": PASSED, "SKIPPED": MISSING}.get(word, FAILED)
             found.setdefault(name, []).append((result, "" if result == PASSED else "the run ended before it said why"))
+    if not junit.exists() or _INTERRUPTED in output:
         # Of the one at which it was, not all has been seen.
         begun = re.findall(r"^tests/objects/test_(\w+)\.py::", output, re.M)
         found.pop(begun[-1] if begun else "", None)

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from harness.compiler import SOURCES, compiled, make, programs
+from harness.events import time_limit_s
 from harness.program import need
 from vm import objects
 from vm.architectures import Architecture
@@ -36,18 +37,20 @@ def test_objects(kernel: Kernel, installed: dict[str, Path], peer: dict[str, Pat
     made = _programs(kernel.architecture, tmp_path)
     # Those of our own tests that go through no flavour ask what only torpor has.
     only = f"-k '{' or '.join(objects.FLAVOURS)}'" if peer or objects.FLAVOURS != objects.KEPT_FLAVOURS else ""
+    limit_s = float(os.environ.get("TORPOR_VM_LIMIT_S", "1500"))
+    # Interrupted in time it says what has failed so far.
+    python = f"timeout --signal=INT {time_limit_s(limit_s) - 30} /opt/torpor/bin/python"
     script = f"""
     export TMPDIR=/lab/tmp TORPOR_FLAVOURS={",".join(objects.FLAVOURS)} TORPOR_SLOW={_SLOWER}
     export TORPOR_WORKLOADS=/lab/tmp/programs
     {f"export TORPOR_TEST_ENGINE={PEER}" if peer else ""}
     chmod 700 /lab/tmp/*
-    /opt/torpor/bin/python -m pytest -v --tb=short -p no:cacheprovider --junitxml=/lab/out/junit.xml \\
+    {python} -m pytest -v --tb=short -p no:cacheprovider --junitxml=/lab/out/junit.xml \\
         {only} {" ".join(objects.chosen())}
     """
     payload = {**installed, **peer, **made}
     # With two processors 7.2 was seen to die in its scheduler, in code that it had just rewritten: an emulator's fault.
     with LabMachine(PLAIN, n_processors=1 if kernel.name == "7.x" else 2, n_megabytes=2048) as machine:
-        limit_s = float(os.environ.get("TORPOR_VM_LIMIT_S", "1500"))
         result = machine.run(kernel, script, payload=payload, timeout_s=limit_s)
         (tmp_path / "output").write_text(result.output)
         name = f"{kernel.name} {objects.PEER_NAME}" if peer else kernel.name

@@ -53,6 +53,10 @@ tests/objects/test_tcp.py::test_tcp[host] PASSED                         [ 44%]
 tests/objects/test_tcp.py::test_more[host] """
     found = objects.outcomes("6.1", "6.1.0-1", tmp_path / "no-junit.xml", output)
     assert [(each.name, each.result) for each in found] == [("pipe", "passed"), ("udp", "failed")]
+    (tmp_path / "junit.xml").write_text(_JUNIT)
+    interrupted = "tests/objects/test_udp.py::test_more[host] \n!!!!!!!!! KeyboardInterrupt !!!!!!!!!\n"
+    found = objects.outcomes("6.1", "6.1.0-1", tmp_path / "junit.xml", interrupted)
+    assert [each.name for each in found] == ["epoll", "memfd", "numa", "pipe"]
 
 
 def test_what_a_killed_machine_has_left_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
