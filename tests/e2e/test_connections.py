@@ -14,6 +14,19 @@ from harness.events import time_limit_s
 from harness.podman import Podman
 
 _BLOCK = 500
+#: Counts over a connection of its own through the loopback interface.
+_TO_ITSELF = """
+import socket, time
+with socket.create_server(("127.0.0.1", 8080)) as server:
+    near = socket.create_connection(("127.0.0.1", 8080))
+    far, _ = server.accept()
+    number = 0
+    while True:
+        near.sendall(number.to_bytes(8, "little"))
+        number = int.from_bytes(far.recv(8, socket.MSG_WAITALL), "little") + 1
+        print(number, flush=True)
+        time.sleep(0.05)
+"""
 
 
 def test_data_in_flight(podman: Podman) -> None:
@@ -47,6 +60,25 @@ def test_without_the_option(podman: Podman) -> None:
         sent, _ = client.finish()
         podman("wait", "a")
         assert podman("logs", "a") == f"received {sent}"
+
+
+def test_without_a_network(podman: Podman) -> None:
+    """Nobody but the engine makes the network that such a container has: its loopback interface."""
+    podman.run("--name", "a", "--network", "none", images.APPLICATIONS, "python3", "-c", _TO_ITSELF)
+
+    numbers: list[str] = []
+
+    def goes_on() -> bool:
+        before, numbers[:] = len(numbers), podman("logs", "a").splitlines()
+        return len(numbers) > before > 0
+
+    podman.wait_for(goes_on, "the first numbers")
+    for _ in range(2):
+        podman("container", "checkpoint", "--tcp-established", "a")
+        numbers[:] = podman("logs", "a").splitlines()
+        podman("container", "restore", "--tcp-established", "a")
+        podman.wait_for(goes_on, "the next number")
+    assert numbers == [str(number) for number in range(1, len(numbers) + 1)]
 
 
 @contextmanager

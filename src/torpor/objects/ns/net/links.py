@@ -87,6 +87,15 @@ def dump(store: ImageStore, ident: int, links: list[Link], ids: dict[int, int], 
     raw.store(store, kinds.TORPOR_LINK, ident, [(RTM_NEWLINK, link.payload) for link in carried])
 
 
+def dump_loopback(store: ImageStore, ident: int, links: list[Link]) -> None:
+    """The loopback interface alone, whose state is the namespace's own where others give it all else."""
+    store_all(store, kinds.NETDEV, [_entry(each, ident, {}) for each in links if _is_loopback(each)], ident)
+
+
+def _is_loopback(link: Link) -> bool:
+    return link.type == rtnetlink.ARPHRD_LOOPBACK
+
+
 def _entry(link: Link, ident: int, ids: dict[int, int]) -> m.net_device_entry:
     entry = m.net_device_entry(
         type=link_kinds.type_of(link), ifindex=link.index, mtu=link.number(rtnetlink.IFLA_MTU), flags=link.flags,
@@ -97,7 +106,7 @@ def _entry(link: Link, ident: int, ids: dict[int, int]) -> m.net_device_entry:
     elif link.link_netnsid in ids:
         entry.peer_nsid = ids[link.link_netnsid]
     address = link.attributes.get(rtnetlink.IFLA_ADDRESS)
-    if address and link.type != rtnetlink.ARPHRD_LOOPBACK:
+    if address and not _is_loopback(link):
         entry.address = address
     master = link.number(rtnetlink.IFLA_MASTER)
     if master:
@@ -150,6 +159,12 @@ def read(store: ImageStore, ident: int) -> list[Wanted]:
         known = saved.get(entry.ifindex)
         found.append(Wanted(ident, entry, known if known is not None and known.name == name else None))
     return found
+
+
+def is_loopback_up(store: ImageStore, ident: int) -> bool:
+    """Whether it was; as for every container where the images do not say, for a runtime brings it up."""
+    found = [each.entry.flags for each in read(store, ident) if each.entry.type == m.nd_type.LOOPBACK]
+    return not found or bool(found[0] & IFF_UP)
 
 
 class Maker:

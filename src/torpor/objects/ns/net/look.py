@@ -79,7 +79,10 @@ def dump(session: NsDump) -> None:
 def _dump_inside(session: NsDump) -> None:
     store, ident = session.store, session.ident
     assert session.context is not None
-    if not session.context.policies.network.empty_net:
+    if session.context.policies.network.empty_net:
+        with Netlink() as connection:
+            links.dump_loopback(store, ident, rtnetlink.read_links(connection))
+    else:
         with Netlink() as connection:
             found = rtnetlink.read_links(connection)
             links.check(found, session.external, session.pid)
