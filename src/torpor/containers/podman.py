@@ -16,7 +16,7 @@ from typing import Any
 from torpor.base.errors import EngineError, TorporError, UsageError
 from torpor.base.fds import OwnedFd
 from torpor.base.ids import Pid
-from torpor.containers import archive, changes, foreseen, space
+from torpor.containers import archive, changes, foreseen, podman_profile, space
 from torpor.containers.commands import command_of, run
 from torpor.containers.model import LIST_TIMEOUT_S, RUNNING, Container, Restored, Runtime, Words, matching, option_line
 from torpor.images import pack
@@ -146,6 +146,8 @@ class Podman:
 
     def restore(self, container: Container, words: Words) -> Restored:
         line = option_line(self.name, "restores", words, _RESTORE_WORDS, _OTHER_OPTIONS)
+        told = json.loads(run(self.name, "container", "inspect", container.id))[0]
+        podman_profile.load(str(told.get("AppArmorProfile") or ""))
         run(self.name, "container", "restore", *line, container.id, to_its_end=True)
         return self._restored(container.id)
 
@@ -209,6 +211,7 @@ class Podman:
         called = name or own_name
         was_there = not called or self.exists(called)
         line = [*words, *([f"--name={name}"] if name else [])]
+        podman_profile.load()
         try:
             said = run(self.name, "container", "restore", *line, to_its_end=True)
         except BaseException as error:

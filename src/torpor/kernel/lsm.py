@@ -105,21 +105,30 @@ def is_known(label: str) -> bool:
         if active() == SELINUX:
             _write(_CONTEXT, label.encode() + b"\0")
             return True
-        loaded = set(map(parse_profile, read_small(_PROFILES).splitlines()))
+        loaded = profiles()
     except OSError as error:
         return error.errno != errno.EINVAL
-    return all(_is_loaded(part, loaded) for part in label.split(STACK))
+    namespace = ""
+    for part in label.split(STACK):
+        # One that names no namespace is of that of the one before (aa_label_strn_parse() in security/apparmor/label.c).
+        name = part
+        if part.startswith(":"):
+            namespace, _, name = part[1:].partition(":")
+        if not _is_loaded(namespace, name.removeprefix("//"), loaded):
+            return False
+    return True
 
 
-def _is_loaded(profile: str, loaded: set[str]) -> bool:
-    """Profiles of namespaces below are listed as ``:namespace://profile``; every namespace has "unconfined"."""
-    if not profile.startswith(":"):
-        return profile == "unconfined" or profile in loaded
-    namespace, _, name = profile[1:].partition(":")
-    name = name.removeprefix("//")
-    if name == "unconfined":
-        return os.path.isdir(f"{_NAMESPACES}/{namespace}")
-    return f":{namespace}://{name}" in loaded
+def profiles() -> set[str]:
+    """Those that AppArmor has loaded.  OSError where it does not tell."""
+    return set(map(parse_profile, read_small(_PROFILES).splitlines()))
+
+
+def _is_loaded(namespace: str, profile: str, loaded: set[str]) -> bool:
+    """Profiles of namespaces below are listed as ``:a//b:profile``; every namespace has "unconfined"."""
+    if profile == "unconfined":
+        return not namespace or os.path.isdir(f"{_NAMESPACES}/{namespace.replace('//', '/namespaces/')}")
+    return (f":{namespace}:{profile}" if namespace else profile) in loaded
 
 
 def read_file_label(fd: int) -> str:

@@ -131,8 +131,9 @@ def test_a_profile_is_looked_up_among_those_loaded(monkeypatch: pytest.MonkeyPat
     profiles.write_text("docker-default (enforce)\n/usr/bin/man (complain)\n")
     assert kernel.is_known("docker-default")
     assert not kernel.is_known("lxc-default")
-    profiles.write_text(":lxc://profile (enforce)\none (enforce)\n")
+    profiles.write_text(":lxc:profile (enforce)\n:lxc//in:two (enforce)\none (enforce)\n")
     assert kernel.is_known(":lxc:profile") and kernel.is_known("one//&:lxc://profile")
+    assert kernel.is_known(":lxc//in:two//&two") and not kernel.is_known(":lxc:profile//&one")
     assert not kernel.is_known("one//&two") and not kernel.is_known(":lxc:other")
 
 
@@ -205,6 +206,8 @@ def test_a_refused_transition_is_quoted_before_anything_is_made(monkeypatch: pyt
         lsm.plan_files([(socket, CONTEXT)], m.lsmtype.SELINUX)
     assert lsm.plan_files([(socket, OWN)], m.lsmtype.SELINUX) == {}
     assert lsm.plan_files([(socket, CONTEXT)], m.lsmtype.SELINUX, {CONTEXT: OWN}) == {}
+    with pytest.raises(RestoreError, match=r"file 3: this machine's SELinux does not know absent"):
+        lsm.plan_files([(socket, CONTEXT)], m.lsmtype.SELINUX, {CONTEXT: "absent"})
 
 
 def test_what_may_not_be_looked_into_is_named_before_anything_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -145,7 +145,8 @@ def plan_files(
 ) -> dict[int, str]:
     """The label that each file is to have, by its id, where it is another than ours.
 
-    *files*: entries with the label that the images have for them.  NotPermittedError where we may not make such.
+    *files*: entries with the label that the images have for them.  RestoreError for one that is not known here,
+    NotPermittedError where we may not make such.
     """
     if lsm.active() != lsm.SELINUX or image_type != m.lsmtype.SELINUX:
         return {}
@@ -155,6 +156,9 @@ def plan_files(
         if not label or label == own:
             continue
         found[entry.id] = label
+        if ("", label) not in checked:
+            checked.add(("", label))
+            _check_known(label, f"files.img: file {entry.id}")
         kind = _socket_class(entry)
         if kind and (kind, label) not in checked:
             checked.add((kind, label))
@@ -192,14 +196,17 @@ def _name_of(image_type: int) -> str:
     return next((_NAMES[name] for name, number in _TYPES.items() if number == image_type), "unknown")
 
 
+def _check_known(label: str, who: str) -> None:
+    if lsm.is_known(label):
+        return
+    load = "load it (apparmor_parser, semodule), or name another: --lsm-profile TYPE:LABEL, --lsm-map OLD=NEW"
+    if label.startswith(_PODMANS):
+        load += "; Podman loads its own when it starts a container, and torpor restore CONTAINER has it do so"
+    raise RestoreError(f"{who}: this machine's {_NAMES[lsm.active()]} does not know {label}", hint=load)
+
+
 def _check(label: str, process: RestoreProcess) -> None:
-    if not lsm.is_known(label):
-        load = "load it (apparmor_parser, semodule), or name another: --lsm-profile TYPE:LABEL, --lsm-map OLD=NEW"
-        if label.startswith(_PODMANS):
-            load += "; Podman loads its profile when it creates a container: podman create IMAGE"
-        raise RestoreError(
-            f"pid {process.ns_pid}: this machine's {_NAMES[lsm.active()]} does not know {label}", hint=load
-        )
+    _check_known(label, f"pid {process.ns_pid}")
     if not _is_other(label):
         return
     own = lsm.own_label()
