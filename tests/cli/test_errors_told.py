@@ -142,7 +142,7 @@ def test_a_process_that_is_killed_meanwhile_is_told_as_that(images: Path) -> Non
 
     null = subprocess.DEVNULL
     with subprocess.Popen(["sleep", "1000"], stdin=null, stdout=null, stderr=null) as process:
-        (met,) = _iter_tree(Pid(process.pid), {})
+        (met,) = _iter_tree([Pid(process.pid)], {})
         os.kill(process.pid, signal.SIGKILL)
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         with pytest.raises(errors.TargetGoneError, match=f"pid {process.pid} .* was killed while"):

@@ -3,7 +3,7 @@
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -94,8 +94,8 @@ class _Also(MemStore):
 def _before_the_stop(monkeypatch: pytest.MonkeyPatch, change: Callable[[], None]) -> None:
     make = earlier.Earlier.__init__
 
-    def made(self: earlier.Earlier, root: Pid, unseen: frozenset[str] = frozenset()) -> None:
-        make(self, root, unseen)
+    def made(self: earlier.Earlier, tree: Sequence[Pid], unseen: frozenset[str] = frozenset()) -> None:
+        make(self, tree, unseen)
         change()
 
     monkeypatch.setattr(earlier.Earlier, "__init__", made)

@@ -214,9 +214,12 @@ def _stop_new_children(
 ) -> bool:
     everyone = list(root.iter_tree())
     known = {process.pid for process in everyone}
+    # In a second pass: a child that still ran when its parent, stopped, was looked at may have got a sibling
+    # (CLONE_PARENT), or left an orphan.  Whoever had no child gets none any more.
+    leaves = {process.pid for process in everyone if len(everyone) > 1 and not process.children}
     found = False
     for process in everyone:  # which grows
-        if process.is_zombie:
+        if process.is_zombie or process.pid in leaves:
             continue
         others = entered.get(process.pid, ())
         for pid in [*read_children(process.pid), *others]:

@@ -35,7 +35,7 @@ def look_before(session: DumpSession) -> None:
         return
     from torpor.engine.dump.earlier import Earlier
 
-    session.earlier = Earlier(session.pid, unseen)
+    session.earlier = Earlier(session.seen, unseen)
 
 
 def look_again(session: DumpSession) -> None:

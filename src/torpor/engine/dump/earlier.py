@@ -8,7 +8,7 @@ are taken to be what they were; whoever has the time for it looks whether they a
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 from torpor.base.errors import RefusedError
@@ -16,7 +16,6 @@ from torpor.base.ids import Pid
 from torpor.kernel.procfs.maps import Vma, count_maps, read_flags, read_maps, read_smaps, take_flags
 from torpor.kernel.procfs.small import read_small
 from torpor.kernel.procfs.status import Status
-from torpor.kernel.procfs.task import read_children
 from torpor.kernel.vm import PAGE_SIZE
 from torpor.objects.model import DumpProcess
 
@@ -25,17 +24,13 @@ from torpor.objects.model import DumpProcess
 WORTH_IT, _WORTH_EACH = 4 << 20, 8 << 10
 
 
-def iter_large(root: Pid) -> Iterator[Pid]:
-    """Those of the tree below *root*, which runs, that have much memory of their own."""
-    pids = [root]
-    for pid in pids:
-        try:
+def iter_large(tree: Sequence[Pid]) -> Iterator[Pid]:
+    """Those of *tree*, which runs, that have much memory of their own."""
+    for pid in tree:
+        with suppress(FileNotFoundError, ProcessLookupError):
             own = own_bytes(pid)
             if own >= WORTH_IT and is_large(own, count_maps(pid)):
                 yield pid
-            pids += read_children(pid)
-        except (FileNotFoundError, ProcessLookupError):
-            continue
 
 
 def own_bytes(pid: Pid) -> int:
@@ -50,17 +45,17 @@ def is_large(own: int, n_mappings: int) -> bool:
 
 
 class Earlier:
-    """The mappings of the large processes below *root* as they are now.
+    """The mappings of the large processes of *tree* as they are now.
 
     *unseen*: VmFlags that will not be seen when it is looked again.
     """
 
-    def __init__(self, root: Pid, unseen: frozenset[str] = frozenset()) -> None:
+    def __init__(self, tree: Sequence[Pid], unseen: frozenset[str] = frozenset()) -> None:
         self._unseen = unseen
         self._maps: dict[Pid, list[Vma]] = {}
         #: Of each process whose flags are still to be looked at: what they were taken to be, by the mappings' starts.
         self._taken: dict[Pid, dict[int, frozenset[str]]] = {}
-        for pid in iter_large(root):
+        for pid in iter_large(tree):
             with suppress(OSError):
                 self._maps[pid] = read_smaps(pid)
 

@@ -18,7 +18,6 @@ from torpor.base.typed import TYPE_CHECKING
 from torpor.engine.options import CARRY, LEAVE_OUT
 from torpor.kernel.procfs.stat import read_stat
 from torpor.kernel.procfs.status import read_status
-from torpor.kernel.procfs.task import read_tree
 
 if TYPE_CHECKING:
     from torpor.objects.model import DumpProcess
@@ -50,12 +49,11 @@ def _find(tree: Sequence[Pid], numbers: Iterable[tuple[Pid, Sequence[int]]]) -> 
     return found
 
 
-def to_carry(root: Pid, mode: str) -> dict[Pid, list[Pid]]:
-    """Those that are to be dumped with the tree of *root*.  RefusedError names them unless *mode* allows them.
+def to_carry(tree: Sequence[Pid], mode: str) -> dict[Pid, list[Pid]]:
+    """Those that are to be dumped with the *tree*.  RefusedError names them unless *mode* allows them.
 
     What is about to end by itself has a moment to do so.
     """
-    tree = read_tree(root)
     found = find(tree)
     deadline = time.monotonic() + _WAIT_S
     while found and mode != CARRY and time.monotonic() < deadline:

@@ -71,15 +71,21 @@ class Findings:
 
 
 def check(
-    pid: Pid, options: DumpOptions, *, by_freezer: bool = False, entered: Mapping[Pid, Sequence[Pid]] | None = None
+    pid: Pid,
+    options: DumpOptions,
+    *,
+    by_freezer: bool = False,
+    entered: Mapping[Pid, Sequence[Pid]] | None = None,
+    tree: Sequence[Pid] = (),
 ) -> Noticed:
     """The quick pass before every dump.  The first refusal is raised, with others as notes.
 
     It descends to the descriptors that a kind wants to see; of mappings and all others links and names must do.  What
     kinds noticed: the answer.  *by_freezer*: whoever is frozen will be thawed.
-    *entered*: what is going to be carried besides, by the pid of its parent in the images.
+    *entered*: what is going to be carried besides, by the pid of its parent in the images.  *tree*: all pids, if they
+    have just been read.
     """
-    look = _Look(pid, options, entered or {}, thorough=False, by_freezer=by_freezer)
+    look = _Look(pid, options, entered or {}, thorough=False, by_freezer=by_freezer, tree=tree)
     found = look.problems()
     if found:
         # What comes and goes while we look (a socket between two looks at descriptors, a lock) is looked at once more.
@@ -141,12 +147,19 @@ class _Look:
     """One pass over a tree that runs."""
 
     def __init__(
-        self, pid: Pid, options: DumpOptions, entered: Mapping[Pid, Sequence[Pid]], *, thorough: bool, by_freezer: bool
+        self,
+        pid: Pid,
+        options: DumpOptions,
+        entered: Mapping[Pid, Sequence[Pid]],
+        *,
+        thorough: bool,
+        by_freezer: bool,
+        tree: Sequence[Pid] = (),
     ) -> None:
         self.context = DumpContext(MemStore(), options.policies)
         self.context.files = FileDump(self.context, kinds_alike)
         self._pid, self._options, self._entered = pid, options, entered
-        self._thorough, self._by_freezer = thorough, by_freezer
+        self._thorough, self._by_freezer, self._tree = thorough, by_freezer, tree
 
     def problems(self) -> list[TorporError]:
         """What stands in the way."""
@@ -159,7 +172,7 @@ class _Look:
         if lacking := list(privileges.problems()):
             yield from lacking
             return
-        for process in _iter_tree(self._pid, self._entered):
+        for process in _iter_tree(self._tree or read_tree(self._pid), self._entered):
             everyone.append(process)
             if process.is_zombie:
                 continue
@@ -244,18 +257,18 @@ def _of_namespaces(context: DumpContext) -> Iterator[TorporError]:
         return  # it ended meanwhile, or is not ours to look at, which has been said
 
 
-def _iter_tree(root: Pid, entered: Mapping[Pid, Sequence[Pid]]) -> Iterator[DumpProcess]:
-    """All of them, the dead included, parents before children."""
+def _iter_tree(tree: Sequence[Pid], entered: Mapping[Pid, Sequence[Pid]]) -> Iterator[DumpProcess]:
+    """All of *tree* and below those who entered, the dead included, parents before children."""
     known: dict[Pid, DumpProcess] = {}
     parents = {pid: init for init, pids in entered.items() for pid in pids}
     # All pids first: a tree that forks without a pause would keep us here for ever if each were looked at on the way.
-    for at in [pid for top in (root, *parents) for pid in read_tree(top)]:
+    for at in [*tree, *(pid for top in parents for pid in read_tree(top))]:
         try:
             stat_line, status = read_stat(at), read_status(at)
             is_dead = stat_line.state in "ZX" and not lives_on(at)
             pidfd = None if is_dead else OwnedFd(open_pidfd(at))
         except (FileNotFoundError, ProcessLookupError):
-            if at == root:
+            if at == tree[0]:
                 raise TargetGoneError(f"no process has pid {at}") from None
             continue
         known[at] = DumpProcess(

@@ -6,6 +6,7 @@ from torpor.base import log
 from torpor.base.late import load
 from torpor.engine.dump import namespaces, preflight, warming
 from torpor.engine.dump.session import DumpSession
+from torpor.kernel.procfs.task import read_tree
 from torpor.objects.arch import cpu
 from torpor.objects.cgroup.model import IGNORE
 
@@ -14,14 +15,17 @@ def find_entered(session: DumpSession) -> None:
     """Those who have entered a namespace of the tree's, if they are to be carried; else they are refused."""
     from torpor.engine.dump import entered
 
-    session.entered = entered.to_carry(session.pid, session.options.entered)
+    session.seen = read_tree(session.pid)
+    session.entered = entered.to_carry(session.seen, session.options.entered)
 
 
 def check(session: DumpSession) -> None:
     """The quick pass over the tree; what it noticed is kept."""
     options = session.options
     by_freezer = bool(options.cgroups.freezer)
-    session.context.noticed = preflight.check(session.pid, options, by_freezer=by_freezer, entered=session.entered)
+    session.context.noticed = preflight.check(
+        session.pid, options, by_freezer=by_freezer, entered=session.entered, tree=session.seen
+    )
     if not session.is_pre_dump:
         for loss in session.context.noticed.undo:
             log.warn(loss)

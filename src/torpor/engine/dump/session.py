@@ -60,6 +60,8 @@ class DumpSession:
     ids: IdAllocator = field(default_factory=IdAllocator)
     #: Our own namespaces, and the numbers of the dumper's tables.
     root_ids: m.task_kobj_ids_entry = field(default_factory=m.task_kobj_ids_entry)
+    #: The tree as it was before all else: to look for children costs three system calls a thread.
+    seen: list[Pid] = field(default_factory=list)
     #: Who is carried besides the tree, by the pid of its parent in the images.
     entered: dict[Pid, list[Pid]] = field(default_factory=dict)
     cgroups: CgroupDump | None = None

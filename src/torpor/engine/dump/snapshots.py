@@ -44,7 +44,7 @@ def plan(session: DumpSession) -> Snapshots | None:
     Unless they are asked for, there are none of small processes, nor where a hook may rely on the tree being stopped.
     """
     options = session.options
-    if options.snapshot != ALWAYS and (options.notify is not nobody or next(iter_large(session.pid), None) is None):
+    if options.snapshot != ALWAYS and (options.notify is not nobody or next(iter_large(session.seen), None) is None):
         return None
     _ = session.outside.caretaker  # forked while it costs nobody anything
     return Snapshots(session)

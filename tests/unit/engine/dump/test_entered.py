@@ -13,7 +13,7 @@ from torpor.engine.dump import entered
 def test_one_that_ends_soon_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     answers: list[dict[int, list[int]]] = [{1: [2]}, {1: [2]}, {}]
     monkeypatch.setattr(entered, "find", lambda tree: answers.pop(0))
-    assert entered.to_carry(Pid(os.getpid()), "refuse") == {}
+    assert entered.to_carry([Pid(os.getpid())], "refuse") == {}
     assert not answers
 
 
@@ -24,10 +24,10 @@ def test_one_that_stays_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(entered, "find", find)
     monkeypatch.setattr(entered, "_WAIT_S", 0)
     with pytest.raises(RefusedError, match=f"pid {os.getppid()} ") as caught:
-        entered.to_carry(Pid(os.getpid()), "refuse")
+        entered.to_carry([Pid(os.getpid())], "refuse")
     assert "--exec-processes=carry" in (caught.value.hint or "")
-    assert entered.to_carry(Pid(os.getpid()), "leave-out") == {}
-    assert entered.to_carry(Pid(os.getpid()), "carry") == {os.getpid(): [os.getppid()]}
+    assert entered.to_carry([Pid(os.getpid())], "leave-out") == {}
+    assert entered.to_carry([Pid(os.getpid())], "carry") == {os.getpid(): [os.getppid()]}
 
 
 def test_without_a_namespace_of_its_own_nothing_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
