@@ -100,6 +100,8 @@ class Graph:
             for entry in context.files.entries.values()
             if entry.type == m.fd_types.UNIXSK
         }
+        #: Those of the tree that nobody has given us.
+        self._own = [node for node in self._nodes.values() if not (node.is_extern or node.is_given)]
         self._namer = Namer(context)
         self._actors = context.part(Actors)
         #: By the file id of a listener, the process that clients take it for at the moment (SO_PEERCRED).
@@ -118,11 +120,11 @@ class Graph:
             self._actors.close()
             for listener in self._stand_ins:
                 listener.socket.close()
-            if any(node.made is None for node in self._inside()):
+            if any(node.made is None for node in self._own):
                 self._namer.close()
         self._context.at(RestoreStage.QUEUED, self._complete)
         asked = -1
-        for node in self._inside():
+        for node in self._own:
             fd = node.socket.detach()
             if node.id == file_id:
                 asked = fd
@@ -132,16 +134,13 @@ class Graph:
             raise RestoreError(f"{self._nodes[file_id]} is outside of the tree and cannot be opened")
         return asked
 
-    def _inside(self) -> Iterator[Node]:
-        return (node for node in self._nodes.values() if not (node.is_extern or node.is_given))
-
     def _link(self) -> None:
         by_ino: dict[int, Node] = {}
         for node in self._nodes.values():
             if node.sk.ino in by_ino:
                 raise ImageError(f"files.img: two unix sockets of inode {node.sk.ino}")
             by_ino[node.sk.ino] = node
-        for node in self._inside():
+        for node in self._own:
             if node.sk.peer:
                 node.peer = by_ino.get(node.sk.peer)
                 if node.peer is None:
@@ -157,27 +156,27 @@ class Graph:
     # -- make -------------------------------------------------------------------------------------------------
 
     def _make_all(self) -> None:
-        listeners = {self._place(node): node for node in self._inside() if node.sk.state == LISTEN and node.name.text}
-        for node in self._inside():
+        listeners = {self._place(node): node for node in self._own if node.sk.state == LISTEN and node.name.text}
+        for node in self._own:
             if not (node.is_mutual or self._is_connected_stream(node)):
                 with self._labelling(node):
                     self._make_alone(node)
         self._actors.expect_pairs(self._plain_pairs())
-        for node in self._inside():
+        for node in self._own:
             with self._labelling(node):
                 if node.made is None and node.is_mutual:
                     assert node.peer is not None
                     self._make_pair(node, node.peer, listeners)
                 elif node.made is None:
                     self._make_orphan(node, listeners)
-        unaccepted = [node for node in self._inside() if self._is_unaccepted(node)]
+        unaccepted = [node for node in self._own if self._is_unaccepted(node)]
         for node in sorted(unaccepted, key=lambda node: node.sk.torpor_pending):
             assert node.peer is not None
             # If the backlog was made smaller since, connect(2) would wait for ever.
             node.socket.setblocking(False)
             options.restore_passing(node.peer.socket, node.peer.sk.opts, str(node.peer))
             self._connect_as(peer_cred.connector(node.sk), node, node.peer)
-        for node in self._inside():
+        for node in self._own:
             if node.sk.state == LISTEN:
                 self._listen(node, peer_cred.noted(node.sk))
 
@@ -186,7 +185,7 @@ class Graph:
 
     def _plain_pairs(self) -> Iterator[tuple[Who | None, int, str]]:
         """Who made each pair that ``_make_pair`` makes by one call, of which type and with what label."""
-        for node in self._inside():
+        for node in self._own:
             peer = node.peer
             if node.is_mutual and peer is not None and node.id < peer.id and not (node.name.text or peer.name.text):
                 who = peer_cred.noted(node.sk)
@@ -334,7 +333,7 @@ class Graph:
     # -- later ------------------------------------------------------------------------------------------------
 
     def _complete(self) -> None:
-        nodes = list(self._inside())
+        nodes = self._own
         try:
             for node in nodes:
                 node.made = borrowed(self._context.files.open(node.id), node.sk.type)
