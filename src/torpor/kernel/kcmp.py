@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from torpor.base.ids import Pid
 from torpor.kernel.arch import nr
-from torpor.kernel.syscall import raw5, syscall
+from torpor.kernel.syscall import raw_ints, syscall
 
 KCMP_FILE = 0
 KCMP_VM = 1
@@ -47,7 +47,7 @@ class KcmpIndex:
         while low < high:
             middle = (low + high) // 2
             other_pid, other_number, found = known[middle]
-            order = raw5(call, pid, other_pid, what, number, other_number)
+            order = raw_ints(call, pid, other_pid, what, number, other_number)
             if order < 0:
                 order = kcmp(pid, other_pid, what, number, other_number)
             if order == _EQUAL:

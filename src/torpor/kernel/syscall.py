@@ -17,10 +17,10 @@ _get_errno = ctypes.get_errno
 _address = ctypes.addressof
 _at = (ctypes.c_char * 0).from_buffer
 
-#: The call itself, with five arguments: -1 for a failure.  For loops in which the funnel's own time tells.
-raw5 = _libc["syscall"]
-raw5.restype = ctypes.c_long
-raw5.argtypes = [ctypes.c_long] + [ctypes.c_ulong] * 5
+#: The call itself, with numbers that fit into an int: -1 for a failure.  For loops in which the funnel's own time
+#: tells, a third of which is to look at types of arguments.
+raw_ints = _libc["syscall"]
+raw_ints.restype = ctypes.c_long
 
 
 def syscall(name: str, nr: int, a0: int = 0, a1: int = 0, a2: int = 0, a3: int = 0, a4: int = 0, a5: int = 0) -> int:
