@@ -4,7 +4,9 @@ import ctypes
 import mmap
 import os
 import signal
+import socket
 import subprocess
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -15,6 +17,7 @@ from torpor.kernel.procfs import maps, task
 from torpor.kernel.procfs.maps import makedev, parse_line, parse_smaps, read_maps
 from torpor.kernel.procfs.stat import Stat, parse_stat, read_stat
 from torpor.kernel.procfs.status import read_status
+from torpor.kernel.procfs.task import read_fd_link
 
 
 def test_a_line_with_spaces_in_the_name() -> None:
@@ -108,3 +111,24 @@ def test_who_takes_a_kill_between_two_looks_is_dying(monkeypatch: pytest.MonkeyP
 
 def test_who_runs_is_not_dying() -> None:
     assert not task.is_dying(Pid(os.getpid()))
+
+
+def test_links_of_pipes_and_sockets_are_told_by_their_inodes(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    reader, writer = os.pipe()
+    files = [
+        reader,
+        writer,
+        os.open(f"/proc/self/fd/{reader}", os.O_PATH),
+        os.open(tmp_path / "fifo", os.O_RDWR),
+        os.open("/dev/null", os.O_RDONLY),
+        socket.socket(socket.AF_UNIX).detach(),
+        socket.socket(socket.AF_INET).detach(),
+    ]
+    try:
+        for fd in files:
+            link = os.readlink(f"/proc/self/fd/{fd}")
+            assert read_fd_link(Pid(os.getpid()), fd, os.fstat(fd)) == link
+    finally:
+        for fd in files:
+            os.close(fd)

@@ -28,7 +28,7 @@ from torpor.kernel.procfs.maps import PROT_EXEC, Vma, read_maps, read_smaps
 from torpor.kernel.procfs.small import read_small
 from torpor.kernel.procfs.stat import read_stat
 from torpor.kernel.procfs.status import read_status
-from torpor.kernel.procfs.task import read_fdinfo_lines, read_fds, read_threads, read_tree
+from torpor.kernel.procfs.task import read_fd_link, read_fdinfo_lines, read_fds, read_threads, read_tree
 from torpor.objects.arch import uncarried
 from torpor.objects.files import locks, settings
 from torpor.objects.files.model import FileDump, OpenFile
@@ -374,7 +374,8 @@ def _of_files(process: DumpProcess, context: DumpContext, thorough: bool) -> Ite
     for number in read_fds(process.pid):
         link = f"/proc/{process.pid}/fd/{number}"
         try:
-            target, info = os.readlink(link), os.stat(link)
+            info = os.stat(link)
+            target = read_fd_link(process.pid, number, info)
             device = (target, info.st_dev, info.st_ino)
             plain = (device in devices or _is_plain(target, info)) and not kinds.find(info.st_dev, link)
         except FileNotFoundError:
@@ -428,7 +429,9 @@ def _of_file(
 ) -> None:
     """RefusedError for a file that cannot be carried; OSError where it cannot be looked at."""
     assert process.pidfd is not None
-    lines = read_fdinfo_lines(process.pid, number)
+    # Of a socket nothing but locks stands in fdinfo that a check would look at.
+    has_lines = thorough or not target.startswith("socket:") or info.st_ino in context.part(_Locked).inodes
+    lines = read_fdinfo_lines(process.pid, number) if has_lines else []
     for line in lines:
         if line.startswith("lock:"):
             locks.check(process, number, line, context)

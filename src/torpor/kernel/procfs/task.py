@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import _socket  # without the enumerations of `socket`
 import os
+from functools import cache
 
 from torpor.base.ids import Pid
 from torpor.kernel import signal
@@ -61,6 +63,28 @@ def is_dying(pid: Pid) -> bool:
 def read_fds(pid: Pid) -> list[int]:
     """Open descriptor numbers, ascending."""
     return sorted(map(int, os.listdir(f"/proc/{pid}/fd")))
+
+
+def read_fd_link(pid: Pid, fd: int, info: os.stat_result) -> str:
+    """What the link ``/proc/PID/fd/FD`` says of a file that stat(2) says *info* of."""
+    head = _heads_of_nameless().get(info.st_dev)
+    return os.readlink(f"/proc/{pid}/fd/{fd}") if head is None else f"{head}{info.st_ino}]"
+
+
+@cache
+def _heads_of_nameless() -> dict[int, str]:
+    """By their device, how links begin of pipes and sockets, behind which comes the inode (pipefs_dname, sockfs_dname).
+
+    To read one takes longer than all else that is asked of a pipe.
+    """
+    reader, writer = os.pipe()
+    own = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM)
+    try:
+        return {os.fstat(reader).st_dev: "pipe:[", os.fstat(own.fileno()).st_dev: "socket:["}
+    finally:
+        os.close(reader)
+        os.close(writer)
+        own.close()
 
 
 def read_fdinfo(pid: Pid | str, fd: int) -> dict[str, str]:

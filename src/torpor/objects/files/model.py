@@ -24,7 +24,7 @@ from torpor.images.text import get_text
 from torpor.kernel import lsm
 from torpor.kernel.kcmp import KCMP_FILE, KcmpIndex
 from torpor.kernel.pidfd import getfd
-from torpor.kernel.procfs.task import read_fdinfo_lines
+from torpor.kernel.procfs.task import read_fd_link, read_fdinfo_lines
 from torpor.objects.model import DumpProcess, RestoreProcess
 from torpor.objects.session import DumpContext, RestoreContext
 
@@ -186,8 +186,8 @@ class FileDump:
         fd = getfd(process.pidfd.fileno(), number)
         try:
             fdinfo = read_fdinfo_lines(process.pid, number)
-            target = os.readlink(f"/proc/{process.pid}/fd/{number}")
-            file = OpenFile(process, number, fd, target, os.fstat(fd), fdinfo)
+            info = os.fstat(fd)
+            file = OpenFile(process, number, fd, read_fd_link(process.pid, number, info), info, fdinfo)
             file_id = self._identify(file, process.pid, number)
             if len(fdinfo) > _N_COMMON_LINES:
                 self.lock_lines += [(process, number, file_id, line) for line in fdinfo if line.startswith("lock:")]
