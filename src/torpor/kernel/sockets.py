@@ -56,6 +56,28 @@ class Borrowed:
         self._socket.detach()
 
 
+class _Lent(Socket):
+    """Leaves its descriptor to whom it is."""
+
+    __slots__ = ()
+    __del__ = _socket.socket.detach
+
+
+_lent: dict[int, _Lent] = {}
+
+
+def asked(fd: int) -> Socket:
+    """A descriptor that somebody else owns, to be asked for options and for nothing else.
+
+    One object for each number, whatever sockets have that one after the other: to make one takes longer than to ask.
+    OSError, here or when it is asked, for what is no socket.
+    """
+    found = _lent.get(fd)
+    if found is None:
+        found = _lent[fd] = _Lent(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, fileno=fd)
+    return found
+
+
 def is_one_of_us(other: Socket) -> bool:
     """Whether whoever is at the other end is root, or the user who we are."""
     _, uid, _ = _UCRED.unpack(other.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, _UCRED.size))
@@ -74,17 +96,15 @@ def _own(end: _socket.socket, kind: int) -> Socket:
 
 def get_int(fd: int, level: int, option: int) -> int:
     """An integer option; OSError where the socket does not have it."""
-    with Borrowed(fd) as connection:
-        return connection.getsockopt(level, option)
+    return asked(fd).getsockopt(level, option)
 
 
 def net_namespace_of(fd: int) -> tuple[str, int]:
     """What tells the network namespace of a socket from others: SO_NETNS_COOKIE (5.14), or the namespace's inode."""
-    with Borrowed(fd) as connection:
-        try:
-            cookie = connection.getsockopt(_socket.SOL_SOCKET, SO_NETNS_COOKIE, 8)
-        except OSError:
-            return ("inode", _namespace_inode(fd))
+    try:
+        cookie = asked(fd).getsockopt(_socket.SOL_SOCKET, SO_NETNS_COOKIE, 8)
+    except OSError:
+        return ("inode", _namespace_inode(fd))
     return ("cookie", int.from_bytes(cookie, "little"))
 
 

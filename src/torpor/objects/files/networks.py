@@ -72,11 +72,11 @@ class Networks:
             self._learn()
         return self._met[inode]
 
-    def each(self, work: Callable[[], T]) -> Iterator[T]:
-        """Do *work* in each of them."""
+    def each(self, work: Callable[[], T]) -> Iterator[tuple[int, T]]:
+        """Do *work* in each of them; its number in the images, and what comes of it."""
         self._learn()
-        for _, place in self._known.values():
-            yield work() if place is None else inside(place.fileno(), CLONE_NEWNET, work)
+        for number, place in self._known.values():
+            yield number, work() if place is None else inside(place.fileno(), CLONE_NEWNET, work)
 
     def inside(self, ident: int, work: Callable[[], T]) -> T:
         """Do *work* in the one of that number."""

@@ -18,6 +18,7 @@ import _socket as socket
 import errno
 import os
 import struct
+from itertools import starmap
 
 from torpor.base import log
 from torpor.base.errors import RestoreError
@@ -25,7 +26,7 @@ from torpor.base.records import dataclass
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.kernel.idmap import IdMaps
-from torpor.kernel.sockets import Borrowed, Socket
+from torpor.kernel.sockets import Socket, asked
 from torpor.kernel.uapi import socket as uapi
 from torpor.kernel.uapi.socket import SOL_SOCKET
 from torpor.objects.files.model import OpenFile
@@ -85,25 +86,24 @@ class Alike:
         fields = [
             field.option for field, _ in _ALWAYS if shape.family in _SWITCH_FAMILIES.get(field.name, (shape.family,))
         ]
-        asked: list[tuple[int, ...]] = [(SOL_SOCKET, number) for number in (*_BUFFERS, *fields, uapi.SO_MARK)]
-        asked += [(SOL_SOCKET, number, size) for number, size in _STRUCTURES]
-        asked += [(option.level, option.name, min(option.size, _PYTHON_MAX)) for option in options]
+        questions: list[tuple[int, ...]] = [(SOL_SOCKET, number) for number in (*_BUFFERS, *fields, uapi.SO_MARK)]
+        questions += [(SOL_SOCKET, number, size) for number, size in _STRUCTURES]
+        questions += [(option.level, option.name, min(option.size, _PYTHON_MAX)) for option in options]
         # TCP_MAXSEG is answered with the size in use, not the one that was set: where it is asked for, equal answers do
         # not mean equal options.
-        self._can_tell = (tcp_repair.TCP, option_tables.TCP_MAXSEG) not in [each[:2] for each in asked]
+        self._can_tell = (tcp_repair.TCP, option_tables.TCP_MAXSEG) not in [each[:2] for each in questions]
         self._asked: list[tuple[int, ...]] = []
         self._unanswered: list[tuple[int, ...]] = []
         with new_socket(shape.family, shape.type, shape.protocol) as fresh:
-            for each in asked:
+            for each in questions:
                 (self._asked if _answers(fresh, each) else self._unanswered).append(each)
 
     def ask(self, connection: Socket) -> tuple[int | bytes, ...] | None:
         """The answers; None where they do not tell all: it must be asked one by one."""
         if not self._can_tell or any(_answers(connection, each) for each in self._unanswered):
             return None
-        get = connection.getsockopt
         try:
-            return tuple([get(*each) for each in self._asked])
+            return tuple(starmap(connection.getsockopt, self._asked))
         except OSError:
             return None
 
@@ -174,17 +174,17 @@ def _is_of_the_moment(connection: Socket, option: Opaque, content: bytes) -> boo
 def dump(file: OpenFile, shape: Shape, opts: m.sk_opts_entry, context: DumpContext) -> None:
     """Fill in *opts* with the options of the socket, which is of that *shape*.  RefusedError (see above)."""
     alike = context.part(Defaults).alike(shape)
-    with Borrowed(file.fd) as connection:
-        n_filter = filters.count(file, connection)
-        answers = alike.ask(connection) if not n_filter else None
-        known = alike.known.get(answers) if answers is not None else None
-        if known is not None:
-            opts.MergeFrom(known)
-        else:
-            _dump_each(connection, shape, opts, context)
-            filters.dump(connection, n_filter, opts)
-            if answers is not None:
-                alike.note(answers, opts)
+    connection = asked(file.fd)
+    n_filter = filters.count(file, connection)
+    answers = alike.ask(connection) if not n_filter else None
+    known = alike.known.get(answers) if answers is not None else None
+    if known is not None:
+        opts.MergeFrom(known)
+    else:
+        _dump_each(connection, shape, opts, context)
+        filters.dump(connection, n_filter, opts)
+        if answers is not None:
+            alike.note(answers, opts)
     user, group = file.process.idmaps.inside(file.stat.st_uid, file.stat.st_gid)
     if user or group:
         opts.torpor_uid, opts.torpor_gid = user, group

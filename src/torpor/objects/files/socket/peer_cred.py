@@ -29,7 +29,7 @@ from torpor.images.errors import ImageError
 from torpor.kernel.arch import nr
 from torpor.kernel.idmap import NO_ID
 from torpor.kernel.procfs.status import read_status
-from torpor.kernel.sockets import Borrowed, Socket
+from torpor.kernel.sockets import Socket, asked
 from torpor.kernel.uapi.socket import SO_PEERCRED, SO_PEERGROUPS
 from torpor.objects.files.model import OpenFile
 from torpor.objects.session import DumpContext
@@ -67,27 +67,43 @@ class _Tree:
         self.numbers = {process.pid: process.ns_pid for process in context.processes}
 
 
+class _Known:
+    """What came of whom the kernel has noted: of a thousand sockets mostly the same."""
+
+    def __init__(self, _context: DumpContext) -> None:
+        #: By the process that has a socket, and what the kernel says: the fields; whether the pid has to be asked for.
+        self.found: dict[tuple[Pid, bytes, tuple[int, ...]], tuple[m.unix_sk_entry, bool]] = {}
+
+
 def dump(file: OpenFile, sk: m.unix_sk_entry, context: DumpContext) -> None:
     """Fill in whom the kernel has noted, if anybody."""
-    with Borrowed(file.fd) as connection:
-        pid, uid, gid = struct.unpack(_CREDENTIALS, connection.getsockopt(socket.SOL_SOCKET, SO_PEERCRED, 12))
-        groups = [] if uid == NO_ID else _groups_of(connection)
+    connection = asked(file.fd)
+    credentials = connection.getsockopt(socket.SOL_SOCKET, SO_PEERCRED, 12)
+    pid, uid, gid = struct.unpack(_CREDENTIALS, credentials)
     if uid == NO_ID:
         return
-    idmaps = file.process.idmaps
-    sk.torpor_peer_pid = 0
-    sk.torpor_peer_uid, sk.torpor_peer_gid = idmaps.inside(uid, gid)
-    inside = map(idmaps.groups.inside, groups)
-    sk.torpor_peer_group.extend(group for group in inside if group != NO_ID)
-    _dump_pid(file, sk, Pid(pid), context)
-
-
-def _dump_pid(file: OpenFile, sk: m.unix_sk_entry, pid: Pid, context: DumpContext) -> None:
-    sk.torpor_peer_pid = pid_inside(file, pid, context)
-    is_dead = pid > 0 and not os.path.exists(f"/proc/{pid}")
-    if not sk.torpor_peer_pid and is_dead and not file.in_flight:
+    groups = _groups_of(connection)
+    known = context.part(_Known).found
+    key = file.process.pid, credentials, groups
+    if key not in known:
+        known[key] = _find(file, Pid(pid), uid, gid, groups, context)
+    found, is_unknown = known[key]
+    sk.MergeFrom(found)
+    if is_unknown and not file.in_flight:
         # Only a task of its pid namespace can be told which number it had there.
         file.process.questions.append(lambda batch: _ask(file.number, sk, batch))
+
+
+def _find(
+    file: OpenFile, pid: Pid, uid: int, gid: int, groups: tuple[int, ...], context: DumpContext
+) -> tuple[m.unix_sk_entry, bool]:
+    found, idmaps = m.unix_sk_entry(), file.process.idmaps
+    found.torpor_peer_uid, found.torpor_peer_gid = idmaps.inside(uid, gid)
+    inside = map(idmaps.groups.inside, groups)
+    found.torpor_peer_group.extend(group for group in inside if group != NO_ID)
+    found.torpor_peer_pid = pid_inside(file, pid, context)
+    is_dead = pid > 0 and not os.path.exists(f"/proc/{pid}")
+    return found, is_dead and not found.torpor_peer_pid
 
 
 def pid_inside(file: OpenFile, pid: Pid, context: DumpContext) -> TreePid:
@@ -108,14 +124,14 @@ def _ask(number: int, sk: m.unix_sk_entry, batch: Batch) -> None:
     batch.then(collect)
 
 
-def _groups_of(connection: Socket) -> list[int]:
+def _groups_of(connection: Socket) -> tuple[int, ...]:
     try:
         found = connection.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, _FEW_GROUPS)
     except OSError as error:
         if error.errno != errno.ERANGE:
-            return []  # not before 4.13
+            return ()  # not before 4.13
         found = connection.getsockopt_in(socket.SOL_SOCKET, SO_PEERGROUPS, bytearray(_ALL_GROUPS))
-    return [group for (group,) in struct.iter_unpack("I", found)]
+    return struct.unpack(f"{len(found) // 4}I", found)
 
 
 def dump_connector(file: OpenFile, sk: m.unix_sk_entry) -> None:

@@ -18,7 +18,7 @@ import _socket as socket
 from torpor.base.errors import KernelError
 from torpor.images import messages as m
 from torpor.kernel import sock_diag
-from torpor.kernel.sockets import Borrowed
+from torpor.kernel.sockets import asked
 from torpor.objects.files import fown
 from torpor.objects.files.model import FileKind, OpenFile
 from torpor.objects.files.networks import Networks
@@ -35,18 +35,35 @@ class Table:
     """The unix sockets of the tree's network namespaces, read once."""
 
     def __init__(self, context: DumpContext) -> None:
+        self._networks = context.part(Networks)
+        self._read()
+
+    def _read(self) -> None:
         try:
-            tables = list(context.part(Networks).each(sock_diag.read_unix))
+            tables = list(self._networks.each(sock_diag.read_unix))
         except KernelError as error:
             error.add_note("unix sockets need CONFIG_UNIX_DIAG")
             raise
-        self.sockets = {ino: row for table in tables for ino, row in table.items()}
+        self.sockets = {ino: row for _, table in tables for ino, row in table.items()}
+        #: The number in the images of the network namespace that a socket is in.
+        self.ns_of = {ino: ns_id for ns_id, table in tables for ino in table}
         self.listener_of = {
             ino: (listener, place)
             for listener in self.sockets.values()
             for place, ino in enumerate(listener.pending, 1)
             if ino
         }
+
+    def row_of(self, file: OpenFile) -> sock_diag.UnixSocket:
+        """What it says of a socket; RefusedError for one that it has not, or whose namespace is not the tree's."""
+        row = self.sockets.get(file.stat.st_ino)
+        if row is None:
+            self._networks.id_of(file)  # one that nothing but the socket keeps is met by this
+            self._read()
+            row = self.sockets.get(file.stat.st_ino)
+        if row is None:
+            raise file.refuse("a unix socket that the kernel's table does not have")
+        return row
 
 
 def matches(file: OpenFile) -> bool:
@@ -57,14 +74,11 @@ def matches(file: OpenFile) -> bool:
 def dump(file: OpenFile, entry: m.file_entry, context: DumpContext) -> None:
     """Fill in ``entry.usk``, and the queue's image."""
     ino = file.stat.st_ino
-    ns_id = context.part(Networks).id_of(file)
     table = context.part(Table)
-    row = table.sockets.get(ino)
-    if row is None:
-        raise file.refuse("a unix socket that the kernel's table does not have")
+    row = table.row_of(file)
     sk = entry.usk
     sk.id, sk.ino, sk.type, sk.state, sk.flags = entry.id, ino, row.type, row.state, file.flags
-    sk.uflags, sk.backlog, sk.peer, sk.ns_id = 0, row.backlog, row.peer, ns_id
+    sk.uflags, sk.backlog, sk.peer, sk.ns_id = 0, row.backlog, row.peer, table.ns_of[ino]
     fown.fill(sk.fown, file)
     unix_name.dump(file, sk, row.name, context)
     peer_cred.dump(file, sk, context)
@@ -83,12 +97,11 @@ def dump(file: OpenFile, entry: m.file_entry, context: DumpContext) -> None:
 
 def check(file: OpenFile, context: DumpContext) -> None:
     """Refuse, when all are known, connections to sockets outside of the tree."""
-    context.part(Networks).check(file)
-    with Borrowed(file.fd) as connection:
-        filters.count(file, connection)
+    filters.count(file, asked(file.fd))
     table = context.part(Table)
     row = table.sockets.get(file.stat.st_ino)
     if row is None:
+        context.part(Networks).check(file)
         return  # younger than the table
     unix_name.check(file, row.name, context)
     peers = context.part(Peers)
