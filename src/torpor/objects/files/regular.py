@@ -19,6 +19,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 
 from torpor.base import log
 from torpor.base.errors import RestoreError
@@ -50,6 +51,8 @@ from torpor.objects.files.paths import (
 from torpor.objects.session import DumpContext, DumpStage, RestoreContext
 
 _ONCE = os.O_CREAT | os.O_EXCL | os.O_TRUNC | os.O_NOCTTY
+#: What can be opened with these by its name alone.
+_BY_NAME = O_PATH | O_TMPFILE_ONLY | os.O_NOFOLLOW
 _NO_POSITION = (1 << 64) - 1
 _NFS_SILLY = ".nfs"
 _NFS_SILLY_DIGITS = 24
@@ -333,7 +336,8 @@ def restore(
     if reg.flags & O_PATH and stat.S_ISSOCK(reg.mode):
         _make_sockets(context)
     # O_ASYNC has no meaning here, but only open(2) can set it.
-    fd = open_file(reg, reg.flags & ~_ONCE, context, may_be)
+    flags = reg.flags & ~_ONCE
+    fd = _open_ordinary(reg, flags, context) if may_be is is_ordinary else open_file(reg, flags, context, may_be)
     try:
         _check(reg, fd, context)
         if reg.pos and reg.pos != _NO_POSITION and not reg.flags & O_PATH:
@@ -341,6 +345,25 @@ def restore(
     except BaseException:
         os.close(fd)
         raise
+    return fd
+
+
+class _Opened:
+    """Descriptors of files that are open already: of a thousand descriptions of /dev/null one is looked up."""
+
+    def __init__(self, _context: RestoreContext) -> None:
+        #: By the mount and the name of each, and how it is opened; ``FileRestore`` has them until all is there.
+        self.fds: dict[tuple[int, str, int], int] = {}
+
+
+def _open_ordinary(reg: m.reg_file_entry, flags: int, context: RestoreContext) -> int:
+    if reg.ext or flags & _BY_NAME or reg.id in context.part(Remaps).by_file:
+        return open_file(reg, flags, context)
+    opened, key = context.part(_Opened).fds, (reg.mnt_id, reg.name, flags)
+    if key in opened:
+        with suppress(FileNotFoundError):  # in a mount namespace whose /proc does not know of us
+            return reopen(opened[key], flags | os.O_NOCTTY)
+    fd = opened[key] = open_file(reg, flags, context)
     return fd
 
 
