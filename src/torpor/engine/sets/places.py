@@ -300,16 +300,14 @@ class Inside(Place):
             if error.errno not in NO_LINKS:
                 raise
             os.rename(name, name, src_dir_fd=staging, dst_dir_fd=self.fd)
-        else:
-            os.rename(_LINK, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
 
     def _give_name(self, staging: int, name: str) -> None:
-        try:
-            os.link(name, _LINK, src_dir_fd=staging, dst_dir_fd=self.fd, follow_symlinks=False)
-        except FileExistsError:
-            # Of two names of one file rename(2) leaves both: the one before was in its place already.
-            self._unlink(_LINK)
-            os.link(name, _LINK, src_dir_fd=staging, dst_dir_fd=self.fd, follow_symlinks=False)
+        with suppress(FileExistsError):
+            return os.link(name, name, src_dir_fd=staging, dst_dir_fd=self.fd, follow_symlinks=False)
+        self._unlink(_LINK)
+        os.link(name, _LINK, src_dir_fd=staging, dst_dir_fd=self.fd, follow_symlinks=False)
+        os.rename(_LINK, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+        self._unlink(_LINK)  # of two names of one file, which was in its place already, rename(2) leaves both
 
     def home(self, staging: int) -> int:
         return self.fd

@@ -66,6 +66,7 @@ class NewSet:
             place.close()
             _fail(place.path, "begin a set of images", error)
         self._directory = open_directory(self._fd, "w", place.path)
+        self._directory.is_own = True
         self.store: ImageStore = compressing(self._directory) if compress else self._directory
 
     def sum_from_now_on(self) -> None:

@@ -204,6 +204,8 @@ class DirStore(BaseStore):
         self._fd = fd
         self._mode = mode
         self._written: set[str] = set()
+        #: Whether nothing is in it but what this store has written.
+        self.is_own = False
         #: Whether what is written from now on is summed when it is written: otherwise it has to be read again.
         self.sums_what_it_writes = False
         #: The sums that are known so, by name.
@@ -237,6 +239,8 @@ class DirStore(BaseStore):
         return sum(self._status(name).st_blocks * 512 for name in self.names() if ".img" in name)
 
     def exists(self, name: str) -> bool:
+        if self.is_own and check_name(name) not in self._written:
+            return False
         try:
             return stat.S_ISREG(self._status(name).st_mode)
         except ImageMissing:
