@@ -115,7 +115,7 @@ class CheckedStore(BaseStore):
         return [name for name in found if self._knows(name)]
 
     def exists(self, name: str) -> bool:
-        return self._store.exists(name) and self._knows(name)
+        return self._knows(check_name(name)) and self._store.exists(name)
 
     def _knows(self, name: str) -> bool:
         return self.manifest is None or name in self.manifest.files or self._was_brought(name)
