@@ -85,10 +85,13 @@ def check_threads(who: str, leader: Pid, tids: Sequence[Pid]) -> None:
     for tid in tids:
         try:
             found = _TABLE if kcmp(leader, tid, KCMP_FILES) else ""
+            has_places = kcmp(leader, tid, KCMP_FS) != 0
             if not found:
-                pairs = zip(_THREADS_NAMESPACES, theirs, _namespaces_of(tid), strict=True)
+                # A mount namespace of its own goes with places of its own (unshare(2), setns(2)).
+                first = 0 if has_places else 1
+                pairs = zip(_THREADS_NAMESPACES[first:], theirs[first:], _namespaces_of(tid, first), strict=True)
                 found = next((name for (_, name), one, other in pairs if one != other), "")
-            if not found and kcmp(leader, tid, KCMP_FS) and _places_of(leader) != _places_of(tid):
+            if not found and has_places and _places_of(leader) != _places_of(tid):
                 found = _PLACES
         except (FileNotFoundError, ProcessLookupError):
             continue
@@ -105,10 +108,10 @@ def _places_of(tid: Pid) -> list[tuple[str, int]]:
     return [*((os.readlink(path), os.stat(path).st_ino) for path in paths), ("umask", read_status(tid).umask)]
 
 
-def _namespaces_of(tid: Pid) -> list[str]:
+def _namespaces_of(tid: Pid, first: int = 0) -> list[str]:
     directory = os.open(f"/proc/{tid}/ns", O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        return [_link(directory, name) for name, _ in _THREADS_NAMESPACES]
+        return [_link(directory, name) for name, _ in _THREADS_NAMESPACES[first:]]
     finally:
         os.close(directory)
 

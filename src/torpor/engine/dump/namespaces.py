@@ -96,12 +96,12 @@ def _check_for_children(process: DumpProcess) -> None:
             )
 
 
-def prepare(pid: Pid, policies: Policies) -> None:
-    """Before the freeze: import what dumps the namespaces that *pid* does not share with us, and look at them.
+def prepare(tree: Sequence[Pid], policies: Policies) -> None:
+    """Before the freeze: import what dumps the namespaces that a *tree* does not share with us, and look at them.
 
     RefusedError where its user namespace does not own the others, or for what a kind's check refuses.
     """
-    external = policies.external
+    pid, external = tree[0], policies.external
     own_flags = 0
     links = []
     for kind in NAMESPACES:
@@ -124,7 +124,7 @@ def prepare(pid: Pid, policies: Policies) -> None:
         userns.check(pid, links)
     if not own_flags & CLONE_NEWTIME:
         import torpor.objects.ns.timens  # noqa: F401
-    nested.prepare(pid, policies)
+    nested.prepare(tree, policies)
 
 
 def look_at_limits(pid: Pid, context: DumpContext) -> None:

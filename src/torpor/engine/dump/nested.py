@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 from torpor.base.ids import Pid
 from torpor.base.late import Late
 from torpor.engine.dump import foreign
-from torpor.kernel.procfs.task import read_children
 from torpor.objects.ns.model import NsKind
 from torpor.objects.ns.table import NAMESPACES
 from torpor.objects.policy import Policies
 
 
-def prepare(pid: Pid, policies: Policies) -> None:
-    """Import what dumps them; RefusedError for what a kind's check refuses."""
-    pids = [pid]
-    for each in pids:
-        pids += read_children(each)
+def prepare(pids: Sequence[Pid], policies: Policies) -> None:
+    """Import what dumps those of a tree's processes; RefusedError for what a kind's check refuses."""
     for kind in NAMESPACES:
         if kind.nests:
             for one in _apart(kind, pids, policies.external):
@@ -27,7 +24,7 @@ def prepare(pid: Pid, policies: Policies) -> None:
                     kind.check(one, policies)
 
 
-def _apart(kind: NsKind, pids: list[Pid], external: tuple[str, ...]) -> list[Pid]:
+def _apart(kind: NsKind, pids: Sequence[Pid], external: tuple[str, ...]) -> list[Pid]:
     """A process in each namespace of that kind that is neither ours, nor external, nor that of the first of *pids*."""
     found = []
     seen = set()

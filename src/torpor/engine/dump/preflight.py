@@ -109,7 +109,8 @@ def _examine(pid: Pid, options: DumpOptions) -> Findings:
     from torpor.engine.dump import entered as those
 
     found: list[TorporError] = []
-    entered = those.find(read_tree(pid))
+    tree = read_tree(pid)
+    entered = those.find(tree)
     losses = []
     for init, pids in list(entered.items()) if options.entered != CARRY else ():
         if options.entered == REFUSE:
@@ -123,7 +124,7 @@ def _examine(pid: Pid, options: DumpOptions) -> Findings:
     from torpor.engine.dump import namespaces
 
     try:
-        namespaces.prepare(pid, options.policies)
+        namespaces.prepare(tree, options.policies)
         losses += namespaces.losses(pid, options.policies)
     except TorporError as problem:
         found.append(problem)

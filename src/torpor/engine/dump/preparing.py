@@ -33,7 +33,7 @@ def check(session: DumpSession) -> None:
 
 def look_at_namespaces(session: DumpSession) -> None:
     """What dumps those that the tree does not share with us."""
-    namespaces.prepare(session.pid, session.options.policies)
+    namespaces.prepare(session.seen, session.options.policies)
     namespaces.look_at_limits(session.pid, session.context)
 
 

@@ -204,12 +204,22 @@ def base_slice() -> int:
 
 def _has_cookie(tid: Pid) -> bool:
     """Whether the thread is kept apart from others by core scheduling."""
-    cookie = bytearray(8)
+    return _has_core_scheduling() and any(_read_cookie(tid))
+
+
+@functools.cache
+def _has_core_scheduling() -> bool:
     try:
-        syscall("prctl(PR_SCHED_CORE)", nr.prctl, PR_SCHED_CORE, 0, tid, 0, address_of(cookie))
+        _read_cookie(Pid(os.getpid()))
     except OSError:
         return False  # a kernel or processor without
-    return any(cookie)
+    return True
+
+
+def _read_cookie(tid: Pid) -> bytearray:
+    cookie = bytearray(8)
+    syscall("prctl(PR_SCHED_CORE)", nr.prctl, PR_SCHED_CORE, 0, tid, 0, address_of(cookie))
+    return cookie
 
 
 def _get_affinity(tid: Pid) -> bytes:
