@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import functools
 import struct
-from collections.abc import Iterable
+from collections.abc import Collection
 
 from torpor.base import log
 from torpor.base.errors import RefusedError, RestoreError
@@ -244,8 +244,8 @@ def _pack_sets(effective: int, permitted: int, inheritable: int) -> bytes:
     return struct.pack("<6I", *low, *high)
 
 
-def _set_of(words: Iterable[int]) -> int:
-    return sum(word << 32 * index for index, word in enumerate(words))
+def _set_of(words: Collection[int]) -> int:
+    return int.from_bytes(struct.pack(f"<{len(words)}I", *words), "little")
 
 
 def restore_no_new_privs(core: m.core_entry, batch: Batch) -> None:

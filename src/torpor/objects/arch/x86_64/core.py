@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import struct
 from functools import cache
+from operator import attrgetter
 
 from torpor.base.records import fields
 from torpor.images import messages as m
@@ -28,6 +29,7 @@ from torpor.kernel.arch.x86_64.regs import UserRegs, of_new_task
 MESSAGES = ("user_desc_t", "user_x86_regs_mode")
 
 _GENERAL = tuple(field.name for field in fields(UserRegs))
+_values = attrgetter(*_GENERAL)
 _LEGACY = struct.Struct("<HHHHQQII")
 _XSTATE_BV_OFFSET = 512
 _SW_XFEATURES_OFFSET = 464
@@ -67,9 +69,10 @@ def is_of_this_machine(core: m.core_entry) -> bool:
 def fill(core: m.core_entry, regs: UserRegs, xstate: bytes) -> None:
     """Put in the registers, general and extended."""
     info = core.thread_info
-    for name in _GENERAL:
-        setattr(info.gpregs, name, getattr(regs, name))
-    info.gpregs.mode = m.user_x86_regs_mode.NATIVE
+    gpregs = info.gpregs
+    for name, value in zip(_GENERAL, _values(regs), strict=True):
+        setattr(gpregs, name, value)
+    gpregs.mode = m.user_x86_regs_mode.NATIVE
     _dump_xstate(info, xstate)
     info.tls.extend(_empty_tls())
 
@@ -95,11 +98,14 @@ def _dump_xstate(info: m.thread_info_x86, data: bytes) -> None:
     fp.xsave.xstate_bv = present
     for name, offset, length, form, bit in _components():
         if features & 1 << bit and offset + length <= len(data):
-            getattr(fp.xsave, name).extend(
-                struct.unpack_from(f"<{length // struct.calcsize(form)}{form}", data, offset)
-            )
+            getattr(fp.xsave, name).extend(_layout(length, form).unpack_from(data, offset))
     if present & ~_known_bits() or len(data) != _length(features):
         info.torpor_xstate = data
+
+
+@cache
+def _layout(length: int, form: str) -> struct.Struct:
+    return struct.Struct(f"<{length // struct.calcsize(form)}{form}")
 
 
 @cache
@@ -123,7 +129,7 @@ def _components() -> tuple[tuple[str, int, int, str, int], ...]:
 
 def general(core: m.core_entry) -> UserRegs:
     """The image's general registers, ready to be set."""
-    regs = UserRegs(*(getattr(core.thread_info.gpregs, name) for name in _GENERAL))
+    regs = UserRegs(*_values(core.thread_info.gpregs))
     regs.leave_syscall()
     return regs
 
