@@ -33,7 +33,7 @@ from torpor.kernel.uapi.sched import (
     CLONE_VM,
 )
 from torpor.kernel.uapi.socket import MSG_CMSG_CLOEXEC
-from torpor.tracee.batch import Batch, RemoteCallError
+from torpor.tracee.batch import Batch, Data, RemoteCallError
 from torpor.tracee.remote import Runner, kill_and_reap
 from torpor.tracee.thread import WALL, Thread
 
@@ -50,7 +50,6 @@ _QUIET_OPTIONS = ptrace.PTRACE_O_TRACESYSGOOD | ptrace.PTRACE_O_EXITKILL
 
 _CLONES_PER_BATCH = 500
 _CLONE_ARGS = "QQQQQQQQQQQ"
-_SCM_MAX = 253
 _ATTEMPTS = 100
 _PAUSE_S = 0.02
 #: How long a dead process may still have a pid that is wanted: its parent is slow to wait for it.
@@ -308,6 +307,9 @@ class Channel:
     All puppets share the far end; only one listens at a time.
     """
 
+    #: How many descriptors go in one message (SCM_MAX_FD).
+    MOST = 253
+
     def __init__(self, far_number: int) -> None:
         #: The far end's number in every puppet, above all that the images use.
         self.far_number = far_number
@@ -325,38 +327,45 @@ class Channel:
         self._near.close()
         self.far.close()
 
-    def give(self, runner: Runner, far_number: int, fds: Sequence[int], taken: set[int]) -> list[int]:
-        """Put our descriptors *fds* into the puppet; the numbers they got, all of them close-on-exec.
+    def give(self, batch: Batch, fds: Sequence[int], taken: set[int]) -> list[int]:
+        """Have the puppet that runs *batch* next, and nobody else before, take our descriptors *fds* (MOST at a time);
+        the numbers that they get there, all of them close-on-exec.
 
         *taken* are the numbers in use in the puppet (the far end's included); it is updated.  The kernel hands out the
-        lowest free numbers in order, so they are known beforehand.
+        lowest free numbers in order, so they are known beforehand: what is added to the batch can use them.
         """
-        numbers: list[int] = []
-        for start in range(0, len(fds), _SCM_MAX):
-            part = fds[start : start + _SCM_MAX]
-            rights = struct.pack(f"{len(part)}i", *part)
-            self._near.sendmsg([b"f"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)])
-            self._receive(runner, far_number, len(part))
-            numbers += _lowest_free(taken, len(part))
-        return numbers
+        if not fds:
+            return []
+        count, room = len(fds), self._send(batch, fds)
+
+        def check() -> None:
+            length = int.from_bytes(room.bytes()[:8], "little")
+            if length != 16 + 4 * count:
+                raise TorporError(f"a puppet received {(length - 16) // 4} descriptors instead of {count}")
+
+        batch.then(check)
+        return _lowest_free(taken, count)
 
     def lend(self, runner: Runner, fds: Sequence[int]) -> list[int]:
         """Put a few of our descriptors into the puppet, whatever it has; the numbers, which the caller closes."""
-        self._near.sendmsg([b"f"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack(f"{len(fds)}i", *fds))])
-        return self._receive(runner, self.far_number, len(fds))
-
-    def _receive(self, runner: Runner, far_number: int, count: int) -> list[int]:
-        batch = Batch()
-        room = batch.out(16 + 4 * count + 8)
-        byte = batch.out(1)
-        iov = batch.pack("QQ", byte, 1)
-        header = batch.pack("QQQQQQQ", 0, 0, iov, 1, room, 16 + 4 * count + (-4 * count % 8), 0)
-        batch.call(nr.recvmsg, far_number, header, MSG_CMSG_CLOEXEC)
+        batch, count = Batch(), len(fds)
+        room = self._send(batch, fds)
         runner.run(batch)
         length = int.from_bytes(room.bytes()[:8], "little")
         if length != 16 + 4 * count:
             raise TorporError(f"pid {runner.tid} received {(length - 16) // 4} descriptors instead of {count}")
         return list(struct.unpack_from(f"{count}i", room.bytes(), 16))
+
+    def _send(self, batch: Batch, fds: Sequence[int]) -> Data:
+        """Send them, and add the call that receives them; where the control message then is."""
+        self._near.sendmsg([b"f"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack(f"{len(fds)}i", *fds))])
+        count = len(fds)
+        room = batch.out(16 + 4 * count + 8)
+        byte = batch.out(1)
+        iov = batch.pack("QQ", byte, 1)
+        header = batch.pack("QQQQQQQ", 0, 0, iov, 1, room, 16 + 4 * count + (-4 * count % 8), 0)
+        batch.call(nr.recvmsg, self.far_number, header, MSG_CMSG_CLOEXEC)
+        return room
 
 
 def _dup(end: _socket.socket) -> _socket.socket:

@@ -222,9 +222,8 @@ def join(session: RestoreSession, process: RestoreProcess, origin: RestoreProces
 def _enter(session: RestoreSession, process: RestoreProcess, moves: Sequence[tuple[OwnedFd, int]]) -> None:
     if not moves:
         return
-    channel = session.channel
-    numbers = channel.give(process.runner, channel.far_number, [fd.fileno() for fd, _ in moves], {channel.far_number})
-    batch = Batch()
+    channel, batch = session.channel, Batch()
+    numbers = channel.give(batch, [fd.fileno() for fd, _ in moves], {channel.far_number})
     for number, (_, flag) in zip(numbers, moves, strict=True):
         batch.call(nr.setns, number, flag)
         batch.call(nr.close, number)

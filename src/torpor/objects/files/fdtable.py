@@ -102,13 +102,13 @@ def restore_table(process: RestoreProcess, table_id: int, context: RestoreContex
     late: list[m.fdinfo_entry] = []
     for entry in wanted:
         (late if _is_of_descriptor(entry, context) else early).append(entry)
-    far = channel.far_number
-    taken = {far}
-    step = 250
+    taken = {channel.far_number}
+    step = channel.MOST
     parts = [group[start : start + step] for group in (early, late) for start in range(0, len(group), step)]
     for part in parts:
-        landed = channel.give(process.runner, far, [context.files.open(entry.id) for entry in part], taken)
+        fds = [context.files.open(entry.id) for entry in part]
         batch = Batch()
+        landed = channel.give(batch, fds, taken)
         place(batch, [(at, entry.fd, bool(entry.flags & 1)) for at, entry in zip(landed, part, strict=True)])
         process.runner.run(batch)
         taken.difference_update(landed)
@@ -129,10 +129,9 @@ def restore_fs(process: RestoreProcess, context: RestoreContext, channel: Channe
     """Root, working directory and umask, by descriptors that are closed again."""
     entry = load_one(context.store, "FS", process.ns_pid)
     assert isinstance(entry, m.fs_entry)
-    cwd, root = channel.give(
-        process.runner, channel.far_number, [context.files.open(entry.cwd_id), context.files.open(entry.root_id)], taken
-    )
+    fds = [context.files.open(entry.cwd_id), context.files.open(entry.root_id)]
     batch = Batch()
+    cwd, root = channel.give(batch, fds, taken)
     if context.files.entry(entry.root_id).reg.name != "/":
         batch.call(nr.fchdir, root)
         batch.call(nr.chroot, batch.path("."))

@@ -257,7 +257,8 @@ def _make(
     inherited = keep(parent.entries if parent else (), made.entries, calls)
     run_all(runner, calls)
     ready = _of_template(process, inherited, context)
-    calls = [(nr.close, number) for number in _map(process, made, inherited, parent, context, channel, ready)]
+    _map(process, made, inherited, parent, context, channel, ready)
+    calls = []
     reader = kept.reader
     if ahead is not None:
         from torpor.objects.memory.parked import still_missing
@@ -314,16 +315,13 @@ def _map(
     context: RestoreContext,
     channel: Channel,
     parked: dict[int, int],
-) -> list[int]:
-    """Make the mappings that are not inherited, or move them from where they are *parked*; the numbers of the
-    descriptors to be closed.
-    """
+) -> None:
+    """Make the mappings that are not inherited, or move them from where they are *parked*."""
     runner = process.runner
-    remote = _give_files(process, inherited.made, context, channel)
     filled = _with_contents(made)
     fresh = {entry.start for entry in inherited.made}
     attached = sysv.attach(runner, inherited.made)
-    batch = Batch()
+    batch, remote = _give_files(process, inherited.made, context, channel)
     for index, entry in enumerate(made.entries):
         raised = entry.start in filled and not entry.prot & PROT_WRITE
         if entry.start in attached:
@@ -344,8 +342,9 @@ def _map(
             made.raised.add(entry.start)
         if not index & 0xFF:
             batch = runner.flush(batch)
+    for number in remote.values():
+        batch.call(nr.close, number)
     runner.run(batch)
-    return list(remote.values())
 
 
 def _with_contents(made: Made) -> set[int]:
@@ -381,8 +380,9 @@ def finish(process: RestoreProcess, context: RestoreContext, channel: Channel) -
     vdso.write(made.vdso, process.pid)
     if mm.aios:
         _restore_rings(runner, mm, channel)
-    exe = channel.give(runner, channel.far_number, [context.files.open(mm.exe_file_id)], {channel.far_number})[0]
+    executable = context.files.open(mm.exe_file_id)
     batch = Batch()
+    (exe,) = channel.give(batch, [executable], {channel.far_number})
     if context.parking is not None:
         # Children have been cloned: what is parked here still is others'.
         batch.call(nr.munmap, context.parking.start, context.parking.end - context.parking.start)
@@ -437,7 +437,7 @@ def close_sources(context: RestoreContext) -> None:
 
 def _restore_rings(runner: Runner, mm: m.mm_entry, channel: Channel) -> None:
     with OwnedFd(os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)) as null:
-        number = channel.give(runner, channel.far_number, [null.fileno()], {channel.far_number})[0]
+        (number,) = channel.lend(runner, [null.fileno()])
     from torpor.objects.memory import aio
 
     aio.restore(runner, mm, number)
@@ -468,8 +468,8 @@ def _open(key: _Key, entry: m.vma_entry, context: RestoreContext) -> int:
 
 def _give_files(
     process: RestoreProcess, entries: list[m.vma_entry], context: RestoreContext, channel: Channel
-) -> dict[_Key, int]:
-    """Put what is mapped into the puppet; the numbers there."""
+) -> tuple[Batch, dict[_Key, int]]:
+    """A batch that puts what is mapped into the puppet, or the last of it; the numbers there."""
     ours: dict[_Key, int] = {}
     for entry in entries:
         key = _key(entry)
@@ -481,5 +481,10 @@ def _give_files(
                 f"{name} is mapped as code by pid {process.ns_pid}, and lies on a noexec mount",
                 hint="mount -o remount,exec",
             )
-    numbers = channel.give(process.runner, channel.far_number, list(ours.values()), {channel.far_number})
-    return dict(zip(ours, numbers, strict=True))
+    batch, fds, taken = Batch(), list(ours.values()), {channel.far_number}
+    numbers = channel.give(batch, fds[: channel.MOST], taken)
+    for start in range(channel.MOST, len(fds), channel.MOST):
+        process.runner.run(batch)
+        batch = Batch()
+        numbers += channel.give(batch, fds[start : start + channel.MOST], taken)
+    return batch, dict(zip(ours, numbers, strict=True))
