@@ -36,13 +36,13 @@ KINDS = {
 #: Stops for one more object, of dump and restore, where it costs any.
 STOPS = {
     "many unix-named": (0, 2), "many epoll": (0, 1), "many shm": (0, 2), "threads": (4, 2.1),
-    "processes side by side": (8, 14.5), "processes in a chain": (8, 14.5), "zombies": (0, 5),
+    "processes side by side": (8, 12.2), "processes in a chain": (8, 12.2), "zombies": (0, 5),
 }  # fmt: skip
 #: Calls of functions for one more object, of dump and restore, which are most of what it costs: an eighth and a bit
 #: more than today.
 CALLS = {
-    "many same-file": (105, 147), "many file": (220, 160), "many eventfd": (185, 120), "many pipe": (280, 285),
-    "many unix-stream": (910, 790), "threads": (895, 900), "processes side by side": (7620, 6300),
+    "many same-file": (105, 109), "many file": (220, 160), "many eventfd": (185, 120), "many pipe": (280, 285),
+    "many unix-stream": (710, 665), "threads": (880, 815), "processes side by side": (6950, 5660),
 }  # fmt: skip
 #: Batches are of a size, and a dump may look at a process once more.
 NO_STOPS = 0.1
