@@ -17,6 +17,9 @@ def cache_directory() -> Path:
     return Path(os.environ.get("TORPOR_TEST_CACHE", "/var/cache/torpor-tests"))
 
 
+#: Of a recipe's sum, in the directory's name.
+_N_DIGITS = 16
+
 #: What this process uses: others leave it alone until we end.
 _used: dict[Path, int] = {}
 
@@ -32,13 +35,13 @@ def made(name: str, recipe: bytes, make: Callable[[Path], Path]) -> Path:
         cache.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         missing(f"a place for what tests keep ({error})")
-    kept = cache / f"{name}-{hashlib.sha256(recipe).hexdigest()[:16]}"
+    kept = cache / f"{name}-{hashlib.sha256(recipe).hexdigest()[:_N_DIGITS]}"
     with _locked(cache / f".{name}.lock"):
         if kept not in _used:
             _used[kept] = os.open(_lock_of(kept), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             fcntl.flock(_used[kept], fcntl.LOCK_SH)
         if not kept.exists():
-            for old in cache.glob(f"{name}-*"):
+            for old in cache.glob(f"{name}-{'[0-9a-f]' * _N_DIGITS}"):
                 _remove_unused(old)
             with tempfile.TemporaryDirectory(prefix="making-", dir=cache) as work:
                 make(Path(work)).rename(kept)

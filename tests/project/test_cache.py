@@ -64,3 +64,10 @@ def test_what_nobody_uses_goes() -> None:
     _end_use(old)
     new = cache.made("kind", b"new", _make)
     assert new.exists() and not old.exists()
+
+
+def test_what_another_name_has_stays() -> None:
+    other = cache.made("kind-arm64", b"old", _make)
+    _end_use(other)
+    cache.made("kind", b"new", _make)
+    assert other.exists()

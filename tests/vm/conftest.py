@@ -1,6 +1,7 @@
 """What tests in machines share.  They run when $TORPOR_VM names kernels ("all", "6.1,7.x"): `make test-vm` does.
 
-Without it they are not collected, rather than skipped: a run without machines has not missed anything.
+Without it they are not collected, rather than skipped: a run without machines has not missed anything.  At the end
+stands what came of each kernel.
 """
 
 import os
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from vm import payload
+from vm import payload, summary
 from vm.architectures import AMD64, Architecture
 from vm.kernels import KERNELS, Kernel, by_name
 
@@ -28,6 +29,25 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A test that asks for `kernel` runs once for each kernel chosen."""
     if "kernel" in metafunc.fixturenames:
         metafunc.parametrize("kernel", _chosen(), ids=lambda kernel: kernel.name, scope="session")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What goes through several kernels runs only if all of them are chosen."""
+    names = {kernel.name for kernel in _chosen()}
+    left_out = [
+        item
+        for item in items
+        if isinstance(item, pytest.Function) and not names.issuperset(getattr(item.module, "ORDER", ()))
+    ]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The last lines: what came of each kernel."""
+    for line in summary.lines(terminalreporter.stats):
+        terminalreporter.write_line(line)
 
 
 def _architecture(request: pytest.FixtureRequest) -> Architecture:

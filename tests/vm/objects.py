@@ -6,6 +6,7 @@ docs/support-matrix.md of it.
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,8 @@ CHOSEN = (
 #: What pytest says when it ends early.
 _INTERRUPTED = "KeyboardInterrupt"
 PASSED, MISSING, FAILED = "passed", "missing", "failed"
+#: The property of a test that says how many objects came out how, for the run's last lines.
+COUNTED = "objects"
 
 #: Why a test of an object fails on a kernel, where it is not torpor that is wrong.
 EXPLAINED: dict[tuple[str, str], str] = {}
@@ -71,6 +74,11 @@ def outcomes(kernel: str, release: str, junit: Path, output: str = "") -> list[O
         begun = re.findall(r"^tests/objects/test_(\w+)\.py::", output, re.M)
         found.pop(begun[-1] if begun else "", None)
     return [Outcome(kernel, release, name, *_worst(results)) for name, results in sorted(found.items())]
+
+
+def counts(found: Iterable[Outcome]) -> dict[str, int]:
+    """How many came out how, in the words of a run's last lines."""
+    return dict(Counter(f"objects {each.result}" for each in found))
 
 
 def _of_case(case: ElementTree.Element) -> tuple[str, str]:

@@ -1,6 +1,7 @@
 """The tests of kernel objects on other kernels.  What came of them is kept for the table in docs/support-matrix.md."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from harness.compiler import SOURCES, compiled, make, programs
@@ -33,7 +34,13 @@ def _programs(architecture: Architecture, tmp_path: Path) -> dict[str, Path]:
     return {"tmp/programs": tmp_path / "programs"}
 
 
-def test_objects(kernel: Kernel, installed: dict[str, Path], peer: dict[str, Path], tmp_path: Path) -> None:
+def test_objects(
+    kernel: Kernel,
+    installed: dict[str, Path],
+    peer: dict[str, Path],
+    tmp_path: Path,
+    record_property: Callable[[str, object], None],
+) -> None:
     made = _programs(kernel.architecture, tmp_path)
     # Those of our own tests that go through no flavour ask what only torpor has.
     only = f"-k '{' or '.join(objects.FLAVOURS)}'" if peer or objects.FLAVOURS != objects.KEPT_FLAVOURS else ""
@@ -55,6 +62,7 @@ def test_objects(kernel: Kernel, installed: dict[str, Path], peer: dict[str, Pat
         (tmp_path / "output").write_text(result.output)
         name = f"{kernel.name} {objects.PEER_NAME}" if peer else kernel.name
         found = objects.outcomes(name, version(kernel), result.files / "junit.xml", result.output)
+    record_property(objects.COUNTED, objects.counts(found))
     if objects.FLAVOURS == objects.KEPT_FLAVOURS:
         objects.keep(found)
     assert result.status in (0, 1), result.output[-5000:]

@@ -2,10 +2,11 @@
 
 import os
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
-from vm import machine, objects
+from vm import machine, objects, summary
 from vm.objects import Outcome
 
 _JUNIT = """<testsuites><testsuite>
@@ -69,3 +70,26 @@ def test_what_a_killed_machine_has_left_is_removed(tmp_path: Path, monkeypatch: 
     machine._remove_abandoned(tmp_path)
     os.close(fd)
     assert (left.exists(), used.exists()) == (False, True)
+
+
+def test_the_last_lines_say_what_came_of_each_kernel() -> None:
+    def report(name: str, outcome: Literal["passed", "failed", "skipped"], found: object = None) -> pytest.TestReport:
+        properties = [(objects.COUNTED, found)] if found else []
+        where = (name, None, "")
+        return pytest.TestReport(name, where, {}, outcome, None, "call", user_properties=properties)
+
+    looked_at = objects.counts(Outcome("6.1", "6.1.0", name, "passed", "") for name in ("udp", "pipe"))
+    stats = {
+        "passed": [
+            report("tests/vm/test_in_smoke.py::test_a_process_is_carried[6.12]", "passed"),
+            report("tests/vm/test_in_reboot.py::test_containers_count_on", "passed"),
+            report("tests/vm/test_lab.py::test_a_run", "passed"),
+        ],
+        "failed": [report("tests/vm/test_in_objects.py::test_objects[6.1]", "failed", looked_at)],
+        "error": [report("tests/vm/test_in_confined.py::test_a_confined_server[6.1-selinux]", "failed")],
+    }
+    assert summary.lines(stats) == [
+        "6.1: 2 tests failed, 2 objects passed",
+        "6.12: 1 tests passed",
+        "several kernels: 1 tests passed",
+    ]
