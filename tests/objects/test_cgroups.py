@@ -128,6 +128,10 @@ def test_limits_of_v2_come_back() -> None:
         (path / "cgroup.max.depth").write_text("7")
         (path / "inner").mkdir()
         (path / "inner" / "cgroup.max.descendants").write_text("9")
+        # As systemd delegates a group.
+        delegated = ("cgroup.procs", "cgroup.threads", "cgroup.subtree_control")
+        for name in delegated:
+            os.chown(path / "inner" / name, 1000, 1000)
         with Workload.start("counter", prefix=cgroups.entering(path / "inner")) as workload:
             workload.wait_ready()
             options = [*MANAGED, "--cgroup-root", f":/{path.name}"]
@@ -136,6 +140,7 @@ def test_limits_of_v2_come_back() -> None:
             workload.restore(options=options)
             assert (path / "cgroup.max.depth").read_text() == "7\n"
             assert (path / "inner" / "cgroup.max.descendants").read_text() == "9\n"
+            assert {os.stat(path / "inner" / name).st_uid for name in delegated} == {1000}
             workload.expect_pass()
 
 

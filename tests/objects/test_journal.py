@@ -1,6 +1,7 @@
 """A service whose standard output leads to systemd's journal: connected again, with the lines that it began with.
 
-The journal is one of ours, in a mount namespace of its own with another /run.
+So are datagrams to it, to syslog and to the service manager, which never answer.  All of these are ours, in a mount
+namespace with another /run.
 """
 
 import subprocess
@@ -16,8 +17,14 @@ pytestmark = pytest.mark.root
 _HEADER = ["sleeper", "sleeper.service", "28", "1", "0", "1", "0"]
 _KEYS = ("IDENTIFIER", "UNIT", "PRIORITY", "LEVEL_PREFIX", "FORWARD_TO_SYSLOG", "FORWARD_TO_KMSG", "FORWARD_TO_CONSOLE")
 
+_ENGINE = """
+def criu(*words):
+    line = [*sys.argv[2:], *words, "-D", "/run/images", "-o", "log"]
+    done = subprocess.run(line, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    assert done.returncode == 0, open("/run/images/log").read()
+"""
 #: Arguments: the state file's lines, the engine's words.  Prints what the journal has got of the restored service.
-_SCENE = """
+_SCENE = f"""
 import os, signal, socket, subprocess, sys
 subprocess.run(["mount", "-t", "tmpfs", "run", "/run"], check=True)
 os.makedirs("/run/systemd/journal/streams"); os.mkdir("/run/images")
@@ -26,7 +33,7 @@ client = socket.socket(socket.AF_UNIX); client.connect("/run/systemd/journal/std
 accepted, _ = journal.accept(); client.shutdown(socket.SHUT_RD)
 info = os.fstat(accepted.fileno())
 if sys.argv[1]:
-    with open(f"/run/systemd/journal/streams/{info.st_dev}:{info.st_ino}", "w") as file:
+    with open(f"/run/systemd/journal/streams/{{info.st_dev}}:{{info.st_ino}}", "w") as file:
         file.write("# state\\n" + sys.argv[1])
 service = subprocess.Popen(
     [sys.executable, "-c",
@@ -37,10 +44,7 @@ service = subprocess.Popen(
 client.close()
 lines = accepted.makefile()
 assert lines.readline() == "begun\\n"
-def criu(*words):
-    line = [*sys.argv[2:], *words, "-D", "/run/images", "-o", "log"]
-    done = subprocess.run(line, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    assert done.returncode == 0, open("/run/images/log").read()
+{_ENGINE}
 criu("dump", "-t", str(service.pid)); service.wait()
 assert lines.readline() == ""
 criu("restore", "-d", "--pidfile", "/run/pid")
@@ -54,8 +58,33 @@ os.kill(pid, signal.SIGKILL)
 """
 
 
-def _got(state: str) -> list[str]:
-    line = ["unshare", "--mount", sys.executable, "-c", _SCENE, state, *engine.command()]
+#: Arguments: the name of who never answers, the engine's words.  Prints what was got.
+_NOTIFYING = f"""
+import os, signal, socket, subprocess, sys
+subprocess.run(["mount", "-t", "tmpfs", "run", "/run"], check=True)
+os.makedirs(os.path.dirname(sys.argv[1])); os.mkdir("/run/images")
+manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); manager.bind(sys.argv[1])
+service = subprocess.Popen(
+    [sys.executable, "-c",
+     "import signal, socket, sys; manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\\n"
+     "manager.connect(sys.argv[1]); manager.send(b'READY=1')\\n"
+     "signal.signal(10, lambda *_: manager.send(b'WATCHDOG=1'))\\n"
+     "while True: signal.pause()", sys.argv[1]],
+    stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+)
+print(manager.recv(99).decode())
+{_ENGINE}
+criu("dump", "-t", str(service.pid)); service.wait()
+criu("restore", "-d", "--pidfile", "/run/pid")
+pid = int(open("/run/pid").read())
+os.kill(pid, 10)
+print(manager.recv(99).decode())
+os.kill(pid, signal.SIGKILL)
+"""
+
+
+def _got(state: str, scene: str = _SCENE) -> list[str]:
+    line = ["unshare", "--mount", sys.executable, "-c", scene, state, *engine.command()]
     done = subprocess.run(line, capture_output=True, text=True, timeout=time_limit_s(60), check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
@@ -68,3 +97,8 @@ def test_it_begins_with_the_same_lines() -> None:
 
 def test_what_the_journal_does_not_say_is_what_any_service_begins_with() -> None:
     assert _got("") == ["", "", "30", "1", "0", "0", "0", "on it goes"]
+
+
+@pytest.mark.parametrize("name", ["/run/systemd/notify", "/run/systemd/journal/dev-log", "/run/user/7/systemd/notify"])
+def test_who_never_answers_is_connected_to_again(name: str) -> None:
+    assert _got(name, _NOTIFYING) == ["READY=1", "WATCHDOG=1"]

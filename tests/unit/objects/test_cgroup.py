@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from torpor.base.errors import RestoreError, UsageError
+from torpor.base.fds import OwnedFd
 from torpor.images import messages as m
 from torpor.objects.cgroup import membership, model, properties, rewriting
 from torpor.objects.cgroup.directories import Maker, topmost
@@ -34,6 +35,24 @@ def test_properties_are_merged_and_replaced() -> None:
     assert table.of("cpu")[0] == "cpu.y"
     assert "cpu.shares" not in table.of("cpu")
     assert table.of("")[-1] == "cgroup.type"
+
+
+def test_what_is_as_in_a_new_group_is_left_out_where_few_kernels_have_it(tmp_path: Path) -> None:
+    written = {
+        "memory.swap.high": "max", "memory.zswap.max": "4096", "io.latency": "8:0 target=75000\n8:16 target=9",
+        "io.bfq.weight": "default 100", "pids.max": "max", "hugetlb.2MB.max": "max", "hugetlb.1GB.rsvd.max": "0",
+    }  # fmt: skip
+    for name, value in written.items():
+        (tmp_path / name).write_text(f"{value}\n")
+    with OwnedFd(os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)) as directory:
+        found = properties.dump(directory.fileno(), properties.Table().of(""))
+        assert [(entry.name, entry.value) for entry in found] == [
+            ("pids.max", "max"), ("memory.zswap.max", "4096"), ("io.latency", "8:0 target=75000"),
+            ("io.latency", "8:16 target=9"), ("hugetlb.1GB.rsvd.max", "0"),
+        ]  # fmt: skip
+        (tmp_path / "memory.zswap.max").write_text("")
+        properties.restore(directory.fileno(), found[1:2], "group")
+        assert (tmp_path / "memory.zswap.max").read_text() == "4096"
 
 
 def test_the_change_of_subtree_control() -> None:
@@ -112,3 +131,29 @@ def test_a_group_that_somebody_makes_just_before_us_is_theirs(
         monkeypatch.setattr(Caretaker, "dismiss", Caretaker.relieve)
         maker.close()
     assert (tmp_path / "pids/above/group").is_dir()
+
+
+def test_those_above_a_new_group_hand_on_what_it_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    top = tmp_path / "unified"
+    (top / "lab.slice").mkdir(parents=True)
+    has = {top: ("cpu memory pids", "cpu pids"), top / "lab.slice": ("cpu memory pids", "")}
+    for directory, (controllers, handed_on) in has.items():
+        (directory / "cgroup.controllers").write_text(f"{controllers}\n")
+        (directory / "cgroup.subtree_control").write_text(f"{handed_on}\n")
+    written: list[tuple[str, str]] = []
+    monkeypatch.setattr(Yard, "write", lambda yard, hierarchy, path, name, value: written.append((path, value)))
+    controller = m.cg_controller_entry(cnames=[""])
+    head = controller.dirs.add(dir_name="lab.slice/x.service")
+    for name in ("pids.max", "memory.max", "io.max", "cgroup.max.depth"):
+        head.properties.add(name=name, value="7")
+    # What is below it has what the image says that it hands on.
+    head.children.add(dir_name="below").properties.add(name="cpu.weight", value="7")
+    maker = Maker(Yard(str(tmp_path)), model.SOFT, [])
+    try:
+        maker.make(controller)
+        assert written == [("/", "+memory"), ("/lab.slice", "+memory"), ("/lab.slice", "+pids")]
+        maker.undo()
+        # Where nobody is left below.
+        assert written[3:] == [("/lab.slice", "-pids"), ("/lab.slice", "-memory")]
+    finally:
+        maker.close()

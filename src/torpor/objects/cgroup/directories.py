@@ -31,6 +31,7 @@ from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.images.text import get_text, set_text
 from torpor.objects.cgroup import model, properties
+from torpor.objects.cgroup.handing_on import HandedOn
 from torpor.objects.cgroup.membership import Member
 from torpor.objects.cgroup.model import describe_group
 from torpor.objects.cgroup.properties import Table
@@ -203,6 +204,8 @@ class Maker:
         self._made: list[tuple[str, str]] = []
         self._held: list[_Group] = []
         self._to_set: list[_Group] = []
+        self._heads: set[str] = set()
+        self._handed_on = HandedOn(yard)
         self._caretaker: Caretaker | None = None
 
     def make(self, controller: m.cg_controller_entry, held: str | None = None) -> None:
@@ -213,6 +216,7 @@ class Maker:
         """
         hierarchy = ",".join(controller.cnames)
         for head in controller.dirs:
+            self._heads.add(model.normal(get_text(head.dir_name)))
             for path, entry in _iter_tree(head, ""):
                 for prop in entry.properties:
                     properties.check_name(prop.name, hierarchy)
@@ -258,6 +262,7 @@ class Maker:
             except OSError as error:
                 log.warn(f"control group {describe_group(hierarchy, path)} is left behind: {error.strerror}")
         self._made.clear()
+        self._handed_on.undo()
 
     def close(self) -> None:
         """Nothing more is made; our death changes nothing from here on."""
@@ -296,7 +301,12 @@ class Maker:
                 hint=f"make it first; --manage-cgroups={self._mode} does not",
             )
         self._make_parents(group.hierarchy, group.path)
-        return self._make_dir(group.hierarchy, group.path)
+        if not self._make_dir(group.hierarchy, group.path):
+            return False
+        # Below a head it is the image that says what is handed on, and when.
+        if group.hierarchy == model.V2 and group.path in self._heads:
+            self._handed_on.add(group.path, (entry.name for entry in group.entry.properties))
+        return True
 
     def _exists(self, hierarchy: str, path: str) -> bool:
         try:

@@ -2,7 +2,8 @@
 
 Kernel view
     A file a property; which of them are carried is said by a table of controllers, which criu(8)'s ``--cgroup-props``
-    extends.  Of ``cgroup.procs`` and ``tasks``, only owner and mode.
+    extends.  Of ``cgroup.procs`` and ``tasks``, only owner and mode: a group of v2 is delegated with them, and then
+    ``cgroup.threads`` has the same ones as ``cgroup.procs``.
 Image
     ``cgroup_prop_entry``: name, value, owner and mode.  A file that takes one line a write and has several (``io.max``)
     is one entry a line, so that a reader which writes each value at once restores it, too.
@@ -22,6 +23,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 from torpor.base import log
 from torpor.base.errors import RestoreError, UsageError
@@ -32,6 +34,7 @@ from torpor.objects.cgroup.model import V2
 
 FREEZER_V1, FREEZER_V2 = "freezer.state", "cgroup.freeze"
 _SUBTREE = "cgroup.subtree_control"
+_PROCS = "cgroup.procs"
 TYPE = "cgroup.type"
 _DEVICES = "devices.list"
 
@@ -45,10 +48,12 @@ EARLY = frozenset(
 #: Set when everything else is done.
 LAST = frozenset((FREEZER_V1, FREEZER_V2))
 
+#: Of v2, handed to whoever a group is delegated to, together with that of the processes (Linux's cgroup-v2.rst).
+_THREADS = "cgroup.threads"
 #: They move tasks, kill, give events or devices away, or name a program that the kernel runs; none of them is state.
 NEVER = frozenset(
     (
-        "release_agent", "cgroup.threads", "cgroup.kill", "cgroup.event_control", "devices.allow", "devices.deny",
+        "release_agent", _THREADS, "cgroup.kill", "cgroup.event_control", "devices.allow", "devices.deny",
         "memory.force_empty", "memory.reclaim", "blkio.reset_stats", "cgroup.pressure", "irq.pressure",
     )
 )  # fmt: skip
@@ -56,10 +61,16 @@ NEVER = frozenset(
 _PLAIN_NAMES = frozenset(("tasks", "notify_on_release"))
 _PERMISSIONS = 0o777
 
-_OF_V1 = ("cgroup.clone_children", "notify_on_release", "cgroup.procs", "tasks")
-_OF_V2 = (_SUBTREE, "cgroup.max.descendants", "cgroup.max.depth", FREEZER_V2, TYPE)
-_NO_VALUE = frozenset(("cgroup.procs", "tasks"))
+_OF_V1 = ("cgroup.clone_children", "notify_on_release", _PROCS, "tasks")
+_OF_V2 = (_PROCS, _SUBTREE, "cgroup.max.descendants", "cgroup.max.depth", FREEZER_V2, TYPE)
+_NO_VALUE = frozenset((_PROCS, "tasks"))
 
+#: Of v2, unknown to CRIU 4.2, and carried only where they are not as in any new group: many kernels have none of them.
+_RARE = {
+    "cpu.uclamp.min": "0.00", "cpu.uclamp.max": "max", "memory.swap.high": "max", "memory.zswap.max": "max",
+    "memory.zswap.writeback": "1", "io.bfq.weight": "default 100", "io.latency": "", "io.prio.class": "no-change",
+    **{f"hugetlb.{size}.{which}": "max" for size in ("2MB", "1GB") for which in ("max", "rsvd.max")},
+}  # fmt: skip
 #: Of each controller, in the order in which they are written.
 _TABLE: dict[str, tuple[str, ...]] = {
     "cpu": ("cpu.shares", "cpu.cfs_period_us", "cpu.cfs_quota_us", "cpu.rt_period_us", "cpu.rt_runtime_us"),
@@ -85,12 +96,14 @@ _TABLE: dict[str, tuple[str, ...]] = {
     V2: (
         "cpuset.cpus", "cpuset.mems", "cpu.idle", "cpu.weight", "cpu.max", "cpu.max.burst", "memory.min", "memory.low",
         "memory.high", "memory.max", "memory.swap.max", "memory.oom.group", "pids.max", "io.weight", "io.max",
+        *_RARE,
     ),
 }  # fmt: skip
 #: One line a write.
 _BY_LINES = frozenset(
     (
-        "io.max", "io.weight", "blkio.throttle.read_bps_device", "blkio.throttle.write_bps_device",
+        "io.max", "io.weight", "io.bfq.weight", "io.latency", "blkio.throttle.read_bps_device",
+        "blkio.throttle.write_bps_device",
         "blkio.throttle.read_iops_device", "blkio.throttle.write_iops_device",
     )
 )  # fmt: skip
@@ -163,6 +176,8 @@ def dump(directory: int, names: Iterable[str]) -> list[m.cgroup_prop_entry]:
         finally:
             os.close(fd)
         perms = m.cgroup_perms(mode=info.st_mode, uid=info.st_uid, gid=info.st_gid)
+        if value == _RARE.get(name):
+            continue
         values = value.split("\n") if name in _BY_LINES and value else [_normal(name, value)]
         for each in values:
             entry = m.cgroup_prop_entry(name=name, perms=perms)
@@ -255,14 +270,20 @@ def _set_owner(directory: int, entry: m.cgroup_prop_entry) -> None:
     # CRIU adds the freezer's state to a group with whatever was in memory for owner and mode.
     if not entry.HasField("perms") or entry.name == FREEZER_V1:
         return
-    perms = entry.perms
-    info = os.stat(entry.name, dir_fd=directory, follow_symlinks=False)
+    _own(directory, entry.name, entry.perms)
+    if entry.name == _PROCS:
+        with suppress(FileNotFoundError):  # v1 has none
+            _own(directory, _THREADS, entry.perms)
+
+
+def _own(directory: int, name: str, perms: m.cgroup_perms) -> None:
+    info = os.stat(name, dir_fd=directory, follow_symlinks=False)
     if not stat.S_ISREG(info.st_mode):
-        raise ImageError(f"cgroup.img: properties: {entry.name} is no file")
+        raise ImageError(f"cgroup.img: properties: {name} is no file")
     if (info.st_uid, info.st_gid) != (perms.uid, perms.gid):
-        os.chown(entry.name, perms.uid, perms.gid, dir_fd=directory, follow_symlinks=False)
+        os.chown(name, perms.uid, perms.gid, dir_fd=directory, follow_symlinks=False)
     if info.st_mode & 0o7777 != perms.mode & _PERMISSIONS:
-        os.chmod(entry.name, perms.mode & _PERMISSIONS, dir_fd=directory)
+        os.chmod(name, perms.mode & _PERMISSIONS, dir_fd=directory)
 
 
 def _current(directory: int, name: str) -> str | None:

@@ -24,7 +24,7 @@ from torpor.images.errors import ImageError
 from torpor.kernel.arch import nr
 from torpor.kernel.sockets import Socket
 from torpor.kernel.syscall import address_of, syscall
-from torpor.objects.files.socket import journal, options, peer_cred
+from torpor.objects.files.socket import journal, one_way, options, peer_cred
 from torpor.objects.files.socket.finish import finish
 from torpor.objects.files.socket.make import make_socket
 from torpor.objects.files.socket.peer_actors import Actors
@@ -390,9 +390,11 @@ class Graph:
         peer = node.peer
         if peer is None or node.is_stream or node.is_mutual:
             return
-        if peer.is_extern and not self._context.policies.network.ext_unix:
+        is_asked_for = self._context.policies.network.ext_unix or one_way.leads_to(peer.name.text, node.sk.type)
+        if peer.is_extern and not is_asked_for:
             raise RestoreError(
-                f"{node} was connected to {peer.name}, outside of the tree", hint="--ext-unix-sk lets it connect again"
+                f"{node} was connected to {peer.name}, outside of the tree",
+                hint="--ext-unix-sk (torpor: --external-unix) lets it connect again",
             )
         if not peer.name.text:
             raise RestoreError(f"{node}: its peer {peer} has no name to connect to")

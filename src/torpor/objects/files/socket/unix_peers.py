@@ -7,8 +7,8 @@ Image
 Restore
     A datagram socket connects to the name again; a stream that leads to systemd's journal: ``journal``.
 Limits
-    All others without --ext-unix-sk or --external unix[INODE] refused; with the first only datagram sockets whose peer
-    has a name.
+    But for who never answers (``one_way``), all others without --ext-unix-sk or --external unix[INODE] refused; with
+    the first only datagram sockets whose peer has a name.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import os
 from torpor.images import messages as m
 from torpor.kernel import sock_diag
 from torpor.objects.files.model import OpenFile
-from torpor.objects.files.socket import journal
+from torpor.objects.files.socket import journal, one_way
 from torpor.objects.files.socket.unix_state import EXTERN, LISTEN
 from torpor.objects.session import DumpContext, DumpStage
 
@@ -70,12 +70,14 @@ class Peers:
         if peer is not None and journal.is_journal(peer.name, sk.type):
             journal.dump(file, sk)
             return
+        if peer is not None and one_way.leads_to(peer.name, sk.type):
+            return
         name = os.fsdecode(peer.name.rstrip(b"\0").replace(b"\0", b"@")) if peer and peer.name else ""
         whom = f"a socket outside of the tree ({name or 'without a name'}, inode {sk.peer})"
         if not policies.network.ext_unix:
             raise file.refuse(
                 f"a unix socket (inode {sk.ino}) connected to {whom}",
-                hint=f"--ext-unix-sk or --external unix[{sk.ino}] lets it reconnect",
+                hint=f"--ext-unix-sk (torpor: --external-unix) or --external unix[{sk.ino}] lets it reconnect",
             )
         if sk.type != socket.SOCK_DGRAM or not name:
             raise file.refuse(
