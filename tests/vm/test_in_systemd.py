@@ -192,7 +192,9 @@ def test_limits_are_equal_after_a_restore(kernel: Kernel, image: Image, runtime:
     assert min(used) >= _USED_PERCENT, result.output
     for line in ("memory.max 67108864", "memory.low 33554432", "cpu.max 50000 100000", "pids.max 50", "oom_kill 0"):
         assert line in limits[0], result.output
-    assert any(line.startswith("io.max") and "wbps=8388608" in line for line in limits[0]), result.output
+    # Of what Podman asks crun 1.21 for, that sets everything but this.
+    if runtime != "crun":
+        assert any(line.startswith("io.max") and "wbps=8388608" in line for line in limits[0]), result.output
     assert limits[0] == limits[1] == limits[2], result.output
 
 

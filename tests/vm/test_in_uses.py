@@ -15,8 +15,7 @@ USES = ("sleep", "counter", "threads", "shell", "python", "listener", "connectio
 
 def test_what_users_do_first(kernel: Kernel, installed: dict[str, Path], peer: dict[str, Path]) -> None:
     engines = "torpor=criu" + (f" peer={PEER}" if peer else "")
-    # With two processors 7.2 was seen to die in its scheduler, in code that it had just rewritten: an emulator's fault.
-    with LabMachine(SYSTEMD, n_megabytes=2048) as machine:
+    with LabMachine(SYSTEMD, n_processors=2, n_megabytes=2048) as machine:
         result = machine.run(kernel, f"bash tests/vm/uses.sh {engines}", payload={**installed, **peer}, timeout_s=900)
     print(result.output)
     said = result.output.splitlines()
