@@ -133,13 +133,20 @@ def test_a_group_that_somebody_makes_just_before_us_is_theirs(
     assert (tmp_path / "pids/above/group").is_dir()
 
 
-def test_those_above_a_new_group_hand_on_what_it_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("has_processes", [False, True])
+def test_those_above_a_new_group_hand_on_what_it_had(
+    has_processes: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     top = tmp_path / "unified"
     (top / "lab.slice").mkdir(parents=True)
     has = {top: ("cpu memory pids", "cpu pids"), top / "lab.slice": ("cpu memory pids", "")}
     for directory, (controllers, handed_on) in has.items():
         (directory / "cgroup.controllers").write_text(f"{controllers}\n")
         (directory / "cgroup.subtree_control").write_text(f"{handed_on}\n")
+    # The machine's root has no type, and hands on what it likes.
+    (top / "cgroup.procs").write_text("1\n")
+    (top / "lab.slice/cgroup.type").write_text("domain\n")
+    (top / "lab.slice/cgroup.procs").write_text("77\n" if has_processes else "")
     written: list[tuple[str, str]] = []
     monkeypatch.setattr(Yard, "write", lambda yard, hierarchy, path, name, value: written.append((path, value)))
     controller = m.cg_controller_entry(cnames=[""])
@@ -151,9 +158,10 @@ def test_those_above_a_new_group_hand_on_what_it_had(tmp_path: Path, monkeypatch
     maker = Maker(Yard(str(tmp_path)), model.SOFT, [])
     try:
         maker.make(controller)
-        assert written == [("/", "+memory"), ("/lab.slice", "+memory"), ("/lab.slice", "+pids")]
+        by_slice = [] if has_processes else [("/lab.slice", "+memory"), ("/lab.slice", "+pids")]
+        assert written == [("/", "+memory"), *by_slice]
         maker.undo()
         # Where nobody is left below.
-        assert written[3:] == [("/lab.slice", "-pids"), ("/lab.slice", "-memory")]
+        assert written[1 + len(by_slice) :] == [(path, f"-{word[1:]}") for path, word in reversed(by_slice)]
     finally:
         maker.close()

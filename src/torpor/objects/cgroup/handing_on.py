@@ -37,8 +37,9 @@ class HandedOn:
         above = "/"
         for name in path.split("/")[1:]:
             missing = wanted - self._words(above, _FILE)
-            for controller in sorted(missing & self._words(above, "cgroup.controllers")) if missing else ():
-                self._add(above, controller)
+            if missing and self._may(above):
+                for controller in sorted(missing & self._words(above, "cgroup.controllers")):
+                    self._add(above, controller)
             above = f"{above.rstrip('/')}/{name}"
 
     def undo(self) -> None:
@@ -50,6 +51,13 @@ class HandedOn:
                     self._yard.write(V2, path, _FILE, f"-{controller}")
             except OSError:
                 continue  # gone with what we made, or in use by others
+
+    def _may(self, path: str) -> bool:
+        """With processes of its own it would become the root of threaded groups, and those below take none any more.
+
+        The machine's root may: it alone has no type.
+        """
+        return not self._words(path, "cgroup.type") or not self._words(path, "cgroup.procs")
 
     def _add(self, path: str, controller: str) -> None:
         try:
@@ -75,5 +83,7 @@ class HandedOn:
             return set()
         try:
             return set(os.read(fd, 4096).decode().split())
+        except OSError:
+            return set()  # a threaded one does not tell its processes
         finally:
             os.close(fd)
