@@ -37,8 +37,8 @@ if sys.argv[1]:
         file.write("# state\\n" + sys.argv[1])
 service = subprocess.Popen(
     [sys.executable, "-c",
-     "import signal, sys; signal.signal(10, lambda *_: print('on it goes', flush=True)); print('begun', flush=True)\\n"
-     "while True: signal.pause()"],
+     "import signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, [10]); print('begun', flush=True)\\n"
+     "while signal.sigwait([10]): print('on it goes', flush=True)"],
     stdin=subprocess.DEVNULL, stdout=client, stderr=client, start_new_session=True,
 )
 client.close()
@@ -67,9 +67,8 @@ manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); manager.bind(sys.arg
 service = subprocess.Popen(
     [sys.executable, "-c",
      "import signal, socket, sys; manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\\n"
-     "manager.connect(sys.argv[1]); manager.send(b'READY=1')\\n"
-     "signal.signal(10, lambda *_: manager.send(b'WATCHDOG=1'))\\n"
-     "while True: signal.pause()", sys.argv[1]],
+     "manager.connect(sys.argv[1]); signal.pthread_sigmask(signal.SIG_BLOCK, [10]); manager.send(b'READY=1')\\n"
+     "while signal.sigwait([10]): manager.send(b'WATCHDOG=1')", sys.argv[1]],
     stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
 )
 print(manager.recv(99).decode())
