@@ -26,7 +26,7 @@ from torpor.kernel.arch import call as gadgets
 from torpor.kernel.arch import loop, nr, restart, sigframe, xstate
 from torpor.kernel.arch.regs import UserRegs
 from torpor.kernel.procfs.maps import PROT_EXEC, PROT_READ, PROT_WRITE, Vma
-from torpor.kernel.procfs.status import read_status
+from torpor.kernel.procfs.status import Status, read_status
 from torpor.kernel.uapi.mman import MAP_FIXED_NOREPLACE
 from torpor.tracee import dispatch
 from torpor.tracee.pipeline import DEPTH
@@ -116,13 +116,16 @@ class Injection:
 
 
 @contextmanager
-def inject(leader: Thread, maps: list[Vma], leftovers: Sequence[Vma] = (), *, pending: int = 0) -> Iterator[Injection]:
+def inject(
+    leader: Thread, maps: list[Vma], leftovers: Sequence[Vma] = (), *, pending: int = 0, status: Status | None = None
+) -> Iterator[Injection]:
     """Put the loop into the process of *leader*, all of whose threads are stopped, and take it out at the end.
 
     *maps* are the process's mappings.  The scratch mapping is not among them: read them before.  *leftovers* (see
-    ``split_leftovers``) are unmapped.  *pending*: the signals pending for any of its threads.
+    ``split_leftovers``) are unmapped.  *pending*: the signals pending for any of its threads.  *status*: what
+    /proc says of it, if that has been read since it was stopped.
     """
-    stop_signal = _choose_stop_signal(leader, pending)
+    stop_signal = _choose_stop_signal(leader, status or read_status(leader.tgid), pending)
     extended = leader.get_xstate()
     frame_size = (sigframe.size_for(extended) + 63) & -64
     with _bootstrapped(leader, extended, maps, frame_size) as boot:
@@ -446,12 +449,11 @@ def _still_there(pid: Pid, vma: Vma, offsets: tuple[int, int]) -> bool:
     return good_first and good_second
 
 
-def _choose_stop_signal(leader: Thread, pending: int) -> int:
+def _choose_stop_signal(leader: Thread, status: Status, pending: int) -> int:
     """A signal that the process ignores and that is not pending: harmless if nobody traces it any more.
 
     While it ends our loops, a pending one of its kind would be taken for it and be lost.
     """
-    status = read_status(leader.tgid)
     pending |= status.shared_pending | status.pending
     ignored = [
         number for number in range(1, _SIGRTMIN) if status.ignored & ~mask_bit(signal.SIGCONT) & mask_bit(number)

@@ -73,7 +73,9 @@ def _ask(session: DumpSession, process: DumpProcess, known: dict[object, Questio
     met = session.answered
     with (
         room.made(process, session.context),
-        inject(process.tracee.leader, process.maps, process.leftovers, pending=process.pending) as injection,
+        inject(
+            process.tracee.leader, process.maps, process.leftovers, pending=process.pending, status=process.status
+        ) as injection,
     ):
         _ask_threads(process, injection, met, known)
         with injection.borrow(process.tracee.leader) as runner:

@@ -72,7 +72,8 @@ def _collect_one(session: DumpSession, tracee: Process, parent: DumpProcess | No
         process.ids = session.ids.ids_of(pid)
         process.maps, process.leftovers = split_leftovers(_read_maps(session, pid, status), tracee.threads)
         for thread in tracee.threads:
-            thread_status = read_status(pid, thread.tid)
+            # What is told of a process is told of its leader.
+            thread_status = status if thread.tid == pid else read_status(pid, thread.tid)
             thread_core = core if thread.tid == pid else image.new()
             process.threads.append(
                 DumpThread(process, thread, TreePid(thread_status.ns_pids[-1]), thread_status, thread_core)
