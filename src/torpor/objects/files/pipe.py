@@ -35,6 +35,7 @@ from torpor.kernel import lsm
 from torpor.kernel.arch import nr
 from torpor.kernel.syscall import syscall
 from torpor.kernel.uapi.fcntl import F_GETPIPE_SZ, F_SETPIPE_SZ
+from torpor.kernel.uapi.ioctls import FIONREAD
 from torpor.objects.files import fown, status_flags
 from torpor.objects.files.model import FileKind, OpenFile, Placed
 from torpor.objects.session import DumpContext, DumpStage, RestoreContext
@@ -134,6 +135,8 @@ def peek(file: OpenFile, size: int) -> bytes:
 
 def peek_chunks(file: OpenFile, size: int) -> list[bytes]:
     """The contents, left in place, as reads would give them: each packet by itself.  A write end is reopened."""
+    if not any(fcntl.ioctl(file.fd, FIONREAD, bytes(4))):
+        return []
     source = os.open(f"/proc/self/fd/{file.fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     chunks: list[bytes] = []
@@ -219,8 +222,8 @@ def _make(pipe_id: int, context: RestoreContext) -> int:
         reader, writer = context.part(Domains).make_pipe(label, flags)
     else:
         reader, writer = map(OwnedFd, os.pipe2(flags))
-    # One description with both directions keeps the pipe and its contents alive while the others are opened.
-    keeper = OwnedFd(os.open(f"/proc/self/fd/{reader.fileno()}", os.O_RDWR | os.O_CLOEXEC))
+    # It keeps the pipe and its contents alive while further descriptions are opened.
+    keeper = OwnedFd(os.dup(reader.fileno()))
     for found in context.part(_Contents).take(pipe_id):
         data = found.message
         assert isinstance(data, m.pipe_data_entry)
