@@ -13,7 +13,7 @@ from torpor.base.errors import KernelError
 from torpor.base.records import dataclass
 from torpor.kernel import netlink
 from torpor.kernel.uapi.netlink import NETLINK_SOCK_DIAG
-from torpor.kernel.uapi.sock_diag import SOCK_DIAG_BY_FAMILY
+from torpor.kernel.uapi.sock_diag import SOCK_DESTROY, SOCK_DIAG_BY_FAMILY
 
 _AF_UNIX = 1
 
@@ -141,6 +141,33 @@ def read_unaccepted(family: int, port: int) -> list[tuple[bytes, int, bytes, int
             length = 4 if family == socket.AF_INET else 16
             found.append((own[:length], own_port, peer[:length], peer_port))
     return found
+
+
+_INET_ID = struct.Struct("!HH16s16sI8s")
+_ANY_COOKIE = b"\xff" * 8
+
+
+def destroy_orphan(family: int, here: tuple[bytes, int], there: tuple[bytes, int]) -> bool:
+    """End the TCP connection between two ends (a packed address, a port) that no process has any more; whether it did.
+
+    It is one of our network namespace's whose program has closed it, or is dead: it still says goodbye, or makes sure
+    that nothing comes late (TIME_WAIT).  Its peer gets a reset.  False where there is none, where it has an owner, or
+    where the kernel does not destroy such (CONFIG_INET_DIAG_DESTROY; 6.12 for what has been closed: bac76cf89816).
+    """
+    (own, own_port), (peer, peer_port) = here, there
+    ident = _INET_ID.pack(own_port, peer_port, own, peer, 0, _ANY_COOKIE)
+    request = struct.pack("=BBBBI", family, socket.IPPROTO_TCP, 0, 0, 0xFFFFFFFF) + ident
+    with netlink.Netlink(NETLINK_SOCK_DIAG) as connection:
+        try:
+            for answer in connection.ask(SOCK_DIAG_BY_FAMILY, request):
+                *_, ino = _INET_HEADER.unpack_from(answer)
+                # Where there is no such connection the kernel tells of a listener.
+                if not ino and _INET_ENDS.unpack_from(answer)[:2] == (own_port, peer_port):
+                    connection.request(SOCK_DESTROY, request)
+                    return True
+        except KernelError:
+            pass
+    return False
 
 
 _AF_PACKET = 17

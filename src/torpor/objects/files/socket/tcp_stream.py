@@ -9,7 +9,8 @@ Restore
     In repair mode bind(2) and connect(2) send nothing; sequence numbers, options, queues and windows are set.  Just
     before the tree goes on, and behind the network lock still, repair mode ends, what was never sent is sent, and what
     was shut down is shut down again (``tcp_fin``): the kernel keeps what the lock drops.  Once that is gone a packet
-    makes up for those that were lost.
+    makes up for those that were lost.  What is left here of the same connection, and has no process any more, is ended
+    first where both ends are this host's.
 Limits
     Connections whose other end is outside of the tree need the network lock (``net_lock``).  Those inside do without:
     the tree is frozen, so that they come to rest; a pair that was caught with bytes on their way is read again.
@@ -239,7 +240,7 @@ def restore(connection: Socket, sk: m.inet_sk_entry, context: RestoreContext, wh
         return
     tcp_repair.set_sequence(connection, SEND_QUEUE, stream.outq_seq - sent_fin - stream.outq_len)
     _choose_segments(connection, stream)
-    _connect_again(connection, addresses.to_python(sk.family, sk.dst_addr, sk.dst_port, scope))
+    _connect_again(connection, sk, addresses.to_python(sk.family, sk.dst_addr, sk.dst_port, scope))
     connection.setsockopt(_TCP, tcp_repair.MAXSEG, 0)
     connection.setsockopt(_TCP, tcp_repair.REPAIR_OPTIONS, _pack_options(stream))
     if stream.opt_mask & _OPT_TIMESTAMPS:
@@ -269,8 +270,12 @@ def _choose_segments(connection: Socket, stream: m.tcp_stream_entry) -> None:
         connection.setsockopt(_TCP, tcp_repair.MAXSEG, size)
 
 
-def _connect_again(connection: Socket, address: tuple[object, ...]) -> None:
-    """The same connection may be there still, for an instant, if a tree that was left stopped has just been killed."""
+def _connect_again(connection: Socket, sk: m.inet_sk_entry, address: tuple[str | int, ...]) -> None:
+    """The same connection may be there still, for an instant, if a tree that was left stopped has just been killed.
+
+    It may be for a minute, if all have been killed that would have seen to it.  Between two ends of this host such a
+    one is ended; the peer of another would be told of that, and end ours with it.
+    """
     deadline = time.monotonic() + _PATIENCE_S
     while True:
         try:
@@ -278,7 +283,26 @@ def _connect_again(connection: Socket, address: tuple[object, ...]) -> None:
         except OSError as error:
             if error.errno not in (errno.EADDRNOTAVAIL, errno.EADDRINUSE) or time.monotonic() > deadline:
                 raise
-        time.sleep(_PAUSE_S)
+        if not (_is_ours(sk.family, address) and _end_orphan(sk)):
+            time.sleep(_PAUSE_S)
+
+
+def _is_ours(family: int, address: tuple[str | int, ...]) -> bool:
+    with Socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
+        try:
+            probe.bind((address[0], 0, *address[2:]))
+        except OSError:
+            return False
+    return True
+
+
+def _end_orphan(sk: m.inet_sk_entry) -> bool:
+    from torpor.kernel import sock_diag
+
+    ends = [(struct.pack(f"={len(words)}I", *words), port) for words, port in (
+        (sk.src_addr, sk.src_port), (sk.dst_addr, sk.dst_port)
+    )]  # fmt: skip
+    return sock_diag.destroy_orphan(sk.family, *ends)
 
 
 def load(sk: m.inet_sk_entry, context: RestoreContext, what: str) -> tuple[m.tcp_stream_entry, bytes]:
