@@ -214,15 +214,26 @@ def test_what_may_not_be_looked_into_is_named_before_anything_is_stopped(monkeyp
     _activate(monkeypatch, kernel.SELINUX)
     process = cast(DumpProcess, SimpleNamespace(pid=7, describe=lambda: "pid 7 (it)", maps=[]))
     monkeypatch.setattr(kernel, "denial", lambda *what: f"avc: {what[3]}" if what[3] == "ptrace" else "")
-    (problem,) = lsm.problems(process)
+    (problem,) = lsm.tracing_problems(process)
     assert str(problem) == "pid 7 (it) cannot be looked into: avc: ptrace"
+    assert not list(lsm.problems(process))
     monkeypatch.setattr(kernel, "denial", lambda *what: f"avc: {what[3]}" if what[3] == "execmem" else "")
+    assert not list(lsm.tracing_problems(process))
     (problem,) = lsm.problems(process)
     assert str(problem) == f"pid 7 (it) ({OWN}) may not map code, and none of its own has room"
     monkeypatch.setattr(borrow, "find_unused_code", lambda pid, maps: (0x1000, b""))
     assert not list(lsm.problems(process))
+    assert not lsm.wanted_to_look_into(Pid(7))
     _activate(monkeypatch, kernel.APPARMOR)
-    assert not list(lsm.problems(process))
+    assert not list(lsm.problems(process)) and not list(lsm.tracing_problems(process))
+    monkeypatch.setattr(kernel, "own_label", lambda: "ours")
+    monkeypatch.setattr(kernel, "read_label", lambda pid, tid, what: "theirs (enforce)")
+    assert lsm.wanted_to_look_into(Pid(7)) == (
+        "AppArmor's ours confines us, which wants the rule ptrace (read, trace) peer=theirs, "
+        "and theirs the rule ptrace (readby, tracedby) peer=ours"
+    )
+    monkeypatch.setattr(kernel, "own_label", lambda: "")
+    assert not lsm.wanted_to_look_into(Pid(7))
 
 
 def test_a_confined_engine_says_that_it_may_not_give_a_profile(monkeypatch: pytest.MonkeyPatch) -> None:

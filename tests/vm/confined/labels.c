@@ -1,7 +1,7 @@
 /*
  * A program with labels that are not its own: `labels FILE [WORD=LABEL]...`, and then it counts in the file. Words are
- * attributes of the task as proc_pid_attr(5) has them (`sockcreate=`), `sockets=` (made with that label), `memfd=` and
- * `ghost=` (a deleted file beside FILE), which get that label afterwards.
+ * attributes of the task as proc_pid_attr(5) has them (`sockcreate=`), `sockets=` (made with that label), `memfd=`,
+ * `ghost=` (a deleted file beside FILE) and `bound=` (FILE.sock, a socket's name), which get that label afterwards.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
@@ -43,16 +44,30 @@ static void make_sockets(const char *label)
     write_attribute("sockcreate", label);
     int listener = socket(AF_INET, SOCK_STREAM, 0);
     if (bind(listener, (struct sockaddr *)&address, sizeof(address)) || listen(listener, 8) ||
-        socketpair(AF_UNIX, SOCK_STREAM, 0, pair)) {
+        socketpair(AF_UNIX, SOCK_STREAM, 0, pair) || socketpair(AF_UNIX, SOCK_DGRAM, 0, pair) ||
+        socket(AF_INET, SOCK_DGRAM, 0) < 0) {
         perror("sockets");
         exit(5);
     }
     write_attribute("sockcreate", "\n");
 }
 
+static void bind_socket(const char *path, const char *label)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+    strcpy(address.sun_path, path);
+    if (bind(fd, (struct sockaddr *)&address, sizeof(address)) || listen(fd, 1) ||
+        setxattr(path, "security.selinux", label, strlen(label) + 1, 0)) {
+        perror(path);
+        exit(7);
+    }
+}
+
 int main(int argc, char **argv)
 {
-    char line[4096];
+    char line[100];
 
     int fd = open(argv[1], O_WRONLY | O_CREAT | O_TRUNC, 0644);
     for (int i = 2; i < argc; i++) {
@@ -67,6 +82,9 @@ int main(int argc, char **argv)
             snprintf(line, sizeof(line), "%s.ghost", argv[1]);
             label_file(open(line, O_RDWR | O_CREAT | O_EXCL, 0600), label);
             unlink(line);
+        } else if (!strcmp(argv[i], "bound")) {
+            snprintf(line, sizeof(line), "%s.sock", argv[1]);
+            bind_socket(line, label);
         } else {
             write_attribute(argv[i], label);
         }

@@ -183,7 +183,8 @@ class _Look:
             except (FileNotFoundError, ProcessLookupError):
                 continue  # it ended meanwhile, and so is nobody's problem
             except PermissionError as error:
-                yield NotPermittedError(f"{process.describe()}: {error}", hint="run as root, or as its user")
+                hint = lsm.wanted_to_look_into(process.pid) or "run as root, or as its user"
+                yield NotPermittedError(f"{process.describe()}: {error}", hint=hint)
             finally:
                 if process.pidfd is not None:
                     process.pidfd.close()
@@ -198,6 +199,9 @@ class _Look:
             yield from _of_namespaces(context)
 
     def _of_process(self, process: DumpProcess) -> Iterator[TorporError]:
+        if denied := list(lsm.tracing_problems(process)):
+            yield from denied
+            return
         yield from _of_task(process, self.context.noticed)
         if not self._by_freezer:
             yield from _of_freezers(process)

@@ -74,17 +74,34 @@ def look(thread: DumpThread) -> None:
             setattr(creds, _FIELDS[name], label)
 
 
+def tracing_problems(process: DumpProcess) -> Iterator[TorporError]:
+    """Why SELinux would not let us look into it, seen before anything is stopped."""
+    if lsm.active() != lsm.SELINUX:
+        return
+    label = lsm.read_label(process.pid, process.pid, _CURRENT)
+    if denied := lsm.denial(lsm.own_label(), label, "process", "ptrace"):
+        yield NotPermittedError(f"{process.describe()} cannot be looked into: {denied}", hint=_MODULE)
+
+
 def problems(process: DumpProcess) -> Iterator[TorporError]:
-    """What would stand in the way of a dump, seen before anything is stopped."""
+    """What else would stand in the way of a dump, when its mappings are known."""
     if lsm.active() != lsm.SELINUX:
         return
     from torpor.tracee import borrow
 
     label = lsm.read_label(process.pid, process.pid, _CURRENT)
-    if denied := lsm.denial(lsm.own_label(), label, "process", "ptrace"):
-        yield NotPermittedError(f"{process.describe()} cannot be looked into: {denied}", hint=_MODULE)
-    elif lsm.denial(label, label, "process", "execmem") and not borrow.find_unused_code(process.pid, process.maps):
+    if lsm.denial(label, label, "process", "execmem") and not borrow.find_unused_code(process.pid, process.maps):
         yield borrow.no_room(process.describe(), label)
+
+
+def wanted_to_look_into(pid: Pid) -> str:
+    """What rules AppArmor wants for it, if one of its profiles confines us; else ""."""
+    own = lsm.own_label() if lsm.active() == lsm.APPARMOR else ""
+    if not own:
+        return ""
+    label = _read(pid, pid, _CURRENT)
+    rule = f"AppArmor's {own} confines us, which wants the rule ptrace (read, trace) peer={label or 'unconfined'}"
+    return f"{rule}, and {label} the rule ptrace (readby, tracedby) peer={own}" if label else rule
 
 
 def changes(
