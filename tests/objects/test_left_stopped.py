@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from harness import engine
 from harness.skips import need_mounted_root
 from harness.workload import Workload
+from torpor.objects.ns import timens
 
 pytestmark = pytest.mark.root
 
@@ -57,11 +59,16 @@ def test_sibling_in_namespaces(prefix: list[str]) -> None:
         need_mounted_root()
     with Workload.start("counter", prefix=prefix) as workload:
         workload.wait_ready()
+        began = time.monotonic()
         workload.dump()
         workload.restore(options=["--restore-sibling"])
+        took_s = time.monotonic() - began
         offsets = Path(f"/proc/{workload.pid}/timens_offsets").read_text(encoding="ascii").split()
-        # The clock stood still while it was asleep.
-        assert 4900 < int(offsets[1]) <= 5000 if "--time" in prefix else offsets[1] == "0"
+        if "--time" in prefix:
+            # The clock stood still while it was asleep.
+            assert 4900 < int(offsets[1]) <= 5000
+        elif took_s < timens.STALL_S:
+            assert offsets[1] == "0"
         workload.expect_pass()
 
 

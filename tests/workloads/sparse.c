@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 
 enum { PAGE = 4096, N_PLACES = 7 };
 static const size_t TERABYTE = (size_t)1 << 40;
@@ -34,6 +35,8 @@ int main(int argc, char **argv)
     char *areas[3];
 
     wl_init(argc, argv);
+    /* A page that is touched is one, also where huge ones are made of all memory that is large. */
+    WL_TRY(prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0));
     for (int i = 0; i < 3; i++) {
         areas[i] = WL_TRY(mmap(NULL, TERABYTE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
         /* Not to become one with the next. */
