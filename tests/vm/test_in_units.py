@@ -9,7 +9,7 @@ from vm.disks import SYSTEMD, TRIXIE, Image
 from vm.kernels import Kernel
 from vm.machine import LabMachine
 
-CASES = ("properties", "delegated", "frozen", "watchdog", "socket", "generated")
+CASES = ("properties", "delegated", "freezer", "frozen", "watchdog", "socket", "generated")
 
 
 @pytest.mark.parametrize(

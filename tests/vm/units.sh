@@ -13,11 +13,15 @@ goes_on() {
     local was=$(cat w/$1)
     until [ -s w/$1 ] && [ "$(cat w/$1)" != "$was" ]; do sleep 0.3; done
 }
+# systemd has seen its end, and its name is free.
+ended() {
+    until systemctl show -p ActiveState --value $name.service | grep -qE 'failed|inactive'; do sleep 0.2; done
+    systemctl reset-failed $name.service 2>/dev/null || true
+}
 dump() {
     mkdir -p images/$name$round
     criu dump -D images/$name$round -t $(main $name) -v4 -o dump.log "$@" || { grep Error images/$name$round/dump.log; return 1; }
-    until [ "$(systemctl show -p ActiveState --value $name.service)" != active ]; do sleep 0.2; done
-    systemctl reset-failed $name.service 2>/dev/null || true
+    ended
 }
 restore() {
     criu restore -d -D images/$name$round -v4 -o restore.log --pidfile /srv/pid "$@" ||
@@ -85,22 +89,24 @@ END
     [ -s $limits/lower/cgroup.procs ]
 }
 
-# The freezer of version 2: as a way to stop what forks all the time, and as systemd uses it.
-frozen() {
-    begin sh -c 'n=0; while :; do n=$((n+1)); /bin/echo $n >/srv/w/frozen; done'
+# Version 2's freezer, as a way to stop what forks all the time.
+freezer() {
+    begin sh -c 'n=0; while :; do n=$((n+1)); /bin/echo $n >/srv/w/freezer; done'
     goes_on $name
-    group=$(group $name)
-    dump --freeze-cgroup $group
+    dump --freeze-cgroup $(group $name)
     restore
     goes_on $name
     kill -9 $(cat pid)
+}
+
+frozen() {
     begin keeper /srv/w/$name 8
     goes_on $name
     systemctl freeze $name.service
     refused torpor checkpoint $name.service -o images/none
     grep -q "is frozen by the control group .*$name.service" said
     # Who freezes a group of version 2 may do so for the dump, as Docker does: restored, it runs.
-    dump --freeze-cgroup $group
+    dump --freeze-cgroup $(group $name)
     restore
     goes_on $name
 }
@@ -123,7 +129,7 @@ END
     goes_on $name
     for round in 1 2; do
         torpor checkpoint $name.service -o /srv/images/$name$round
-        systemctl reset-failed $name.service
+        ended
         begin -p Type=forking $watched torpor restore /srv/images/$name$round
         goes_on $name
         was=$(systemctl show -p StatusText --value $name.service)
@@ -154,7 +160,7 @@ END
     systemctl stop $name.socket
     for round in 1 2; do
         torpor checkpoint $name.service -o /srv/images/$name$round
-        systemctl reset-failed $name.service
+        ended
         begin -p Type=forking torpor restore /srv/images/$name$round
         [ $(ask) = $round ]
         until ! ss -Htn 'sport = 7777 or dport = 7777' | grep -qv TIME-WAIT; do sleep 0.2; done
