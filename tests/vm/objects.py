@@ -64,7 +64,8 @@ def outcomes(kernel: str, release: str, junit: Path, output: str = "") -> list[O
     if junit.exists():
         for case in ElementTree.parse(junit).iter("testcase"):
             name = case.get("classname", "").rpartition(".")[2].removeprefix("test_")
-            found.setdefault(name, []).append(_of_case(case))
+            if name:  # an interrupted run has a case without one
+                found.setdefault(name, []).append(_of_case(case))
     else:
         for name, word in re.findall(r"^tests/objects/test_(\w+)\.py::.* (PASSED|FAILED|ERROR|SKIPPED) ", output, re.M):
             result = {"PASSED": PASSED, "SKIPPED": MISSING}.get(word, FAILED)

@@ -20,6 +20,7 @@ _JUNIT = """<testsuites><testsuite>
 <testcase classname="tests.objects.test_epoll" name="a"><failure message="x">E   WorkloadError: epoll failed
 E   status: fail: no event</failure></testcase>
 <testcase classname="tests.objects.test_udp" name="a"/>
+<testcase classname="" name=""/>
 </testsuite></testsuites>"""
 
 
