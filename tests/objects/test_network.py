@@ -121,7 +121,8 @@ def test_what_is_in_a_network_namespace_is_there_again() -> None:
             pytest.fail(changes)
         assert sysctl(workload.pid, *_SYSCTLS) == values
         assert _tables_and_tokens(workload.pid) == more
-        assert len(more) == 5
+        # A kernel whose bridges know VLANs has each entry once more, for the one that all ports are in.
+        assert len([line for line in more if " vlan 1 " not in line]) == 5
         assert _received(workload.pid) == received
         workload.expect_pass()
 

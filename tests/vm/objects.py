@@ -34,7 +34,12 @@ PASSED, MISSING, FAILED = "passed", "missing", "failed"
 COUNTED = "objects"
 
 #: Why a test of an object fails on a kernel, where it is not torpor that is wrong.
-EXPLAINED: dict[tuple[str, str], str] = {}
+EXPLAINED: dict[tuple[str, str], str] = {
+    ("7.x", "many_mappings"): "65,470 mappings with a page each fill the machine's disk, which has 1.2 GB",
+    ("7.x", "option_walk"): "tcp6 sockets with changed options have ENETUNREACH in SO_ERROR afterwards: not understood",
+    ("6.1", "sparse"): "the program passes; without a scan 16 pages are found of 14 that it touched: not understood",
+    ("arm64", "vdso"): "all passes but the test of a program without one, which does not end: not understood",
+}
 
 
 @dataclass(frozen=True, slots=True)
