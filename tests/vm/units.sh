@@ -86,7 +86,7 @@ END
     { limits $limits/main; limits $limits/lower; } >after
     diff before after
     [ "$(cat $limits/main/cgroup.procs)" = "$(cat pid)" ]
-    [ -s $limits/lower/cgroup.procs ]
+    [ -n "$(cat $limits/lower/cgroup.procs)" ]
 }
 
 # Version 2's freezer, as a way to stop what forks all the time.
