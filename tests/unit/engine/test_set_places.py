@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from torpor.base.records import replace
-from torpor.engine.sets import places, settling
+from torpor.engine.sets import places, settling, writing
 from torpor.engine.sets.places import Inside
 from torpor.engine.sets.writing import NewSet
 from torpor.images import manifest
@@ -41,6 +41,32 @@ def test_what_was_removed_already_is_in_its_place(tmp_path: Path, left: tuple[st
         os.close(fd)
         place.close()
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: name for name in FILES}
+
+
+@pytest.mark.parametrize("left", [FILES, FILES[1:], FILES[:1], (FILES[1],)])
+def test_who_goes_on_syncs_what_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: tuple[str, ...]) -> None:
+    """Where others have much to be written each file is synced; some of a dead one's are in their place already."""
+    monkeypatch.setattr("torpor.engine.sets.writing._dirty_bytes", lambda: 1 << 50)
+    staging = tmp_path / ".torpor-x.whole"
+    staging.mkdir()
+    for name in FILES:
+        (staging / name).write_text(name)
+    made = manifest.made_here("x", "a test", "0")
+    made = replace(made, files={name: manifest.Content(len(name), None) for name in FILES})
+    place = Inside(os.open(tmp_path, os.O_RDONLY), str(tmp_path))
+    fd = os.open(staging, os.O_RDONLY)
+    try:
+        writing.write_manifest(fd, made, manifest.NAME)
+        made = writing.secure(fd, made)
+        for name in (*FILES, manifest.NAME):
+            os.link(staging / name, tmp_path / name)
+        for name in {*FILES} - {*left}:
+            (staging / name).unlink()
+        writing.finish(place, fd, staging.name, made)
+    finally:
+        os.close(fd)
+        place.close()
+    assert {path.name for path in tmp_path.iterdir()} == {*FILES, manifest.NAME}
 
 
 @pytest.mark.parametrize("when", ["made", "opened", "being removed"])

@@ -298,7 +298,12 @@ def _sync(directory: int, made: Manifest) -> None:
         rename.syncfs(directory)
         return
     for name in (*made.files, manifest.NAME):
-        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+        try:
+            fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+        except FileNotFoundError:
+            if made.has_sums:
+                continue  # it has been on the disk, and is in its place: who put it there was killed after that
+            raise
         try:
             os.fsync(fd)
         finally:
