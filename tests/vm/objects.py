@@ -40,9 +40,6 @@ EXPLAINED: dict[tuple[str, str], str] = {
     ("5.10", "ghost_names"): "the tests' own user namespace cannot read /proc/self/fdinfo; all else passes",
     ("5.10", "memfd"): "the workload: a memfd sealed against writing cannot be mapped shared before 6.7",
     ("7.x", "many_mappings"): "65,470 mappings with a page each fill the machine's disk, which has 1.2 GB",
-    ("7.x", "option_walk"): "tcp6 sockets with changed options have ENETUNREACH in SO_ERROR afterwards: not understood",
-    ("6.1", "sparse"): "the program passes; without a scan 16 pages are found of 14 that it touched: not understood",
-    ("arm64", "vdso"): "all passes but the test of a program without one, which does not end: not understood",
 }
 
 
