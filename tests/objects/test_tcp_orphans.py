@@ -85,6 +85,12 @@ def test_what_has_an_owner_is_left_alone() -> None:
         assert not destroy_orphan(socket.AF_INET, *ends)
         near.sendall(b"on it goes")
         assert far.recv(99) == b"on it goes"
-    # Who hangs up first is in TIME_WAIT, now.
+        near.sendall(b"and ends")
+        near.close()
+        # Somebody has still to read from it.
+        assert not destroy_orphan(socket.AF_INET, *ends)
+        assert far.recv(99) == b"and ends"
+        assert far.recv(99) == b""
+    # Who has hung up first is in TIME_WAIT, now.
     assert destroy_orphan(socket.AF_INET, *ends)
     assert not destroy_orphan(socket.AF_INET, *ends)

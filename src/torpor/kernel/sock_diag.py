@@ -151,23 +151,37 @@ def destroy_orphan(family: int, here: tuple[bytes, int], there: tuple[bytes, int
     """End the TCP connection between two ends (a packed address, a port) that no process has any more; whether it did.
 
     It is one of our network namespace's whose program has closed it, or is dead: it still says goodbye, or makes sure
-    that nothing comes late (TIME_WAIT).  Its peer gets a reset.  False where there is none, where it has an owner, or
-    where the kernel does not destroy such (CONFIG_INET_DIAG_DESTROY; 6.12 for what has been closed: bac76cf89816).
+    that nothing comes late (TIME_WAIT).  With it goes the other end, if that is here too.  False where either has an
+    owner, who may still be at what was sent last; where there is no such connection; or where the kernel does not
+    destroy such (CONFIG_INET_DIAG_DESTROY; 6.12 for what has been closed: bac76cf89816).
     """
-    (own, own_port), (peer, peer_port) = here, there
-    ident = _INET_ID.pack(own_port, peer_port, own, peer, 0, _ANY_COOKIE)
-    request = struct.pack("=BBBBI", family, socket.IPPROTO_TCP, 0, 0, 0xFFFFFFFF) + ident
     with netlink.Netlink(NETLINK_SOCK_DIAG) as connection:
+        both = [_find(connection, family, here, there), _find(connection, family, there, here)]
+        found = [each for each in both if each]
+        if not both[0] or any(inode for _, inode in found):
+            return False
         try:
-            for answer in connection.ask(SOCK_DIAG_BY_FAMILY, request):
-                *_, ino = _INET_HEADER.unpack_from(answer)
-                # Where there is no such connection the kernel tells of a listener.
-                if not ino and _INET_ENDS.unpack_from(answer)[:2] == (own_port, peer_port):
-                    connection.request(SOCK_DESTROY, request)
-                    return True
+            for request, _ in found:
+                connection.request(SOCK_DESTROY, request)
         except KernelError:
-            pass
-    return False
+            return False
+    return True
+
+
+def _find(
+    connection: netlink.Netlink, family: int, here: tuple[bytes, int], there: tuple[bytes, int]
+) -> tuple[bytes, int] | None:
+    """The request that found the connection *here* (``destroy_orphan``), and its inode: 0 without an owner."""
+    ident = _INET_ID.pack(here[1], there[1], here[0], there[0], 0, _ANY_COOKIE)
+    request = struct.pack("=BBBBI", family, socket.IPPROTO_TCP, 0, 0, 0xFFFFFFFF) + ident
+    try:
+        for answer in connection.ask(SOCK_DIAG_BY_FAMILY, request):
+            # Where there is no such connection the kernel tells of a listener.
+            if _INET_ENDS.unpack_from(answer)[:2] == (here[1], there[1]):
+                return request, _INET_HEADER.unpack_from(answer)[-1]
+    except KernelError:
+        pass
+    return None
 
 
 _AF_PACKET = 17

@@ -9,8 +9,8 @@ Restore
     In repair mode bind(2) and connect(2) send nothing; sequence numbers, options, queues and windows are set.  Just
     before the tree goes on, and behind the network lock still, repair mode ends, what was never sent is sent, and what
     was shut down is shut down again (``tcp_fin``): the kernel keeps what the lock drops.  Once that is gone a packet
-    makes up for those that were lost.  What is left here of the same connection, and has no process any more, is ended
-    first where both ends are this host's.
+    makes up for those that were lost.  What is left here of the same connection, and has no process any more at
+    either end, is ended first where both ends are this host's.
 Limits
     Connections whose other end is outside of the tree need the network lock (``net_lock``).  Those inside do without:
     the tree is frozen, so that they come to rest; a pair that was caught with bytes on their way is read again.
