@@ -20,6 +20,7 @@ import fcntl
 import os
 import struct
 
+from torpor.base import log
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.kernel.idmap import IdMaps
@@ -133,11 +134,29 @@ def restore(fd: int, info: m.tty_info_entry) -> None:
                 write_termios(fd, _pack(termios) + struct.pack("<2I", termios.c_ispeed, termios.c_ospeed))
             else:
                 fcntl.ioctl(fd, TCSETS, _pack(termios))
-        size = info.winsize
         if info.HasField("winsize"):
-            fcntl.ioctl(fd, TIOCSWINSZ, _winsize.pack(size.ws_row, size.ws_col, size.ws_xpixel, size.ws_ypixel))
+            _set_size(fd, info)
     except struct.error as error:
         raise ImageError(f"tty-info.img: {info.id}: {error}") from error
+
+
+def _set_size(fd: int, info: m.tty_info_entry) -> None:
+    size = info.winsize
+    wanted = _winsize.pack(size.ws_row, size.ws_col, size.ws_xpixel, size.ws_ypixel)
+    found = fcntl.ioctl(fd, TIOCGWINSZ, bytes(_winsize.size))
+    if found == wanted:
+        return
+    try:
+        fcntl.ioctl(fd, TIOCSWINSZ, wanted)
+    except OSError as error:
+        # A virtual terminal has a screen, and that of another machine or boot another size (drivers/tty/vt/vt.c).
+        if info.type != m.TtyType.VT or error.errno != errno.EINVAL:
+            raise
+        rows, columns, *_ = _winsize.unpack(found)
+        log.warn(
+            f"the terminal {os.major(info.rdev)}:{os.minor(info.rdev)} had {size.ws_row} lines of {size.ws_col} "
+            f"characters; its screen here stays at {rows} of {columns}"
+        )
 
 
 def restore_owner(fd: int, info: m.tty_info_entry, idmaps: IdMaps) -> None:
