@@ -18,6 +18,7 @@ from harness.workload import Workload
 pytestmark = pytest.mark.root
 
 MANAGED = ["--manage-cgroups"]
+_HUGE = "hugetlb.2MB.max"
 
 
 @pytest.fixture(params=["pids", ""], ids=["v1", "v2"])
@@ -306,12 +307,16 @@ def test_a_restore_that_fails_removes_what_it_made() -> None:
             workload.expect_pass()
 
 
-def test_a_restore_that_is_killed_leaves_no_groups(tmp_path: Path) -> None:
-    """An action script kills the restorer when everything is made."""
-    script = tmp_path / "kill"
+def _killer(directory: Path) -> list[str]:
+    """The option by which an action script kills the restorer when everything is made."""
+    script = directory / "kill"
     kill = "kill -9 $PPID"
     script.write_text(f'#!/bin/sh\n[ "$CRTOOLS_SCRIPT_ACTION" = post-restore ] && {kill}\nexit 0\n')
     script.chmod(0o755)
+    return ["--action-script", str(script)]
+
+
+def test_a_restore_that_is_killed_leaves_no_groups(tmp_path: Path) -> None:
     with cgroups.group("pids") as path, cgroups.group("") as other:
         (path / "inner").mkdir()
         with Workload.start("counter", prefix=cgroups.entering(path / "inner", other)) as workload:
@@ -320,13 +325,38 @@ def test_a_restore_that_is_killed_leaves_no_groups(tmp_path: Path) -> None:
             assert _is_gone(path)
             assert _is_gone(other)
             with pytest.raises(engine.EngineError) as failed:
-                workload.restore(options=[*MANAGED, "--action-script", str(script)])
+                workload.restore(options=[*MANAGED, *_killer(tmp_path)])
             assert failed.value.returncode == -signal.SIGKILL
             until_gone = 'while [ -e "$0" ] || [ -e "$1" ]; do :; done'
             command = ["sh", "-c", until_gone, str(path), str(other)]
             subprocess.run(command, check=True, timeout=time_limit_s(10))
             reap_session(workload.pid)
             workload.restore(options=MANAGED)
+            workload.expect_pass()
+
+
+def test_a_restore_that_is_killed_has_the_groups_above_hand_on_what_they_did(tmp_path: Path) -> None:
+    """As a slice that hands nothing on once a unit of it has ended."""
+    with _hugetlb_handed_on(), cgroups.group("") as path:
+        inner, control = path / "inner", path / "cgroup.subtree_control"
+        inner.mkdir()
+        control.write_text("+hugetlb")
+        (inner / _HUGE).write_text("4194304")
+        with Workload.start("counter", prefix=cgroups.entering(inner)) as workload:
+            workload.wait_ready()
+            spec = f'"":\n - "strategy": "merge"\n - "properties": ["{_HUGE}"]\n'
+            workload.dump(options=[*MANAGED, "--cgroup-props", spec])
+            cgroups.remove(inner)
+            control.write_text("-hugetlb")
+            with pytest.raises(engine.EngineError) as failed:
+                workload.restore(options=[*MANAGED, *_killer(tmp_path)])
+            assert failed.value.returncode == -signal.SIGKILL
+            until_done = 'while [ -e "$0" ] || [ "$(cat "$1")" ]; do :; done'
+            command = ["sh", "-c", until_done, str(inner), str(control)]
+            subprocess.run(command, check=True, timeout=time_limit_s(10))
+            reap_session(workload.pid)
+            workload.restore(options=MANAGED)
+            assert (inner / _HUGE).read_text() == "4194304\n"
             workload.expect_pass()
 
 
@@ -348,29 +378,34 @@ def test_the_roots_of_a_cgroup_namespace_come_back(group: Path) -> None:
 
 def test_the_root_of_a_namespace_may_hand_controllers_on() -> None:
     """Of v2: no task is in such a group, though the namespace can only be made there."""
+    with _hugetlb_handed_on(), cgroups.group("") as group:
+        (group / "inner").mkdir()
+        prefix = [*cgroups.entering(group), "unshare", "--cgroup", *cgroups.entering(group / "inner")]
+        with Workload.start("counter", prefix=prefix) as workload:
+            workload.wait_ready()
+            (group / "cgroup.subtree_control").write_text("+hugetlb")
+            (group / "inner" / _HUGE).write_text("4194304")
+            spec = f'"":\n - "strategy": "merge"\n - "properties": ["{_HUGE}"]\n'
+            workload.dump(options=[*MANAGED, "--cgroup-root", f":/{group.name}", "--cgroup-props", spec])
+            assert _is_gone(group)
+            workload.restore(options=MANAGED)
+            assert (group / "cgroup.subtree_control").read_text() == "hugetlb\n"
+            assert (group / "inner" / _HUGE).read_text() == "4194304\n"
+            assert "0::/inner" in _as_seen_inside(workload.pid)
+            workload.expect_pass()
+
+
+@contextmanager
+def _hugetlb_handed_on() -> Iterator[None]:
+    """The root of v2 hands on the controller that no version 1 has here."""
     top = cgroups.mounted("")
-    limit = "hugetlb.2MB.max"
     if "hugetlb" not in (top / "cgroup.controllers").read_text().split():
         missing("the controller hugetlb of v2")
     control = top / "cgroup.subtree_control"
     before = control.read_text().split()
     control.write_text("+hugetlb")
     try:
-        with cgroups.group("") as group:
-            (group / "inner").mkdir()
-            prefix = [*cgroups.entering(group), "unshare", "--cgroup", *cgroups.entering(group / "inner")]
-            with Workload.start("counter", prefix=prefix) as workload:
-                workload.wait_ready()
-                (group / "cgroup.subtree_control").write_text("+hugetlb")
-                (group / "inner" / limit).write_text("4194304")
-                spec = f'"":\n - "strategy": "merge"\n - "properties": ["{limit}"]\n'
-                workload.dump(options=[*MANAGED, "--cgroup-root", f":/{group.name}", "--cgroup-props", spec])
-                assert _is_gone(group)
-                workload.restore(options=MANAGED)
-                assert (group / "cgroup.subtree_control").read_text() == "hugetlb\n"
-                assert (group / "inner" / limit).read_text() == "4194304\n"
-                assert "0::/inner" in _as_seen_inside(workload.pid)
-                workload.expect_pass()
+        yield
     finally:
         if "hugetlb" not in before:
             control.write_text("-hugetlb")

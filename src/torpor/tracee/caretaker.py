@@ -6,8 +6,9 @@ the newest first.  Say first, then change: between the two we may die as well.  
 have been let go by the kernel; for what none of them may see, our death is made to wait (``ahead``).
 
 What can be undone: an option of a socket, a message sent to the kernel (by netlink, or a control group's file), what an
-eventfd counts, a directory made, a program run in some network namespace, a snapshot of a task; or the end of the tree
-is brought about, when that has begun, or what it takes for one to go on (packets, connections asked for).
+eventfd counts, a directory made, what a control group hands on, a program run in some network namespace, a snapshot of
+a task; or the end of the tree is brought about, when that has begun, or what it takes for one to go on (packets,
+connections asked for).
 Signals that ask a process to end are nothing to it.
 """
 
@@ -35,7 +36,7 @@ from torpor.kernel.syscall import syscall
 if TYPE_CHECKING:
     from torpor.tracee.witness import Witness
 
-_OPTION, _SEND, _RUN, _SIGNAL, _REMOVE, _WATCH, _LIMIT, _COUNT, _REAP, _CONNECT = range(10)
+_OPTION, _SEND, _RUN, _SIGNAL, _REMOVE, _WATCH, _LIMIT, _COUNT, _REAP, _CONNECT, _WITHHOLD = range(11)
 _ADD, _DROP, _FAREWELL, _STAY, _AHEAD, _BEHIND = range(6)
 #: Descriptors that one message may bring (SCM_MAX_FD is 253), and room for a message.
 _MAX_FDS = 250
@@ -95,6 +96,11 @@ def reap(pidfd: int, parent: Pid, child: Pid, number: int) -> Step:
 def remove(directory: int, name: str) -> Step:
     """Remove the directory *name* below *directory*, once it is no longer in use: a control group, of dying tasks."""
     return _REMOVE, directory, name
+
+
+def withhold(directory: int, controller: str) -> Step:
+    """Have the control group (v2) *directory* hand *controller* on no more, unless there are any below it by then."""
+    return _WITHHOLD, directory, controller
 
 
 class Caretaker:
@@ -375,6 +381,20 @@ def do(step: Step) -> None:
     elif kind == _REMOVE:
         assert isinstance(args, str)
         _remove(fd, args)
+    elif kind == _WITHHOLD:
+        assert isinstance(args, str)
+        _withhold(fd, args)
+
+
+def _withhold(directory: int, controller: str) -> None:
+    with os.scandir(directory) as found:
+        if any(item.is_dir(follow_symlinks=False) for item in found):
+            return  # theirs would be gone, limits and all
+    control = os.open("cgroup.subtree_control", os.O_WRONLY | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        os.write(control, f"-{controller}".encode())
+    finally:
+        os.close(control)
 
 
 def _remove(directory: int, name: str) -> None:

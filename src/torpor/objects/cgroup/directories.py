@@ -205,7 +205,7 @@ class Maker:
         self._held: list[_Group] = []
         self._to_set: list[_Group] = []
         self._heads: set[str] = set()
-        self._handed_on = HandedOn(yard)
+        self._handed_on = HandedOn(yard, self._get_caretaker)
         self._caretaker: Caretaker | None = None
 
     def make(self, controller: m.cg_controller_entry, held: str | None = None) -> None:
@@ -301,12 +301,11 @@ class Maker:
                 hint=f"make it first; --manage-cgroups={self._mode} does not",
             )
         self._make_parents(group.hierarchy, group.path)
-        if not self._make_dir(group.hierarchy, group.path):
-            return False
-        # Below a head it is the image that says what is handed on, and when.
+        # Below a head it is the image that says what is handed on, and when.  Told to the caretaker before the group
+        # is, it is undone after that.
         if group.hierarchy == model.V2 and group.path in self._heads:
             self._handed_on.add(group.path, (entry.name for entry in group.entry.properties))
-        return True
+        return self._make_dir(group.hierarchy, group.path)
 
     def _exists(self, hierarchy: str, path: str) -> bool:
         try:
@@ -324,14 +323,12 @@ class Maker:
 
     def _make_dir(self, hierarchy: str, path: str) -> bool:
         """Whether it is ours to remove; False if somebody else has made it since we looked."""
-        if self._caretaker is None:
-            self._caretaker = Caretaker()
         root = self._yard.root_fd(hierarchy)
-        keys = self._caretaker.add([remove(root, path.lstrip("/"))])
+        keys = self._get_caretaker().add([remove(root, path.lstrip("/"))])
         try:
             os.mkdir(path.lstrip("/"), _MODE, dir_fd=root)
         except FileExistsError:
-            self._caretaker.drop(keys)
+            self._get_caretaker().drop(keys)
             return False
         except OSError as error:
             raise RestoreError(
@@ -340,6 +337,11 @@ class Maker:
             ) from None
         self._made.append((hierarchy, path))
         return True
+
+    def _get_caretaker(self) -> Caretaker:
+        if self._caretaker is None:
+            self._caretaker = Caretaker()
+        return self._caretaker
 
     def _inherit_cpus(self, hierarchy: str, path: str) -> None:
         """Of a group of which the image does not say it: in v1's cpuset one without any processors takes no tasks."""

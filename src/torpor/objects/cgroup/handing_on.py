@@ -7,7 +7,7 @@ Image
     Nothing: what a group has properties of it has been given.
 Restore
     What the image has properties of is added from the top down, as far as each group has it itself.  A restore that
-    fails takes it out again where nobody else has come below.
+    fails, or is killed, takes it out again where nobody else has come below.
 Limits
     A group with processes of its own hands nothing on; one that somebody manages may be changed back at any time.
 """
@@ -15,24 +15,29 @@ Limits
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 from torpor.base import log
+from torpor.base.fds import OwnedFd
 from torpor.objects.cgroup.model import V2, describe_group
 from torpor.objects.cgroup.yard import Yard
+from torpor.tracee import caretaker
+from torpor.tracee.caretaker import Caretaker
 
 _FILE = "cgroup.subtree_control"
 
 
 class HandedOn:
-    """What was added; ``undo`` takes it out."""
+    """What was added; ``undo`` takes it out, and a caretaker, which *get_caretaker* gives, where we have died."""
 
-    def __init__(self, yard: Yard) -> None:
+    def __init__(self, yard: Yard, get_caretaker: Callable[[], Caretaker]) -> None:
         self._yard = yard
-        self._added: list[tuple[str, str]] = []
+        self._get_caretaker = get_caretaker
+        self._added: list[tuple[OwnedFd, str]] = []
 
     def add(self, path: str, properties: Iterable[str]) -> None:
-        """Have those above the group *path* hand on what it needs for *properties*."""
+        """Have those above the group *path*, which is made after this, hand on what it needs for *properties*."""
         wanted = {name.partition(".")[0] for name in properties}
         above = "/"
         for name in path.split("/")[1:]:
@@ -45,12 +50,9 @@ class HandedOn:
     def undo(self) -> None:
         """Take out what was added, where nobody is below any more; what it was for must be gone."""
         while self._added:
-            path, controller = self._added.pop()
-            try:
-                if not self._has_groups(path):
-                    self._yard.write(V2, path, _FILE, f"-{controller}")
-            except OSError:
-                continue  # gone with what we made, or in use by others
+            group, controller = self._added.pop()
+            with group, suppress(OSError):  # gone with what we made, or in use by others
+                caretaker.do(caretaker.withhold(group.fileno(), controller))
 
     def _may(self, path: str) -> bool:
         """With processes of its own it would become the root of threaded groups, and those below take none any more.
@@ -60,20 +62,16 @@ class HandedOn:
         return not self._words(path, "cgroup.type") or not self._words(path, "cgroup.procs")
 
     def _add(self, path: str, controller: str) -> None:
+        group = OwnedFd(self._yard.open_dir(V2, path))
+        keys = self._get_caretaker().add([caretaker.withhold(group.fileno(), controller)])
         try:
             self._yard.write(V2, path, _FILE, f"+{controller}")
         except OSError as error:
+            self._get_caretaker().drop(keys)
+            group.close()
             log.debug(f"control group {describe_group(V2, path)} hands no {controller} on: {error.strerror}")
         else:
-            self._added.append((path, controller))
-
-    def _has_groups(self, path: str) -> bool:
-        fd = self._yard.open_dir(V2, path)
-        try:
-            with os.scandir(fd) as found:
-                return any(item.is_dir(follow_symlinks=False) for item in found)
-        finally:
-            os.close(fd)
+            self._added.append((group, controller))
 
     def _words(self, path: str, name: str) -> set[str]:
         place = f"{path.lstrip('/') or '.'}/{name}"
