@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,28 @@ def test_an_overlay_whose_layers_are_elsewhere(tmp_path: Path, point: Path) -> N
         _mount_in(workload, "-t", "overlay", "overlay", "-o", named, str(point))
         _mount_in(workload, "-t", "tmpfs", "torpor", str(layers))
         with pytest.raises(EngineError, match=f"{point} .* overlay, whose lowerdir .* not to be found there"):
+            workload.dump()
+        workload.dump(options=["--skip-mnt", str(point)])
+        workload.restore()
+        workload.expect_pass()
+
+
+@pytest.mark.root
+def test_an_option_that_only_mount_takes(tmp_path: Path, point: Path) -> None:
+    """fsconfig(2), by which a restore mounts, wants values below 256 bytes."""
+    need_mounted_root()
+    layers = tmp_path / "layers"
+    named = f"lowerdir={layers}/{'x' * 200}:{layers}/{'y' * 200}"
+    with start(Flavour.FRESH, "counter") as workload:
+        workload.wait_ready()
+        layers.mkdir()
+        _mount_in(workload, "-t", "tmpfs", "torpor", str(layers))
+        for name in ("x" * 200, "y" * 200):
+            os.mkdir(f"/proc/{workload.pid}/root{layers}/{name}")
+        code = f"from torpor.kernel import mount; mount.mount('overlay', {str(point)!r}, 'overlay', 0, {named!r})"
+        line = ["nsenter", f"--mount=/proc/{workload.pid}/ns/mnt", sys.executable, "-c", code]
+        subprocess.run(line, check=True)
+        with pytest.raises(EngineError, match=f"{point} .* overlay, whose lowerdir has more than 255 bytes"):
             workload.dump()
         workload.dump(options=["--skip-mnt", str(point)])
         workload.restore()

@@ -38,6 +38,8 @@ EXPLAINED: dict[tuple[str, str], str] = {
     ("5.10", "bpf_maps"): "the workload: maps count as locked memory before 5.11, of which it may have too little",
     ("5.10", "clocks"): "the tests' own user namespace cannot read /proc/self/fdinfo; all else passes",
     ("5.10", "ghost_names"): "the tests' own user namespace cannot read /proc/self/fdinfo; all else passes",
+    ("5.10", "mounts"): "refused before anything is stopped: mounts that belong together want Linux 5.15",
+    ("5.10", "nested_mounts"): "refused before anything is stopped: mounts that belong together want Linux 5.15",
     ("5.10", "memfd"): "the workload: a memfd sealed against writing cannot be mapped shared before 6.7",
     ("7.x", "many_mappings"): "65,470 mappings with a page each fill the machine's disk, which has 1.2 GB",
 }

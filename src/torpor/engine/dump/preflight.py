@@ -205,7 +205,10 @@ class _Look:
         yield from _of_task(process, self.context.noticed)
         if not self._by_freezer:
             yield from _of_freezers(process)
-        yield from _of_mounts(process, self.context)
+        # Where it goes on, or moves to a host that has to be ready for it first, nothing is lost.
+        options = self._options
+        is_ended = not (options.leave_running or options.leave_stopped or options.last_words)
+        yield from _of_mounts(process, self.context, is_ended)
         yield from _of_memory(process, self.context, self._thorough)
         yield from _of_executable(process)
         yield from _of_files(process, self.context, self._thorough)
@@ -324,7 +327,7 @@ def _of_executable(process: DumpProcess) -> Iterator[TorporError]:
                     )
 
 
-def _of_mounts(process: DumpProcess, context: DumpContext) -> Iterator[TorporError]:
+def _of_mounts(process: DumpProcess, context: DumpContext, is_ended: bool) -> Iterator[TorporError]:
     """Of the mount namespace, if it is not ours and is met for the first time."""
     namespace = os.readlink(f"/proc/{process.pid}/ns/mnt")
     if namespace == os.readlink("/proc/self/ns/mnt") or not context.once(("mounts", namespace)):
@@ -332,7 +335,7 @@ def _of_mounts(process: DumpProcess, context: DumpContext) -> Iterator[TorporErr
     from torpor.objects.ns.mnt import entries
 
     try:
-        entries.check(process, context)
+        entries.check(process, context, is_ended=is_ended)
     except RefusedError as error:
         yield error
 

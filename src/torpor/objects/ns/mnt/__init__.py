@@ -11,7 +11,8 @@ Restore
 Limits
     Mounts of file systems that live on devices or in other processes are those of the host, found again by their path,
     or by ``--external``; anything else is refused.  So are idmapped mounts, unless the host has them at the same place,
-    and mounts of deleted files that are not empty.
+    mounts of deleted files that are not empty, and file systems to be made anew with an option of more than 255 bytes
+    (layers of an overlay with long names), which mount(2) takes and fsconfig(2) does not.
 """
 
 from __future__ import annotations

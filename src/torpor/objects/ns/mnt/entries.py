@@ -18,7 +18,7 @@ from torpor.kernel.openat2 import open_in_root
 from torpor.kernel.procfs.mountinfo import Mount, read_mountinfo
 from torpor.objects.files.paths import is_below
 from torpor.objects.model import DumpProcess
-from torpor.objects.ns.mnt import filesystems, make
+from torpor.objects.ns.mnt import filesystems, make, propagation
 from torpor.objects.ns.mnt.external import AUTODETECTED, keys_by_point
 from torpor.objects.ns.mnt.views import View, open_mount, read_view
 from torpor.objects.ns.model import NsDump
@@ -55,6 +55,8 @@ class MountDump:
         self._context = context
         self.policy = context.policies.mounts
         self.host = read_mountinfo("self")
+        #: Of mounts that were looked at while the tree runs: the groups of each, and its point.
+        self.groups: list[tuple[tuple[int, int], str]] = []
         #: Roots of what binds can be made of: (file system, the part that is shown).
         self.bases: list[tuple[_Device, str]] = []
         self.contents: dict[_Device, Contents] = {}
@@ -100,12 +102,18 @@ def _will_be_missed(mount: Mount) -> str:
     return ""
 
 
-def check(process: DumpProcess, context: DumpContext) -> None:
-    """RefusedError for a mount in the namespace of *process*, which runs on, that could not be mounted again."""
+def check(process: DumpProcess, context: DumpContext, *, is_ended: bool) -> None:
+    """RefusedError for a mount in the namespace of *process*, which runs on, that could not be mounted again.
+
+    *is_ended*: the dump is going to end the tree, so that what this kernel could not make again would be lost.
+    """
     assert process.pidfd is not None
     shared = context.part(MountDump)
     view = _read(process.pid, process.pidfd.fileno(), shared)
     classify(view, shared, context.policies.external, has_root=process is context.processes[0])
+    if is_ended:
+        shared.groups += [((mount.shared, mount.master), mount.point) for mount in view.mounts]
+        propagation.check_found(shared.groups)
 
 
 def _read(pid: Pid, pidfd: int, shared: MountDump) -> View:
@@ -151,6 +159,7 @@ def classify(view: View, shared: MountDump, external: tuple[str, ...], *, has_ro
             set_text(entry, "source", source)
             continue
         kind = _kind_of(view, mount, entry, shared, external)
+        _check_options(view, mount, entry)
         if entry.fstype == filesystems.OVERLAY:
             _check_layers(view, mount, entry)
         contents = shared.contents.get(mount.device)
@@ -183,6 +192,18 @@ def check_ids(pid: Pid, mount: Mount, host: list[Mount]) -> None:
             f"{mount.point} in the mount namespace of pid {pid} is an idmapped mount, whose map is not carried yet",
             hint=f"leave it out with --skip-mnt {mount.point}",
         )
+
+
+def _check_options(view: View, mount: Mount, entry: m.mnt_entry) -> None:
+    """RefusedError for a file system to be made anew with an option that fsconfig(2) does not take: mount(2) does."""
+    for key, value in make.options_of(entry, ""):
+        if value is not None and len(os.fsencode(value)) > make.LONGEST_VALUE:
+            raise RefusedError(
+                f"{mount.point} in the mount namespace of pid {view.pid} is a mount of {mount.fstype}, whose {key} has "
+                f"more than {make.LONGEST_VALUE} bytes: it could not be mounted again",
+                hint=f"mount it by shorter names, name it with --external mnt[{mount.point}]:KEY, or leave it out with "
+                f"--skip-mnt {mount.point}",
+            )
 
 
 def _check_layers(view: View, mount: Mount, entry: m.mnt_entry) -> None:

@@ -21,6 +21,8 @@ from torpor.objects.ns.mnt import filesystems
 from torpor.objects.ns.model import NsRestore
 from torpor.tracee.batch import Batch
 
+#: Of an option, in bytes: what fsconfig(2) takes (strndup_user of 256, with the end).
+LONGEST_VALUE = 255
 #: Options by which SELinux gives a mount its label.
 _LABELS = ("context", "fscontext", "defcontext", "rootcontext")
 _LAYERS = ("lowerdir", "upperdir", "workdir", "datadir")

@@ -10,16 +10,18 @@ Restore
     masters before slaves, and the members join it (MOVE_MOUNT_SET_GROUP).  Where the group, or the master, is the
     host's, that mount is a copy of the host's.
 Limits
-    A kernel without that call (before 5.15) is asked for no mounts that belong together: refused before any is made.
-    Where the host has nothing of that group any more, a mount comes back without it, with a warning.
+    Without that call (before 5.15) there are no mounts that belong together: a dump that would end their tree refuses,
+    and so does a restore, before any is made; a slave of the host's comes back private, with a warning.  So it does
+    where the host has nothing of that group any more.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from torpor.base import log
-from torpor.base.errors import RestoreError
+from torpor.base.errors import RefusedError, RestoreError
 from torpor.kernel import mount as mounts
 from torpor.kernel.procfs.mountinfo import read_mountinfo
 from torpor.objects.ns.mnt.external import mount_id
@@ -39,17 +41,35 @@ def restore(trees: Sequence[Tree], yard: Yard, base_of: _BaseOf) -> None:
 
 def check(trees: Sequence[Tree]) -> None:
     """RestoreError, before anything is made, where this kernel cannot have the tree's mounts belong together."""
-    groups = _groups_in(trees)
-    inner = {shared for shared, _ in groups if shared}
-    together = [nodes for (shared, master), nodes in groups.items() if master in inner or (shared and len(nodes) > 1)]
+    if why := _why_not([(node.groups, node.point) for tree in trees for node in tree.order]):
+        raise RestoreError(why, hint="restore it on Linux 5.15 or newer")
+
+
+def check_found(found: Sequence[tuple[_Key, str]]) -> None:
+    """RefusedError where this kernel could not have the mounts of a tree belong together once they have ended.
+
+    *found*: of each mount its peer group and that of its master, and its point.
+    """
+    if why := _why_not(found):
+        raise RefusedError(
+            why,
+            hint="make it private (mount --make-private) or leave one of them out with --skip-mnt; to restore it on "
+            "Linux 5.15 or newer, checkpoint it with --leave-running and end it then",
+        )
+
+
+def _why_not(found: Sequence[tuple[_Key, str]]) -> str:
+    times = Counter(groups for groups, _ in found)
+    inner = {shared for shared, _ in times if shared}
+    point = next((at for (own, master), at in found if master in inner or (own and times[own, master] > 1)), None)
     from torpor.kernel import features
 
-    if together and not features.probe("move_mount_set_group"):
-        raise RestoreError(
-            f"the mount on {together[0][0].point} hands on what is mounted below it, or gets that from another mount "
-            "of the tree, which needs MOVE_MOUNT_SET_GROUP of the kernel",
-            hint="restore it on Linux 5.15 or newer",
-        )
+    if point is None or features.probe("move_mount_set_group"):
+        return ""
+    return (
+        f"the mount on {point} hands on what is mounted below it, or gets that from another mount of the tree, which "
+        "needs MOVE_MOUNT_SET_GROUP of the kernel"
+    )
 
 
 def _groups_in(trees: Sequence[Tree]) -> dict[_Key, list[Node]]:
