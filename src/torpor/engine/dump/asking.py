@@ -10,7 +10,7 @@ from torpor.engine.dump.session import DumpSession
 from torpor.objects.memory import mm as mm_object
 from torpor.objects.memory import room
 from torpor.objects.model import DumpProcess, DumpThread
-from torpor.objects.task import landlock, registers, signals, user_dispatch
+from torpor.objects.task import landlock, registers, signals, stopped, user_dispatch
 from torpor.objects.task.table import PROCESS_ASPECTS, ask_thread, look_at_thread, shape
 from torpor.tracee.batch import Batch, RepeatedBatch
 from torpor.tracee.borrow import BorrowedRunner, Injection, inject
@@ -63,6 +63,8 @@ class Questions:
 def ask(session: DumpSession) -> None:
     """The answers of all threads of all living processes."""
     known: dict[object, Questions] = {}
+    for process in session.alive:
+        stopped.ask_parent(process)
     for process in session.alive:
         _ask(session, process, known)
 
