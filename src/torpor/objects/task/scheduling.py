@@ -30,7 +30,7 @@ from torpor.kernel.arch import nr
 from torpor.kernel.namespaces import isolated
 from torpor.kernel.procfs.small import read_small
 from torpor.kernel.syscall import address_of, syscall
-from torpor.kernel.uapi.ioprio import IOPRIO_WHO_PROCESS
+from torpor.kernel.uapi.ioprio import IOPRIO_CLASS_SHIFT, IOPRIO_WHO_PROCESS
 from torpor.kernel.uapi.prctl import PR_GET_TIMERSLACK, PR_SCHED_CORE, PR_SET_TIMERSLACK
 from torpor.kernel.uapi.sched import (
     SCHED_DEADLINE,
@@ -50,7 +50,7 @@ _SCHED_ATTR = struct.Struct("<IIQiIQQQII")
 #: What a thread is asked to be that has no clamps, and what it says then, or where the kernel has none.
 _NO_CLAMP = 0xFFFFFFFF
 _UNCLAMPED = ((0, 1024), (0, 0))
-_IOPRIO_BEST_EFFORT = 2 << 13
+_IOPRIO_BEST_EFFORT = 2 << IOPRIO_CLASS_SHIFT
 DEFAULT_SLACK_NS = 50000
 _CPU_MASK_BYTES = 1024
 
@@ -76,7 +76,8 @@ def look(thread: DumpThread) -> None:
     if cpus != _online_cpus():
         core.torpor_cpus = cpus
     ioprio = _get_ioprio(thread.tid)
-    if ioprio not in (0, _IOPRIO_BEST_EFFORT | (nice + 20) // 5):  # before 5.18 the kernel told the effective one
+    # Who has chosen none has no class, but on 5.10 a level; until 5.18 some kernels told the effective one.
+    if ioprio >> IOPRIO_CLASS_SHIFT and ioprio != _IOPRIO_BEST_EFFORT | (nice + 20) // 5:
         core.torpor_ioprio = ioprio
 
 
