@@ -171,8 +171,10 @@ def _wishes(present: bytes) -> Iterator[bytes]:
         yield from (struct.pack("Q", 123456), struct.pack("ii", 1, 5))
     if len(present) == 16:
         yield from (struct.pack("QQ", 5, 0), b"reno\0", b"lo\0")
-    # Headers of IPv6, a route by way of mobile IP, an address, an interface, options of IPv4, a key.
-    yield from (bytes.fromhex("0000010400000000"), struct.pack("8B16x", 0, 2, 2, 1, 0, 0, 0, 0))
+    # Headers of IPv6, a route by way of mobile IP to where it goes anyway (7.x tells a connection at once, in SO_ERROR,
+    # that there is none to ::, of the first packet, which is the restore's), an address, an interface, options of IPv4,
+    # a key.
+    yield from (bytes.fromhex("0000010400000000"), struct.pack("8B15xB", 0, 2, 2, 1, 0, 0, 0, 0, 1))
     yield from (bytes((0x7F, 0, 0, 1)), bytes((0, 0, 0, 1)), bytes((0x94, 4, 0, 0)), bytes(range(16)), b"\xff" * 32)
 
 

@@ -32,16 +32,17 @@ static int n_mappings(const char *from, const char *to)
 
 int main(int argc, char **argv)
 {
+    const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
     char *areas[3];
 
     wl_init(argc, argv);
     /* A page that is touched is one, also where huge ones are made of all memory that is large. */
     WL_TRY(prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0));
-    for (int i = 0; i < 3; i++) {
-        areas[i] = WL_TRY(mmap(NULL, TERABYTE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
-        /* Not to become one with the next. */
-        WL_TRY(mmap(NULL, PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
-    }
+    /* With a page between them, and beside them: none becomes one with the next, nor do its pages with libc's. */
+    char *all = WL_TRY(mmap(NULL, 3 * (TERABYTE + PAGE) + PAGE, PROT_NONE, flags, -1, 0));
+    for (int i = 0; i < 3; i++)
+        areas[i] = WL_TRY(mmap(all + PAGE + (size_t)i * (TERABYTE + PAGE), TERABYTE, PROT_READ | PROT_WRITE,
+                               flags | MAP_FIXED, -1, 0));
     WL_TRY(madvise(areas[1], TERABYTE, MADV_RANDOM));
     WL_TRY(mprotect(areas[2], TERABYTE / 2, PROT_READ));
     for (int i = 0; i < 2; i++)
