@@ -37,7 +37,7 @@ from torpor.objects.files.table import kinds_alike
 from torpor.objects.memory import room, vmas
 from torpor.objects.model import DumpProcess
 from torpor.objects.session import DumpContext, Noticed
-from torpor.objects.task import lsm
+from torpor.objects.task import lsm, posix_timers
 from torpor.tracee.tree import Process, lives_on, refuse_without_leader
 
 if TYPE_CHECKING:
@@ -161,6 +161,9 @@ class _Look:
         self.context.files = FileDump(self.context, kinds_alike)
         self._pid, self._options, self._entered = pid, options, entered
         self._thorough, self._by_freezer, self._tree = thorough, by_freezer, tree
+        #: Whether what this kernel could not make again is lost: not where it goes on, or moves to a host that has to
+        #: be ready for it first.
+        self._is_ended = not (options.leave_running or options.leave_stopped or options.last_words)
 
     def problems(self) -> list[TorporError]:
         """What stands in the way."""
@@ -205,10 +208,9 @@ class _Look:
         yield from _of_task(process, self.context.noticed)
         if not self._by_freezer:
             yield from _of_freezers(process)
-        # Where it goes on, or moves to a host that has to be ready for it first, nothing is lost.
-        options = self._options
-        is_ended = not (options.leave_running or options.leave_stopped or options.last_words)
-        yield from _of_mounts(process, self.context, is_ended)
+        if self._is_ended:
+            yield from _of_timers(process)
+        yield from _of_mounts(process, self.context, self._is_ended)
         yield from _of_memory(process, self.context, self._thorough)
         yield from _of_executable(process)
         yield from _of_files(process, self.context, self._thorough)
@@ -325,6 +327,13 @@ def _of_executable(process: DumpProcess) -> Iterator[TorporError]:
                         f"{process.describe()} has code of {vma.name} mapped, which lies on a noexec mount",
                         hint="mount -o remount,exec for the checkpoint and the restore",
                     )
+
+
+def _of_timers(process: DumpProcess) -> Iterator[TorporError]:
+    try:
+        posix_timers.check(process)
+    except RefusedError as problem:
+        yield problem
 
 
 def _of_mounts(process: DumpProcess, context: DumpContext, is_ended: bool) -> Iterator[TorporError]:

@@ -11,6 +11,8 @@ Restore
     comes up), while we have our privileges and all threads exist; armed as the very last call before the task goes on,
     by the monotonic clock that the task sees, or with what remains by it.
 Limits
+    Without that call ids from 1,000,000 on take too long: a dump that would end their tree refuses, and so does a
+    restore.
     The count of overruns starts from zero.  An absolute time becomes a relative one: a restored timer does not follow
     later changes of the wall clock.  A timer on a thread's own CPU clock is taken for the main thread's, or for that of
     the thread which it signals: the kernel does not tell which thread made it.
@@ -29,6 +31,7 @@ from torpor.base.records import dataclass
 from torpor.images import messages as m
 from torpor.kernel.arch import nr
 from torpor.kernel.procfs.small import read_small
+from torpor.kernel.syscall import syscall
 from torpor.kernel.uapi.siginfo import SIGEV_NONE, SIGEV_SIGNAL, SIGEV_THREAD, SIGEV_THREAD_ID
 from torpor.kernel.uapi.time import TIMER_ABSTIME
 from torpor.objects import moment
@@ -39,12 +42,14 @@ from torpor.tracee.remote import Runner
 PR_TIMER_CREATE_RESTORE_IDS = 77
 _RESTORE_IDS_OFF = 0
 _RESTORE_IDS_ON = 1
+_RESTORE_IDS_GET = 2
 _NOTIFY = {"signal": SIGEV_SIGNAL, "none": SIGEV_NONE, "thread": SIGEV_THREAD}
 _ITIMERSPEC = struct.Struct("<4q")
 _SIGEVENT = struct.Struct("<Qiii44x")
 _NSEC = 1000000000
 _ID_LIMIT = 1 << 31
-_IDS_BY_TRIAL = 100000
+#: Seconds; a program that makes a timer for each thing that it does comes this far in days.
+_IDS_BY_TRIAL = 1000000
 _TRIALS_PER_BATCH = 500
 _THREAD_CLOCK = -2 & 0xFFFFFFFF
 _KEYS = ("ID: ", "signal: ", "notify: ", "ClockID: ")
@@ -76,6 +81,27 @@ def parse_timers(text: str) -> Iterator[Timer]:
             number=int(number), clock=int(clock), signal=int(signo), value=int(value, 16),
             notify=_NOTIFY[how] | (SIGEV_THREAD_ID if is_thread else 0), thread=Pid(int(pid) if is_thread else 0),
         )  # fmt: skip
+
+
+def check(process: DumpProcess) -> None:
+    """RefusedError for a timer of a running process to which this kernel could not give its id again."""
+    if _are_given():
+        return
+    last = max((timer.number for timer in parse_timers(read_small(f"/proc/{process.pid}/timers"))), default=0)
+    if last >= _IDS_BY_TRIAL:
+        raise RefusedError(
+            f"{process.describe()} has POSIX timer {last}, whose id this kernel could not give it again",
+            hint="restart the program: each timer that it makes has a higher one; to restore it on Linux 6.15 or "
+            "newer, checkpoint it with --leave-running and end it then",
+        )
+
+
+def _are_given() -> bool:
+    try:
+        syscall("prctl", nr.prctl, PR_TIMER_CREATE_RESTORE_IDS, _RESTORE_IDS_GET, 0, 0, 0)
+    except OSError:
+        return False
+    return True
 
 
 def dump(process: DumpProcess, batch: Batch) -> None:
