@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -49,26 +50,32 @@ def _silence() -> Iterator[None]:
 
 
 @contextmanager
-def _orphans(address: str, client: int, server: int) -> Iterator[None]:
-    """Sockets that no process has, between the same two ends: each has said goodbye, and is not heard."""
+def _orphans(address: str, client: int, server: int, left: str) -> Iterator[None]:
+    """Sockets that no process has, between the same two ends: each has said goodbye, and is not heard.
+
+    Of an end that is not *left* there is nothing any more, and it was not heard either.
+    """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.create_server((address, server), family=family) as listener:
         near = socket.create_connection((address, server), source_address=(address, client))
         far, _ = listener.accept()
     with _silence():
-        near.close()
-        far.close()
+        for name, each in (("near", near), ("far", far)):
+            if name not in left:
+                each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            each.close()
         yield
 
 
+@pytest.mark.parametrize("left", ["near and far", "near", "far"])
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
-def test_what_is_left_of_it_is_ended(address: str) -> None:
+def test_what_is_left_of_it_is_ended(address: str, left: str) -> None:
     with Talker() as talker:
         talker.start([sys.executable, "-c", _TALKS_TO_ITSELF, address])
         talker.wait_log(r"ends \d+ \d+\n")
         _, client, server = talker.log().split()
         talker.checkpoint()
-        with _orphans(address, int(client), int(server)):
+        with _orphans(address, int(client), int(server), left):
             talker.restore()
         assert talker.root is not None
         os.kill(talker.root.pid, signal.SIGUSR1)
@@ -80,17 +87,17 @@ def test_what_has_an_owner_is_left_alone() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         near = socket.create_connection(listener.getsockname())
         far, _ = listener.accept()
-    ends = [(socket.inet_aton(host), port) for host, port in (near.getsockname(), near.getpeername())]
+    here, there = [(socket.inet_aton(host), port) for host, port in (near.getsockname(), near.getpeername())]
     with far, near:
-        assert not destroy_orphan(socket.AF_INET, *ends)
+        assert not destroy_orphan(socket.AF_INET, here, there)
         near.sendall(b"on it goes")
         assert far.recv(99) == b"on it goes"
         near.sendall(b"and ends")
         near.close()
         # Somebody has still to read from it.
-        assert not destroy_orphan(socket.AF_INET, *ends)
+        assert not destroy_orphan(socket.AF_INET, here, there)
         assert far.recv(99) == b"and ends"
         assert far.recv(99) == b""
     # Who has hung up first is in TIME_WAIT, now.
-    assert destroy_orphan(socket.AF_INET, *ends)
-    assert not destroy_orphan(socket.AF_INET, *ends)
+    assert destroy_orphan(socket.AF_INET, here, there)
+    assert not destroy_orphan(socket.AF_INET, here, there)

@@ -147,22 +147,24 @@ _INET_ID = struct.Struct("!HH16s16sI8s")
 _ANY_COOKIE = b"\xff" * 8
 
 
-def destroy_orphan(family: int, here: tuple[bytes, int], there: tuple[bytes, int]) -> bool:
+def destroy_orphan(family: int, here: tuple[bytes, int], there: tuple[bytes, int], *, ours: int = 0) -> bool:
     """End the TCP connection between two ends (a packed address, a port) that no process has any more; whether it did.
 
     It is one of our network namespace's whose program has closed it, or is dead: it still says goodbye, or makes sure
-    that nothing comes late (TIME_WAIT).  With it goes the other end, if that is here too.  False where either has an
-    owner, who may still be at what was sent last; where there is no such connection; or where the kernel does not
-    destroy such (CONFIG_INET_DIAG_DESTROY; 6.12 for what has been closed: bac76cf89816).
+    that nothing comes late (TIME_WAIT).  With it goes the other end, if that is here too and is not the socket *ours*
+    (an inode).  False where either has another owner, who may still be at what was sent last; where there is no such
+    connection; or where the kernel does not destroy such (CONFIG_INET_DIAG_DESTROY; 6.12 for what has been closed:
+    bac76cf89816).
     """
     with netlink.Netlink(NETLINK_SOCK_DIAG) as connection:
         both = [_find(connection, family, here, there), _find(connection, family, there, here)]
         found = [each for each in both if each]
-        if not both[0] or any(inode for _, inode in found):
+        if not both[0] or any(inode not in (0, ours) for _, inode in found):
             return False
         try:
-            for request, _ in found:
-                connection.request(SOCK_DESTROY, request)
+            for request, inode in found:
+                if not inode:
+                    connection.request(SOCK_DESTROY, request)
         except KernelError:
             return False
     return True

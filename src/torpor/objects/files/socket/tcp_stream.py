@@ -240,7 +240,7 @@ def restore(connection: Socket, sk: m.inet_sk_entry, context: RestoreContext, wh
         return
     tcp_repair.set_sequence(connection, SEND_QUEUE, stream.outq_seq - sent_fin - stream.outq_len)
     _choose_segments(connection, stream)
-    _connect_again(connection, sk, addresses.to_python(sk.family, sk.dst_addr, sk.dst_port, scope))
+    _connect_again(connection, sk, addresses.to_python(sk.family, sk.dst_addr, sk.dst_port, scope), context)
     connection.setsockopt(_TCP, tcp_repair.MAXSEG, 0)
     connection.setsockopt(_TCP, tcp_repair.REPAIR_OPTIONS, _pack_options(stream))
     if stream.opt_mask & _OPT_TIMESTAMPS:
@@ -270,7 +270,9 @@ def _choose_segments(connection: Socket, stream: m.tcp_stream_entry) -> None:
         connection.setsockopt(_TCP, tcp_repair.MAXSEG, size)
 
 
-def _connect_again(connection: Socket, sk: m.inet_sk_entry, address: tuple[str | int, ...]) -> None:
+def _connect_again(
+    connection: Socket, sk: m.inet_sk_entry, address: tuple[str | int, ...], context: RestoreContext
+) -> None:
     """The same connection may be there still, for an instant, if a tree that was left stopped has just been killed.
 
     It may be for a minute, if all have been killed that would have seen to it.  Between two ends of this host such a
@@ -283,7 +285,7 @@ def _connect_again(connection: Socket, sk: m.inet_sk_entry, address: tuple[str |
         except OSError as error:
             if error.errno not in (errno.EADDRNOTAVAIL, errno.EADDRINUSE) or time.monotonic() > deadline:
                 raise
-        if not (_is_ours(sk.family, address) and _end_orphan(sk)):
+        if not (_is_ours(sk.family, address) and _end_orphan(sk, context)):
             time.sleep(_PAUSE_S)
 
 
@@ -296,13 +298,13 @@ def _is_ours(family: int, address: tuple[str | int, ...]) -> bool:
     return True
 
 
-def _end_orphan(sk: m.inet_sk_entry) -> bool:
+def _end_orphan(sk: m.inet_sk_entry, context: RestoreContext) -> bool:
     from torpor.kernel import sock_diag
 
-    ends = [(struct.pack(f"={len(words)}I", *words), port) for words, port in (
+    here, there = [(struct.pack(f"={len(words)}I", *words), port) for words, port in (
         (sk.src_addr, sk.src_port), (sk.dst_addr, sk.dst_port)
     )]  # fmt: skip
-    return sock_diag.destroy_orphan(sk.family, *ends)
+    return sock_diag.destroy_orphan(sk.family, here, there, ours=context.part(Reborn).peer(sk))
 
 
 def load(sk: m.inet_sk_entry, context: RestoreContext, what: str) -> tuple[m.tcp_stream_entry, bytes]:
@@ -375,6 +377,12 @@ class Reborn:
     def _has_peer(self, sk: m.inet_sk_entry) -> bool:
         """Whether the other end is restored as well: it says itself what it has to say."""
         return (sk.ns_id, net_lock.ends_of(sk).reversed) in self._ends
+
+    def peer(self, sk: m.inet_sk_entry) -> int:
+        """The inode of the other end's socket, if that has been restored by now; 0 otherwise."""
+        wanted = net_lock.ends_of(sk).reversed
+        found = [each for each in self._all if each.sk.ns_id == sk.ns_id and net_lock.ends_of(each.sk) == wanted]
+        return os.fstat(found[0].fd.fileno()).st_ino if found else 0
 
     def _live(self) -> None:
         for each in self._all:
