@@ -55,6 +55,20 @@ CONTAINERS: dict[str, tuple[Sequence[str], Sequence[str]]] = {
     ),
     "oom-score": (("--oom-score-adj=500",), ("cat", "/proc/1/oom_score_adj")),
     "sysctl": (("--sysctl=kernel.msgmax=4321",), ("cat", "/proc/sys/kernel/msgmax")),
+    "network-sysctls": (
+        (
+            "--sysctl=net.ipv4.ip_forward=0",
+            "--sysctl=net.core.somaxconn=77",
+            "--sysctl=net.ipv4.ip_unprivileged_port_start=80",
+            "--sysctl=net.ipv4.conf.lo.log_martians=1",
+        ),
+        (
+            "sh",
+            "-c",
+            "cd /proc/sys/net; cat ipv4/ip_forward core/somaxconn ipv4/ip_unprivileged_port_start"
+            " ipv4/conf/lo/log_martians ipv4/ping_group_range ipv4/conf/*/forwarding ipv4/conf/*/accept_redirects",
+        ),
+    ),
     "hostname": (("--hostname=sleeper",), ("hostname",)),
     "shm-size": (("--shm-size=1m",), ("df", "/dev/shm")),
     "device": (("--device=/dev/null:/dev/nothing",), ("stat", "-c", "%t:%T", "/dev/nothing")),

@@ -32,7 +32,7 @@ from torpor.kernel.namespaces import (
 from torpor.kernel.pidfd import open_pidfd
 from torpor.objects.memory.segments import SegmentDump
 from torpor.objects.model import DumpProcess
-from torpor.objects.ns.model import NsDump
+from torpor.objects.ns.model import NsDump, NsKind
 from torpor.objects.ns.table import NAMESPACES, own_kinds
 from torpor.objects.policy import Policies
 from torpor.objects.session import DumpContext
@@ -145,6 +145,22 @@ def look_at_limits(pid: Pid, context: DumpContext) -> None:
             limits.look(context, pidfd.fileno(), flags)
 
 
+def look_at_foreign(pid: Pid, context: DumpContext) -> None:
+    """Before the freeze, for it takes its time: what is carried of those of *pid* that whoever restores makes."""
+    for kind in NAMESPACES:
+        with suppress(OSError):  # gone, or not ours to look at: told by whoever needs it
+            if kind.look_foreign is not None and _is_of_others(kind, pid, context.policies):
+                with OwnedFd(open_pidfd(pid)) as pidfd:
+                    kind.look_foreign(context, pid, pidfd.fileno())
+
+
+def _is_of_others(kind: NsKind, pid: Pid, policies: Policies) -> bool:
+    if os.readlink(f"/proc/{pid}/ns/{kind.link}") == os.readlink(f"/proc/self/ns/{kind.link}"):
+        return False
+    is_left_empty = kind.clone_flag == CLONE_NEWNET and policies.network.empty_net
+    return is_left_empty or foreign.external_key(kind, pid, policies.external) is not None
+
+
 def dump(processes: Sequence[DumpProcess], root_ids: m.task_kobj_ids_entry, context: DumpContext) -> None:
     """The images of all namespaces of the tree's own, of a kind the root's first."""
     root = processes[0]
@@ -159,6 +175,9 @@ def dump(processes: Sequence[DumpProcess], root_ids: m.task_kobj_ids_entry, cont
             key = foreign.external_key(kind, process.pid, context.policies.external)
             if key is not None:
                 foreign.dump(context.store, kind, ident, key)
+                if kind.dump_foreign is not None and process is root:
+                    assert process.pidfd is not None
+                    kind.dump_foreign(_ns_dump(context, process.pid, process.pidfd.fileno(), ident, root.idmaps))
             elif kind.dump is not None:
                 assert process.pidfd is not None
                 kind.dump(_ns_dump(context, process.pid, process.pidfd.fileno(), ident, root.idmaps))
@@ -192,6 +211,10 @@ def losses(pid: Pid, policies: Policies) -> list[str]:
     found: list[str] = []
     for kind in NAMESPACES:
         with suppress(OSError):  # gone, or not ours to look at: told by whoever needs it
+            if kind.losses_foreign is not None and _is_of_others(kind, pid, policies):
+                with OwnedFd(open_pidfd(pid)) as pidfd:
+                    found += kind.losses_foreign(pid, pidfd.fileno())
+                continue
             if kind.losses is None or foreign.external_key(kind, pid, policies.external) is not None:
                 continue
             if os.readlink(f"/proc/{pid}/ns/{kind.link}") != os.readlink(f"/proc/self/ns/{kind.link}"):

@@ -35,6 +35,7 @@ def look_at_namespaces(session: DumpSession) -> None:
     """What dumps those that the tree does not share with us."""
     namespaces.prepare(session.seen, session.options.policies)
     namespaces.look_at_limits(session.pid, session.context)
+    namespaces.look_at_foreign(session.pid, session.context)
 
 
 def warm_up(session: DumpSession) -> None:

@@ -168,10 +168,23 @@ def make(session: RestoreSession) -> None:
         elif kind.restore is not None:
             for place in places:
                 kind.restore(place)
+    _set_foreign(session)
     notify("post-setup-namespaces", 0)
     if session.namespaces & ~session.root_clone_flags & CLONE_NEWNS:  # joined, as it is
         root_fd = os.open(f"/proc/{session.root.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         session.context.files.enter_root(root_fd)
+
+
+def _set_foreign(session: RestoreSession) -> None:
+    """What the images have of those that we were given in place of the tree's."""
+    named = {each.kind for each in session.options.join_ns}
+    for kind in _in_images(session):
+        ident = getattr(session.root.ids, kind.id_field)
+        if kind.restore_foreign is None or kind.link in named:
+            continue
+        if foreign.key_in_images(session.store, kind, ident) is not None:
+            with OwnedFd(open_pidfd(session.root.pid)) as pidfd:
+                kind.restore_foreign(_place(session, pidfd.fileno(), ident, pidfd.fileno(), is_nested=False))
 
 
 def _make_nested(session: RestoreSession) -> None:
@@ -296,20 +309,20 @@ def _iter_places(session: RestoreSession) -> Iterator[tuple[NsKind, list[NsResto
 
 
 def _places(session: RestoreSession, kind: NsKind, pidfd: int, *, own_one: bool) -> list[NsRestore]:
-    policies, root = session.options.policies, session.root
-    at = policies.mounts.root or "/"
-    own_id = getattr(root.ids, kind.id_field)
+    own_id = getattr(session.root.ids, kind.id_field)
     idents = [(own_id, pidfd)] if own_one else []
     for (flag, ident), fd in session.nested.items():
         if flag == kind.clone_flag and ident != own_id:
             idents.append((ident, fd.fileno()))
-    return [
-        NsRestore(
-            session.store, root.runner, pidfd, ident, session.namespaces, at, policies.external,
-            session.idmaps, where, ident != own_id, session.context,
-        )
-        for ident, where in idents
-    ]  # fmt: skip
+    return [_place(session, pidfd, ident, where, is_nested=ident != own_id) for ident, where in idents]
+
+
+def _place(session: RestoreSession, pidfd: int, ident: int, where: int, *, is_nested: bool) -> NsRestore:
+    policies = session.options.policies
+    return NsRestore(
+        session.store, session.root.runner, pidfd, ident, session.namespaces, policies.mounts.root or "/",
+        policies.external, session.idmaps, where, is_nested, session.context,
+    )  # fmt: skip
 
 
 def _in_images(session: RestoreSession) -> list[NsKind]:

@@ -96,5 +96,10 @@ class NsKind:
     """What of it ``dump`` would leave out, for whoever asks before."""
     connect: Callable[[NsRestore], None] | None = None
     """Once all sockets are there."""
+    look_foreign: Callable[[DumpContext, Pid, int], None] | None = None
+    """What is carried of one that whoever restores makes: before the freeze, with a process in it and its pidfd."""
+    losses_foreign: Callable[[Pid, int], list[str]] | None = None
+    dump_foreign: Callable[[NsDump], None] | None = None
+    restore_foreign: Callable[[NsRestore], None] | None = None
     refusal: str | None = None
     nests: bool = False

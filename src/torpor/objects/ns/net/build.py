@@ -26,6 +26,7 @@ from torpor.objects.ns.net import (
     conntrack,
     disciplines,
     firewall,
+    foreign,
     labels,
     links,
     mptcp,
@@ -51,6 +52,7 @@ def restore(places: Sequence[NsRestore]) -> None:
         for place in places:
             if links.is_loopback_up(place.store, place.ident):
                 inside(place.where, CLONE_NEWNET, loopback_up)
+            foreign.restore(place)
         return
     with ExitStack() as stack:
         ours = stack.enter_context(Netlink())

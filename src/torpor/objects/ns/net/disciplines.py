@@ -97,6 +97,13 @@ def dump(store: ImageStore, ident: int, connection: Netlink, links: Iterable[Lin
         raw.store(store, kinds.TORPOR_QDISC, ident, messages)
 
 
+def count_attached(connection: Netlink, links: Iterable[Link]) -> int:
+    """How many somebody has attached to those of *links*."""
+    names = {link.index for link in links}
+    found = [_parse(RTM_NEWQDISC, payload) for payload in connection.dump(RTM_GETQDISC, tcmsg.pack(0, 0, 0, 0, 0))]
+    return sum(bool(piece.handle) and piece.interface in names for piece in found)
+
+
 def losses(connection: Netlink, links: Iterable[Link]) -> list[str]:
     """What of those of *links* a dump leaves out."""
     return _look(connection, links)[1]

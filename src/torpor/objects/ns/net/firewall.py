@@ -64,14 +64,9 @@ def check(pid: Pid) -> None:
 
 def dump(store: ImageStore, ident: int, pid: Pid) -> None:
     """Whatever filters there are; RefusedError where they cannot be read."""
-    for kind, names, savers, _ in _LEGACY:
-        if _tables_in_use(names):
-            _store(store, kind, ident, _save(pid, savers, ()))
-    try:
-        with Netlink(NETLINK_NETFILTER) as connection:
-            messages = ruleset.read(connection)
-    except (KernelError, OSError):
-        return  # a kernel without
+    for kind, text in read_legacy(pid):
+        store_text(store, kind, ident, text)
+    messages = read_nft()
     if not messages:
         return
     if ruleset.can_be_replayed(messages):
@@ -79,10 +74,30 @@ def dump(store: ImageStore, ident: int, pid: Pid) -> None:
         if _find(("nft",)) is None:
             log.warn("there is no nft to list the packet filters: only torpor can restore them")
             return
-    _store(store, kinds.NFTABLES, ident, _save(pid, ("nft",), ("list", "ruleset")))
+    store_text(store, kinds.NFTABLES, ident, _save(pid, ("nft",), ("list", "ruleset")))
 
 
-def _store(store: ImageStore, kind: ImageKind[m.Message], ident: int, text: bytes) -> None:
+def are_there() -> bool:
+    """Whether the thread's namespace has any, of either kind."""
+    return any(_tables_in_use(names) for _, names, _, _ in _LEGACY) or bool(read_nft())
+
+
+def read_legacy(pid: Pid) -> list[tuple[ImageKind[m.Message], bytes]]:
+    """The listings of those of old; RefusedError where they cannot be read."""
+    return [(kind, _save(pid, savers, ())) for kind, names, savers, _ in _LEGACY if _tables_in_use(names)]
+
+
+def read_nft() -> list[tuple[int, bytes]]:
+    """Those of nftables, as the kernel tells of them."""
+    try:
+        with Netlink(NETLINK_NETFILTER) as connection:
+            return ruleset.read(connection)
+    except (KernelError, OSError):
+        return []  # a kernel without
+
+
+def store_text(store: ImageStore, kind: ImageKind[m.Message], ident: int, text: bytes) -> None:
+    """The image of a listing."""
     with store.open_write(kind.file_name(ident)) as stream:
         stream.write(text)
 

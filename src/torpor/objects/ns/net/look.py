@@ -18,6 +18,7 @@ from torpor.objects.ns.net import (
     conntrack,
     disciplines,
     firewall,
+    foreign,
     ipsec,
     labels,
     link_kinds,
@@ -74,6 +75,9 @@ def losses(pid: Pid, policies: Policies) -> list[str]:
 def dump(session: NsDump) -> None:
     """All images of the namespace."""
     inside(session.pidfd, CLONE_NEWNET, lambda: _dump_inside(session))
+    assert session.context is not None
+    if session.context.policies.network.empty_net:
+        foreign.dump(session)
 
 
 def _dump_inside(session: NsDump) -> None:

@@ -41,13 +41,23 @@ _MULTICAST = 0x01
 
 def dump(store: ImageStore, ident: int, connection: Netlink, own_addresses: set[tuple[int, bytes]]) -> None:
     """All permanent ones; *own_addresses* (interface, link-layer address) are in a bridge's table by themselves."""
+    found = _read_entered(connection)
+    found += [payload for payload in _read(connection, AF_BRIDGE, 0) if _is_static(payload, own_addresses)]
+    if found:
+        raw.store(store, kinds.TORPOR_NEIGH, ident, [(RTM_NEWNEIGH, payload) for payload in found])
+
+
+def count_entered(connection: Netlink) -> int:
+    """How many somebody has entered for IPv4 and IPv6."""
+    return len(_read_entered(connection))
+
+
+def _read_entered(connection: Netlink) -> list[bytes]:
     found = []
     for family in (AF_INET, AF_INET6):
         found += [payload for payload in _read(connection, family, 0) if _state(payload) & NUD_PERMANENT]
         found += _read(connection, family, NTF_PROXY)
-    found += [payload for payload in _read(connection, AF_BRIDGE, 0) if _is_static(payload, own_addresses)]
-    if found:
-        raw.store(store, kinds.TORPOR_NEIGH, ident, [(RTM_NEWNEIGH, payload) for payload in found])
+    return found
 
 
 def _read(connection: Netlink, family: int, flags: int) -> list[bytes]:

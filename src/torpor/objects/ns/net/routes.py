@@ -30,6 +30,7 @@ from torpor.kernel.rtnetlink import AF_INET, AF_INET6, RTM_DELROUTE, RTM_GETROUT
 from torpor.kernel.uapi.netlink import NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL
 from torpor.kernel.uapi.rtnetlink import (
     RT_TABLE_LOCAL,
+    RT_TABLE_MAIN,
     RTA_CACHEINFO,
     RTA_DST,
     RTA_EXPIRES,
@@ -42,7 +43,9 @@ from torpor.kernel.uapi.rtnetlink import (
     RTA_VIA,
     RTM_F_CLONED,
     RTN_LOCAL,
+    RTPROT_BOOT,
     RTPROT_KERNEL,
+    RTPROT_STATIC,
 )
 from torpor.objects.ns.net import raw
 
@@ -74,6 +77,15 @@ def _read(connection: Netlink, family: int) -> list[bytes]:
             return []  # a kernel without that family
         raise
     return [payload for payload in found if payload[0] == family and _is_carried(payload)]
+
+
+def count_entered(connection: Netlink) -> int:
+    """How many somebody has made, but for the default ones that every container has."""
+    count = 0
+    for payload in [*_read(connection, AF_INET), *_read(connection, AF_INET6)]:
+        _, length, _, _, table, protocol, _, _, _ = rtmsg.unpack_from(payload)
+        count += protocol in (RTPROT_BOOT, RTPROT_STATIC) and bool(length or table != RT_TABLE_MAIN)
+    return count
 
 
 def _is_carried(payload: bytes) -> bool:

@@ -29,6 +29,7 @@ from torpor.objects.ns.net import raw
 _STATE = 0x4 | 0x8 | 0x10
 _NOTHING = b"\xff\xff\xff\xff"
 _ALWAYS6 = ((0, 255), (32766, 254))
+_ALWAYS4 = (*_ALWAYS6, (32767, 253))
 _TO_TABLE = 1
 
 Key = tuple[bytes, frozenset[tuple[int, bytes]]]
@@ -51,15 +52,19 @@ def _read(connection: Netlink, family: int) -> list[bytes]:
     return [payload for payload in found if payload[0] == family]
 
 
-def _is_always_there(payload: bytes) -> bool:
+def count_added(connection: Netlink) -> int:
+    """How many there are beside those of a new namespace."""
+    added = [payload for payload in _read(connection, AF_INET) if not _is_always_there(payload, _ALWAYS4)]
+    return len(added) + sum(not _is_always_there(payload) for payload in _read(connection, AF_INET6))
+
+
+def _is_always_there(payload: bytes, always: tuple[tuple[int, int], ...] = _ALWAYS6) -> bool:
     _, source, destination, tos, _, _, _, action, _ = fib_rule_hdr.unpack_from(payload)
     rest = netlink.parse_attributes(payload[fib_rule_hdr.size :])
     priority = int.from_bytes(rest.pop(FRA_PRIORITY, b""), "little")
     table = int.from_bytes(rest.pop(FRA_TABLE, b""), "little")
     plain = rest.keys() <= {FRA_SUPPRESS_PREFIXLEN, FRA_PROTOCOL}
-    return (
-        not source and not destination and not tos and action == _TO_TABLE and plain and (priority, table) in _ALWAYS6
-    )
+    return not source and not destination and not tos and action == _TO_TABLE and plain and (priority, table) in always
 
 
 def restore(store: ImageStore, ident: int, connection: Netlink) -> None:

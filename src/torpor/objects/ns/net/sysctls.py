@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from itertools import groupby
 
@@ -75,8 +75,8 @@ _AS_IN_A_NEW_ONE = frozenset(
 )  # fmt: skip
 #: Of the link: links.py carries it, and while addresses are made it is another.
 _GEN_MODE = "addr_gen_mode"
-_ALL, _DEFAULT = "all", "default"
-_PER_DEVICE = ("ipv4/conf", "ipv6/conf", "ipv4/neigh", "ipv6/neigh")
+ALL, DEFAULT = "all", "default"
+PER_DEVICE = ("ipv4/conf", "ipv6/conf", "ipv4/neigh", "ipv6/neigh")
 _WRITABLE = 0o200
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -167,19 +167,31 @@ def _entry(name: str, value: str | None) -> m.sysctl_entry:
 
 def dump_others(store: ImageStore, ident: int) -> None:
     """All that has no place in CRIU's images."""
-    lines = [f"{path}={value}\n" for path, value in _iter_others()]
+    store_lines(store, ident, _iter_others())
+
+
+def store_lines(store: ImageStore, ident: int, settings: Iterable[tuple[str, str]]) -> None:
+    """An image of names and values."""
+    lines = [f"{path}={value}\n" for path, value in settings]
     with store.open_write(kinds.TORPOR_SYSCTL.file_name(ident)) as stream:
         stream.write("".join(lines).encode(errors="surrogateescape"))
 
 
+def read_all() -> dict[str, str]:
+    """Name and value of all that can be set in the thread's namespace, but for what is of a link."""
+    return {path: value for each in _OTHERS for path, value in _iter_below(each, None, each, _of_a_link)}
+
+
 def _iter_others() -> Iterator[tuple[str, str]]:
     for directory in _OTHERS:
-        for path, value in _iter_below(directory, None, directory):
+        for path, value in _iter_below(directory, None, directory, _left_out):
             if f"{path}={value}" not in _AS_IN_A_NEW_ONE:
                 yield path, value
 
 
-def _iter_below(path: str, above: int | None, name: str) -> Iterator[tuple[str, str]]:
+def _iter_below(
+    path: str, above: int | None, name: str, left_out_of: Callable[[str], frozenset[str]]
+) -> Iterator[tuple[str, str]]:
     """What can be read and set below *path*, which is *name* in the directory *above*; with its value.
 
     The tree stands still meanwhile: names are looked up where they are, and nothing is asked about a file that opening
@@ -190,16 +202,16 @@ def _iter_below(path: str, above: int | None, name: str) -> Iterator[tuple[str, 
         fd = os.open(place, _DIRECTORY, dir_fd=above)
     except OSError:
         return
-    left_out = _left_out(path)
+    left_out = left_out_of(path)
     found: list[tuple[str, bool]] = []
     try:
         with suppress(FileNotFoundError), os.scandir(fd) as entries:
             found += [(each.name, each.is_dir(follow_symlinks=False)) for each in entries]
         # Writing to "all" sets those of each interface, too.
-        found.sort(key=lambda each: (each[0] != _ALL, each[0] != _DEFAULT))
+        found.sort(key=lambda each: (each[0] != ALL, each[0] != DEFAULT))
         for each, is_directory in found:
             if is_directory:
-                yield from _iter_below(f"{path}/{each}", fd, each)
+                yield from _iter_below(f"{path}/{each}", fd, each, left_out_of)
             elif each not in left_out and (value := _read_setting(each, fd)) is not None and "\n" not in value:
                 yield f"{path}/{each}", value
     finally:
@@ -209,7 +221,14 @@ def _iter_below(path: str, above: int | None, name: str) -> Iterator[tuple[str, 
 def _left_out(path: str) -> frozenset[str]:
     place, _, device = path.rpartition("/")
     found = _NOT_OTHERS.get(path) or _NOT_OTHERS.get(place) or frozenset()
-    return found | {_GEN_MODE} if place == "ipv6/conf" and device not in (_ALL, _DEFAULT) else found
+    return found | {_GEN_MODE} if place == "ipv6/conf" and device not in (ALL, DEFAULT) else found
+
+
+def _of_a_link(path: str) -> frozenset[str]:
+    place = path.rpartition("/")[0]
+    if place in ("ipv4/neigh", "ipv6/neigh"):
+        return _SAID_TWICE
+    return frozenset((_GEN_MODE, _MTU)) if place == "ipv6/conf" else frozenset()
 
 
 def _read_setting(name: str, directory: int) -> str | None:
@@ -276,7 +295,7 @@ def _write_conf(
 
 def _write_if_other(path: str, value: str, weak: bool) -> None:
     found = read(path)
-    if _is(found, value):
+    if is_same(found, value):
         return
     try:
         write(path, value)
@@ -292,19 +311,19 @@ def _write_if_other(path: str, value: str, weak: bool) -> None:
 
 def restore_others(store: ImageStore, ident: int) -> None:
     """The others, as far as this kernel has them, but for those of interfaces."""
-    found = _load_others(store, ident)
-    _write_all((place, name, value) for place, name, value, device in found if device in (None, _ALL, _DEFAULT))
+    found = load_lines(store, ident)
+    _write_all((place, name, value) for place, name, value, device in found if device in (None, ALL, DEFAULT))
 
 
 def restore_others_of(store: ImageStore, ident: int, devices: Iterable[str]) -> None:
     """The others of the interfaces *devices*, once there are these."""
     names = frozenset(devices)
-    found = _load_others(store, ident)
+    found = load_lines(store, ident)
     _write_all((place, name, value) for place, name, value, device in found if device in names)
 
 
-def _load_others(store: ImageStore, ident: int) -> Iterator[tuple[str, str, str, str | None]]:
-    """(directory, name, value, whose): an interface, all, those to come; None: of the namespace."""
+def load_lines(store: ImageStore, ident: int) -> Iterator[tuple[str, str, str, str | None]]:
+    """(directory, name, value, whose) as such an image has it: an interface, all, those to come; None: of the whole."""
     image = kinds.TORPOR_SYSCTL.file_name(ident)
     if not store.exists(image):
         return
@@ -318,20 +337,33 @@ def _load_others(store: ImageStore, ident: int) -> Iterator[tuple[str, str, str,
             continue
         place, _, name = path.rpartition("/")
         of, _, device = place.rpartition("/")
-        yield place, name, value, device if of in _PER_DEVICE else None
+        yield place, name, value, device if of in PER_DEVICE else None
 
 
 def _write_all(wanted: Iterable[tuple[str, str, str]]) -> None:
     """Of (directory, name, value) what is another."""
+    refused: list[tuple[str, str]] = []
     for place, settings in groupby(wanted, key=lambda setting: setting[0]):
         with ExitStack() as stack:
             directory = None
             with suppress(OSError):  # there is none: each is told
                 directory = stack.enter_context(OwnedFd(os.open(f"{_ROOT}/{place}", _DIRECTORY))).fileno()
             for _, name, value in settings:
-                if directory is None or not _is(_read_at(name, directory), value):
-                    _write_if_other(f"{place}/{name}", value, weak=True)
+                if directory is not None and is_same(_read_at(name, directory), value):
+                    continue
+                try:
+                    write(f"{place}/{name}", value)
+                except OSError:
+                    refused.append((f"{place}/{name}", value))
+    write_again(refused)
 
 
-def _is(found: str | None, value: str) -> bool:
+def write_again(refused: Iterable[tuple[str, str]]) -> None:
+    """Once more, when all else is set: no local port may be below ip_unprivileged_port_start.  Or it is told."""
+    for path, value in refused:
+        _write_if_other(path, value, weak=True)
+
+
+def is_same(found: str | None, value: str) -> bool:
+    """Whether a sysctl has that value: the kernel does not care for the spaces in it."""
     return found is not None and found.split() == value.split()
