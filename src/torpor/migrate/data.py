@@ -10,6 +10,7 @@ second by the second, and so on.  A length of 0 is the end of the stream; the co
 
 from __future__ import annotations
 
+import mmap
 import os
 import queue
 import shutil
@@ -177,10 +178,13 @@ def _settle(connection: ssl.SSLSocket) -> None:
 
 
 class _Room:
-    """Memory for one piece, and its length in front; it is used again for another when that has gone, or been read."""
+    """Memory for one piece, and its length in front; it is used again for another when that has gone, or been read.
+
+    Shared memory: private memory would be copied, page by page, where it is written to after a fork of ours.
+    """
 
     def __init__(self) -> None:
-        self._whole = memoryview(bytearray(_HEAD.size + _PIECE))
+        self._whole = memoryview(mmap.mmap(-1, _HEAD.size + _PIECE))
         self.content = self._whole[_HEAD.size :]
         self.n_bytes = 0
 

@@ -1,6 +1,7 @@
 """Data beside the link: as sent, in order, over any number of connections, and from nobody but the source."""
 
 import itertools
+import os
 import random
 import socket
 import ssl
@@ -106,6 +107,22 @@ def test_who_waits_for_room_is_told_that_it_is_over(identities: tuple[Identity, 
         sender.close()
         thread.join()
         assert failed
+
+
+def test_a_room_is_the_same_memory_after_a_fork() -> None:
+    """To write into it would copy each of its pages, while a tree is stopped."""
+    room = data._Room()
+    room.fill(memoryview(b"before"))
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        os.read(reader, 1)
+        os._exit(int(bytes(room.content[:6]) != b"after."))
+    room.fill(memoryview(b"after."))
+    os.write(writer, b"x")
+    assert os.waitpid(child, 0)[1] == 0
+    os.close(reader)
+    os.close(writer)
 
 
 def test_a_length_that_nobody_sends_is_not_believed(identities: tuple[Identity, Identity]) -> None:
