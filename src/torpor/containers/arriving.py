@@ -177,10 +177,10 @@ class Arriving:
         if self._n_rounds > MAX_PARENTS:
             raise MigrationError("the source does not come to an end")
         name = f"round {self._n_rounds}"
-        spool = destination.spool(self._offer, self._importer.place)
+        self._is_last = message.flag("last")
+        spool = destination.spool(self._offer, self._importer.place, self._images if self._is_last else None)
         self._images = SpooledStore(self._incoming, name, spool, parent=self._images)
         self._stack.enter_context(self._images)
-        self._is_last = message.flag("last")
         if self._is_last:
             return
         self._rounds.append((self._images, message.number("root", 1, 1 << 22)))

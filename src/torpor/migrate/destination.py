@@ -42,6 +42,8 @@ _HOME = "unpacked"
 _CODING = "unicode_escape"
 #: It is stopped at the source meanwhile, which does not wait for longer.
 FILLED_WITHIN_S = 600.0
+#: It takes some 20 ms to make so much memory ready, which is about as long as it takes until the first pages come.
+_MOST_WARM = 32 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,16 +185,17 @@ class _Arrival:
             self._link.send(protocol.TAKEN)
         raise MigrationError("the source does not come to an end")
 
-    def _take(self, placing: Placing | None = None) -> SpooledStore:
+    def _take(self, placing: Placing | None = None, *, is_last: bool = False) -> SpooledStore:
         """The next set, whose parent is the one before."""
         self._n_sets += 1
-        where, name = spool(self._offer, self._place), f"round {self._n_sets}"
+        name, before = f"round {self._n_sets}", self._images if is_last else None
+        where = spool(self._offer, self._place, before)
         self._images = SpooledStore(self._source, name, where, parent=self._images, placing=placing)
         self._stack.enter_context(self._images)
         return self._images
 
     def _take_last(self, last: Message) -> SpooledStore:
-        images = self._take()
+        images = self._take(is_last=True)
         if isinstance(self._source, data.Receiver):
             self._source.close()  # and its threads: who has some cannot enter mount namespaces
         if len(load_all(images, kinds.PSTREE)) == 1:
@@ -254,11 +257,17 @@ class _Arrival:
         self._go = time.monotonic()
 
 
-def spool(offered: Offer, room: Path) -> Spool:
-    """For what comes: memory where there is plenty of it, since what is read from there soon need not be on a disk."""
+def spool(offered: Offer, room: Path, before: SpooledStore | None = None) -> Spool:
+    """For what comes: memory where there is plenty of it, since what is read from there soon need not be on a disk.
+
+    For the last set, with the one *before* it, which is as large perhaps, that memory is made ready: it runs still.
+    """
     left = memory_left()
     # What has been rebuilt is there a second time, for a moment.
-    return Spool(None, left // 2) if left > 3 * offered.memory_bytes else Spool(room)
+    made = Spool(None, left // 2) if left > 3 * offered.memory_bytes else Spool(room)
+    if before is not None:
+        made.warm_up(min(before.n_spooled, _MOST_WARM))
+    return made
 
 
 def warm_up() -> None:

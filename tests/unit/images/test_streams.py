@@ -442,6 +442,22 @@ def test_a_spool_in_memory_takes_as_much_as_it_may(tmp_path: Path) -> None:
         SpooledStore(io.BytesIO(large), "too much", Spool(None, 1 << 20))
 
 
+def test_memory_that_is_at_hand_is_written_over_and_no_more_than_may_be(tmp_path: Path) -> None:
+    with Spool(None, 3 << 20) as spool, Spool(tmp_path) as file:
+        spool.append("x", b"kept")
+        for each in (spool, file):
+            each.warm_up(1 << 30)
+        assert os.fstat(spool.fileno()).st_size == 4 + (3 << 20)
+        assert os.fstat(file.fileno()).st_size == 0
+        spool.append("x", b" too")
+        assert spool.size == 8
+        found = memoryview(bytearray(8))
+        reader = spool.reader("x")
+        reader.read_at(0, found)
+        reader.close()
+        assert bytes(found) == b"kept too"
+
+
 def test_what_is_read_for_the_last_time_is_given_back_with_the_parents(tmp_path: Path) -> None:
     big = bytes((1 << 20) + 8192)
     data = _archive((f"{pack.FOLDER}pages-1.img", len(big), big), (f"{pack.FOLDER}pages-2.img", len(big), big))

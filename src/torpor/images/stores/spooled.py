@@ -73,6 +73,13 @@ class Spool(Closing):
                 hint="TORPOR_STATE names another place for it",
             )
 
+    def warm_up(self, n_bytes: int) -> None:
+        """Have so much memory at hand, if it is in memory: to find it takes longer than to write to it.  OSError."""
+        if self._most:
+            zeroes = bytes(_CHUNK)
+            for at in range(self.size, min(self.size + n_bytes, self._most), _CHUNK):
+                os.pwrite(self._file.fileno(), zeroes, at)
+
     def append(self, name: str, data: bytes | memoryview) -> None:
         """Write all of *data*, of the image *name*, at the end.  StoreError."""
         view = memoryview(data)
@@ -163,6 +170,11 @@ class PlacedStore(BaseStore):
 
     def parent(self) -> ImageStore | None:
         return self._parent
+
+    @property
+    def n_spooled(self) -> int:
+        """How many bytes of large images there are, here or where they belong."""
+        return self._spool.size
 
     def fileno(self) -> int:
         """Of the file in which large images wait: a process that reads them needs it."""
