@@ -174,7 +174,34 @@ class StoreSink:
         pass
 
 
-class StoreStream(BasePageStream):
+class PagesAlone(BasePageStream):
+    """PageStream into a pages image, by *writer*, whose page map is somebody else's business."""
+
+    def __init__(self, writer: PagesWriter) -> None:
+        self._writer = writer
+        self.in_any_order = writer.supports_write_at
+
+    def run(self, run: PageRun) -> None:
+        # Nothing of it is in the image.
+        pass
+
+    def room(self, pieces: Sequence[Piece]) -> int:
+        return self._writer.reserve(sum(length for _, length in pieces)) if self.in_any_order else 0
+
+    def write_at(self, room: int, buffers: Sequence[memoryview]) -> None:
+        if self.in_any_order:
+            self._writer.write_at(room, buffers)
+        else:
+            self._writer.append(buffers)
+
+    def close(self) -> None:
+        self._writer.close()
+
+    def abandon(self) -> None:
+        self._writer.close()
+
+
+class StoreStream(PagesAlone):
     """PageStream into a pages image, whose page map is written at the end."""
 
     def __init__(
@@ -189,9 +216,9 @@ class StoreStream(BasePageStream):
         told: Sequence[PageRun] | None = None,
     ) -> None:
         """*told*: somebody has been told these runs, and no others are to come."""
+        super().__init__(writer)
         self._store, self._kind, self._ident, self._pages_id = store, kind, ident, pages_id
-        self._writer, self._page_bytes, self._lazy, self._told = writer, page_bytes, lazy, told
-        self.in_any_order = writer.supports_write_at
+        self._page_bytes, self._lazy, self._told = page_bytes, lazy, told
         self._runs: list[PageRun] = []
         #: (start, end) of what is in the pages image.
         self._here: list[Range] = []
@@ -202,30 +229,20 @@ class StoreStream(BasePageStream):
         self._runs.append(run)
 
     def room(self, pieces: Sequence[Piece]) -> int:
-        here, n_bytes = self._here, 0
+        here = self._here
         for start, length in pieces:
             if here and here[-1][1] == start:
                 here[-1] = (here[-1][0], start + length)
             else:
                 here.append((start, start + length))
-            n_bytes += length
-        return self._writer.reserve(n_bytes) if self.in_any_order else 0
-
-    def write_at(self, room: int, buffers: Sequence[memoryview]) -> None:
-        if self.in_any_order:
-            self._writer.write_at(room, buffers)
-        else:
-            self._writer.append(buffers)
+        return super().room(pieces)
 
     def close(self) -> None:
-        self._writer.close()
+        super().close()
         runs = runs_of(self._here, self._runs, self._lazy, self._page_bytes)
         if self._told is not None and list(self._told) != runs:
             raise ImageError(f"{self._kind.file_name(self._ident)}: other pages have come than had been told")
         store_pagemap(self._store, self._ident, self._pages_id, runs, self._kind)
-
-    def abandon(self) -> None:
-        self._writer.close()
 
 
 def runs_of(

@@ -19,7 +19,7 @@ from torpor.images.pagemap import (
     load_pagemap,
     store_pagemap,
 )
-from torpor.images.pages import StoreSink, open_contents, runs_of
+from torpor.images.pages import PagesAlone, StoreSink, open_contents, runs_of
 from torpor.images.stores.both import BothStore
 from torpor.images.stores.memory import MemStore
 
@@ -85,6 +85,21 @@ def test_a_stream_may_have_the_page_map_before_the_pages() -> None:
     ]  # fmt: skip
     store = _streamed([], told)
     assert load_pagemap(store, PID).runs == tuple(told)
+
+
+def test_what_only_one_store_has_is_written_into_the_other_afterwards() -> None:
+    first, second = MemStore(), MemStore()
+    both = BothStore(first, second)
+    pages = memoryview(bytearray(b"p" * PAGE_BYTES))
+    owed: list[str] = []
+    with both.second_alone(owed), StoreSink(both).open(kinds.PAGEMAP, PID, PAGE_BYTES) as stream:
+        stream.write_at(stream.room([(A, PAGE_BYTES)]), [pages])
+    assert owed == ["pages-1.img"]
+    assert sorted(second.images) == [*sorted(first.images), "pages-1.img"] == ["pagemap-7.img", "pages-1.img"]
+    with PagesAlone(both.make_up(owed[0])) as alone:
+        alone.run(PageRun(0, 1, PE_PARENT))
+        alone.write_at(alone.room([(A, PAGE_BYTES)]), [pages])
+    assert first.images == second.images
 
 
 def test_other_pages_than_were_told_are_an_error() -> None:

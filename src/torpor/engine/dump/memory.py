@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 from torpor.engine.dump.session import DumpSession
 from torpor.engine.options import NEVER
 from torpor.images import messages as m
@@ -82,7 +84,7 @@ def copy(session: DumpSession) -> None:
     """
     if session.is_pre_dump and session.options.also is not None:
         _tell_mappings(session, session.options.also)
-    with session.stats.watch.span("memdump"):
+    with session.stats.watch.span("memdump"), _sent_first(session):
         for process in session.alive:
             if session.snapshots is not None and session.snapshots.has(process):
                 session.snapshots.halve(process)
@@ -94,6 +96,21 @@ def copy(session: DumpSession) -> None:
             session.stats.pages_written += dumped.n_written
             session.stats.pages_scanned += dumped.n_scanned
             session.stats.pages_in_parent += dumped.n_held
+
+
+def _sent_first(session: DumpSession) -> AbstractContextManager[object]:
+    """Whoever rebuilds the tree elsewhere waits for its pages, and nobody for those that stay here (``make_up``)."""
+    options = session.options
+    if session.both is None or session.here is None or options.pages is not None or options.give is not None:
+        return nullcontext()
+    return session.both.second_alone(session.owed)
+
+
+def make_up(session: DumpSession) -> None:
+    """Write the pages that have been sent, and not written here: all of the tree is as it was then."""
+    for process, name in zip(session.alive, session.owed, strict=False):
+        assert session.both is not None
+        space.copy_again(process, session.scans[process.pid], session.context, session.both.make_up(name))
 
 
 def watch_snapshots(session: DumpSession) -> None:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from torpor.engine.dump.earlier import Earlier
     from torpor.engine.dump.snapshots import Snapshots
     from torpor.engine.family import Belonging
+    from torpor.images.stores.both import BothStore
     from torpor.objects.cgroup.freezer import Freezer
     from torpor.objects.memory.tracking import Tracker
     from torpor.tracee.keeper import Kept
@@ -92,6 +93,11 @@ class DumpSession:
     held: dict[TreePid, list[Range]] = field(default_factory=dict)
     #: Memory that is copied when its process runs again.
     memories: dict[Pid, Memory] = field(default_factory=dict)
+    #: Where images go if they go somewhere else, too; what is kept back here until all have gone, and which images of
+    #: pages are still to be written then, in the order of the processes.
+    both: BothStore | None = None
+    here: LateStore | None = None
+    owed: list[str] = field(default_factory=list)
     #: Whether a network namespace of the tree's own has been locked, if it is to be.
     is_network_seen: bool = False
     #: Leaves the tree's network namespace, while we are in it.
@@ -119,10 +125,13 @@ def begin(
 ) -> DumpSession:
     """A dump of *pid* into *new*, of which nothing has been done yet."""
     first: Callable[[str], BinaryIO] | None = None
+    both: BothStore | None = None
+    here: LateStore | None = None
     if options.also is not None:
         from torpor.images.stores.both import BothStore
 
-        new.store = both = BothStore(new.store, options.also)
+        here = None if options.leave_running else LateStore(new.store)
+        new.store = both = BothStore(here or new.store, options.also)
         # Whoever has memory ready for a restore before all is there can put the pages of a pre-dump there as they come.
         first = both.tell if is_pre_dump else None
     late = LateStore(new.store) if options.leave_running and options.notify is nobody else None
@@ -133,6 +142,7 @@ def begin(
     context.part(DumpedPages).sink = options.pages or StoreSink(store, PAGE_SIZE, first=first)
     new.has_pages = options.pages is None
     session = DumpSession(pid, new, options, hold, late, store, context, is_pre_dump)
+    session.both, session.here = both, here
     context.outside.run_id = new.ident
     context.number_of_namespace = session.ids.namespace
     context.processes = session.processes

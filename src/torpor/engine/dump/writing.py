@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torpor.engine import version
+from torpor.engine.dump import memory
 from torpor.engine.dump.session import DumpSession
 from torpor.engine.options import nobody
 from torpor.images import manifest
@@ -161,4 +162,7 @@ def _seal(session: DumpSession) -> None:
 
         # First: whoever gets it there has work to do, and that is waited for longer than all that is done here.
         session.options.also.commit(manifest.made_here(session.new.ident, session.options.made_by, __version__))
+    if session.here is not None:
+        memory.make_up(session)
+        session.here.flush()
     session.new.seal()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from torpor.base.typed import TYPE_CHECKING, BinaryIO, cast
 from torpor.images.errors import StoreError
@@ -67,11 +68,25 @@ class BothStore(BaseStore):
         self._first, self._second = first, second
         self.path = first.path
         self._told: set[str] = set()
+        self._owed: list[str] | None = None
 
     def tell(self, name: str) -> BinaryIO:
         """An image that the second store is to have before the first: there it is not written again."""
         self._told.add(name)
         return self._second.open_write(name)
+
+    @contextmanager
+    def second_alone(self, owed: list[str]) -> Iterator[None]:
+        """In the block images of pages go to the second store alone; *owed* gets the names of those."""
+        self._owed = owed
+        try:
+            yield
+        finally:
+            self._owed = None
+
+    def make_up(self, name: str) -> PagesWriter:
+        """What writes an image of pages that the first store is owed."""
+        return self._first.pages_writer(name)
 
     @property
     def manifest(self) -> Manifest | None:
@@ -98,6 +113,9 @@ class BothStore(BaseStore):
         return self._first.pages_reader(name)
 
     def pages_writer(self, name: str, n_bytes: int | None = None) -> PagesWriter:
+        if self._owed is not None:
+            self._owed.append(name)
+            return self._second.pages_writer(name, n_bytes)
         return _Pages(name, (self._first.pages_writer(name, n_bytes), self._second.pages_writer(name, n_bytes)))
 
     def delete(self, name: str) -> None:

@@ -18,8 +18,8 @@ from torpor.base.typed import TYPE_CHECKING
 from torpor.images import kinds
 from torpor.images import messages as m
 from torpor.images.pagemap import PE_LAZY, PE_PARENT, Extent, PageRun
-from torpor.images.pages import Contents, Range, divide, open_contents, runs_of
-from torpor.images.store import ImageStore, PagesReader
+from torpor.images.pages import Contents, PagesAlone, Range, divide, open_contents, runs_of
+from torpor.images.store import ImageStore, PagesReader, PagesWriter
 from torpor.kernel.arch import nr
 from torpor.kernel.procfs.maps import PROT_EXEC, PROT_WRITE, Vma
 from torpor.kernel.uapi.mman import MREMAP_FIXED, MREMAP_MAYMOVE
@@ -115,6 +115,13 @@ def dump_contents(
     is_shared = len(context.processes) > 1
     memory = memory or open_memory(process.pid, scanned, is_shared=is_shared)
     return _dump_contents(process, memory, scanned, context, leave=leave)
+
+
+def copy_again(process: DumpProcess, scanned: Scan, context: DumpContext, writer: PagesWriter) -> None:
+    """Write what ``dump_contents`` has copied, of a process that has been stopped ever since, by *writer*."""
+    is_shared = len(context.processes) > 1
+    with open_memory(process.pid, scanned, is_shared=is_shared) as memory, PagesAlone(writer) as stream:
+        contents.copy(scanned.found.ranges, memory.read, stream)
 
 
 def _dump_contents(

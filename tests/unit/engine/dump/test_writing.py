@@ -25,17 +25,18 @@ def _session(done: list[str], fails: str = "") -> DumpSession:
         notes=(("note", b"text"),), also=SimpleNamespace(commit=step("sent")), made_by="", commit=step("committed"),
         leave_running=False,
     )  # fmt: skip
-    return cast(DumpSession, SimpleNamespace(new=new, options=options))
+    here = SimpleNamespace(flush=step("flushed"))
+    return cast(DumpSession, SimpleNamespace(new=new, options=options, alive=[], owed=[], here=here))
 
 
 def test_who_rebuilds_it_elsewhere_goes_on_while_it_is_sealed_here() -> None:
     done: list[str] = []
     session = _session(done)
     writing.commit_before_end(session)
-    assert done == ["sent", "sealed", "committed"] and session.new.store.exists("note")
+    assert done == ["sent", "flushed", "sealed", "committed"] and session.new.store.exists("note")
 
 
-@pytest.mark.parametrize(("fails", "done"), [("sent", ["sent"]), ("sealed", ["sent", "sealed"])])
+@pytest.mark.parametrize(("fails", "done"), [("sent", ["sent"]), ("sealed", ["sent", "flushed", "sealed"])])
 def test_nothing_is_committed_that_is_not_whole_in_both(fails: str, done: list[str]) -> None:
     found: list[str] = []
     with pytest.raises(StoreError, match=fails):
