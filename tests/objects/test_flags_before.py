@@ -3,8 +3,9 @@
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,8 @@ from torpor.images.store import load_one
 from torpor.images.stores.memory import MemStore
 from torpor.kernel.procfs.small import read_small
 from torpor.kernel.procfs.stat import read_stat
+from torpor.kernel.userfaultfd import can_track
+from torpor.objects.memory.tracking import Tracker
 from torpor.objects.memory.vmas import MADVICE
 
 pytestmark = pytest.mark.root
@@ -94,8 +97,8 @@ class _Also(MemStore):
 def _before_the_stop(monkeypatch: pytest.MonkeyPatch, change: Callable[[], None]) -> None:
     make = earlier.Earlier.__init__
 
-    def made(self: earlier.Earlier, tree: Sequence[Pid], unseen: frozenset[str] = frozenset()) -> None:
-        make(self, tree, unseen)
+    def made(self: earlier.Earlier, *words: Any) -> None:
+        make(self, *words)
         change()
 
     monkeypatch.setattr(earlier.Earlier, "__init__", made)
@@ -120,6 +123,30 @@ def test_of_a_round_they_are_not_looked_at_again(
 ) -> None:
     pre_dump(process.pid, tmp_path)
     assert "running" in looks and "stopped" not in looks
+
+
+@pytest.mark.skipif(not can_track(), reason="this kernel does not tell what has been written to memory (6.7)")
+def test_of_the_rounds_that_follow_they_are_looked_at_only_where_something_is_new(
+    process: "subprocess.Popen[bytes]", said: Path, looks: list[str], tmp_path: Path
+) -> None:
+    def look(name: str) -> tuple[list[str], int]:
+        (tmp_path / name).mkdir()
+        before = f"../{names[-1]}" if names else ""
+        names.append(name)
+        looks.clear()
+        stats = pre_dump(process.pid, tmp_path / name, DumpOptions(tracker=tracker, parent=before))
+        return looks[:], stats.pages_written
+
+    names: list[str] = []
+    with Tracker() as tracker:
+        first, n_pages = look("first")
+        assert set(first) == {"running"} and n_pages >= 2048
+        second, n_pages = look("second")
+        assert not second and n_pages < 1024
+        _tell(process, said, _MAP)
+        third, n_pages = look("third")
+        assert set(third) == {"running"} and n_pages < 1024
+        assert look("fourth")[0] == []
 
 
 def test_what_has_changed_meanwhile_is_no_image(

@@ -30,6 +30,9 @@ CANCEL, STOP, POST_COPY = "cancel", "stop", "post-copy"
 _FLOOR_S = 0.03
 #: A round that has not become smaller than this part of the one before will not, the next time either.
 _NO_BETTER = 0.9
+#: What takes this part of the downtime aimed at is worth another round, if each still leaves so much less than the one
+#: before: whoever aims at a time is not to get all of it.
+_LITTLE, _MUCH_BETTER = 0.1, 0.75
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,5 +164,7 @@ class Rounds:
         if n_rounds < 2:
             return True
         before, last = self.done[-2:]
-        is_better = n_rounds < 3 or last.n_bytes < before.n_bytes * _NO_BETTER
-        return not self.is_near and (is_better or self._is_given_up)
+        if self.is_near:
+            is_little = last.rest_s - _FLOOR_S <= self._aim.downtime_s * _LITTLE
+            return not is_little and last.n_bytes < before.n_bytes * _MUCH_BETTER
+        return n_rounds < 3 or last.n_bytes < before.n_bytes * _NO_BETTER or self._is_given_up

@@ -59,6 +59,17 @@ def test_they_end_when_the_rest_would_take_no_longer_than_it_may(
     assert [each.n_bytes >> 12 for each in done] == [10_000, 1000, 100] and done[-1].rest_s < 0.1
 
 
+def test_who_aims_at_a_time_is_not_to_get_all_of_it(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As long as each round leaves much less than the one before, and what it leaves takes its time."""
+    (tmp_path / "less").mkdir()
+    done = _run(tmp_path / "less", Aim(1.0), iter((10_000, 2000, 1300, 1000, 1)), clock, monkeypatch)
+    assert [each.n_bytes >> 12 for each in done] == [10_000, 2000, 1300, 1000] and done[1].rest_s < 1
+    done = _run(tmp_path, Aim(1.0), iter((10_000, 2000, 1300, 900, 600, 200, 1)), clock, monkeypatch)
+    assert [each.n_bytes >> 12 for each in done] == [10_000, 2000, 1300, 900, 600, 200]
+
+
 def test_they_end_when_they_do_not_make_it_less(clock: Clock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert len(_run(tmp_path, Aim(0.1, 50), iter([10_000] * 50), clock, monkeypatch)) == 3
 

@@ -24,7 +24,7 @@ from torpor.tracee.tree import Process
 def look_before(session: DumpSession) -> None:
     """At the flags of mappings, where somebody looks whether they are still the same when nobody waits for that.
 
-    For a pre-dump nobody does: from its images nothing is restored.
+    For a pre-dump nobody does: from its images nothing is restored, and those of the look before are as good.
     """
     unseen: frozenset[str] = frozenset()
     if session.snapshots is not None:
@@ -35,7 +35,8 @@ def look_before(session: DumpSession) -> None:
         return
     from torpor.engine.dump.earlier import Earlier
 
-    session.earlier = Earlier(session.seen, unseen)
+    tracker = session.tracker if session.is_pre_dump else None
+    session.earlier = Earlier(session.seen, unseen, tracker.maps if tracker is not None else {})
 
 
 def look_again(session: DumpSession) -> None:

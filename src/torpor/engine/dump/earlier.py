@@ -8,7 +8,7 @@ are taken to be what they were; whoever has the time for it looks whether they a
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 
 from torpor.base.errors import RefusedError
@@ -22,6 +22,7 @@ from torpor.objects.model import DumpProcess
 #: Below so many bytes of its own a process is copied in less time than it takes to have it forked and to stop it again,
 #: and below so many more for each mapping, of which the kernel copies each, tells each and takes each back once more.
 WORTH_IT, _WORTH_EACH = 4 << 20, 8 << 10
+_NOTHING: Mapping[Pid, list[Vma]] = {}
 
 
 def iter_large(tree: Sequence[Pid]) -> Iterator[Pid]:
@@ -47,17 +48,21 @@ def is_large(own: int, n_mappings: int) -> bool:
 class Earlier:
     """The mappings of the large processes of *tree* as they are now.
 
-    *unseen*: VmFlags that will not be seen when it is looked again.
+    *unseen*: VmFlags that will not be seen when it is looked again.  *known*: the mappings of some at another time,
+    whose flags are taken to be the same where all of those that there are now were there then.
     """
 
-    def __init__(self, tree: Sequence[Pid], unseen: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self, tree: Sequence[Pid], unseen: frozenset[str] = frozenset(), known: Mapping[Pid, list[Vma]] = _NOTHING
+    ) -> None:
         self._unseen = unseen
         self._maps: dict[Pid, list[Vma]] = {}
         #: Of each process whose flags are still to be looked at: what they were taken to be, by the mappings' starts.
         self._taken: dict[Pid, dict[int, frozenset[str]]] = {}
         for pid in iter_large(tree):
             with suppress(OSError):
-                self._maps[pid] = read_smaps(pid)
+                is_known = pid in known and take_flags(read_maps(pid), known[pid])
+                self._maps[pid] = known[pid] if is_known else read_smaps(pid)
 
     def read(self, pid: Pid, status: Status) -> list[Vma]:
         """The mappings of *pid*, which is stopped, with their flags: as they were before, if all were there then."""

@@ -20,8 +20,13 @@ def find_entered(session: DumpSession) -> None:
 
 
 def check(session: DumpSession) -> None:
-    """The quick pass over the tree; what it noticed is kept."""
+    """The quick pass over the tree; what it noticed is kept.
+
+    Of a round that follows another one nobody wants it: that has refused already, and the dump will.
+    """
     options = session.options
+    if session.is_pre_dump and options.tracker is not None and options.tracker.ident:
+        return
     by_freezer = bool(options.cgroups.freezer)
     session.context.noticed = preflight.check(
         session.pid, options, by_freezer=by_freezer, entered=session.entered, tree=session.seen

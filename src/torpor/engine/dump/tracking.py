@@ -157,6 +157,10 @@ def hand_over(session: DumpSession) -> None:
         for process in session.alive
         if (scan := session.scans.get(process.pid)) is not None
     }
+    tracker.maps = {}
+    for process in session.alive:
+        if process.pid in session.noted:
+            tracker.look_back(process, session.noted[process.pid])
     if session.options.tracker is None:
         _keep(session, tracker)
 

@@ -24,6 +24,7 @@ from torpor.base import log
 from torpor.base.errors import KernelError, TorporError
 from torpor.base.fds import Closing, OwnedFd
 from torpor.base.ids import Pid, TreePid
+from torpor.base.records import replace
 from torpor.images.pages import Range
 from torpor.kernel import userfaultfd
 from torpor.kernel.arch import nr
@@ -115,13 +116,15 @@ class Tracker(Closing):
 
     ``ident`` is the set that what was noted is newer than; "" while there is none that is complete, after a dump that
     failed for instance, and then the next one copies everything.  ``held``: of each process's pages, those that the set
-    has, itself or in its parents.
+    has, itself or in its parents.  ``maps``: the mappings of each process at the last look, with the flags that they
+    have had since.
     """
 
     def __init__(self) -> None:
         self.spaces: dict[Pid, Tracked] = {}
         self.ident = ""
         self.held: dict[TreePid, list[Range]] = {}
+        self.maps: dict[Pid, list[Vma]] = {}
 
     def follow(self, processes: Iterable[DumpProcess], context: DumpContext, *, protect: bool) -> dict[Pid, Noted]:
         """What is known of each of the stopped *processes*; with *protect* all of them are followed from now on."""
@@ -167,6 +170,12 @@ class Tracker(Closing):
         except (KernelError, TorporError, OSError) as error:
             log.warn(f"writes of {process.describe()} cannot be noted, its memory will be copied as a whole: {error}")
             return None
+
+    def look_back(self, process: DumpProcess, noted: Noted) -> None:
+        """Remember the mappings of *process*, which has just been followed."""
+        self.maps[process.pid] = [
+            replace(vma, flags=vma.flags | _PROTECTED) if vma.start in noted.protected else vma for vma in process.maps
+        ]
 
     def close(self) -> None:
         """Nothing is noted any more."""
