@@ -14,7 +14,7 @@ Limits
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from torpor.base import log
 from torpor.images import kinds
@@ -33,7 +33,7 @@ _FIRST = frozenset(("ip_forward", "forwarding"))
 
 def look() -> dict[str, str]:
     """Name and value of each that somebody has set in the thread's namespace."""
-    new = isolated(_read_new)
+    new = isolated(lambda: _read_new(None))
     return {
         path: value
         for path, value in sysctls.read_all().items()
@@ -50,9 +50,22 @@ def dump(session: NsDump, settings: dict[str, str]) -> None:
     sysctls.store_lines(session.store, session.ident, settings.items())
 
 
-def _read_new() -> dict[str, str]:
+def _read_new(names: Iterable[str] | None) -> dict[str, str]:
     unshare(CLONE_NEWNET)
-    return sysctls.read_all()
+    return _read(names)
+
+
+def _read(names: Iterable[str] | None) -> dict[str, str]:
+    """Those of *names*, and what those of an interface are without it; None: all there are."""
+    if names is None:
+        return sysctls.read_all()
+    paths = set(names)
+    for path in names:
+        place, _, name = path.rpartition("/")
+        of = place.rpartition("/")[0]
+        if of in sysctls.PER_DEVICE:
+            paths |= {f"{of}/{whose}/{name}" for whose in (sysctls.DEFAULT, "lo")}
+    return {path: value for path in paths if (value := sysctls.read(path)) is not None}
 
 
 def _usual(new: Mapping[str, str], path: str) -> str | None:
@@ -83,15 +96,19 @@ def restore(session: NsRestore) -> None:
     wanted = {f"{place}/{name}": value for place, name, value, _ in found}
     if _GROUPS in wanted:
         wanted[_GROUPS] = _translated(wanted[_GROUPS], session.idmaps.groups, to_inside=False)
-    new = isolated(_read_new)
+    # There are hundreds, while a container waits that is restored: all are looked at where others may change.
+    names = None if any(_changes_others(path) for path in wanted) else list(wanted)
+    new = isolated(lambda: _read_new(names))
     before: dict[str, str] = {}
     place = session.context.keep(os.dup(session.where))
     session.context.undo.add(lambda: inside(place.fileno(), CLONE_NEWNET, lambda: _set(before)))
-    inside(session.where, CLONE_NEWNET, lambda: _restore(wanted, new, before))
+    inside(session.where, CLONE_NEWNET, lambda: _restore(wanted, new, before, names))
 
 
-def _restore(wanted: Mapping[str, str], new: Mapping[str, str], before: dict[str, str]) -> None:
-    before.update(sysctls.read_all())
+def _restore(
+    wanted: Mapping[str, str], new: Mapping[str, str], before: dict[str, str], names: Sequence[str] | None
+) -> None:
+    before.update(_read(names))
     for path, value in wanted.items():
         found = before.get(path)
         if found is None:
@@ -112,6 +129,11 @@ def _set(wanted: Mapping[str, str]) -> None:
             except OSError:
                 refused.append((path, wanted[path]))
     sysctls.write_again(refused)
+
+
+def _changes_others(path: str) -> bool:
+    place, _, name = path.rpartition("/")
+    return name in _FIRST or place.rpartition("/")[2] in (sysctls.ALL, sysctls.DEFAULT)
 
 
 def _order(path: str) -> tuple[bool, bool, bool]:
