@@ -53,6 +53,8 @@ _GO_WITHIN_S = protocol.GO_WITHIN_S / 2
 _RUNS_WITHIN_S = 60.0
 #: It is stopped here while "ready" is waited for: so long, and as long as it takes to fill its memory there, slowly.
 READY_WITHIN_S, _FILLED_A_SECOND = 60.0, 64 << 20
+#: Of the last set as much as goes in the time that is aimed at, or so; it is there whether it is needed or not.
+_ROOM_BYTES = 32 << 20
 NEVER, AUTO, NOW = "never", "auto", "now"
 T = TypeVar("T")
 
@@ -320,6 +322,7 @@ class _Move:
             tracker, last = None, ""
             if self._wishes.aim.most > 0 and self._wishes.post_copy != NOW and can_track():
                 tracker = stack.enter_context(tracking.Tracker())
+                tracker.make_room(homes.home(), _ROOM_BYTES)
                 assert isinstance(place, str | os.PathLike)
                 os.mkdir(place, 0o700)
                 with self._way.watched(self._rounds.look):

@@ -114,3 +114,22 @@ def test_one_place_makes_a_store_of_a_path(repository: Path) -> None:
         if "DirStore(" in path.read_text() or "DirStore.from_fd" in path.read_text()
     )
     assert makers == ["images/stores/directory.py", "images/stores/opening.py"]
+
+
+@pytest.mark.parametrize("is_near", [True, False])
+def test_a_file_without_a_name_becomes_an_image_of_what_is_written_over_it(*, is_near: bool, tmp_path: Path) -> None:
+    with DirStore(tmp_path / "set", "w", create=True) as store:
+        store.sums_what_it_writes = True
+        if is_near:
+            room = os.open(tmp_path, os.O_TMPFILE | os.O_RDWR, 0o600)
+        else:
+            room = os.memfd_create("elsewhere")
+        os.write(room, bytes(100_000))
+        writer = store.pages_writer_over(room, "pages-1.img")
+        writer.append([memoryview(b"pages")])
+        writer.write_at(writer.reserve(2), [memoryview(b"..")])
+        writer.close()
+        is_same = os.path.samestat(os.fstat(room), (tmp_path / "set/pages-1.img").stat())
+        os.close(room)
+        assert is_same is is_near and (tmp_path / "set/pages-1.img").read_bytes() == b"pages.."
+        assert store.written == ["pages-1.img"] and store.sums["pages-1.img"].n_bytes == 7

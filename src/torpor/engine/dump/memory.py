@@ -108,9 +108,13 @@ def _sent_first(session: DumpSession) -> AbstractContextManager[object]:
 
 def make_up(session: DumpSession) -> None:
     """Write the pages that have been sent, and not written here: all of the tree is as it was then."""
+    room, both = session.tracker.take_room() if session.tracker is not None else None, session.both
     for process, name in zip(session.alive, session.owed, strict=False):
-        assert session.both is not None
-        space.copy_again(process, session.scans[process.pid], session.context, session.both.make_up(name))
+        assert both is not None
+        with room or nullcontext():
+            writer = session.new.pages_writer_over(room.fileno(), name) if room is not None else None
+        room = None
+        space.copy_again(process, session.scans[process.pid], session.context, writer or both.make_up(name))
 
 
 def watch_snapshots(session: DumpSession) -> None:

@@ -9,7 +9,7 @@ from types import TracebackType
 from torpor.base.typed import Self
 from torpor.images import manifest
 from torpor.images.errors import StoreError
-from torpor.images.store import ImageStore
+from torpor.images.store import ImageStore, PagesWriter
 from torpor.images.stores.opening import compressing
 
 
@@ -42,6 +42,9 @@ class StoreSet:
         made = manifest.made_here(self.ident, self._made_by, __version__, has_pages=self.has_pages)
         self.store.commit(made)
         self.is_sealed = True
+
+    def pages_writer_over(self, room: int, name: str) -> PagesWriter | None:
+        """None: no file becomes a part of a store."""
 
     def place(self) -> None:
         """Nothing: what the store has taken is where it is to be."""

@@ -24,7 +24,7 @@ from torpor.engine.sets.places import NEW_MANIFEST, WHOLE, Beside, Place, is_at,
 from torpor.images import manifest
 from torpor.images.errors import ImageError, StoreError
 from torpor.images.manifest import Content, Manifest
-from torpor.images.store import ImageStore
+from torpor.images.store import ImageStore, PagesWriter
 from torpor.images.stores.opening import compressing, open_directory
 
 #: Where more than the set and so many bytes waits to be written to the disk, the set's files are synced one by one, and
@@ -72,6 +72,12 @@ class NewSet:
     def sum_from_now_on(self) -> None:
         """What is written from now on is summed when it is: it takes time now, and less than to read it again later."""
         self._directory.sums_what_it_writes = True
+
+    def pages_writer_over(self, room: int, name: str) -> PagesWriter | None:
+        """What writes an image of pages into the file without a name *room*, if that can be; None where it is
+        compressed.
+        """
+        return None if self._compress else self._directory.pages_writer_over(room, name)
 
     @property
     def is_sealed(self) -> bool:

@@ -122,6 +122,8 @@ class DirPagesWriter:
         self._name = name
         self._sums = sums
         self._end = 0
+        #: There is something in it to be written over, more than comes perhaps.
+        self._is_room = os.fstat(fd).st_size > 0
         self._lock = _thread.allocate_lock()
 
     def reserve(self, n_bytes: int) -> int:
@@ -159,6 +161,8 @@ class DirPagesWriter:
         fd, self._fd = self._fd, -1
         try:
             try:
+                if self._is_room:
+                    os.ftruncate(fd, self._end)
                 if self._sums is not None:
                     self._sums.end(fd)
             finally:
@@ -319,6 +323,19 @@ class DirStore(BaseStore):
 
     def pages_writer(self, name: str, n_bytes: int | None = None) -> DirPagesWriter:
         return DirPagesWriter(self._open_new(name), name, self._sums_of(name))
+
+    def pages_writer_over(self, room: int, name: str) -> DirPagesWriter:
+        """As ``pages_writer``, over what is in the file without a name *room*, which stays the caller's.
+
+        A new file where that one cannot become one of this directory's.
+        """
+        try:
+            os.link(f"/proc/self/fd/{room}", check_name(name), dst_dir_fd=self._fd, follow_symlinks=True)
+        except OSError:
+            return self.pages_writer(name)
+        self._written.add(name)
+        self.sums.pop(name, None)
+        return DirPagesWriter(os.dup(room), name, self._sums_of(name))
 
     def delete(self, name: str) -> None:
         if self._mode != "w":

@@ -18,7 +18,9 @@ Limits
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
+from contextlib import suppress
 
 from torpor.base import log
 from torpor.base.errors import KernelError, TorporError
@@ -39,6 +41,7 @@ from torpor.tracee.borrow import inject
 
 #: VmFlags of memory that a userfaultfd has protected.
 _PROTECTED = frozenset(("uw",))
+_AT_ONCE = 1 << 20
 _NOTHING = Noted(frozenset(), frozenset())
 
 
@@ -124,6 +127,7 @@ class Tracker(Closing):
         self.spaces: dict[Pid, Tracked] = {}
         self.ident = ""
         self.held: dict[TreePid, list[Range]] = {}
+        self._room: OwnedFd | None = None
         self.maps: dict[Pid, list[Vma]] = {}
 
     def follow(self, processes: Iterable[DumpProcess], context: DumpContext, *, protect: bool) -> dict[Pid, Noted]:
@@ -171,6 +175,26 @@ class Tracker(Closing):
             log.warn(f"writes of {process.describe()} cannot be noted, its memory will be copied as a whole: {error}")
             return None
 
+    def make_room(self, directory: str | os.PathLike[str], n_bytes: int) -> None:
+        """Have a file without a name in *directory*, and so much memory for it at hand: to find that while the tree is
+        stopped takes longer than to write to it.  Nothing where there are no such files, or no room.
+        """
+        with suppress(OSError):
+            made = OwnedFd(os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600))
+            try:
+                zeroes = bytes(min(n_bytes, _AT_ONCE))
+                for at in range(0, n_bytes, _AT_ONCE):
+                    os.pwrite(made.fileno(), zeroes, at)
+            except OSError:
+                made.close()
+                raise
+            self._room = made
+
+    def take_room(self) -> OwnedFd | None:
+        """That file, which becomes the caller's, once."""
+        room, self._room = self._room, None
+        return room
+
     def look_back(self, process: DumpProcess, noted: Noted) -> None:
         """Remember the mappings of *process*, which has just been followed."""
         self.maps[process.pid] = [
@@ -181,6 +205,8 @@ class Tracker(Closing):
         """Nothing is noted any more."""
         for tracked in self.spaces.values():
             tracked.close()
+        if (room := self.take_room()) is not None:
+            room.close()
         self.spaces.clear()
         self.ident = ""
 

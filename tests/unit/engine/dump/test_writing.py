@@ -26,7 +26,9 @@ def _session(done: list[str], fails: str = "") -> DumpSession:
         leave_running=False,
     )  # fmt: skip
     here = SimpleNamespace(flush=step("flushed"))
-    return cast(DumpSession, SimpleNamespace(new=new, options=options, alive=[], owed=[], here=here))
+    return cast(
+        DumpSession, SimpleNamespace(new=new, options=options, alive=[], owed=[], here=here, tracker=None, both=None)
+    )
 
 
 def test_who_rebuilds_it_elsewhere_goes_on_while_it_is_sealed_here() -> None:
