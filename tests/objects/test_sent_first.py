@@ -12,7 +12,7 @@ import pytest
 from harness.events import wait_said
 from torpor.engine.dump.run import dump, pre_dump
 from torpor.engine.options import DumpOptions
-from torpor.images import manifest
+from torpor.images import kinds, manifest
 from torpor.images.stores.memory import MemStore
 from torpor.kernel.userfaultfd import can_track
 from torpor.objects.memory.tracking import Tracker
@@ -76,6 +76,19 @@ def test_all_of_it_is_written_when_it_has_gone(process: "subprocess.Popen[bytes]
     dump(process.pid, home, DumpOptions(also=elsewhere, owns_directory=True))
     assert elsewhere.found == [] and _is_the_same(home, elsewhere)
     assert (home / "pages-1.img").stat().st_size > 8 << 20
+
+
+@pytest.mark.skipif(not can_track(), reason="this kernel does not tell what has been written to memory (6.7)")
+def test_what_the_tracker_knows_of_the_images_before_is_not_read_from_them(
+    process: "subprocess.Popen[bytes]", tmp_path: Path
+) -> None:
+    for name in ("first", "last"):
+        (tmp_path / name).mkdir()
+    with Tracker() as tracker:
+        pre_dump(process.pid, tmp_path / "first", DumpOptions(tracker=tracker))
+        (tmp_path / "first" / kinds.PAGEMAP.file_name(process.pid)).write_bytes(b"no page map")
+        dump(process.pid, tmp_path / "last", DumpOptions(tracker=tracker, parent="../first"))
+    assert (tmp_path / "last/pages-1.img").stat().st_size < 1 << 20
 
 
 @pytest.mark.skipif(not can_track(), reason="this kernel does not tell what has been written to memory (6.7)")

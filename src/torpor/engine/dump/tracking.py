@@ -106,6 +106,11 @@ def _read_held(session: DumpSession, before: ImageStore, ident: str, elsewhere: 
         why = "others were made since" if ident else "nobody has kept track, or the last dump failed"
         log.warn(f"what was written since the images in {before.path} is not known ({why}): all memory is copied")
         return
+    tracker = session.options.tracker
+    if tracker is not None and session.options.pages is None:
+        # The caller's own, which knows it: of a program that writes here and there page maps take a second to be read.
+        session.held = tracker.held
+        return
     for name in before.names():
         found = kinds.by_file_name(name)
         if found is None or found[0] is not kinds.PAGEMAP or not isinstance(found[1], int):
