@@ -402,7 +402,7 @@ def find_gadgets(pid: Pid, maps: list[Vma]) -> tuple[int, int]:
         if syscall_ret and sigreturn:
             return syscall_ret, sigreturn
     for vma in code:
-        at = vm.read(pid, vma.start, vma.length).find(gadgets.SYSCALL)
+        at = gadgets.find(vm.read(pid, vma.start, vma.length), gadgets.SYSCALL)
         if at >= 0:
             log.warn(f"pid {pid} has no sigreturn code: a crash of ours during the first call would harm it")
             return vma.start + at, vma.start + at
@@ -427,10 +427,10 @@ def _gadgets_in(pid: Pid, vma: Vma) -> tuple[int, int]:
             text = vm.read(pid, vma.start + start, min(_SEARCH_STEP + _SEARCH_OVERLAP, vma.length - start))
         except OSError:
             return 0, 0
-        if not first and (at := text.find(gadgets.SYSCALL_RET)) >= 0:
+        if not first and (at := gadgets.find(text, gadgets.SYSCALL_RET)) >= 0:
             first = start + at
         if not second:
-            second = next((start + at for code in gadgets.SIGRETURN if (at := text.find(code)) >= 0), 0)
+            second = next((start + at for code in gadgets.SIGRETURN if (at := gadgets.find(text, code)) >= 0), 0)
         if first and second:
             break
     if vma.inode:

@@ -98,7 +98,7 @@ def _find_syscall(process: RestoreProcess) -> int:
     places = [(e.start, e.end - e.start) for e in code]
     for start, length in [process.vdso_place, *places] if process.vdso_place else places:
         try:
-            at = vm.read(process.pid, start, length).find(call.SYSCALL)
+            at = call.find(vm.read(process.pid, start, length), call.SYSCALL)
         except OSError:
             continue  # longer than the file behind it
         if at >= 0:

@@ -19,6 +19,18 @@ LONGEST = max(map(len, SIGRETURN))
 FRAME_OFFSET = 0
 #: What a function may use below its stack pointer (AAPCS64: nothing).
 RED_ZONE = 0
+_INSTRUCTION = 4
+
+
+def find(text: bytes, code: bytes) -> int:
+    """Where *code* stands as instructions in *text*, which begins with one; -1 for nowhere.
+
+    Elsewhere than at four bytes the same bytes are none: who is sent there faults (SIGBUS), again and again.
+    """
+    at = text.find(code)
+    while at >= 0 and at % _INSTRUCTION:
+        at = text.find(code, at + 1)
+    return at
 
 
 def below_frame(sigreturn: int) -> bytes:

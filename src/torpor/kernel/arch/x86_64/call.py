@@ -21,6 +21,11 @@ FRAME_OFFSET = 8
 RED_ZONE = 128
 
 
+def find(text: bytes, code: bytes) -> int:
+    """Where *code* stands as instructions in *text*, which they may do at any byte; -1 for nowhere."""
+    return text.find(code)
+
+
 def below_frame(sigreturn: int) -> bytes:
     """The FRAME_OFFSET bytes that precede the frame."""
     return sigreturn.to_bytes(FRAME_OFFSET, "little")
