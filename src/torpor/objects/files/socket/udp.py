@@ -9,7 +9,8 @@ Restore
     With those others (``inet``): bound, connected, and shut down last of all.
 Limits
     Datagrams that wait to be read: ``udp_queue``; those of raw and ping sockets are dropped, as the network might have
-    done: warned about.  Corked data are refused.
+    done: warned about.  Corked data are refused; what was begun with MSG_MORE alone cannot be told from a datagram on
+    its way, and is lost with a warning.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from torpor.base.errors import KernelError
 from torpor.images import messages as m
 from torpor.kernel import sock_diag
 from torpor.kernel.sockets import get_int
+from torpor.kernel.uapi.sockios import SIOCOUTQ
 from torpor.kernel.uapi.udp import UDP_CORK, UDP_ENCAP, UDP_ENCAP_L2TPINUDP
 from torpor.objects.files.model import OpenFile
 from torpor.objects.files.networks import Networks
@@ -75,6 +77,8 @@ def dump(file: OpenFile, sk: m.inet_sk_entry, context: DumpContext) -> None:
     if sk.type == socket.SOCK_DGRAM and sk.proto in _UDPS:
         if get_int(file.fd, sk.proto, UDP_CORK):
             raise file.refuse("a corked UDP socket", hint="try again when it has sent its datagram")
+        if _ask(file, SIOCOUTQ):
+            log.warn(f"{file.describe()}: a datagram begun with MSG_MORE, if one waits for its end there, is lost")
         row = context.part(Tables).find(sk)
         # CRIU takes a value of 0 for one that cannot be.
         if bits := row.shutdown & 3 if row else shutdown.poll_bits(file.fd):
@@ -83,12 +87,12 @@ def dump(file: OpenFile, sk: m.inet_sk_entry, context: DumpContext) -> None:
         waiting_errors.tell(file, events, context)
         if events & select.POLLIN:
             udp_queue.dump(file, sk.id, sk, context)
-    elif _n_unread(file):
+    elif _ask(file, termios.FIONREAD):
         log.warn(f"{file.describe()}: unread datagrams are dropped")
 
 
-def _n_unread(file: OpenFile) -> int:
+def _ask(file: OpenFile, command: int) -> int:
     try:
-        return int.from_bytes(fcntl.ioctl(file.fd, termios.FIONREAD, bytes(4)), "little")
+        return int.from_bytes(fcntl.ioctl(file.fd, command, bytes(4)), "little")
     except OSError:
         return 0  # ping sockets do not tell
