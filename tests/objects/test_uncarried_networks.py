@@ -1,13 +1,16 @@
 """What no image has of a network namespace is refused by name, and the program runs on; without it, all is well."""
 
 import os
+import re
 
 import pytest
 
 from harness.engine import EngineError
+from harness.machine import need_commands
 from harness.network import ask, unshared
 from harness.skips import missing
 from harness.workload import Workload
+from torpor.base.errors import KernelError
 from torpor.base.fds import OwnedFd
 from torpor.base.ids import Pid
 from torpor.engine.dump import preflight
@@ -71,17 +74,60 @@ def test_sets_of_ipset() -> None:
     with Workload.start("counter", prefix=unshared("true")) as workload:
         workload.wait_ready()
 
-        def tell(number: int, payload: bytes) -> None:
-            def speak() -> None:
-                with Netlink(NETLINK_NETFILTER) as connection:
-                    connection.request(number, payload, NLM_F_CREATE | NLM_F_EXCL)
-
-            with OwnedFd(os.open(f"/proc/{workload.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)) as namespace:
-                inside(namespace.fileno(), CLONE_NEWNET, speak)
-
-        tell(_IPSET_CREATE, words + kind)
+        _tell(workload, _IPSET_CREATE, words + kind)
         _refused_until(workload, r"sets of ipset")
-        tell(_IPSET_DESTROY, words)
+        _tell(workload, _IPSET_DESTROY, words)
+        _expect_restored(workload)
+
+
+def _tell(workload: Workload, number: int, payload: bytes) -> None:
+    def speak() -> None:
+        with Netlink(NETLINK_NETFILTER) as connection:
+            connection.request(number, payload, NLM_F_CREATE | NLM_F_EXCL)
+
+    with OwnedFd(os.open(f"/proc/{workload.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)) as namespace:
+        inside(namespace.fileno(), CLONE_NEWNET, speak)
+
+
+_TIMEOUT = (
+    netlink.text(1, "things") + netlink.attribute(2, b"\0\2") + netlink.attribute(3, b"\x11")
+    + netlink.nested(4, netlink.attribute(1, bytes([0, 0, 0, 9])))
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("subsystem", "words", "what"),
+    [
+        (7, netlink.text(1, "things"), r"counters of nfacct \(things\)"),
+        (
+            8,
+            _TIMEOUT + netlink.nested(4, netlink.attribute(1, bytes([0, 0, 0, 9]))),
+            r"timeouts of connections \(things",
+        ),
+    ],
+)
+def test_what_rules_of_iptables_name(subsystem: int, words: bytes, what: str) -> None:
+    nobody = bytes([0, 0, 0, 0])
+    with Workload.start("counter", prefix=unshared("true")) as workload:
+        workload.wait_ready()
+        try:
+            _tell(workload, subsystem << 8, nobody + words)
+        except KernelError as error:
+            missing(f"objects of nfnetlink's subsystem {subsystem} ({error})")
+        assert re.search(what, str(preflight.examine(Pid(workload.pid), DumpOptions()).problems))
+        with pytest.raises(EngineError, match=what):
+            workload.dump()
+        _tell(workload, subsystem << 8 | 2, nobody + netlink.text(1, "things"))
+        _expect_restored(workload)
+
+
+def test_lists_of_recent_are_told() -> None:
+    need_commands({"iptables-legacy": "iptables"})
+    seen = "iptables-legacy -A INPUT -m recent --name seen --set; echo +10.1.1.1 > /proc/net/xt_recent/seen"
+    with Workload.start("counter", prefix=unshared(f"{seen}; iptables-legacy -A INPUT -m recent --set")) as workload:
+        workload.wait_ready()
+        findings = preflight.examine(Pid(workload.pid), DumpOptions())
+        assert "recently, by iptables, become empty (seen)" in str(findings.losses)
         _expect_restored(workload)
 
 

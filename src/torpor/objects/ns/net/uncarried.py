@@ -2,22 +2,23 @@
 
 Kernel view
     One dump of each table, or a file in ``/proc/net``; whether the kernel has that part is asked before, in a way that
-    loads no module.  Sets of ipset(8) by IPSET_CMD_LIST; virtual services of ipvsadm(8) and interfaces of multicast
-    routing by ``/proc/net``; families of generic netlink for foo-over-udp, ILA, L2TP, segment routing and IOAM; of
-    bridges RTM_GETMDB and the RTM_GETLINK of AF_BRIDGE.
+    loads no module.  Counters of nfacct(8) and timeouts of nfct(8) by what lists them in nfnetlink, sets of ipset(8) by
+    IPSET_CMD_LIST; virtual services of ipvsadm(8) and interfaces of multicast routing by ``/proc/net``; families of
+    generic netlink for foo-over-udp, ILA, L2TP, segment routing and IOAM; of bridges RTM_GETMDB and the RTM_GETLINK of
+    AF_BRIDGE.
 Image
     None.
 Restore
     None.
 Limits
-    Refused here: sets of ipset, services of IPVS, interfaces of multicast routing, permanent groups of a bridge
-    (``bridge mdb``) and VLANs other than its default one, ports of foo-over-udp, mappings of ILA, L2TP tunnels, keys
-    and source addresses of segment routing, namespaces and schemas of IOAM.  Elsewhere: IPsec (``ipsec.py``);
-    wireguard, macsec, gtp, which are interfaces (``links.py``).
+    Refused here: counters and timeouts that rules of iptables name, sets of ipset, services of IPVS, interfaces of
+    multicast routing, permanent groups of a bridge (``bridge mdb``) and VLANs other than its default one, ports of
+    foo-over-udp, mappings of ILA, L2TP tunnels, keys and source addresses of segment routing, namespaces and schemas of
+    IOAM.  Elsewhere: IPsec (``ipsec.py``); wireguard, macsec, gtp, which are interfaces (``links.py``).
 
-    Lost, with a warning: nexthop objects (routes by them have their content), the arptables of old, filters and actions
-    of tc (``disciplines.py``).  Lost without: the ebtables of old, which nothing lists;
-    what ethtool(8) sets; lists of iptables' ``recent``.  Sets of ipset are not seen where there is no /sys.
+    Lost, with a warning: nexthop objects (routes by them have their content), the arptables of old, lists of iptables'
+    ``recent``, filters and actions of tc (``disciplines.py``).  Lost without: the ebtables of old, which nothing lists;
+    what ethtool(8) sets.  Sets of ipset are not seen where there is no /sys.
 
     A cache: metrics of TCP (``ip tcp_metrics``), routes that were learned.
 """
@@ -57,7 +58,9 @@ from torpor.kernel.uapi.ip_set import (
 )
 from torpor.kernel.uapi.l2tp import L2TP_CMD_TUNNEL_GET
 from torpor.kernel.uapi.netlink import NETLINK_GENERIC, NETLINK_NETFILTER
-from torpor.kernel.uapi.nfnetlink import NFNL_SUBSYS_IPSET
+from torpor.kernel.uapi.nfnetlink import NFNL_SUBSYS_ACCT, NFNL_SUBSYS_CTNETLINK_TIMEOUT, NFNL_SUBSYS_IPSET
+from torpor.kernel.uapi.nfnetlink_acct import NFACCT_NAME, NFNL_MSG_ACCT_GET
+from torpor.kernel.uapi.nfnetlink_cttimeout import CTA_TIMEOUT_NAME, IPCTNL_MSG_TIMEOUT_GET
 from torpor.kernel.uapi.rtnetlink import RTEXT_FILTER_BRVLAN, RTM_GETMDB, RTM_GETNEXTHOP
 from torpor.kernel.uapi.seg6_genl import SEG6_ATTR_DST, SEG6_CMD_DUMPHMAC, SEG6_CMD_GET_TUNSRC
 
@@ -76,7 +79,16 @@ _FILES = (
     ("ip_mr_vif", 1, "interfaces of multicast routing", "end what routes multicast"),
     ("ip6_mr_vif", 1, "interfaces of multicast routing", "end what routes multicast"),
 )
+#: Module, what lists them in nfnetlink, attribute with the name, what they are, what takes them away.
+_NAMED = (
+    ("nfnetlink_acct", NFNL_SUBSYS_ACCT << 8 | NFNL_MSG_ACCT_GET, NFACCT_NAME, "counters of nfacct", "nfacct flush"),
+    (
+        "nfnetlink_cttimeout", NFNL_SUBSYS_CTNETLINK_TIMEOUT << 8 | IPCTNL_MSG_TIMEOUT_GET, CTA_TIMEOUT_NAME,
+        "timeouts of connections", "nfct flush timeout",
+    ),
+)  # fmt: skip
 _ARPTABLES = "arp_tables_names"
+_RECENT = "/proc/thread-self/net/xt_recent"
 _IPSET_MODULE = "/sys/module/ip_set"
 _IPSET_PROTOCOL = 6
 _nfgenmsg = struct.Struct("=BBH")
@@ -111,6 +123,9 @@ def losses(connection: Netlink) -> list[str]:
     tables = _read(_ARPTABLES)
     if tables:
         found.append(f"tables of arptables are left out ({', '.join(tables)})")
+    lists = [name for name in _names_below(_RECENT) if _read(f"xt_recent/{name}")]
+    if lists:
+        found.append(f"lists of who was seen recently, by iptables, become empty ({', '.join(lists)})")
     return found
 
 
@@ -122,9 +137,29 @@ def _found(connection: Netlink, links: list[Link]) -> Iterator[tuple[str, str]]:
     names = ipsets()
     if names:
         yield f"sets of ipset ({', '.join(names)})", "ipset destroy"
+    yield from _named()
     yield from _of_families()
     if any(link.kind == "bridge" for link in links):
         yield from _of_bridges(connection, links)
+
+
+def _named() -> Iterator[tuple[str, str]]:
+    with Netlink(NETLINK_NETFILTER) as connection:
+        for module, number, name, what, remedy in _NAMED:
+            # A kernel without modules has all that it has: to ask loads none.
+            if os.path.exists(f"/sys/module/{module}") or not os.path.exists("/proc/modules"):
+                found = _dump(connection, number, _nfgenmsg.pack(AF_UNSPEC, 0, 0))
+                words = [netlink.parse_attributes(payload[_nfgenmsg.size :]).get(name, b"") for payload in found]
+                names = [word.rstrip(b"\0").decode(errors="replace") for word in words]
+                if names:
+                    yield f"{what} ({', '.join(names)})", remedy
+
+
+def _names_below(path: str) -> list[str]:
+    try:
+        return sorted(os.listdir(path))
+    except OSError:
+        return []  # a kernel without
 
 
 def _dump(connection: Netlink, kind: int, request: bytes) -> list[bytes]:
@@ -132,7 +167,7 @@ def _dump(connection: Netlink, kind: int, request: bytes) -> list[bytes]:
     try:
         return connection.dump(kind, request)
     except KernelError as error:
-        if error.errno in (errno.EOPNOTSUPP, errno.EPERM):
+        if error.errno in (errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM):
             return []
         raise
 
