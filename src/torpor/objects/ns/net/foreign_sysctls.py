@@ -18,12 +18,14 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from torpor.base import log
 from torpor.images import kinds
+from torpor.images.errors import ImageError
 from torpor.kernel.idmap import NO_ID, IdMap
 from torpor.kernel.namespaces import CLONE_NEWNET, inside, isolated, unshare
 from torpor.objects.ns.model import NsDump, NsRestore
 from torpor.objects.ns.net import sysctls
 
 _GROUPS = "ipv4/ping_group_range"
+_MOST_DIGITS = 10
 #: What changes others comes first.
 _FIRST = frozenset(("ip_forward", "forwarding"))
 
@@ -80,6 +82,8 @@ def _usual(new: Mapping[str, str], path: str) -> str | None:
 
 def _translated(value: str, groups: IdMap, *, to_inside: bool) -> str:
     """The range of groups that may ping, as the tree's user namespace has it, or as we have it."""
+    if not all(word.isdecimal() and len(word) <= _MOST_DIGITS for word in value.split()):
+        raise ImageError(f"the image of sysctls: {_GROUPS}: {value!r} is no range of groups")
     found = [groups.inside(int(word)) if to_inside else groups.outside(int(word)) for word in value.split()]
     return "1\t0" if NO_ID in found else "\t".join(map(str, found))
 
