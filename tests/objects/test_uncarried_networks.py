@@ -96,17 +96,18 @@ _TIMEOUT = (
 
 
 @pytest.mark.parametrize(
-    ("subsystem", "words", "what"),
+    ("subsystem", "removes", "words", "what"),
     [
-        (7, netlink.text(1, "things"), r"counters of nfacct \(things\)"),
+        (7, 3, netlink.text(1, "things"), r"counters of nfacct \(things\)"),
         (
             8,
-            _TIMEOUT + netlink.nested(4, netlink.attribute(1, bytes([0, 0, 0, 9]))),
+            2,
+            _TIMEOUT,
             r"timeouts of connections \(things",
         ),
     ],
 )
-def test_what_rules_of_iptables_name(subsystem: int, words: bytes, what: str) -> None:
+def test_what_rules_of_iptables_name(subsystem: int, removes: int, words: bytes, what: str) -> None:
     nobody = bytes([0, 0, 0, 0])
     with Workload.start("counter", prefix=unshared("true")) as workload:
         workload.wait_ready()
@@ -117,7 +118,7 @@ def test_what_rules_of_iptables_name(subsystem: int, words: bytes, what: str) ->
         assert re.search(what, str(preflight.examine(Pid(workload.pid), DumpOptions()).problems))
         with pytest.raises(EngineError, match=what):
             workload.dump()
-        _tell(workload, subsystem << 8 | 2, nobody + netlink.text(1, "things"))
+        _tell(workload, subsystem << 8 | removes, nobody + netlink.text(1, "things"))
         _expect_restored(workload)
 
 
