@@ -307,13 +307,18 @@ def test_a_restore_that_fails_removes_what_it_made() -> None:
             workload.expect_pass()
 
 
-def _killer(directory: Path) -> list[str]:
-    """The option by which an action script kills the restorer when everything is made."""
+def _kill_restore(workload: Workload, directory: Path, is_undone: str, *paths: Path) -> None:
+    """An action script kills the restorer when everything is made; wait until *is_undone* of *paths* (for sh)."""
     script = directory / "kill"
     kill = "kill -9 $PPID"
     script.write_text(f'#!/bin/sh\n[ "$CRTOOLS_SCRIPT_ACTION" = post-restore ] && {kill}\nexit 0\n')
     script.chmod(0o755)
-    return ["--action-script", str(script)]
+    with pytest.raises(engine.EngineError) as failed:
+        workload.restore(options=[*MANAGED, "--action-script", str(script)])
+    assert failed.value.returncode == -signal.SIGKILL
+    command = ["sh", "-c", f"until {is_undone}; do :; done", *map(str, paths)]
+    subprocess.run(command, check=True, timeout=time_limit_s(10))
+    reap_session(workload.pid)
 
 
 def test_a_restore_that_is_killed_leaves_no_groups(tmp_path: Path) -> None:
@@ -324,13 +329,7 @@ def test_a_restore_that_is_killed_leaves_no_groups(tmp_path: Path) -> None:
             workload.dump(options=[*MANAGED, "--cgroup-root", f"pids:/{path.name}"])
             assert _is_gone(path)
             assert _is_gone(other)
-            with pytest.raises(engine.EngineError) as failed:
-                workload.restore(options=[*MANAGED, *_killer(tmp_path)])
-            assert failed.value.returncode == -signal.SIGKILL
-            until_gone = 'while [ -e "$0" ] || [ -e "$1" ]; do :; done'
-            command = ["sh", "-c", until_gone, str(path), str(other)]
-            subprocess.run(command, check=True, timeout=time_limit_s(10))
-            reap_session(workload.pid)
+            _kill_restore(workload, tmp_path, '[ ! -e "$0" ] && [ ! -e "$1" ]', path, other)
             workload.restore(options=MANAGED)
             workload.expect_pass()
 
@@ -348,13 +347,7 @@ def test_a_restore_that_is_killed_has_the_groups_above_hand_on_what_they_did(tmp
             workload.dump(options=[*MANAGED, "--cgroup-props", spec])
             cgroups.remove(inner)
             control.write_text("-hugetlb")
-            with pytest.raises(engine.EngineError) as failed:
-                workload.restore(options=[*MANAGED, *_killer(tmp_path)])
-            assert failed.value.returncode == -signal.SIGKILL
-            until_done = 'while [ -e "$0" ] || [ "$(cat "$1")" ]; do :; done'
-            command = ["sh", "-c", until_done, str(inner), str(control)]
-            subprocess.run(command, check=True, timeout=time_limit_s(10))
-            reap_session(workload.pid)
+            _kill_restore(workload, tmp_path, '[ ! -e "$0" ] && [ -z "$(cat "$1")" ]', inner, control)
             workload.restore(options=MANAGED)
             assert (inner / _HUGE).read_text() == "4194304\n"
             workload.expect_pass()
