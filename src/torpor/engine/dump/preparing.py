@@ -40,7 +40,8 @@ def look_at_namespaces(session: DumpSession) -> None:
     """What dumps those that the tree does not share with us."""
     namespaces.prepare(session.seen, session.options.policies)
     namespaces.look_at_limits(session.pid, session.context)
-    namespaces.look_at_foreign(session.pid, session.context)
+    if not session.is_pre_dump:  # from its images nothing is restored, and a round is to be short
+        namespaces.look_at_foreign(session.pid, session.context)
 
 
 def warm_up(session: DumpSession) -> None:

@@ -58,28 +58,31 @@ def look(context: DumpContext, pid: Pid, pidfd: int) -> None:
 
 def losses(pid: Pid, pidfd: int) -> list[str]:
     """What is lost of the network namespace of *pid*, behind *pidfd*."""
-    return [] if _is_shared(pid) else inside(pidfd, CLONE_NEWNET, lambda: list(_losses(pid)))
+    return [] if _is_shared(pid) else inside(pidfd, CLONE_NEWNET, lambda: [*_filters(pid)[2], *_not_made_again()])
 
 
 def _look(seen: Seen, pid: Pid) -> None:
     seen.link = _link()
     seen.settings = foreign_sysctls.look()
-    nft = firewall.read_nft()
-    if ruleset.can_be_replayed(nft):
-        seen.nft = nft
-    with suppress(RefusedError):  # told as lost
-        seen.legacy = firewall.read_legacy(pid)
-    for loss in _losses(pid):
+    seen.nft, seen.legacy, lost = _filters(pid)
+    for loss in (*lost, *_not_made_again()):
         log.warn(loss)
 
 
-def _losses(pid: Pid) -> Iterator[str]:
-    if not ruleset.can_be_replayed(firewall.read_nft()):
-        yield "packet filters of nftables are lost: they have chains without a name"
+def _filters(pid: Pid) -> tuple[list[tuple[int, bytes]], list[tuple[ImageKind[m.Message], bytes]], list[str]]:
+    """Those of nftables, the listings of those of old, and what of either is lost."""
+    lost = []
+    nft = firewall.read_nft()
+    if not ruleset.can_be_replayed(nft):
+        nft = []
+        lost.append("packet filters of nftables are lost: they have chains without a name")
     try:
-        firewall.read_legacy(pid)
+        return nft, firewall.read_legacy(pid), lost
     except RefusedError as error:
-        yield f"packet filters are lost: {error}"
+        return nft, [], [*lost, f"packet filters are lost: {error}"]
+
+
+def _not_made_again() -> Iterator[str]:
     found = []
     with suppress(KernelError), Netlink() as connection:
         links = rtnetlink.read_links(connection)
