@@ -64,6 +64,8 @@ def test_the_command_takes_its_modules_from_the_bundle(tmp_path: Path) -> None:
         "    if name.startswith('torpor.') and name not in ('torpor.base', 'torpor.base.bundle'):\n"
         "        print(name, type(module.__loader__).__name__, module.__file__)\n"
         "print('code', capabilities.__loader__.__class__.__name__, torpor.cli.criu.dump.run.__code__.co_filename)\n"
+        "try:\n    torpor.cli.criu.dump.run(None)\nexcept AttributeError as error:\n"
+        "    import traceback\n    print(*traceback.format_exception(error), file=sys.stderr)\n"
     )
     files = _installed_files()
     home = files["torpor/__init__.py"].parents[1]
@@ -73,9 +75,10 @@ def test_the_command_takes_its_modules_from_the_bundle(tmp_path: Path) -> None:
     )
     told = [line.split() for line in done.stdout.splitlines()]
     assert len(told) > 150
-    for _, loader, path in told:
-        assert loader == "Finder"
-        assert path.startswith(str(home)) and Path(path).exists()
+    for name, loader, path in told:
+        assert loader == "Finder" and (home / path).exists()
+        assert path.startswith(str(home)) or (name, path) == ("code", "torpor/cli/criu/dump.py")
+    assert '"torpor/cli/criu/dump.py", line ' in done.stderr and "notifier(options, client)" in done.stderr
 
 
 def test_a_bundle_for_another_python_is_left_alone(tmp_path: Path) -> None:

@@ -4,17 +4,19 @@ The installation makes the file beside this module (``bundling``, called by ``ha
 installs for; without one, or under another Python, the sources' own files are imported as ever.  What is imported late
 is unmarshalled late.
 
-File: ``MAGIC_NUMBER`` of the Python, the lengths of the index and of what is read at once in 4 bytes each (little
-endian), the index, the codes.  Those that every dump or restore imports come first and are read at once.  The index
-(marshal) is two dicts: name to whether it is a package, start and end of its code, from the file's start; and name to
-those that are loaded before it, each behind those that it imports: one after the other, without the import system,
-whose part in each is a third of the time.
+File: ``MAGIC_NUMBER`` of the Python, the length of the index in 4 bytes (little endian), the index, the groups.  A
+group (marshal) is the codes of modules that are loaded together: what several of them say alike is made once.  The
+index (marshal) is three things: name to whether it is a package, its group and its place therein; start and end of each
+group, from the file's start; and name to those that are loaded before it, each behind those that it imports: one after
+the other, without the import system, whose part in each is a third of the time.
+
+The file is mapped: what is not needed is not read, and what is is not copied.
 """
 
 from __future__ import annotations
 
-import _imp
 import marshal
+import mmap
 import sys
 
 #: The bootstrap of `importlib` itself: that package costs a millisecond.
@@ -24,16 +26,13 @@ from _frozen_importlib_external import MAGIC_NUMBER
 NAME = "modules.bundle"
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from types import CodeType, ModuleType
     from typing import Any
 
 #: The type of modules: `types` costs half a millisecond.
 _Module: type[ModuleType] = type(sys)
-#: Sets `co_filename` of a code object and of all within, as the import of a .pyc file does.
-_set_place: Callable[[CodeType, str], None] = getattr(_imp, "_fix_co_filename")  # noqa: B009 - stubs do not have it
-#: What stands before the index: the magic number, and two lengths.
-_N_HEAD = len(MAGIC_NUMBER) + 8
+#: What stands before the index: the magic number, and a length.
+_N_HEAD = len(MAGIC_NUMBER) + 4
 
 
 def use() -> None:
@@ -45,31 +44,33 @@ def use() -> None:
 
 def open_bundle(directory: str) -> Finder | None:
     """What finds modules in the file of that directory (of the package ``base``); None where there is none for us."""
-    path = f"{directory}/{NAME}"
     try:
-        with open(path, "rb", buffering=0) as stream:
+        with open(f"{directory}/{NAME}", "rb", buffering=0) as stream:
             head = stream.read(_N_HEAD)
             if not head.startswith(MAGIC_NUMBER):
                 return None
-            n_index, n_first = (int.from_bytes(head[at : at + 4], "little") for at in (_N_HEAD - 8, _N_HEAD - 4))
-            rest = stream.read(n_index + n_first)
+            data = memoryview(mmap.mmap(stream.fileno(), 0, mmap.MAP_PRIVATE, mmap.PROT_READ))
     except OSError:
         return None
     root = directory.rpartition("/")[0].rpartition("/")[0]
-    index, orders = marshal.loads(rest[:n_index])
-    return Finder(root, path, index, orders, rest)
+    index, groups, orders = marshal.loads(data[_N_HEAD : _N_HEAD + int.from_bytes(head[-4:], "little")])
+    return Finder(root, data, index, groups, orders)
 
 
 class Finder:
     """Finds modules in the file, and loads them (importlib.abc.MetaPathFinder, Loader)."""
 
     def __init__(
-        self, root: str, path: str, index: dict[str, tuple[bool, int, int]], orders: dict[str, list[str]], read: bytes
+        self,
+        root: str,
+        data: memoryview,
+        index: dict[str, tuple[bool, int, int]],
+        groups: list[tuple[int, int]],
+        orders: dict[str, list[str]],
     ) -> None:
         self.index, self.orders = index, orders
-        self._root, self._path = root, path
-        #: The bytes behind the head, as far as they are read at once.
-        self._read = memoryview(read)
+        self._root, self._data, self._groups = root, data, groups
+        self._codes: dict[int, list[CodeType]] = {}
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
         """The spec of a module of ours that the file has."""
@@ -112,20 +113,17 @@ class Finder:
         return None
 
     def exec_module(self, module: ModuleType) -> None:
-        """Run the module's code in it, with the file names of its source set where the package lies."""
-        spec = module.__spec__
-        assert spec is not None and spec.origin is not None
-        code = self.get_code(module.__name__)
-        _set_place(code, spec.origin)
-        exec(code, module.__dict__)
+        """Run the module's code in it."""
+        exec(self.get_code(module.__name__), module.__dict__)
 
     def get_code(self, name: str) -> CodeType:
-        """The code of a module that the file has."""
-        _, start, end = self.index[name]
-        data: memoryview | bytes = self._read[start - _N_HEAD : end - _N_HEAD]
-        if len(data) < end - start:
-            with open(self._path, "rb", buffering=0) as stream:
-                stream.seek(start)
-                data = stream.read(end - start)
-        code: CodeType = marshal.loads(data)
-        return code
+        """The code of a module that the file has.
+
+        Its source is named as below a directory of ``sys.path``, which is where tracebacks look for what they show.
+        """
+        _, group, place = self.index[name]
+        codes = self._codes.get(group)
+        if codes is None:
+            start, end = self._groups[group]
+            codes = self._codes[group] = marshal.loads(self._data[start:end])
+        return codes[place]

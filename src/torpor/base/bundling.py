@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
 from importlib.util import MAGIC_NUMBER
+from itertools import accumulate, pairwise
 from pathlib import Path
 from types import CodeType
 
@@ -27,11 +28,6 @@ HEADS = (
     ("torpor.engine.dump.run", "torpor.objects.files.regular", "torpor.objects.files.refused"),
     ("torpor.engine.restore.run", "torpor.objects.files.regular"),
 )
-#: Whatever these import is read at once.
-FIRST = (
-    "torpor.cli.criu.dump", "torpor.cli.criu.restore", "torpor.objects.files.pipe", "torpor.engine.dump.entered",
-    *(name for head in HEADS for name in head),
-)  # fmt: skip
 _LEAN = "torpor.base.lean"
 #: What stands in for a module: ours, or what that module itself takes its names from.
 STAND_INS = {
@@ -45,7 +41,7 @@ STAND_INS = {
 }
 
 _RECORDS = "torpor.base.records"
-_OF_TYPES = ("_collections_abc", "collections.abc", "types")
+_HEADERS = "torpor.kernel.uapi."
 
 
 def pack(root: Path) -> bytes:
@@ -66,35 +62,35 @@ def main() -> None:
 
 def _packed(root: Path) -> bytes:
     sources = dict(iter_sources(root))
-    first = list(dict.fromkeys(name for head in FIRST for name in _reached(sources, head)))
-    codes = {
-        name: marshal.dumps(compiled(sources[name]))
-        for name in (*first, *(name for name in sources if name not in first))
-    }
     orders = {
         head: list(dict.fromkeys(name for each in (*others, head) for name in _reached(sources, each)))
         for head, *others in HEADS
     }
-    n_first = sum(len(codes[name]) for name in first)
+    # Modules of the same orders are one group; each other module is one by itself.
+    members: dict[object, list[str]] = {}
+    for name in sources:
+        members.setdefault(tuple(head for head, order in orders.items() if name in order) or name, []).append(name)
+    index = {
+        name: (sources[name].name == "__init__.py", group, place)
+        for group, names in enumerate(members.values())
+        for place, name in enumerate(names)
+    }
+    places = {name: str(path.relative_to(root)) for name, path in sources.items()}
+    groups = [marshal.dumps([compiled(sources[name], places[name]) for name in names]) for names in members.values()]
     # The index is as long with other numbers of the same size: so it is made twice.
-    head = _head(sources, codes, orders, 0, n_first)
-    return b"".join((_head(sources, codes, orders, len(head), n_first), *codes.values()))
+    at = len(_head(index, groups, orders, 0))
+    return b"".join((_head(index, groups, orders, at), *groups))
 
 
-def _head(
-    sources: dict[str, Path], codes: dict[str, bytes], orders: dict[str, list[str]], at: int, n_first: int
-) -> bytes:
-    index = {}
-    for name, code in codes.items():
-        index[name] = (sources[name].name == "__init__.py", at, at + len(code))
-        at += len(code)
-    told = marshal.dumps((index, orders), 2)
-    return b"".join((MAGIC_NUMBER, len(told).to_bytes(4, "little"), n_first.to_bytes(4, "little"), told))
+def _head(index: dict[str, tuple[bool, int, int]], groups: list[bytes], orders: dict[str, list[str]], at: int) -> bytes:
+    ends = list(accumulate(map(len, groups), initial=at))
+    told = marshal.dumps((index, list(pairwise(ends)), orders), 2)
+    return b"".join((MAGIC_NUMBER, len(told).to_bytes(4, "little"), told))
 
 
-def compiled(path: Path) -> CodeType:
-    """The code of a module; the name that it has is replaced by the place where it lies then, when it is loaded."""
-    return compile(lean_tree(path), path.name, "exec", dont_inherit=True)
+def compiled(path: Path, place: str) -> CodeType:
+    """The code of a module, which says of itself that it lies at *place*."""
+    return compile(lean_tree(path), place, "exec", dont_inherit=True)
 
 
 def iter_sources(root: Path) -> Iterator[tuple[str, Path]]:
@@ -139,19 +135,60 @@ def lean_tree(path: Path) -> ast.Module:
     attributes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     has_records = any(isinstance(each, ast.ImportFrom) and each.module == _RECORDS for each in tree.body)
     made = ast.fix_missing_locations(_Lean(attributes, has_records=has_records).visit(tree))
+    made = _Numbers(made).visit(made)
     assert isinstance(made, ast.Module)
     _drop_unused(made)
     return made
 
 
+class _Numbers(ast.NodeTransformer):
+    """Puts numbers of the kernel's headers where they are used: nothing is loaded for them, and nothing looked up."""
+
+    def __init__(self, tree: ast.Module) -> None:
+        #: What a name, or a name and an attribute of it, is.
+        self._known: dict[tuple[str, str], int] = {}
+        for statement in tree.body:
+            if isinstance(statement, ast.ImportFrom) and f"{statement.module}.".startswith(_HEADERS):
+                for alias in statement.names:
+                    key = alias.asname or alias.name
+                    if f"{statement.module}." == _HEADERS:
+                        numbers = vars(import_module(f"{_HEADERS}{alias.name}"))
+                        self._known |= {(key, name): value for name, value in numbers.items() if type(value) is int}
+                    else:
+                        self._known[key, ""] = vars(import_module(str(statement.module)))[alias.name]
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        """The number of that name."""
+        return self._number(node, node.id, "")
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
+        """The number that a header's module has under that name."""
+        self.generic_visit(node)
+        return self._number(node, node.value.id, node.attr) if isinstance(node.value, ast.Name) else node
+
+    def _number(self, node: ast.expr, name: str, attribute: str) -> ast.expr:
+        value = self._known.get((name, attribute))
+        return node if value is None else ast.copy_location(ast.Constant(value), node)
+
+
 def _drop_unused(tree: ast.Module) -> None:
-    """What annotations alone named of the modules of types is not imported."""
-    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    """What annotations alone named, or is a number, is not imported."""
+    noted = [part for each in ast.walk(tree) if isinstance(each, ast.AnnAssign) for part in ast.walk(each.annotation)]
+    unread = {id(part) for part in noted}
+    used = {"*"} | {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and id(node) not in unread}
+    if "__all__" in used:
+        used |= {str(node.value) for node in ast.walk(tree) if isinstance(node, ast.Constant)}
     for statement in list(tree.body):
-        if isinstance(statement, ast.ImportFrom) and statement.module in _OF_TYPES:
-            statement.names = [alias for alias in statement.names if (alias.asname or alias.name) in used]
+        if isinstance(statement, ast.Import | ast.ImportFrom) and getattr(statement, "module", "") != "__future__":
+            # `import a as a` says that the module has it, for others.
+            statement.names = [each for each in statement.names if _binds(each) in used or each.asname == each.name]
             if not statement.names:
                 tree.body.remove(statement)
+
+
+def _binds(alias: ast.alias) -> str:
+    """The name that an import makes."""
+    return (alias.asname or alias.name).partition(".")[0]
 
 
 class _Lean(ast.NodeTransformer):

@@ -197,19 +197,42 @@ def test_what_a_bundle_has_of_a_module(tmp_path: Path) -> None:
         '"""Text."""\nfrom __future__ import annotations\nfrom collections.abc import Callable, Sequence\n'
         "from contextlib import suppress\nfrom types import CodeType\nimport functools\n"
         "from torpor.base.typed import TYPE_CHECKING\nif TYPE_CHECKING:\n    import nothing\n"
-        "Made = Callable[[int], int]\nkept: dict[str, CodeType] = {}\n"
+        "Made = Callable[[int], int]\nused = suppress\nkept: dict[str, CodeType] = {}\n"
         'def work(one: Sequence[int]) -> CodeType:\n    """Text."""\n    two: int = len(one)\n    return two\n'
         'class Record:\n    """Text."""\n    size: int\n    @functools.cache\n    def none(self) -> None:\n'
         '        """Text."""\n'
     )
     space: dict[str, Any] = {"__name__": "module"}
-    code = bundling.compiled(path)
+    code = bundling.compiled(path, "module.py")
     exec(code, space)
     assert "nothing" not in code.co_names and "Sequence" not in space and "CodeType" not in space
     assert space["suppress"] is lean_contextlib.suppress and space["functools"] is lean_functools
     assert space["Record"].__annotations__ == {"size": "int"} and not space["work"].__annotations__
-    assert space["work"]([1, 2]) == 2 and space["kept"] == {} and space["work"].__code__.co_firstlineno == 12
+    assert space["work"]([1, 2]) == 2 and space["kept"] == {} and space["work"].__code__.co_firstlineno == 13
     assert space.get("__doc__") is None and space["work"].__doc__ is None
+
+
+def test_numbers_of_headers_are_where_they_are_used(tmp_path: Path) -> None:
+    """What nothing but annotations and numbers needs is not loaded; what a module says that it has stays."""
+    path = tmp_path / "module.py"
+    path.write_text(
+        "from __future__ import annotations\nfrom os import path as path, sep\n"
+        "from torpor.base.records import dataclass\nfrom torpor.kernel.signal import *\n"
+        "from torpor.kernel.uapi import magic, socket as uapi\n"
+        "from torpor.kernel.uapi.fcntl import F_GETSIG, F_SETSIG\n"
+        "from torpor.tracee.tree import Tree\nimport torpor.kernel.kcmp\n"
+        "def work() -> int:\n    return F_GETSIG, uapi.SO_MARK, magic.PROC_SUPER_MAGIC\n"
+        "@dataclass\nclass Record:\n    tree: Tree\n    signal: int = F_SETSIG\n"
+    )
+    code = bundling.compiled(path, "module.py")
+    space: dict[str, Any] = {"__name__": "module"}
+    exec(code, space)
+    assert space["work"]() == (11, 36, 0x9FA0) and not space["work"].__code__.co_names
+    assert space["Record"](0).signal == 10 and space["path"] is os.path and space["SIGKILL"] == 9
+    assert not space.keys() & {"F_GETSIG", "F_SETSIG", "Tree", "magic", "sep", "torpor", "uapi"}
+    other = tmp_path / "other.py"
+    other.write_text(path.read_text() + "__all__ = ['Tree', 'work']\n")
+    assert "Tree" in bundling.compiled(other, "other.py").co_names
 
 
 def test_records_have_their_init_from_the_bundle(tmp_path: Path) -> None:
@@ -225,7 +248,7 @@ def test_records_have_their_init_from_the_bundle(tmp_path: Path) -> None:
     )
     made: dict[str, Any] = {"__name__": "module"}
     plain: dict[str, Any] = {"__name__": "module"}
-    exec(bundling.compiled(path), made)
+    exec(bundling.compiled(path, "module.py"), made)
     exec(compile(path.read_bytes(), "module.py", "exec"), plain)
     assert made["One"].__init__.__code__.co_filename == "module.py"
     for space in (made, plain):
