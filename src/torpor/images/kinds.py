@@ -190,6 +190,7 @@ NFTABLES = _raw("NFTABLES", "nftables-%u.img")
 NETNS_CT = _raw("NETNS_CT", "netns-ct-%u.img")
 NETNS_EXP = _raw("NETNS_EXP", "netns-exp-%u.img")
 #: Ours: what the network images of CRIU's do not say (netlink messages; sysctls as lines).
+TORPOR_ETHTOOL = _raw("TORPOR_ETHTOOL", "torpor-ethtool-%u.img")
 TORPOR_LABEL = _raw("TORPOR_LABEL", "torpor-label-%u.img")
 TORPOR_LINK = _raw("TORPOR_LINK", "torpor-link-%u.img")
 TORPOR_MPTCP = _raw("TORPOR_MPTCP", "torpor-mptcp-%u.img")
@@ -281,6 +282,7 @@ ALL: tuple[ImageKind[m.Message], ...] = (
     NFTABLES,
     NETNS_CT,
     NETNS_EXP,
+    TORPOR_ETHTOOL,
     TORPOR_LABEL,
     TORPOR_LINK,
     TORPOR_MPTCP,
