@@ -2,13 +2,14 @@
 
 import json
 import tarfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 from harness import images
 from harness.applications import ShellLoop
-from harness.machine import MachineError
+from harness.machine import MachineError, need_commands
 from harness.podman import Podman
 
 _LOOP = ShellLoop()
@@ -270,3 +271,45 @@ def test_volume_of_one_run(podman: Podman, more: str) -> None:
 
 def run(podman: Podman, name: str, *options: str) -> str:
     return podman.run("--name", name, *options, images.APPLICATIONS, *_LOOP.command)
+
+
+_SYSCTLS = {
+    "kernel.msgmax": "4321", "kernel.msgmnb": "54321", "kernel.msgmni": "77", "kernel.sem": "251 32001 33 129",
+    "kernel.shmall": "1000000", "kernel.shmmax": "70000000", "kernel.shmmni": "99", "kernel.shm_rmid_forced": "1",
+    "fs.mqueue.msg_max": "42", "fs.mqueue.msg_default": "7", "fs.mqueue.msgsize_max": "9000",
+    "fs.mqueue.msgsize_default": "4000", "fs.mqueue.queues_max": "99", "net.core.somaxconn": "77",
+}  # fmt: skip
+
+
+def test_sysctls(podman: Podman) -> None:
+    """What was set when the container began is so in it, and in a copy of it."""
+    run(podman, "a", "--hostname=shop", *(f"--sysctl={name}={value}" for name, value in _SYSCTLS.items()))
+    assert _LOOP.step(podman, "a") == 0
+    podman("container", "checkpoint", f"--export={_FILE}", "a")
+    podman("container", "restore", "a")
+    wanted = {**_SYSCTLS, "kernel.hostname": "shop"}
+    assert _sysctls(podman, "a", wanted) == wanted
+    podman("rm", "--force", "--time=0", "a")
+    podman("container", "restore", f"--import={_FILE}", "-n", "b")
+    assert _sysctls(podman, "b", wanted) == wanted
+
+
+def _sysctls(podman: Podman, name: str, wanted: Iterable[str]) -> dict[str, str]:
+    paths = " ".join(each.replace(".", "/") for each in wanted)
+    lines = podman.exec(name, "sh", "-c", f"cd /proc/sys; cat {paths}").splitlines()
+    return dict(zip(wanted, (" ".join(line.split()) for line in lines), strict=True))
+
+
+def test_packet_filters(podman: Podman, loop: str) -> None:
+    """What has been set in a container's network since is set in the one that Podman makes for it anew."""
+
+    def nft(*words: str) -> str:
+        return podman.machine.out("nsenter", "--net", f"--target={podman.pid(loop)}", "nft", *words)
+
+    need_commands({"nft": "nftables"})
+    nft("table ip wall { chain out { type filter hook output priority 0; ip daddr 10.9.9.9 drop; }; }")
+    podman("container", "checkpoint", f"--export={_FILE}", loop)
+    podman("rm", loop)
+    podman("container", "restore", f"--import={_FILE}")
+    assert "10.9.9.9" in nft("list", "ruleset")
+    assert _LOOP.step(podman, loop) == 1

@@ -54,6 +54,17 @@ def namespace(setup: str = "true") -> Iterator[int]:
         holder.wait()
 
 
+@contextmanager
+def silence() -> Iterator[None]:
+    """No packet leaves a socket in our network namespace."""
+    rules = "table inet silence {\nchain out {\ntype filter hook output priority 0; policy drop;\n}\n}\n"
+    subprocess.run(["nft", "-f", "-"], input=rules, text=True, check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["nft", "delete", "table", "inet", "silence"], check=True)
+
+
 def enter(pid: int) -> list[str]:
     """The words before a command that is to run in the network namespace of *pid*."""
     return ["nsenter", f"--net=/proc/{pid}/ns/net"]

@@ -54,7 +54,7 @@ def shown(pid: int) -> list[str]:
     lines: list[str] = []
     for what in ("qdisc", "class"):
         for name in ("d0", "d1"):
-            lines += ask(pid, "tc", what, "show", "dev", name).splitlines()
+            lines += ask(pid, "tc", "-d", what, "show", "dev", name).splitlines()
     return sorted(re.sub(r"(direct_packets_stat|refcnt) \d+ ?", "", line) for line in lines)
 
 
@@ -85,6 +85,13 @@ def test_each_kind(kind: str) -> None:
     assert any(line.startswith(f"qdisc {kind} ") for line in before)
     assert after == before
     assert "left out" not in log
+
+
+@pytest.mark.parametrize("words", ["overhead 20", "linklayer atm mpu 64 overhead 20", "mpu 100 mtu 9000 tsize 128"])
+def test_sizes_that_are_counted_otherwise(words: str) -> None:
+    before, after, _ = carried(f"tc qdisc add dev d0 root handle 8: stab {words} tbf rate 1mbit burst 10k latency 50ms")
+    assert after == before
+    assert any("overhead 20" in line or "tsize 128" in line for line in before)
 
 
 def test_what_is_left_out_is_said() -> None:

@@ -2,13 +2,22 @@
 
 import os
 import re
+import subprocess
+import time
+from pathlib import Path
 
 import pytest
 
 from harness import engine
+from harness.events import time_limit_s
 from harness.machine import need_commands
-from harness.network import ask, namespace
+from harness.network import ask, enter, namespace
+from harness.skips import missing
 from harness.workload import Workload
+from torpor.base.fds import OwnedFd
+from torpor.kernel.namespaces import CLONE_NEWNET, inside
+from torpor.kernel.uapi.ethtool_netlink import ETHTOOL_MSG_FEATURES_SET
+from torpor.objects.ns.net import ethtool
 
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("own_network")]
 
@@ -56,14 +65,26 @@ def test_our_own_network_is_left_alone() -> None:
         assert _read(os.getpid(), "core/somaxconn") == before != "77"
 
 
-def test_a_restore_that_fails_leaves_it_as_it_was() -> None:
-    with namespace(_set(_with_new("ipv4/ip_forward=NEW"))) as first, namespace() as second:
-        with pytest.raises(engine.EngineError, match="setup-namespaces"):
-            _move(first, second, ["--action-script", _FAILS])
-        assert _read(second, "ipv4/ip_forward ipv4/conf/lo/forwarding") == _with_new("OLD OLD")
-
-
-_FAILS = 'sh -c "test $CRTOOLS_SCRIPT_ACTION != post-setup-namespaces"'
+@pytest.mark.parametrize("action", ["exit 1", "kill -9 $PPID"], ids=["fails", "killed"])
+@pytest.mark.parametrize("when", ["post-setup-namespaces", "post-restore"])
+@pytest.mark.parametrize("name", ["whole", "interface", "router", "ports, higher"])
+def test_a_restore_that_does_not_come_to_its_end_leaves_it_as_it_was(
+    name: str, when: str, action: str, tmp_path: Path
+) -> None:
+    setting, _, question, answer = map(_with_new, _SETTINGS[name])
+    with namespace(f"{_LINK}; {_set(setting)}") as first, namespace(_LINK) as second:
+        before = _read(second, question)
+        script = tmp_path / "ends"
+        script.write_text(f'#!/bin/sh\n[ "$CRTOOLS_SCRIPT_ACTION" != {when} ] || {{ {action}; }}\n')
+        script.chmod(0o755)
+        with pytest.raises(engine.EngineError):
+            _move(first, second, ["--action-script", str(script)])
+        deadline = time.monotonic() + time_limit_s(10)
+        while _read(second, question) != before and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert _read(second, question) == before != answer
+        _move(first, second)
+        assert _read(second, question) == answer
 
 
 _FILTER = "nft 'table ip wall { chain out { type filter hook output priority 0; ip daddr 10.9.9.9 drop; }; }'"
@@ -84,6 +105,30 @@ def test_packet_filters_are_set_where_there_are_none(filters: str, question: str
         assert "theirs" in ask(third, "nft", "list", "ruleset")
 
 
+@pytest.mark.parametrize("action", ["exit 1", "kill -9 $PPID"], ids=["fails", "killed"])
+@pytest.mark.parametrize(
+    ("filters", "question"), [(_FILTER, "nft list ruleset"), (_LEGACY_FILTER, "iptables-legacy-save")]
+)
+def test_packet_filters_are_taken_back(filters: str, question: str, action: str, tmp_path: Path) -> None:
+    need_commands({"nft": "nftables", "iptables-legacy": "iptables"})
+    script = tmp_path / "ends"
+    shown = f"{question} >{tmp_path}/shown"
+    script.write_text(
+        f'#!/bin/sh\n[ "$CRTOOLS_SCRIPT_ACTION" = post-restore ] || exit 0\n'
+        f"nsenter --net=/proc/$CRTOOLS_INIT_PID/ns/net {shown}\n{action}\n"
+    )
+    script.chmod(0o755)
+    with namespace(filters) as first, namespace() as second:
+        with pytest.raises(engine.EngineError):
+            _move(first, second, ["--action-script", str(script)])
+        assert "10.9.9.9" in (tmp_path / "shown").read_text()
+        command = f"while {question} | grep -q 10.9.9.9; do :; done"
+        subprocess.run([*enter(second), "sh", "-c", command], check=True, timeout=time_limit_s(10))
+        # It can be tried again.
+        _move(first, second)
+        assert "10.9.9.9" in ask(second, *question.split())
+
+
 _ADDED = """
 ip link set lo up; ip link add eth0 type veth peer name peer0; ip addr add 10.8.0.2/24 dev eth0; ip link set eth0 up
 ip link set peer0 up; ip route add default via 10.8.0.1
@@ -100,6 +145,9 @@ ip link set peer0 up; ip route add default via 10.8.0.1
         ("ip route add 10.7.0.0/16 via 10.8.0.1", "routes (1)"),
         ("ip neigh add 10.8.0.9 lladdr 02:00:00:00:00:09 dev eth0", "entries of neighbours (1)"),
         ("tc qdisc add dev eth0 root tbf rate 1mbit burst 10k latency 50ms", "queueing disciplines (1)"),
+        ("ip addrlabel add prefix 2001:db8::/32 label 99", "labels of addresses (1)"),
+        ("ip mptcp limits set subflow 3 add_addr_accepted 4", "endpoints and limits of MPTCP (1)"),
+        ("ip sr tunsrc set 2001:db8::9", "source addresses of segment routing"),
     ],
 )
 def test_what_is_lost_is_told(setup: str, told: str) -> None:
@@ -110,6 +158,23 @@ def test_what_is_lost_is_told(setup: str, told: str) -> None:
         log = (workload.images / "dump.log").read_text()
         assert re.findall(r"what they do not make themselves: (.*)", log) == ([told] if told else [])
         workload.expect_pass()
+
+
+def test_features_that_are_lost_are_told() -> None:
+    shell = ["unshare", "--net", "sh", "-c", f'{_ADDED}exec "$@"', "sh"]
+    with Workload.start("counter", prefix=shell) as workload:
+        workload.wait_ready()
+        with OwnedFd(os.open(f"/proc/{workload.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)) as its:
+            if not inside(its.fileno(), CLONE_NEWNET, ethtool.read):
+                missing("ethtool's family of generic netlink in the kernel")
+            inside(its.fileno(), CLONE_NEWNET, _without_checksums)
+        workload.dump(options=["--empty-ns", "net"], leave_running=True)
+        assert "make themselves: features of eth0 (ethtool)\n" in (workload.images / "dump.log").read_text()
+        workload.expect_pass()
+
+
+def _without_checksums() -> None:
+    ethtool.change(ETHTOOL_MSG_FEATURES_SET, "eth0", {"tx-checksum-ip-generic": b""})
 
 
 def test_a_namespace_that_a_hook_fills() -> None:
@@ -143,8 +208,7 @@ def _read(pid: int, names: str) -> str:
 
 def _move(first: int, second: int, options: list[str] | None = None) -> str:
     """Dump a program in the network namespace of one process, restore it in that of another; the restore's log."""
-    enter = ["nsenter", f"--net=/proc/{first}/ns/net"]
-    with Workload.start("counter", prefix=enter) as workload:
+    with Workload.start("counter", prefix=enter(first)) as workload:
         workload.wait_ready()
         number = os.stat(f"/proc/{first}/ns/net").st_ino
         workload.dump(options=["--external", f"net[{number}]:theirs"])

@@ -29,6 +29,9 @@ def test_a_policy() -> None:
         workload.wait_ready()
         findings = preflight.examine(Pid(workload.pid), DumpOptions())
         assert "policies of IPsec" in str(findings.problems)
+        # Of a network that others make, lost is what they do not.
+        workload.dump(options=["--empty-ns", "net"], leave_running=True)
+        assert "make themselves: policies of IPsec" in (workload.images / "dump.log").read_text()
         with pytest.raises(EngineError, match="policies of IPsec"):
             workload.dump()
         ask(workload.pid, "ip", "xfrm", "policy", "flush")

@@ -119,12 +119,69 @@ def test_what_is_in_a_network_namespace_is_there_again() -> None:
         changes = differences(before, picture(workload.pid))
         if changes:
             pytest.fail(changes)
+        assert "Warn" not in (workload.images / "restore.log").read_text()
         assert sysctl(workload.pid, *_SYSCTLS) == values
         assert _tables_and_tokens(workload.pid) == more
         # A kernel whose bridges know VLANs has each entry once more, for the one that all ports are in.
         assert len([line for line in more if " vlan 1 " not in line]) == 5
         assert _received(workload.pid) == received
         workload.expect_pass()
+
+
+_LESS_USUAL = (
+    """
+sysctl -qw net.ipv6.conf.default.accept_dad=0
+ip link add v0 type veth peer name v1
+ip link add v2 type veth peer name v3
+ip link add br0 numtxqueues 3 numrxqueues 2 address 02:00:00:00:00:10 type bridge
+ip link set br0 type bridge group_address 01:80:c2:00:00:05
+ip link set v0 master br0
+ip link set v2 master br0
+ip link set v0 type bridge_slave backup_port v2
+ip link set v1 gso_max_size 32768 gso_max_segs 100 gro_max_size 30000 broadcast ff:ff:ff:ff:ff:00
+ip link set v3 gso_max_size 150000 gro_max_size 200000 mode dormant
+ip link add ifb9 numtxqueues 4 numrxqueues 2 type ifb
+ip link add mv0 link v1 type macvlan mode source
+ip link set mv0 type macvlan macaddr add 00:11:22:33:44:55
+ip link set mv0 type macvlan macaddr add 00:11:22:33:44:66
+ip link set mv0 protodown on
+ip link add vx0 type vxlan id 7 remote 10.1.0.2 dstport 4789
+ip link set vx0 protodown on protodown_reason 3 on
+ip link add v4 type veth peer name v5
+ip link set v4 up
+ip link set v5 up
+ip addr add 10.1.0.1/24 dev v5
+ip neigh add 10.1.0.5 lladdr 02:00:00:00:00:05 dev v5 nud noarp
+ip neigh add 10.1.0.6 lladdr 02:00:00:00:00:06 dev v5 nud reachable extern_learn
+ip neigh add 10.1.0.7 dev v5 managed
+ip -6 neigh add fd00::5 lladdr 02:00:00:00:00:05 dev v5 nud noarp
+bridge fdb add 02:00:00:00:00:99 dev v2 master extern_learn
+""".strip().replace("\n", "; ")
+)  # fmt: skip
+
+
+def test_what_few_set_of_interfaces() -> None:
+    with _workload(_LESS_USUAL) as workload:
+        before, entered = picture(workload.pid), _entered(workload.pid)
+        assert all(word in before["ip -j -d link"] for word in ("proto_down_reason", "DORMANT", "33:44:66", "150000"))
+        workload.dump()
+        workload.restore()
+        changes = differences(before, picture(workload.pid))
+        if changes:
+            pytest.fail(changes)
+        assert _entered(workload.pid) == entered
+        assert "Warn" not in (workload.images / "restore.log").read_text()
+        workload.expect_pass()
+
+
+def _entered(pid: int) -> list[tuple[str, ...]]:
+    """Neighbours that somebody has entered; those of a routing daemon grow old, and what is looked for is not there."""
+    shown = ask(pid, "ip", "-d", "neigh", "show", "nud", "all") + ask(pid, "bridge", "fdb")
+    words = [tuple(line.split()) for line in shown.splitlines() if "02:00:00" in line or "manage" in line]
+    return sorted(tuple(word for word in each if word not in _STATES) for each in words)
+
+
+_STATES = ("REACHABLE", "STALE", "DELAY", "PROBE", "INCOMPLETE", "FAILED")
 
 
 def _tables_and_tokens(pid: int) -> list[str]:

@@ -2,6 +2,10 @@
 
 import os
 import re
+import socket
+import struct
+import subprocess
+import sys
 
 import pytest
 
@@ -16,11 +20,16 @@ from torpor.base.ids import Pid
 from torpor.engine.dump import preflight
 from torpor.engine.options import DumpOptions
 from torpor.kernel import genetlink, netlink
+from torpor.kernel.arch import nr
 from torpor.kernel.namespaces import CLONE_NEWNET, inside
 from torpor.kernel.netlink import Netlink
 from torpor.kernel.rtnetlink import AF_BRIDGE, IFLA_AF_SPEC, IFLA_IFNAME, IFLA_MASTER, Link, ifinfomsg
-from torpor.kernel.uapi.netlink import NETLINK_GENERIC, NETLINK_NETFILTER, NLM_F_CREATE, NLM_F_EXCL
-from torpor.objects.ns.net import uncarried
+from torpor.kernel.sockets import Socket
+from torpor.kernel.syscall import address_of
+from torpor.kernel.uapi.bpf import BPF_FLOW_DISSECTOR, BPF_TCX_INGRESS
+from torpor.kernel.uapi.ebtables import EBT_SO_GET_INIT_ENTRIES, EBT_SO_GET_INIT_INFO
+from torpor.kernel.uapi.netlink import NETLINK_GENERIC, NETLINK_NETFILTER, NETLINK_ROUTE, NLM_F_CREATE, NLM_F_EXCL
+from torpor.objects.ns.net import ebtables, uncarried
 
 pytestmark = pytest.mark.root
 
@@ -28,6 +37,7 @@ _PORT = (
     "ip link add br0 type bridge mcast_snooping 1; ip link add v0 type veth peer name v1; ip link set v0 master br0"
     "; ip link set br0 up; ip link set v0 up; ip link set v1 up"
 )
+_VXLAN = "ip link add vx0 type vxlan external vnifilter dstport 4790; ip link set vx0 up"
 _IPSET_CREATE, _IPSET_DESTROY = 6 << 8 | 2, 6 << 8 | 3
 
 
@@ -51,6 +61,10 @@ def _expect_restored(workload: Workload) -> None:
     [
         ("", f"{_PORT}; bridge mdb add dev br0 port v0 grp 239.1.1.1 permanent", "permanent multicast groups",
          "bridge mdb del dev br0 port v0 grp 239.1.1.1"),
+        ("", f"{_VXLAN}; bridge vni add dev vx0 vni 100", "identifiers that vxlan lets pass",
+         "bridge vni delete dev vx0 vni 100"),
+        ("", "ip xfrm policy setdefault fwd block", "defaults of IPsec that block",
+         "ip xfrm policy setdefault in accept fwd accept out accept"),
         ("SEG6", "ip sr tunsrc set 2001:db8::9", "source addresses of segment routing", "ip sr tunsrc set ::"),
         ("IOAM6", "ip ioam namespace add 7", "namespaces of IOAM", "ip ioam namespace del 7"),
         ("IOAM6", "ip ioam schema add 7 abcd", "schemas of IOAM", "ip ioam schema del 7"),
@@ -80,9 +94,9 @@ def test_sets_of_ipset() -> None:
         _expect_restored(workload)
 
 
-def _tell(workload: Workload, number: int, payload: bytes) -> None:
+def _tell(workload: Workload, number: int, payload: bytes, protocol: int = NETLINK_NETFILTER) -> None:
     def speak() -> None:
-        with Netlink(NETLINK_NETFILTER) as connection:
+        with Netlink(protocol) as connection:
             connection.request(number, payload, NLM_F_CREATE | NLM_F_EXCL)
 
     with OwnedFd(os.open(f"/proc/{workload.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)) as namespace:
@@ -120,6 +134,66 @@ def test_what_rules_of_iptables_name(subsystem: int, removes: int, words: bytes,
             workload.dump()
         _tell(workload, subsystem << 8 | removes, nobody + netlink.text(1, "things"))
         _expect_restored(workload)
+
+
+_RTM_NEWMDB = 84
+
+
+def test_groups_of_vxlan() -> None:
+    """Which the ip-bridge(8) of many systems cannot set yet."""
+    group = struct.pack("=IBBH16sHxx", 77, 1, 0, 0, socket.inet_aton("239.1.1.1"), 0x0008)
+    ends = netlink.nested(2, netlink.attribute(5, socket.inet_aton("10.0.0.1")))
+    payload = struct.pack("=BxxxI", AF_BRIDGE, 77) + netlink.attribute(1, group) + ends
+    setup = "ip link add vx0 index 77 type vxlan id 7 dstport 4790"
+    with Workload.start("counter", prefix=unshared(setup)) as workload:
+        workload.wait_ready()
+        try:
+            _tell(workload, _RTM_NEWMDB, payload, NETLINK_ROUTE)
+        except KernelError as error:
+            missing(f"groups of vxlan in the kernel ({error})")
+        _refused_until(workload, "permanent multicast groups of bridges or vxlan", "ip", "link", "del", "vx0")
+        _expect_restored(workload)
+
+
+#: Loads a program that lets all pass, and attaches it: type of program, place, interface; or takes it away again.
+_ATTACH = """
+import ctypes, struct, sys
+libc = ctypes.CDLL(None, use_errno=True)
+def bpf(command, *words):
+    attr = ctypes.create_string_buffer(struct.pack(*words))
+    result = libc.syscall(int(sys.argv[1]), command, attr, len(attr) - 1)
+    if result < 0:
+        sys.exit(f"bpf({command}): {ctypes.get_errno()}")
+    return result
+kind, place, target, is_there = map(int, sys.argv[2:6])
+code = ctypes.create_string_buffer(struct.pack("<BBhiBBhi", 0xB7, 0, 0, 0, 0x95, 0, 0, 0))
+law = ctypes.create_string_buffer(b"GPL")
+if is_there:
+    fd = bpf(5, "<2I2Q2IQ2I16s2I", kind, 2, ctypes.addressof(code), ctypes.addressof(law), 0, 0, 0, 0, 0, b"", 0, 0)
+    bpf(8, "<6IQ", target, fd, place, 0, 0, 0, 0)
+else:
+    bpf(9, "<6IQ", target, 0, place, 0, 0, 0, 0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "place", "target", "what"),
+    [(3, BPF_TCX_INGRESS, 1, r"at interfaces \(tcx: lo\)"), (22, BPF_FLOW_DISSECTOR, 0, "that dissect flows")],
+)
+def test_programs_of_bpf(kind: int, place: int, target: int, what: str) -> None:
+    words = [sys.executable, "-c", _ATTACH, str(nr.bpf), str(kind), str(place), str(target)]
+    with Workload.start("counter", prefix=unshared("true")) as workload:
+        workload.wait_ready()
+        try:
+            ask(workload.pid, *words, "1")
+        except subprocess.CalledProcessError:
+            missing(f"programs of bpf(2) at the place {place}")
+        assert re.search(what, str(preflight.examine(Pid(workload.pid), DumpOptions()).problems))
+        with pytest.raises(EngineError, match=what):
+            workload.dump()
+        if target:  # the other would have to be named by its number
+            ask(workload.pid, *words, "0")
+            _expect_restored(workload)
 
 
 def test_lists_of_recent_are_told() -> None:
@@ -181,3 +255,43 @@ def test_groups_that_are_there_for_good() -> None:
 
     assert [uncarried.permanent_groups(group(state)) for state in (0, 1)] == [0, 1]
     assert uncarried.permanent_groups(bytes(8)) == 0
+
+
+def test_tables_of_the_ebtables_of_old_are_told() -> None:
+    """Where the kernel has them, which is asked for by what is loaded: there one begins to drop what it let pass."""
+    subprocess.run(["modprobe", "--quiet", "ebtable_filter"], check=False)
+    with Workload.start("counter", prefix=unshared("true")) as workload:
+        workload.wait_ready()
+        with OwnedFd(os.open(f"/proc/{workload.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)) as namespace:
+            assert inside(namespace.fileno(), CLONE_NEWNET, ebtables.tables) == []
+            has_one = inside(namespace.fileno(), CLONE_NEWNET, _drop_what_is_forwarded)
+        losses = str(preflight.examine(Pid(workload.pid), DumpOptions()).losses)
+        assert ("tables of ebtables are left out (filter)" in losses) == has_one
+        _expect_restored(workload)
+
+
+def _drop_what_is_forwarded() -> bool:
+    """Whether there is a table for that in the thread's namespace."""
+    layout = struct.Struct("=32s3I4x6Q I4xQQ")
+    try:
+        with Socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as connection:
+            request = bytearray(layout.pack(b"filter", *[0] * 12))
+            ebtables._get(connection, EBT_SO_GET_INIT_INFO, request, layout.size)
+            _, hooks, _, size, *_ = layout.unpack(request)
+            chains = bytearray(size)
+            words = [b"filter", hooks, 0, size, *[0] * 8, address_of(chains)]
+            ebtables._get(connection, EBT_SO_GET_INIT_ENTRIES, bytearray(layout.pack(*words)), layout.size + size)
+            length = size // hooks.bit_count()
+            struct.pack_into("=i", chains, length + _POLICY_OFFSET, _EBT_DROP)
+            places = [hook for hook in range(6) if hooks >> hook & 1]
+            for at, hook in enumerate(places):
+                words[4 + hook] = address_of(chains) + at * length
+    except OSError:
+        return False
+    with Socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as connection:
+        # The length counts what only the pointers lead to.
+        connection.setsockopt(socket.IPPROTO_IP, _EBT_SO_SET_ENTRIES, layout.pack(*words) + bytes(size))
+    return True
+
+
+_EBT_SO_SET_ENTRIES, _EBT_DROP, _POLICY_OFFSET = 128, -2, 40

@@ -25,10 +25,11 @@ from torpor.kernel.rtnetlink import (
 )
 from torpor.kernel.sockets import Socket
 from torpor.kernel.uapi.if_addr import IFA_ADDRESS, IFA_LOCAL
+from torpor.kernel.uapi.if_arp import ARPHRD_ETHER
 from torpor.kernel.uapi.if_h import IFF_UP
 
 _ETH_P_ARP, _ETH_P_IP, _ETH_P_IPV6 = 2054, 2048, 34525
-_ARPHRD_ETHER, _REQUEST = 1, 1
+_REQUEST = 1
 _BROADCAST = b"\xff" * 6
 #: All nodes of a link, as Ethernet and as IPv6 have them.
 _ALL_NODES_MAC, _ALL_NODES = bytes.fromhex("333300000001"), socket.inet_pton(socket.AF_INET6, "ff02::1")
@@ -63,7 +64,7 @@ def announce() -> int:
 
 def _speaks(link: Link) -> bool:
     return (
-        link.type == _ARPHRD_ETHER
+        link.type == ARPHRD_ETHER
         and bool(link.flags & IFF_UP)
         and not link.flags & IFF_NOARP
         and len(link.attributes.get(IFLA_ADDRESS, b"")) == len(_BROADCAST)
@@ -72,7 +73,7 @@ def _speaks(link: Link) -> bool:
 
 def arp(mac: bytes, address: bytes) -> bytes:
     """A frame that asks everybody for the own IPv4 *address*."""
-    head = struct.pack("!HHBBH", _ARPHRD_ETHER, _ETH_P_IP, len(mac), len(address), _REQUEST)
+    head = struct.pack("!HHBBH", ARPHRD_ETHER, _ETH_P_IP, len(mac), len(address), _REQUEST)
     return _BROADCAST + mac + struct.pack("!H", _ETH_P_ARP) + head + mac + address + bytes(len(mac)) + address
 
 

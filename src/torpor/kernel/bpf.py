@@ -1,4 +1,4 @@
-"""BPF maps by bpf(2).  Layouts as in ``union bpf_attr`` of linux/bpf.h."""
+"""BPF maps by bpf(2), and whether programs are attached.  Layouts as in ``union bpf_attr`` of linux/bpf.h."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from torpor.kernel.arch import nr
 from torpor.kernel.syscall import address_of, syscall
+from torpor.kernel.uapi.bpf import BPF_PROG_QUERY
 
 HASH, ARRAY, LRU_HASH, LPM_TRIE = 1, 2, 9, 11
 _MAP_CREATE, _GET_FD_BY_ID, _OBJ_GET_INFO = 0, 14, 15
@@ -16,6 +17,7 @@ _create = struct.Struct("<7I16s5IQ")
 _batch = struct.Struct("<4Q2I2Q")
 _info = struct.Struct("<6I16sI")
 _INFO_SIZE = 88
+_query = struct.Struct("<4IQ2I4Q")
 _CHUNK = 4096
 
 
@@ -78,3 +80,13 @@ def put_entries(fd: int, keys: bytes, values: bytes, count: int) -> None:
     key_bytes, value_bytes = bytearray(keys), bytearray(values)
     attr = bytearray(_batch.pack(0, 0, address_of(key_bytes), address_of(value_bytes), count, fd, 0, 0))
     _bpf("MAP_UPDATE_BATCH", _UPDATE_BATCH, attr)
+
+
+def count_attached(target: int, place: int) -> int:
+    """How many programs are attached at *place* (BPF_SK_LOOKUP, ...) of a descriptor's thing or an interface.
+
+    OSError where the kernel knows no such place, or does not tell us.
+    """
+    attr = bytearray(_query.pack(target, place, 0, 0, 0, 0, 0, 0, 0, 0, 0))
+    _bpf("PROG_QUERY", BPF_PROG_QUERY, attr)
+    return int(_query.unpack(attr)[5])

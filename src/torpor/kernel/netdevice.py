@@ -47,17 +47,22 @@ def loopback_up() -> None:
 
 def multicast() -> dict[int, list[bytes]]:
     """The link-layer multicast addresses that were given by ``add_multicast`` and ip-maddress(8), by interface."""
-    found: dict[int, list[bytes]] = {}
     try:
         with open("/proc/thread-self/net/dev_mcast", encoding="utf-8", errors="surrogateescape") as stream:
-            lines = stream.read().splitlines()
+            return parse_multicast(stream.read())
     except FileNotFoundError:
         return {}
-    for line in lines:
-        # Number, name, users, whether of those one is for good, address: net/core/dev_addr_lists.c.
-        words = line.split()
-        if int(words[-2]):
-            found.setdefault(int(words[0]), []).append(bytes.fromhex(words[-1]))
+
+
+def parse_multicast(text: str) -> dict[int, list[bytes]]:
+    """The same of the contents of ``/proc/net/dev_mcast``."""
+    found: dict[int, list[bytes]] = {}
+    for line in text.splitlines():
+        # Number, name, users, whether of those one is for good, address: net/core/dev_addr_lists.c.  There is none of
+        # an interface that has become of a kind without addresses (TUNSETLINK).
+        index, _, _, is_given, *address = line.split()
+        if address and int(is_given):
+            found.setdefault(int(index), []).append(bytes.fromhex(address[0]))
     return found
 
 

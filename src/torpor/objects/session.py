@@ -13,7 +13,7 @@ from types import TracebackType
 from torpor.base.errors import RefusedError, RestoreError
 from torpor.base.fds import OwnedFd
 from torpor.base.ids import Pid
-from torpor.base.typed import TYPE_CHECKING, Generic, IntEnum, Protocol, Self, TypeVar, cast
+from torpor.base.typed import TYPE_CHECKING, Any, Generic, IntEnum, Protocol, Self, TypeVar
 from torpor.images.store import ImageStore, ImageWriter
 from torpor.kernel.idmap import IDENTITY
 from torpor.objects.model import DumpProcess, RestoreProcess
@@ -103,8 +103,12 @@ class Noticed:
         self.undo: list[str] = []
         #: Where mappings begin that have a NUMA policy of their own.
         self.placed: dict[Pid, list[int]] = {}
-        #: The ports at which a connection, were there one, would be refused.
+        #: The ports at which a connection, were there one, would be refused; and those to which there was one.
         self.ports: set[int] = set()
+        self.peer_ports: set[int] = set()
+        #: The inodes of all sockets, and how many descriptors there are besides.
+        self.sockets: set[int] = set()
+        self.n_other_files = 0
         #: Threads that share with their process what the images have once for all of them.
         self.threads: set[Pid] = set()
 
@@ -128,16 +132,16 @@ class _Context(Generic[StageT]):
         self.policies = policies
         #: What has been changed and is taken back if it comes to nothing.
         self.undo = UndoStack()
-        self._parts: dict[type, object] = {}
+        self._parts: dict[object, Any] = {}
         self._seen: set[object] = set()
         self._left: dict[int, deque[Action]] = {}
 
     def part(self, kind: Callable[[Self], PartT]) -> PartT:
         """What the objects of one subpackage share: one *kind*, made when first asked for."""
-        assert isinstance(kind, type)
-        if kind not in self._parts:
-            self._parts[kind] = kind(self)
-        return cast(PartT, self._parts[kind])
+        found = self._parts.get(kind)
+        if found is None:
+            found = self._parts[kind] = kind(self)
+        return found
 
     def once(self, key: object) -> bool:
         """True the first time it is asked about *key* (the object behind several descriptions)."""
@@ -215,6 +219,10 @@ def _lend_nothing(_: Runner, fds: Sequence[int]) -> list[int]:
     raise RestoreError(f"no way for {len(fds)} descriptors into a puppet")
 
 
+def _take_nothing_back(steps: Sequence[Step]) -> None:
+    raise RestoreError(f"nobody to take back {len(steps)} changes")
+
+
 class RestoreContext(_Context[RestoreStage]):
     """What the objects of one restore share: the images, the policies, the processes, the ways into puppets."""
 
@@ -226,6 +234,8 @@ class RestoreContext(_Context[RestoreStage]):
         self.processes: list[RestoreProcess] = []
         #: Puts descriptors of ours into a puppet, whatever it has; their numbers there, which the caller closes.
         self.lend: Callable[[Runner, Sequence[int]], list[int]] = _lend_nothing
+        #: Has these steps done, in that order, if the tree does not go on, also if we die.
+        self.take_back: Callable[[Sequence[Step]], None] = _take_nothing_back
         #: Of the tree's user namespace: images hold ids as they are inside.
         self.idmaps = IDENTITY
         #: Network namespaces of the tree other than the main one, by their number.

@@ -16,11 +16,15 @@ from torpor.kernel import uapi
 INCLUDE = Path("/usr/include")
 #: A name of uapi's that the installed headers are too old for, and since which Linux there is one.
 NEWER: dict[str, str] = {
+    "BPF_TCX_EGRESS": "6.6",
+    "BPF_TCX_INGRESS": "6.6",
     "PR_FUTEX_HASH": "6.16",
     "PR_FUTEX_HASH_GET_SLOTS": "6.16",
     "PR_FUTEX_HASH_SET_SLOTS": "6.16",
     "SO_PASSPIDFD": "6.5",
     "SO_PASSRIGHTS": "6.16",
+    "TUN_F_USO4": "6.2",
+    "TUN_F_USO6": "6.2",
     "UFFDIO_POISON": "6.6",
     "UFFD_FEATURE_POISON": "6.6",
     "UFFD_FEATURE_WP_ASYNC": "6.7",

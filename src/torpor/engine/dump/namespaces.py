@@ -15,7 +15,7 @@ from torpor.base.errors import RefusedError
 from torpor.base.fds import OwnedFd
 from torpor.base.ids import Pid
 from torpor.base.late import Late
-from torpor.engine.dump import foreign, nested
+from torpor.engine.dump import externals, nested
 from torpor.images import messages as m
 from torpor.kernel import idmap
 from torpor.kernel.idmap import IdMaps
@@ -35,7 +35,7 @@ from torpor.objects.model import DumpProcess
 from torpor.objects.ns.model import NsDump, NsKind
 from torpor.objects.ns.table import NAMESPACES, own_kinds
 from torpor.objects.policy import Policies
-from torpor.objects.session import DumpContext
+from torpor.objects.session import DumpContext, DumpStage
 
 #: Those of which it matters which user namespace they belong to.
 _OWNED = CLONE_NEWPID | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWCGROUP
@@ -45,7 +45,7 @@ def check(processes: Sequence[DumpProcess], root_ids: m.task_kobj_ids_entry, ext
     """RefusedError for namespaces that cannot be carried."""
     root = processes[0]
     for kind in own_kinds(root.ids, root_ids):
-        if foreign.external_key(kind, root.pid, external) is not None:
+        if externals.key_of(kind, root.pid, external) is not None:
             continue
         if kind.refusal:
             raise RefusedError(f"{root.describe()}: {kind.refusal}", hint=f"a {kind.link} namespace as ours has")
@@ -113,7 +113,7 @@ def prepare(tree: Sequence[Pid], policies: Policies) -> None:
             own_flags |= kind.clone_flag
             if isinstance(kind.dump, Late):
                 kind.dump.load()
-            if foreign.external_key(kind, pid, external) is None:
+            if externals.key_of(kind, pid, external) is None:
                 if kind.clone_flag & _OWNED:
                     links.append(kind.link)
                 if kind.check is not None:
@@ -136,13 +136,14 @@ def look_at_limits(pid: Pid, context: DumpContext) -> None:
         with suppress(OSError):  # gone, or not ours to look at: told by whoever needs it
             if os.readlink(f"/proc/{pid}/ns/{kind.link}") == os.readlink(f"/proc/self/ns/{kind.link}"):
                 continue
-            if foreign.external_key(kind, pid, context.policies.external) is None:
+            if externals.key_of(kind, pid, context.policies.external) is None:
                 flags |= kind.clone_flag
     if flags:
         from torpor.objects.ns import limits
 
         with OwnedFd(open_pidfd(pid)) as pidfd:
             limits.look(context, pidfd.fileno(), flags)
+        context.at(DumpStage.COMPLETE, lambda: limits.dump(context.processes[0], context))
 
 
 def look_at_foreign(pid: Pid, context: DumpContext) -> None:
@@ -158,7 +159,7 @@ def _is_of_others(kind: NsKind, pid: Pid, policies: Policies) -> bool:
     if os.readlink(f"/proc/{pid}/ns/{kind.link}") == os.readlink(f"/proc/self/ns/{kind.link}"):
         return False
     is_left_empty = kind.clone_flag == CLONE_NEWNET and policies.network.empty_net
-    return is_left_empty or foreign.external_key(kind, pid, policies.external) is not None
+    return is_left_empty or externals.key_of(kind, pid, policies.external) is not None
 
 
 def dump(processes: Sequence[DumpProcess], root_ids: m.task_kobj_ids_entry, context: DumpContext) -> None:
@@ -172,9 +173,9 @@ def dump(processes: Sequence[DumpProcess], root_ids: m.task_kobj_ids_entry, cont
             if ident in done:
                 continue
             done.add(ident)
-            key = foreign.external_key(kind, process.pid, context.policies.external)
+            key = externals.key_of(kind, process.pid, context.policies.external)
             if key is not None:
-                foreign.dump(context.store, kind, ident, key)
+                externals.dump(context.store, kind, ident, key)
                 if kind.dump_foreign is not None and process is root:
                     assert process.pidfd is not None
                     kind.dump_foreign(_ns_dump(context, process.pid, process.pidfd.fileno(), ident, root.idmaps))
@@ -184,10 +185,6 @@ def dump(processes: Sequence[DumpProcess], root_ids: m.task_kobj_ids_entry, cont
         for (flag, ident), fd in context.held.items():
             if flag == kind.clone_flag and kind.dump is not None:
                 kind.dump(_ns_dump(context, root.pid, fd.fileno(), ident, root.idmaps))
-    if own_kinds(root.ids, root_ids):
-        from torpor.objects.ns import limits
-
-        limits.dump(root, context)
     if root.ids.time_ns_id == root_ids.time_ns_id:
         from torpor.objects.ns import timens
 
@@ -215,7 +212,7 @@ def losses(pid: Pid, policies: Policies) -> list[str]:
                 with OwnedFd(open_pidfd(pid)) as pidfd:
                     found += kind.losses_foreign(pid, pidfd.fileno())
                 continue
-            if kind.losses is None or foreign.external_key(kind, pid, policies.external) is not None:
+            if kind.losses is None or externals.key_of(kind, pid, policies.external) is not None:
                 continue
             if os.readlink(f"/proc/{pid}/ns/{kind.link}") != os.readlink(f"/proc/self/ns/{kind.link}"):
                 found += kind.losses(pid, policies)

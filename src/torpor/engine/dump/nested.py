@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torpor.base.ids import Pid
 from torpor.base.late import Late
-from torpor.engine.dump import foreign
+from torpor.engine.dump import externals
 from torpor.objects.ns.model import NsKind
 from torpor.objects.ns.table import NAMESPACES
 from torpor.objects.policy import Policies
@@ -34,7 +34,7 @@ def _apart(kind: NsKind, pids: Sequence[Pid], external: tuple[str, ...]) -> list
             if link in seen:
                 continue
             seen.add(link)
-            if each is not None and each != pids[0] and foreign.external_key(kind, each, external) is None:
+            if each is not None and each != pids[0] and externals.key_of(kind, each, external) is None:
                 found.append(each)
         except OSError:
             continue  # gone, or not ours to look at

@@ -138,7 +138,7 @@ def commit(session: RestoreSession) -> None:
     who has yet to tell of the restore.
 
     With connections a caretaker takes the guardian's place, for which one message is both: not to end the tree any
-    more, and to unlock the network.
+    more, and to unlock the network.  So it does where anything would be taken back with the tree.
 
     A guardian that is dismissed is dead, though not gone: nobody waits for that before the tree runs
     (``RestoreSession.close`` does).
@@ -153,7 +153,8 @@ def commit(session: RestoreSession) -> None:
         for thread in session.iter_threads():
             ptrace.set_options(thread.runner.thread.tid, ptrace.PTRACE_O_TRACESYSGOOD)
         if keeper is not None:
-            keeper.add([], instead_of=[*session.ending, *(session.held.keys if session.held is not None else ())])
+            undone = [*session.taken_back, *(session.held.keys if session.held is not None else ())]
+            keeper.add([], instead_of=[*session.ending, *undone])
     if keeper is None and not stays:
         session.guardian.dismiss()
 

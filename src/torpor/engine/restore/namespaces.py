@@ -9,7 +9,7 @@ from torpor.base.errors import RestoreError
 from torpor.base.fds import OwnedFd
 from torpor.base.ids import Pid
 from torpor.engine.options import nobody
-from torpor.engine.restore import foreign
+from torpor.engine.restore import externals
 from torpor.engine.restore.session import RestoreSession
 from torpor.images import kinds
 from torpor.images.store import load_one
@@ -71,11 +71,11 @@ def _plan_clocks(session: RestoreSession) -> None:
 
 
 def _plan_joins(session: RestoreSession) -> None:
-    named = {foreign.join_named(session, each).link for each in session.options.join_ns}
+    named = {externals.join_named(session, each).link for each in session.options.join_ns}
     for kind in _in_images(session):
-        key = foreign.key_in_images(session.store, kind, getattr(session.root.ids, kind.id_field))
+        key = externals.key_in_images(session.store, kind, getattr(session.root.ids, kind.id_field))
         if key is not None and kind.link not in named:
-            foreign.join(session, kind, key)
+            externals.join(session, kind, key)
 
 
 def _plan_user(session: RestoreSession) -> None:
@@ -182,7 +182,7 @@ def _set_foreign(session: RestoreSession) -> None:
         ident = getattr(session.root.ids, kind.id_field)
         if kind.restore_foreign is None or kind.link in named:
             continue
-        if foreign.key_in_images(session.store, kind, ident) is not None:
+        if externals.key_in_images(session.store, kind, ident) is not None:
             with OwnedFd(open_pidfd(session.root.pid)) as pidfd:
                 kind.restore_foreign(_place(session, pidfd.fileno(), ident, pidfd.fileno(), is_nested=False))
 

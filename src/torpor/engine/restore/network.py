@@ -48,9 +48,7 @@ def hold(session: RestoreSession) -> None:
     if net_lock.has_table(run_id):
         return
     session.held = net_lock.NetLock(run_id, "")
-    from torpor.tracee.caretaker import Caretaker
-
-    caretaker = session.caretaker = Caretaker()
+    caretaker = session.get_caretaker()
     netns = OwnedFd(os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
     try:
         session.held.lock(netns, [net_lock.ends_of(sk) for sk in connections], lambda: caretaker)
@@ -69,7 +67,7 @@ def tell(session: RestoreSession) -> None:
 def promise(session: RestoreSession) -> None:
     """Prepare the unlocking, and have our death be the end of the tree in silence: connections are about to live.
 
-    A caretaker is there if connections are carried that anything can reach.
+    A caretaker is there if connections are carried that anything can reach, or there is anything else to take back.
     """
     inventory = load_one(session.store, kinds.INVENTORY)
     method = _method(inventory)
@@ -89,7 +87,7 @@ def promise(session: RestoreSession) -> None:
     from torpor.tracee import caretaker
 
     # As late as can be: every page that we write to after the fork is copied.
-    keeper = session.caretaker = session.caretaker or caretaker.Caretaker()
+    keeper = session.get_caretaker()
     pidfds = [OwnedFd(open_pidfd(process.pid)) for process in session.alive]
     try:
         ending = [caretaker.signal_to(pidfd.fileno(), signal.SIGKILL) for pidfd in pidfds]

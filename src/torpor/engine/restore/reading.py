@@ -140,6 +140,7 @@ def plan(session: RestoreSession) -> None:
     context.processes = session.everyone
     context.new_labels = session.new_labels if session.options.policy.labels else None
     context.lend = channel.lend
+    context.take_back = session.take_back
     context.orphan_master = session.options.orphan_master
     context.later = session.options.later
     context.parked = parked

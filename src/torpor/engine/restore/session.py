@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 
 from torpor.base.fds import OwnedFd
@@ -40,7 +40,7 @@ class Joined:
 
 if TYPE_CHECKING:
     from torpor.objects.files.socket.net_lock import Left, NetLock
-    from torpor.tracee.caretaker import Caretaker
+    from torpor.tracee.caretaker import Caretaker, Step
 
 
 @dataclass(slots=True)
@@ -89,8 +89,9 @@ class RestoreSession:
     is_unlocked: bool = False
     #: What the dump has locked.
     left: Left | None = None
-    #: Under what the caretaker knows how to end the tree.
+    #: Under what the caretaker knows how to end the tree, and what is taken back if it does not go on.
     ending: list[int] = field(default_factory=list)
+    taken_back: list[int] = field(default_factory=list)
     #: Where processes are in different ones, all namespaces of that kind: (CLONE_NEW* flag, id) -> descriptor.
     nested: dict[tuple[int, int], OwnedFd] = field(default_factory=dict)
     #: What lasts, once there is no way back, until all is said and done.
@@ -165,6 +166,18 @@ class RestoreSession:
         do_all(actions, error)
         if self._context is not None:
             self._context.undo.undo(End.FAILED, error)
+
+    def get_caretaker(self) -> Caretaker:
+        """Who sees to what is outside of the tree if the restore fails or we die; made when first asked for."""
+        if self.caretaker is None:
+            from torpor.tracee import caretaker
+
+            self.caretaker = caretaker.Caretaker()
+        return self.caretaker
+
+    def take_back(self, steps: Sequence[Step]) -> None:
+        """Have a caretaker do *steps*, in that order, if the tree does not go on."""
+        self.taken_back += self.get_caretaker().add(steps)
 
     def leave_network(self) -> None:
         """Go back into our own network namespace, if we have left it."""

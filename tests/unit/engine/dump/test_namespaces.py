@@ -8,7 +8,7 @@ import pytest
 
 from torpor.base.errors import RefusedError
 from torpor.base.ids import Pid
-from torpor.engine.dump import foreign, namespaces
+from torpor.engine.dump import externals, namespaces
 from torpor.engine.dump.ids import IdAllocator
 from torpor.images import kinds
 from torpor.images import messages as m
@@ -89,19 +89,19 @@ def test_an_external_one_is_known_by_its_inode() -> None:
     kind = next(kind for kind in NAMESPACES if kind.link == "net")
     number = os.stat("/proc/self/ns/net").st_ino
     pid = Pid(os.getpid())
-    assert foreign.external_key(kind, pid, (f"net[{number + 1}]:other", f"net[{number}]:the:pods")) == "the:pods"
-    assert foreign.external_key(kind, pid, (f"uts[{number}]:other", "net[]:x")) is None
+    assert externals.key_of(kind, pid, (f"net[{number + 1}]:other", f"net[{number}]:the:pods")) == "the:pods"
+    assert externals.key_of(kind, pid, (f"uts[{number}]:other", "net[]:x")) is None
 
 
 def test_an_external_one_is_a_key_in_its_image() -> None:
     store = MemStore()
     by_link = {kind.link: kind for kind in NAMESPACES}
-    foreign.dump(store, by_link["net"], 7, "pods")
-    foreign.dump(store, by_link["pid"], 8, "hosts")
+    externals.dump(store, by_link["net"], 7, "pods")
+    externals.dump(store, by_link["pid"], 8, "hosts")
     assert load_one(store, kinds.NETNS, 7).ext_key == "pods"
     assert load_one(store, kinds.PIDNS, 8).ext_key == "hosts"
     with pytest.raises(RefusedError, match="a uts namespace cannot be external"):
-        foreign.dump(store, by_link["uts"], 9, "x")
+        externals.dump(store, by_link["uts"], 9, "x")
 
 
 # -- numbers -------------------------------------------------------------------------------------------------

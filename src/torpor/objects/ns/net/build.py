@@ -25,6 +25,7 @@ from torpor.objects.ns.net import (
     addresses,
     conntrack,
     disciplines,
+    ethtool,
     firewall,
     foreign,
     labels,
@@ -113,6 +114,7 @@ def _fill(work: Work, wanted: list[links.Wanted], maker: links.Maker) -> None:
         sysctls.restore_device(each.entry, weak=work.weak_sysctls)
     sysctls.restore_others_of(store, ident, [each.entry.name for each in wanted])
     maker.join(ident)
+    ethtool.restore(store, ident, {each.entry.name for each in wanted})
     with _left_alone(work, wanted):
         maker.bring_up(ident)
         for each in wanted:

@@ -12,6 +12,7 @@ Limits
 
 from __future__ import annotations
 
+import struct
 import sys
 from collections.abc import Iterable, Iterator
 
@@ -31,7 +32,10 @@ from torpor.kernel.uapi.pkt_sched import (
     TC_H_MIN_EGRESS,
     TC_H_MIN_INGRESS,
     TC_H_ROOT,
+    TC_LINKLAYER_ATM,
     TCA_HTB_INIT,
+    TCA_STAB_BASE,
+    TCA_STAB_DATA,
 )
 from torpor.kernel.uapi.rtnetlink import (
     RTM_GETQDISC,
@@ -43,6 +47,7 @@ from torpor.kernel.uapi.rtnetlink import (
     TCA_INGRESS_BLOCK,
     TCA_KIND,
     TCA_OPTIONS,
+    TCA_STAB,
 )
 from torpor.objects.ns.net import raw
 
@@ -58,7 +63,12 @@ KINDS = {
     "pfifo_head_drop": False,
     "tbf": False,
 }
-_SETTABLE = (TCA_KIND, TCA_OPTIONS, TCA_INGRESS_BLOCK, TCA_EGRESS_BLOCK)
+_SETTABLE = (TCA_KIND, TCA_OPTIONS, TCA_STAB, TCA_INGRESS_BLOCK, TCA_EGRESS_BLOCK)
+#: Logarithms of a cell and of the unit of sizes, alignment, overhead, link layer, least size, MTU, number of entries.
+_tc_sizespec = struct.Struct("=BBhiIIII")
+_MOST_ENTRIES, _MOST_BITS, _MOST_SIZE = 1 << 14, 16, 0xFFFF
+#: A cell of ATM, and what of it is carried.
+_ATM_CELL, _ATM_PAYLOAD = 53, 48
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,11 +205,29 @@ def restore(store: ImageStore, ident: int, connection: Netlink) -> None:
 def _settable(piece: _Piece, number: int, value: bytes) -> bytes:
     """An attribute as the kernel takes it.
 
-    Of htb it tells the whole version and takes the upper half (net/sched/sch_htb.c, htb_dump and htb_init).
+    Of sizes that are counted otherwise (``stab``) it does not tell the table.  Of htb it tells the whole version and
+    takes the upper half (net/sched/sch_htb.c, htb_dump and htb_init).
     """
+    if number == TCA_STAB:
+        return value + _size_table(netlink.parse_attributes(value).get(TCA_STAB_BASE, b""))
     if (piece.message, piece.kind, number) != (RTM_NEWQDISC, "htb", TCA_OPTIONS):
         return value
     options = netlink.parse_attributes(value)
     init = options.get(TCA_HTB_INIT, bytes(4))
     options[TCA_HTB_INIT] = (int.from_bytes(init[:4], sys.byteorder) >> 16).to_bytes(4, sys.byteorder) + init[4:]
     return b"".join(netlink.attribute(option, text) for option, text in options.items())
+
+
+def _size_table(base: bytes) -> bytes:
+    """What tc(8) makes of the numbers beside it (tc-stab(8)): as how large a packet of each size counts."""
+    cell, unit, _, _, layer, least, _, count = _tc_sizespec.unpack(base.ljust(_tc_sizespec.size, b"\0"))
+    if not count:
+        return b""
+    if count > _MOST_ENTRIES or max(cell, unit) > _MOST_BITS:
+        raise ImageError("a queueing discipline has a table of sizes that cannot be")
+    sizes = [max(index << cell, least) for index in range(1, count + 1)]
+    if layer == TC_LINKLAYER_ATM:
+        sizes = [-(-size // _ATM_PAYLOAD) * _ATM_CELL for size in sizes]
+    return netlink.attribute(
+        TCA_STAB_DATA, struct.pack(f"={count}H", *[min(size >> unit, _MOST_SIZE) for size in sizes])
+    )

@@ -29,8 +29,11 @@ from torpor.images.errors import ImageError
 from torpor.images.kinds import ImageKind
 from torpor.images.store import ImageStore
 from torpor.kernel.netlink import Netlink
+from torpor.kernel.sockets import Socket
 from torpor.kernel.uapi.netlink import NETLINK_NETFILTER
 from torpor.objects.ns.net import ruleset
+from torpor.tracee import caretaker
+from torpor.tracee.caretaker import Step
 
 _PATHS = ("/usr/sbin", "/sbin", "/usr/bin", "/bin", "/usr/local/sbin", "/usr/local/bin")
 
@@ -77,9 +80,13 @@ def dump(store: ImageStore, ident: int, pid: Pid) -> None:
     store_text(store, kinds.NFTABLES, ident, _save(pid, ("nft",), ("list", "ruleset")))
 
 
-def are_there() -> bool:
-    """Whether the thread's namespace has any, of either kind."""
-    return any(_tables_in_use(names) for _, names, _, _ in _LEGACY) or bool(read_nft())
+def are_there(pid: Pid) -> bool:
+    """Whether the thread's namespace, which is that of *pid*, has any, of either kind."""
+    try:
+        # Tables stay when all that was in them is gone.
+        return any(has_rules(text) for _, text in read_legacy(pid)) or bool(read_nft())
+    except RefusedError:
+        return True
 
 
 def read_legacy(pid: Pid) -> list[tuple[ImageKind[m.Message], bytes]]:
@@ -176,6 +183,36 @@ def restore(store: ImageStore, ident: int) -> None:
     if text:
         check_nft(text)
         _give(("nft",), ("-f", "-"), text)
+
+
+def steps_back(store: ImageStore, ident: int, netns: int, connection: Socket) -> list[Step]:
+    """What of a caretaker takes away again, in the namespace *netns*, what ``restore`` makes in it.
+
+    *connection* is a socket of it for nftables.
+    """
+    steps = ruleset.steps_back(store, ident, connection)
+    for kind, _, _, restorers in _LEGACY:
+        text, tool = _load(store, kind, ident), _find(restorers)
+        if text and tool is not None:
+            steps.append(caretaker.run(netns, [tool, "-w"], emptied(text)))
+    return steps
+
+
+def has_rules(text: bytes) -> bool:
+    """Whether anything is in the tables of a listing, or they do not let everything pass."""
+    lines = text.decode(errors="surrogateescape").splitlines()
+    return any(not re.match(r"[#*]|COMMIT|:\S+ ACCEPT|$", line) for line in lines)
+
+
+def emptied(text: bytes) -> bytes:
+    """A listing by which the tables of the listing *text* have no rules, and let everything pass."""
+    lines = []
+    for line in text.decode(errors="surrogateescape").splitlines():
+        if line[:1] == "*" or line == "COMMIT":
+            lines.append(line)
+        elif line[:1] == ":" and line.split()[1:2] != ["-"]:
+            lines.append(f"{line.split()[0]} ACCEPT [0:0]")
+    return "".join(f"{line}\n" for line in lines).encode(errors="surrogateescape")
 
 
 def _load(store: ImageStore, kind: ImageKind[m.Message], ident: int) -> bytes:

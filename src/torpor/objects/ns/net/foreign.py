@@ -7,11 +7,12 @@ Image
     (``firewall``; ``nftables-%u.img`` never, which nobody else would read).
 Restore
     sysctls that are as in a new namespace; packet filters where there are none.  What whoever made the namespace has
-    set in it stays.
+    set in it stays.  If the restore fails, or is killed, both are taken back.
 Limits
     It is looked at while the tree runs.  Nothing is set in our own network, nor in that of process 1.  Rules, routes,
-    entries of neighbours, queueing disciplines and interfaces that whoever restores does not make are lost, with a
-    warning; so are packet filters that cannot be read.
+    entries of neighbours, queueing disciplines, features (``ethtool``) and interfaces that whoever restores does not
+    make, and what no image holds (``uncarried``), are lost, with a warning; so are packet filters that cannot be read.
+    Lost without: addresses, and the queues that a veth uses.
 """
 
 from __future__ import annotations
@@ -22,16 +23,31 @@ from contextlib import suppress
 
 from torpor.base import log
 from torpor.base.errors import KernelError, RefusedError
+from torpor.base.fds import OwnedFd
 from torpor.base.ids import Pid
 from torpor.images import kinds
 from torpor.images import messages as m
 from torpor.images.kinds import ImageKind
 from torpor.images.store import load_one
-from torpor.kernel import rtnetlink
+from torpor.kernel import nftables, rtnetlink
 from torpor.kernel.namespaces import CLONE_NEWNET, inside
 from torpor.kernel.netlink import Netlink
 from torpor.objects.ns.model import NsDump, NsRestore
-from torpor.objects.ns.net import disciplines, firewall, foreign_sysctls, neighbours, routes, rules, ruleset
+from torpor.objects.ns.net import (
+    disciplines,
+    ethtool,
+    firewall,
+    foreign_sysctls,
+    ipsec,
+    labels,
+    link_kinds,
+    mptcp,
+    neighbours,
+    routes,
+    rules,
+    ruleset,
+    uncarried,
+)
 from torpor.objects.session import DumpContext
 
 #: What an engine gives a container, and what the kernel makes by itself.
@@ -91,10 +107,16 @@ def _not_made_again() -> Iterator[str]:
         counts = {
             "policy rules": rules.count_added(connection),
             "routes": routes.count_entered(connection),
-            "entries of neighbours": neighbours.count_entered(connection),
+            "entries of neighbours": neighbours.count_entered(connection, link_kinds.own_addresses(links)),
             "queueing disciplines": disciplines.count_attached(connection, links),
+            "labels of addresses": labels.count_changed(connection),
+            "endpoints and limits of MPTCP": mptcp.count_entered(),
         }
         found += [f"{what} ({count})" for what, count in counts.items() if count]
+        found += [what for what, _ in (*uncarried.found(connection, links), *ipsec.found())]
+        changed = ethtool.changed(links)
+        found += [f"features of {', '.join(changed)} (ethtool)"] if changed else []
+        yield from uncarried.losses(connection)
     if found:
         yield f"of the network that whoever restores makes is lost what they do not make themselves: {', '.join(found)}"
 
@@ -141,7 +163,17 @@ def restore(session: NsRestore) -> None:
     foreign_sysctls.restore(session)
     if not has_filters:
         return
-    if inside(session.where, CLONE_NEWNET, firewall.are_there):
+    inside(session.where, CLONE_NEWNET, lambda: _restore_filters(session))
+
+
+def _restore_filters(session: NsRestore) -> None:
+    """By a thread that is in the namespace."""
+    assert session.context is not None
+    if firewall.are_there(Pid(session.pid)):
         log.warn("packet filters stay as whoever made the network has set them: those of the images are left out")
         return
-    inside(session.where, CLONE_NEWNET, lambda: firewall.restore(store, ident))
+    with OwnedFd(os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)) as netns:
+        with nftables.open_socket() as connection:
+            steps = firewall.steps_back(session.store, session.ident, netns.fileno(), connection)
+            session.context.take_back(steps)
+        firewall.restore(session.store, session.ident)

@@ -7,6 +7,7 @@ Image
     what it has set when it began a container.
 Restore
     What is as in a new namespace becomes what it was.  What is not was set by whoever has made this one: it stays.
+    If the restore fails, or is killed, it is as it was again.
 Limits
     They are looked at while the tree runs.  What was set to what it is in a new namespace is not carried.
 """
@@ -14,20 +15,30 @@ Limits
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from torpor.base import log
+from torpor.base.fds import OwnedFd
 from torpor.images import kinds
 from torpor.images.errors import ImageError
 from torpor.kernel.idmap import NO_ID, IdMap
 from torpor.kernel.namespaces import CLONE_NEWNET, inside, isolated, unshare
 from torpor.objects.ns.model import NsDump, NsRestore
 from torpor.objects.ns.net import sysctls
+from torpor.tracee import caretaker
 
 _GROUPS = "ipv4/ping_group_range"
 _MOST_DIGITS = 10
+#: For whoever takes it back when we are dead: a line has the path, and behind a tab the value, which may have more.
+_WRITE_AGAIN = """
+while IFS='\t' read -r path value; do printf '%s\\n' "$value" >"/proc/sys/net/$path"; done 2>/dev/null
+"""
 #: What changes others comes first.
 _FIRST = frozenset(("ip_forward", "forwarding"))
+#: What such a one changes (inet_forward_change, addrconf_fixup_forwarding).
+_OF_A_ROUTER = frozenset(("ip_forward", "forwarding", "accept_redirects"))
+#: A program is fed no more characters at once, of which none takes more than four bytes: a pipe holds 64 KiB.
+_ROOM = 15_000
 
 
 # -- dump ------------------------------------------------------------------------------------------------------------
@@ -92,7 +103,7 @@ def _translated(value: str, groups: IdMap, *, to_inside: bool) -> str:
 
 
 def restore(session: NsRestore) -> None:
-    """In the namespace that the tree is in by now; what has been set is taken back if the restore fails."""
+    """In the namespace that the tree is in by now; it is taken back if the restore fails, or is killed."""
     assert session.context is not None
     if not session.store.exists(kinds.TORPOR_SYSCTL.file_name(session.ident)):
         return
@@ -103,25 +114,52 @@ def restore(session: NsRestore) -> None:
     # There are hundreds, while a container waits that is restored: all are looked at where others may change.
     names = None if any(_changes_others(path) for path in wanted) else list(wanted)
     new = isolated(lambda: _read_new(names))
-    before: dict[str, str] = {}
-    place = session.context.keep(os.dup(session.where))
-    session.context.undo.add(lambda: inside(place.fileno(), CLONE_NEWNET, lambda: _set(before)))
-    inside(session.where, CLONE_NEWNET, lambda: _restore(wanted, new, before, names))
+    take_back = session.context.take_back
+    inside(session.where, CLONE_NEWNET, lambda: _restore(wanted, new, names, take_back))
 
 
 def _restore(
-    wanted: Mapping[str, str], new: Mapping[str, str], before: dict[str, str], names: Sequence[str] | None
+    wanted: Mapping[str, str],
+    new: Mapping[str, str],
+    names: Sequence[str] | None,
+    take_back: Callable[[Sequence[caretaker.Step]], None],
 ) -> None:
-    before.update(_read(names))
+    before = _read(names)
+    changed = {}
     for path, value in wanted.items():
         found = before.get(path)
         if found is None:
             log.warn(f"sysctl net/{path} was {value}, and there is none")
-        elif not sysctls.is_same(found, value) and not sysctls.is_same(_usual(new, path), found):
+        elif sysctls.is_same(_usual(new, path), found):
+            if not sysctls.is_same(found, value):
+                changed[path] = value
+        elif not sysctls.is_same(found, value):
             log.warn(f"sysctl net/{path} was {value}: it stays {found}, as whoever made the network has set it")
-    _set({path: value for path, value in wanted.items() if sysctls.is_same(_usual(new, path), before.get(path, ""))})
+    if not changed:
+        return
     # Setting one for all interfaces, or what a router does, changes others.
-    _set({path: before[path] for path in before.keys() - wanted.keys() if "/conf/" in path})
+    others = {path: before[path] for path in before.keys() - changed.keys() if "/conf/" in path}
+    with OwnedFd(os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)) as netns:
+        take_back(_steps_back(before, changed, netns.fileno()))
+    _set(changed)
+    _set(others)
+
+
+def _steps_back(before: Mapping[str, str], changed: Iterable[str], netns: int) -> list[caretaker.Step]:
+    """What of a caretaker has those *changed*, and what changes with them, be as *before* in the namespace *netns*."""
+    also = {path.rpartition("/")[2] for path in changed if _changes_others(path)}
+    if also & _FIRST:
+        also |= _OF_A_ROUTER
+    others = [path for path in before.keys() - set(changed) if path.rpartition("/")[2] in also]
+    lines = [f"{path}\t{before[path]}\n" for part in (changed, others) for path in sorted(part, key=_order)]
+    texts = [""]
+    for line in lines:
+        if len(texts[-1]) + len(line) > _ROOM:
+            texts.append("")
+        texts[-1] += line
+    argv = ["/bin/sh", "-c", _WRITE_AGAIN]
+    # Twice: of two that bound each other one may be refused as long as the other is not what it was.
+    return [caretaker.run(netns, argv, text.encode(errors="surrogateescape")) for text in texts] * 2
 
 
 def _set(wanted: Mapping[str, str]) -> None:

@@ -59,6 +59,12 @@ def dump(store: ImageStore, ident: int, connection: Netlink) -> None:
         raw.store(store, kinds.TORPOR_LABEL, ident, [(RTM_NEWADDRLABEL, payload) for payload in found])
 
 
+def count_changed(connection: Netlink) -> int:
+    """How many are not as in a new namespace, or not there."""
+    found = _read(connection)
+    return len(dict(map(_parse, found)).items() ^ _USUAL.items()) if found is not None else 0
+
+
 def _read(connection: Netlink) -> list[bytes] | None:
     try:
         return connection.dump(RTM_GETADDRLABEL, ifaddrlblmsg.pack(AF_INET6, 0, 0, 0, 0))

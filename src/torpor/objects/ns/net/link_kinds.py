@@ -44,15 +44,22 @@ _AUTOMATIC = (
 )  # fmt: skip
 
 #: Of what a bridge says of itself, that which can be set (IFLA_BR_*); the rest is state.
-_BRIDGE = frozenset((*range(1, 10), *range(22, 40), *range(41, 47)))
+_BRIDGE = frozenset((*range(1, 10), 20, *range(22, 40), *range(41, 47), 49))
 #: The same of what it says of a port (IFLA_BRPORT_*).
-_PORT = frozenset((*range(2, 11), 12, 25, *range(27, 34), 37, 39, 40))
+_PORT = frozenset((*range(2, 11), 12, 25, *range(27, 35), 37, 39, 40, 42, 43))
 
-_MACVLAN_MODE, _MACVLAN_FLAGS = 1, 2
+_MACVLAN_MODE, _MACVLAN_FLAGS, _MACVLAN_MACADDR_MODE, _MACVLAN_MACADDR_DATA = 1, 2, 3, 5
+#: All addresses at once, instead of those there are.
+_MACVLAN_MACADDR_SET = struct.pack("=I", 3)
 _VXLAN_TTL_INHERIT = 28
 #: To the kernel these are in use as soon as they are named.
 _VXLAN_USED_IF_NAMED = (21, 22, _VXLAN_TTL_INHERIT)
-_MACVLAN = frozenset((_MACVLAN_MODE, _MACVLAN_FLAGS, 7))
+_GENEVE_TTL_INHERIT = 12
+_VLAN_FLAGS = 2
+#: Flags and which of them are meant: the kernel tells all 32 bits, and takes those that it knows.
+_ifla_vlan_flags = struct.Struct("=II")
+_VLAN_FLAGS_KNOWN = 0x1F
+_MACVLAN = frozenset((_MACVLAN_MODE, _MACVLAN_FLAGS, _MACVLAN_MACADDR_DATA, 7, 9))
 
 
 def type_of(link: Link) -> int:
@@ -84,10 +91,14 @@ def own_addresses(links: list[Link]) -> set[tuple[int, bytes]]:
 
 def settable_data(kind: str, data: bytes) -> bytes:
     """Of the driver's words about an interface those that make one like it."""
+    word = {"geneve": _geneve_word, "vlan": _vlan_word, "vxlan": _vxlan_word}.get(kind)
+    if word is not None:
+        return b"".join([word(number, value) for number, value in netlink.iter_attributes(data)])
     wanted = {"bridge": _BRIDGE, "macvlan": _MACVLAN}.get(kind)
-    if kind == "vxlan":
-        return b"".join([_vxlan_word(number, value) for number, value in netlink.iter_attributes(data)])
-    return data if wanted is None else _only(wanted, data)
+    found = data if wanted is None else _only(wanted, data)
+    if kind == "macvlan" and netlink.parse_attributes(found).get(_MACVLAN_MACADDR_DATA):
+        found += netlink.attribute(_MACVLAN_MACADDR_MODE, _MACVLAN_MACADDR_SET)
+    return found
 
 
 def _vxlan_word(number: int, value: bytes) -> bytes:
@@ -95,6 +106,17 @@ def _vxlan_word(number: int, value: bytes) -> bytes:
         return b""
     # Shown as a number, taken as a flag.
     return netlink.attribute(number, b"" if number == _VXLAN_TTL_INHERIT else value)
+
+
+def _geneve_word(number: int, value: bytes) -> bytes:
+    # Where it is named, the kernel does not look at the time to live.
+    return b"" if number == _GENEVE_TTL_INHERIT and not any(value) else netlink.attribute(number, value)
+
+
+def _vlan_word(number: int, value: bytes) -> bytes:
+    if number == _VLAN_FLAGS and len(value) == _ifla_vlan_flags.size:
+        value = _ifla_vlan_flags.pack(_ifla_vlan_flags.unpack(value)[0], _VLAN_FLAGS_KNOWN)
+    return netlink.attribute(number, value)
 
 
 def settable_port_data(data: bytes) -> bytes:

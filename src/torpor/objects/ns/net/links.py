@@ -9,7 +9,9 @@ Restore
     Made under their own numbers and still down, those before that others lie on; then what belongs together is joined;
     then they are brought up.
 Limits
-    XDP programs are refused.
+    XDP programs are refused.  Lost without a word is what only sysfs tells and sets (``/sys/class/net/NAME``: packet
+    steering of queues, ``gro_flush_timeout``, ``threaded``), and the state of a bridge's port that was set by hand.  A
+    bridge whose address was that of a port keeps it, whatever becomes of its ports.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from torpor.kernel.rtnetlink import RTM_NEWLINK, RTM_SETLINK, Link, link_message
 from torpor.kernel.uapi.if_h import IFF_UP
 from torpor.kernel.uapi.netlink import NLM_F_CREATE, NLM_F_EXCL
 from torpor.objects.ns.net import given, link_kinds, raw, sysctls
-from torpor.objects.ns.net.link_options import receive, set_names, set_options, set_token
+from torpor.objects.ns.net.link_options import receive, set_limits, set_names, set_options, set_token
 from torpor.objects.ns.net.work import Work, external_value
 
 _NAME_MAX = 15
@@ -320,25 +322,23 @@ class Maker:
             if each.entry.HasField("master"):
                 if (ident, each.entry.master) not in self._by_index:
                     raise ImageError(f"the interface {each.entry.name} belongs to one that is not in the images")
-                self._enslave(work, each)
+                master = netlink.number(rtnetlink.IFLA_MASTER, each.entry.master)
+                work.inside.request(RTM_SETLINK, link_message(each.entry.ifindex, master))
+        for each in self._wanted[ident]:
             if each.saved is not None:
+                _set_port(work, each.saved)
                 set_names(work, each.saved)
                 set_token(work, each.saved)
             receive(each.entry)
 
-    def _enslave(self, work: Work, each: Wanted) -> None:
-        index, master = each.entry.ifindex, netlink.number(rtnetlink.IFLA_MASTER, each.entry.master)
-        work.inside.request(RTM_SETLINK, link_message(index, master))
-        if each.saved is not None and _string(each.saved.info.get(rtnetlink.IFLA_INFO_SLAVE_KIND)) == "bridge":
-            data = link_kinds.settable_port_data(each.saved.info.get(rtnetlink.IFLA_INFO_SLAVE_DATA, b""))
-            set_options(work, each.entry.ifindex, each.entry.name, rtnetlink.IFLA_INFO_SLAVE_DATA, data)
-
     def bring_up(self, ident: int) -> None:
         """All flags as they were."""
         work = self._works[ident]
-        numbers = {link.name: link.index for link in rtnetlink.read_links(work.inside)}
+        there = {link.name: link for link in rtnetlink.read_links(work.inside)}
         for each in sorted(self._wanted[ident], key=lambda each: each.kind in link_kinds.ON_TOP):
-            index = numbers[each.entry.name]
+            index = there[each.entry.name].index
+            if each.saved is not None and not self._is_given(work, each.entry.name):
+                set_limits(work, there[each.entry.name], each.saved)
             work.inside.request(RTM_SETLINK, link_message(index, flags=each.entry.flags & _FLAGS, change=_FLAGS))
         for link in rtnetlink.read_links(work.inside):
             wanted = self._by_index.get((ident, link.index))
@@ -348,6 +348,16 @@ class Maker:
                 work.inside.request(
                     RTM_SETLINK, link_message(link.index, netlink.number(rtnetlink.IFLA_MTU, wanted.entry.mtu))
                 )
+
+    def _is_given(self, work: Work, name: str) -> bool:
+        return name in self._given[work.ident] or external_value(work.external, "netdev", name) is not None
+
+
+def _set_port(work: Work, saved: Link) -> None:
+    """As a port of a bridge, whose other ports it may name."""
+    if _string(saved.info.get(rtnetlink.IFLA_INFO_SLAVE_KIND)) == "bridge":
+        data = link_kinds.settable_port_data(saved.info.get(rtnetlink.IFLA_INFO_SLAVE_DATA, b""))
+        set_options(work, saved.index, saved.name, rtnetlink.IFLA_INFO_SLAVE_DATA, data)
 
 
 def _outside_index(work: Work, name: str, each: Wanted) -> int:
@@ -372,7 +382,7 @@ def _common(each: Wanted) -> list[bytes]:
         found.append(netlink.number(rtnetlink.IFLA_TXQLEN, saved.number(rtnetlink.IFLA_TXQLEN)))
         if saved.number(rtnetlink.IFLA_GROUP):
             found.append(netlink.number(rtnetlink.IFLA_GROUP, saved.number(rtnetlink.IFLA_GROUP)))
-        if each.kind == "veth":
+        if each.kind:
             for number in (rtnetlink.IFLA_NUM_TX_QUEUES, rtnetlink.IFLA_NUM_RX_QUEUES):
                 if saved.number(number):
                     found.append(netlink.number(number, saved.number(number)))

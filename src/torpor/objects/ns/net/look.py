@@ -17,6 +17,7 @@ from torpor.objects.ns.net import (
     addresses,
     conntrack,
     disciplines,
+    ethtool,
     firewall,
     foreign,
     ipsec,
@@ -32,6 +33,7 @@ from torpor.objects.ns.net import (
     tun,
     uncarried,
 )
+from torpor.objects.ns.net.work import external_value
 from torpor.objects.policy import Policies
 
 
@@ -97,6 +99,8 @@ def _dump_inside(session: NsDump) -> None:
             ids = nsids.read(connection, session.context)
             devices = session.context.part(tun.Devices)
             links.dump(store, ident, found, ids, lambda entry, link: tun.fill(entry, link, devices, ident))
+            given = [link.name for link in found if external_value(session.external, "netdev", link.name) is not None]
+            ethtool.dump(store, ident, {link.name for link in found} - set(given))
             addresses.dump(store, ident, connection)
             routes.dump(store, ident, connection)
             rules.dump(store, ident, connection)

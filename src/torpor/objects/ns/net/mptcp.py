@@ -42,15 +42,24 @@ _USUAL = (0, 2)
 
 def dump(store: ImageStore, ident: int) -> None:
     """Those of the thread's namespace; no image where there are none."""
+    found = _read()
+    if found:
+        raw.store(store, kinds.TORPOR_MPTCP, ident, found)
+
+
+def count_entered() -> int:
+    """How many the thread's namespace has, limits that somebody has set being one."""
+    return len(_read())
+
+
+def _read() -> list[tuple[int, bytes]]:
     with Netlink(NETLINK_GENERIC) as connection:
         family = families(connection).get(_FAMILY)
         if family is None:
-            return
+            return []
         found = [(MPTCP_PM_CMD_SET_LIMITS, payload) for payload in _limits(connection, family)]
         endpoints = connection.dump(family, command(MPTCP_PM_CMD_GET_ADDR))
-    found += [(MPTCP_PM_CMD_ADD_ADDR, payload) for payload in endpoints if not _is_implicit(payload)]
-    if found:
-        raw.store(store, kinds.TORPOR_MPTCP, ident, found)
+    return [*found, *((MPTCP_PM_CMD_ADD_ADDR, payload) for payload in endpoints if not _is_implicit(payload))]
 
 
 def _limits(connection: Netlink, family: int) -> list[bytes]:

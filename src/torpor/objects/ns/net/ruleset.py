@@ -22,9 +22,12 @@ from torpor.images import kinds
 from torpor.images.store import ImageStore
 from torpor.kernel import netlink, nftables
 from torpor.kernel.netlink import Netlink
+from torpor.kernel.sockets import Socket
 from torpor.kernel.uapi.netlink import NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST
 from torpor.kernel.uapi.socket import SO_SNDBUFFORCE
 from torpor.objects.ns.net import raw
+from torpor.tracee import caretaker
+from torpor.tracee.caretaker import Step
 
 #: How CRIU and we call the tables by which packets are held back during a checkpoint.
 LOCK = "CRIU-"
@@ -42,6 +45,7 @@ _KINDS = (
     (_GET_SETELEM, _NEW_SETELEM, ()),
     (7, _NEW_RULE, (3, 6)),
 )
+_EXPECTED = [(_SUBSYSTEM | answer, _NFGENMSG_SIZE) for _, answer, _ in _KINDS]
 _OWN = {answer: numbers for _, answer, numbers in _KINDS}
 #: Of every kind the table's name; a table's flags; a set's name and id; a chain's flags; a rule's parts.
 _TABLE, _TABLE_FLAGS, _SET_NAME, _SET_ID, _CHAIN_FLAGS = 1, 2, 2, 10, 10
@@ -98,8 +102,7 @@ def dump(store: ImageStore, ident: int, messages: list[tuple[int, bytes]]) -> No
 
 def restore(store: ImageStore, ident: int) -> bool:
     """Make it all again, in the calling thread's namespace; whether the images have it.  KernelError, and nothing."""
-    expected = [(_SUBSYSTEM | answer, _NFGENMSG_SIZE) for _, answer, _ in _KINDS]
-    messages = raw.load(store, kinds.TORPOR_NFT, ident, expected)
+    messages = raw.load(store, kinds.TORPOR_NFT, ident, _EXPECTED)
     if not messages:
         return False
     batch = [_encode(kind, payload, number) for number, (kind, payload) in enumerate(messages, 1)]
@@ -107,6 +110,17 @@ def restore(store: ImageStore, ident: int) -> bool:
         connection.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, sum(map(len, batch)) * 2 + (1 << 16))
         nftables.commit(connection, batch)
     return True
+
+
+def steps_back(store: ImageStore, ident: int, connection: Socket) -> list[Step]:
+    """What of a caretaker takes away, by the socket *connection* of the namespace, what ``restore`` makes."""
+    tables = [
+        nftables.delete_table(attributes[_TABLE].rstrip(b"\0").decode(errors="surrogateescape"), payload[0])
+        for kind, payload in raw.load(store, kinds.TORPOR_NFT, ident, _EXPECTED)
+        if kind == _SUBSYSTEM | _NEW_TABLE
+        and _TABLE in (attributes := netlink.parse_attributes(payload[_NFGENMSG_SIZE:]))
+    ]
+    return [caretaker.send(connection.fileno(), nftables.batch(tables))] if tables else []
 
 
 def _encode(kind: int, payload: bytes, number: int) -> bytes:

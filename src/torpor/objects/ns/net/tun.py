@@ -1,14 +1,16 @@
 """tun and tap devices, as interfaces; their descriptors are :mod:`torpor.objects.files.tunfile`.
 
 Kernel view
-    IFLA_TUN_*; buffer sizes only through a descriptor that is attached.
+    IFLA_TUN_*; sizes and byte order only through a descriptor that is attached; what packets it takes as they are
+    (TUNSETOFFLOAD), by the features of the interface that are on.
 Image
     ``tun_link_entry``.
 Restore
     TUNSETIFINDEX and TUNSETIFF on /dev/net/tun, by a thread in the namespace.  The device is made to persist until the
     first descriptor of the tree is attached, which undoes that where it was not so.
 Limits
-    A tap device with a packet filter is refused: the filter cannot be read.
+    A tap device with a packet filter is refused: the filter cannot be read.  Lost without a word is what nothing tells
+    of: eBPF programs (TUNSETSTEERINGEBPF, TUNSETFILTEREBPF), the filter of TUNSETTXFILTER, TUNSETCARRIER.
 """
 
 from __future__ import annotations
@@ -18,11 +20,13 @@ import fcntl
 import os
 import struct
 
+from torpor.base import log
 from torpor.base.errors import RefusedError, RestoreError
 from torpor.base.records import dataclass
 from torpor.images import messages as m
 from torpor.kernel import netlink
 from torpor.kernel.rtnetlink import Link
+from torpor.kernel.uapi.if_arp import ARPHRD_ETHER, ARPHRD_NONE
 from torpor.kernel.uapi.if_tun import (
     IFF_DETACH_QUEUE,
     IFF_MULTI_QUEUE,
@@ -31,18 +35,29 @@ from torpor.kernel.uapi.if_tun import (
     IFF_TAP,
     IFF_TUN,
     IFF_VNET_HDR,
+    TUN_F_CSUM,
+    TUN_F_TSO4,
+    TUN_F_TSO6,
+    TUN_F_TSO_ECN,
+    TUN_F_USO4,
+    TUN_F_USO6,
     TUNGETFILTER,
     TUNGETIFF,
     TUNGETSNDBUF,
     TUNGETVNETHDRSZ,
+    TUNGETVNETLE,
     TUNSETGROUP,
     TUNSETIFF,
     TUNSETIFINDEX,
+    TUNSETLINK,
+    TUNSETOFFLOAD,
     TUNSETOWNER,
     TUNSETPERSIST,
     TUNSETSNDBUF,
     TUNSETVNETHDRSZ,
+    TUNSETVNETLE,
 )
+from torpor.objects.ns.net import ethtool
 from torpor.objects.session import DumpContext
 
 PATH = "/dev/net/tun"
@@ -54,6 +69,14 @@ _DEVICE_FLAGS = 0xFFFF & ~0x200 & ~IFF_DETACH_QUEUE
 
 _OWNER, _GROUP, _TYPE, _PI, _VNET_HDR, _PERSIST, _MULTI_QUEUE = range(1, 8)
 _NOBODY = -1
+#: Features of an interface, as ethtool names them, and what TUNSETOFFLOAD sets them by (drivers/net/tun.c).
+_OFFLOADS = {
+    "tx-checksum-ip-generic": TUN_F_CSUM,
+    "tx-tcp-segmentation": TUN_F_TSO4,
+    "tx-tcp6-segmentation": TUN_F_TSO6,
+    "tx-tcp-ecn-segmentation": TUN_F_TSO_ECN,
+    "tx-udp-segmentation": TUN_F_USO4 | TUN_F_USO6,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +86,7 @@ class Attached:
     flags: int
     sndbuf: int
     vnethdr: int
+    vnet_le: bool
 
 
 class Devices:
@@ -91,8 +115,12 @@ def look(fd: int, name: str, flags: int) -> Attached:
     """What an attached descriptor says; RefusedError for a tap device with a filter."""
     if flags & IFF_TAP and struct.unpack_from("H", _get(fd, TUNGETFILTER, 16))[0]:
         raise RefusedError(f"the tap device {name} has a packet filter", hint="detach it (TUNDETACHFILTER)")
-    sndbuf = int.from_bytes(_get(fd, TUNGETSNDBUF, 4), "little")
-    return Attached(flags & _DEVICE_FLAGS, sndbuf, int.from_bytes(_get(fd, TUNGETVNETHDRSZ, 4), "little"))
+    sndbuf, vnethdr, le = (_number(fd, request) for request in (TUNGETSNDBUF, TUNGETVNETHDRSZ, TUNGETVNETLE))
+    return Attached(flags & _DEVICE_FLAGS, sndbuf, vnethdr, bool(le))
+
+
+def _number(fd: int, request: int) -> int:
+    return int.from_bytes(_get(fd, request, 4), "little")
 
 
 def _get(fd: int, request: int, size: int) -> bytes:
@@ -113,8 +141,19 @@ def fill(entry: m.net_device_entry, link: Link, devices: Devices, ident: int) ->
     attached = devices.seen.get((ident, link.name)) or _look_briefly(link, _flags(attributes))
     tun = entry.tun
     tun.flags, tun.sndbuf, tun.vnethdr = attached.flags, attached.sndbuf, attached.vnethdr
+    if link.type != (ARPHRD_ETHER if tun.flags & IFF_TAP else ARPHRD_NONE):
+        tun.torpor_link_type = link.type
+    if attached.vnet_le:
+        tun.torpor_vnet_le = True
+    if offload := _offload(ethtool.active(link.name)):
+        tun.torpor_offload = offload
     tun.owner = int.from_bytes(attributes.get(_OWNER, b"\xff\xff\xff\xff"), "little", signed=True)
     tun.group = int.from_bytes(attributes.get(_GROUP, b"\xff\xff\xff\xff"), "little", signed=True)
+
+
+def _offload(features: set[str]) -> int:
+    """What TUNSETOFFLOAD was given: none of these features is on before."""
+    return sum(bits for name, bits in _OFFLOADS.items() if name in features)
 
 
 def _flags(attributes: dict[int, bytes]) -> int:
@@ -147,7 +186,7 @@ def _look_briefly(link: Link, flags: int) -> Attached:
         ) from error
     finally:
         os.close(fd)
-    return Attached(flags, seen.sndbuf, seen.vnethdr)
+    return Attached(flags, seen.sndbuf, seen.vnethdr, seen.vnet_le)
 
 
 def make(entry: m.net_device_entry) -> None:
@@ -168,8 +207,22 @@ def make(entry: m.net_device_entry) -> None:
         fcntl.ioctl(fd, TUNSETSNDBUF, struct.pack("I", tun.sndbuf))
         if tun.vnethdr:
             fcntl.ioctl(fd, TUNSETVNETHDRSZ, struct.pack("I", tun.vnethdr))
+        if tun.HasField("torpor_link_type"):
+            fcntl.ioctl(fd, TUNSETLINK, tun.torpor_link_type & 0xFFFF)
+        if tun.torpor_vnet_le:
+            fcntl.ioctl(fd, TUNSETVNETLE, struct.pack("i", 1))
+        if tun.torpor_offload:
+            _set_offload(fd, entry.name, tun.torpor_offload)
         fcntl.ioctl(fd, TUNSETPERSIST, 1)
     except OSError as error:
         raise RestoreError(f"the tun device {entry.name} cannot be made: {error.strerror}") from error
     finally:
         os.close(fd)
+
+
+def _set_offload(fd: int, name: str, flags: int) -> None:
+    try:
+        fcntl.ioctl(fd, TUNSETOFFLOAD, flags)
+    except OSError as error:
+        # A kernel before 6.2 may not have all of them.
+        log.warn(f"the tun device {name} hands on packets as if nothing were offloaded: {error.strerror}")

@@ -4,21 +4,24 @@ Kernel view
     One dump of each table, or a file in ``/proc/net``; whether the kernel has that part is asked before, in a way that
     loads no module.  Counters of nfacct(8) and timeouts of nfct(8) by what lists them in nfnetlink, sets of ipset(8) by
     IPSET_CMD_LIST; virtual services of ipvsadm(8) and interfaces of multicast routing by ``/proc/net``; families of
-    generic netlink for foo-over-udp, ILA, L2TP, segment routing and IOAM; of bridges RTM_GETMDB and the RTM_GETLINK of
-    AF_BRIDGE.
+    generic netlink for foo-over-udp, ILA, L2TP, segment routing and IOAM; of bridges and vxlan RTM_GETMDB and the
+    RTM_GETLINK of AF_BRIDGE; of vxlan RTM_GETTUNNEL.
 Image
     None.
 Restore
     None.
 Limits
     Refused here: counters and timeouts that rules of iptables name, sets of ipset, services of IPVS, interfaces of
-    multicast routing, permanent groups of a bridge (``bridge mdb``) and VLANs other than its default one, ports of
-    foo-over-udp, mappings of ILA, L2TP tunnels, keys and source addresses of segment routing, namespaces and schemas of
-    IOAM.  Elsewhere: IPsec (``ipsec.py``); wireguard, macsec, gtp, which are interfaces (``links.py``).
+    multicast routing, permanent groups of a bridge or of vxlan (``bridge mdb``), VLANs of a bridge other than its
+    default one, identifiers that vxlan lets pass (``bridge vni``), routes of MPLS, ports of foo-over-udp, mappings of
+    ILA, L2TP tunnels, keys and source addresses of segment routing, namespaces and schemas of IOAM.  Elsewhere: IPsec
+    (``ipsec.py``); programs of bpf(2) (``programs.py``); wireguard, macsec, gtp, which are interfaces (``links.py``).
 
-    Lost, with a warning: nexthop objects (routes by them have their content), the arptables of old, lists of iptables'
-    ``recent``, filters and actions of tc (``disciplines.py``).  Lost without: the ebtables of old, which nothing lists;
-    what ethtool(8) sets.  Sets of ipset are not seen where there is no /sys.
+    Lost, with a warning: nexthop objects (routes by them have their content), the arptables and ebtables of old, lists
+    of iptables' ``recent``, filters of tc (``disciplines.py``).  Sets of ipset are not seen where there is no /sys.
+    Helpers of nfct(8) are the whole machine's.
+
+    Lost without a word: actions of tc that no filter uses, rules for multicast routes (``ip mrule``).
 
     A cache: metrics of TCP (``ip tcp_metrics``), routes that were learned.
 """
@@ -35,7 +38,7 @@ from torpor.base.ids import Pid
 from torpor.kernel import netlink, rtnetlink
 from torpor.kernel.genetlink import command, families, genlmsghdr
 from torpor.kernel.netlink import Netlink
-from torpor.kernel.rtnetlink import AF_BRIDGE, AF_INET, AF_UNSPEC, RTM_GETLINK, Link, ifinfomsg
+from torpor.kernel.rtnetlink import AF_BRIDGE, AF_INET, AF_MPLS, AF_UNSPEC, RTM_GETLINK, RTM_GETROUTE, Link, ifinfomsg
 from torpor.kernel.uapi.fou import FOU_CMD_GET
 from torpor.kernel.uapi.if_bridge import (
     BRIDGE_VLAN_INFO_PVID,
@@ -46,7 +49,7 @@ from torpor.kernel.uapi.if_bridge import (
     MDBA_MDB_ENTRY,
     MDBA_MDB_ENTRY_INFO,
 )
-from torpor.kernel.uapi.if_link import IFLA_BR_VLAN_DEFAULT_PVID
+from torpor.kernel.uapi.if_link import IFLA_BR_VLAN_DEFAULT_PVID, VXLAN_VNIFILTER_ENTRY
 from torpor.kernel.uapi.ila import ILA_CMD_GET
 from torpor.kernel.uapi.ioam6_genl import IOAM6_CMD_DUMP_NAMESPACES, IOAM6_CMD_DUMP_SCHEMAS
 from torpor.kernel.uapi.ip_set import (
@@ -61,8 +64,9 @@ from torpor.kernel.uapi.netlink import NETLINK_GENERIC, NETLINK_NETFILTER
 from torpor.kernel.uapi.nfnetlink import NFNL_SUBSYS_ACCT, NFNL_SUBSYS_CTNETLINK_TIMEOUT, NFNL_SUBSYS_IPSET
 from torpor.kernel.uapi.nfnetlink_acct import NFACCT_NAME, NFNL_MSG_ACCT_GET
 from torpor.kernel.uapi.nfnetlink_cttimeout import CTA_TIMEOUT_NAME, IPCTNL_MSG_TIMEOUT_GET
-from torpor.kernel.uapi.rtnetlink import RTEXT_FILTER_BRVLAN, RTM_GETMDB, RTM_GETNEXTHOP
+from torpor.kernel.uapi.rtnetlink import RTEXT_FILTER_BRVLAN, RTM_GETMDB, RTM_GETNEXTHOP, RTM_GETTUNNEL
 from torpor.kernel.uapi.seg6_genl import SEG6_ATTR_DST, SEG6_CMD_DUMPHMAC, SEG6_CMD_GET_TUNSRC
+from torpor.objects.ns.net import ebtables, programs
 
 #: Family of generic netlink, command that lists them, what they are, what takes them away.
 _FAMILIES = (
@@ -92,11 +96,14 @@ _RECENT = "/proc/thread-self/net/xt_recent"
 _IPSET_MODULE = "/sys/module/ip_set"
 _IPSET_PROTOCOL = 6
 _nfgenmsg = struct.Struct("=BBH")
+_MPLS = "/proc/sys/net/mpls"
 _br_port_msg = struct.Struct("=BxxxI")
+_tunnel_msg = struct.Struct("=BxxxI")
 #: Interface, state, flags, VLAN.
 _br_mdb_entry = struct.Struct("=IBBH")
 _bridge_vlan_info = struct.Struct("=HH")
 _nhmsg = struct.Struct("=BBBxI")
+_MPLS_ROUTES = rtnetlink.rtmsg.pack(AF_MPLS, 0, 0, 0, 0, 0, 0, 0, 0)
 
 #: (VLAN, flags)
 Vlan = tuple[int, int]
@@ -107,7 +114,7 @@ def check(pid: Pid, connection: Netlink, links: list[Link]) -> None:
 
     *connection* is a socket of it, *links* all its interfaces.
     """
-    for what, remedy in _found(connection, links):
+    for what, remedy in found(connection, links):
         raise RefusedError(
             f"the network namespace of pid {pid} has {what}, which are not carried",
             hint=f"take them down for the checkpoint ({remedy}), and set them up after the restore",
@@ -116,21 +123,24 @@ def check(pid: Pid, connection: Netlink, links: list[Link]) -> None:
 
 def losses(connection: Netlink) -> list[str]:
     """What is left out of the dump of the socket's namespace."""
-    found = []
+    lost = []
     objects = _dump(connection, RTM_GETNEXTHOP, _nhmsg.pack(AF_UNSPEC, 0, 0, 0))
     if objects:
-        found.append(f"nexthop objects are left out ({len(objects)}); routes by them have their content")
+        lost.append(f"nexthop objects are left out ({len(objects)}); routes by them have their content")
     tables = _read(_ARPTABLES)
     if tables:
-        found.append(f"tables of arptables are left out ({', '.join(tables)})")
+        lost.append(f"tables of arptables are left out ({', '.join(tables)})")
+    tables = ebtables.tables()
+    if tables:
+        lost.append(f"tables of ebtables are left out ({', '.join(tables)})")
     lists = [name for name in _names_below(_RECENT) if _read(f"xt_recent/{name}")]
     if lists:
-        found.append(f"lists of who was seen recently, by iptables, become empty ({', '.join(lists)})")
-    return found
+        lost.append(f"lists of who was seen recently, by iptables, become empty ({', '.join(lists)})")
+    return lost
 
 
-def _found(connection: Netlink, links: list[Link]) -> Iterator[tuple[str, str]]:
-    """(what, what takes them away) of each kind."""
+def found(connection: Netlink, links: list[Link]) -> Iterator[tuple[str, str]]:
+    """(what, what takes them away) of each kind that the thread's namespace has; arguments as for ``check``."""
     for name, head, what, remedy in _FILES:
         if has_lines(_read(name), head):
             yield what, remedy
@@ -139,8 +149,22 @@ def _found(connection: Netlink, links: list[Link]) -> Iterator[tuple[str, str]]:
         yield f"sets of ipset ({', '.join(names)})", "ipset destroy"
     yield from _named()
     yield from _of_families()
-    if any(link.kind == "bridge" for link in links):
+    kinds = {link.kind for link in links}
+    if kinds & {"bridge", "vxlan"}:
+        groups = _dump(connection, RTM_GETMDB, _br_port_msg.pack(AF_BRIDGE, 0))
+        if any(permanent_groups(payload) for payload in groups):
+            yield "permanent multicast groups of bridges or vxlan", "bridge mdb del"
+    if "bridge" in kinds:
         yield from _of_bridges(connection, links)
+    if "vxlan" in kinds and any(
+        map(_has_identifiers, _dump(connection, RTM_GETTUNNEL, _tunnel_msg.pack(AF_BRIDGE, 0)))
+    ):
+        yield "identifiers that vxlan lets pass", "bridge vni delete"
+    if os.path.exists(_MPLS) and any(
+        payload[0] == AF_MPLS for payload in _dump(connection, RTM_GETROUTE, _MPLS_ROUTES)
+    ):
+        yield "routes of MPLS", "ip -f mpls route flush"
+    yield from programs.found(links)
 
 
 def _named() -> Iterator[tuple[str, str]]:
@@ -219,13 +243,14 @@ def _has_source(connection: Netlink, family: int) -> bool:
 
 
 def _of_bridges(connection: Netlink, links: list[Link]) -> Iterator[tuple[str, str]]:
-    groups = _dump(connection, RTM_GETMDB, _br_port_msg.pack(AF_BRIDGE, 0))
-    if any(permanent_groups(payload) for payload in groups):
-        yield "permanent multicast groups of bridges", "bridge mdb del"
     request = ifinfomsg.pack(AF_BRIDGE, 0, 0, 0, 0) + netlink.number(rtnetlink.IFLA_EXT_MASK, RTEXT_FILTER_BRVLAN)
     others = other_vlans(links, _dump(connection, RTM_GETLINK, request))
     if others:
         yield f"VLANs of bridges and their ports ({', '.join(others)})", "bridge vlan del, and add the default one"
+
+
+def _has_identifiers(payload: bytes) -> bool:
+    return VXLAN_VNIFILTER_ENTRY in netlink.parse_attributes(payload[_tunnel_msg.size :])
 
 
 def permanent_groups(payload: bytes) -> int:

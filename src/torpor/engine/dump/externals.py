@@ -14,7 +14,7 @@ from torpor.images.store import ImageStore, store_one
 from torpor.objects.ns.model import NsKind
 
 
-def external_key(kind: NsKind, pid: Pid, external: tuple[str, ...]) -> str | None:
+def key_of(kind: NsKind, pid: Pid, external: tuple[str, ...]) -> str | None:
     """KEY, if the namespace of that kind that *pid* is in was named as external."""
     wanted = f"{kind.link}[{os.stat(f'/proc/{pid}/ns/{kind.link}').st_ino}]:"
     for text in external:
