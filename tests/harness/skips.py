@@ -6,6 +6,8 @@ from typing import NoReturn
 
 import pytest
 
+from torpor.kernel.userfaultfd import can_track
+
 #: What CI's machine cannot have, so that even there its lack is only a skip. Each line says why.
 EXPECTED_IN_CI: frozenset[str] = frozenset()
 
@@ -30,6 +32,12 @@ def need_mounted_root() -> None:
     lines = Path("/proc/self/mountinfo").read_text(errors="replace").splitlines()
     if not any(line.split()[4] == "/" for line in lines):
         missing("a root directory that is a mount point (this is a chroot)")
+
+
+def need_tracking() -> None:
+    """Skip the test where the kernel does not tell what has been written to memory."""
+    if not can_track():
+        missing("a kernel that tells what is written (userfaultfd, Linux 6.7)")
 
 
 def is_allowed(skip_reason: str) -> bool:

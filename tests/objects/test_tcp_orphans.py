@@ -4,13 +4,13 @@ import os
 import signal
 import socket
 import struct
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
+from harness.network import silence
 from harness.program import Program
 from torpor.kernel.sock_diag import destroy_orphan
 
@@ -39,17 +39,6 @@ class Talker(Program):
 
 
 @contextmanager
-def _silence() -> Iterator[None]:
-    """No packet leaves a socket."""
-    rules = "table inet silence {\nchain out {\ntype filter hook output priority 0; policy drop;\n}\n}\n"
-    subprocess.run(["nft", "-f", "-"], input=rules, text=True, check=True)
-    try:
-        yield
-    finally:
-        subprocess.run(["nft", "delete", "table", "inet", "silence"], check=True)
-
-
-@contextmanager
 def _orphans(address: str, client: int, server: int, left: str) -> Iterator[None]:
     """Sockets that no process has, between the same two ends: each has said goodbye, and is not heard.
 
@@ -59,7 +48,7 @@ def _orphans(address: str, client: int, server: int, left: str) -> Iterator[None
     with socket.create_server((address, server), family=family) as listener:
         near = socket.create_connection((address, server), source_address=(address, client))
         far, _ = listener.accept()
-    with _silence():
+    with silence():
         for name, each in (("near", near), ("far", far)):
             if name not in left:
                 each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

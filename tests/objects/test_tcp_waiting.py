@@ -5,6 +5,7 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -15,21 +16,31 @@ from harness.events import time_limit_s
 from harness.neighbour import joined_namespace
 from harness.program import Program
 from harness.rounds import rounds
+from harness.skips import need_tracking
 from harness.streams import InNamespace
+from torpor.base.errors import TargetGoneError
+from torpor.base.ids import Pid
+from torpor.engine.dump import run, stopping
+from torpor.engine.dump.session import DumpSession
+from torpor.engine.options import DumpOptions
 from torpor.kernel import packets
 from torpor.kernel.sockets import Socket
 from torpor.objects.files.socket import left_clients
+from torpor.objects.memory.tracking import Tracker
+from torpor.objects.policy import NetworkPolicy, Policies
+from torpor.tracee.tree import FrozenTree
 
 pytestmark = pytest.mark.root
 
 N_DUMPS = 5
 
 _BUSY = """
-import socket
+import socket, time
 listener = socket.create_server(("127.0.0.1", 0), backlog=100)
 print("port", listener.getsockname()[1], flush=True)
 while True:
     peer, _ = listener.accept()
+    time.sleep(WORK_S)
     peer.sendall(b"x")
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, bytes([1, 0, 0, 0, 0, 0, 0, 0]))
     peer.close()
@@ -53,6 +64,26 @@ while True:
     peers[-1].sendall(b"welcome")
     print("accepted", peers[-1].getpeername()[1], flush=True)
 """
+_ASKER = """
+import socket, sys, time
+while True:
+    with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as peer:
+        peer.recv(1)
+        time.sleep(0.004)
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, bytes([1, 0, 0, 0, 0, 0, 0, 0]))
+    print("asked", flush=True)
+    time.sleep(0.004)
+"""
+#: Takes longer over each than it takes several clients to come again.
+_SATURATED = """
+import socket, sys, time
+listener = socket.create_server((sys.argv[1], 0), backlog=100)
+print("port", listener.getsockname()[1], flush=True)
+while True:
+    with listener.accept()[0] as peer:
+        time.sleep(0.005)
+        peer.sendall(peer.recv(10))
+"""
 _HALF_DEAF = """
 import socket, sys
 family = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
@@ -68,7 +99,10 @@ import signal, socket
 listener = socket.create_server(("127.0.0.1", 0), backlog=100)
 print("port", listener.getsockname()[1], flush=True)
 signal.sigwait([signal.SIGUSR1])
-print("accepted", listener.accept()[1][1], flush=True)
+peer, (_, port) = listener.accept()
+print("accepted", port, flush=True)
+print("read", peer.recv(10).decode(), flush=True)
+signal.pause()
 """
 
 
@@ -86,25 +120,89 @@ def test_one_that_opens_and_closes_listeners(tmp_path: Path) -> None:
             engine.dump(program.pid, tmp_path, leave_running=True, options=["--tcp-established"])
 
 
-def test_a_busy_server(tmp_path: Path) -> None:
-    """One that accepts and ends connections without a pause can be dumped at any time."""
+@pytest.mark.parametrize(
+    ("work_s", "options"), [(0, ["--tcp-established"]), (0.004, [])], ids=["without a pause", "now and then"]
+)
+def test_a_busy_server(tmp_path: Path, work_s: float, options: list[str]) -> None:
+    """One that accepts and ends connections can be dumped at any time; between two, if they are not to be carried."""
     end = threading.Event()
 
     def talk(port: int) -> None:
         while not end.is_set():
             with suppress(ConnectionResetError), socket.create_connection(("127.0.0.1", port)) as peer:
                 peer.recv(10)
+            end.wait(work_s)
 
     with Program() as program:
-        port = _start(program, _BUSY)
+        port = _start(program, _BUSY.replace("WORK_S", str(work_s)))
         thread = threading.Thread(target=talk, args=(port,))
         thread.start()
         try:
             for _ in range(N_DUMPS):
-                engine.dump(program.pid, tmp_path, leave_running=True, options=["--tcp-established"])
+                engine.dump(program.pid, tmp_path, leave_running=True, options=options)
         finally:
             end.set()
             thread.join()
+
+
+def test_one_that_asks_others(tmp_path: Path) -> None:
+    """Its own connections come and go as well."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, Program() as program:
+
+        def answer() -> None:
+            with suppress(OSError):  # the listener is closed
+                while True:
+                    with listener.accept()[0] as peer, suppress(ConnectionResetError):
+                        peer.sendall(b"x")
+                        peer.recv(1)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        program.start([sys.executable, "-c", _ASKER, str(listener.getsockname()[1])])
+        program.wait_log("asked")
+        for _ in range(N_DUMPS):
+            engine.dump(program.pid, tmp_path, leave_running=True)
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+def test_a_round_of_memory_waits_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connections are the business of the dump that follows: the tree is stopped once."""
+    need_tracking()
+    stops: list[FrozenTree] = []
+    stop = stopping._stop
+
+    def counted(session: DumpSession) -> FrozenTree:
+        stops.append(stop(session))
+        return stops[-1]
+
+    monkeypatch.setattr(stopping, "_stop", counted)
+    with Program() as program, Tracker() as tracker:
+        port = _start(program, _DEAF)
+        options = DumpOptions(tracker=tracker, owns_directory=True)
+        run.pre_dump(program.pid, tmp_path / "1", options)
+        with socket.create_connection(("127.0.0.1", port)) as peer:
+            run.pre_dump(program.pid, tmp_path / "2", options)  # it waits to be accepted
+            os.kill(program.pid, signal.SIGUSR1)
+            program.wait_log(f"accepted {peer.getsockname()[1]}\n")
+            run.pre_dump(program.pid, tmp_path / "3", options)
+            assert len(stops) == 3
+            peer.sendall(b"bye")
+            program.wait_log("read bye\n")
+
+
+def test_a_connection_that_stays(tmp_path: Path) -> None:
+    """It is waited for in vain, while the tree runs; then refused."""
+    with Program() as program:
+        port = _start(program, _DEAF)
+        with socket.create_connection(("127.0.0.1", port)) as peer:
+            os.kill(program.pid, signal.SIGUSR1)
+            program.wait_log(f"accepted {peer.getsockname()[1]}\n")
+            with pytest.raises(engine.EngineError) as caught:
+                engine.dump(program.pid, tmp_path)
+            assert "use --tcp-close to have it closed, or --tcp-established to carry it" in caught.value.log
+            peer.sendall(b"bye")
+            program.wait_log("read bye\n")
 
 
 @pytest.mark.usefixtures("own_network")
@@ -145,6 +243,62 @@ def test_a_client_that_comes_just_before_the_network_is_locked(tmp_path: Path, o
         thread.join()
         assert late[0].recv(10) == b"welcome"
         assert come().recv(10) == b"welcome"
+
+
+@pytest.mark.usefixtures("own_network")
+def test_one_for_whom_somebody_waits_at_all_times() -> None:
+    """Nobody new is let in until all that wait have been served: none of its clients is lost, and none told so."""
+    end = threading.Event()
+    lost: list[OSError] = []
+
+    def ask(address: tuple[str, int]) -> None:
+        try:
+            while not end.is_set():
+                # Between the dump and the restore there is nobody, and the namespace says so.
+                with suppress(ConnectionRefusedError), socket.create_connection(address, time_limit_s(20)) as client:
+                    client.sendall(b"a request")
+                    assert client.recv(10) == b"a request"
+        except OSError as error:
+            lost.append(error)
+
+    with joined_namespace() as keeper, InNamespace(keeper) as program:
+        program.start(["nsenter", "-n", "-t", str(keeper), sys.executable, "-c", _SATURATED, "10.213.7.2"])
+        program.wait_log(r"port \d+\n")
+        threads = [threading.Thread(target=ask, args=[("10.213.7.2", program.port)]) for _ in range(12)]
+        for thread in threads:
+            thread.start()
+        try:
+            program.sleep_and_wake()
+        finally:
+            end.set()
+            for thread in threads:
+                thread.join()
+        assert not lost
+
+
+@pytest.mark.usefixtures("own_network")
+def test_a_door_that_is_ajar_is_opened_by_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever goes wrong while the tree runs on and nobody new is let in: its clients come in afterwards."""
+
+    def fail(session: DumpSession, pids: Sequence[Pid], *, is_locked: bool) -> bool:
+        if is_locked:
+            raise TargetGoneError("it has ended")
+        return False
+
+    monkeypatch.setattr(stopping, "_let_it_work", fail)
+    network = NetworkPolicy(tcp_established=True)
+    with joined_namespace() as keeper, InNamespace(keeper) as program:
+        program.start(["nsenter", "-n", "-t", str(keeper), sys.executable, "-c", _GREETER])
+        program.wait_log(r"port \d+\n")
+        address = ("10.213.7.2", program.port)
+        with socket.create_connection(address, time_limit_s(20)) as first:
+            assert first.recv(10) == b"welcome"
+            monkeypatch.setattr(stopping, "_n_waited_for", lambda session, pids: 1)
+            options = DumpOptions(policies=Policies((program.dump_options[-1],), network=network))
+            with pytest.raises(TargetGoneError, match="it has ended"):
+                run.dump(program.pid, tmp_path, options)
+            with socket.create_connection(address, time_limit_s(20)) as second:
+                assert second.recv(10) == b"welcome"
 
 
 def test_one_that_never_accepts(tmp_path: Path) -> None:

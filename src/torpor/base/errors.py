@@ -36,6 +36,10 @@ class RefusedError(TorporError):
     """The target has something that cannot be carried.  Raised before anything is frozen wherever that can be known."""
 
 
+class PassingError(RefusedError):
+    """What cannot be carried comes and goes, as a request does that is being answered: it may be gone in a moment."""
+
+
 class TargetGoneError(TorporError):
     """The task died (or was never there).  For a tracee that is a normal outcome, not a bug."""
 

@@ -38,6 +38,8 @@ _NESTED = 0x8000
 _HEADER = struct.Struct("=IHHII")
 _META_MARK, _META_NFPROTO, _META_L4PROTO = 3, 15, 16
 _NETWORK, _TRANSPORT = 1, 2
+#: Where TCP's flags are in its header, and of FIN, SYN, RST and ACK that which a new connection has.
+_FLAGS_AT, _OF_FLAGS, _IS_NEW = 13, b"\x17", b"\x02"
 #: ipv4_addr, inet_service and ipv6_addr as nft(8) numbers types of keys; it packs a concatenation's six bits each.
 _TYPE_IPV4, _TYPE_SERVICE, _TYPE_IPV6 = 7, 13, 8
 _ROOM = 1 << 16
@@ -102,6 +104,11 @@ def new_chain(table: str, chain: str, hook: int, policy: int, family: int = NFPR
     return _object(_NEW_CHAIN, NLM_F_CREATE, content, family)
 
 
+def set_policy(table: str, chain: str, policy: int, family: int = NFPROTO_INET) -> bytes:
+    """What a chain does with packets that none of its rules speaks of."""
+    return _object(_NEW_CHAIN, 0, _text(1, table) + _text(3, chain) + _number(5, policy), family)
+
+
 def new_set(table: str, name: str, family: int, ident: int) -> bytes:
     """A set of connections: source address and port, then the destination's."""
     kinds = (_TYPE_IPV4 if family == NFPROTO_IPV4 else _TYPE_IPV6, _TYPE_SERVICE)
@@ -128,6 +135,19 @@ def connection_key(source: bytes, source_port: int, target: bytes, target_port: 
 def accept_mark(table: str, chain: str, mark: int) -> bytes:
     """``meta mark MARK accept``."""
     return _rule(table, chain, _meta(_META_MARK), _equals(struct.pack("=I", mark)), _verdict(ACCEPT))
+
+
+def drop_new_connections(table: str, chain: str) -> bytes:
+    """``tcp flags & (fin|syn|rst|ack) == syn drop``."""
+    return _rule(
+        table,
+        chain,
+        _meta(_META_L4PROTO), _equals(bytes([socket.IPPROTO_TCP])),
+        _payload(1, _TRANSPORT, _FLAGS_AT, 1),
+        _masked(1, _OF_FLAGS),
+        _equals(_IS_NEW),
+        _verdict(DROP),
+    )  # fmt: skip
 
 
 def drop_connections(table: str, chain: str, name: str, family: int) -> bytes:
@@ -165,6 +185,12 @@ def _meta(key: int) -> bytes:
 
 def _equals(value: bytes) -> bytes:
     return _expression("cmp", _number(1, 1) + _number(2, 0) + _attribute(3 | _NESTED, _attribute(1, value)))
+
+
+def _masked(length: int, mask: bytes) -> bytes:
+    fields = b"".join(map(_number, (1, 2, 3), (1, 1, length)))
+    values = (_attribute(kind | _NESTED, _attribute(1, value)) for kind, value in ((4, mask), (5, bytes(length))))
+    return _expression("bitwise", fields + b"".join(values))
 
 
 def _payload(register: int, base: int, offset: int, length: int) -> bytes:

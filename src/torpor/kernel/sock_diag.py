@@ -22,11 +22,11 @@ _UNIX_HEADER = struct.Struct("=BBBBIII")
 _SHOW = 0x1 | 0x2 | 0x4 | 0x8 | 0x10
 _NAME, _VFS, _PEER, _ICONS, _RQLEN, _, _SHUTDOWN = range(7)
 
-_INET_REQUEST = struct.Struct("=BBBBI48x")
+_INET_REQUEST = struct.Struct("=BBBBI2s2s44x")
 #: INET_DIAG_INFO, without which nothing is said of keys.
 _INET_WITH_INFO = 1 << 1
 _INET_HEADER = struct.Struct("=BBBB48xIIIII")
-_INET_SHUTDOWN, _INET_MD5SIG = 8, 18
+_INET_INFO, _INET_SHUTDOWN, _INET_MD5SIG = 2, 8, 18
 
 
 #: What shows the sockets of a protocol, where it is not built in; of all others raw_diag does.
@@ -105,13 +105,16 @@ class InetSocket:
 
 
 def read_inet(
-    family: int, protocol: int, states: int = 0xFFFFFFFF, *, with_keys: bool = False
+    family: int, protocol: int, states: int = 0xFFFFFFFF, *, with_keys: bool = False, port: int = 0, peer_port: int = 0
 ) -> dict[int, InetSocket]:
     """All sockets of *family* and *protocol* in our network namespace by inode (TCP: those with an inode).
 
-    *states* is a mask of those to be told of; whether one ``is_signed`` is told *with_keys*.
+    *states* is a mask of those to be told of, *port* and *peer_port* are theirs (0: any); whether one ``is_signed`` is
+    told *with_keys*.
     """
-    request = _INET_REQUEST.pack(family, protocol, _INET_WITH_INFO if with_keys else 0, 0, states)
+    extensions = _INET_WITH_INFO if with_keys else 0
+    ports = port.to_bytes(2, "big"), peer_port.to_bytes(2, "big")
+    request = _INET_REQUEST.pack(family, protocol, extensions, 0, states, *ports)
     found = {}
     for answer in _ask(request, _MODULES.get(protocol, "raw_diag")):
         _, state, _, _, _, unread, unsent, _, ino = _INET_HEADER.unpack_from(answer)
@@ -140,6 +143,42 @@ def read_unaccepted(family: int, port: int) -> list[tuple[bytes, int, bytes, int
         if own_port == port and not ino:
             length = 4 if family == socket.AF_INET else 16
             found.append((own[:length], own_port, peer[:length], peer_port))
+    return found
+
+
+#: Connections that have said goodbye, and whose other end has not acknowledged it: FIN_WAIT1, LAST_ACK, CLOSING.
+_CLOSING = 1 << 4 | 1 << 9 | 1 << 11
+#: Where tcpi_rtt is in a struct tcp_info (``include/uapi/linux/tcp.h``).
+_RTT_AT = 68
+
+
+@dataclass(frozen=True, slots=True)
+class Goodbye:
+    """A TCP connection that no process has any more, while it still delivers: both ends, ours first.
+
+    ``n_left``: the bytes that the other end has not acknowledged, the goodbye (FIN) counts as one; ``rtt_us``: how long
+    it takes to do so, as far as the kernel knows, in microseconds, or 0.
+    """
+
+    here: tuple[bytes, int]
+    there: tuple[bytes, int]
+    n_left: int
+    rtt_us: int
+
+
+def read_goodbyes() -> list[Goodbye]:
+    """All such connections of our network namespace; KernelError where the kernel does not tell."""
+    found = []
+    for family, length in ((socket.AF_INET, 4), (socket.AF_INET6, 16)):
+        request = _INET_PORT_REQUEST.pack(family, socket.IPPROTO_TCP, _INET_WITH_INFO, 0, _CLOSING) + bytes(48)
+        for answer in _ask(request, _MODULES[6]):
+            *_, n_left, _, inode = _INET_HEADER.unpack_from(answer)
+            if inode or not n_left:
+                continue
+            port, peer_port, own, peer = _INET_ENDS.unpack_from(answer)
+            info = netlink.parse_attributes(answer[_INET_HEADER.size :]).get(_INET_INFO, b"")
+            rtt_us = int.from_bytes(info[_RTT_AT : _RTT_AT + 4], "little")
+            found.append(Goodbye((own[:length], port), (peer[:length], peer_port), n_left, rtt_us))
     return found
 
 

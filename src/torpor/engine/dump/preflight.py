@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 
-from torpor.base.errors import NotPermittedError, RefusedError, TargetGoneError, TorporError
+from torpor.base.errors import NotPermittedError, PassingError, RefusedError, TargetGoneError, TorporError
 from torpor.base.fds import OwnedFd
 from torpor.base.ids import Pid, TreePid
 from torpor.base.records import dataclass
@@ -43,14 +44,16 @@ from torpor.tracee.tree import Process, lives_on, refuse_without_leader
 if TYPE_CHECKING:
     from torpor.objects.files.leading_out import LeadingOut
 
-#: Where the kernel keeps tasks that a freezer of v2 has stopped.
-_FROZEN_IN = ("get_signal", "do_freezer_trap")
+#: Where the kernel keeps tasks that a freezer of v2 has stopped.  0: it does not tell (before 5.16, bc9bbb81730e).
+_FROZEN_IN = ("get_signal", "do_freezer_trap", "0")
 #: Processes for each of which we may have a descriptor without a thought.
 _FEW = 200
 #: The line of a table of semaphores behind its heading.
 _FIRST_SET = 2
 _NODES_ONLINE = "/sys/devices/system/node/online"
 _LANDLOCK = "whether it has confined itself by Landlock: a checkpoint, which stops it, finds out, and refuses if so"
+#: What comes and goes is waited for so long, and looked at so often.
+_GONE_WITHIN_S, _LOOK_EVERY_S = 1, 0.005
 #: Mappings whose name alone says that nothing can be done.
 _SUSPECT = ("/[aio]", "anon_inode:")
 
@@ -86,15 +89,22 @@ def check(
     have just been read.
     """
     look = _Look(pid, options, entered or {}, thorough=False, by_freezer=by_freezer, tree=tree)
-    found = look.problems()
-    if found:
+    deadline = time.monotonic() + _GONE_WITHIN_S
+    is_first, peer_ports = True, set[int]()
+    while found := look.problems():
+        peer_ports |= look.context.noticed.peer_ports
+        look.context.noticed.restless.clear()  # descriptors of the tree's, which a look that is over has no use for
+        is_passing = time.monotonic() < deadline and all(isinstance(each, PassingError) for each in found)
         # What comes and goes while we look (a socket between two looks at descriptors, a lock) is looked at once more.
+        if not (is_first or is_passing):
+            for other in found[1:6]:
+                found[0].add_note(f"also {other}")
+            raise found[0]
+        if not is_first:
+            time.sleep(_LOOK_EVERY_S)
+        is_first = False
         look = _Look(pid, options, entered or {}, thorough=False, by_freezer=by_freezer)
-        found = look.problems()
-    if found:
-        for other in found[1:6]:
-            found[0].add_note(f"also {other}")
-        raise found[0]
+    look.context.noticed.peer_ports |= peer_ports
     return look.context.noticed
 
 
@@ -351,7 +361,8 @@ def _of_mounts(process: DumpProcess, context: DumpContext, is_ended: bool) -> It
 
 def _of_freezers(process: DumpProcess) -> Iterator[TorporError]:
     """A frozen task cannot be stopped (v1), or does nothing for us once it is (v2)."""
-    if process.stat.state not in "DT" and read_small(f"/proc/{process.pid}/wchan") not in _FROZEN_IN:
+    state = process.stat.state
+    if state not in "DT" and (state != "S" or read_small(f"/proc/{process.pid}/wchan") not in _FROZEN_IN):
         return
     from torpor.objects.cgroup import freezer
 
@@ -397,6 +408,10 @@ def _of_files(process: DumpProcess, context: DumpContext, thorough: bool) -> Ite
             plain = (device in devices or _is_plain(target, info)) and not kinds.find(info.st_dev, link)
         except FileNotFoundError:
             continue  # closed meanwhile
+        if stat.S_ISSOCK(info.st_mode):
+            context.noticed.sockets.add(info.st_ino)
+        else:
+            context.noticed.n_other_files += 1
         kinds_alike(target, info)  # imported now: the tree runs on
         if not context.policies.files.external_pipes:
             with suppress(OSError):

@@ -12,13 +12,20 @@ from torpor.objects.files import fdtable, locks
 from torpor.objects.task import seccomp
 
 
-def lock_network(session: DumpSession) -> None:
+def lock_network(session: DumpSession, *, is_ajar: bool = False) -> None:
     """A network namespace of the tree's own is locked as a whole, if there are connections to carry; once.
 
-    In the one that is ours too only the connections themselves are, when all are known.
+    One that *is_ajar* keeps out new connections alone, until it is locked once more.  In the one that is ours too only
+    the connections themselves are, when all are known.
     """
     if session.is_network_seen:
+        if session.is_network_ajar != is_ajar and is_lock_wanted(session):
+            from torpor.objects.files.socket import net_lock
+
+            session.context.part(net_lock.DumpLock).shut(is_ajar=is_ajar)
+        session.is_network_ajar = is_ajar
         return
+    session.is_network_ajar = is_ajar
     session.is_network_seen = True
     pid, notify, context = session.pid, session.options.notify, session.context
     if os.readlink(f"/proc/{pid}/ns/net") == os.readlink("/proc/self/ns/net"):
@@ -28,7 +35,7 @@ def lock_network(session: DumpSession) -> None:
     if is_lock_wanted(session):
         from torpor.objects.files.socket import net_lock
 
-        context.part(net_lock.DumpLock).lock_namespace(open_pidfd(pid))
+        context.part(net_lock.DumpLock).lock_namespace(open_pidfd(pid), is_ajar=is_ajar)
 
 
 def is_lock_wanted(session: DumpSession) -> bool:

@@ -100,6 +100,8 @@ class DumpSession:
     owed: list[str] = field(default_factory=list)
     #: Whether a network namespace of the tree's own has been locked, if it is to be.
     is_network_seen: bool = False
+    #: Whether it still lets through what is connected.
+    is_network_ajar: bool = False
     #: Leaves the tree's network namespace, while we are in it.
     visit: ExitStack = field(default_factory=ExitStack)
 
@@ -139,7 +141,8 @@ def begin(
     # Of what a pre-dump finds behind mappings no image is wanted: what is kept back is dropped.
     context = DumpContext(LateStore(new.store) if is_pre_dump else store, options.policies)
     context.files = FileDump(context, kinds_alike)
-    context.part(DumpedPages).sink = options.pages or StoreSink(store, PAGE_SIZE, first=first)
+    pages = context.part(DumpedPages)
+    pages.sink, pages.server = options.pages or StoreSink(store, PAGE_SIZE, first=first), options.pages
     new.has_pages = options.pages is None
     session = DumpSession(pid, new, options, hold, late, store, context, is_pre_dump)
     session.both, session.here = both, here

@@ -22,7 +22,7 @@ from torpor.base.fds import OwnedFd
 from torpor.images import kinds
 from torpor.images.errors import ImageError
 from torpor.images.pagemap import load_pagemap
-from torpor.images.pages import Contents, PageSink, Piece, StoreSink, open_contents
+from torpor.images.pages import Contents, PageServer, PageSink, Piece, StoreSink, open_contents
 from torpor.images.store import ImageStore, PagesReader
 from torpor.kernel.vm import PAGE_SIZE
 from torpor.objects.memory import contents
@@ -41,6 +41,8 @@ class DumpedPages:
     def __init__(self, context: DumpContext) -> None:
         self.sink: PageSink = StoreSink(context.store, PAGE_SIZE)
         self.before: ImageStore | None = None
+        #: The sink, if it may lack images before that are here.
+        self.server: PageServer | None = None
 
 
 class SegmentDump:
@@ -80,7 +82,11 @@ def _dump_contents(pages: DumpedPages, fd: int, shmid: int) -> int:
     def read(pieces: Sequence[Piece], into: memoryview) -> None:
         _read(fd, pieces, into)
 
-    if pages.before is not None and pages.before.exists(kinds.SHMEM_PAGEMAP.file_name(shmid)):
+    if (
+        pages.before is not None
+        and pages.before.exists(kinds.SHMEM_PAGEMAP.file_name(shmid))
+        and (pages.server is None or pages.server.has_parent(kinds.SHMEM_PAGEMAP, shmid))
+    ):
         # What writes to a segment, and by which of its mappings and descriptors, nobody can be asked.
         with (
             open_contents(pages.before, shmid, kinds.SHMEM_PAGEMAP, PAGE_SIZE) as before,

@@ -15,6 +15,8 @@ from torpor.base.errors import NotPermittedError, RefusedError, TargetGoneError
 from torpor.base.ids import Pid
 from torpor.engine.dump import preflight, privileges
 from torpor.engine.options import DumpOptions
+from torpor.kernel.procfs.small import read_small
+from torpor.kernel.procfs.stat import read_stat
 from torpor.objects.cgroup import freezer
 from torpor.objects.policy import FilePolicy, Policies, TerminalPolicy
 
@@ -157,6 +159,19 @@ def test_a_frozen_one_is_refused_unless_it_is_thawed_anyway(monkeypatch: pytest.
         with pytest.raises(RefusedError, match=r"is frozen by the control group freezer:/some"):
             preflight.check(pid, DumpOptions())
         preflight.check(pid, DumpOptions(), by_freezer=True)
+
+
+@pytest.mark.parametrize("place", ["get_signal", "do_freezer_trap", "0"])
+def test_one_that_is_frozen_in_its_sleep(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A freezer of v2 leaves it in the state S; where the kernel keeps it not every kernel tells."""
+    monkeypatch.setattr(freezer, "frozen_group", lambda pid: "/some")
+    name = "torpor.engine.dump.preflight.read_small"
+    monkeypatch.setattr(name, lambda path: place if path.endswith("/wchan") else read_small(path))
+    with running(_program("")) as pid:
+        while read_stat(pid).state != "S":
+            os.sched_yield()
+        with pytest.raises(RefusedError, match=r"is frozen by the control group /some"):
+            preflight.check(pid, DumpOptions())
 
 
 def test_the_dead_leader_of_threads_that_live() -> None:

@@ -10,6 +10,8 @@ Restore
     a packet for a connection that does not exist yet would be answered by a reset.
 Limits
     In a network namespace of the tree's own everything is held back, as CRIU does; elsewhere only the connections.
+    While the tree is still at what came before the lock, or the kernel delivers what it has sent, it keeps out no more
+    than new connections.
 """
 
 from __future__ import annotations
@@ -100,7 +102,8 @@ def _has_nftables() -> bool:
 
 def find_program(name: str) -> str | None:
     """The path of a program, as execvp(3) would find it or where administrators have theirs."""
-    for directory in (*os.get_exec_path(), "/usr/sbin", "/sbin"):
+    # Not os.get_exec_path(), which imports a module: the tree may be stopped.
+    for directory in (*os.environ.get("PATH", os.defpath).split(os.pathsep), "/usr/sbin", "/sbin"):
         path = os.path.join(directory, name)
         if os.access(path, os.X_OK):
             return path
@@ -128,10 +131,18 @@ class NetLock:
         """Whether this lock holds back any packets now."""
         return bool(self._locked)
 
-    def lock(self, netns: OwnedFd, ends: Iterable[Ends] | None, keeper: Callable[[], caretaker.Caretaker]) -> None:
+    def lock(
+        self,
+        netns: OwnedFd,
+        ends: Iterable[Ends] | None,
+        keeper: Callable[[], caretaker.Caretaker],
+        *,
+        is_ajar: bool = False,
+    ) -> None:
         """Hold back the packets of *ends*, or (None) all, in the namespace *netns*, which is ours to close.
 
-        The caretaker that *keeper* gives learns of it first.  RefusedError where neither way works.
+        One that *is_ajar* lets through all but new connections from outside, until ``shut``.  The caretaker that
+        *keeper* gives learns of it first.  RefusedError where neither way works.
         """
         if METHODS[self._wanted] == SKIP:
             netns.close()
@@ -139,23 +150,25 @@ class NetLock:
         known = None if ends is None else list(ends)
         if METHODS[self._wanted] == NFTABLES:
             try:
-                return self._lock_nftables(netns, known, keeper())
+                return self._lock_nftables(netns, known, keeper(), is_ajar)
             except (OSError, KernelError) as error:
                 if self._wanted or not find_program("iptables-restore"):
                     raise RefusedError(f"packets cannot be held back by nftables: {error}", hint=_HINT) from error
                 log.debug(f"no nftables, iptables then: {error}")
-        self._lock_iptables(netns, known, keeper())
+        self._lock_iptables(netns, known, keeper(), is_ajar)
 
-    def _lock_nftables(self, netns: OwnedFd, ends: list[Ends] | None, keeper: caretaker.Caretaker) -> None:
+    def _lock_nftables(
+        self, netns: OwnedFd, ends: list[Ends] | None, keeper: caretaker.Caretaker, is_ajar: bool
+    ) -> None:
         connection = in_netns(netns.fileno(), nftables.open_socket)
         undo = nftables.batch([nftables.delete_table(self._table)])
         if ends is None and self._holds_all:
             undo = nftables.batch(let_all_through(self._table))
         locked = _Locked(netns, connection, keeper, [caretaker.send(connection.fileno(), undo)], ends is None)
         try:
-            messages = _table_messages(self._table, ends)
+            messages = _table_messages(self._table, ends, is_ajar=is_ajar)
             if ends is None and self._holds_all:
-                messages = hold_all(self._table)
+                messages = hold_all(self._table, is_ajar=is_ajar)
             nftables.commit(connection, messages)
         except BaseException:
             locked.forget()
@@ -163,7 +176,9 @@ class NetLock:
         self.method = NFTABLES
         self._locked.append(locked)
 
-    def _lock_iptables(self, netns: OwnedFd, ends: list[Ends] | None, keeper: caretaker.Caretaker) -> None:
+    def _lock_iptables(
+        self, netns: OwnedFd, ends: list[Ends] | None, keeper: caretaker.Caretaker, is_ajar: bool
+    ) -> None:
         undo = [
             caretaker.run(netns.fileno(), argv, text)
             for texts in _iptables_texts(ends, lock=False)
@@ -172,10 +187,16 @@ class NetLock:
         locked = _Locked(netns, None, keeper, undo, ends is None)
         self.method = IPTABLES
         self._locked.append(locked)
-        for texts in _iptables_texts(ends, lock=True):
-            for argv, text in _iptables_commands(texts):
-                if in_netns(netns.fileno(), lambda argv=argv, text=text: caretaker.feed(argv, text)):  # type: ignore[misc]
-                    raise RefusedError("packets cannot be held back by iptables", hint=_HINT)
+        for texts in _iptables_texts(ends, lock=True, is_ajar=is_ajar):
+            _feed(netns, texts)
+
+    def shut(self, *, is_ajar: bool = False) -> None:
+        """What is locked as a whole holds back all packets from now on, or is left ajar again."""
+        for locked in self._locked:
+            if locked.is_whole and locked.connection is not None:
+                nftables.commit(locked.connection, _policies(self._table, self._holds_all, is_ajar))
+            elif locked.is_whole:
+                _feed(locked.netns, {n: _iptables_chain(is_ajar) for n in (4, 16)})
 
     def let_through(self) -> None:
         """Undo it all; ``close`` is still to come."""
@@ -218,9 +239,9 @@ class DumpLock(NetLock, Lasting):
         processes = self._context.processes
         return processes[0].ids.net_ns_id if processes else 0
 
-    def lock_namespace(self, netns: int) -> None:
+    def lock_namespace(self, netns: int, *, is_ajar: bool) -> None:
         """All packets in a namespace of the tree's own, behind *netns* (a pidfd will do), which is ours to close."""
-        self.lock(OwnedFd(netns), None, lambda: self._outside.caretaker)
+        self.lock(OwnedFd(netns), None, lambda: self._outside.caretaker, is_ajar=is_ajar)
         self._outside.lock_method = self.method
 
     def lock_connections(self) -> None:
@@ -283,7 +304,7 @@ class _Locked:
         is_whole: bool,
     ) -> None:
         self.is_whole = is_whole
-        self._netns, self.connection, self._keeper, self.steps = netns, connection, keeper, steps
+        self.netns, self.connection, self._keeper, self.steps = netns, connection, keeper, steps
         self.keys = keeper.add(steps)
 
     def undo(self) -> None:
@@ -296,7 +317,7 @@ class _Locked:
         self._keeper.drop(self.keys)
         if self.connection is not None:
             self.connection.close()
-        self._netns.close()
+        self.netns.close()
 
 
 def in_netns(netns: int, work: Callable[[], T]) -> T:
@@ -309,13 +330,13 @@ def in_netns(netns: int, work: Callable[[], T]) -> T:
     return isolated(enter)
 
 
-def _table_messages(table: str, ends: Sequence[Ends] | None) -> list[bytes]:
-    policy = nftables.DROP if ends is None else nftables.ACCEPT
+def _table_messages(table: str, ends: Sequence[Ends] | None, *, is_ajar: bool = False) -> list[bytes]:
+    policy = nftables.DROP if ends is None and not is_ajar else nftables.ACCEPT
     messages = [nftables.new_table(table)]
     for chain, hook in _CHAINS:
         messages += [nftables.new_chain(table, chain, hook, policy), nftables.accept_mark(table, chain, MARK)]
     if ends is None:
-        return messages
+        return [*messages, nftables.drop_new_connections(table, "input")]  # of use while it is ajar
     for ident, (name, family, length) in enumerate(_SETS):
         messages.append(nftables.new_set(table, name, family, ident + 1))
         messages += [nftables.drop_connections(table, chain, name, family) for chain, _ in _CHAINS]
@@ -326,15 +347,22 @@ def _table_messages(table: str, ends: Sequence[Ends] | None) -> list[bytes]:
     return messages
 
 
-def hold_all(table: str) -> list[bytes]:
+def hold_all(table: str, *, is_ajar: bool = False) -> list[bytes]:
     """The nftables messages that hold back all packets of a network namespace, those of ARP included.
 
-    So nobody learns where its addresses are either.
+    So nobody learns where its addresses are either.  One that *is_ajar* keeps out new connections alone.
     """
-    messages = [*_table_messages(table, None), nftables.new_table(table, nftables.NFPROTO_ARP)]
+    policy = nftables.ACCEPT if is_ajar else nftables.DROP
+    messages = [*_table_messages(table, None, is_ajar=is_ajar), nftables.new_table(table, nftables.NFPROTO_ARP)]
     for chain, hook in _ARP_CHAINS:
-        messages.append(nftables.new_chain(table, chain, hook, nftables.DROP, nftables.NFPROTO_ARP))
+        messages.append(nftables.new_chain(table, chain, hook, policy, nftables.NFPROTO_ARP))
     return messages
+
+
+def _policies(table: str, holds_all: bool, is_ajar: bool) -> list[bytes]:
+    policy = nftables.ACCEPT if is_ajar else nftables.DROP
+    arp = [nftables.set_policy(table, chain, policy, nftables.NFPROTO_ARP) for chain, _ in _ARP_CHAINS]
+    return [*(nftables.set_policy(table, chain, policy) for chain, _ in _CHAINS), *(arp if holds_all else ())]
 
 
 def let_all_through(table: str) -> list[bytes]:
@@ -349,12 +377,24 @@ def _both_ways(ends: Ends) -> tuple[bytes, bytes]:
     )
 
 
-def _iptables_texts(ends: Sequence[Ends] | None, *, lock: bool) -> list[dict[int, list[str]]]:
+def _feed(netns: OwnedFd, texts: dict[int, list[str]]) -> None:
+    for argv, text in _iptables_commands(texts):
+        if in_netns(netns.fileno(), lambda argv=argv, text=text: caretaker.feed(argv, text)):  # type: ignore[misc]
+            raise RefusedError("packets cannot be held back by iptables", hint=_HINT)
+
+
+def _iptables_chain(is_ajar: bool) -> list[str]:
+    """The lines that make the chain of a namespace that is locked as a whole what it is to be, whatever it was."""
+    what = "-p tcp --syn -j DROP" if is_ajar else "-j DROP"
+    return [":CRIU - [0:0]", f"-A CRIU -m mark --mark {MARK:#x} -j ACCEPT", f"-A CRIU {what}"]
+
+
+def _iptables_texts(ends: Sequence[Ends] | None, *, lock: bool, is_ajar: bool = False) -> list[dict[int, list[str]]]:
     """Lines for ``iptables-restore`` by the length of addresses; several texts are fed one after the other."""
     if ends is None:
         if lock:
-            lines = [":CRIU - [0:0]", "-I INPUT -j CRIU", "-I OUTPUT -j CRIU"]
-            return [{n: [*lines, f"-A CRIU -m mark --mark {MARK:#x} -j ACCEPT", "-A CRIU -j DROP"] for n in (4, 16)}]
+            lines = [*_iptables_chain(is_ajar), "-I INPUT -j CRIU", "-I OUTPUT -j CRIU"]
+            return [{n: lines for n in (4, 16)}]
         jumps = [":CRIU - [0:0]", "-D INPUT -j CRIU", "-D OUTPUT -j CRIU"]
         # A chain can be removed only when nothing jumps to it.  iptables' nftables variant still finds a jump that the
         # same text takes away: so the chain is removed by a second one.

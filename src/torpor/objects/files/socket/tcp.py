@@ -7,9 +7,11 @@ Image
 Restore
     A connection that was dumped with --tcp-close comes back as a socket that has been shut down.
 Limits
-    Connections without --tcp-close or --tcp-established are refused; so are those that wait to be accepted, of which
-    nothing can be had but by accepting them (their clients: ``left_clients``), and those with TLS in the kernel, which
-    keeps the keys.
+    Connections without --tcp-close or --tcp-established are refused, and those with TLS in the kernel, which keeps the
+    keys; so are those that wait to be accepted (their clients: ``left_clients``).  Nothing can be had of these but by
+    accepting them, which nobody could take back, and into the queue of a listener leads a new handshake alone, with
+    other sequence numbers than the client has.  So a dump waits until they are accepted: where a network namespace is
+    locked as a whole, with nobody new let in and as long as the server gets on; elsewhere for a second.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import os
 import struct
 
 from torpor.base import log
-from torpor.base.errors import RestoreError
+from torpor.base.errors import PassingError, RestoreError
 from torpor.base.fds import OwnedFd
 from torpor.images import messages as m
 from torpor.kernel.sockets import Borrowed, Socket
@@ -88,8 +90,13 @@ def check(file: OpenFile, sk: m.inet_sk_entry, context: DumpContext) -> None:
         context.noticed.ports.add(sk.src_port)
     if state in (TCP_LISTEN, TCP_CLOSE):
         return
-    _check_connection(file, sk.proto, state, sk.dst_port, context)
-    if not context.policies.network.tcp_close:
+    try:
+        _check_connection(file, sk.proto, state, sk.dst_port, context)
+    except PassingError:
+        if not policy.tcp_established:
+            context.noticed.peer_ports.add(sk.dst_port)
+        raise
+    if not policy.tcp_close:
         with Borrowed(file.fd) as connection:
             if sk.proto == socket.IPPROTO_TCP and not tcp_repair.may_begin(connection):
                 raise file.refuse(
@@ -143,12 +150,13 @@ def _check_connection(file: OpenFile, protocol: int, state: int, port: int, cont
         return
     if protocol == IPPROTO_MPTCP:
         raise file.refuse(f"{peer} over MPTCP", hint="use --tcp-close; GODEBUG=multipathtcp=0 keeps Go from MPTCP")
-    raise file.refuse(peer, hint=_HINT)
+    raise PassingError(f"{file.describe()}: {peer}", hint=_HINT)
 
 
 def _refuse_waiting(file: OpenFile, n_waiting: int, context: DumpContext) -> None:
     raise file.refuse(
-        f"{n_waiting} TCP connections wait to be accepted", hint="try again when they are, or use --skip-in-flight"
+        f"{n_waiting} TCP connections wait to be accepted, which the program does not do in time",
+        hint="try again when it has, or use --skip-in-flight, with which their clients are told that they are gone",
     )
 
 
