@@ -17,6 +17,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from errno import EACCES, EEXIST, ENOMEM
+from itertools import chain
 
 from torpor.base import log
 from torpor.base.errors import KernelError, RefusedError, TorporError
@@ -30,7 +31,7 @@ from torpor.kernel.procfs.status import Status, read_status
 from torpor.kernel.uapi.mman import MAP_FIXED_NOREPLACE
 from torpor.tracee import dispatch
 from torpor.tracee.pipeline import DEPTH
-from torpor.tracee.remote import FAULTS, Runner, Scratch, mask_bit
+from torpor.tracee.remote import FAULTS, Runner, Scratch, mask_bit, refuse_fault
 from torpor.tracee.rseq import ip_outside_critical_section
 from torpor.tracee.thread import Thread
 
@@ -58,8 +59,11 @@ _gadget_cache: dict[tuple[int, int, int], tuple[int, int]] = {}
 class BorrowedRunner(Runner):
     """Runs batches in a thread that gets back every register, its mask and its interrupted call afterwards."""
 
-    def __init__(self, thread: Thread, scratch: Scratch, frame_at: int, *, stop_signal: int, by_calls: bool) -> None:
+    def __init__(
+        self, thread: Thread, scratch: Scratch, frame_at: int, *, stop_signal: int, by_calls: bool, open_signals: int
+    ) -> None:
         super().__init__(thread, scratch, stop_signal=stop_signal)
+        self._mask &= ~open_signals
         self.by_calls = by_calls
         self._dispatch = dispatch.suspend(thread)
         self.regs = _regs_to_give_back(thread)
@@ -90,14 +94,21 @@ class Injection:
     """
 
     def __init__(
-        self, leader: Thread, scratch: Scratch, frames: Sequence[int], covered: Covered, *, stop_signal: int
+        self,
+        leader: Thread,
+        scratch: Scratch,
+        frames: Sequence[int],
+        covered: Covered,
+        *,
+        stop_signal: int,
+        open_signals: int,
     ) -> None:
         self.leader = leader
         self.scratch = scratch
         #: What is to be put back into a copy of the process's memory that is made while we are in it.
         self.covered = covered
         self._frames = frames
-        self._stop_signal = stop_signal
+        self._stop_signal, self._open_signals = stop_signal, open_signals
         self._by_calls = not lsm.may_signal_itself(leader.tgid, stop_signal)
 
     @contextmanager
@@ -112,7 +123,14 @@ class Injection:
     def borrower(self, thread: Thread, part: int) -> BorrowedRunner:
         """Like ``borrow`` for one of several threads at once, number *part* of a pipeline; the caller gives it back."""
         frame_at = self._frames[0 if thread is self.leader else 1 + part]
-        return BorrowedRunner(thread, self.scratch, frame_at, stop_signal=self._stop_signal, by_calls=self._by_calls)
+        return BorrowedRunner(
+            thread,
+            self.scratch,
+            frame_at,
+            stop_signal=self._stop_signal,
+            by_calls=self._by_calls,
+            open_signals=self._open_signals,
+        )
 
 
 @contextmanager
@@ -125,10 +143,13 @@ def inject(
     ``split_leftovers``) are unmapped.  *pending*: the signals pending for any of its threads.  *status*: what
     /proc says of it, if that has been read since it was stopped.
     """
-    stop_signal = _choose_stop_signal(leader, status or read_status(leader.tgid), pending)
+    status = status or read_status(leader.tgid)
+    pending |= status.shared_pending | status.pending
+    stop_signal = _choose_stop_signal(leader, status, pending)
+    faults = _handled_faults(status, pending)
     extended = leader.get_xstate()
     frame_size = (sigframe.size_for(extended) + 63) & -64
-    with _bootstrapped(leader, extended, maps, frame_size) as boot:
+    with _bootstrapped(leader, extended, maps, frame_size, faults) as boot:
         n_frames = 1 + DEPTH
         size = _CODE_SIZE + (n_frames * frame_size + _DATA_SIZE + vm.PAGE_SIZE - 1) // vm.PAGE_SIZE * vm.PAGE_SIZE
         for vma in leftovers:
@@ -141,7 +162,7 @@ def inject(
         data = start + _CODE_SIZE + n_frames * frame_size
         scratch = Scratch(code=code, data=data, size=start + size - data)
         try:
-            yield Injection(leader, scratch, frames, boot.covered, stop_signal=stop_signal)
+            yield Injection(leader, scratch, frames, boot.covered, stop_signal=stop_signal, open_signals=faults)
         finally:
             boot.take_code_out()
             boot.unmap(start, size)
@@ -158,12 +179,16 @@ def call_once(leader: Thread, maps: list[Vma], number: int, *args: int) -> int:
 
 
 @contextmanager
-def _bootstrapped(leader: Thread, extended: bytes, maps: list[Vma], frame_size: int) -> Iterator[_Bootstrap]:
+def _bootstrapped(
+    leader: Thread, extended: bytes, maps: list[Vma], frame_size: int, open_signals: int = 0
+) -> Iterator[_Bootstrap]:
     regs = _regs_to_give_back(leader)
     if regs.is_compat:
         raise RefusedError(f"pid {leader.tgid} runs 32-bit code", hint="only 64-bit processes can be checkpointed")
     # Broken off in the midst of a call, nobody would know what the thread is about to do.
-    with interrupts.put_off(), _dispatch_off(leader), _bootstrap_area(leader, regs, extended, maps, frame_size) as boot:
+    area = _bootstrap_area(leader, regs, extended, maps, frame_size)
+    with interrupts.put_off(), _dispatch_off(leader), area as boot:
+        boot.mask &= ~open_signals
         yield boot
 
 
@@ -217,7 +242,8 @@ class _Bootstrap:
         self._regs = regs
         self._extended = extended
         self._sigmask = sigmask
-        self._mask = dispatch.mask_for_calls(thread, _MASK)
+        #: What is blocked while it makes calls for us.
+        self.mask = dispatch.mask_for_calls(thread, _MASK)
         self._stack = covered[0]
         self._syscall_ret, self._sigreturn = code
         #: Where the loop lies, if not in memory of our own, and what was there.
@@ -233,7 +259,7 @@ class _Bootstrap:
         thread = self._thread
         self.is_away = True
         thread.set_regs(regs)
-        thread.set_sigmask(self._mask)
+        thread.set_sigmask(self.mask)
         try:
             self._to_syscall_stop()
             self._to_syscall_stop()
@@ -253,6 +279,7 @@ class _Bootstrap:
         while not (stop := self._thread.wait()).is_syscall:
             if stop.is_signal:
                 dispatch.refuse_if_dispatched(self._thread, stop)
+                refuse_fault(self._thread, stop)
                 self._thread.deferred.append(stop.signal)
             self._thread.cont_to_syscall()
 
@@ -449,19 +476,27 @@ def _still_there(pid: Pid, vma: Vma, offsets: tuple[int, int]) -> bool:
     return good_first and good_second
 
 
+def _handled_faults(status: Status, pending: int) -> int:
+    """The signals of faults, as a mask, that stay open while the process works for us.
+
+    One that is blocked when the kernel delivers it has lost its handler before we hear of it (kernel/signal.c,
+    force_sig_info_to_task).  One that is pending comes if it is opened, and stays blocked.
+    """
+    return sum(map(mask_bit, FAULTS)) & status.caught & ~pending
+
+
 def _choose_stop_signal(leader: Thread, status: Status, pending: int) -> int:
     """A signal that the process ignores and that is not pending: harmless if nobody traces it any more.
 
     While it ends our loops, a pending one of its kind would be taken for it and be lost.
     """
-    pending |= status.shared_pending | status.pending
-    ignored = [
-        number for number in range(1, _SIGRTMIN) if status.ignored & ~mask_bit(signal.SIGCONT) & mask_bit(number)
-    ]
+    taken = status.caught | pending
+    ignored = status.ignored & ~mask_bit(signal.SIGCONT)
+    others = (number for number in range(1, _SIGRTMIN) if ignored & mask_bit(number))
     # The Go runtime handles all but SIGCONT, which would end a stop, so it is none for a stopped process.
     last = [] if leader.group_stop else [int(signal.SIGCONT)]
-    for number in [*_STOP_SIGNALS, *ignored, *last]:
-        if not (status.caught | pending) & mask_bit(number) and number not in _NEVER:
+    for number in chain(_STOP_SIGNALS, others, last):
+        if not taken & mask_bit(number) and number not in _NEVER:
             return number
     raise RefusedError(
         f"pid {leader.tgid} has handlers for, or has pending, all of SIGURG, SIGWINCH, SIGCHLD and SIGCONT",

@@ -18,7 +18,7 @@ from torpor.kernel.arch import loop
 from torpor.kernel.arch.regs import UserRegs, of_new_task
 from torpor.tracee import dispatch
 from torpor.tracee.batch import Batch
-from torpor.tracee.thread import WALL, Thread
+from torpor.tracee.thread import WALL, Stop, Thread
 
 _ALL_SIGNALS = (1 << 64) - 1
 _PART_ALIGN = 64
@@ -182,17 +182,25 @@ class Runner:
                 return
             if stop.is_signal:
                 dispatch.refuse_if_dispatched(self.thread, stop)
-            if stop.is_signal and stop.signal in FAULTS:
-                regs = self.thread.get_regs()
-                self._mask_set = False
-                raise TorporError(
-                    f"pid {self.thread.tgid} got signal {stop.signal} at {regs.ip:#x} while it worked for us"
-                )
+                self._mask_set &= stop.signal not in FAULTS  # the kernel has opened it for that one
+                refuse_fault(self.thread, stop)
             if stop.event and stop.event != ptrace.PTRACE_EVENT_STOP and self.on_event is not None:
                 self.on_event()
             if stop.is_signal:
                 self.thread.deferred.append(stop.signal)
             self._go_on()
+
+
+def refuse_fault(thread: Thread, stop: Stop) -> None:
+    """TorporError where the signal that *thread* has stopped for says that what it does for us cannot be done.
+
+    Let go, it would do the same again.  One that was sent to it is no fault.
+    """
+    if stop.signal in FAULTS and ptrace.signal_code(thread.tid) > 0:
+        raise TorporError(
+            f"pid {thread.tgid} got signal {stop.signal} at {thread.get_regs().ip:#x} while it worked for us",
+            hint="its code or its memory there cannot be had: a file cut short, a file system that fails",
+        )
 
 
 def kill_and_reap(threads: list[Thread], sent: Callable[[], None] | None = None) -> None:

@@ -30,7 +30,7 @@ from torpor.kernel.uapi.sched import CLONE_FS, CLONE_PARENT, CLONE_VFORK
 from torpor.tracee.batch import Batch
 from torpor.tracee.borrow import write_forced
 from torpor.tracee.puppet import OPTIONS
-from torpor.tracee.remote import Runner, Scratch, kill_and_reap
+from torpor.tracee.remote import Runner, Scratch, kill_and_reap, refuse_fault
 from torpor.tracee.thread import Thread
 
 _BASE = 0x10000
@@ -364,12 +364,17 @@ def _park_vdso(batch: Batch, maps: list[Vma], start: int) -> list[Vma]:
 
 
 def call_at(thread: Thread, syscall_at: int, regs: UserRegs, number: int, *args: int) -> int:
-    """Make one call by a system call instruction that is mapped in a puppet; its raw result (unsigned)."""
+    """Make one call by a system call instruction that is mapped in a puppet; its raw result (unsigned).
+
+    TorporError where the puppet cannot execute it.
+    """
     regs = regs.copy()
     regs.set_call(syscall_at, number, args)
     thread.set_regs(regs)
     for _ in range(2):
         thread.cont_to_syscall()
-        while not thread.wait().is_syscall:
+        while not (stop := thread.wait()).is_syscall:
+            if stop.is_signal:
+                refuse_fault(thread, stop)
             thread.cont_to_syscall()
     return thread.get_regs().result

@@ -32,3 +32,19 @@ def test_clocks_that_neither_go_back_nor_jump_need_none(monotonic_s: float, boot
 
 def test_images_without_clocks_need_none() -> None:
     assert not timens.is_wanted(MemStore())
+
+
+def test_both_clocks_are_of_one_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is kept from running between two readings tries again; always kept, it takes the best that it has had."""
+    now_ns, pauses = 0, [1_000_000, 300_000, 0]
+
+    def read(clock: int) -> int:
+        nonlocal now_ns
+        now_ns += 1000 + (pauses.pop(0) if clock == time.CLOCK_BOOTTIME and pauses else 0)
+        return now_ns
+
+    monkeypatch.setattr(time, "clock_gettime_ns", read)
+    for waits in ([1_000_000, 300_000, 0], [700_000, 50_000, *[900_000] * 100]):
+        pauses[:] = waits
+        shown = timens._own_clocks()
+        assert abs(shown["boottime"] - shown["monotonic"]) <= min(waits) // 2 + 1000

@@ -4,17 +4,21 @@ import errno
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
 
 from harness.program import need
+from torpor.base.errors import TorporError
 from torpor.base.ids import Pid
 from torpor.kernel.arch import nr
 from torpor.kernel.procfs.maps import read_maps
-from torpor.kernel.procfs.status import read_status
+from torpor.kernel.procfs.status import Status, read_status
+from torpor.tracee import borrow
 from torpor.tracee.batch import Batch, RemoteCallError
 from torpor.tracee.borrow import inject
+from torpor.tracee.remote import Scratch
 from torpor.tracee.thread import Thread
 
 pytestmark = pytest.mark.root
@@ -83,3 +87,71 @@ def test_a_signal_that_comes_meanwhile_arrives_afterwards(cat: subprocess.Popen[
     assert read_status(Pid(cat.pid)).tracer == os.getpid()
     thread.detach()
     assert cat.wait(20) == -signal.SIGTERM
+
+
+_HANDLES_FAULTS = """
+import faulthandler, sys
+faulthandler.enable()
+print("ready", flush=True)
+print(sys.stdin.readline(), end="")
+"""
+_NOWHERE = 0x1000
+
+
+@pytest.fixture
+def handler() -> Iterator[subprocess.Popen[bytes]]:
+    """A program that handles SIGSEGV, and waits for a line."""
+    line = [sys.executable, "-c", _HANDLES_FAULTS]
+    with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout and process.stdout.readline() == b"ready\n"
+        yield process
+        process.kill()
+
+
+def runs_on(process: subprocess.Popen[bytes], before: Status) -> None:
+    assert read_status(Pid(process.pid)).caught == before.caught
+    assert process.communicate(b"still here\n", timeout=20)[0] == b"still here\n"
+    assert process.returncode == 0
+
+
+def test_a_fault_of_the_first_call_is_told(handler: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its code is no more: the file behind it was cut short, say."""
+    before = read_status(Pid(handler.pid))
+    thread = stopped(handler.pid)
+    monkeypatch.setattr(borrow, "find_gadgets", lambda *_: (_NOWHERE, _NOWHERE))
+    with pytest.raises(TorporError, match=rf"pid {handler.pid} got signal 11 at {_NOWHERE:#x} while it worked for us"):
+        with inject(thread, read_maps(Pid(handler.pid))):
+            pass
+    thread.detach()
+    runs_on(handler, before)
+
+
+def test_a_fault_of_the_loop_is_told(handler: subprocess.Popen[bytes]) -> None:
+    before = read_status(Pid(handler.pid))
+    thread = stopped(handler.pid)
+    with inject(thread, read_maps(Pid(handler.pid))) as injection, injection.borrow(thread) as runner:
+        batch = Batch()
+        batch.call(nr.getpid)
+        ours = runner.scratch
+        runner.scratch = Scratch(_NOWHERE, ours.data, ours.size)
+        with pytest.raises(TorporError, match="got signal 11"):
+            runner.run(batch)
+        runner.scratch = ours
+        again = Batch()
+        pid = again.call(nr.getpid)
+        runner.run(again)
+        assert pid.value == handler.pid
+    thread.detach()
+    runs_on(handler, before)
+
+
+def test_the_signal_of_a_fault_that_somebody_sends_is_none(handler: subprocess.Popen[bytes]) -> None:
+    thread = stopped(handler.pid)
+    with inject(thread, read_maps(Pid(handler.pid))) as injection, injection.borrow(thread) as runner:
+        os.kill(handler.pid, signal.SIGSEGV)
+        batch = Batch()
+        pid = batch.call(nr.getpid)
+        runner.run(batch)
+        assert pid.value == handler.pid
+    thread.detach()
+    assert handler.wait(20) == -signal.SIGSEGV

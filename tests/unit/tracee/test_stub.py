@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from torpor.base.errors import TorporError
+from torpor.kernel.arch import nr
 from torpor.tracee import stub
 from torpor.tracee.remote import kill_and_reap
 
@@ -68,3 +70,14 @@ def test_what_the_kernel_put_in_the_loops_place_makes_way(name: str) -> None:
     """By chance it does: once in some thousand restores the stack of the stub lies where the loop is to be."""
     done = subprocess.run([sys.executable, "-c", _IN_THE_WAY, name], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_call_that_cannot_be_executed_is_an_error() -> None:
+    """Let go again and again, it would fault for ever."""
+    area = stub.find_area([])
+    made = stub.spawn(area, keep_fds={})
+    try:
+        with pytest.raises(TorporError, match=r"got signal 11 at 0x1000 while it worked for us"):
+            stub.call_at(made.thread, 0x1000, made.thread.get_regs(), nr.getpid)
+    finally:
+        made.end()

@@ -8,7 +8,7 @@ from torpor.base.records import replace
 from torpor.base.typed import TYPE_CHECKING
 from torpor.engine.dump.session import DumpSession
 from torpor.objects.memory import mm as mm_object
-from torpor.objects.memory import room
+from torpor.objects.memory import room, vdso
 from torpor.objects.model import DumpProcess, DumpThread
 from torpor.objects.task import landlock, registers, signals, stopped, user_dispatch
 from torpor.objects.task.table import PROCESS_ASPECTS, ask_thread, look_at_thread, shape
@@ -26,10 +26,10 @@ class Answered:
     What becomes of that in the images can wait until the tree runs.
     """
 
-    __slots__ = ("_answers", "_questions", "_regs", "_thread", "_xstate")
+    __slots__ = ("_answers", "_questions", "_thread", "_xstate", "regs")
 
     def __init__(self, thread: DumpThread, regs: UserRegs, xstate: bytes, questions: Questions | None = None) -> None:
-        self._thread, self._regs, self._xstate, self._questions = thread, regs, xstate, questions
+        self._thread, self.regs, self._xstate, self._questions = thread, regs, xstate, questions
         self._answers: bytes | bytearray = b""
 
     def take(self) -> None:
@@ -39,7 +39,7 @@ class Answered:
 
     def write(self) -> None:
         """Fill in its image."""
-        registers.dump(self._thread, self._regs, self._xstate)
+        registers.dump(self._thread, self.regs, self._xstate)
         if self._questions is not None:
             self._questions.read(self._thread, self._answers)
 
@@ -73,6 +73,7 @@ def _ask(session: DumpSession, process: DumpProcess, known: dict[object, Questio
     for thread in process.threads:
         user_dispatch.dump(thread)
     met = session.answered
+    n_before = len(met)
     with (
         room.made(process, session.context),
         inject(
@@ -97,6 +98,7 @@ def _ask(session: DumpSession, process: DumpProcess, known: dict[object, Questio
                 question(batch)
             runner.run(batch)
             met.append(Answered(process.threads[0], runner.regs, runner.xstate))
+            vdso.keep_offsets(process, runner, (answered.regs for answered in met[n_before:]))
             if session.snapshots is not None:
                 session.snapshots.take(process, runner, injection.covered)
         is_free = looked is not None and not looked.errno

@@ -72,7 +72,21 @@ class PagesDumped:
 
 def dump_maps(process: DumpProcess, context: DumpContext) -> None:
     """The mappings and the files behind them; RefusedError for what cannot be carried."""
-    process.mm.vmas.extend(vmas.dump_one(process, vma, context) for vma in process.maps)
+    entries = process.mm.vmas
+    #: Of those without a name or file, by what they are; there may be thousands, alike but for their places.
+    nameless: dict[object, m.vma_entry] = {}
+    for vma in process.maps:
+        is_nameless = not (vma.name or vma.inode or vma.device)
+        what = (vma.prot, vma.shared, vma.flags, vma.page_size, vma.protection_key) if is_nameless else None
+        if (known := nameless.get(what)) is not None:
+            entry = entries.add()
+            entry.MergeFrom(known)
+            entry.start, entry.end = vma.start, vma.end
+        else:
+            entry = vmas.dump_one(process, vma, context)
+            entries.append(entry)
+            if is_nameless:
+                nameless[what] = entry
 
 
 def scan(process: DumpProcess, noted: contents.Noted | None = None, held: Sequence[Range] = ()) -> Scan:
@@ -91,12 +105,13 @@ def scan(process: DumpProcess, noted: contents.Noted | None = None, held: Sequen
 
 
 def _private(process: DumpProcess) -> list[Vma]:
-    return [vma for vma, entry in zip(process.maps, process.mm.vmas, strict=True) if vmas.has_contents(entry)]
+    which = map(vmas.has_contents, process.mm.vmas)
+    return [vma for vma, wanted in zip(process.maps, which, strict=True) if wanted]
 
 
 def open_memory(pid: Pid, scanned: Scan, *, is_shared: bool, runs: bool = False) -> contents.Memory:
     """The memory of *pid*, which has been *scanned*, to be copied now or, if it *runs* then, later."""
-    unreadable = any(contents.is_unreadable(vma) for vma in scanned.private)
+    unreadable = any(map(contents.is_unreadable, scanned.private))
     return contents.Memory(pid, gentle=is_shared, unreadable=unreadable, runs=runs)
 
 
@@ -147,7 +162,7 @@ def _dump_contents(
 
     with memory, sink.open(kinds.PAGEMAP, process.ns_pid, n_bytes, lazy, runs) as stream:
         contents.copy(ranges, memory.read if aside is None else aside.over(memory.read), stream, elsewhere)
-    n_scanned = sum(vma.length for vma in scanned.private) // PAGE_SIZE
+    n_scanned = sum([vma.end - vma.start for vma in scanned.private]) // PAGE_SIZE
     n_left, n_held = (sum(run.n_pages for run in runs) for runs in (left, held))
     return PagesDumped(n_scanned, n_bytes // PAGE_SIZE, n_left, n_held)
 
@@ -311,7 +326,8 @@ def _written(extents: list[Extent], entries: Iterable[m.vma_entry]) -> list[Exte
 def _plan_vdso(process: RestoreProcess, parked: ParkedVdso, kept: Contents, context: RestoreContext) -> vdso.Plan:
     sharing = [each for each in context.processes if each.ids.vm_id == process.ids.vm_id and not each.is_zombie]
     threads = [thread for each in sharing or [process] for thread in each.threads]
-    return vdso.plan(mm_object.mm_of(process), parked, process.pid, kept.between, threads)
+    offsets = next((each.mm.torpor_vdso_offsets for each in sharing if each.mm and each.mm.torpor_vdso_offsets), b"")
+    return vdso.plan(mm_object.mm_of(process), parked, process.pid, kept.between, threads, offsets)
 
 
 def _map(

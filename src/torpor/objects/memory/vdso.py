@@ -3,51 +3,66 @@
 Kernel view
     Mappings by name in maps.  The data are the running kernel's and are not stored; the code is, so that a different
     vdso can be recognised.  Threads are not stopped in the midst of it (``tracee/vdso.py``).
+    In a time namespace the first page of the data has its offsets (timens_setup_vdso_data in the kernel), which are
+    added after the last look at all else: where a thread is stopped in the midst of the code nevertheless, it copies
+    that page for us.
 Image
-    ``vma_entry`` with the VDSO or VVAR status; the code's pages in the page map.
+    ``vma_entry`` with the VDSO or VVAR status; the code's pages in the page map; ``torpor_vdso_offsets``, that page.
 Restore
     Where this kernel's code is the image's, byte for byte, and has room: the puppet's own mappings, moved by mremap to
-    where the image had them.  Else the program's pointers into the image's code must stay good:
+    where the image had them.  Else, or where a thread stands in the midst of it that would add other offsets than those
+    of its time, the program's pointers into the image's code must stay good:
 
     - the code is kept as ordinary memory, and each function's entry is made a jump to this kernel's function of that
       name, or the system call where it has none (-ENOSYS for a function that is unknown); getrandom is always the
       system call, for the state that a program keeps for it has a form of the kernel that made it;
-    - the data become ordinary zeroes, from which the code that is kept, where a thread stands in the midst of it,
-      takes that there is no clock to be read and makes the system call;
+    - the data become ordinary zeroes, but for the offsets that the image has: from them the code that is kept, where a
+      thread stands in the midst of it, takes that there is no clock to be read and makes the system call; or, where it
+      has read the clock, it comes to the time of the checkpoint;
     - this kernel's mappings lie elsewhere.
 
     A thread that stands among the instructions that are written over goes on in a second copy of the code.  Nothing of
     this needs a mark: for the next checkpoint, what was kept is ordinary memory whose jumps lead into the vdso, which
     comes back to its place, or is kept in its turn.
 Limits
-    Of a thread that is stopped in it all the same (by job control, or within a signal's handler, or by another engine)
-    one time may be wrong: by how long it has slept, or 0 for coarse clocks of another kernel's vdso.
+    Of a thread that a signal's handler has taken from the midst of it, or whose images another engine made, one time
+    may be wrong, by how long it has slept; and coarse clocks may be 0 once for a thread that is stopped there.
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterable, Sequence
 
 from torpor.base import log
 from torpor.base.errors import RestoreError
 from torpor.base.ids import Pid
 from torpor.base.records import dataclass, field
+from torpor.base.typed import TYPE_CHECKING
 from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.kernel import elf, vm
 from torpor.kernel.arch import nr, trampoline, vdso
 from torpor.kernel.procfs.maps import PROT_EXEC, PROT_READ, PROT_WRITE
 from torpor.kernel.uapi.mman import MAP_ANONYMOUS, MAP_FIXED, MAP_GROWSDOWN, MAP_PRIVATE
+from torpor.kernel.vm import PAGE_SIZE
 from torpor.objects.arch import core as image
 from torpor.objects.memory.areas import ANON_PRIVATE, AREA_REGULAR, AREA_VDSO, AREA_VVAR
-from torpor.objects.model import RestoreThread
+from torpor.objects.model import DumpProcess, RestoreThread
 from torpor.tracee.batch import Batch
+from torpor.tracee.borrow import write_forced
+from torpor.tracee.remote import Runner
 from torpor.tracee.stub import ParkedVdso, find_area
+
+if TYPE_CHECKING:
+    from torpor.kernel.arch.regs import UserRegs
 
 _MREMAP_MAYMOVE_FIXED = 3
 _NO_FD = (1 << 64) - 1
 #: Those of all kernels have 1 to 3 pages.
 _MAX_SIZE = 1 << 18
+#: By which a page says that it has offsets, and that the clocks are in another: ``seq`` and ``clock_mode``.
+_HAS_OFFSETS = struct.pack("=Ii", 1, 0x7FFFFFFF)
 #: What a stack may grow into.
 _STACK_ROOM = 128 << 20
 _Range = tuple[int, int]
@@ -74,6 +89,9 @@ class Plan:
     #: What is written over the image's code.
     code: bytes = b""
     copy: Copy | None = None
+    #: What is written over the data's first page.
+    offsets_at: int = 0
+    offsets: bytes = b""
 
 
 def join_vvar(mm: m.mm_entry) -> None:
@@ -90,17 +108,36 @@ def entries_of(mm: m.mm_entry) -> list[m.vma_entry]:
     return [entry for entry in mm.vmas if entry.status & (AREA_VDSO | AREA_VVAR)]
 
 
+def keep_offsets(process: DumpProcess, runner: Runner, everyone: Iterable[UserRegs]) -> None:
+    """Have *runner*'s thread, of a stopped *process*, copy the offsets if a thread with such registers needs them."""
+    code = next((range(vma.start, vma.end) for vma in reversed(process.maps) if vma.is_vdso), range(0))
+    if not any(regs.ip in code and not regs.in_syscall for regs in everyone):
+        return
+    data = next((vma for vma in process.maps if vma.is_vvar), None)
+    if data is None:
+        return
+    # Nobody else can read them, and this call takes what it writes from where it runs.
+    batch = Batch()
+    page = batch.out(PAGE_SIZE)
+    here, there = batch.pack("QQ", data.start, PAGE_SIZE), batch.pack("QQ", page, PAGE_SIZE)
+    made = batch.call(nr.process_vm_writev, batch.call(nr.getpid), here, 1, there, 1, 0, may_fail=True)
+    runner.run(batch)
+    if made.value == PAGE_SIZE and _HAS_OFFSETS in page.bytes():
+        process.mm.torpor_vdso_offsets = page.bytes().rstrip(b"\0")
+
+
 def plan(
     mm: m.mm_entry,
     parked: ParkedVdso,
     pid: Pid,
     read: Callable[[int, int], bytes | None],
-    threads: Iterable[RestoreThread],
+    threads: Sequence[RestoreThread],
+    offsets: bytes = b"",
 ) -> Plan:
     """Decide, with the puppet *pid* to look at; entries of mappings that become ordinary memory are changed.
 
-    *read* gives the image's contents from one address to another, None where it has not all of them.  RestoreError,
-    ImageError.
+    *read* gives the image's contents from one address to another, None where it has not all of them.  *offsets*: of the
+    time namespace of before.  RestoreError, ImageError.
     """
     entries = entries_of(mm)
     old = next((entry for entry in entries if entry.status & AREA_VDSO), None)
@@ -110,10 +147,14 @@ def plan(
         return _unmapped(parked)
     if old.end - old.start > _MAX_SIZE:
         raise ImageError(f"a vdso of {old.end - old.start} bytes at {old.start:#x}")
+    if len(offsets) > PAGE_SIZE:
+        raise ImageError(f"offsets of {len(offsets)} bytes for the vdso")
     code = read(old.start, old.end)
+    data = next((entry for entry in entries if entry.status & AREA_VVAR and entry.end - entry.start >= PAGE_SIZE), None)
+    needs_offsets = bool(offsets) and data is not None and any(_is_in(thread, old) for thread in threads)
     ours = parked.vdso
     our_code = vm.read(pid, ours.start, ours.length) if ours is not None else b""
-    if ours is not None and code in (None, our_code):
+    if ours is not None and (code is None or (code == our_code and not needs_offsets)):
         moved = _moved(parked, old.start - ours.start)
         if all(any(entry.start <= to and to + size <= entry.end for entry in entries) for _, size, to in moved.moves):
             return moved
@@ -131,15 +172,20 @@ def plan(
         made = _moved(parked, start - parked.mappings[0].start)
     made.code_at = old.start
     made.code, written = _patch(code, our_code, made.place[0] if made.place else 0)
-    log.info(f"the vdso at {old.start:#x} is another kernel's: {len(written)} functions lead to this one's")
+    if needs_offsets and data is not None:
+        made.offsets_at, made.offsets = data.start, offsets
+    whose = "has threads in its midst" if code == our_code else "is another kernel's"
+    log.info(f"the vdso at {old.start:#x} {whose}: {len(written)} functions lead to this one's")
     _keep_threads(made, entries, code, written, threads, taken)
     return made
 
 
 def write(made: Plan, pid: Pid) -> None:
-    """Write over the image's code, while it is writable."""
+    """Write over the image's code, while it is writable, and over its data."""
     if made.code:
         vm.write(pid, made.code_at, made.code)
+    if made.offsets:
+        write_forced(pid, made.offsets_at, made.offsets)
 
 
 def restore(made: Plan, batch: Batch) -> None:
@@ -159,6 +205,10 @@ def write_copy(made: Plan, pid: Pid, batch: Batch) -> None:
     if made.copy is not None:
         vm.write(pid, made.copy.code_at, made.copy.code)
         batch.call(nr.mprotect, made.copy.start, made.copy.end - made.copy.start, PROT_READ | PROT_EXEC)
+
+
+def _is_in(thread: RestoreThread, entry: m.vma_entry) -> bool:
+    return bool(entry.start <= image.ip_of(thread.core) < entry.end)
 
 
 def _make_ordinary(entries: Sequence[m.vma_entry]) -> None:
@@ -217,7 +267,7 @@ def _keep_threads(
     entries: Sequence[m.vma_entry],
     code: bytes,
     written: Sequence[_Range],
-    threads: Iterable[RestoreThread],
+    threads: Sequence[RestoreThread],
     taken: Sequence[_Range],
 ) -> None:
     """Have threads whose next instruction is written over go on in a copy."""

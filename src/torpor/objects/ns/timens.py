@@ -39,31 +39,34 @@ from torpor.tracee.puppet import Channel
 from torpor.tracee.remote import Runner
 
 _SECOND = 1_000_000_000
-#: Image field (and name in timens_offsets), clock.
-_CLOCKS = (("monotonic", time.CLOCK_MONOTONIC), ("boottime", time.CLOCK_BOOTTIME))
+#: Image field, and name in timens_offsets.
+_CLOCKS = ("monotonic", "boottime")
 _TIMES = struct.Struct("=qq")
 #: The image id of the clocks of a tree without a namespace of its own.
 OUTER = 0
 #: A program may be kept from running for that long on any machine: no reason to move it into a namespace.
 STALL_S = 2
+#: What it takes to read three clocks, and how often that is tried: a tree stands still meanwhile, and a slow machine
+#: never gets there.
+_MOMENT_NS, _TRIES = 5_000, 10
 
 
 def dump(session: NsDump) -> None:
     """Write what the monotonic and the boot-time clock show in the namespace now."""
     offsets, ours = moment.offsets(session.pid), moment.offsets("self")
     entry = m.timens_entry()
-    for name, clock in _CLOCKS:
+    for name, shown in _own_clocks().items():
         found = entry.monotonic if name == "monotonic" else entry.boottime
-        found.tv_sec, found.tv_nsec = divmod(time.clock_gettime_ns(clock) - ours[name] + offsets[name], _SECOND)
+        found.tv_sec, found.tv_nsec = divmod(shown - ours[name] + offsets[name], _SECOND)
     store_one(session.store, "TIMENS", entry, session.ident)
 
 
 def dump_outer(store: ImageStore) -> None:
     """Both clocks of a tree in our own time namespace."""
     entry = m.timens_entry()
-    for name, clock in _CLOCKS:
+    for name, shown in _own_clocks().items():
         found = entry.monotonic if name == "monotonic" else entry.boottime
-        found.tv_sec, found.tv_nsec = divmod(time.clock_gettime_ns(clock), _SECOND)
+        found.tv_sec, found.tv_nsec = divmod(shown, _SECOND)
     store_one(store, "TIMENS", entry, OUTER)
 
 
@@ -114,11 +117,20 @@ def _clocks_in(fd: int) -> dict[str, int]:
             told = os.read(read, _TIMES.size)
     if len(told) != _TIMES.size:
         raise RestoreError("--join-ns time: its clocks cannot be read", hint="that needs CAP_SYS_ADMIN")
-    return dict(zip((name for name, _ in _CLOCKS), _TIMES.unpack(told), strict=True))
+    return dict(zip(_CLOCKS, _TIMES.unpack(told), strict=True))
 
 
 def _own_clocks() -> dict[str, int]:
-    return {name: time.clock_gettime_ns(clock) for name, clock in _CLOCKS}
+    """Both in one moment: who is kept from running between the two has one that is late, and tries again."""
+    found = []
+    for _ in range(_TRIES):
+        before = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+        boottime = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        took_ns = time.clock_gettime_ns(time.CLOCK_MONOTONIC) - before
+        found.append((took_ns, {"monotonic": before + took_ns // 2, "boottime": boottime}))
+        if took_ns < _MOMENT_NS:
+            break
+    return min(found, key=lambda each: each[0])[1]
 
 
 def _is_jump(gone: dict[str, int]) -> bool:
@@ -201,8 +213,8 @@ def _set_clocks(tid: Pid, ident: int, entry: m.timens_entry) -> int | None:
     """
     ours = moment.offsets("self")
     lines, wanted = [], {}
-    for name, clock in _CLOCKS:
-        wanted[name] = _shown(entry, name) - (time.clock_gettime_ns(clock) - ours[name])
+    for name, shown in _own_clocks().items():
+        wanted[name] = _shown(entry, name) - (shown - ours[name])
         seconds, nanoseconds = divmod(wanted[name], _SECOND)
         lines.append(f"{name} {seconds} {nanoseconds}\n")
     try:
