@@ -61,6 +61,7 @@ def dump(
     parent: str = "",
     tracker: Tracker | None = None,
     give: Give | None = None,
+    once_more: Callable[[], None] | None = None,
 ) -> DumpStats:
     """Checkpoint *pid* and everything below it into the directory *path*, which is made if need be, or into one file.
 
@@ -83,7 +84,8 @@ def dump(
     and what is sent there as soon as the processes can never run again, by another process of ours if we are killed
     then; perhaps twice.  ``parent``, ``tracker``: as of :func:`pre_dump`, after such.  ``give``: memory that may come
     after a restore is not copied; this is called when all else is done, with what remains
-    (:class:`torpor.engine.options.Remaining`), and the processes are killed when it returns.
+    (:class:`torpor.engine.options.Remaining`), and the processes are killed when it returns.  ``once_more`` is called
+    when all has been looked at that can be while they run, and ``parent`` has not: it may be made by that.
 
     torpor.base.errors.TorporError and its kinds; after any of them the processes run on unharmed.
     """
@@ -121,10 +123,10 @@ def dump(
         external_pipes=external_pipes,
         external=external,
     )
-    if give is not None:
+    if give is not None or once_more is not None:
         from torpor.base.records import replace
 
-        options = replace(options, give=give)
+        options = replace(options, give=give, once_more=once_more or options.once_more)
     with going_to(path, pid, leave_running=leave_running) as (room, finish):
         return engine.dump(pid, room, options)
 
@@ -137,18 +139,22 @@ def pre_dump(
     parent: str = "",
     also: ImageStore | None = None,
     made_by: str = "torpor.pre_dump",
+    unsettled: bool = False,
     **others: Any,
 ) -> DumpStats:
     """Copy the memory of *pid* and all below it into *path*, while they run; a dump that follows copies the rest.
 
     ``tracker`` (``torpor.objects.memory.tracking.Tracker``) notes what is written from then on, until it is closed, and
     is given to the next ``pre_dump`` and to the ``dump``, as is ``parent``: the directory, from that of its images, of
-    the set before.  ``also`` and *others*: as of :func:`dump`.
+    the set before.  ``unsettled``: the images need not be on the disk when this returns; they get their sums when they
+    are first read.  ``also`` and *others*: as of :func:`dump`.
     """
+    from torpor.base.records import replace
     from torpor.engine.dump import run as engine
 
     told = {"own_session": True, **others, "track_mem": True, "prev_images_dir": parent}
-    return engine.pre_dump(pid, path, _dump_options(made_by=made_by, also=also, tracker=tracker, **told))
+    options = _dump_options(made_by=made_by, also=also, tracker=tracker, **told)
+    return engine.pre_dump(pid, path, replace(options, unsettled=unsettled))
 
 
 def restore(
@@ -268,6 +274,7 @@ _OF_DUMP_ONLY = {
     "parent",
     "tracker",
     "give",
+    "once_more",
 }
 
 

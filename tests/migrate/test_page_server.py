@@ -60,6 +60,34 @@ def test_server_and_dump_may_have_the_same_directory(port: int) -> None:
         workload.expect_pass()
 
 
+@pytest.mark.parametrize("name", ["private_memory", "shared_anonymous"])
+def test_what_the_server_has_no_images_of_before_is_sent_as_a_whole(name: str, port: int) -> None:
+    """It has the directory of the dump, and has not been told which set is the one before, as the dump has."""
+    with Workload.start(name) as workload:
+        workload.wait_ready()
+        first, second = (workload.base / each for each in "12")
+        for images, more in ((first, ["--track-mem"]), (second, ["--track-mem", "--prev-images-dir", "../1"])):
+            images.mkdir()
+            with waiting(["page-server", "--address", LOOPBACK, "--port", str(port)], images) as server:
+                line = [
+                    *engine.command(),
+                    "pre-dump",
+                    "-t",
+                    str(workload.pid),
+                    "-D",
+                    str(images),
+                    *options(port),
+                    *more,
+                ]
+                subprocess.run(line, check=True, timeout=time_limit_s(20))
+                assert server.end() == 0, server.log
+        with waiting(["page-server", "--address", LOOPBACK, "--port", str(port)], workload.images) as server:
+            workload.dump(options=[*options(port), "--prev-images-dir", "../2"])
+            assert server.end() == 0, server.log
+        workload.restore()
+        workload.expect_pass()
+
+
 def test_a_set_keeps_the_parent_that_it_has(port: int, tmp_path: Path) -> None:
     """Until the pages have come, what lies there is the set that depends on it."""
     images = tmp_path / "images"

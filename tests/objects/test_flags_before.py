@@ -10,17 +10,17 @@ from typing import Any
 import pytest
 
 from harness.events import wait_said
+from harness.skips import need_tracking
 from torpor.base.errors import RefusedError
 from torpor.base.ids import Pid
-from torpor.engine.dump import earlier
+from torpor.engine.dump import collecting, earlier
 from torpor.engine.dump.run import dump, pre_dump
 from torpor.engine.options import DumpOptions
 from torpor.images import kinds
 from torpor.images.store import load_one
 from torpor.images.stores.memory import MemStore
-from torpor.kernel.procfs.small import read_small
+from torpor.kernel.procfs.small import iter_pieces
 from torpor.kernel.procfs.stat import read_stat
-from torpor.kernel.userfaultfd import can_track
 from torpor.objects.memory.tracking import Tracker
 from torpor.objects.memory.vmas import MADVICE
 
@@ -73,13 +73,13 @@ def looks(process: "subprocess.Popen[bytes]", monkeypatch: pytest.MonkeyPatch) -
     """Whose page tables the kernel has looked through for smaps, and when the images had gone."""
     found: list[str] = []
 
-    def told(path: str) -> str:
+    def told(path: str, last: bytes) -> Iterator[str]:
         if path.endswith("smaps"):
             is_stopped = read_stat(Pid(process.pid)).state == "t"
             found.append("stopped" if is_stopped else "running")
-        return read_small(path)
+        return iter_pieces(path, last)
 
-    monkeypatch.setattr("torpor.kernel.procfs.maps.read_small", told)
+    monkeypatch.setattr("torpor.kernel.procfs.maps.iter_pieces", told)
     return found
 
 
@@ -125,10 +125,11 @@ def test_of_a_round_they_are_not_looked_at_again(
     assert "running" in looks and "stopped" not in looks
 
 
-@pytest.mark.skipif(not can_track(), reason="this kernel does not tell what has been written to memory (6.7)")
 def test_of_the_rounds_that_follow_they_are_looked_at_only_where_something_is_new(
     process: "subprocess.Popen[bytes]", said: Path, looks: list[str], tmp_path: Path
 ) -> None:
+    need_tracking()
+
     def look(name: str) -> tuple[list[str], int]:
         (tmp_path / name).mkdir()
         before = f"../{names[-1]}" if names else ""
@@ -147,6 +148,46 @@ def test_of_the_rounds_that_follow_they_are_looked_at_only_where_something_is_ne
         third, n_pages = look("third")
         assert set(third) == {"running"} and n_pages < 1024
         assert look("fourth")[0] == []
+        tracker.forget_flags()
+        assert set(look("fifth")[0]) == {"running"}
+
+
+@pytest.mark.parametrize(("recent_s", "before_the_stop"), [(1000, []), (0, ["running"])])
+def test_the_dump_after_rounds_takes_what_has_just_been_read(
+    recent_s: float,
+    before_the_stop: list[str],
+    process: "subprocess.Popen[bytes]",
+    looks: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is looked at again all the same."""
+    need_tracking()
+    monkeypatch.setattr(collecting, "_RECENT_S", recent_s)
+    for name in ("first", "last"):
+        (tmp_path / name).mkdir()
+    with Tracker() as tracker:
+        pre_dump(process.pid, tmp_path / "first", DumpOptions(tracker=tracker))
+        looks.clear()
+        options = DumpOptions(also=_Also(looks), tracker=tracker, parent="../first")
+        dump(process.pid, tmp_path / "last", options)
+    assert looks == [*before_the_stop, "gone", "stopped"]
+
+
+def test_what_has_changed_since_the_last_round_is_no_image(
+    process: "subprocess.Popen[bytes]", said: Path, looks: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need_tracking()
+    monkeypatch.setattr(collecting, "_RECENT_S", 1000)
+    for name in ("first", "last"):
+        (tmp_path / name).mkdir()
+    with Tracker() as tracker:
+        pre_dump(process.pid, tmp_path / "first", DumpOptions(tracker=tracker))
+        _tell(process, said, _ADVISE)
+        options = DumpOptions(also=_Also(looks), tracker=tracker, parent="../first")
+        with pytest.raises(RefusedError, match="changed the advice for its memory"):
+            dump(process.pid, tmp_path / "last", options)
+    assert read_stat(Pid(process.pid)).state == "S" and not (tmp_path / "last/inventory.img").exists()
 
 
 def test_what_has_changed_meanwhile_is_no_image(

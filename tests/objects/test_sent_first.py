@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from harness.events import wait_said
+from harness.skips import need_tracking
 from torpor.engine.dump.run import dump, pre_dump
 from torpor.engine.options import DumpOptions
 from torpor.images import kinds, manifest
 from torpor.images.stores.memory import MemStore
-from torpor.kernel.userfaultfd import can_track
 from torpor.objects.memory.tracking import Tracker
 
 pytestmark = pytest.mark.root
@@ -78,10 +78,10 @@ def test_all_of_it_is_written_when_it_has_gone(process: "subprocess.Popen[bytes]
     assert (home / "pages-1.img").stat().st_size > 8 << 20
 
 
-@pytest.mark.skipif(not can_track(), reason="this kernel does not tell what has been written to memory (6.7)")
 def test_what_the_tracker_knows_of_the_images_before_is_not_read_from_them(
     process: "subprocess.Popen[bytes]", tmp_path: Path
 ) -> None:
+    need_tracking()
     for name in ("first", "last"):
         (tmp_path / name).mkdir()
     with Tracker() as tracker:
@@ -91,11 +91,11 @@ def test_what_the_tracker_knows_of_the_images_before_is_not_read_from_them(
     assert (tmp_path / "last/pages-1.img").stat().st_size < 1 << 20
 
 
-@pytest.mark.skipif(not can_track(), reason="this kernel does not tell what has been written to memory (6.7)")
 @pytest.mark.parametrize("room_bytes", [0, 1 << 20, 32 << 20])
 def test_a_round_has_made_room_for_more_or_less(
     room_bytes: int, process: "subprocess.Popen[bytes]", said: Path, tmp_path: Path
 ) -> None:
+    need_tracking()
     (tmp_path / "last").mkdir()
     (tmp_path / "first").mkdir()
     elsewhere = _Elsewhere(tmp_path / "last")

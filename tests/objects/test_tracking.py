@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from contextlib import nullcontext, suppress
 from pathlib import Path
 
@@ -14,7 +15,8 @@ import pytest
 
 from harness import engine, generations, huge_pages
 from harness.events import ProcessWatch, time_limit_s
-from harness.skips import missing
+from harness.program import Program
+from harness.skips import need_tracking
 from harness.workload import Workload
 from torpor.base.ids import Pid
 from torpor.base.records import replace
@@ -22,10 +24,10 @@ from torpor.engine.dump import run
 from torpor.engine.dump.phases import DUMP
 from torpor.engine.dump.session import DumpSession
 from torpor.engine.options import DumpOptions
-from torpor.images import kinds
+from torpor.images import kinds, manifest
 from torpor.images.pagemap import load_pagemap
 from torpor.images.stores.directory import DirStore
-from torpor.kernel.userfaultfd import can_track
+from torpor.migrate.rounds import Aim, Round, Rounds
 from torpor.objects.memory.tracking import Tracker
 from torpor.objects.policy import FilePolicy, Policies
 from torpor.tracee import keeper
@@ -42,8 +44,7 @@ WAYS = [
 
 @pytest.fixture(autouse=True, scope="module")
 def tracking() -> None:
-    if not can_track():
-        missing("a kernel that tells what is written (userfaultfd, Linux 6.7)")
+    need_tracking()
 
 
 def pages_in_parents(images: Path) -> int:
@@ -142,6 +143,75 @@ def test_a_tracker_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
         for images, earlier in ((last, sets[1]), (sets[1], sets[0])):
             (images / "parent").symlink_to(f"../{earlier.name}")
         check(workload, memory)
+
+
+_SETS, _PAGES = 6, 2048
+_SCATTERED = f"""
+import mmap, signal
+memory = mmap.mmap(-1, {_PAGES} * 4096, flags=mmap.MAP_PRIVATE)
+memory.madvise(mmap.MADV_NOHUGEPAGE)
+expected = [100] * {_PAGES}
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+for number in range({_SETS}):
+    for page in range(number, {_PAGES}, 16 if number else 1):
+        memory[page * 4096] = expected[page] = number
+    print("written", number, flush=True)
+    signal.sigwait([signal.SIGUSR1])
+print([memory[page * 4096] for page in range({_PAGES})] == expected, flush=True)
+"""
+
+
+def test_page_maps_do_not_grow_with_the_number_of_sets() -> None:
+    """Of a program that writes here and there: what the sets before have is not told piece by piece."""
+    with Program() as program, Tracker() as tracker:
+        program.start([sys.executable, "-c", _SCATTERED])
+        n_runs = []
+        for number in range(_SETS):
+            program.wait_log(f"written {number}\n")
+            images = program.base / f"set-{number}"
+            images.mkdir()
+            if number:
+                (images / "parent").symlink_to(f"../set-{number - 1}")
+            options = DumpOptions(tracker=tracker)
+            if number < _SETS - 1:
+                run.pre_dump(program.pid, images, options)
+                os.kill(program.pid, signal.SIGUSR1)
+            else:
+                run.dump(program.pid, images, options)
+            with DirStore(images) as store:
+                n_runs.append(len(load_pagemap(store, program.pid).runs))
+        assert n_runs[1] > _PAGES // 16 * 2
+        assert max(n_runs[2:]) < n_runs[1] * 1.1
+        assert program.root is not None
+        program.root.reap()
+        program.images = images
+        program.restore()
+        os.kill(program.pid, signal.SIGUSR1)
+        program.wait_log("True\n")
+
+
+def test_sets_of_rounds_get_their_sums_only_if_they_are_to_last() -> None:
+    with Workload.start("counter") as workload, Tracker() as tracker:
+        workload.wait_ready()
+        rounds = Rounds(Aim(), lambda made: None)
+        for number in (1, 2):
+            images = workload.base / f"round{number}"
+            run.pre_dump(workload.pid, images, DumpOptions(tracker=tracker, owns_directory=True, unsettled=True))
+            rounds.done.append(Round(number, 0, 0, 0, 0, 0))
+
+        def are_summed() -> list[bool]:
+            found = []
+            for each in rounds.done:
+                with DirStore(workload.base / f"round{each.number}") as store:
+                    made = manifest.load(store)
+                    assert made is not None and made.files
+                    found.append(made.has_sums)
+            return found
+
+        assert are_summed() == [False, False]
+        rounds.settle(workload.base)
+        assert are_summed() == [True, True]
+        workload.expect_pass()
 
 
 def criu(command: str, workload: Workload, images: Path, *options: str) -> str:

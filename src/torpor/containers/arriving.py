@@ -69,7 +69,8 @@ MAX_NETWORKS, _MAX_VOLUMES, _MAX_DOCUMENT, _CHUNK = 64, 256, 3 << 20, 1 << 20
 #: As Podman has it.
 _VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 _UNPACKED = "unpacked"
-_SHM_POINT, _SHM_END = "/dev/shm", "/userdata/shm"
+#: Where that is in each of them, and what its place on the host ends in.
+SHM_POINT, _SHM_END = "/dev/shm", "/userdata/shm"
 #: Programs that set up the networks of containers.
 _NETAVARK = tuple(
     f"{place}/netavark"
@@ -325,7 +326,7 @@ class _PodmanArriving(Arriving):
             with meeting.Meeting(meeting.of_restore(self._token)) as place:
                 self._importer.begin(self._archive, self._offer.name, renamed, self._words, self._volumes)
                 waiting, _ = self._meet(place)
-            if shm := waiting.sources.get(_SHM_POINT, ""):
+            if shm := waiting.sources.get(SHM_POINT, ""):
                 self._pod.share_shm(shm)
             self._table = self._pod.table
             return waiting
@@ -348,7 +349,7 @@ class _PodmanArriving(Arriving):
             raise MigrationError("the source sends files before there is a place for them")
         if part == ROOT:
             return Path(waiting.root)
-        place = waiting.sources.get(_SHM_POINT if part == SHM else part.removeprefix(VOLUME), "")
+        place = waiting.sources.get(SHM_POINT if part == SHM else part.removeprefix(VOLUME), "")
         is_ours = place.endswith(_SHM_END) if part == SHM else part.startswith(VOLUME) and _is_volume(place)
         if not is_ours:
             raise MigrationError(f"there is no place here for {part}")

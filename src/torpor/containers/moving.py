@@ -15,8 +15,8 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Set
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,10 @@ from torpor.base.errors import MigrationError, TorporError, UnknownEndError
 from torpor.base.ids import Pid
 from torpor.base.records import dataclass, replace
 from torpor.containers import arriving
-from torpor.containers.arriving import BEGIN, FILES, REBUILD, ROOT, SHM, VOLUME, WAITS
+from torpor.containers.arriving import BEGIN, FILES, REBUILD, ROOT, SHM, SHM_POINT, VOLUME, WAITS
 from torpor.containers.asking import Asking
 from torpor.containers.layer import Directory
+from torpor.containers.mapped import Mapped
 from torpor.containers.model import Container, Words
 from torpor.containers.oci import RUNC
 from torpor.containers.together import ASKED, FAILED, LOST, NONE, READY, STOPPED, WAITING
@@ -36,9 +37,7 @@ from torpor.engine.options import DumpOptions, policies_of
 from torpor.engine.stats import DumpStats
 from torpor.images.store import ImageStore
 from torpor.images.stores.stream import TarStore
-from torpor.kernel.procfs.maps import PROT_WRITE, read_maps
 from torpor.kernel.procfs.status import read_status
-from torpor.kernel.procfs.task import read_tree
 from torpor.kernel.userfaultfd import can_track
 from torpor.migrate import homes, keeping, meeting, protocol, source
 from torpor.migrate.link import FailedThereError, Link, LinkLostError, Message, encode
@@ -103,6 +102,7 @@ class Move:
         self._home = self._make_home()
         self._meeting = self._stack.enter_context(meeting.Meeting(meeting.of_dump(self._container.pid)))
         self._directories: dict[str, Directory] = {}
+        self._mapped = Mapped()
         self._go_ns = 0
         #: What is in here lasts until the tree has been given up, or goes on.
         self._decided = ExitStack()
@@ -119,9 +119,12 @@ class Move:
         """Where its rounds are made."""
         return self._home
 
-    def _before(self, images: Path) -> str:
-        """Where the last round is, from the directory of the last *images*, which are about to be made."""
-        return os.path.relpath(self._rounds_home / self._rounds.last, images)
+    def _before(self, images: Path, last: str) -> str:
+        """Where the round *last* is, from the directory of the last *images*, which are about to be made."""
+        return os.path.relpath(self._rounds_home / last, images)
+
+    def _place_rounds(self, images: Path) -> None:
+        """There are no more: they go where they are to be, for the last *images* in that directory."""
 
     def _tidy(self) -> None:
         """What is left of us, where the container runs on."""
@@ -181,8 +184,7 @@ class Move:
                     self._rounds.run(self._container.pid, self._rounds_home, tracker, self._images, {}, pre_dump)
             self._link.send(BEGIN)
             self._link.expect(WAITS, timeout_s=arriving.WAITS_WITHIN_S)
-            for part in self._directories:
-                self._send_files(part)
+            self._send_all_files()
             self.reach(WAITING)
             stats = self._dump(tracker, pre_dump)
         except BaseException as error:
@@ -191,9 +193,15 @@ class Move:
                 error = self._link.why(error)
             error.add_note(f"{self._container.label} runs on here")
             raise error from None
-        runs = self._hear_end()
+        try:
+            runs = self._hear_end()
+        except BaseException:
+            self._rounds.settle(self._rounds_home)
+            raise
         kept = self._kept if self._wishes.keep_source else ""
         is_to_stay = self._wishes.keep_source
+        if self._wishes.keep_source or self._wishes.persist:
+            self._rounds.settle(self._rounds_home)
         if self._wishes.persist:
             names = [f"round{made.number}" for made in self._rounds.done]
             kept = keeping.keep_if_possible(self._wishes.persist, self._images_here, self._home, names)
@@ -209,11 +217,18 @@ class Move:
 
     # -- while it runs ---------------------------------------------------------------------------------------
 
-    def _images(self, is_last: bool) -> TarStore:
+    def _announce(self, *, is_last: bool) -> None:
         self._link.send(protocol.IMAGES, last=is_last, root=self._root)
+
+    def _store(self, *, shared: bool = False) -> TarStore:
         return TarStore(
-            self._way, f"the link to {self._host}", self._wishes.compress, spool=str(self._home), sums=False
-        )
+            self._way, f"the link to {self._host}", self._wishes.compress, spool=str(self._home), sums=False,
+            shared=shared,
+        )  # fmt: skip
+
+    def _images(self) -> TarStore:
+        self._announce(is_last=False)
+        return self._store()
 
     def _taken(self) -> None:
         self._link.expect(protocol.TAKEN, timeout_s=arriving.WAITS_WITHIN_S)
@@ -222,16 +237,25 @@ class Move:
         told = meeting.told_of(order)
 
         def pre_dump(
-            pid: int, place: Path, *, parent: str, tracker: tracking.Tracker, also: ImageStore, made_by: str
+            pid: int, place: Path, *, parent: str, tracker: tracking.Tracker, also: ImageStore, **words: Any
         ) -> DumpStats:
-            options = replace(_options(told), made_by=made_by, parent=parent, tracker=tracker, also=also)
+            options = replace(_options(told), parent=parent, tracker=tracker, also=also, **words)
             return engine.pre_dump(pid, place, replace(options, owns_directory=True, stats_directory=""))
 
         return pre_dump
 
-    def _send_files(self, part: str, mapped: frozenset[str] = frozenset()) -> None:
+    def _send_all_files(self) -> None:
+        self._look_at_mappings()
+        for part in self._directories:
+            self._send_files(part)
+        self._look_at_mappings()
+
+    def _look_at_mappings(self) -> None:
+        self._mapped.look(self._container.pid)
+
+    def _send_files(self, part: str, mapped: Set[str] = frozenset()) -> None:
         self._link.send(FILES, part=part)
-        point = {ROOT: "", SHM: "/dev/shm"}.get(part, part.removeprefix(VOLUME)).rstrip("/") + "/"
+        point = {ROOT: "", SHM: SHM_POINT}.get(part, part.removeprefix(VOLUME)).rstrip("/") + "/"
         inside = frozenset(path.removeprefix(point) for path in mapped if path.startswith(point))
         began, before = time.monotonic(), self._way.n_sent
         n_sent = self._directories[part].send(self._way, inside)
@@ -250,10 +274,9 @@ class Move:
                     # Both engines have taken their time since the last round, and since the files were sent: both are
                     # done once more, so that little is left for the time that it is stopped.
                     self._rounds.one_more(self._container.pid, self._rounds_home, tracker, self._images, {}, pre_dump)
-                for part in self._directories:
-                    self._send_files(part)
+                self._send_all_files()
                 self.reach(ASKED)
-                stats = self._answer(asking, tracker)
+                stats = self._answer(asking, tracker, pre_dump)
                 asking.send(meeting.DONE)
             except BaseException as error:
                 if stats is not None:
@@ -264,40 +287,45 @@ class Move:
                 command.has_ended_well = stats is not None
         return stats
 
-    def _answer(self, asking: Link, tracker: tracking.Tracker | None) -> DumpStats:
+    def _answer(self, asking: Link, tracker: tracking.Tracker | None, pre_dump: Callable[..., DumpStats]) -> DumpStats:
+        def once_more() -> None:
+            if has_more:
+                assert tracker is not None
+                tracker.forget_flags()
+                self._rounds.one_more(self._container.pid, self._rounds_home, tracker, self._images, {}, pre_dump)
+            if last:
+                self._place_rounds(Path(images))
+            self._announce(is_last=True)
+            also.begin()
+
         order = asking.expect(meeting.DUMP)
         images = order.text("images")
         told = meeting.told_of(order)
         told["network"]["holds_all"] = True
-        last = self._before(Path(images)) if self._rounds.last else ""
+        has_more = bool(self._rounds.last) and tracker is not None
+        last = self._rounds.next if has_more else self._rounds.last
+        parent = self._before(Path(images), last) if last else ""
         # The engine is told as well, so that it answers for a checkpoint that has been made, though we may have died.
         words = ((self._link.writer, encode(protocol.GO)), (asking.writer, encode(meeting.GIVEN)))
-        with ExitStack() as decided, self._images(True) as also:
+        with ExitStack() as decided, self._store(shared=True) as also:
             self._decided = decided
             options = replace(
                 _options(told), made_by="torpor migrate", notify=meeting.teller(asking), commit=self._commit, also=also,
-                last_words=words, tracker=tracker, parent=last, stats_directory=order.text("stats"),
+                last_words=words, tracker=tracker, parent=parent, stats_directory=order.text("stats"),
+                once_more=once_more,
             )  # fmt: skip
             return engine.dump(self._container.pid, images, options)
 
     def _commit(self, _: str) -> None:
         """All of its images have gone, and it is stopped: the rest of its files, and whether it can be rebuilt."""
         self.reach(STOPPED)
-        mapped = self._mapped()
+        self._look_at_mappings()
         for part in self._directories:
-            self._send_files(part, mapped)
+            self._send_files(part, self._mapped.paths)
         self._link.send(REBUILD)
         self._link.expect(protocol.READY, timeout_s=source.READY_WITHIN_S)
         self.reach(READY)
         self._go_ns = time.perf_counter_ns()
-
-    def _mapped(self) -> frozenset[str]:
-        """Files that are written to by mappings, which nobody is told of."""
-        found = set()
-        for pid in read_tree(Pid(self._container.pid)):
-            with suppress(OSError):
-                found |= {vma.name for vma in read_maps(pid) if vma.shared and vma.is_file and vma.prot & PROT_WRITE}
-        return frozenset(found)
 
     # -- afterwards ------------------------------------------------------------------------------------------
 

@@ -74,8 +74,8 @@ def migrate(pod: Pod, where: Destination, wishes: Wishes, words: Words, volumes:
             source.agree(remote.link, made, plain, stack, engine=arriving.POD, **pods.fields(pod))
             if wishes.dry_run:
                 remote.link.send(protocol.CANCEL)
-                for number, member in enumerate(pod.members):
-                    together = Together(_nowhere(stack), "", pod.infra.id, shares_shm=False, is_first=not number)
+                for member in pod.members:
+                    together = Together(_nowhere(stack), "", pod.infra.id)
                     moving_podman.migrate(member, where, wishes, words, volumes, together=together)
                 return None
             remote.link.send(arriving.BEGIN)
@@ -214,9 +214,10 @@ class _Moves:
             os._exit(0)
 
     def _move(self, container: Container, link: Link) -> dict[str, Any]:
-        is_first = container.id == self._pod.members[0].id
-        shares_shm = "ipc" in self._pod.shares
-        together = Together(link, self._token, self._pod.infra.id, shares_shm=shares_shm, is_first=is_first)
+        members = self._pod.members
+        carries_shm = "ipc" in self._pod.shares and container.id == members[0].id
+        sharers = [each.pid for each in members] if carries_shm else []
+        together = Together(link, self._token, self._pod.infra.id, sharers)
         try:
             moved = moving_podman.migrate(
                 container, self._where, self._wishes, self._words, self._volumes, together=together

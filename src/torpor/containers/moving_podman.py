@@ -14,7 +14,7 @@ from typing import Any
 from torpor.base.errors import RefusedError, TorporError, UsageError
 from torpor.base.records import dataclass
 from torpor.containers import arriving, waking
-from torpor.containers.arriving import DOCUMENTS, LOG, NAMES, ROOT, SHM, VOLUME
+from torpor.containers.arriving import DOCUMENTS, LOG, NAMES, ROOT, SHM, SHM_POINT, VOLUME
 from torpor.containers.asking import Asking
 from torpor.containers.commands import run
 from torpor.containers.layer import Directory
@@ -148,12 +148,17 @@ class _PodmanMove(Move):
         if not upper:
             raise RefusedError(f"{self._container.label} has no overlay as its file system")
         self._directories = {ROOT: Directory(Path(upper), whiteouts=True)}
-        if _has_own_shm(self._told) or (self._together is not None and self._together.carries_shm):
-            self._directories[SHM] = Directory(Path(f"/proc/{self._container.pid}/root/dev/shm"))
+        if _has_own_shm(self._told) or (self._together is not None and self._together.sharers):
+            self._directories[SHM] = Directory(Path(f"/proc/{self._container.pid}/root{SHM_POINT}"))
         for mount in mounts:
             if mount.is_copied:
                 self._directories[f"{VOLUME}{mount.point}"] = Directory(Path(mount.source))
         return self.run(name, made, began)
+
+    def _look_at_mappings(self) -> None:
+        super()._look_at_mappings()
+        for pid in self._together.sharers if self._together is not None else ():
+            self._mapped.look(pid, f"{SHM_POINT}/")
 
     @property
     def _static(self) -> Path:
@@ -187,12 +192,13 @@ class _PodmanMove(Move):
     def _rounds_home(self) -> Path:
         return self._static / _ROUNDS
 
-    def _before(self, images: Path) -> str:
-        if not self._is_removed:
-            return super()._before(images)
-        # What Podman packs, and unpacks again: a link that leads out of that it does not follow.
-        self._rounds_home.rename(images / _ROUNDS)
-        return f"{_ROUNDS}/{self._rounds.last}"
+    def _before(self, images: Path, last: str) -> str:
+        return f"{_ROUNDS}/{last}" if self._is_removed else super()._before(images, last)
+
+    def _place_rounds(self, images: Path) -> None:
+        if self._is_removed:
+            # What Podman packs, and unpacks again: a link that leads out of that it does not follow.
+            self._rounds_home.rename(images / _ROUNDS)
 
     def _tidy(self) -> None:
         super()._tidy()

@@ -8,6 +8,8 @@ the word, and hears no signal any more.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torpor.base.errors import MigrationError
 from torpor.migrate.link import Link, LinkLostError
 
@@ -24,12 +26,11 @@ ON, CANCEL, WAKE, LEAVE = "on", "cancel", "wake", "leave"
 class Together:
     """A member's end.  *token*: what the destination knows its pod by; *infra*: whose namespaces it has.
 
-    *shares_shm*: its /dev/shm is that of all, which the first of them (*is_first*) carries.
+    *sharers*: the first processes of all whose /dev/shm it carries, if that is this one's to do.
     """
 
-    def __init__(self, link: Link, token: str, infra: str, *, shares_shm: bool, is_first: bool) -> None:
-        self._link, self.token, self.infra = link, token, infra
-        self.shares_shm, self.carries_shm = shares_shm, shares_shm and is_first
+    def __init__(self, link: Link, token: str, infra: str, sharers: Sequence[int] = ()) -> None:
+        self._link, self.token, self.infra, self.sharers = link, token, infra, sharers
 
     def reach(self, stage: str) -> None:
         """Wait until all have come so far; MigrationError where one of them does not."""

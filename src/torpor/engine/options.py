@@ -59,6 +59,10 @@ def nothing(directory: str) -> None:
     """What is done when nothing is to be done."""
 
 
+def no_more() -> None:
+    """What is copied once more, where nothing is."""
+
+
 def policies_of(told: Mapping[str, Mapping[str, Any]]) -> Policies:
     """Those that a face has been told, by :mod:`torpor.engine.option_table`: policy, its field, the value."""
     return Policies(
@@ -121,11 +125,15 @@ class DumpOptions:
     ``pages``: who takes the pages, and the page maps, instead of the set; he stays the caller's.
     ``give``: pages that can come after a restore are not copied; this is called when all else is in its place, with
     those that remain, and the tree is stopped until it returns, and ended then.
+    ``once_more`` is called when all that can be has been looked at, and the tree is about to be stopped: what has been
+    written meanwhile can go by one more pre-dump.  Nothing has been given to ``also`` before, nor looked for in
+    ``parent``.
     ``parent``: the directory (from that of the images) of the set before this one: of what has not been written since,
     these images say that it is there.  ``track``: what is written from now on is noted for the dump after this one, by
     a process that keeps that until the tree ends, or by the caller's own ``tracker``, which knows the set before, too,
     so that ``parent`` is the business of whoever gives the store.  ``dedup``: what is copied again is taken out of the
-    sets before, when this one is complete.
+    sets before, when this one is complete.  ``unsettled``: the set counts when the dump returns, but is not on the disk
+    yet, and has no sums, as one whose dump was killed then (``settling.complete``).
     """
 
     made_by: str = ""
@@ -139,6 +147,7 @@ class DumpOptions:
     entered: str = REFUSE
     own_session: bool = False
     parent: str = ""
+    unsettled: bool = False
     dedup: bool = False
     track: bool = False
     tracker: Tracker | None = None
@@ -150,6 +159,7 @@ class DumpOptions:
     last_words: tuple[tuple[int, bytes], ...] = ()
     pages: PageServer | None = None
     give: Give | None = None
+    once_more: Callable[[], None] = no_more
     policies: Policies = field(default_factory=Policies)
     cgroups: CgroupPolicy = field(default_factory=CgroupPolicy)
 

@@ -22,6 +22,7 @@ from torpor.images.store import ImageStore
 PE_PARENT = 1
 PE_LAZY = 2
 PE_PRESENT = 4
+_BOTH = PE_PARENT | PE_PRESENT
 #: Of a page in images that do not say otherwise.
 PAGE_BYTES = 4096
 #: (start, end, where it lies): a stretch of addresses, and an offset in what holds their pages.
@@ -101,7 +102,12 @@ class Pagemap:
 
     def extents(self) -> Iterator[Extent]:
         """What is HERE, and where."""
-        return ((run.vaddr, run.end, offset) for run, offset in self.laid_out() if run.present)
+        offset = 0
+        for run in self.runs:
+            if run.flags & PE_PRESENT:
+                n_bytes = run.n_pages * run.page_bytes
+                yield run.vaddr, run.vaddr + n_bytes, offset
+                offset += n_bytes
 
     def places(self, start: int, end: int) -> list[tuple[int, int]]:
         """Where the bytes from address *start* up to *end* lie in the pages image; none unless all are there."""
@@ -124,6 +130,8 @@ def places(extents: Iterable[Extent], start: int, end: int) -> list[tuple[int, i
 
 def _entry_flags(entry: m.pagemap_entry) -> int:
     # Before flags existed an entry was in the parent or, without a word, present.
+    if (flags := entry.flags) and not entry.in_parent:
+        return flags
     if entry.HasField("flags"):
         return entry.flags | (PE_PARENT if entry.in_parent else 0)
     return PE_PARENT if entry.in_parent else PE_PRESENT
@@ -159,14 +167,15 @@ def _read_runs(name: str, entries: Iterable[m.pagemap_entry], page_bytes: int) -
     n_present = 0
     end = 0
     for entry in entries:
-        n_pages = entry.nr_pages if entry.HasField("nr_pages") else entry.compat_nr_pages
+        n_pages = entry.nr_pages or (0 if entry.HasField("nr_pages") else entry.compat_nr_pages)
         vaddr, flags = entry.vaddr, _entry_flags(entry)
-        wrong = _run_fault(vaddr, n_pages, flags, end, page_bytes)
-        if wrong:
+        # There may be one for each page: what is sound is seen without a call.
+        start, end = end, vaddr + n_pages * page_bytes
+        if not n_pages or vaddr < start or vaddr % page_bytes or end > _TOP or flags & _BOTH == _BOTH:
+            wrong = _run_fault(vaddr, n_pages, flags, start, page_bytes)
             raise ImageError(
                 f"{name}: entry {len(runs) + 1}: {wrong} ({n_pages} pages at {vaddr:#x}, flags {flags:#x})"
             )
-        end = vaddr + n_pages * page_bytes
         runs.append(PageRun(vaddr, n_pages, flags, page_bytes))
         if flags & PE_PRESENT:
             n_present += n_pages
@@ -218,14 +227,15 @@ def encode_pagemap(
     out = [encode_image(kind, (m.pagemap_head(pages_id=pages_id),))]
     entry = m.pagemap_entry()
     end = 0
+    encode, pack = entry.SerializeToString, U32.pack
     for index, run in enumerate(runs, 1):
-        wrong = _run_fault(run.vaddr, run.n_pages, run.flags, end, run.page_bytes)
-        if wrong:
-            raise ImageError(f"{name}: entry {index}: {wrong}")
-        end = run.end
-        entry.vaddr, entry.nr_pages, entry.flags = run.vaddr, run.n_pages, run.flags
+        vaddr, n_pages, flags = run.vaddr, run.n_pages, run.flags
+        start, end = end, run.end
+        if not n_pages or vaddr < start or vaddr % run.page_bytes or end > _TOP or flags & _BOTH == _BOTH:
+            raise ImageError(f"{name}: entry {index}: {_run_fault(vaddr, n_pages, flags, start, run.page_bytes)}")
+        entry.vaddr, entry.nr_pages, entry.flags = vaddr, n_pages, flags
         # Readers from before the 64-bit count know this one only.
-        entry.compat_nr_pages = run.n_pages if run.n_pages <= _MAX_COMPAT_PAGES else 0
-        data = entry.SerializeToString()
-        out += (U32.pack(len(data)), data)
+        entry.compat_nr_pages = n_pages if n_pages <= _MAX_COMPAT_PAGES else 0
+        data = encode()
+        out += (pack(len(data)), data)
     return b"".join(out)

@@ -16,6 +16,7 @@ from _thread import allocate_lock
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
+from operator import attrgetter
 from types import TracebackType
 
 from torpor.base.fds import Closing
@@ -27,6 +28,7 @@ from torpor.images.kinds import ImageKind
 from torpor.images.pagemap import (
     PAGE_BYTES,
     PE_LAZY,
+    PE_PARENT,
     PE_PRESENT,
     Extent,
     Pagemap,
@@ -35,7 +37,6 @@ from torpor.images.pagemap import (
     encode_pagemap,
     load_pagemap,
     places,
-    store_pagemap,
 )
 from torpor.images.store import ImageStore, PagesReader, PagesWriter, load_one
 
@@ -163,9 +164,10 @@ class StoreSink:
             pages_id = self._last_id
         told = None
         if self._first is not None and runs is not None:
-            name, told = kind.file_name(ident), runs()
+            name, planned = kind.file_name(ident), runs()
+            told = planned, encode_pagemap(name, pages_id, planned, kind)
             with self._first(name) as stream:
-                stream.write(encode_pagemap(name, pages_id, told, kind))
+                stream.write(told[1])
         writer = self._store.pages_writer(kinds.PAGES.file_name(pages_id), n_bytes)
         return StoreStream(self._store, kind, ident, pages_id, writer, self._page_bytes, lazy, told)
 
@@ -213,9 +215,9 @@ class StoreStream(PagesAlone):
         writer: PagesWriter,
         page_bytes: int = PAGE_BYTES,
         lazy: Sequence[Range] = (),
-        told: Sequence[PageRun] | None = None,
+        told: tuple[Sequence[PageRun], bytes] | None = None,
     ) -> None:
-        """*told*: somebody has been told these runs, and no others are to come."""
+        """*told*: somebody has been told these runs, in a page map of these bytes, and no others are to come."""
         super().__init__(writer)
         self._store, self._kind, self._ident, self._pages_id = store, kind, ident, pages_id
         self._page_bytes, self._lazy, self._told = page_bytes, lazy, told
@@ -239,25 +241,37 @@ class StoreStream(PagesAlone):
 
     def close(self) -> None:
         super().close()
-        runs = runs_of(self._here, self._runs, self._lazy, self._page_bytes)
-        if self._told is not None and list(self._told) != runs:
-            raise ImageError(f"{self._kind.file_name(self._ident)}: other pages have come than had been told")
-        store_pagemap(self._store, self._ident, self._pages_id, runs, self._kind)
+        name = self._kind.file_name(self._ident)
+        if self._told is None:
+            runs = runs_of(self._here, self._runs, self._lazy, self._page_bytes)
+            data = encode_pagemap(name, self._pages_id, runs, self._kind)
+        else:
+            told, data = self._told
+            here = joined((run.vaddr, run.end) for run in told if run.present)
+            if here != joined(self._here) or self._runs != [run for run in told if not run.present]:
+                raise ImageError(f"{name}: other pages have come than had been told")
+        with self._store.open_write(name) as stream:
+            stream.write(data)
 
 
 def runs_of(
     here: Iterable[Range], others: Sequence[PageRun], lazy: Sequence[Range], page_bytes: int = PAGE_BYTES
 ) -> list[PageRun]:
     """The runs of a page map of which the pages *here* have bytes, and the *others* have not; all ascend."""
-    joined: list[Range] = []
-    for start, end in here:
-        if joined and joined[-1][1] == start:
-            joined[-1] = (joined[-1][0], end)
-        else:
-            joined.append((start, end))
-    marked = marked_lazy(joined, lazy) if lazy else ((*each, PE_PRESENT) for each in joined)
+    marked = marked_lazy(joined(here), lazy) if lazy else ((*each, PE_PRESENT) for each in joined(here))
     runs = [PageRun(start, (end - start) // page_bytes, flags, page_bytes) for start, end, flags in marked]
-    return sorted([*runs, *others], key=lambda run: run.vaddr) if others else runs
+    return sorted([*runs, *others], key=attrgetter("vaddr")) if others else runs
+
+
+def joined(ranges: Iterable[Range]) -> list[Range]:
+    """The *ranges*, which ascend; those that touch are one."""
+    found: list[Range] = []
+    for start, end in ranges:
+        if found and found[-1][1] == start:
+            found[-1] = (found[-1][0], end)
+        else:
+            found.append((start, end))
+    return found
 
 
 def marked_lazy(here: Iterable[Range], lazy: Iterable[Range]) -> Iterator[tuple[int, int, int]]:
@@ -309,12 +323,17 @@ class _Chain:
         self._readers = readers
 
     def read_at(self, offset: int, into: memoryview) -> None:
-        if _THERE <= offset < _ZEROES:
-            raise ValueError("nobody has looked where these pages lie, for they were to be there already")
         if offset < _ZEROES:
-            self._readers[offset >> _SPAN_BITS].read_at(offset & (_SPAN - 1), into)
+            reader, offset = self.locate(offset)
+            reader.read_at(offset, into)
         else:
             into.cast("B")[:] = bytes(into.nbytes)
+
+    def locate(self, offset: int) -> tuple[PagesReader, int]:
+        """The reader of the image that has what lies there, and where in it; ValueError for what is in none."""
+        if offset >= _THERE:
+            raise ValueError("nobody has looked where these pages lie, for they were to be there already")
+        return self._readers[offset >> _SPAN_BITS], offset & (_SPAN - 1)
 
     def close(self) -> None:
         while self._readers:
@@ -346,6 +365,10 @@ class Contents(Closing):
         content = bytearray(max(end - start, 0))
         return bytes(content) if content and self.read(start, memoryview(content)) else None
 
+    def locate(self, offset: int) -> tuple[PagesReader, int]:
+        """The reader of the one image that has what lies there, and where in it; of pages that are in an image."""
+        return self.reader.locate(offset) if isinstance(self.reader, _Chain) else (self.reader, offset)
+
     @staticmethod
     def is_zero(extent: Extent) -> bool:
         """Whether it is of zeroes, which take no room in any image: new memory need not be filled with them."""
@@ -355,6 +378,11 @@ class Contents(Closing):
     def is_of_parents(extent: Extent) -> bool:
         """Whether its pages lie in the images before these ones."""
         return _SPAN <= extent[2] < _ZEROES
+
+    @staticmethod
+    def is_there(extent: Extent) -> bool:
+        """Whether it is of what had been *there*, and was not looked for."""
+        return _THERE <= extent[2] < _ZEROES
 
     def close(self) -> None:
         self.reader.close()
@@ -378,65 +406,79 @@ def open_contents(
     page_bytes: int = PAGE_BYTES,
     later: list[Range] | None = None,
     there: Iterable[Range] = (),
+    found: Pagemap | None = None,
 ) -> Contents:
     """The contents of task (or segment) *ident*, whose pages have *page_bytes*.
 
     With *later*, what is marked as lazy is not among them, but put there.  *there*, ascending, is what whoever asks has
-    of the parent images, and is not going to read: where it lies in them is not looked for.
+    of the parent images, and is not going to read: where it lies in them is not looked for.  *found*: the page map of
+    *store*, if it has been read.
 
     Each page map of the chain is read once.  Raises ImageError where pages are with a page server, or where the parent
     images are not there or have not what they should; and what ``load_pagemap`` raises.
     """
-    found = load_pagemap(store, ident, kind, page_bytes=page_bytes)
-    wanted = found.runs
-    if later is not None:
-        later += [(run.vaddr, run.end) for run in wanted if run.lazy]
-        wanted = tuple(run for run in wanted if not run.lazy)
+    found = found or load_pagemap(store, ident, kind, page_bytes=page_bytes)
+    extents, wanted, is_here = _of_set(found, kind.file_name(ident), later)
     readers = [store.pages_reader(found.pages_name)]
-    if all(run.present for run in wanted):
-        extents = [each for each, run in zip(found.extents(), filter(_is_present, found.runs), strict=True)
-                   if later is None or not run.lazy]  # fmt: skip
+    if is_here:
         return Contents(extents, readers[0])
     try:
-        ranges = [(run.vaddr, run.end) for run in wanted]
-        extents = _resolve(store, ident, kind, found, ranges, readers, page_bytes, there)
+        known, wanted = divide(wanted, there)
+        extents += [(start, end, _THERE + start) for start, end in known]
+        _resolve(store, ident, kind, wanted, readers, page_bytes, extents)
+        # Each set's extents are ascending, and stand one set behind the other: such lists Python's sort merges.
+        extents.sort()
     except BaseException:
         _Chain(readers).close()
         raise
     return Contents(extents, _Chain(readers))
 
 
-def _is_present(run: PageRun) -> bool:
-    return run.present
+def _of_set(found: Pagemap, name: str, later: list[Range] | None) -> tuple[list[Extent], list[Range], bool]:
+    """What *found* has itself, what its parent should have, and whether all that is wanted of it is among its pages.
+
+    There may be a run for each page.  ImageError for what is with a page server.
+    """
+    extents: list[Extent] = []
+    further: list[Range] = []
+    offset, is_here = 0, True
+    for run in found.runs:
+        start, end, flags = run.vaddr, run.end, run.flags
+        if flags & PE_PRESENT:
+            here, offset = offset, offset + end - start
+            if later is None or not flags & PE_LAZY:
+                extents.append((start, end, here))
+            else:
+                later.append((start, end))
+        elif later is not None and flags & PE_LAZY:
+            later.append((start, end))
+        elif flags & PE_PARENT:
+            is_here = False
+            further.append((start, end))
+        elif flags & PE_LAZY:
+            raise _left_to_a_page_server(run, name)
+        else:
+            is_here = False
+            extents.append((start, end, _ZEROES + start))
+    return extents, joined(further), is_here
 
 
 def _resolve(
     store: ImageStore,
     ident: int,
     kind: ImageKind[m.pagemap_head],
-    found: Pagemap,
     wanted: list[Range],
     readers: list[PagesReader],
     page_bytes: int,
-    there: Iterable[Range],
-) -> list[Extent]:
-    """Where what is *wanted* of *found* lies in a chain of *readers*, to which those of the parents are appended."""
-    extents: list[Extent] = []
+    extents: list[Extent],
+) -> None:
+    """Add to *extents* where what is *wanted* of the parents lies, and their readers to *readers*."""
     name = kind.file_name(ident)
-    while True:
-        where = f"{store.path}/{name}" if len(readers) > 1 else name
-        wanted = _take(found, wanted, (len(readers) - 1) << _SPAN_BITS, where, extents)
-        if len(readers) == 1:
-            known, wanted = divide(wanted, there)
-            extents += [(start, end, _THERE + start) for start, end in known]
-        if not wanted:
-            break
+    while wanted:
         store = _parent_of(store, name, wanted[0][0], len(readers))
         found = _load_parent(store, ident, kind, wanted[0][0], page_bytes)
         readers.append(store.pages_reader(found.pages_name))
-    # Each set's extents are ascending, and stand one set behind the other: such lists Python's sort merges.
-    extents.sort()
-    return extents
+        wanted = _take(found, wanted, (len(readers) - 1) << _SPAN_BITS, f"{store.path}/{name}", extents)
 
 
 def _take(found: Pagemap, wanted: list[Range], base: int, where: str, extents: list[Extent]) -> list[Range]:
@@ -455,12 +497,16 @@ def _take(found: Pagemap, wanted: list[Range], base: int, where: str, extents: l
             else:
                 further.append((start, end))
         else:
-            raise ImageMissing(
-                f"{where}: {run.n_pages} pages at {run.vaddr:#x} are in no image: they were left to a page server",
-                hint="criu restore --lazy-pages, with criu lazy-pages --page-server, while the dump gives them; those "
-                "of a migration whose source has been killed are lost",
-            )
+            raise _left_to_a_page_server(run, where)
     return further
+
+
+def _left_to_a_page_server(run: PageRun, where: str) -> ImageMissing:
+    return ImageMissing(
+        f"{where}: {run.n_pages} pages at {run.vaddr:#x} are in no image: they were left to a page server",
+        hint="criu restore --lazy-pages, with criu lazy-pages --page-server, while the dump gives them; those "
+        "of a migration whose source has been killed are lost",
+    )
 
 
 def _add(extents: list[Extent], start: int, end: int, offset: int) -> None:

@@ -7,14 +7,19 @@ the tree is stopped for good.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torpor
 from torpor.base.errors import MigrationError
+from torpor.base.fds import OwnedFd
+from torpor.engine.sets import settling
+from torpor.images.errors import ImageError, StoreError
 from torpor.images.pages import MAX_PARENTS
 from torpor.images.store import ImageStore
 from torpor.kernel.vm import PAGE_SIZE
@@ -33,6 +38,9 @@ _NO_BETTER = 0.9
 #: What takes this part of the downtime aimed at is worth another round, if each still leaves so much less than the one
 #: before: whoever aims at a time is not to get all of it.
 _LITTLE, _MUCH_BETTER = 0.1, 0.75
+#: The kernel begins to write to the disk by itself when there is much to be written: in the midst of the small rounds,
+#: on a processor that they need.  A file of so many bytes is written by the round that makes it.
+_MUCH_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +85,7 @@ class Rounds:
         pid: int,
         home: Path,
         tracker: Tracker,
-        way: Callable[[bool], ImageStore],
+        way: Callable[[], ImageStore],
         told: Mapping[str, Any],
         pre_dump: Callable[..., DumpStats] | None = None,
     ) -> str:
@@ -95,20 +103,21 @@ class Rounds:
         pid: int,
         home: Path,
         tracker: Tracker,
-        way: Callable[[bool], ImageStore],
+        way: Callable[[], ImageStore],
         told: Mapping[str, Any],
         pre_dump: Callable[..., DumpStats] | None = None,
     ) -> None:
         """One, whether it is worth it or not."""
         began = time.monotonic()
-        name = f"round{len(self.done) + 1}"
+        name = self.next
         # The way to the round before begins in it.
         (home / name).mkdir(mode=0o700)
-        with way(False) as store:
+        with way() as store:
             stats = (pre_dump or torpor.pre_dump)(
                 pid, home / name, parent=f"../{self.last}" if self.last else "", tracker=tracker, also=store,
-                made_by="torpor migrate", **told,
+                made_by="torpor migrate", unsettled=True, **told,
             )  # fmt: skip
+        _write_through(home / name)
         self._taken()
         self.last = name
         us = stats.watch.us
@@ -116,6 +125,23 @@ class Rounds:
             (stats.pages_written + stats.shared_pages_written) * PAGE_SIZE, time.monotonic() - began,
             (us.get("freezing", 0) + us.get("frozen", 0)) / 1e6,
         )  # fmt: skip
+
+    @property
+    def next(self) -> str:
+        """The name of the directory of the one that is still to come."""
+        return f"round{len(self.done) + 1}"
+
+    def settle(self, home: Path) -> None:
+        """They are to last: have their images below *home* on the disk, with their sums, as far as that can be.
+
+        As a rule they are removed soon, and nobody waits for a disk.
+        """
+        for each in self.done:
+            with (
+                suppress(OSError, ImageError),
+                OwnedFd(os.open(home / f"round{each.number}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as fd,
+            ):
+                settling.complete(fd.fileno())
 
     @property
     def is_near(self) -> bool:
@@ -168,3 +194,15 @@ class Rounds:
             is_little = last.rest_s - _FLOOR_S <= self._aim.downtime_s * _LITTLE
             return not is_little and last.n_bytes < before.n_bytes * _MUCH_BETTER
         return n_rounds < 3 or last.n_bytes < before.n_bytes * _NO_BETTER or self._is_given_up
+
+
+def _write_through(directory: Path) -> None:
+    for path in directory.iterdir():
+        if path.lstat().st_size <= _MUCH_BYTES:
+            continue
+        with OwnedFd(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)) as fd:
+            try:
+                os.fdatasync(fd.fileno())
+            except OSError as error:  # as a full disk is seen, where room is given late
+                hint = "free some space, or name another place (TORPOR_STATE)"
+                raise StoreError(f"{path}: cannot be written: {error.strerror}", hint=hint) from error

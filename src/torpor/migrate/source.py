@@ -307,15 +307,17 @@ class _Move:
         with ExitStack() as stack:
             room = stack.enter_context(scratch.directory(homes.home()))
 
-            root = read_status(Pid(self._pid)).ns_pids[-1]
+            def way() -> TarStore:
+                self._announce()
+                return self._store(room)
 
-            def way(is_last: bool) -> TarStore:
-                note = dict(notes).get(jobs.note.NAME, b"").decode() if is_last else ""
-                later = is_last and self._giver is not None
-                self._link.send(protocol.IMAGES, last=is_last, root=root, later=later, note=note)
-                return TarStore(
-                    self._way, f"the link to {self._host}", self._wishes.compress, spool=str(room), sums=False
-                )
+            def once_more() -> None:
+                if has_more:
+                    assert tracker is not None
+                    tracker.forget_flags()
+                    self._rounds.one_more(self._pid, self._place.parent, tracker, way, self._wishes.told)
+                self._announce(is_last=True, note=dict(notes).get(jobs.note.NAME, b"").decode())
+                also.begin()
 
             if isinstance(place, str | os.PathLike):
                 self._place = Path(place)
@@ -330,10 +332,15 @@ class _Move:
                         self._pid, Path(place).parent, tracker, way, self._wishes.told
                     )
             self._giver = self._prepare_for_later(stack)
+            # Most of what a dump looks at while all runs takes longer than to send what has been written meanwhile.
+            has_more = bool(last) and self._rounds.is_near and self._giver is None
+            if has_more:
+                last = self._rounds.next
+            also = stack.enter_context(self._store(room, shared=True))
             stats = self._told_why(torpor.dump)(
                 self._pid, place, made_by="torpor migrate", notes=notes, commit=committed,
-                also=stack.enter_context(way(True)), last_words=((self._link.writer, encode(protocol.GO)),),
-                parent=f"../{last}" if last else "", tracker=tracker,
+                also=also, last_words=((self._link.writer, encode(protocol.GO)),),
+                parent=f"../{last}" if last else "", tracker=tracker, once_more=once_more,
                 give=self._giver.give if self._giver is not None else None, **self._wishes.told,
             )  # fmt: skip
         try:
@@ -341,7 +348,19 @@ class _Move:
             self._runs = (self._giver and self._giver.runs) or self._link.expect(protocol.RUNS, timeout_s=within_s)
         except MigrationError as error:
             self._lost = error
+        if self._runs is None or self._wishes.keep_source or self._wishes.persist:
+            self._rounds.settle(self._place.parent)
         return stats
+
+    def _announce(self, *, is_last: bool = False, note: str = "") -> None:
+        """The next set is about to go."""
+        root, later = read_status(Pid(self._pid)).ns_pids[-1], is_last and self._giver is not None
+        self._link.send(protocol.IMAGES, last=is_last, root=root, later=later, note=note)
+
+    def _store(self, room: Path, *, shared: bool = False) -> TarStore:
+        return TarStore(
+            self._way, f"the link to {self._host}", self._wishes.compress, spool=str(room), sums=False, shared=shared
+        )
 
     def _prepare_for_later(self, stack: ExitStack) -> Giver | None:
         """What gives the rest of the memory when it runs there, if that is wished, or the best that can be had."""

@@ -19,7 +19,7 @@ from torpor.images.pagemap import (
     load_pagemap,
     store_pagemap,
 )
-from torpor.images.pages import PagesAlone, StoreSink, open_contents, runs_of
+from torpor.images.pages import PagesAlone, StoreSink, joined, open_contents, runs_of
 from torpor.images.stores.both import BothStore
 from torpor.images.stores.memory import MemStore
 
@@ -85,6 +85,11 @@ def test_a_stream_may_have_the_page_map_before_the_pages() -> None:
     ]  # fmt: skip
     store = _streamed([], told)
     assert load_pagemap(store, PID).runs == tuple(told)
+
+
+def test_what_touches_is_one() -> None:
+    assert joined([(0, 1), (1, 4), (5, 6), (6, 7), (9, 10)]) == [(0, 4), (5, 7), (9, 10)]
+    assert joined([]) == []
 
 
 def test_what_only_one_store_has_is_written_into_the_other_afterwards() -> None:

@@ -28,7 +28,7 @@ from torpor.images.stores.copying import copy
 from torpor.images.stores.directory import DirStore
 from torpor.images.stores.memory import MemStore
 from torpor.images.stores.opening import open_store
-from torpor.images.stores.spooled import PlacedStore, Spool, SpooledStore
+from torpor.images.stores.spooled import Part, PlacedStore, Spool, SpooledStore
 from torpor.images.stores.stream import Pipe, TarStore
 from torpor.migrate.spent import give_back
 
@@ -99,12 +99,9 @@ class _Placing:
         self.places = [(7 << 20, 7 << 20 | 1 << 20, 0), (9 << 20, (9 << 20) + 4096, 2 << 20),
                        (3 << 20, (3 << 20) + (1 << 20) - 8192, (2 << 20) + 4096)]  # fmt: skip
         self.memory: dict[int, bytes] = {}
-        self.spool: Spool | None = None
-        self.start = -1
 
-    def wanted(self, store: PlacedStore, name: str, spool: Spool, start: int) -> list[Extent]:
+    def wanted(self, store: PlacedStore, name: str) -> list[Extent]:
         assert name == "pages-1.img" and store.names() == ["fs-1.img", name] and store.size_of(name) == len(_MANY)
-        self.spool, self.start = spool, start
         return self.places
 
     def put(self, pieces: Sequence[Piece], data: memoryview) -> None:
@@ -141,10 +138,10 @@ def test_pages_may_go_to_where_they_belong_as_they_come(tmp_path: Path) -> None:
             else:
                 reader.read_at(at, room)
                 assert room == _MANY[at : at + 4096]
-        assert placing.spool is not None
+        assert isinstance(reader, Part)
         for start, end, offset in placing.places:
-            placing.spool.put_back(placing.start + offset, memoryview(bytearray(placing.at(start, end))))
-            assert not placing.spool.is_absent(placing.start + offset, end - start)
+            reader.put_back(offset, memoryview(bytearray(placing.at(start, end))))
+            assert not reader.is_absent(offset, end - start)
         whole = memoryview(bytearray(len(_MANY)))
         reader.read_at(0, whole)
         assert whole == _MANY
@@ -174,6 +171,14 @@ def test_what_goes_by_a_way_that_has_sums_needs_none(tmp_path: Path) -> None:
         assert checked.manifest.files["pages-1.img"] == manifest.Content(len(_PAGES))
         with checked.open_read("pages-1.img") as stream:
             assert stream.read() == _PAGES
+
+
+def test_one_that_shares_its_way_begins_when_that_is_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with TarStore(Pipe(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), str(path)), str(path), shared=True) as made:
+        assert path.stat().st_size == 0
+        made.begin()
+        assert path.stat().st_size > 0
 
 
 def test_what_makes_it_a_set_comes_last(tmp_path: Path) -> None:

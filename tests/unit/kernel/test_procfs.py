@@ -15,6 +15,7 @@ from torpor.base.ids import Pid
 from torpor.base.records import replace
 from torpor.kernel.procfs import maps, task
 from torpor.kernel.procfs.maps import makedev, parse_line, parse_smaps, read_maps
+from torpor.kernel.procfs.small import iter_pieces
 from torpor.kernel.procfs.stat import Stat, parse_stat, read_stat
 from torpor.kernel.procfs.status import read_status
 from torpor.kernel.procfs.task import read_fd_link
@@ -40,6 +41,27 @@ def test_smaps_gives_protection_keys() -> None:
         for n, key in enumerate(keys, 1)
     )
     assert [(vma.start, vma.protection_key) for vma in parse_smaps(text)] == [(0x1000, 0), (0x2000, 3), (0x3000, 0)]
+
+
+@pytest.mark.parametrize("n_records", [0, 1, 3, 9000])
+def test_a_large_file_comes_in_pieces_of_whole_records(n_records: int, tmp_path: Path) -> None:
+    path = tmp_path / "smaps"
+    whole = "".join(f"{at:x}-{at + 1:x} name \u00e4{'x' * (at % 50)}\nVmFlags: rd\n" for at in range(n_records))
+    path.write_bytes(whole.encode() + b"\xff")
+    *pieces, last = iter_pieces(str(path), b"VmFlags:")
+    assert "".join((*pieces, last)) == whole + "\udcff"
+    assert (len(pieces) > 1) is (n_records == 9000) and all(each.endswith("\nVmFlags: rd\n") for each in pieces)
+
+
+def test_thousands_of_mappings_are_all_found() -> None:
+    """Some of our own may come in between the looks, for what these take."""
+    areas = [mmap.mmap(-1, 4096, mmap.MAP_PRIVATE, prot) for prot in (mmap.PROT_READ, mmap.PROT_WRITE) * 500]
+    found = {(vma.start, vma.end): vma for vma in maps.read_smaps(Pid(os.getpid()))}
+    plain = {(vma.start, vma.end): vma for vma in read_maps(Pid(os.getpid()))}
+    flags = {(start, end): each for start, end, each in maps.read_flags(Pid(os.getpid()))}
+    same = found.keys() & plain.keys() & flags.keys()
+    assert len(same) > len(areas) and list(found) == sorted(found)
+    assert all(found[key] == replace(plain[key], flags=flags[key]) for key in same)
 
 
 def test_own_mappings_hold_an_address_of_ours() -> None:

@@ -1,5 +1,7 @@
 """When rounds over memory end: by an aim, a number, a time, or because they do not make it less."""
 
+import errno
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import pytest
 import torpor
 from torpor.base.errors import MigrationError
 from torpor.engine.stats import DumpStats
+from torpor.images.errors import StoreError
 from torpor.images.stores.memory import MemStore
 from torpor.migrate import rounds
 from torpor.migrate.metered import Metered
@@ -46,7 +49,7 @@ def _run(home: Path, aim: Aim, written: Iterator[int], clock: Clock, monkeypatch
     monkeypatch.setattr(torpor, "pre_dump", pre_dump)
     told: list[Round] = []
     made = Rounds(aim, told.append)
-    last = made.run(1, home, Tracker(), lambda is_last: MemStore(), {})
+    last = made.run(1, home, Tracker(), MemStore, {})
     assert told == made.done and last == (parents[-1][0] if parents else "")
     assert parents == [(f"round{n}", f"../round{n - 1}" if n > 1 else "") for n in range(1, len(told) + 1)]
     return told
@@ -132,3 +135,15 @@ def test_a_round_is_broken_off_when_time_is_up(clock: Clock) -> None:
     clock.now += 100
     with way.watched(others.look):
         way.write(b"more")
+
+
+def test_a_disk_that_is_full_late_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(fd: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    (tmp_path / "pages-1.img").write_bytes(bytes(10))
+    monkeypatch.setattr(os, "fdatasync", full)
+    rounds._write_through(tmp_path)  # little is left to the kernel
+    monkeypatch.setattr(rounds, "_MUCH_BYTES", 9)
+    with pytest.raises(StoreError, match=r"pages-1.img: cannot be written: No space left on device"):
+        rounds._write_through(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import ctypes
 import fcntl
 import mmap
@@ -9,7 +10,7 @@ import os
 import socket
 import struct
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
@@ -24,7 +25,8 @@ from torpor.images.stores.memory import MemPagesWriter, MemStore
 from torpor.kernel.pagemap import PagemapScanner
 from torpor.kernel.procfs.maps import Vma, read_maps
 from torpor.kernel.uapi.mman import MAP_NORESERVE
-from torpor.objects.memory.contents import Memory, Read, copy, scan
+from torpor.objects.memory import contents
+from torpor.objects.memory.contents import CHUNK_BYTES, Memory, Read, copy, scan
 
 PID = 7
 A = 0x10000
@@ -271,6 +273,42 @@ class _SparingStream(BasePageStream):
                     self._stream.run(PageRun(page, 1, PE_PARENT))
                 else:
                     self._stream.write_at(self._stream.room([(page, PAGE_BYTES)]), [piece])
+
+
+class _Pages:
+    """A pages image of which each page is full of another byte."""
+
+    size = 4 * CHUNK_BYTES
+
+    def read_at(self, offset: int, into: memoryview) -> None:
+        into[:] = memory(self.size // PAGE_BYTES)[offset : offset + len(into)]
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("n_pages", "n_threads"), [(24, 0), (4 * CHUNK_BYTES // PAGE_BYTES, 1)])
+def test_little_memory_is_written_without_threads(
+    n_pages: int, n_threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[int] = []
+
+    def start(work: Callable[..., object], words: tuple[object, ...]) -> int:
+        started.append(_thread.start_new_thread(work, words))
+        return started[-1]
+
+    monkeypatch.setattr("torpor.objects.memory.contents.start_new_thread", start)
+    area = mmap.mmap(-1, n_pages * PAGE_BYTES, mmap.MAP_PRIVATE)
+    at = ctypes.addressof(ctypes.c_char.from_buffer(area))
+    pieces = [(start, min(start + n_pages // 4, n_pages)) for start in range(0, n_pages, n_pages // 4)]
+    # The image has them the other way round, so that none lies behind the one before.
+    places = dict(zip(pieces, (first for first, _ in reversed(pieces)), strict=True))
+    extents = [(at + a * PAGE_BYTES, at + b * PAGE_BYTES, places[a, b] * PAGE_BYTES) for a, b in pieces]
+    assert contents.restore(Pid(os.getpid()), extents, _Pages()) == n_pages
+    whole = memory(n_pages)
+    wanted = (whole[place * PAGE_BYTES : (place + b - a) * PAGE_BYTES] for (a, b), place in places.items())
+    assert area[:] == b"".join(wanted)
+    assert bool(started) is bool(n_threads)
 
 
 def test_what_the_parent_has_is_not_stored_again() -> None:

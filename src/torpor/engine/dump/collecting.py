@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from torpor.base.fds import OwnedFd
 from torpor.base.ids import Pid, TreePid
 from torpor.engine import family
@@ -20,11 +22,16 @@ from torpor.objects.model import DumpProcess, DumpThread
 from torpor.tracee.borrow import split_leftovers
 from torpor.tracee.tree import Process
 
+#: For how long the flags of mappings that a round has read are good for the dump after it.
+_RECENT_S = 1.0
+
 
 def look_before(session: DumpSession) -> None:
     """At the flags of mappings, where somebody looks whether they are still the same when nobody waits for that.
 
-    For a pre-dump nobody does: from its images nothing is restored, and those of the look before are as good.
+    For a pre-dump nobody does: from its images nothing is restored, and those of the look before are as good.  Those
+    that a round has just read serve the dump as well: what they take to be read, which grows with the memory there is,
+    the tree would write until its stop.
     """
     unseen: frozenset[str] = frozenset()
     if session.snapshots is not None:
@@ -35,8 +42,13 @@ def look_before(session: DumpSession) -> None:
         return
     from torpor.engine.dump.earlier import Earlier
 
-    tracker = session.tracker if session.is_pre_dump else None
-    session.earlier = Earlier(session.seen, unseen, tracker.maps if tracker is not None else {})
+    tracker, known = session.tracker, {}
+    if tracker is not None:
+        since = 0.0 if session.is_pre_dump else time.monotonic() - _RECENT_S
+        known = {pid: maps for pid, maps in tracker.maps.items() if tracker.flags_s.get(pid, 0.0) >= since}
+    session.earlier = Earlier(session.seen, unseen, known)
+    if tracker is not None:
+        tracker.flags_s.update(session.earlier.read_s)
 
 
 def look_again(session: DumpSession) -> None:

@@ -7,6 +7,7 @@ are taken to be what they were; whoever has the time for it looks whether they a
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -49,20 +50,25 @@ class Earlier:
     """The mappings of the large processes of *tree* as they are now.
 
     *unseen*: VmFlags that will not be seen when it is looked again.  *known*: the mappings of some at another time,
-    whose flags are taken to be the same where all of those that there are now were there then.
+    whose flags are taken to be the same where all of those that there are now were there then.  ``read_s``: when the
+    flags of the others had been read, by time.monotonic().
     """
 
     def __init__(
         self, tree: Sequence[Pid], unseen: frozenset[str] = frozenset(), known: Mapping[Pid, list[Vma]] = _NOTHING
     ) -> None:
         self._unseen = unseen
+        self.read_s: dict[Pid, float] = {}
         self._maps: dict[Pid, list[Vma]] = {}
         #: Of each process whose flags are still to be looked at: what they were taken to be, by the mappings' starts.
         self._taken: dict[Pid, dict[int, frozenset[str]]] = {}
         for pid in iter_large(tree):
             with suppress(OSError):
-                is_known = pid in known and take_flags(read_maps(pid), known[pid])
-                self._maps[pid] = known[pid] if is_known else read_smaps(pid)
+                if pid in known and take_flags(read_maps(pid), known[pid]):
+                    self._maps[pid] = known[pid]
+                else:
+                    self._maps[pid] = read_smaps(pid)
+                    self.read_s[pid] = time.monotonic()
 
     def read(self, pid: Pid, status: Status) -> list[Vma]:
         """The mappings of *pid*, which is stopped, with their flags: as they were before, if all were there then."""

@@ -64,13 +64,16 @@ DUMP: tuple[DumpPhase, ...] = (
     DumpPhase("entered", preparing.find_entered, "who is carried besides is looked at with the tree", BEFORE),
     DumpPhase("preflight", preparing.check, "what cannot be carried is named before anything is done", BEFORE),
     DumpPhase("namespaces", preparing.look_at_namespaces, "what dumps them is imported, and may refuse", BEFORE),
-    DumpPhase("writes", tracking.find, "who knows what was written is asked, and images before are read", BEFORE),
     DumpPhase("warm up", preparing.warm_up, "what every dump needs is made while it costs nobody anything", BEFORE),
     DumpPhase("holes", memory.plan_holes, "imports what finds them, where the kernel has no quick way", BEFORE),
-    DumpPhase("snapshots", memory.plan_snapshots, "imports what takes them, which may need a caretaker", BEFORE),
     DumpPhase("caretaker", preparing.fork_caretaker, "a fork; the checks know whether there is work for it", BEFORE),
     DumpPhase("control groups", preparing.read_cgroups, "of the root, and all below; it takes its time", BEFORE),
     DumpPhase("freezer", stopping.find_freezer, "its state is noted in the control groups that have been read", BEFORE),
+    DumpPhase(
+        "once more", preparing.once_more, "all of the above has taken its time, and the tree has written", BEFORE
+    ),
+    DumpPhase("writes", tracking.find, "who knows what was written is asked, and images before are read", BEFORE),
+    DumpPhase("snapshots", memory.plan_snapshots, "imports what takes them, if none has kept track of writes", BEFORE),
     DumpPhase("processor", preparing.read_processor, "the same whatever the tree does", BEFORE),
     DumpPhase("pre-dump", preparing.notify, "the last word of a hook while all run", BEFORE),
     DumpPhase("flags of mappings", collecting.look_before, "as late as can be: they have no time to change", BEFORE),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torpor.base import log
 from torpor.base.late import load
-from torpor.engine.dump import namespaces, preflight, warming
+from torpor.engine.dump import namespaces, preflight, reading, warming
 from torpor.engine.dump.session import DumpSession
 from torpor.kernel.procfs.task import read_tree
 from torpor.objects.arch import cpu
@@ -47,7 +47,7 @@ def look_at_namespaces(session: DumpSession) -> None:
 def warm_up(session: DumpSession) -> None:
     """What every dump would make when first asked for."""
     warming.warm_up()
-    if not session.options.leave_running or session.is_pre_dump:
+    if not session.options.unsettled and (not session.options.leave_running or session.is_pre_dump):
         # Nobody waits for the tree to run, or it does when memory is copied.
         session.new.sum_from_now_on()
 
@@ -55,9 +55,12 @@ def warm_up(session: DumpSession) -> None:
 def fork_caretaker(session: DumpSession) -> None:
     """Who undoes what we change outside, if we are going to change anything."""
     is_connected = "connections" in session.context.noticed.marks
+    is_locked = reading.is_lock_wanted(session)
     if is_connected:
         load("resource")  # each connection takes descriptors of ours
-    if is_connected or not session.options.leave_running:
+    if is_locked:
+        load("torpor.objects.files.socket.net_lock")
+    if is_connected or is_locked or not session.options.leave_running:
         _ = session.outside.caretaker
 
 
@@ -67,6 +70,11 @@ def read_cgroups(session: DumpSession) -> None:
         from torpor.engine.dump import cgroups
 
         session.cgroups = cgroups.CgroupDump(session.options.cgroups, session.pid)
+
+
+def once_more(session: DumpSession) -> None:
+    """Whoever wants to copies what has been written since, while it still runs."""
+    session.options.once_more()
 
 
 def read_processor(session: DumpSession) -> None:

@@ -53,7 +53,8 @@ def _dump(pid: int, place: Location, options: DumpOptions, table: Sequence[DumpP
         session = begin(Pid(pid), new, options, hold, is_pre_dump=table is PRE_DUMP)
         run(session, table)
         try:
-            new.finish()
+            if not options.unsettled:
+                new.finish()
         except TorporError as error:
             if not new.is_last:
                 raise

@@ -14,6 +14,7 @@ from torpor.base.errors import UsageError
 from torpor.base.ids import Pid, TreePid
 from torpor.base.typed import TYPE_CHECKING
 from torpor.engine.dump.session import DumpSession
+from torpor.images.pages import joined
 from torpor.objects.memory.segments import DumpedPages
 from torpor.tracee import keeper
 
@@ -116,7 +117,8 @@ def _read_held(session: DumpSession, before: ImageStore, ident: str, elsewhere: 
         if found is None or found[0] is not kinds.PAGEMAP or not isinstance(found[1], int):
             continue
         runs = load_pagemap(before, found[1], page_bytes=PAGE_SIZE).runs
-        session.held[TreePid(found[1])] = [(run.vaddr, run.end) for run in runs if run.source != Source.LAZY]
+        ranges = ((run.vaddr, run.end) for run in runs if run.source != Source.LAZY)
+        session.held[TreePid(found[1])] = joined(ranges)
     if session.options.pages is not None:
         has_parent, held = session.options.pages.has_parent, {**elsewhere, **session.held}
         session.held = {pid: ranges for pid, ranges in held.items() if has_parent(kinds.PAGEMAP, pid)}
@@ -157,8 +159,9 @@ def hand_over(session: DumpSession) -> None:
             session.kept.end()
         return
     tracker.ident = session.new.ident
+    # Each round adds pieces of what the rounds before had.
     tracker.held = {
-        process.ns_pid: sorted(scan.found.ranges + scan.held)
+        process.ns_pid: joined(sorted(scan.found.ranges + scan.held))
         for process in session.alive
         if (scan := session.scans.get(process.pid)) is not None
     }

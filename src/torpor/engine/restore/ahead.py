@@ -23,7 +23,7 @@ from torpor.tracee.batch import Batch
 from torpor.tracee.puppet import Channel
 
 if TYPE_CHECKING:
-    from torpor.images.stores.spooled import PlacedStore, Spool
+    from torpor.images.stores.spooled import PlacedStore
 
 _CHANNEL = 3
 
@@ -63,12 +63,12 @@ class Ahead(Closing):
         assert self._parked is not None
         return self._stub, self._parked
 
-    def wanted(self, store: PlacedStore, name: str, spool: Spool, start: int) -> Sequence[Extent]:
+    def wanted(self, store: PlacedStore, name: str) -> Sequence[Extent]:
         """Placing: what of the pages that are about to come has its place in the stub.  Errors as of :meth:`take`."""
         if kinds.PAGES.parse_file_name(name) is None or not store.exists(kinds.MM.file_name(self._ident)):
             return ()
         made, parked = self._begin(store)
-        return parked.begin(made.runner, store, name, spool, start)
+        return parked.begin(made.runner, store, name)
 
     def put(self, pieces: Sequence[Piece], data: memoryview) -> None:
         """Placing: have them there."""

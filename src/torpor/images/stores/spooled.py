@@ -149,6 +149,14 @@ class Part:
         if self._is_pages:
             self._spool.was_read(self._start + offset, into.nbytes)
 
+    def is_absent(self, offset: int, n_bytes: int) -> bool:
+        """Whether some of that has been left out."""
+        return self._spool.is_absent(self._start + offset, n_bytes)
+
+    def put_back(self, offset: int, data: memoryview) -> None:
+        """What had been left out from there on.  StoreError."""
+        self._spool.put_back(self._start + offset, data)
+
     def close(self) -> None:
         self._reader.close()
 
@@ -211,10 +219,10 @@ class PlacedStore(BaseStore):
 class Placing(Protocol):
     """Who takes pages as they come, to where they belong."""
 
-    def wanted(self, store: PlacedStore, name: str, spool: Spool, start: int) -> Sequence[Extent]:
+    def wanted(self, store: PlacedStore, name: str) -> Sequence[Extent]:
         """Which pages of the image *name* are, and where: (start, end, offset in the image), by offset.
 
-        All images that have come before it are in *store*; it lies from *start* on in *spool*, without those pages.
+        All images that have come before it are in *store*, where its reader is a ``Part`` without those pages.
         ImageError.
         """
 
@@ -300,7 +308,7 @@ class SpooledStore(PlacedStore):
         start = self._spool.size
         self._places[name] = (start, n_bytes)
         if self._placing is not None:
-            for offset, pieces in _together(self._placing.wanted(self, name, self._spool, start)):
+            for offset, pieces in _together(self._placing.wanted(self, name)):
                 self._keep(name, content, offset - (self._spool.size - start))
                 self._place(self._placing, content, pieces)
         self._keep(name, content, content.left)

@@ -133,18 +133,33 @@ class TarStore(SendingStore):
 
     *pipe*, a :class:`Pipe` or another way, becomes ours.  *how* it is compressed: as ``pack`` says.  *spool*: a
     directory for images that wait.  Without *sums* its manifest has lengths only: where it goes it is not kept, and
-    the way there has sums of its own.
+    the way there has sums of its own.  One that is *shared*, the way, is another's until ``begin``.
     """
 
-    def __init__(self, pipe: Way, path: str, how: str = "none", spool: str | None = None, *, sums: bool = True) -> None:
+    def __init__(
+        self,
+        pipe: Way,
+        path: str,
+        how: str = "none",
+        spool: str | None = None,
+        *,
+        sums: bool = True,
+        shared: bool = False,
+    ) -> None:
         super().__init__(path, spool)
         self._counting: type[Summing | Counting] = Summing if sums else Counting
-        self._pipe = pipe
-        self._sink = pack.compressed(cast("BinaryIO", pipe), how)
+        self._pipe, self._how = pipe, how
+        self._sink: pack.Sink | None = None
         self._waiting: list[tuple[str, BinaryIO]] = []
         self._pages = ""
         self._sums = self._counting()
         self._is_damaged = False
+        if not shared:
+            self.begin()
+
+    def begin(self) -> None:
+        """The archive begins: nothing else goes that way until it is closed."""
+        self._sink = pack.compressed(cast("BinaryIO", self._pipe), self._how)
         self._header(pack.MARK, 0)
 
     def names(self) -> list[str]:
@@ -214,6 +229,7 @@ class TarStore(SendingStore):
         self._put(member.tobuf(tarfile.GNU_FORMAT))
 
     def _put(self, data: bytes | memoryview) -> None:
+        assert self._sink is not None
         self._sink.write(data)
 
     # -- the end ----------------------------------------------------------------------------------------------
@@ -223,6 +239,7 @@ class TarStore(SendingStore):
             raise StoreError(f"{self.path}: not all of it has been written")
         self.send_last(made)
         self._put(bytes(2 * _BLOCK))
+        assert self._sink is not None
         self._sink.close()
         self._pipe.finish()
 

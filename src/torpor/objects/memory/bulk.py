@@ -146,6 +146,8 @@ def opened(runner: Runner, entries: Iterable[m.vma_entry], extents: Iterable[Ext
 def _worth(entries: Iterable[m.vma_entry], extents: Iterable[Extent]) -> list[Range]:
     """The mappings among *entries* into which much is written."""
     mappings = [entry for entry in entries if _can_be_bulk(entry)]
+    if not mappings:
+        return []
     sizes = [0] * len(mappings)
     numbered = ((entry.start, entry.end, number) for number, entry in enumerate(mappings))
     for start, end, extent, place in overlay(extents, numbered):

@@ -79,7 +79,7 @@ def scan(pid: Pid, vmas: Sequence[Vma], noted: Noted | None = None, populated: S
     """The pages in *vmas* that only this task has; *populated*, if it is known: all else of vast ones is empty."""
     with open(f"/proc/{pid}/pagemap", "rb", buffering=0) as stream:
         scanner = pagemap.PagemapScanner(stream.fileno())
-        if any(vma.length > VAST for vma in vmas) and not scanner.skips_holes():
+        if any([vma.end - vma.start > VAST for vma in vmas]) and not scanner.skips_holes():
             vmas = list(_without_holes(vmas, maps.read_populated(pid) if populated is None else populated))
         return _scan(pid, scanner, vmas, noted)
 
@@ -96,8 +96,8 @@ def _without_holes(vmas: Iterable[Vma], populated: Sequence[Range]) -> Iterator[
 def _scan(pid: Pid, scanner: pagemap.PagemapScanner, vmas: Sequence[Vma], noted: Noted | None = None) -> Found:
     found = Found([], [])
     # Of the vdso the task has touched some perhaps, and all of it is wanted; a ring's pages are those of a file.
-    whole = [(vma.start, vma.end) for vma in vmas if vma.is_vdso or vma.is_aio_ring]
-    rest = [vma for vma in vmas if not vma.is_vdso and not vma.is_aio_ring]
+    whole = [(vma.start, vma.end) for vma in vmas if vma.name and _is_whole(vma)]
+    rest = [vma for vma in vmas if not (vma.name and _is_whole(vma))] if whole else vmas
     if noted is None:
         for group in _neighbours(rest):
             regions = scanner.iter_ranges(group[0].start, group[-1].end, files=not _is_large(group[0]))
@@ -170,13 +170,20 @@ def _neighbours(vmas: Iterable[Vma]) -> Iterator[list[Vma]]:
     Large ones without a file are by themselves, for of their pages less need be told.
     """
     group: list[Vma] = []
+    end, was_large = 0, False
     for vma in vmas:
-        if group and (vma.start - group[-1].end > _GAP or _is_large(vma) is not _is_large(group[-1])):
+        is_large = vma.end - vma.start >= _LARGE and _is_large(vma)
+        if group and (vma.start - end > _GAP or is_large is not was_large):
             yield group
             group = []
         group.append(vma)
+        end, was_large = vma.end, is_large
     if group:
         yield group
+
+
+def _is_whole(vma: Vma) -> bool:
+    return vma.is_vdso or vma.is_aio_ring
 
 
 def _is_large(vma: Vma) -> bool:
@@ -325,8 +332,7 @@ def copy(ranges: Iterable[Range], read: Read, stream: PageStream, elsewhere: Ite
         for index in left:
             _copy_group(groups[index], rooms[index], read, stream, memoryview(mmap.mmap(-1, CHUNK_BYTES)))
     elif groups:
-        # Not closed by a `with`: parts of it may be in use on the way up from an error, which BufferError would hide.
-        buffer = memoryview(mmap.mmap(-1, CHUNK_BYTES))
+        buffer = _buffer_for(groups)
         for group in groups:
             _copy_group(group, make_room(group), read, stream, buffer)
     while other is not None:
@@ -477,8 +483,20 @@ def restore(pid: Pid, extents: Sequence[Extent], reader: PagesReader, write: Wri
         else:
             write(ranges, view)
 
-    in_parallel(len(groups), copy)
-    return sum(length for _, ranges in groups for _, length in ranges) // PAGE_SIZE
+    n_bytes = sum([length for _, ranges in groups for _, length in ranges])
+    if n_bytes > CHUNK_BYTES:
+        in_parallel(len(groups), copy)
+    else:
+        # Of most of a hundred processes: less than a thread costs.
+        buffer = _buffer_for(ranges for _, ranges in groups)
+        for index in range(len(groups)):
+            copy(index, buffer)
+    return n_bytes // PAGE_SIZE
+
+
+def _buffer_for(groups: Iterable[Sequence[Piece]]) -> memoryview:
+    """Room for each of *groups*, in memory that the process before has had: new pages cost more than to fill them."""
+    return memoryview(bytearray(max((sum([length for _, length in group]) for group in groups), default=0)))
 
 
 def _groups(extents: Sequence[Extent]) -> Iterator[tuple[int, list[Piece]]]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import lru_cache
 
 from torpor.base.errors import RefusedError
 from torpor.base.fds import OwnedFd
@@ -66,7 +67,14 @@ def fill(process: DumpProcess, vma: Vma, entry: m.vma_entry, context: DumpContex
     if not vma.name and not vma.is_file:  # as thousands are
         _fill_anonymous(process, vma, entry, context)
         return
-    next(backing for backing in BACKINGS if backing.matches(vma)).fill(process, vma, entry, context)
+    _backing_of(vma.shared, vma.device, vma.inode, vma.name, vma.flags).fill(process, vma, entry, context)
+
+
+@lru_cache(maxsize=256)
+def _backing_of(shared: bool, device: int, inode: int, name: str, flags: frozenset[str]) -> Backing:
+    """By all that ``matches`` of any looks at: a tree's processes have the same libraries."""
+    vma = Vma(0, 0, 0, shared, 0, device, inode, name, flags)
+    return next(backing for backing in BACKINGS if backing.matches(vma))
 
 
 def _without_file(status: int) -> Callable[[DumpProcess, Vma, m.vma_entry, DumpContext], None]:

@@ -14,13 +14,14 @@ Limits
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 
 from torpor.base.records import dataclass, field
-from torpor.base.typed import TYPE_CHECKING
 from torpor.images import kinds
 from torpor.images import messages as m
-from torpor.images.pagemap import Extent, load_pagemap
+from torpor.images.pagemap import Extent, Pagemap, load_pagemap
 from torpor.images.pages import Contents, Range, open_contents
 from torpor.images.store import ImageStore, load_one
 from torpor.kernel import vm
@@ -42,15 +43,13 @@ from torpor.objects.memory.inherited import Call, overlay, run_all
 from torpor.tracee import stub
 from torpor.tracee.remote import Runner
 
-if TYPE_CHECKING:
-    from torpor.images.stores.spooled import Spool
-
 _NO_FD = (1 << 64) - 1
 _READ_WRITE = PROT_READ | PROT_WRITE
 _HUGE = 2 << 20
 #: What is left free at both ends of each, for what it may grow by: of all of them together, at most so much.
 _SLACK, _MOST_SLACK = 1 << 30, 1 << 36
 _PLAIN = MAP_PRIVATE | MAP_ANONYMOUS
+_TOP = 1 << 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,18 +79,6 @@ class _Place:
         return is_near and entry.flags & MAP_NORESERVE == self.noreserve
 
 
-@dataclass(frozen=True, slots=True)
-class _OnlyHere:
-    """Pages, at their own addresses, that have been written here as they came, and what would have been their place in
-    the images.
-    """
-
-    start: int
-    end: int
-    spool: Spool
-    offset: int
-
-
 @dataclass(slots=True)
 class Parked:
     """The memory of the process *ident* in the stub whose own is at *area*.  TargetGoneError when that has died.
@@ -104,95 +91,101 @@ class Parked:
     there: list[Extent] = field(default_factory=list)
     #: By the addresses of the mappings.
     _places: list[_Place] = field(default_factory=list)
-    #: In order.
-    _only_here: list[_OnlyHere] = field(default_factory=list)
+    #: The last set that was taken, or is being: some of its pages, and of those of the sets before, may be only here.
+    _last: ImageStore | None = None
     #: The set whose pages have been written, or are being, as they come.
     _begun: ImageStore | None = None
 
-    def begin(self, runner: Runner, store: ImageStore, name: str, spool: Spool, start: int) -> list[Extent]:
-        """The pages image *name* of the set *store* is about to come, and would lie from *start* on in *spool*: which
-        of its pages are to be written where, by their offsets in it.  None unless all that is told of them is there.
+    def begin(self, runner: Runner, store: ImageStore, name: str) -> list[Extent]:
+        """The pages image *name* of the set *store* is about to come: which of its pages are to be written where, by
+        their offsets in it.  None unless all that is told of them is there.
 
         As of :meth:`take`, which has nothing left to do then.
         """
-        if not self._is_told(store, name):
+        told = self._told(store, name)
+        if told is None:
             return []
-        with open_contents(store, self.ident, page_bytes=PAGE_SIZE) as kept:
-            missing, inside = self._prepare(runner, store, kept)
-            contents.restore(runner.tid, [each for each in missing if Contents.is_of_parents(each)], kept.reader)
-        new = [_OnlyHere(first, end, spool, start + offset) for first, end, offset in filter(_is_new, inside)]
-        self._only_here = sorted(self._only_here + new, key=lambda each: each.start)
+        missing = self._prepare(runner, store, told, Contents.is_of_parents)
         self._begun = store
         return sorted(filter(_is_new, missing), key=lambda each: each[2])
 
-    def _is_told(self, store: ImageStore, name: str) -> bool:
-        """Whether these are the pages of the process, and the only one of its tree: others look at what they share."""
+    def _told(self, store: ImageStore, name: str) -> Pagemap | None:
+        """The page map of the process, if *name* is what it is about, and there is no other process in its tree: others
+        look at what they share.
+        """
         spaces = [each for each in store.names() if kinds.MM.parse_file_name(each) is not None]
         if spaces != [kinds.MM.file_name(self.ident)] or not store.exists(kinds.PAGEMAP.file_name(self.ident)):
-            return False
-        return load_pagemap(store, self.ident, page_bytes=PAGE_SIZE).pages_name == name
+            return None
+        found = load_pagemap(store, self.ident, page_bytes=PAGE_SIZE)
+        return found if found.pages_name == name else None
 
     def take(self, runner: Runner, store: ImageStore) -> None:
         """Have what *store* and those before it say of the process, all of which but *store* have been taken before."""
-        if self._begun is store:
-            return
-        with open_contents(store, self.ident, page_bytes=PAGE_SIZE) as kept:
-            missing, _ = self._prepare(runner, store, kept)
-            contents.restore(runner.tid, missing, kept.reader)
+        if self._begun is not store:
+            self._prepare(runner, store, load_pagemap(store, self.ident, page_bytes=PAGE_SIZE), lambda each: True)
 
-    def _prepare(self, runner: Runner, store: ImageStore, kept: Contents) -> tuple[list[Extent], list[Extent]]:
-        """Have the mappings that are needed for what is *kept*: what of it is missing, at the addresses that it has
-        here, and all of it that can lie here, at its own.
+    def _prepare(
+        self, runner: Runner, store: ImageStore, told: Pagemap, is_wanted: Callable[[Extent], bool]
+    ) -> list[Extent]:
+        """Have the mappings that are needed for what *store* has of the process: what of it is missing, at the
+        addresses that it has here; what of that *is_wanted* is written.
         """
         entries = load_one(store, kinds.MM, self.ident).vmas
         numbered = _numbered(entries)
-        filled = {number for _, _, number in _shared(numbered, kept.extents)}
-        wanted = [entries[number] for _, _, number in numbered if number in filled]
-        calls: list[Call] = []
-        places = self._places
-        known = self._lay_out(wanted, calls, entries)
-        inside = _clipped(kept.extents, self._places)
-        missing = difference(_moved(known, self._places), _moved(inside, self._places), calls)
-        self._put_back(runner, places, known, kept)
-        run_all(runner, calls)
-        self.there = _joined(each for each in inside if not Contents.is_zero(each))
-        return missing, inside
+        with ExitStack() as stack:
+            kept = stack.enter_context(self._open(store, told))
+            filled = {number for start, end, number in numbered if _inside(kept.extents, start, end)}
+            wanted = [entries[number] for _, _, number in numbered if number in filled]
+            calls: list[Call] = []
+            places = self._places
+            known = self._lay_out(wanted, calls, entries)
+            if any(map(Contents.is_there, _rest(kept.extents, known))):
+                kept = stack.enter_context(open_contents(store, self.ident, page_bytes=PAGE_SIZE, found=told))
+                self._copy_back(runner, places, kept, _rest(self._old(kept), known))
+            inside = _clipped(kept.extents, self._places)
+            missing = difference(_moved(known, self._places), _moved(inside, self._places), calls)
+            run_all(runner, calls)
+            self.there = _joined(each for each in inside if not Contents.is_zero(each))
+            self._last = store
+            contents.restore(runner.tid, [each for each in missing if is_wanted(each)], kept.reader)
+        return missing
 
-    def _put_back(self, runner: Runner, places: Sequence[_Place], known: Sequence[Extent], kept: Contents) -> None:
-        """Of the pages that are only here those that are among the *kept*, and not *known* any more, are copied to
-        where they are looked for then; the *places* are those where they lie.
+    def _open(self, store: ImageStore, told: Pagemap | None = None, later: list[Range] | None = None) -> Contents:
+        """The contents of the process; where in the sets before that lies which is here is not looked for.
+
+        After some rounds that would take as long as there are pieces of it.
         """
-        needed = [each for each in kept.extents if Contents.is_of_parents(each)]
-        lost = [
-            (start, end, 0) for start, end, one, other in overlay(needed, known) if one is not None and other is None
-        ]
-        self._copy_back(runner, places, lost)
-        self._only_here = self._parts(list(_shared(needed, known)))
+        there = [(start, end) for start, end, _ in self.there]
+        return open_contents(store, self.ident, page_bytes=PAGE_SIZE, later=later, there=there, found=told)
+
+    def _old(self, kept: Contents) -> list[Extent]:
+        """What is here, and lies in images before the last ones, perhaps without its bytes."""
+        old = [each for each in kept.extents if Contents.is_of_parents(each)]
+        return [each for start, end, _ in self.there for each in _inside(old, start, end)]
 
     def put_all_back(self, runner: Runner) -> None:
         """Nothing is only here any more: whoever reads the images finds it there."""
-        self._copy_back(runner, self._places, [(each.start, each.end, 0) for each in self._only_here])
-        self._only_here = []
+        if self._last is None:
+            return
+        with open_contents(self._last, self.ident, page_bytes=PAGE_SIZE) as kept:
+            held = [each for each in kept.extents if not Contents.is_zero(each)]
+            self._copy_back(runner, self._places, kept, held)
 
-    def _copy_back(self, runner: Runner, places: Sequence[_Place], ranges: Sequence[Extent]) -> None:
+    def _copy_back(self, runner: Runner, places: Sequence[_Place], kept: Contents, extents: Iterable[Extent]) -> None:
+        """Of the *extents* of *kept*, which lie at *places*, those that were left out of the images are put there."""
+        from torpor.images.stores.spooled import Part
+
         shifts = [(place.entry.start, place.entry.end, place.shift) for place in places]
-        for part in self._parts(ranges):
-            for start, end, _, shift in overlay([(part.start, part.end, 0)], shifts):
-                if shift is None or not part.start <= start < part.end:
-                    continue
-                for at in range(start, end, contents.CHUNK_BYTES):
-                    buffer = memoryview(bytearray(min(end - at, contents.CHUNK_BYTES)))
-                    vm.read_into(runner.tid, [(at + shift[2], len(buffer))], buffer)
-                    part.spool.put_back(part.offset + at - part.start, buffer)
-
-    def _parts(self, ranges: Sequence[Extent]) -> list[_OnlyHere]:
-        """Of the pages that are only here those in *ranges*."""
-        held = [(each.start, each.end, number) for number, each in enumerate(self._only_here)]
-        found = []
-        for start, end, number in _shared(held, ranges):
-            each = self._only_here[number]
-            found.append(_OnlyHere(start, end, each.spool, each.offset + start - each.start))
-        return found
+        for first, last, extent, shift in overlay(extents, shifts):
+            if extent is None or shift is None:
+                continue
+            reader, offset = kept.locate(extent[2] + first - extent[0])
+            for at in range(first, last, contents.CHUNK_BYTES):
+                n_bytes = min(last - at, contents.CHUNK_BYTES)
+                if isinstance(reader, Part) and reader.is_absent(offset + at - first, n_bytes):
+                    buffer = memoryview(bytearray(n_bytes))
+                    vm.read_into(runner.tid, [(at + shift[2], n_bytes)], buffer)
+                    reader.put_back(offset + at - first, buffer)
 
     def fit(self, runner: Runner, entries: Sequence[m.vma_entry], store: ImageStore) -> None:
         """Have the mappings as they are among the last *entries*, as far as they are there.  *store*: the last set.
@@ -200,13 +193,23 @@ class Parked:
         What has grown is one mapping again, for nothing here has come by fork (is_mergeable_anon_vma).
         """
         calls: list[Call] = []
-        places, there = self._places, self.there
-        self.there = _joined(self._lay_out([entries[number] for _, _, number in _numbered(entries)], calls))
+        places = self._places
+        known = self._lay_out([entries[number] for _, _, number in _numbered(entries)], calls)
         # The tree is stopped meanwhile: the images are looked into only where something has no place any more.
-        if self._only_here and self.there != there:
-            with open_contents(store, self.ident, page_bytes=PAGE_SIZE, later=[]) as kept:
-                self._put_back(runner, places, self.there, kept)
+        if _rest(self.there, known):
+            self._put_lost_back(runner, store, places, known)
+        self.there = _joined(known)
         run_all(runner, calls)
+
+    def _put_lost_back(
+        self, runner: Runner, store: ImageStore, places: Sequence[_Place], known: Sequence[Extent]
+    ) -> None:
+        """What the last set *store* leaves to those before it, and is not *known* to stay, is found in these."""
+        with self._open(store, later=[]) as kept:
+            if not any(map(Contents.is_there, _rest(kept.extents, known))):
+                return
+        with open_contents(store, self.ident, page_bytes=PAGE_SIZE, later=[]) as kept:
+            self._copy_back(runner, places, kept, _rest(self._old(kept), known))
 
     def bring(self, runner: Runner) -> None:
         """Move all to where it belongs, in the puppet that has the stub's address space."""
@@ -312,6 +315,31 @@ def _shared(extents: Iterable[Extent], places: Iterable[Extent]) -> Iterator[Ext
             yield start, end, extent[2]
 
 
+def _inside(extents: Sequence[Extent], start: int, end: int) -> list[Extent]:
+    """The parts of *extents*, which ascend, that lie between two addresses; there may be one for each page."""
+    first = bisect_left(extents, (start,))
+    if first and extents[first - 1][1] > start:
+        first -= 1
+    found = list(extents[first : bisect_left(extents, (end,), first)])
+    if found and found[0][0] < start:
+        at, until, offset = found[0]
+        found[0] = (start, until, offset + start - at)
+    if found and found[-1][1] > end:
+        at, _, offset = found[-1]
+        found[-1] = (at, end, offset)
+    return found
+
+
+def _rest(extents: Sequence[Extent], places: Iterable[Extent]) -> list[Extent]:
+    """The parts of *extents* that lie in none of the *places*; both ascend."""
+    found: list[Extent] = []
+    at = 0
+    for start, end, _ in places:
+        found += _inside(extents, at, start)
+        at = end
+    return found + _inside(extents, at, _TOP)
+
+
 def _joined(extents: Iterable[Extent]) -> list[Extent]:
     """Where *extents* are, wherever their pages came from: after some rounds each page may be from another one."""
     found: list[Extent] = []
@@ -323,37 +351,46 @@ def _joined(extents: Iterable[Extent]) -> list[Extent]:
     return found
 
 
-def _clipped(extents: Iterable[Extent], places: Iterable[_Place]) -> list[Extent]:
+def _clipped(extents: Sequence[Extent], places: Iterable[_Place]) -> list[Extent]:
     """The parts of *extents* that lie in one of *places*, cut where that ends."""
-    whole = [(place.entry.start, place.entry.end, 0) for place in places]
-    return [(start, end, extent[2] + start - extent[0]) for start, end, extent, place in overlay(extents, whole)
-            if extent is not None and place is not None]  # fmt: skip
+    return [each for place in places for each in _inside(extents, place.entry.start, place.entry.end)]
 
 
-def _moved(extents: Iterable[Extent], places: Iterable[_Place]) -> list[Extent]:
+def _moved(extents: Sequence[Extent], places: Iterable[_Place]) -> list[Extent]:
     """*extents*, which lie in *places*, where they lie by now, in order of that."""
-    shifts = [(place.entry.start, place.entry.end, place.shift) for place in places]
     return sorted(
-        (start + place[2], end + place[2], extent[2] + start - extent[0])
-        for start, end, extent, place in overlay(extents, shifts)
-        if extent is not None and place is not None
+        (start + place.shift, end + place.shift, offset)
+        for place in places
+        for start, end, offset in _inside(extents, place.entry.start, place.entry.end)
     )
 
 
-def difference(known: Iterable[Extent], wanted: Iterable[Extent], calls: list[Call]) -> list[Extent]:
+def difference(known: Iterable[Extent], wanted: Sequence[Extent], calls: list[Call]) -> list[Extent]:
     """What of the *wanted* is to be written where the pages of the sets before are *known*; *calls* drop all others."""
     found: list[Extent] = []
-    for start, end, old, new in overlay(known, wanted):
-        if new is None or Contents.is_zero(new):
-            if old is not None:
-                calls.append((nr.madvise, start, end - start, MADV_DONTNEED))
-        elif old is None or not Contents.is_of_parents(new):
-            found.append((start, end, new[2] + start - new[0]))
-    return found
+    until = 0
+
+    def drop(start: int, end: int) -> None:
+        if start < end:
+            calls.append((nr.madvise, start, end - start, MADV_DONTNEED))
+
+    for start, end, _ in known:
+        found += [each for each in _inside(wanted, until, start) if not Contents.is_zero(each)]
+        at = start
+        for each in _inside(wanted, start, end):
+            drop(at, each[0])
+            if Contents.is_zero(each):
+                drop(each[0], each[1])
+            elif not Contents.is_of_parents(each):
+                found.append(each)
+            at = each[1]
+        drop(at, end)
+        until = end
+    return found + [each for each in _inside(wanted, until, _TOP) if not Contents.is_zero(each)]
 
 
 def still_missing(
-    parked: Parked, kept: Sequence[Extent], extents: Iterable[Extent], lazy: Sequence[Range], calls: list[Call]
+    parked: Parked, kept: Sequence[Extent], extents: Sequence[Extent], lazy: Sequence[Range], calls: list[Call]
 ) -> list[Extent]:
     """What of the last set's *extents* is to be written where the mappings *kept* are those that were parked.
 

@@ -120,7 +120,7 @@ class Tracker(Closing):
     ``ident`` is the set that what was noted is newer than; "" while there is none that is complete, after a dump that
     failed for instance, and then the next one copies everything.  ``held``: of each process's pages, those that the set
     has, itself or in its parents.  ``maps``: the mappings of each process at the last look, with the flags that they
-    have had since.
+    have had since; ``flags_s``: when these had been read, by time.monotonic(), where that was while they ran.
     """
 
     def __init__(self) -> None:
@@ -129,6 +129,7 @@ class Tracker(Closing):
         self.held: dict[TreePid, list[Range]] = {}
         self._room: OwnedFd | None = None
         self.maps: dict[Pid, list[Vma]] = {}
+        self.flags_s: dict[Pid, float] = {}
 
     def follow(self, processes: Iterable[DumpProcess], context: DumpContext, *, protect: bool) -> dict[Pid, Noted]:
         """What is known of each of the stopped *processes*; with *protect* all of them are followed from now on."""
@@ -200,6 +201,10 @@ class Tracker(Closing):
         self.maps[process.pid] = [
             replace(vma, flags=vma.flags | _PROTECTED) if vma.start in noted.protected else vma for vma in process.maps
         ]
+
+    def forget_flags(self) -> None:
+        """The next round reads them anew, and the dump after it, if that comes soon, need not."""
+        self.maps.clear()
 
     def close(self) -> None:
         """Nothing is noted any more."""

@@ -58,6 +58,8 @@ _MADV_GUARD_INSTALL = 102
 _MAP_FLAGS = {"gd": MAP_GROWSDOWN, "lo": MAP_LOCKED, "nr": MAP_NORESERVE, "ht": MAP_HUGETLB, "dp": MAP_DROPPABLE}
 #: Protection that maps(5) has no letter for: PROT_BTI (indirect branches lead to landing pads only), where it exists.
 _PROT_FLAGS = {"bt": 0x10}
+#: What no mmap makes: the vdso is moved, the vsyscall page is the kernel's.
+_NOT_MADE = AREA_VSYSCALL | AREA_VDSO | AREA_VVAR | AREA_GUARD
 _NOT_INHERITED = frozenset(("dc", "wf", "ht"))
 #: What the kernel writes for a flag of which it has no name.
 _NAMELESS = "??"
@@ -139,23 +141,21 @@ def _lock_on_fault_is_nameless() -> bool:
 
 
 def is_made(entry: m.vma_entry) -> bool:
-    """Whether the mapping is made by mmap (the vdso is moved, the vsyscall page is the kernel's)."""
-    return not entry.status & (AREA_VSYSCALL | AREA_VDSO | AREA_VVAR | AREA_GUARD)
-
-
-def is_private(entry: m.vma_entry) -> bool:
-    """Whether its changed pages are in the task's own pagemap."""
-    return bool(entry.status & (FILE_PRIVATE | ANON_PRIVATE | AREA_AIORING)) and is_made(entry)
+    """Whether the mapping is made by mmap."""
+    return not entry.status & _NOT_MADE
 
 
 def has_contents(entry: m.vma_entry) -> bool:
     """Whether its pages are looked for: those of private mappings but droppable ones, and the vdso's code."""
-    return (is_private(entry) and not entry.flags & MAP_DROPPABLE) or bool(entry.status & AREA_VDSO)
+    status = entry.status
+    if not status & _NOT_MADE and status & (FILE_PRIVATE | ANON_PRIVATE | AREA_AIORING):
+        return not entry.flags & MAP_DROPPABLE
+    return bool(status & AREA_VDSO)
 
 
 def can_wait(entry: m.vma_entry) -> bool:
     """Whether its pages may come after the restore, by userfaultfd: as CRIU has it, which may restore it."""
-    if not is_made(entry) or entry.status & AREA_AIORING:
+    if entry.status & (_NOT_MADE | AREA_AIORING):
         return False
     return entry.flags & (MAP_ANONYMOUS | MAP_PRIVATE | MAP_LOCKED | MAP_HUGETLB) == MAP_ANONYMOUS | MAP_PRIVATE
 
