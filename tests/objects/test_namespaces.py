@@ -64,6 +64,17 @@ def test_a_user_namespace_without_a_pid_namespace(name: str) -> None:
         workload.expect_pass()
 
 
+def test_ids_of_projects_are_mapped() -> None:
+    need_mounted_root()
+    with Workload.start("counter", prefix=["unshare", "--map-root-user"]) as workload:
+        workload.wait_ready()
+        Path(f"/proc/{workload.pid}/projid_map").write_text("3 5 10\n", encoding="ascii")
+        workload.dump()
+        workload.restore()
+        assert Path(f"/proc/{workload.pid}/projid_map").read_text(encoding="ascii").split() == ["3", "5", "10"]
+        workload.expect_pass()
+
+
 @pytest.mark.parametrize(
     ("prefix", "why"),
     [

@@ -49,6 +49,7 @@ def leave():
     left.set(); threading.Event().wait()
 left = threading.Event(); threading.Thread(target=leave, daemon=True).start(); left.wait()
 """
+_LINE = "import struct\na, b = os.openpty(); fcntl.ioctl(b, 0x5423, struct.pack('i', 27))"
 _QUEUED = "a, b = socket.socketpair(); c, d = socket.socketpair()\nsocket.send_fds(c, [b'x'], [b.fileno()]); b.close()"
 
 
@@ -83,8 +84,9 @@ def dumped(body: str, *options: str) -> tuple[str, list[str]]:
         (_GHOST, "more than --ghost-limit", ("--ghost-limit", "4M")),
         (_PEER, "connected to a socket outside of the tree", ()),
         (_XDP, "a socket of family 44", ()),
+        (_LINE, "has line discipline 27", ()),
     ],
-    ids=["tcp", "lock", "ghost", "peer", "family"],
+    ids=["tcp", "lock", "ghost", "peer", "family", "line"],
 )
 def test_nothing_is_frozen(body: str, said: str, allowed: Sequence[str]) -> None:
     log, called = dumped(body, *(("--ghost-limit", "4K") if body is _GHOST else ()))

@@ -62,10 +62,11 @@ class IdMap:
 
 @dataclass(frozen=True, slots=True)
 class IdMaps:
-    """Both maps of a user namespace."""
+    """The maps of a user namespace; that of project ids, of file systems' quota, only where it is asked for."""
 
     users: IdMap
     groups: IdMap
+    projects: IdMap = IdMap(())
 
     def inside(self, user: int, group: int) -> tuple[int, int]:
         """An owner as the namespace has it."""
@@ -88,7 +89,7 @@ def read_idmaps(pid: Pid) -> IdMaps:
 
 
 def parse_idmap(text: str) -> IdMap:
-    """The contents of ``uid_map`` or ``gid_map``."""
+    """The contents of ``uid_map``, ``gid_map`` or ``projid_map``."""
     rows = (map(int, line.split()) for line in text.splitlines())
     return IdMap(tuple(Extent(*row) for row in rows))
 
@@ -97,7 +98,7 @@ def write_idmaps(pid: Pid, maps: IdMaps, *, setgroups: bool) -> None:
     """Give the new user namespace that *pid* is in its maps; without *setgroups* nobody in it may change groups."""
     if not setgroups:
         _write(f"/proc/{pid}/setgroups", "deny")
-    for name, one in (("uid_map", maps.users), ("gid_map", maps.groups)):
+    for name, one in (("uid_map", maps.users), ("gid_map", maps.groups), ("projid_map", maps.projects)):
         if one.extents:
             _write(f"/proc/{pid}/{name}", "".join(f"{each.first} {each.outer} {each.count}\n" for each in one.extents))
 

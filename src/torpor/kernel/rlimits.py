@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+from functools import lru_cache
 
 from torpor.base.ids import Pid
 from torpor.kernel.arch import nr
@@ -14,20 +15,30 @@ from torpor.kernel.syscall import address_of, syscall
 
 DATA, AS = 2, 9
 INFINITY = (1 << 64) - 1
-_LINES = {"Max data size": DATA, "Max address space": AS}
+N_LIMITS = 16
+#: What precedes the values in a line of ``/proc/PID/limits`` (fs/proc/base.c).
+_NAME_WIDTH = 26
 _RLIMIT = struct.Struct("<QQ")
 _CAP_SYS_RESOURCE = 24
 
 
-def read_limits(pid: Pid) -> dict[int, tuple[int, int]]:
-    """Soft and hard limit of DATA and AS, from ``/proc/PID/limits``."""
-    found = {}
-    for line in read_small(f"/proc/{pid}/limits").splitlines():
-        for head, number in _LINES.items():
-            if line.startswith(head):
-                soft, hard = (INFINITY if word == "unlimited" else int(word) for word in line[len(head) :].split()[:2])
-                found[number] = (soft, hard)
-    return found
+def read_limits(pid: int) -> tuple[tuple[int, int], ...]:
+    """Soft and hard limits of a process by their numbers, from its ``/proc/PID/limits``.
+
+    Everybody may read that; prlimit(2) on another user's process needs CAP_SYS_RESOURCE.
+    """
+    return _parse(read_small(f"/proc/{pid}/limits"))
+
+
+@lru_cache(maxsize=32)
+def _parse(text: str) -> tuple[tuple[int, int], ...]:
+    """Most processes of a tree have the same."""
+    rows = (line[_NAME_WIDTH:].split() for line in text.splitlines()[1 : N_LIMITS + 1])
+    return tuple((_value(soft), _value(hard)) for soft, hard, *_ in rows)
+
+
+def _value(word: str) -> int:
+    return INFINITY if word == "unlimited" else int(word)
 
 
 def may_raise() -> bool:

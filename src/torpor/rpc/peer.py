@@ -29,6 +29,7 @@ from torpor.base.errors import NotPermittedError
 from torpor.base.fds import OwnedFd
 from torpor.base.ids import Pid
 from torpor.base.records import dataclass
+from torpor.kernel import rlimits
 from torpor.kernel.arch import nr
 from torpor.kernel.procfs.small import read_small
 from torpor.kernel.procfs.status import Status, read_status
@@ -42,8 +43,6 @@ _MAX_GROUPS = 65536
 _AMBIENT_RAISE = 2
 _CAPABILITY_VERSION_3 = 0x20080522
 _N_CAPS = 64
-#: Of /proc/PID/limits: lines, and how wide the name before the numbers is.
-_N_LIMITS, _NAME_WIDTH = 16, 26
 _CHECKPOINT_RESTORE = 1 << 40
 _JOIN_SESSION_KEYRING = 1
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -195,9 +194,7 @@ def _take_surroundings(peer: Peer) -> None:
 
 def _read_hard_limits(pid: int) -> list[int | None]:
     """In the order of their numbers; None: unlimited.  prlimit(2) would need CAP_SYS_RESOURCE."""
-    lines = read_small(f"/proc/{pid}/limits").splitlines()[1 : _N_LIMITS + 1]
-    words = [line[_NAME_WIDTH:].split()[1] for line in lines]
-    return [None if word == "unlimited" else int(word) for word in words]
+    return [None if hard == rlimits.INFINITY else hard for _, hard in rlimits.read_limits(pid)]
 
 
 def _join_groups(pid: int) -> None:

@@ -89,7 +89,7 @@ def _seen_inside(kind: int, pid: Pid) -> int:
 def restore(context: RestoreContext) -> None:
     """Give every description its owner and switch its signals on."""
     runners: dict[int, tuple[Runner, Batch]] = {}
-    early: list[tuple[m.fown_entry, int]] = []
+    sockets: list[tuple[m.fown_entry, int, int]] = []
     owners = _owners_in_tree(context)
     for entry, placed in context.files.placements():
         flags, fown = _owner_of(entry, context)
@@ -101,16 +101,18 @@ def restore(context: RestoreContext) -> None:
         process, number = placed.holders[0]
         _, batch = runners.setdefault(process.pid, (process.runner, Batch()))
         _add(batch, process, number, flags, fown)
-        if flags & _O_ASYNC and fown.pid and stat.S_ISSOCK(os.fstat(placed.fd).st_mode) and _is_ready(placed.fd):
-            early.append((fown, number))
+        if flags & _O_ASYNC and fown.pid and stat.S_ISSOCK(os.fstat(placed.fd).st_mode):
+            sockets.append((fown, number, placed.fd))
     for runner, batch in runners.values():
         runner.run(batch)
-    for fown, number in early:
-        _signal(fown, number, context)
+    # Now that what comes finds an owner: of what has come before nobody was told, and one too many is harmless.
+    for fown, number, fd in sockets:
+        if _is_ready(fd):
+            _signal(fown, number, context)
 
 
 def _is_ready(fd: int) -> bool:
-    """Whether it can be read.  What comes later than this look finds an owner in a moment, or one too many is sent."""
+    """Whether it can be read."""
     return bool(select.select([fd], [], [], 0)[0])
 
 

@@ -61,7 +61,7 @@ def dump(file: OpenFile, file_id: int, context: DumpContext) -> None:
     remap = m.remap_file_path_entry(orig_id=file_id, remap_id=ghost_id, remap_type=m.remap_type.GHOST)
     if known is None:
         check(file, context)
-        inode.fill(remap.torpor_inode, f"/proc/self/fd/{file.fd}", info)
+        inode.fill(remap.torpor_inode, file.fd, info)
         _write(file, ghost_id, context)
     context.image("REMAP_FPATH").add(remap)
 

@@ -78,7 +78,7 @@ def _inode(file: OpenFile, fd: int, shmid: int, inode_id: int) -> m.memfd_inode_
         name=name, uid=user, gid=group, size=info.st_size, shmid=shmid, inode_id=inode_id,
         mode=info.st_mode, seals=fcntl.fcntl(fd, F_GET_SEALS),
     )  # fmt: skip
-    inodes.fill(inode.torpor_inode, f"/proc/self/fd/{fd}", info)
+    inodes.fill(inode.torpor_inode, fd, info)
     if info.st_dev != sharedmem.internal_device():
         inode.hugetlb_flag = MFD_HUGETLB | (info.st_blksize.bit_length() - 1) << _HUGE_SHIFT
     return inode

@@ -189,7 +189,7 @@ class FileDump:
             info = os.fstat(fd)
             file = OpenFile(process, number, fd, read_fd_link(process.pid, number, info), info, fdinfo)
             file_id = self._identify(file, process.pid, number)
-            if len(fdinfo) > _N_COMMON_LINES:
+            if len(fdinfo) > _N_COMMON_LINES + fdinfo[-1].startswith("ino:"):
                 self.lock_lines += [(process, number, file_id, line) for line in fdinfo if line.startswith("lock:")]
             # Some calls (TIOCGPTPEER, mq_open) put O_CLOEXEC among the description's own flags.  fdinfo shows it for
             # all descriptors then, so that only the task can tell whether this one has it.

@@ -13,7 +13,8 @@ Restore
     A slave whose master is outside of the tree gets a new one, which goes to whoever asked for the restore
     (``orphan_pts_master``, as container runtimes do), or becomes the terminal that we stand on (``--shell-job``).
 Limits
-    What lies in a terminal whose master is outside of the tree stays there.
+    What lies in a terminal whose master is outside of the tree stays there.  One with a line discipline other than the
+    usual one (N_TTY) is refused.
 """
 
 from __future__ import annotations
@@ -132,6 +133,11 @@ class _Terminals:
         """The ``tty_info_entry`` of the end behind *file*, which is kept open for what is done at the end."""
         kind = _type_of(file)
         assert kind is not None
+        if line := tty_params.discipline(file.fd):
+            raise file.refuse(
+                f"its terminal {file.target} has line discipline {line}, which is not carried",
+                hint="have its program set it back to 0 (TIOCSETD)",
+            )
         device = file.stat.st_rdev
         index = 0
         if self.is_external(file):

@@ -7,8 +7,8 @@ Image
     The fields of ``tty_info_entry``.  CRIU copies the bytes of the control characters into the words of ``c_cc``,
     four a word and lowest first, and what lies beyond them has no meaning.
 Restore
-    The counterparts of these calls; what is locked first, then the settings, the pair's modes when nothing is in its
-    way any more.
+    The counterparts of these calls: the settings, then what of them is locked, which does not change any more; the
+    pair's modes when nothing is in their way.
 Limits
     Output that was stopped by the user (^S, tcflow) goes on: nothing tells that it was.
 """
@@ -28,6 +28,7 @@ from torpor.kernel.uapi.ioctls import (
     TCGETS2,
     TCSETS,
     TCSETS2,
+    TIOCGETD,
     TIOCGEXCL,
     TIOCGLCKTRMIOS,
     TIOCGPKT,
@@ -44,6 +45,16 @@ _termios = struct.Struct(f"<4IB{_N_CC}s")
 _termios2 = struct.Struct(f"<4IB{_N_CC}s2I")
 _winsize = struct.Struct("<4H")
 _words_of_cc = struct.Struct(f"<{_N_CC}I")
+
+
+def discipline(fd: int) -> int:
+    """The line discipline, which answers all the other questions; 0 is the usual one, and that of one hung up."""
+    try:
+        return read_int(fd, TIOCGETD)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return 0
 
 
 def is_hung_up(fd: int) -> bool:
@@ -126,14 +137,14 @@ def _unpack(raw: bytes, entry: m.termios_entry) -> None:
 def restore(fd: int, info: m.tty_info_entry) -> None:
     """Give the terminal behind *fd* (or, for a master, its slave) all settings but the modes of the pair."""
     try:
-        if info.HasField("termios_locked") and any(_pack(info.termios_locked)):
-            fcntl.ioctl(fd, TIOCSLCKTRMIOS, _pack(info.termios_locked))
         if info.HasField("termios"):
             termios = info.termios
             if termios.c_ospeed:
                 write_termios(fd, _pack(termios) + struct.pack("<2I", termios.c_ispeed, termios.c_ospeed))
             else:
                 fcntl.ioctl(fd, TCSETS, _pack(termios))
+        if info.HasField("termios_locked") and any(_pack(info.termios_locked)):
+            fcntl.ioctl(fd, TIOCSLCKTRMIOS, _pack(info.termios_locked))
         if info.HasField("winsize"):
             _set_size(fd, info)
     except struct.error as error:

@@ -41,10 +41,11 @@ def check(process: DumpProcess, n_mappings: int, noticed: Noticed) -> Iterator[R
             hint=f"sysctl vm.max_map_count={n_mappings + 1000}",
         )
     used = None
-    for number, (soft, hard) in rlimits.read_limits(process.pid).items():
+    limits = rlimits.read_limits(process.pid)
+    for number, (name, option, field) in _NAMES.items():
+        soft, hard = limits[number]
         if soft == rlimits.INFINITY:
             continue
-        name, option, field = _NAMES[number]
         used = used or _read_sizes(process.pid)
         if soft - used[field] >= _PLENTY:
             continue
@@ -80,7 +81,9 @@ def made(process: DumpProcess, context: DumpContext) -> Iterator[None]:
     raised: list[tuple[int, int, int]] = []
     keys = []
     try:
-        for number, (soft, hard) in rlimits.read_limits(process.pid).items():
+        limits = rlimits.read_limits(process.pid)
+        for number in _NAMES:
+            soft, hard = limits[number]
             if soft == rlimits.INFINITY:
                 continue
             top = rlimits.INFINITY if rlimits.may_raise() else hard

@@ -1,9 +1,10 @@
 """user namespace: which ids inside are which outside.
 
 Kernel view
-    ``/proc/PID/uid_map``, ``gid_map`` and ``setgroups``; the namespace that owns another by NS_GET_USERNS.
+    ``/proc/PID/uid_map``, ``gid_map``, ``projid_map`` and ``setgroups``; the namespace that owns another by
+    NS_GET_USERNS.
 Image
-    ``userns_entry``; ``torpor_no_setgroups``.  All other images have ids as they are inside.
+    ``userns_entry``; ``torpor_no_setgroups``, ``torpor_projid_map``.  All other images have ids as they are inside.
 Restore
     The root puppet is cloned with the namespace, together with those that it owns; the conductor, outside, writes the
     maps; the puppet takes on the user and the group in charge (0).  What belongs to the tree's files is made by the
@@ -27,7 +28,16 @@ from torpor.images import messages as m
 from torpor.images.errors import ImageError
 from torpor.images.store import ImageStore, load_one, store_one
 from torpor.kernel.arch import nr
-from torpor.kernel.idmap import NO_ID, Extent, IdMap, IdMaps, read_idmaps, set_owner_of_new_files, write_idmaps
+from torpor.kernel.idmap import (
+    NO_ID,
+    Extent,
+    IdMap,
+    IdMaps,
+    parse_idmap,
+    read_idmaps,
+    set_owner_of_new_files,
+    write_idmaps,
+)
 from torpor.kernel.procfs.small import read_small
 from torpor.kernel.procfs.status import read_status
 from torpor.kernel.syscall import syscall
@@ -63,10 +73,11 @@ def check(pid: Pid, links: Iterable[str]) -> None:
 
 
 def dump(session: NsDump) -> None:
-    """Write the maps of user and group ids, and whether setgroups(2) is forbidden."""
+    """Write the maps of user, group and project ids, and whether setgroups(2) is forbidden."""
     maps = read_idmaps(session.pid)
+    projects = parse_idmap(read_small(f"/proc/{session.pid}/projid_map"))
     entry = m.userns_entry()
-    for field, one in ((entry.uid_map, maps.users), (entry.gid_map, maps.groups)):
+    for field, one in ((entry.uid_map, maps.users), (entry.gid_map, maps.groups), (entry.torpor_projid_map, projects)):
         for each in one.extents:
             field.add(first=each.first, lower_first=each.outer, count=each.count)
     if not _allows_setgroups(session.pid):
@@ -81,7 +92,8 @@ def _allows_setgroups(pid: Pid) -> bool:
 def load(store: ImageStore, ident: int) -> tuple[IdMaps, bool]:
     """The maps in the image, and whether groups may be changed; ImageError for maps that can be none."""
     entry = load_one(store, kinds.USERNS, ident)
-    return IdMaps(_map_of(entry.uid_map), _map_of(entry.gid_map)), not entry.torpor_no_setgroups
+    maps = IdMaps(_map_of(entry.uid_map), _map_of(entry.gid_map), _map_of(entry.torpor_projid_map))
+    return maps, not entry.torpor_no_setgroups
 
 
 def _map_of(extents: Iterable[m.uid_gid_extent]) -> IdMap:

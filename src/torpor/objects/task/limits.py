@@ -1,12 +1,12 @@
 """Resource limits.
 
 Kernel view
-    prlimit(2) inside the task: from outside, that of another user's task needs CAP_SYS_RESOURCE.
+    ``/proc/PID/limits``, for everybody; prlimit(2) from outside, of another user's task, needs CAP_SYS_RESOURCE.
 Image
     ``task_core_entry.rlimits``, in the kernel's order; all ones stand for no limit.
 Restore
-    Inside, while the puppet still has our privileges.  The soft limit on queued signals comes last, since the pending
-    signals that are queued again count against it.
+    By prlimit(2) inside, while the puppet still has our privileges.  The soft limit on queued signals comes last, since
+    the pending signals that are queued again count against it.
 Limits
     A hard limit above ours can be given only with CAP_SYS_RESOURCE: refused otherwise, as in CRIU.
 """
@@ -20,6 +20,7 @@ import struct
 from torpor.base.errors import RestoreError
 from torpor.base.ids import Pid
 from torpor.images import messages as m
+from torpor.kernel import rlimits
 from torpor.kernel.arch import nr
 from torpor.kernel.idmap import IDENTITY
 from torpor.kernel.procfs.status import read_status
@@ -30,32 +31,24 @@ from torpor.tracee.batch import Batch
 
 _RLIMIT = struct.Struct("<QQ")
 CAP_SYS_RESOURCE = 24
-N_LIMITS = 16
-_INFINITY = (1 << 64) - 1
 _NAMES = (
     "CPU", "FSIZE", "DATA", "STACK", "CORE", "RSS", "NPROC", "NOFILE", "MEMLOCK", "AS", "LOCKS", "SIGPENDING",
     "MSGQUEUE", "NICE", "RTPRIO", "RTTIME",
 )  # fmt: skip
 
 
-def dump(process: DumpProcess, batch: Batch) -> None:
-    """Ask the task for all its limits, soft and hard, and fill in ``task_core_entry.rlimits`` with them."""
-    rooms = [batch.out(_RLIMIT.size) for _ in range(N_LIMITS)]
-    for number, room in enumerate(rooms):
-        batch.call(nr.prlimit64, 0, number, 0, room)
-
-    def collect() -> None:
-        for number, room in enumerate(rooms):
-            cur, top = process.limits.get(number) or _RLIMIT.unpack(room.bytes())
-            process.core.tc.rlimits.rlimits.add(cur=cur, max=top)
-
-    batch.then(collect)
+def dump(process: DumpProcess) -> None:
+    """Fill in ``task_core_entry.rlimits`` with all limits of the task, soft and hard, as they were when it stopped."""
+    entries = process.core.tc.rlimits.rlimits
+    for number, limit in enumerate(rlimits.read_limits(process.pid)):
+        cur, top = process.limits.get(number, limit)
+        entries.add(cur=cur, max=top)
 
 
 def restore(process: RestoreProcess, batch: Batch) -> None:
     """All limits, that on queued signals at its hard limit for now.  RestoreError where ours are lower."""
     for number, limit in enumerate(process.core.tc.rlimits.rlimits):
-        if number >= N_LIMITS:
+        if number >= rlimits.N_LIMITS:
             break
         if limit.cur > limit.max:
             raise RestoreError(f"pid {process.ns_pid}: RLIMIT_{_NAMES[number]} has a soft limit above the hard one")
@@ -90,7 +83,7 @@ def restore_signal_limit(process: RestoreProcess, batch: Batch) -> None:
 def _own_hard_limits() -> tuple[int, ...]:
     """Ours, which every puppet has inherited; none where we may raise them."""
     if read_status(Pid(os.getpid())).cap_effective >> CAP_SYS_RESOURCE & 1:
-        return (_INFINITY,) * N_LIMITS
+        return (rlimits.INFINITY,) * rlimits.N_LIMITS
     return _inherited()
 
 
@@ -98,8 +91,8 @@ def _inherited() -> tuple[int, ...]:
     """The hard limits that a puppet has from us."""
     import resource
 
-    return tuple(resource.getrlimit(number)[1] & _INFINITY for number in range(N_LIMITS))
+    return tuple(resource.getrlimit(number)[1] & rlimits.INFINITY for number in range(rlimits.N_LIMITS))
 
 
 def _shown(value: int) -> str:
-    return "no limit" if value == _INFINITY else str(value)
+    return "no limit" if value == rlimits.INFINITY else str(value)

@@ -90,7 +90,7 @@ PROCESS_ASPECTS: tuple[ProcessAspect, ...] = (
     ProcessAspect("signal actions", signals.dump_process, signals.restore_process),
     ProcessAspect("local descriptor table", _ask_uncarried, None),
     ProcessAspect("membarrier", membarrier.dump, membarrier.restore),
-    ProcessAspect("limits", limits.dump, limits.restore),
+    ProcessAspect("limits", lambda process, batch: limits.dump(process), limits.restore),
     ProcessAspect("coredump filter", None, mm.restore_coredump_filter),
     # As root, or within the limit on locked memory, which is set by now.
     ProcessAspect("locked memory to come", None, mm.restore_lock_future),

@@ -262,18 +262,25 @@ def _without_deleted(mount: Mount) -> Mount:
 
 
 def without_hidden(found: list[Mount], host: list[Mount]) -> list[Mount]:
-    """*found* without mounts of the host's that others cover completely, there as here: nobody can ever see them."""
+    """*found* without mounts of the host's that nobody can see, there as here: others cover them or their place."""
     devices = {mount.device for mount in host}
     places = {(mount.parent_id, mount.point) for mount in found}
-    gone: dict[int, int] = {}
+    gone: dict[int, Mount] = {}
+    out_of_reach: set[int] = set()
     for mount in found:
-        if (mount.mount_id, mount.point) in places and mount.device in devices and host_path(mount, host) is None:
-            gone[mount.mount_id] = mount.parent_id
+        below = gone.get(mount.parent_id)
+        # What covers one that is gone lies at its very place; to all else that is on it no path leads.
+        is_beneath = below is not None and (below.mount_id in out_of_reach or mount.point != below.point)
+        is_covered = (mount.mount_id, mount.point) in places
+        if (is_beneath or is_covered) and mount.device in devices and host_path(mount, host) is None:
+            gone[mount.mount_id] = mount
+            if is_beneath:
+                out_of_reach.add(mount.mount_id)
     left = []
     for mount in found:
         parent = mount.parent_id
         while parent in gone:
-            parent = gone[parent]
+            parent = gone[parent].parent_id
         if mount.mount_id not in gone:
             left.append(replace(mount, parent_id=parent))
     return left

@@ -29,7 +29,14 @@ from torpor.base.typed import TYPE_CHECKING, BinaryIO
 from torpor.images.errors import ImageError
 from torpor.kernel import lsm
 from torpor.kernel.idmap import IdMaps
-from torpor.kernel.uapi.fs import FS_IOC_GETFLAGS, FS_IOC_SETFLAGS
+from torpor.kernel.uapi.fs import (
+    FS_APPEND_FL,
+    FS_IMMUTABLE_FL,
+    FS_IOC_GETFLAGS,
+    FS_IOC_SETFLAGS,
+    FS_NOATIME_FL,
+    FS_NODUMP_FL,
+)
 from torpor.objects.files import paths
 
 if TYPE_CHECKING:
@@ -51,7 +58,9 @@ _NSEC = 10**9
 _MOST = (1 << 63) - 1
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 #: Inode flags that a tmpfs has and that chattr(1) sets, by the names that libarchive gives them.
-_INODE_FLAGS = {"simmutable": 0x10, "sappnd": 0x20, "nodump": 0x40, "noatime": 0x80}
+_INODE_FLAGS = {
+    "simmutable": FS_IMMUTABLE_FL, "sappnd": FS_APPEND_FL, "nodump": FS_NODUMP_FL, "noatime": FS_NOATIME_FL
+}  # fmt: skip
 _TYPES = {
     stat.S_IFREG: b"0",
     stat.S_IFLNK: b"2",

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from torpor.base.fds import OwnedFd
 from torpor.base.ids import Pid
-from torpor.base.records import dataclass, replace
+from torpor.base.records import dataclass, field, replace
 from torpor.kernel import mount as mounts
 from torpor.kernel.namespaces import CLONE_NEWCGROUP, CLONE_NEWNS, CLONE_NEWUSER, inside, setns, unshare
 from torpor.kernel.pidfd import getfd, open_pidfd
@@ -24,13 +24,15 @@ _CGROUPS = ("cgroup", "cgroup2")
 class View:
     """A namespace: of the process behind *pidfd*, with its mounts, parents before children.
 
-    *inner* are the ids of mounts of cgroup hierarchies whose roots are told as a cgroup namespace of its own has them.
+    *inner* are the ids of mounts of cgroup hierarchies whose roots are told as a cgroup namespace of its own has them;
+    *everything* are its mounts with those that are not looked at, but may lie over others.
     """
 
     pid: Pid
     pidfd: int
     mounts: list[Mount]
     inner: frozenset[int] = frozenset()
+    everything: list[Mount] = field(default_factory=list)
 
     @property
     def root(self) -> Mount:
@@ -43,7 +45,7 @@ def read_view(pid: Pid, pidfd: int) -> View:
     """The namespace of *pid*."""
     found = read_namespace(pidfd)
     if not _has_own(pid, "cgroup") or not any(mount.fstype in _CGROUPS for mount in found):
-        return View(pid, pidfd, found)
+        return View(pid, pidfd, found, everything=found)
     # What a new namespace has as its root is mounted in there; what lies above that can only be the host's.
     roots = {
         mount.mount_id: mount.root
@@ -51,7 +53,7 @@ def read_view(pid: Pid, pidfd: int) -> View:
         if mount.fstype in _CGROUPS and not mount.root.startswith("/..")
     }
     shown = [replace(mount, root=roots.get(mount.mount_id, mount.root)) for mount in found]
-    return View(pid, pidfd, shown, frozenset(roots))
+    return View(pid, pidfd, shown, frozenset(roots), found)
 
 
 def read_namespace(pidfd: int, more_flags: int = 0) -> list[Mount]:
@@ -133,7 +135,8 @@ def _from_child(pidfd: int, work: Callable[[], int]) -> int:
 
 def _above(view: View, mount: Mount) -> list[Mount]:
     """The mounts that lie over *mount* or over the way to it, with all that is on them at the same place."""
-    index = _index_of(view.mounts)
+    index = _index_of(view.everything)
+    mount = index.by_id[mount.mount_id]
     way = [mount]
     known = {mount.mount_id}
     while (parent := index.by_id.get(way[-1].parent_id)) is not None and parent.mount_id not in known:
@@ -150,7 +153,7 @@ def _above(view: View, mount: Mount) -> list[Mount]:
             if other.mount_id not in known and other.mount_id not in above:
                 above[other.mount_id] = index.order[other.mount_id]
                 left += [(other.mount_id, each) for each in places_above(mount.point)]
-    return [view.mounts[at] for at in sorted(above.values())]
+    return [view.everything[at] for at in sorted(above.values())]
 
 
 class _Index:
