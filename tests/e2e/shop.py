@@ -1,5 +1,5 @@
 """A pod of two containers, of which one asks the other over localhost for as long as both live: who misses an answer,
-or gets one twice, ends.  They share a file in /dev/shm as well.
+or gets one twice, ends.  They share a file in /dev/shm as well, which one of them writes to by a mapping.
 """
 
 from harness import images
@@ -16,6 +16,8 @@ with open("/dev/shm/count", "r+b") as file:
 connection, _ = server.accept()
 count = 0
 while connection.recv(1):
+    if int.from_bytes(shared[:8], "little") != count:
+        os._exit(3)
     count += 1
     shared[:8] = count.to_bytes(8, "little")
     connection.sendall(b"%d\\n" % count)

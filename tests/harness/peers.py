@@ -1,23 +1,28 @@
 """Commands that wait for the other end of a connection, on loopback and on a port that is free."""
 
 import os
+import random
 import socket
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from harness import engine
 from harness.events import time_limit_s
 
 LOOPBACK = "127.0.0.1"
+#: Below those of net.ipv4.ip_local_port_range.
+_NOT_GIVEN = 20000, 32768
 
 
 def free_port() -> int:
-    """A port that nobody has just now."""
-    with socket.socket() as found:
-        found.bind((LOOPBACK, 0))
-        return int(found.getsockname()[1])
+    """A port that nobody has just now, and that the kernel gives nobody who connects or does not care."""
+    while True:
+        port = random.randrange(*_NOT_GIVEN)
+        with socket.socket() as found, suppress(OSError):
+            found.bind((LOOPBACK, port))
+            return port
 
 
 class Waiting:

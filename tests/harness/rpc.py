@@ -71,7 +71,10 @@ def worker(*fds: int) -> Iterator[Client]:
         yield Client(ours)
     finally:
         ours.close()
-        process.wait(_TIME_LIMIT_S)
+        try:
+            process.wait(_TIME_LIMIT_S)
+        finally:
+            process.kill()
 
 
 def command() -> list[str]:

@@ -41,8 +41,9 @@ STOPS = {
 #: Calls of functions for one more object, of dump and restore, which are most of what it costs: an eighth and a bit
 #: more than today.
 CALLS = {
-    "many same-file": (105, 109), "many file": (220, 160), "many eventfd": (185, 120), "many pipe": (280, 285),
-    "many unix-stream": (710, 665), "threads": (880, 815), "processes side by side": (6950, 5660),
+    "many same-file": (105, 107), "many file": (220, 157), "many eventfd": (185, 120), "many pipe": (274, 280),
+    "many unix-stream": (700, 660), "many memory": (202, 268), "threads": (835, 815),
+    "processes side by side": (5400, 5400),
 }  # fmt: skip
 #: Batches are of a size, and a dump may look at a process once more.
 NO_STOPS = 0.1

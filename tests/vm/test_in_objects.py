@@ -28,9 +28,8 @@ def _programs(architecture: Architecture, tmp_path: Path) -> dict[str, Path]:
         return {f"tmp/{programs().name}": programs()}
     compiler = need(f"{architecture.machine}-linux-gnu-gcc")
     (tmp_path / "programs").mkdir()
-    for name in objects.names():
-        if (SOURCES / f"{name}.c").exists():
-            make(name, compiler, tmp_path / "programs" / name)
+    for source in [each for name in objects.names() for each in SOURCES.glob(f"{name}*.c")]:
+        make(source.stem, compiler, tmp_path / "programs" / source.stem)
     return {"tmp/programs": tmp_path / "programs"}
 
 
