@@ -313,7 +313,7 @@ static void do_pty(void)
 {
     struct winsize size = {.ws_row = 33, .ws_col = 77};
     struct termios settings;
-    int master = WL_TRY(posix_openpt(O_RDWR | O_NOCTTY));
+    int master = wl_open_master(O_RDWR | O_NOCTTY);
 
     WL_TRY(grantpt(master));
     WL_TRY(unlockpt(master));

@@ -93,7 +93,7 @@ static void note_kernel_objects(void)
 static int note_terminal(void)
 {
     static const int flags[] = {O_RDWR, O_RDWR | O_CLOEXEC, O_RDWR | O_CLOEXEC | O_NONBLOCK, O_RDONLY | O_CLOEXEC};
-    int master = WL_TRY(posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC));
+    int master = wl_open_master(O_RDWR | O_NOCTTY | O_CLOEXEC);
 
     WL_TRY(unlockpt(master));
     note_all(master, "a master");
@@ -116,7 +116,7 @@ int main(int argc, char **argv)
     WL_TRY(mkdir("dir", 0700));
     note_files();
     note_kernel_objects();
-    int masters[2] = {note_terminal(), WL_TRY(posix_openpt(O_RDWR | O_NOCTTY))};
+    int masters[2] = {note_terminal(), wl_open_master(O_RDWR | O_NOCTTY)};
     WL_TRY(unlockpt(masters[1])); // nobody has its slave open
     for (int index = 0; index < 2; index++) {
         WL_TRY(chown(ptsname(masters[index]), 1 + index, 2 + index));

@@ -81,7 +81,7 @@ int main(int argc, char **argv)
     int go[2], status;
 
     wl_init(argc, argv);
-    int master = WL_TRY(posix_openpt(O_RDWR | O_NOCTTY));
+    int master = wl_open_master(O_RDWR | O_NOCTTY);
     WL_TRY(unlockpt(master));
     WL_CHECK(ptsname_r(master, name, sizeof(name)) == 0, "ptsname");
     WL_TRY(pipe(go));

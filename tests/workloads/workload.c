@@ -7,6 +7,8 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
+#include <termios.h>
 #include <unistd.h>
 
 int wl_argc;
@@ -193,4 +195,32 @@ void wl_check_fill(const void *buffer, size_t n_bytes, uint64_t seed, const char
         if (memcmp((const char *)buffer + at, &word, left < sizeof(word) ? left : sizeof(word)) != 0)
             wl_fail("%s: wrong contents in the 8 bytes at offset %zu of %zu", what, at, n_bytes);
     }
+}
+
+int wl_hold_terminals(int held[WL_N_HELD], int lowest)
+{
+    for (int n_held = 0;; n_held++) {
+        unsigned int number;
+        int master = WL_TRY(posix_openpt(O_RDWR | O_NOCTTY));
+
+        WL_TRY(ioctl(master, TIOCGPTN, &number));
+        if ((int)number >= lowest) {
+            WL_TRY(close(master));
+            return n_held;
+        }
+        WL_CHECK(n_held < WL_N_HELD, "%d masters, and terminal %u is free", n_held, number);
+        held[n_held] = master;
+    }
+}
+
+int wl_open_master(int flags)
+{
+    int held[WL_N_HELD];
+    /* Another place for each of eight workloads that follow one another. */
+    int n_held = wl_hold_terminals(held, 64 + getpid() % 8 * 32);
+    int master = WL_TRY(posix_openpt(flags));
+
+    while (n_held > 0)
+        WL_TRY(close(held[--n_held]));
+    return master;
 }

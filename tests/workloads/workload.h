@@ -80,6 +80,16 @@ void wl_log(const char *format, ...) __attribute__((format(printf, 1, 2)));
             wl_fail("%s:%d: %s: %s", __FILE__, __LINE__, #call, strerror(wl_error_));                                  \
     } while (0)
 
+/*
+ * posix_openpt, but with a number that few others get. The machine's terminals get the lowest one that is free: whoever is
+ * dumped gives his back, and another program, started meanwhile, may have it.
+ */
+int wl_open_master(int flags);
+
+/* Open masters until all terminals below that number are in use; their descriptors, to be closed, are in HELD. */
+#define WL_N_HELD 512
+int wl_hold_terminals(int held[WL_N_HELD], int lowest);
+
 /* Fill memory with bytes that depend on the seed and on their position in the buffer, and compare. */
 void wl_fill(void *buffer, size_t n_bytes, uint64_t seed);
 void wl_check_fill(const void *buffer, size_t n_bytes, uint64_t seed, const char *what);
