@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 import pytest
 
 from harness.program import Program
+from harness.terminals import others_get_lower
 
 #: Number, and the bytes of what it points at (0: it returns its answer).
 QUESTIONS: Mapping[str, tuple[int, int]] = {
@@ -155,8 +156,9 @@ class Descriptors(Program):
 
     def begin(self) -> None:
         """Start it, and read which number is what."""
-        self.start([sys.executable, "-c", _MAKER], env={"PYTHONDONTWRITEBYTECODE": "1"})
-        self.wait_log("(?m)^ready$")
+        with others_get_lower():
+            self.start([sys.executable, "-c", _MAKER], env={"PYTHONDONTWRITEBYTECODE": "1"})
+            self.wait_log("(?m)^ready$")
         lines = [line.split() for line in self.log().splitlines()]
         self.numbers = {line[0]: int(line[1]) for line in lines if len(line) == 2}
 

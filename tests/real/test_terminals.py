@@ -14,6 +14,7 @@ from harness import engine
 from harness.events import become_subreaper, time_limit_s
 from harness.processes import watch_tree
 from harness.program import Program, need
+from harness.terminals import others_get_lower
 
 _NO_MARK = "no process has this mark"
 _PROGRAMS = Path(__file__).parent / "programs"
@@ -22,8 +23,9 @@ _PROGRAMS = Path(__file__).parent / "programs"
 def test_pexpect_in_the_tree(program: Program) -> None:
     """pexpect and the Python that it drives, half a line typed, go to sleep and wake together."""
     go = program.base / "go"
-    program.start([sys.executable, str(_PROGRAMS / "driver.py"), str(go)])
-    program.wait_log("prepared")
+    with others_get_lower():
+        program.start([sys.executable, str(_PROGRAMS / "driver.py"), str(go)])
+        program.wait_log("prepared")
     program.sleep_and_wake()
     go.touch()
     program.wait_log("finished")
