@@ -15,7 +15,7 @@ from e2e.slides import SECOND, let_in
 from harness import relay
 from harness.events import time_limit_s
 from harness.machine import Machine, need_commands
-from harness.runc import COUNTER
+from harness.runc import COUNTER, read_count
 from harness.streams import PUMP
 
 _TORPOR, _BUNDLE, _NAME = "/usr/local/sbin/torpor", "/run/bundle", "torpor-moved"
@@ -45,7 +45,7 @@ class Host(Machine):
         busybox = shutil.which("busybox")
         assert busybox is not None
         shutil.copy(busybox, root / "bin/busybox")
-        for applet in ("sh", "mv", "sleep", "cat"):
+        for applet in ("sh", "ln", "mv", "sleep", "cat"):
             (root / "bin" / applet).symlink_to("busybox")
         self.run("sh", "-c", f"cd {_BUNDLE} && runc spec")
 
@@ -95,8 +95,7 @@ class Host(Machine):
 
     def count(self) -> int:
         """How far it has counted."""
-        place = self.path(f"{_BUNDLE}/rootfs/tmp/n")
-        return int(place.read_text() or 0) if place.exists() else -1
+        return read_count(self.path(f"{_BUNDLE}/rootfs"))
 
     def wait_counting(self, beyond: int) -> int:
         """Until it has counted on from there."""

@@ -23,8 +23,16 @@ from harness.processes import MARK_VARIABLE, new_mark, reap_adopted
 from harness.skips import missing
 
 _APPLETS = ("sh", "cat", "echo", "sleep", "stty", "tty", "readlink", "ls", "dd", "true")
-#: Counts in memory; each number is written over the last one in a file of the container's, and so can be read outside.
-COUNTER = "i=0; while :; do echo $i > /tmp/n.new; mv /tmp/n.new /tmp/n; i=$((i+1)); sleep 0.02; done"
+#: Counts in memory; each number takes the last one's place as what a link in the container says, for who is outside.
+#: No file is open for it: one that is and is renamed a moment later is not there when a checkpoint is restored again.
+COUNTER = "i=0; while :; do ln -sf $i /tmp/n.$i; mv -f /tmp/n.$i /tmp/n; i=$((i+1)); sleep 0.02; done"
+
+
+def read_count(rootfs: Path) -> int:
+    """How far `COUNTER` has come in a container with that root; -1 before it has begun."""
+    with suppress(FileNotFoundError):
+        return int(os.readlink(rootfs / "tmp/n"))
+    return -1
 
 
 class RuncError(Exception):
@@ -51,7 +59,7 @@ class Container:
         for directory in ("bin", "tmp", "proc", "sys", "dev", "etc"):
             (self.rootfs / directory).mkdir(parents=True)
         shutil.copy(busybox, self.rootfs / "bin/busybox")
-        for applet in (*_APPLETS, "mv"):
+        for applet in (*_APPLETS, "ln", "mv"):
             (self.rootfs / "bin" / applet).symlink_to("busybox")
         self._environment = self._prepare_environment()
         subprocess.run([self._runc, "spec"], cwd=self.bundle, check=True)
@@ -154,19 +162,18 @@ class Container:
         return int(json.loads(self.runc("state", self.name).stdout)["pid"])
 
     def count(self) -> int:
-        """How far `COUNTER` has come."""
-        return int((self.rootfs / "tmp/n").read_text() or 0)
+        """How far `COUNTER` has come; -1 before it has begun."""
+        return read_count(self.rootfs)
 
     def wait_counting(self, beyond: int = -1) -> int:
         """Wait until `COUNTER` has gone on from where it is, and beyond a number; the number.
 
         RuncError if the container ends or takes too long.
         """
-        counter = self.rootfs / "tmp/n"
-        watch, process = RenameWatch(counter.parent), ProcessWatch(self.pid)
+        watch, process = RenameWatch(self.rootfs / "tmp"), ProcessWatch(self.pid)
         try:
-            last = max(self.count() if counter.exists() else -1, beyond)
-            if not wait_renamed(watch, process, lambda: counter.exists() and self.count() > last, time_limit_s(30)):
+            last = max(self.count(), beyond)
+            if not wait_renamed(watch, process, lambda: self.count() > last, time_limit_s(30)):
                 raise RuncError(f"the container does not count on from {last}\n{self.logs()}")
         finally:
             watch.close()
