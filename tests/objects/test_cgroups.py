@@ -179,13 +179,19 @@ def test_properties_that_cannot_be_read_are_refused_before_the_freeze(spec: str 
         workload.expect_pass()
 
 
+def _threads(workload: Workload) -> list[int]:
+    """The main one first: after the highest of all ids come low ones."""
+    tids = {int(name) for name in os.listdir(f"/proc/{workload.pid}/task")}
+    return [workload.pid, *sorted(tids - {workload.pid})]
+
+
 def test_threads_come_back_into_their_own_groups() -> None:
     with cgroups.group("cpu") as path:
         other = path / "other"
         other.mkdir()
         with Workload.start("threads", prefix=cgroups.entering(path)) as workload:
             workload.wait_ready()
-            tids = sorted(int(name) for name in os.listdir(f"/proc/{workload.pid}/task"))
+            tids = _threads(workload)
             (other / "tasks").write_text(str(tids[-1]))
             workload.dump(options=MANAGED)
             assert _is_gone(path)
@@ -206,7 +212,7 @@ def test_threads_come_back_into_threaded_groups_of_v2(names_root: bool) -> None:
             (path / name / "cgroup.type").write_text("threaded")
         with Workload.start("threads", prefix=cgroups.entering(path)) as workload:
             workload.wait_ready()
-            first, *_, last = sorted(int(name) for name in os.listdir(f"/proc/{workload.pid}/task"))
+            first, *_, last = _threads(workload)
             (path / "one" / "cgroup.threads").write_text(str(first))
             (path / "two" / "cgroup.threads").write_text(str(last))
             workload.dump(options=options)

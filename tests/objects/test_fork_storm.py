@@ -1,7 +1,14 @@
+"""What forks without a pause.  Alone: it goes through all pids of the machine in a second or two.
+
+Whoever is checkpointed gives his pids back, and elsewhere they are given away only after all others.
+"""
+
 import pytest
 
 from harness.flavours import workload_test
 from harness.workload import Workload
+
+pytestmark = pytest.mark.alone
 
 test_fork_storm = workload_test("fork_storm")
 
