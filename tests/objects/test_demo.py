@@ -9,7 +9,8 @@ import pytest
 from harness.events import time_limit_s
 from harness.skips import need_mounted_root
 
-pytestmark = pytest.mark.root
+#: Nobody else is given the demonstration's port while its server sleeps.
+pytestmark = [pytest.mark.root, pytest.mark.usefixtures("own_network")]
 
 #: Arguments: an empty directory, then a command, run with that directory as its root, which is no mount point.
 _IN_CHROOT = """

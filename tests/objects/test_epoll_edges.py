@@ -1,9 +1,11 @@
 """Edge-triggered epolls: what becomes ready while its program is being restored is told to it.
 
 A FIFO gets its data between dump and restore.  For sockets a client tries all the time, so that it comes in between the
-moment at which the socket can be reached and the end of the restore.
+moment at which the socket can be reached and the end of the restore.  The ports are in a network of the test's own, and
+none that the kernel chooses: a client would be given the very one that it looks for, and reach itself.
 """
 
+import itertools
 import os
 import socket
 import subprocess
@@ -20,7 +22,10 @@ from harness import engine
 from harness.events import time_limit_s
 from harness.rounds import rounds
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.usefixtures("own_network")]
+
+#: Below those that the kernel chooses; another one each time, for who had the last may still be dying.
+_PORTS = itertools.count(2000)
 
 # Answers each that comes by a byte in a file; arguments: how to make the socket, what to do with it, the file.
 _SERVER = """
@@ -146,19 +151,13 @@ def test_data_that_comes_in_between(flags: str) -> None:
             os.close(other)
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as one:
-        port: int = one.getsockname()[1]
-        return port
-
-
 @pytest.mark.parametrize("how", _REACHED)
 def test_whoever_comes_during_the_restore(how: str) -> None:
     make, take, reach = _REACHED[how]
     for _ in range(rounds(2, 40)):
         with tempfile.TemporaryDirectory() as text:
             directory = Path(text)
-            path, port = str(directory / "socket"), _free_port()
+            path, port = str(directory / "socket"), next(_PORTS)
             (directory / "images").mkdir()
             with _server(directory, make.format(path=path, port=port), take) as (pid, log):
                 engine.dump(pid, directory / "images")
