@@ -23,11 +23,12 @@ _SCRIPT = 'read -r pid rest < /proc/self/stat; echo $pid > "$0"; exec sleep 4321
 
 @dataclass
 class Family:
-    """A namespace's first process, and one that came from outside."""
+    """A namespace's first process, and one that came from outside, with the one outside that waits for it."""
 
     init: int
     visitor: int
     images: Path
+    waits: "subprocess.Popen[bytes]"
 
     def lives(self) -> bool:
         """Whether the visitor does."""
@@ -41,7 +42,11 @@ def start(fifo: Path, *line: str) -> tuple["subprocess.Popen[bytes]", int]:
     null = subprocess.DEVNULL
     words = [*line, "sh", "-c", _SCRIPT, str(fifo)]
     process = subprocess.Popen(words, stdin=null, stdout=null, stderr=null, start_new_session=True, cwd="/")
-    return process, int(fifo.read_text())
+    pid = int(fifo.read_text())
+    # It has told its pid, and becomes the other program then.
+    while Path(f"/proc/{pid}/comm").read_text() != "sleep\n":
+        os.sched_yield()
+    return process, pid
 
 
 @pytest.fixture
@@ -52,7 +57,7 @@ def family(tmp_path: Path) -> Iterator[Family]:
     images.mkdir()
     outside, init = start(fifo, "unshare", "--pid", "--fork", "setsid")
     visitor, inner = start(fifo, "nsenter", "--pid", f"--target={init}", "setsid")
-    yield Family(init, inner, images)
+    yield Family(init, inner, images, visitor)
     with suppress(ProcessLookupError):
         os.kill(init, signal.SIGKILL)  # what is in its namespace ends with it
     for process in (outside, visitor):
@@ -110,6 +115,8 @@ def alone(family: Family) -> Family:
     with ProcessWatch(family.visitor) as visitor:
         visitor.signal(signal.SIGKILL)
         assert visitor.wait_ended(time_limit_s(10))
+    # A dead one is still there until then.
+    family.waits.wait(time_limit_s(10))
     return family
 
 
