@@ -25,7 +25,9 @@ from torpor.objects.undo import LIVES, End
 pytestmark = pytest.mark.root
 
 #: How the process is, as /proc/PID/stat has it.  Whoever has dumped it has also waited for it, as its parent.
-TRACED, STOPPED, SLEEPS, RUNS, DEAD = "t", "T", "S", "R", ""
+TRACED, STOPPED, SLEEPS, DEAD = "t", "T", "S", ""
+#: It is on its way: it has, or waits for, a processor, a page or a lock.
+BUSY = ("R", "D")
 
 
 class Settling(Lasting):
@@ -72,7 +74,7 @@ class Ends:
     def state(self) -> str:
         """Of one that has just been told to stop or to sleep, when it does."""
         try:
-            while (state := read_stat(Pid(self.pid)).state) == RUNS:
+            while (state := read_stat(Pid(self.pid)).state) in BUSY:
                 os.sched_yield()
         except FileNotFoundError:
             return DEAD
@@ -91,8 +93,10 @@ def ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ends]:
     with subprocess.Popen(
         ["sleep", "1000"], stdin=null, stdout=null, stderr=null, start_new_session=True, cwd="/"
     ) as process:
+        made = Ends(process.pid, tmp_path, monkeypatch)
         try:
-            yield Ends(process.pid, tmp_path, monkeypatch)
+            assert made.state() == SLEEPS
+            yield made
         finally:
             process.kill()
 

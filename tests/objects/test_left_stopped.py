@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness import engine
+from harness.events import time_limit_s
 from harness.skips import need_mounted_root
 from harness.workload import Workload
 from torpor.objects.ns import timens
@@ -16,6 +17,14 @@ pytestmark = pytest.mark.root
 
 
 def states(workload: Workload) -> set[str]:
+    """Of all threads, once none is on its way: a stopped one that is let go of gets there when there is a processor."""
+    deadline = time.monotonic() + time_limit_s(10)
+    while (found := _states(workload)) & {"R", "D"} and time.monotonic() < deadline:
+        os.sched_yield()
+    return found
+
+
+def _states(workload: Workload) -> set[str]:
     return {
         Path(f"/proc/{pid}/task/{tid.name}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
         for pid in workload.processes()
