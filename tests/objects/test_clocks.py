@@ -73,8 +73,13 @@ def test_who_may_not_make_a_namespace_says_that_clocks_jump() -> None:
 @pytest.mark.parametrize(("shift_s", "told"), [(0, ""), (_BACK_S, "monotonic by -"), (5000, "monotonic by +500")])
 def test_the_clocks_of_a_namespace_that_is_joined_are_told(shift_s: int, told: str) -> None:
     line = ["unshare", "--time", "--fork", "--monotonic", str(shift_s), "--boottime", str(shift_s), "cat"]
-    with subprocess.Popen(line, stdin=subprocess.PIPE) as other, Workload.start("counter") as workload:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(line, stdin=pipe, stdout=pipe, bufsize=0) as other, Workload.start("counter") as workload:
         try:
+            assert other.stdin and other.stdout
+            # Its namespace is made when its child answers.
+            other.stdin.write(b"x\n")
+            assert other.stdout.read(2) == b"x\n"
             workload.wait_ready()
             began = time.monotonic()
             workload.dump()
