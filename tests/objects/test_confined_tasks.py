@@ -10,8 +10,11 @@ from harness.flavours import Flavour, carry_through, start
 
 pytestmark = pytest.mark.root
 
+#: The next id is chosen by a number that the whole machine has: who is born beside us in that moment gets ours.
+_HOST = pytest.param(Flavour.HOST, marks=pytest.mark.alone)
 
-@pytest.mark.parametrize("flavour", [Flavour.HOST, Flavour.FRESH])
+
+@pytest.mark.parametrize("flavour", [_HOST, Flavour.FRESH])
 @pytest.mark.parametrize("workload", ["threads", "posix_timers", "interrupted", "credentials"])
 def test_a_confined_task(workload: str, flavour: Flavour) -> None:
     with start(flavour, workload) as running:

@@ -51,6 +51,7 @@ def test_the_clocks_of_a_time_namespace_go_on() -> None:
         workload.expect_pass()
 
 
+@pytest.mark.alone  # so its pids are the next ones of the machine, and who is born beside it in that moment gets them
 @pytest.mark.parametrize("name", ["counter", "threads", "plain_files"])
 def test_a_user_namespace_without_a_pid_namespace(name: str) -> None:
     """It may not choose its pids, and nobody in it may set groups."""
@@ -64,6 +65,7 @@ def test_a_user_namespace_without_a_pid_namespace(name: str) -> None:
         workload.expect_pass()
 
 
+@pytest.mark.alone
 def test_ids_of_projects_are_mapped() -> None:
     need_mounted_root()
     with Workload.start("counter", prefix=["unshare", "--map-root-user"]) as workload:
