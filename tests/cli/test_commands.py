@@ -6,6 +6,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -308,6 +309,9 @@ def test_names_of_any_bytes_are_shown_and_do_nothing_to_a_terminal(tmp_path: Pat
 
     torpor("run", "--name", "odd", "-d", "--", "sh", "s", name)
     try:
+        deadline = time.monotonic() + time_limit_s(20)
+        while not (tmp_path / "dir\x1b]0;evil\x07\udcff" / "x").exists():  # it has opened all by then
+            assert time.monotonic() < deadline
         assert b"udcff" in torpor("ps")
         torpor("check", "odd")
         torpor("checkpoint", "odd")
