@@ -166,7 +166,10 @@ def test_a_watcher_tells_the_kill_of_a_checkpoint_from_another_end(
     assert registry.find("one").status == status
 
 
-def test_what_is_foreseen_counts_when_it_is_taken_note_of(process: "subprocess.Popen[bytes]") -> None:
+def test_what_is_foreseen_counts_when_it_is_taken_note_of(
+    process: "subprocess.Popen[bytes]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "_FRESH_S", 1000.0)
     job = registry.running(registry.create("one", ("x",)), process.pid)
     foreseen = registry.foresee_sleep(job, 3)
     assert registry.find("one") == job
@@ -290,22 +293,22 @@ def test_a_lock_can_be_had_where_no_file_can_be_made(state: Path, monkeypatch: p
 def test_what_a_dead_holder_was_making_is_waited_for() -> None:
     """A watcher that it had just forked has the lock too, until it closes what it does not need."""
     program = (
-        "import os, sys, time\nfrom torpor.engine.jobs import locks\n"
+        "import os, sys\nfrom torpor.engine.jobs import locks\n"
         "with locks.held('one', 'restored'):\n"
-        "    holder = os.getpid()\n"
-        "    if not os.fork():\n"
-        "        while os.getppid() == holder:\n            time.sleep(0.001)\n"
-        "        time.sleep(0.2)\n        os._exit(0)\n"
+        "    if not os.fork():\n        os.read(0, 1)\n        os._exit(0)\n"
         "    print('held', flush=True)\n    sys.stdin.read()\n"
     )
     line = [sys.executable, "-c", program]
-    with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+    with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdin is not None and holder.stdout is not None and holder.stdout.readline() == b"held\n"
         holder.kill()
         holder.wait()
         assert locks.holder("one") == f"restored by pid {holder.pid}"
+        later = threading.Timer(0.2, os.write, (holder.stdin.fileno(), b"x"))
+        later.start()
         with locks.held("one", "removed"):
             assert locks.holder("one") == f"removed by pid {os.getpid()}"
+        later.join()
 
 
 def test_who_has_just_taken_it_says_so_in_a_moment(state: Path) -> None:
