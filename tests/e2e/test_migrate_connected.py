@@ -87,6 +87,7 @@ def test_a_job_keeps_it_where_its_address_moves(hosts: tuple[Podman, Podman]) ->
         each.run("ip", "address", "add", f"{SERVICE}/32", "dev", "lo")
         _answer(each, ignore)
     first.run(TORPOR, "run", "--detach", "--name", "server", sys.executable, "-c", _SERVER)
+    _wait(lambda: _listens(first), "the server listens")
     client = _Client(second)
     words = ("--remote-torpor", TORPOR, "--tcp-established", "--yes")
     first.run(TORPOR, "migrate", "job:server", SECOND, *words, timeout_s=180)
@@ -94,6 +95,12 @@ def test_a_job_keeps_it_where_its_address_moves(hosts: tuple[Podman, Podman]) ->
     _answer(second, "0")
     second.run("ip", "-n", "client", "neighbour", "flush", "all")
     client.finish(second.path("/run/counts"))
+
+
+def _listens(machine: Machine) -> bool:
+    """Whether somebody does in its network."""
+    rows = [line.split() for line in Path(f"/proc/{machine.pid}/net/tcp").read_text().splitlines()[1:]]
+    return any(row[1].endswith(f":{_PORT:04X}") and row[3] == "0A" for row in rows)
 
 
 def _answer(machine: Machine, ignore: str) -> None:

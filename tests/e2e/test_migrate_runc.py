@@ -228,8 +228,10 @@ def test_one_of_it_lives_whoever_is_killed(hosts: tuple[Host, Host], message: st
 
 
 def _at_work(host: Host) -> bool:
+    """Whether torpor, an engine or the runtime is about something there."""
     said = host.out("ps", "-e", "-o", "args=")
-    return any(word in said for word in ("torpor.cli.torpor", "swrk", "runc restore"))
+    is_runc = any(line.split()[0].endswith("runc") for line in said.splitlines() if line.strip())
+    return is_runc or any(word in said for word in ("torpor.cli.torpor", "swrk"))
 
 
 def test_a_connection_goes_along_and_comes_back(hosts: tuple[Host, Host]) -> None:
@@ -240,6 +242,8 @@ def test_a_connection_goes_along_and_comes_back(hosts: tuple[Host, Host]) -> Non
         each.set_up(_ECHO, network=True)
     second.add_network("client", f"to-{first.name}", _CLIENT, up=True)
     first.start()
+    listening = ("ss", "-N", "service", "-Hltn", "sport", "=", f":{_PORT}")
+    wait_until(lambda: first.out(*listening) != "", "the server listens")
     log = second.base / "near.log"
     near = second.spawn("ip", "netns", "exec", "client", sys.executable, "-c", _NEAR, log=log)
     wait_until(second.path("/run/talks").exists, "the client talks")

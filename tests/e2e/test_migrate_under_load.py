@@ -122,6 +122,9 @@ def test_postgresql_under_pgbench(hosts: tuple[Podman, Podman]) -> None:
     if bench is None:
         missing("the command pgbench (Debian: postgresql-client)")
     words = ("-h", SERVICE, "-p", "8080", "-U", "postgres")
+    # Whoever comes between that it listens and that it is up is told to come later.
+    is_up = _in_client(str(bench.with_name("pg_isready")), "-q", *words)
+    second.wait_for(lambda: second.machine.run(*is_up, check=False).returncode == 0, "the server is up")
     second.machine.run(*_in_client(str(bench), *words, "-i", "-s", "3", "-q", "postgres"))
     load = _Load(second.machine, str(bench), *words, "-c", "4", "-T", "2", "-n", "postgres")
     _migrate(first, second)
