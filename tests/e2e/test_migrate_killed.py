@@ -114,7 +114,7 @@ def _at_work(podman: Podman) -> bool:
         said = podman.machine.out("ps", "-e", "-o", "args=")
     except MachineError:
         return True
-    words = ("torpor.cli.torpor", "container restore", "container checkpoint", "swrk", "bin/criu", "runc ")
+    words = ("torpor.cli.torpor", " container ", "swrk", "bin/criu", "runc ")
     return any(word in line for line in said.splitlines() for word in words if "conmon" not in line)
 
 
