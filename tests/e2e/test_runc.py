@@ -156,7 +156,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
             assert it.status() == "running"
             it.wait_counting()
     finally:
-        subprocess.run(["umount", str(tmp_path)], check=True)
+        subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
 
 
 def test_a_log_that_was_opened_outside_is_refused_by_name(tmp_path: Path) -> None:

@@ -194,7 +194,7 @@ class ShellLoop(Application):
 
     def step(self, podman: Podman, container: str) -> int:
         loop = "rm -f /tmp/said; touch /tmp/go; while ! [ -e /tmp/said ]; do sleep 0.02; done; cat /tmp/said"
-        return int(podman.exec(container, "timeout", "10", "sh", "-c", loop).strip("="))
+        return int(podman.exec(container, "timeout", f"{time_limit_s(20):g}", "sh", "-c", loop).strip("="))
 
 
 class TerminalShell(Application):
