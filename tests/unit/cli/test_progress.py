@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from harness.events import time_limit_s
 from torpor.cli import progress
 from torpor.cli.progress import Progress, line_of, memory_of_tree
 
@@ -59,7 +60,7 @@ def test_what_is_stopped_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest
         return True
 
     with Progress("checkpointing web", 1 << 30, stopped=stopped):
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + time_limit_s(10)
         while len(asked) < 3 and time.monotonic() < deadline:
             os.sched_yield()
     said = capsys.readouterr().err

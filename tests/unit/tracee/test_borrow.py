@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from harness.events import time_limit_s
 from harness.program import need
 from torpor.base.errors import TorporError
 from torpor.base.ids import Pid
@@ -86,7 +87,7 @@ def test_a_signal_that_comes_meanwhile_arrives_afterwards(cat: subprocess.Popen[
         runner.run(batch)
     assert read_status(Pid(cat.pid)).tracer == os.getpid()
     thread.detach()
-    assert cat.wait(20) == -signal.SIGTERM
+    assert cat.wait(time_limit_s(20)) == -signal.SIGTERM
 
 
 _HANDLES_FAULTS = """
@@ -110,7 +111,7 @@ def handler() -> Iterator[subprocess.Popen[bytes]]:
 
 def runs_on(process: subprocess.Popen[bytes], before: Status) -> None:
     assert read_status(Pid(process.pid)).caught == before.caught
-    assert process.communicate(b"still here\n", timeout=20)[0] == b"still here\n"
+    assert process.communicate(b"still here\n", timeout=time_limit_s(20))[0] == b"still here\n"
     assert process.returncode == 0
 
 
@@ -154,4 +155,4 @@ def test_the_signal_of_a_fault_that_somebody_sends_is_none(handler: subprocess.P
         runner.run(batch)
         assert pid.value == handler.pid
     thread.detach()
-    assert handler.wait(20) == -signal.SIGSEGV
+    assert handler.wait(time_limit_s(20)) == -signal.SIGSEGV

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.events import time_limit_s
 from torpor.base.ids import Pid
 from torpor.kernel.procfs.status import read_status
 from torpor.tracee import caretaker
@@ -44,7 +45,7 @@ def _in_a_child(work: Callable[[int], None]) -> None:
 
 
 def _wait(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + time_limit_s(10)
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.001)
@@ -79,7 +80,7 @@ def test_a_message_is_sent() -> None:
             caretaker.Caretaker().add([caretaker.send(ours.fileno(), b"undo")])
 
         _in_a_child(work)
-        theirs.settimeout(10)
+        theirs.settimeout(time_limit_s(10))
         assert theirs.recv(10) == b"undo"
 
 

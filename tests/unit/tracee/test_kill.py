@@ -2,6 +2,7 @@
 
 import pytest
 
+from harness.events import time_limit_s
 from harness.workload import Workload
 from torpor.base.ids import Pid
 from torpor.engine.time_limit import time_limit
@@ -17,7 +18,7 @@ def test_the_first_process_of_a_pid_namespace_with_many_threads(number: int) -> 
         workload.wait_ready()
         with freeze(Pid(workload.pid)) as tree:
             assert len(tree.root.threads) > 3
-            with time_limit(20, "killing it"):
+            with time_limit(int(time_limit_s(20)), "killing it"):
                 tree.kill()
 
 
@@ -27,6 +28,6 @@ def test_a_task_of_the_namespace_that_nobody_has_noted() -> None:
         with freeze(Pid(workload.pid)) as tree:
             first = list(tree.root.threads)
             assert len(list(tree.root.iter_tree())) > 1
-            with time_limit(20, "killing it"):
+            with time_limit(int(time_limit_s(20)), "killing it"):
                 kill_and_reap(first)
             tree.kill()
