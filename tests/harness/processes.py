@@ -6,6 +6,7 @@ environment is memory like any other), and nobody else has it: so what bears it 
 
 import os
 import signal
+import time
 import uuid
 from contextlib import suppress
 from pathlib import Path
@@ -100,13 +101,33 @@ def kill_tree(mark: str, root: ProcessWatch | None) -> None:
         # Once more: a process may have forked after it was looked for.
 
 
+def own_children() -> set[int]:
+    """The pids of our children, adopted ones among them."""
+    return set(map(int, Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()))
+
+
+def wait_alone(known: set[int]) -> None:
+    """Wait until we have no children but *known*: whom an engine that was killed has left to us has done its work.
+
+    TimeoutError if somebody does not end.
+    """
+    deadline = time.monotonic() + time_limit_s(20)
+    while others := own_children() - known:
+        for pid in others:
+            with suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{others} do not end")
+        time.sleep(0.001)
+
+
 def reap_adopted() -> None:
     """Wait for those of our children that are dead: processes of others whose parent has become we.
 
     Not to be called while a process started by `subprocess` may be dead and is still to be waited for.
     """
-    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    for pid in map(int, children):
-        with suppress(ChildProcessError, FileNotFoundError):
-            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+    for pid in own_children():
+        with suppress(ChildProcessError, FileNotFoundError, ProcessLookupError):
+            # A name need not be text.
+            if Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0] == "Z":
                 os.waitpid(pid, os.WNOHANG)

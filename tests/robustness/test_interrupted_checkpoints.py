@@ -22,7 +22,10 @@ import pytest
 
 from harness.events import time_limit_s
 from harness.held import KINDS, Held, small_room, started
+from harness.processes import own_children, wait_alone
 from harness.rounds import rounds
+from torpor.base.ids import Pid
+from torpor.kernel.procfs.task import is_dying
 
 pytestmark = pytest.mark.root
 
@@ -31,8 +34,6 @@ SEED = 20261128
 N_ROUNDS = rounds(2, 75)
 #: After the new set has begun to count: seal, commit, kill, sums, sync are some milliseconds each.
 SHORT_S = 0.02
-#: How long a caretaker may take to end what a killed dump has begun to kill.
-PATIENCE_S = 0.3
 MS_RDONLY, MS_REMOUNT, MS_BIND = 1, 32, 4096
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -162,8 +163,12 @@ def _round(kind: str, how: str, rng: random.Random, *, leave_running: bool) -> s
     with small_room() as room, started(kind, room) as held:
         began = time.monotonic()
         line = held.checkpoint_line(held.watch.pid, leave_running=leave_running)
+        known = own_children() | {held.watch.pid}
         code, found = STRIKES[how](Strike(held, line, rng, held.took_s))
-        is_dead = held.watch.wait_ended(0 if leave_running or code > 0 else time_limit_s(PATIENCE_S))
+        # A caretaker, ours by now, ends what a killed dump has begun to kill.
+        wait_alone(known)
+        is_dead = is_dying(Pid(held.watch.pid))
+        assert not is_dead or held.watch.wait_ended(time_limit_s(20))
         what = f"{kind}, {how}, leave_running={leave_running}: {code} after {time.monotonic() - began:.2f} s"
         try:
             moments = _expected(how, code, is_dead=is_dead, leave_running=leave_running)

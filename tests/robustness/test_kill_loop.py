@@ -16,12 +16,12 @@ import pytest
 
 from harness import cgroups, engine
 from harness.events import ProcessWatch, time_limit_s
-from harness.processes import watch_tree
+from harness.processes import own_children, wait_alone, watch_tree
 from harness.rounds import rounds
 from harness.workload import Workload
 from torpor.base.ids import Pid
 from torpor.kernel.procfs.status import read_status
-from torpor.kernel.procfs.task import read_threads
+from torpor.kernel.procfs.task import is_dying, read_threads
 
 pytestmark = pytest.mark.root
 
@@ -29,7 +29,6 @@ SEED = 20240214
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
 #: After inventory.img has appeared.
 LONGEST_S = 0.008
-PATIENCE_S = 0.3
 
 SHAPES = {
     "processes": ("wide", "30"),
@@ -59,7 +58,7 @@ def _strike(workload: Workload, number: int, delay_s: float, options: Sequence[s
 
 
 def _n_alive(watches: Sequence[ProcessWatch]) -> int:
-    return sum(not watch.has_ended() for watch in watches)
+    return sum(not watch.has_ended() and not is_dying(Pid(watch.pid)) for watch in watches)
 
 
 def _check_free(watches: Sequence[ProcessWatch]) -> None:
@@ -70,16 +69,15 @@ def _check_free(watches: Sequence[ProcessWatch]) -> None:
             assert status.state in "RSDT", f"{tid} is in state {status.state}"
 
 
-def _settle(watches: Sequence[ProcessWatch], expected: int) -> int:
+def _settle(watches: Sequence[ProcessWatch], known: set[int], expected: int) -> int:
     """How many are alive, once nobody is at work on them any more; *expected* are if the dump has failed."""
+    # Whoever is going to kill them is ours if the dumper is dead.
+    wait_alone(known | {watch.pid for watch in watches})
     deadline = time.monotonic() + time_limit_s(10)
     while 0 < (n := _n_alive(watches)) < expected and time.monotonic() < deadline:
         time.sleep(0.001)
-    if n == expected:
-        # Whoever is going to kill them does so while we look.
-        watches[0].wait_ended(time_limit_s(PATIENCE_S))
-        while 0 < (n := _n_alive(watches)) < expected and time.monotonic() < deadline:
-            time.sleep(0.001)
+    if not n:
+        assert all(watch.wait_ended(time_limit_s(10)) for watch in watches), "killed, and there"
     return n
 
 
@@ -96,8 +94,9 @@ def _watched(workload: Workload) -> Iterator[list[ProcessWatch]]:
 def _round(workload: Workload, number: int, delay_s: float, options: Sequence[str] = ()) -> str:
     """What it came to: ``alive``, ``dead`` (and restored), ``lost`` where somebody else has one of the pids by now."""
     with _watched(workload) as alive:
+        known = own_children()
         code = _strike(workload, number, delay_s, options)
-        n = _settle(alive, len(alive))
+        n = _settle(alive, known, len(alive))
         what = (
             f"{signal.Signals(number).name} after {delay_s * 1000:.2f} ms: exit code {code}, {n} of {len(alive)} alive"
         )
