@@ -29,8 +29,11 @@ images, stage, what = sys.argv[1:]
 def bringer():
     for name in filter(str.isdecimal, os.listdir("/proc")):
         try:
-            line, parent = open(f"/proc/{name}/cmdline").read(), int(open(f"/proc/{name}/stat").read().split()[3])
-            if images in line and int(name) != os.getpid() and images in open(f"/proc/{parent}/cmdline").read():
+            # Bytes: names and words of others, who run beside us, need not be text.
+            line = open(f"/proc/{name}/cmdline", "rb").read()
+            parent = int(open(f"/proc/{name}/stat", "rb").read().rpartition(b")")[2].split()[1])
+            above = open(f"/proc/{parent}/cmdline", "rb").read()
+            if os.fsencode(images) in line and int(name) != os.getpid() and os.fsencode(images) in above:
                 return int(name)
         except OSError:
             pass
