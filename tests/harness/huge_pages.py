@@ -32,6 +32,8 @@ def reserved(n_pages: int) -> Iterator[None]:
             yield
         finally:
             _RESERVE.write_text(str(before))
+            # A fork that outlives this has it as well.
+            fcntl.flock(turn, fcntl.LOCK_UN)
 
 
 def _reserve(n_pages: int) -> bool:
