@@ -3,17 +3,13 @@
 import os
 import re
 import subprocess
-import time
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from harness.events import time_limit_s
 from harness.runc import COUNTER, Container
-from torpor.base.ids import Pid
-from torpor.kernel.procfs.task import read_children
 
 # The mounts of the host are counted.
 pytestmark = [pytest.mark.root, pytest.mark.real, pytest.mark.slow, pytest.mark.alone]
@@ -32,7 +28,7 @@ def _measure(container: Container) -> dict[str, int]:
     groups = [Path("/sys/fs/cgroup") / line.split(":")[1] / line.split(":")[2].lstrip("/")
               for line in (proc / "cgroup").read_text().splitlines()]  # fmt: skip
     return {
-        "descriptors": _count_descriptors(Pid(container.pid)),
+        "descriptors": len(list((proc / "fd").iterdir())),
         "mappings": len((proc / "maps").read_text().splitlines()),
         "mounts of the container": len((proc / "mountinfo").read_text().splitlines()),
         "mounts of the host": len(Path("/proc/self/mountinfo").read_text().splitlines()),
@@ -42,19 +38,8 @@ def _measure(container: Container) -> dict[str, int]:
     }
 
 
-def _count_descriptors(pid: Pid) -> int:
-    """While the shell waits for its `sleep`: to write a number it has one more."""
-    deadline = time.monotonic() + time_limit_s(10)
-    while time.monotonic() < deadline:
-        before = read_children(pid)
-        found = len(os.listdir(f"/proc/{pid}/fd"))
-        if before and read_children(pid) == before:
-            return found
-    raise AssertionError("the counter never sleeps")
-
-
 def _count_images(images: Path) -> dict[str, int]:
-    """Whether the counter's `sleep` is there at a checkpoint is chance: so of processes there are always two files."""
+    """Whether the counter has a child at a checkpoint is chance: so of processes there are always two files."""
     kinds = Counter(re.sub(r"\d+", "N", path.name) for path in images.iterdir())
     n_processes = kinds["core-N.img"]
     counts = [2 if count == n_processes <= 2 else count for count in kinds.values()]
