@@ -1,17 +1,9 @@
-"""A TCP port that is free on loopback, and asking what listens there."""
+"""Asking what listens at a TCP port of the loopback."""
 
 import http.client
 import socket
 
 from harness.events import time_limit_s
-
-
-def free_port() -> int:
-    """A port that nobody uses now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def get(port: int, path: str = "/") -> str:

@@ -4,8 +4,9 @@ import subprocess
 from pathlib import Path
 
 from harness.events import time_limit_s
+from harness.peers import free_port
 from harness.program import Program, need
-from real.ports import free_port, get, is_refused
+from real.ports import get, is_refused
 
 PROGRAMS = Path(__file__).parent / "programs"
 
