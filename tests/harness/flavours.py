@@ -3,11 +3,9 @@
 import enum
 import os
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 
 import pytest
 
-from harness import network
 from harness.skips import need_mounted_root
 from harness.workload import Workload
 
@@ -46,10 +44,6 @@ NOT_FOR_USER: dict[str, str] = {
     "fanotify": "its unlimited queue is for the host's root",
     "scheduling": "real-time policies are for the host's root",
 }
-
-#: These are given free ports, which are free again while they sleep. Where the network would be that of all they have
-#: one of the test's own, for others would be given the same.
-HAVE_PORTS = frozenset(("multicast", "socket_owner", "tcp_listen", "tcp_pair", "udp", "udp_queue", "urgent"))
 
 
 def default_flavours() -> tuple[Flavour, ...]:
@@ -106,9 +100,7 @@ def workload_test(
     def test(flavour: Flavour) -> None:
         if need is not None:
             need()
-        shares_network = flavour not in (Flavour.CONTROL, Flavour.FRESH, Flavour.USER)
-        apart = network.of_our_own() if name in HAVE_PORTS and shares_network else nullcontext()
-        with apart, start(flavour, name, args, prefix) as workload:
+        with start(flavour, name, args, prefix) as workload:
             workload.wait_ready()
             carry_through(flavour, workload, dump_options=dump_options, restore_options=restore_options)
             workload.expect_pass()
