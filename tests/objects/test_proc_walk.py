@@ -6,11 +6,14 @@
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
+from harness.events import time_limit_s
 from harness.program import Program
+from torpor.kernel.arch import nr
 
 USED, MOMENT, PLACE = "what it has used", "state of the moment", "where its pages are"
 #: File, or file and line or field: why it is not the same.
@@ -41,7 +44,7 @@ NOT_THE_SAME: Mapping[str, str] = {
 NEVER_READ = frozenset(("clear_refs", "mem", "pagemap", "stack", "syscall", "wchan"))
 
 _MAKER = """
-import mmap, os, signal, threading
+import mmap, os, threading
 def advise(memory):
     for number in range(1, 26):
         try:
@@ -54,9 +57,10 @@ with open(os.path.join(os.environ["HOME"], "mapped"), "wb+") as file:
 kept.append(mmap.mmap(-1, 4 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
 for each in kept:
     advise(each)
-threading.Thread(target=threading.Event().wait, daemon=True).start()
+ends = [os.pipe() for _ in range(2)]
+threading.Thread(target=os.read, args=(ends[0][0], 1), daemon=True).start()
 print("ready", flush=True)
-signal.pause()
+os.read(ends[1][0], 1)
 """
 #: What writes were tracked by, and, before 5.15, that execve(2) has mapped it.
 _FLAGS_OF_THE_KERNEL = ("sd", "dw")
@@ -99,6 +103,14 @@ class Walked(Program):
         self.start([sys.executable, "-c", _MAKER], env={"PYTHONDONTWRITEBYTECODE": "1"})
         self.wait_log("(?m)^ready$")
 
+    def wait_at_rest(self) -> None:
+        """Until all threads are in their last read(2): on the way there they run, and the C library maps memory."""
+        deadline = time.monotonic() + time_limit_s(20)
+        tasks = f"/proc/{self.pid}/task"
+        while not all(_read(f"{tasks}/{tid}/syscall").startswith(f"{nr.read} ") for tid in os.listdir(tasks)):
+            assert time.monotonic() < deadline, "it does not come to rest"
+            time.sleep(0.001)
+
     def ask(self) -> Table:
         """Everything of it and its threads."""
         found: Table = {}
@@ -127,8 +139,10 @@ def _read(path: str) -> str:
 def test_everything_comes_back() -> None:
     with Walked() as program:
         program.begin()
+        program.wait_at_rest()
         before = program.ask()
         program.sleep_and_wake()
+        program.wait_at_rest()
         after = program.ask()
     lost = []
     for key in sorted(before.keys() | after.keys()):
