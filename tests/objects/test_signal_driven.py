@@ -11,7 +11,7 @@ import pytest
 from harness.events import time_limit_s
 from harness.program import Program
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.usefixtures("own_network")]
 
 #: Signalled, it takes all that there is; what was signalled with is said.
 _PROGRAM = """

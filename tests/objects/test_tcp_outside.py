@@ -12,7 +12,7 @@ import pytest
 from harness.events import time_limit_s
 from harness.program import Program
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.usefixtures("own_network")]
 
 #: In the tree: one connection is accepted, "before" is done, and after SIGUSR1 "after"; it logs the result.
 _SERVER = """

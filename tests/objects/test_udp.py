@@ -5,6 +5,8 @@ import pytest
 from harness.flavours import workload_test
 from harness.program import Program
 
+pytestmark = pytest.mark.usefixtures("own_network")
+
 test_udp = workload_test("udp")
 
 #: A datagram whose end is still to come (MSG_MORE), or nothing; the argument says which.

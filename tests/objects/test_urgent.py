@@ -5,7 +5,7 @@ import pytest
 from harness.engine import EngineError
 from harness.workload import Workload
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.usefixtures("own_network")]
 _TCP = ("--tcp-established",)
 
 

@@ -13,7 +13,7 @@ from harness.scripts import awaited
 from torpor.base.ids import Pid
 from torpor.kernel.pidfd import getfd, open_pidfd
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.usefixtures("own_network")]
 
 _NUMBER = 100
 _PROGRAM = """
