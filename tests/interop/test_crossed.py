@@ -12,7 +12,7 @@ from harness.skips import missing
 from harness.workload import Workload, WorkloadError
 from torpor.engine.dump.run import pre_dump
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.usefixtures("own_network")]
 
 PEER = shlex.split(os.environ.get("TORPOR_PEER", ""))
 CRIT = shlex.split(os.environ.get("TORPOR_CRIT", ""))

@@ -9,7 +9,7 @@ from harness import engine
 from harness.flavours import Flavour, carry_through, start
 from harness.skips import missing
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.usefixtures("own_network")]
 
 INSTALLED = Path(sys.executable).parent / "criu"
 #: Which between them meet most of what a dump and a restore load.

@@ -11,7 +11,7 @@ from harness import engine
 from harness.skips import need_mounted_root
 from harness.workload import Workload
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.usefixtures("own_network")]
 
 
 @pytest.mark.parametrize("is_up", [False, True])

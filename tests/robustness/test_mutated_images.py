@@ -22,7 +22,7 @@ from torpor.base.ids import Pid
 from torpor.kernel.procfs.stat import read_stat
 from torpor.kernel.procfs.task import read_children
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.usefixtures("own_network")]
 
 N_MUTATIONS = 1000
 WORKLOADS = (
