@@ -7,12 +7,12 @@ has ended, were it to hear that nothing is to be dumped after all.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 
 from torpor.base import log
 from torpor.base.errors import EngineError, TorporError
+from torpor.base.worker import Worker
 from torpor.kernel import interrupts
 from torpor.migrate.link import FAILED, Link, Message
 from torpor.migrate.meeting import DONE, DUMP, Meeting
@@ -31,10 +31,8 @@ class Asking:
     def __init__(self, command: Callable[[], object], engine: str, place: Meeting) -> None:
         self._command, self._engine, self._place = command, engine, place
         self._error: BaseException | None = None
-        self._is_begun = False
         self._asking: Link | None = None
-        #: Not the thread's join: one that is interrupted takes the thread for ended (Python 3.11).
-        self._has_ended = threading.Event()
+        self._worker = Worker(self._run)
         #: It has done what it was for, whatever it says of it.
         self.has_ended_well = False
 
@@ -45,8 +43,7 @@ class Asking:
         """
         # A link that nobody has noted would never be closed, and whoever is at its other end waits.
         with interrupts.put_off():
-            self._is_begun = True
-            threading.Thread(target=self._run).start()
+            self._worker.begin()
             self._asking = self._place.wait(_ASKS_WITHIN_S, self._check)
         return self._asking
 
@@ -62,12 +59,10 @@ class Asking:
             self._command()
         except BaseException as error:
             self._error = error
-        finally:
-            self._has_ended.set()
 
     def _check(self) -> None:
         interrupts.look()
-        if self._has_ended.is_set():
+        if self._worker.has_ended:
             raise self._error or EngineError(f"{self._engine} has not had our engine asked for anything")
 
     def _answer(self, why: str) -> None:
@@ -82,7 +77,7 @@ class Asking:
 
     def _turn_away(self, why: str) -> None:
         """Whoever asks from now on, until the command has ended."""
-        while not self._has_ended.wait(_LOOK_EVERY_S):
+        while not self._worker.wait(_LOOK_EVERY_S):
             while (asking := self._place.accept_if_any()) is not None:
                 self._asking = asking
                 self._answer(why)
@@ -91,7 +86,7 @@ class Asking:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if not self._is_begun:
+        if not self._worker.has_begun:
             return
         if error is not None:
             # A second Ctrl-C would leave the engine to dump by itself, and the container would end here.
@@ -101,7 +96,7 @@ class Asking:
                 self._turn_away(why)
             return
         self._answer("")
-        self._has_ended.wait()
+        self._worker.wait()
         if self._error is not None:
             if not self.has_ended_well:
                 raise self._error

@@ -18,13 +18,14 @@ import socket
 import ssl
 import struct
 import subprocess
-import threading
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 
 from torpor.base.errors import MigrationError
+from torpor.base.worker import Worker
 from torpor.migrate.link import LinkLostError
 
 MOST = 16
@@ -200,6 +201,10 @@ class _Room:
         return self._whole[: _HEAD.size + self.n_bytes]
 
 
+#: Of which an end that is broken off leaves none taken (see ``base.worker``).
+_Rooms = queue.SimpleQueue[_Room]
+
+
 class _Ends:
     """Connections, each with a thread of its own and a queue to or from it; a failure of one is that of all.
 
@@ -208,19 +213,17 @@ class _Ends:
 
     def __init__(self, connections: Sequence[ssl.SSLSocket]) -> None:
         self._connections = list(connections)
-        self._queues: list[queue.Queue[_Room]] = [queue.Queue() for _ in connections]
-        self._free: list[queue.Queue[_Room]] = [queue.Queue() for _ in connections]
+        self._queues: list[_Rooms] = [queue.SimpleQueue() for _ in connections]
+        self._free: list[_Rooms] = [queue.SimpleQueue() for _ in connections]
         for free in self._free:
             for _ in range(_ROOMS):
                 free.put(_Room())
         self._next = 0
         self._error: Exception | None = None
         self._is_closed = False
-        self._threads = [
-            threading.Thread(target=self._run, args=(number,), daemon=True) for number in range(len(connections))
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._workers = [Worker(partial(self._run, number)) for number in range(len(connections))]
+        for worker in self._workers:
+            worker.begin()
 
     def _run(self, number: int) -> None:
         try:
@@ -228,10 +231,10 @@ class _Ends:
         except (OSError, ValueError, LinkLostError) as error:
             self._error = self._error or error
 
-    def _work(self, connection: ssl.SSLSocket, waiting: queue.Queue[_Room], free: queue.Queue[_Room]) -> None:
+    def _work(self, connection: ssl.SSLSocket, waiting: _Rooms, free: _Rooms) -> None:
         raise NotImplementedError
 
-    def _waited_at(self) -> list[queue.Queue[_Room]]:
+    def _waited_at(self) -> list[_Rooms]:
         """Where the threads wait for what they work on."""
         raise NotImplementedError
 
@@ -240,7 +243,7 @@ class _Ends:
         self._next = (self._next + 1) % len(self._queues)
         return self._next - 1
 
-    def _get(self, rooms: queue.Queue[_Room]) -> _Room:
+    def _get(self, rooms: _Rooms) -> _Room:
         """The next of them, by whoever sends or reads; LinkLostError where a connection is lost."""
         while True:
             try:
@@ -257,8 +260,8 @@ class _Ends:
                 connection.shutdown(socket.SHUT_RDWR)
         for rooms in self._waited_at():
             rooms.put(_Room())  # whoever waits there sees that it is over
-        for thread in self._threads:
-            thread.join()
+        for worker in self._workers:
+            worker.wait()
         for connection in self._connections:
             connection.close()
 
@@ -285,7 +288,7 @@ class Sender(_Ends):
         room.fill(piece)
         self._queues[turn].put(room)
 
-    def _work(self, connection: ssl.SSLSocket, waiting: queue.Queue[_Room], free: queue.Queue[_Room]) -> None:
+    def _work(self, connection: ssl.SSLSocket, waiting: _Rooms, free: _Rooms) -> None:
         while True:
             room = waiting.get()
             if self._is_closed:
@@ -293,7 +296,7 @@ class Sender(_Ends):
             connection.sendall(room.sent)
             free.put(room)
 
-    def _waited_at(self) -> list[queue.Queue[_Room]]:
+    def _waited_at(self) -> list[_Rooms]:
         return self._queues
 
 
@@ -323,7 +326,7 @@ class Receiver(_Ends):
         """As ``view``, as bytes of their own."""
         return bytes(self.view(n_bytes))
 
-    def _work(self, connection: ssl.SSLSocket, waiting: queue.Queue[_Room], free: queue.Queue[_Room]) -> None:
+    def _work(self, connection: ssl.SSLSocket, waiting: _Rooms, free: _Rooms) -> None:
         head = memoryview(bytearray(_HEAD.size))
         while not self._is_closed:
             _fill(connection, head)
@@ -335,7 +338,7 @@ class Receiver(_Ends):
             room.n_bytes = length
             waiting.put(room)
 
-    def _waited_at(self) -> list[queue.Queue[_Room]]:
+    def _waited_at(self) -> list[_Rooms]:
         return self._free
 
 

@@ -10,9 +10,14 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
+from typing import cast
 
 import pytest
 
+from harness.broken_off import break_off
+from harness.events import time_limit_s
+from harness.rounds import rounds
 from torpor.base.errors import MigrationError
 from torpor.migrate import data
 from torpor.migrate.data import Identity, Listener, Receiver, Sender
@@ -49,6 +54,29 @@ def _joined(identities: tuple[Identity, Identity], n_connections: int) -> Iterat
 
 def _read_all(receiver: Receiver) -> bytes:
     return b"".join(iter(lambda: receiver.read(100_000), b""))
+
+
+def test_whoever_is_broken_off_as_he_sends_can_end_it() -> None:
+    """At any instant: in a lock of the queues between him and the connections, too."""
+    chance = random.Random(11)
+    for _ in range(rounds(200, 3000)):
+        near, far = socket.socketpair()
+        with far:
+            reader = threading.Thread(target=_swallow, args=(far,))
+            reader.start()
+            sender = Sender(cast("list[ssl.SSLSocket]", [near]))
+            break_off(partial(sender.write, bytes(300)), chance.uniform(0.001, 0.02))
+            closing = threading.Thread(target=sender.close, daemon=True)
+            closing.start()
+            closing.join(time_limit_s(10))
+            assert not closing.is_alive(), "it does not end"
+            reader.join()
+
+
+def _swallow(end: socket.socket) -> None:
+    with suppress(OSError):
+        while end.recv(1 << 16):
+            pass
 
 
 @pytest.mark.parametrize("n_connections", [1, 3])
