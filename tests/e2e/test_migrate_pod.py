@@ -32,6 +32,31 @@ _CASES = [
     ("go", "destination", 0.0, 3),
     ("go", "destination", 0.1, 1),
 ]
+#: Always writes much to its root; and has two files open in /dev/shm that it has just made.  Both count in a link.
+_WRITER = """
+import os
+file, number = open("/var/much", "wb", buffering=0), 0
+while True:
+    number += 1
+    for each in range(48):
+        os.pwrite(file.fileno(), os.urandom(1 << 10) * 1024, each << 20)
+    os.symlink(str(number), "/run/next")
+    os.rename("/run/next", "/run/n")
+"""
+_MAKER = """
+import os, time
+held, number = [], 0
+while True:
+    number += 1
+    held.append(open(f"/dev/shm/{number}", "w"))
+    if len(held) > 2:
+        with held.pop(0) as old:
+            os.unlink(old.name)
+    if number % 50 == 0:
+        os.symlink(str(number), "/run/next")
+        os.rename("/run/next", "/run/n")
+    time.sleep(0.001)
+"""
 
 
 def _migrate(first: Podman, *words: str, check: bool = True) -> str:
@@ -91,6 +116,32 @@ def test_what_one_writes_by_a_mapping_gets_there_for_all(hosts: tuple[Podman, Po
     # Without rounds: whose protected pages are written to changes the file's times as well.
     assert f"shop runs on {SECOND}" in _migrate(first, "pod:shop", SECOND, "--rounds=0")
     shop.goes_on(second)
+
+
+def test_what_one_makes_at_the_last_moment_is_there_before_it(hosts: tuple[Podman, Podman]) -> None:
+    """The other one carries /dev/shm, after files of its own: until then none is to be rebuilt."""
+    first, second = hosts
+    _start_makers(first)
+    while first.inspect("writer", "{{.Id}}") > first.inspect("maker", "{{.Id}}"):
+        first("pod", "rm", "--force", "--time=0", "makers")
+        _start_makers(first)
+    _makers_go_on(first)
+    assert f"makers runs on {SECOND}" in _migrate(first, "pod:makers", SECOND)
+    _makers_go_on(second)
+
+
+def _start_makers(podman: Podman) -> None:
+    podman("pod", "create", "--name", "makers")
+    for name, program in (("writer", _WRITER), ("maker", _MAKER)):
+        podman.run("--name", name, "--pod", "makers", images.APPLICATIONS, "python3", "-c", program)
+
+
+def _makers_go_on(podman: Podman) -> None:
+    def count(name: str) -> int:
+        return int(podman.exec(name, "sh", "-c", "readlink /run/n || echo 0"))
+
+    before = {name: count(name) for name in ("writer", "maker")}
+    podman.wait_for(lambda: all(count(name) > number for name, number in before.items()), "they go on")
 
 
 def test_all_or_none_of_it_runs_whoever_dies(hosts: tuple[Podman, Podman]) -> None:

@@ -54,7 +54,7 @@ WORDS = ("tcp-established", "file-locks")
 #: The engine that the offer of a pod names.
 POD = "pod"
 #: Further words of the two sides, beside those of :mod:`torpor.migrate.protocol`.
-DOCUMENTS, BEGIN, WAITS, FILES, REBUILD = "documents", "begin", "waits", "files", "rebuild"
+DOCUMENTS, BEGIN, WAITS, FILES, FILED, REBUILD = "documents", "begin", "waits", "files", "filed", "rebuild"
 #: Of a pod, instead of "runs": none of its containers has been let go, nor will be.
 NONE_RUNS = "none-runs"
 #: What is taken of an archive of Podman's.
@@ -64,6 +64,8 @@ LOG = "ctr.log"
 ROOT, SHM, VOLUME = "root", "shm", "volume:"
 #: So long does Podman itself wait for a restore.
 WAITS_WITHIN_S = 240.0
+#: What has been written since the pass before is little; it may have to go to a slow disk.
+FILED_WITHIN_S = 60.0
 _RUNS_WITHIN_S, _SAYS_WITHIN_S = 60.0, 30.0
 MAX_NETWORKS, _MAX_VOLUMES, _MAX_DOCUMENT, _CHUNK = 64, 256, 3 << 20, 1 << 20
 #: As Podman has it.
@@ -145,6 +147,7 @@ class Arriving:
         """Do what is said, until it runs here, or does not come after all."""
         steps = {
             DOCUMENTS: self._documents, protocol.IMAGES: self._take_images, BEGIN: self._begin, FILES: self._files,
+            FILED: self._filed,
         }  # fmt: skip
         while True:
             message = self._link.expect(*steps, REBUILD, protocol.CANCEL)
@@ -241,6 +244,10 @@ class Arriving:
         if part not in self._copies:
             self._copies[part] = self._stack.enter_context(Copy(self._place_of(part)))
         self._copies[part].take(self._incoming)
+
+    def _filed(self, _: Message) -> None:
+        """What has been said before has been done."""
+        self._link.send(protocol.TAKEN)
 
     # -- what comes when it is -------------------------------------------------------------------------------
 

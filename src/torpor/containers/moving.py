@@ -31,7 +31,7 @@ from torpor.containers.layer import Directory
 from torpor.containers.mapped import Mapped
 from torpor.containers.model import Container, Words
 from torpor.containers.oci import RUNC
-from torpor.containers.together import ASKED, FAILED, LOST, NONE, READY, STOPPED, WAITING
+from torpor.containers.together import ASKED, FAILED, FILED, LOST, NONE, READY, STOPPED, WAITING
 from torpor.engine.dump import run as engine
 from torpor.engine.options import DumpOptions, policies_of
 from torpor.engine.stats import DumpStats
@@ -322,6 +322,7 @@ class Move:
         self._look_at_mappings()
         for part in self._directories:
             self._send_files(part, self._mapped.paths)
+        self.reach(FILED)
         self._link.send(REBUILD)
         self._link.expect(protocol.READY, timeout_s=source.READY_WITHIN_S)
         self.reach(READY)

@@ -32,6 +32,7 @@ from torpor.containers.together import (
     CANCEL,
     ENDED,
     FAILED,
+    FILED,
     LEAVE,
     NONE,
     NOT_THERE,
@@ -51,9 +52,9 @@ from torpor.migrate.source import Moved, Wishes
 from torpor.migrate.way import Destination, Remote
 
 _MADE_WITHIN_S, _UNDONE_WITHIN_S = 180.0, 60.0
-#: How long the first that is stopped waits for the others to be, and the first that is rebuilt for the others to be so:
-#: half of what the destination waits for.
-_WITHIN_S = {STOPPED: 60.0, READY: protocol.GO_WITHIN_S / 2}
+#: How long the first that is stopped waits for the others to be, the first whose files are there for those of the
+#: others, and the first that is rebuilt for the others to be so: half of what the destination waits for.
+_WITHIN_S = {STOPPED: 60.0, FILED: 60.0, READY: protocol.GO_WITHIN_S / 2}
 
 
 def migrate(pod: Pod, where: Destination, wishes: Wishes, words: Words, volumes: str = "") -> Moved | None:

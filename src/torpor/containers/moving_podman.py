@@ -22,7 +22,7 @@ from torpor.containers.model import Container, Words
 from torpor.containers.moving import Agreed, Move
 from torpor.containers.names import PODMAN
 from torpor.containers.podman import SHM_COPY
-from torpor.containers.together import AGREED, READY, Together
+from torpor.containers.together import AGREED, FILED, READY, Together
 from torpor.kernel import interrupts
 from torpor.migrate import homes, keeping, offer, protocol, source
 from torpor.migrate.link import LinkLostError, Message
@@ -258,6 +258,10 @@ class _PodmanMove(Move):
     def reach(self, stage: str) -> None:
         if self._together is None:
             return
+        if stage == FILED:
+            # One of them brings what all have: none looks for it there before it is there.
+            self._link.send(arriving.FILED)
+            self._link.expect(protocol.TAKEN, timeout_s=arriving.FILED_WITHIN_S)
         if stage == READY:
             # From here on others may be given up: whether it is, is not for a signal to say.
             self._decided.enter_context(interrupts.held())

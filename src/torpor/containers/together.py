@@ -14,8 +14,8 @@ from torpor.base.errors import MigrationError
 from torpor.migrate.link import Link, LinkLostError
 
 #: How far each comes: the destination has agreed; it waits there; Podman's runtime asks for the dump here; it is
-#: stopped, with all of its images sent; it is rebuilt there.
-AGREED, WAITING, ASKED, STOPPED, READY = STAGES = ("agreed", "waiting", "asked", "stopped", "ready")
+#: stopped, with all of its images sent; its files lie there, which others may have open; it is rebuilt there.
+AGREED, WAITING, ASKED, STOPPED, FILED, READY = STAGES = ("agreed", "waiting", "asked", "stopped", "filed", "ready")
 #: Words of a member, and to it.
 REACHED, NOT_THERE, ENDED = "reached", "not-there", "ended"
 #: Why it is not known to run there, once it has been given up: nobody says so any more; it does not; none of all does.

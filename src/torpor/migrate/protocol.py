@@ -24,7 +24,7 @@ from __future__ import annotations
 from torpor.base.errors import MigrationError
 from torpor.migrate.link import Message
 
-VERSION = 2
+VERSION = 3
 HELLO, OFFER, ACCEPT, REFUSE, CONNECT, PAGES, CANCEL, IMAGES, TAKEN, READY, GO, RUNS = (
     "hello", "offer", "accept", "refuse", "connect", "pages", "cancel", "images", "taken", "ready", "go", "runs",
 )  # fmt: skip
