@@ -102,7 +102,9 @@ def _reason(text: str) -> str:
     if told := re.search(r"missing: (.*)", text):
         return told[1].strip()
     if found := re.search(r"^(?:E +)?status: fail: (.*)", text, re.M):
-        return f"the program: {found[1].strip()}"[:200]
+        # Where its source was when it was compiled is no matter.
+        told_by_it = re.sub(r"\S*/(\w+\.c:)", r"\1", found[1].strip())
+        return f"the program: {told_by_it}"[:200]
     errors: list[str] = re.findall(r"\(\d+\.\d+\) Error \([^)]*\): (.*)", text)
     # CRIU says at the end of each of its layers that something has failed, and only before what it was.
     errors = [error for error in errors if not re.search(r"FAILED\.$|failed with -\d+$", error)] or errors[:1]
