@@ -11,6 +11,7 @@ from e2e.slides import SECOND
 from harness import images
 from harness.events import time_limit_s
 from harness.machine import Machine
+from harness.network import listens_at
 from harness.podman import Podman
 from harness.streams import PUMP
 
@@ -87,7 +88,7 @@ def test_a_job_keeps_it_where_its_address_moves(hosts: tuple[Podman, Podman]) ->
         each.run("ip", "address", "add", f"{SERVICE}/32", "dev", "lo")
         _answer(each, ignore)
     first.run(TORPOR, "run", "--detach", "--name", "server", sys.executable, "-c", _SERVER)
-    _wait(lambda: _listens(first), "the server listens")
+    _wait(lambda: listens_at(Path(f"/proc/{first.pid}/net"), _PORT), "the server listens")
     client = _Client(second)
     words = ("--remote-torpor", TORPOR, "--tcp-established", "--yes")
     first.run(TORPOR, "migrate", "job:server", SECOND, *words, timeout_s=180)
@@ -95,12 +96,6 @@ def test_a_job_keeps_it_where_its_address_moves(hosts: tuple[Podman, Podman]) ->
     _answer(second, "0")
     second.run("ip", "-n", "client", "neighbour", "flush", "all")
     client.finish(second.path("/run/counts"))
-
-
-def _listens(machine: Machine) -> bool:
-    """Whether somebody does in its network."""
-    rows = [line.split() for line in Path(f"/proc/{machine.pid}/net/tcp").read_text().splitlines()[1:]]
-    return any(row[1].endswith(f":{_PORT:04X}") and row[3] == "0A" for row in rows)
 
 
 def _answer(machine: Machine, ignore: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from harness.events import time_limit_s
 from harness.skips import missing
+from harness.turns import turn_at
 
 _RESERVE = Path("/proc/sys/vm/nr_hugepages")
 _COMPACT = Path("/proc/sys/vm/compact_memory")
@@ -23,8 +23,7 @@ def reserved(n_pages: int) -> Iterator[None]:
     """
     if not _RESERVE.exists():
         missing("huge pages in this kernel")
-    with _RESERVE.open() as turn:
-        fcntl.flock(turn, fcntl.LOCK_EX)
+    with turn_at(_RESERVE):
         before = int(_RESERVE.read_text())
         try:
             if not _reserve(max(before, n_pages)):
@@ -32,8 +31,6 @@ def reserved(n_pages: int) -> Iterator[None]:
             yield
         finally:
             _RESERVE.write_text(str(before))
-            # A fork that outlives this has it as well.
-            fcntl.flock(turn, fcntl.LOCK_UN)
 
 
 def _reserve(n_pages: int) -> bool:

@@ -8,6 +8,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from harness.skips import missing
 from torpor.kernel.namespaces import CLONE_NEWNET, setns, unshare
@@ -35,6 +36,15 @@ def of_our_own() -> Iterator[None]:
             setns(before, CLONE_NEWNET)
     finally:
         os.close(before)
+
+
+def listens_at(tables: Path, port: int) -> bool:
+    """Whether somebody listens at that port of TCP, in the network of *tables*, a /proc/PID/net."""
+    for name in ("tcp", "tcp6"):
+        rows = [line.split() for line in (tables / name).read_text().splitlines()[1:]]
+        if any(row[1].endswith(f":{port:04X}") and row[3] == "0A" for row in rows):
+            return True
+    return False
 
 
 @contextmanager

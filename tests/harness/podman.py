@@ -18,6 +18,7 @@ from typing import Self
 
 from harness.events import time_limit_s
 from harness.machine import Machine, MachineError
+from harness.network import listens_at
 
 _N_LOG_LINES = 40
 _CLONE_NEWNET = 0x40000000
@@ -155,15 +156,10 @@ class Podman:
 
     def wait_listening(self, container: str, port: int = 8080) -> None:
         """Until something in the container listens on the port, without connecting to it."""
-        end = f":{port:04X}"
 
         def listens() -> bool:
             with suppress(FileNotFoundError):
-                for table in ("tcp", "tcp6"):
-                    lines = Path(f"/proc/{self.machine.pid}/root/proc/{self.pid(container)}/net/{table}").read_text()
-                    rows = [line.split() for line in lines.splitlines()[1:]]
-                    if any(row[1].endswith(end) and row[3] == "0A" for row in rows):
-                        return True
+                return listens_at(Path(f"/proc/{self.machine.pid}/root/proc/{self.pid(container)}/net"), port)
             return False
 
         self.wait_for(listens, f"{container} to listen on {port}")

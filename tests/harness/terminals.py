@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
+from harness.turns import turn_at
+
 _TIOCGPTN = 0x80045430
 #: Those of workloads lie below (``wl_open_master``), and above from 384 on (many.c).
 _LOWEST, _EACH, _N_PLACES = 336, 8, 6
@@ -29,19 +31,6 @@ def _place() -> int:
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
-    """Who finds those below held by another would hold none, and they are free again when the other has gone."""
-    terminals = os.open("/dev/pts", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(terminals, fcntl.LOCK_EX)
-        yield
-    finally:
-        # A fork that outlives this has it as well.
-        fcntl.flock(terminals, fcntl.LOCK_UN)
-        os.close(terminals)
-
-
-@contextmanager
 def others_get_lower() -> Iterator[None]:
     """What a program opens meanwhile has a number that nobody gets later.
 
@@ -49,7 +38,8 @@ def others_get_lower() -> Iterator[None]:
     started meanwhile, may have it.
     """
     masters, number, lowest = [], -1, _place()
-    with _alone():
+    # Who finds those below held by another would hold none, and they are free again when the other has gone.
+    with turn_at(Path("/dev/pts")):
         try:
             while number < lowest:
                 masters.append(os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
