@@ -84,6 +84,15 @@ while True:
         time.sleep(0.005)
         peer.sendall(peer.recv(10))
 """
+#: Hardly ever is a connection among its descriptors.
+_BRISK = _SATURATED.replace(
+    """    with listener.accept()[0] as peer:
+        time.sleep(0.005)
+""",
+    """    time.sleep(0.005)
+    with listener.accept()[0] as peer:
+""",
+)
 _HALF_DEAF = """
 import socket, sys
 family = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
@@ -246,7 +255,8 @@ def test_a_client_that_comes_just_before_the_network_is_locked(tmp_path: Path, o
 
 
 @pytest.mark.usefixtures("own_network")
-def test_one_for_whom_somebody_waits_at_all_times() -> None:
+@pytest.mark.parametrize("server", [_SATURATED, _BRISK], ids=["saturated", "brisk"])
+def test_one_for_whom_somebody_waits_at_all_times(server: str) -> None:
     """Nobody new is let in until all that wait have been served: none of its clients is lost, and none told so."""
     end = threading.Event()
     lost: list[OSError] = []
@@ -262,7 +272,7 @@ def test_one_for_whom_somebody_waits_at_all_times() -> None:
             lost.append(error)
 
     with joined_namespace() as keeper, InNamespace(keeper) as program:
-        program.start(["nsenter", "-n", "-t", str(keeper), sys.executable, "-c", _SATURATED, "10.213.7.2"])
+        program.start(["nsenter", "-n", "-t", str(keeper), sys.executable, "-c", server, "10.213.7.2"])
         program.wait_log(r"port \d+\n")
         threads = [threading.Thread(target=ask, args=[("10.213.7.2", program.port)]) for _ in range(12)]
         for thread in threads:

@@ -79,6 +79,9 @@ def _stop_at_rest(session: DumpSession) -> FrozenTree:
             is_late = not waits or n_locked == _N_LOCKED
             is_late = is_late or (not is_at_rest if n_locked else time.monotonic() > deadline)
             if outside.was_at_rest or is_late:
+                if waits and not outside.was_at_rest and session.options.policies.network.tcp_established:
+                    # A server that lets go of each client at once had none when it was looked at before the freeze.
+                    session.context.noticed.marks.add("connections")
                 is_locked = _shut(session, tree)
                 if is_locked and waits:
                     outside.was_at_rest = not _n_waited_for(session, pids)
